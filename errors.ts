@@ -1,0 +1,17 @@
+/** Process exit codes: scripts branch on them. */
+export const EXIT = { ok: 0, failed: 1, usage: 2 } as const;
+
+/**
+ * A failure the user can act on. Commands print its message as it is, without a stack, and exit with
+ * {@linkcode UserError.exitCode}. The message says what was tried, what is wrong, where, and what to do.
+ */
+export class UserError extends Error {
+  override readonly name: string = "UserError";
+  /** 1 for a failure while working, 2 for wrong usage: flags, YAML keys, values. */
+  readonly exitCode: number;
+
+  constructor(message: string, options: { exitCode?: number; cause?: unknown } = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.exitCode = options.exitCode ?? EXIT.failed;
+  }
+}
