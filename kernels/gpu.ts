@@ -1,0 +1,442 @@
+import { DeviceLostError, GpuError } from "./errors.ts";
+import { BufferPool } from "./pool.ts";
+import { type KernelTiming, Profiler } from "./profiler.ts";
+import { type Pipeline, PipelineCache } from "./pipelines.ts";
+import { bytesPerElement, type Dtype, ROW_ALIGNMENT, type Segment, Tensor } from "./tensor.ts";
+import type { Kernel, Specialisation } from "./wgsl.ts";
+
+/**
+ * How threads that need the same operand get it: from registers of their subgroup's lanes (software adapters, where
+ * barriers are dear and every load is one), or from a tile in workgroup memory (GPUs).
+ */
+export type Sharing = "subgroup" | "workgroup";
+
+export interface GpuOptions {
+  /** Chosen by the adapter unless set. */
+  readonly sharing?: Sharing;
+  /** Most bytes on the device; the driver's own limit unless set. */
+  readonly memoryLimitBytes?: number;
+  /** Largest tensor segment in bytes; the adapter's binding limit unless set lower. */
+  readonly maxBindingBytes?: number;
+  /** Fills every new tensor with NaN, so that a kernel that leaves gaps shows (tests). */
+  readonly poison?: boolean;
+  /** Gives each dispatch its own pass with timestamps, for {@linkcode Gpu.timings}. */
+  readonly profile?: boolean;
+}
+
+/** One dispatch: workgroups along x, y, z; the fields of the kernel's `struct Params`; what its pipeline fixes. */
+export interface Launch extends Specialisation {
+  readonly grid: readonly [number, number?, number?];
+  readonly uniforms?: Readonly<Record<string, number>>;
+}
+
+/** Dispatches between two submits at most: slots of the uniform ring. */
+const RING_SLOTS = 4096;
+/** Uploads wait in staging memory until a submit: give them one this often. */
+const UPLOAD_CHUNK_BYTES = 64 * 2 ** 20;
+
+/** What to know about the adapter: for choices, for `doctor`, for reports. */
+export interface GpuInfo {
+  readonly description: string;
+  readonly vendor: string;
+  readonly isSoftware: boolean;
+  /** 0 where the device has no subgroups. */
+  readonly subgroupSize: number;
+}
+
+/**
+ * The device. Work is recorded by {@linkcode Gpu.run} and goes to the device in one submit, at
+ * {@linkcode Gpu.submit} or before a read. Errors that WebGPU reports out of band (a kernel that does not compile,
+ * a lost device) are kept and thrown by the next read, before it returns any values.
+ */
+export class Gpu {
+  readonly info: GpuInfo;
+  readonly sharing: Sharing;
+  readonly device: GPUDevice;
+  /** Largest segment of a tensor, in bytes. */
+  readonly maxBindingBytes: number;
+  readonly #pool: BufferPool;
+  readonly #pipelines: PipelineCache;
+  readonly #profiler: Profiler | undefined;
+  readonly #poison: boolean;
+  readonly #ring: GPUBuffer;
+  readonly #slotBytes: number;
+  readonly #slots: Uint8Array<ArrayBuffer>;
+  #slotsUsed = 0;
+  #encoder: GPUCommandEncoder | undefined;
+  #pass: GPUComputePassEncoder | undefined;
+  #failure: GpuError | undefined;
+
+  private constructor(device: GPUDevice, info: GpuInfo, options: GpuOptions) {
+    this.device = device;
+    this.info = info;
+    this.sharing = options.sharing ?? (info.isSoftware && info.subgroupSize >= 8 ? "subgroup" : "workgroup");
+    const { maxStorageBufferBindingSize, maxBufferSize, minUniformBufferOffsetAlignment } = device.limits;
+    this.maxBindingBytes = Math.min(
+      maxStorageBufferBindingSize,
+      maxBufferSize,
+      options.maxBindingBytes ?? Infinity,
+    );
+    this.#pipelines = new PipelineCache(device, (error) => this.#failure ??= error);
+    this.#pool = new BufferPool(
+      device,
+      options.memoryLimitBytes ?? Infinity,
+      (buffer) => this.#pipelines.forgetBuffer(buffer.id),
+    );
+    this.#poison = options.poison ?? false;
+    this.#profiler = options.profile ? new Profiler(device) : undefined;
+    this.#slotBytes = Math.max(256, minUniformBufferOffsetAlignment);
+    this.#slots = new Uint8Array(RING_SLOTS * this.#slotBytes);
+    const { UNIFORM, COPY_DST } = GPUBufferUsage;
+    this.#ring = device.createBuffer({
+      label: "uniform ring",
+      size: this.#slots.length,
+      usage: UNIFORM | COPY_DST,
+    });
+    device.addEventListener("uncapturederror", (event) => {
+      event.preventDefault();
+      this.#failure ??= new GpuError(
+        `The GPU reported an error: ${(event as GPUUncapturedErrorEvent).error.message}`,
+      );
+    });
+    device.lost.then(({ reason, message }) => {
+      if (reason !== "destroyed") this.#failure = new DeviceLostError(`The GPU device was lost: ${message}`);
+    });
+  }
+
+  /**
+   * Opens the adapter with all it offers.
+   * @throws {GpuError} if no adapter answers
+   */
+  static async open(options: GpuOptions = {}): Promise<Gpu> {
+    const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
+    if (!adapter) {
+      throw new GpuError(
+        "No GPU adapter answers. Install a Vulkan driver (on Debian and Ubuntu mesa-vulkan-drivers has a software one), " +
+          "or start through ./longreach, which does it",
+      );
+    }
+    const { device, subgroups } = await requestDevice(adapter, options.profile ?? false);
+    const { description, vendor, isFallbackAdapter, subgroupMinSize } = adapter.info;
+    const isSoftware = isFallbackAdapter || /llvmpipe|swiftshader|software/i.test(description);
+    const info = { description, vendor, isSoftware, subgroupSize: subgroups ? subgroupMinSize : 0 };
+    if (options.sharing === "subgroup" && info.subgroupSize < 8) {
+      device.destroy();
+      throw new GpuError(
+        `Subgroup sharing needs subgroups of 8 or more; "${description}" has ${info.subgroupSize}`,
+      );
+    }
+    return new Gpu(device, info, options);
+  }
+
+  /** Bytes of tensors in use now. */
+  get liveBytes(): number {
+    return this.#pool.liveBytes;
+  }
+
+  /** Most bytes of tensors in use at once since {@linkcode resetPeak}. */
+  get peakBytes(): number {
+    return this.#pool.peakBytes;
+  }
+
+  resetPeak(): void {
+    this.#pool.resetPeak();
+  }
+
+  /** An uninitialised tensor. Rows past one binding go to further buffers. */
+  empty(shape: readonly number[], dtype: Dtype = "f32", label = "tensor"): Tensor {
+    const tensor = this.#allocate(shape, dtype, label);
+    if (this.#poison) {
+      for (const { buffer } of tensor.segments) this.#upload(buffer.gpu, 0, poisonOf(buffer.size));
+    }
+    return tensor;
+  }
+
+  /** A tensor of zeros. */
+  zeros(shape: readonly number[], dtype: Dtype = "f32", label = "zeros"): Tensor {
+    const tensor = this.#allocate(shape, dtype, label);
+    this.clear(tensor);
+    return tensor;
+  }
+
+  /** Sets every byte of the tensor to zero. */
+  clear(tensor: Tensor): void {
+    this.#endPass();
+    for (const { buffer, offset, rows } of tensor.segments) {
+      this.#encode().clearBuffer(buffer.gpu, offset, Math.ceil(rows * tensor.rowBytes / 4) * 4);
+    }
+  }
+
+  /** A tensor with the given values: f32 or u32 by the array's type; bytes for other dtypes. */
+  tensor(
+    shape: readonly number[],
+    values: Float32Array | Uint32Array | Uint8Array,
+    { dtype, label = "tensor" }: { dtype?: Dtype; label?: string } = {},
+  ): Tensor {
+    const type = dtype ?? (values instanceof Uint32Array ? "u32" : "f32");
+    const tensor = this.#allocate(shape, type, label);
+    this.write(tensor, values);
+    return tensor;
+  }
+
+  /** Overwrites a tensor's values. Work recorded before sees the old values. */
+  write(tensor: Tensor, values: Float32Array | Uint32Array | Uint8Array): void {
+    if (values.byteLength !== tensor.byteLength) {
+      throw new GpuError(
+        `Cannot fill "${tensor.label}" [${tensor.shape}] of ${tensor.byteLength} bytes with ${values.byteLength} bytes`,
+      );
+    }
+    const bytes = new Uint8Array(values.buffer as ArrayBuffer, values.byteOffset, values.byteLength);
+    for (const { buffer, start, rows, offset } of tensor.segments) {
+      const from = start * tensor.rowBytes;
+      this.#upload(buffer.gpu, offset, bytes.subarray(from, from + rows * tensor.rowBytes));
+    }
+  }
+
+  /** Copies all of `from` to `to`: same shape and dtype. */
+  copy(from: Tensor, to: Tensor): void {
+    if (from.byteLength !== to.byteLength || from.rows !== to.rows) {
+      throw new GpuError(`Cannot copy "${from.label}" [${from.shape}] to "${to.label}" [${to.shape}]`);
+    }
+    this.#endPass();
+    const encoder = this.#encode();
+    for (const target of to.segments) {
+      for (const source of from.slice(target.start, target.start + target.rows).segments) {
+        const offset = target.offset + source.start * to.rowBytes;
+        encoder.copyBufferToBuffer(
+          source.buffer.gpu,
+          source.offset,
+          target.buffer.gpu,
+          offset,
+          source.rows * to.rowBytes,
+        );
+      }
+    }
+  }
+
+  /** Records one dispatch of `kernel` over `tensors`, in the order of its storage bindings. */
+  run(kernel: Kernel, tensors: readonly Tensor[], launch: Launch): void {
+    const pipeline = this.#pipelines.get(kernel, launch);
+    const bounds = tensors.map((tensor) => tensor.bound);
+    const [x, y = 1, z = 1] = launch.grid;
+    const most = this.device.limits.maxComputeWorkgroupsPerDimension;
+    if (!(x >= 0 && y >= 0 && z >= 0 && x <= most && y <= most && z <= most)) {
+      throw new GpuError(
+        `Cannot run "${kernel.name}" over ${x} x ${y} x ${z} workgroups: at most ${most} an axis`,
+      );
+    }
+    if (x * y * z === 0) return;
+    if (this.#slotsUsed === RING_SLOTS) this.submit();
+    const slot = this.#slotsUsed++ * this.#slotBytes;
+    this.#pipelines.packUniforms(pipeline, launch.uniforms ?? {}, this.#slots, slot);
+    const pass = this.#beginPass(pipeline, [x, y, z], bounds.reduce((sum, { size }) => sum + size, 0));
+    pass.setPipeline(pipeline.gpu);
+    const group = this.#pipelines.bindGroup(pipeline, bounds, this.#ring);
+    pass.setBindGroup(0, group, pipeline.interface.uniforms.length > 0 ? [slot] : []);
+    pass.dispatchWorkgroups(x, y, z);
+    if (this.#profiler) this.#endPass();
+  }
+
+  /** Sends the recorded work to the device. */
+  submit(): void {
+    if (!this.#encoder) return;
+    this.#endPass();
+    this.#profiler?.resolve(this.#encoder);
+    if (this.#slotsUsed > 0) {
+      this.device.queue.writeBuffer(
+        this.#ring,
+        0,
+        this.#slots.subarray(0, this.#slotsUsed * this.#slotBytes),
+      );
+    }
+    this.device.queue.submit([this.#encoder.finish()]);
+    this.#encoder = undefined;
+    this.#slotsUsed = 0;
+  }
+
+  /** The values of float tensors as f32, after all recorded work; one wait for all of them. */
+  async read(tensor: Tensor): Promise<Float32Array> {
+    const [bytes] = await this.readBytes([tensor]);
+    return toFloat32(bytes!, tensor.format);
+  }
+
+  /** The values of a u32 tensor. */
+  async readU32(tensor: Tensor): Promise<Uint32Array> {
+    const [bytes] = await this.readBytes([tensor]);
+    return new Uint32Array(bytes!.buffer);
+  }
+
+  /**
+   * The bytes of several tensors, after all recorded work; one wait for all of them.
+   * @throws {GpuError} if anything failed on the device since the last read
+   */
+  async readBytes(tensors: readonly Tensor[]): Promise<Uint8Array<ArrayBuffer>[]> {
+    this.#endPass();
+    const { MAP_READ, COPY_DST } = GPUBufferUsage;
+    const stagings = tensors.map((tensor) => {
+      const size = Math.ceil(tensor.byteLength / 4) * 4;
+      const staging = this.device.createBuffer({
+        label: `read ${tensor.label}`,
+        size,
+        usage: MAP_READ | COPY_DST,
+      });
+      for (const { buffer, start, rows, offset } of tensor.segments) {
+        const length = Math.ceil(rows * tensor.rowBytes / 4) * 4;
+        this.#encode().copyBufferToBuffer(buffer.gpu, offset, staging, start * tensor.rowBytes, length);
+      }
+      return staging;
+    });
+    this.submit();
+    try {
+      await this.#pipelines.settled();
+      this.check();
+      await Promise.all(stagings.map((staging) => staging.mapAsync(GPUMapMode.READ)));
+      this.check();
+      return stagings.map((staging, i) => {
+        const bytes = new Uint8Array(staging.getMappedRange().slice(0, tensors[i]!.byteLength));
+        staging.unmap();
+        return bytes;
+      });
+    } catch (error) {
+      this.check();
+      throw error;
+    } finally {
+      stagings.forEach((staging) => staging.destroy());
+    }
+  }
+
+  /** Waits until the device has done all recorded work. */
+  async settle(): Promise<void> {
+    this.submit();
+    await this.#pipelines.settled();
+    await this.device.queue.onSubmittedWorkDone();
+    this.check();
+  }
+
+  /** Times of the dispatches since the last call; empty unless opened with `profile`. */
+  async timings(): Promise<KernelTiming[]> {
+    this.submit();
+    return await this.#profiler?.collect() ?? [];
+  }
+
+  /** Gives idle memory back to the driver. */
+  trim(): void {
+    this.submit();
+    this.#pool.trim();
+  }
+
+  /** @throws the first failure reported by the device */
+  check(): void {
+    if (this.#failure) throw this.#failure;
+  }
+
+  /** Ends the device and frees all memory. */
+  close(): void {
+    this.device.destroy();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  #allocate(shape: readonly number[], dtype: Dtype, label: string): Tensor {
+    if (shape.some((axis) => !Number.isSafeInteger(axis) || axis < 1)) {
+      throw new GpuError(
+        `Cannot make "${label}" of shape [${shape}]: every axis must be a whole number above 0`,
+      );
+    }
+    const rowBytes = (shape.length < 2 ? 1 : shape.at(-1)!) * bytesPerElement(dtype);
+    const rows = shape.reduce((product, axis) => product * axis, 1) / (shape.length < 2 ? 1 : shape.at(-1)!);
+    const most = rows * rowBytes <= this.maxBindingBytes
+      ? rows
+      : Math.floor(this.maxBindingBytes / rowBytes / ROW_ALIGNMENT) * ROW_ALIGNMENT;
+    if (most < 1) {
+      throw new GpuError(
+        `Cannot make "${label}" [${shape}]: ${ROW_ALIGNMENT} rows of ${rowBytes} bytes pass the ` +
+          `${this.maxBindingBytes} bytes that one binding may hold`,
+      );
+    }
+    const segments: Segment[] = [];
+    for (let start = 0; start < rows; start += most) {
+      const count = Math.min(most, rows - start);
+      const { buffer } = this.#pool.take(count * rowBytes, label);
+      segments.push({ buffer, start, rows: count, offset: 0 });
+    }
+    return new Tensor(shape, dtype, label, segments, (tensor) => {
+      for (const { buffer } of tensor.segments) this.#pool.give(buffer);
+    });
+  }
+
+  /** A write goes ahead of work that is recorded but not submitted, so that goes first. */
+  #upload(buffer: GPUBuffer, offset: number, bytes: Uint8Array<ArrayBuffer>): void {
+    this.submit();
+    for (let at = 0; at < bytes.length; at += UPLOAD_CHUNK_BYTES) {
+      const chunk = bytes.subarray(at, at + UPLOAD_CHUNK_BYTES);
+      const whole = chunk.length - chunk.length % 4;
+      if (whole > 0) this.device.queue.writeBuffer(buffer, offset + at, chunk, 0, whole);
+      if (whole < chunk.length) {
+        const tail = new Uint8Array(4);
+        tail.set(chunk.subarray(whole));
+        this.device.queue.writeBuffer(buffer, offset + at + whole, tail);
+      }
+      if (bytes.length > UPLOAD_CHUNK_BYTES) this.device.queue.submit([]);
+    }
+  }
+
+  #encode(): GPUCommandEncoder {
+    return this.#encoder ??= this.device.createCommandEncoder();
+  }
+
+  #beginPass(pipeline: Pipeline, grid: [number, number, number], bytes: number): GPUComputePassEncoder {
+    if (this.#pass) return this.#pass;
+    const timestampWrites = this.#profiler?.begin(pipeline.name, grid, bytes);
+    return this.#pass = this.#encode().beginComputePass(timestampWrites ? { timestampWrites } : {});
+  }
+
+  #endPass(): void {
+    this.#pass?.end();
+    this.#pass = undefined;
+  }
+}
+
+async function requestDevice(
+  adapter: GPUAdapter,
+  profile: boolean,
+): Promise<{ device: GPUDevice; subgroups: boolean }> {
+  const { limits } = adapter;
+  const requiredLimits = {
+    maxBufferSize: limits.maxBufferSize,
+    maxStorageBufferBindingSize: limits.maxStorageBufferBindingSize,
+    maxStorageBuffersPerShaderStage: limits.maxStorageBuffersPerShaderStage,
+    maxComputeWorkgroupStorageSize: limits.maxComputeWorkgroupStorageSize,
+    maxComputeInvocationsPerWorkgroup: limits.maxComputeInvocationsPerWorkgroup,
+    maxComputeWorkgroupSizeX: limits.maxComputeWorkgroupSizeX,
+  };
+  if (profile && !adapter.features.has("timestamp-query")) {
+    throw new GpuError(
+      `"${adapter.info.description}" has no timestamp queries, so kernels cannot be timed on it`,
+    );
+  }
+  const base: GPUFeatureName[] = profile ? ["timestamp-query"] : [];
+  // Deno grants subgroups without listing them, so ask and fall back.
+  const subgroups = "subgroups" as GPUFeatureName;
+  try {
+    const device = await adapter.requestDevice({ requiredFeatures: [...base, subgroups], requiredLimits });
+    return { device, subgroups: true };
+  } catch {
+    const device = await adapter.requestDevice({ requiredFeatures: base, requiredLimits });
+    return { device, subgroups: false };
+  }
+}
+
+/** NaN in every float format, far out of range as an index. */
+function poisonOf(bytes: number): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(bytes).fill(0xff);
+}
+
+function toFloat32(bytes: Uint8Array<ArrayBuffer>, format: "f32" | "bf16" | "f16"): Float32Array {
+  if (format === "f32") return new Float32Array(bytes.buffer);
+  if (format === "f16") return Float32Array.from(new Float16Array(bytes.buffer));
+  const bits = Uint32Array.from(new Uint16Array(bytes.buffer), (half) => half << 16);
+  return new Float32Array(bits.buffer);
+}

@@ -1,0 +1,150 @@
+import { GpuError } from "./errors.ts";
+import type { Bound } from "./tensor.ts";
+import { assemble, type Interface, type Kernel, readInterface, type Specialisation } from "./wgsl.ts";
+
+/** A compiled specialisation of a kernel. */
+export interface Pipeline {
+  readonly id: number;
+  readonly name: string;
+  readonly interface: Interface;
+  readonly gpu: GPUComputePipeline;
+  readonly layout: GPUBindGroupLayout;
+}
+
+/** Compiles each specialisation once, makes each bind group once, and reports what fails by the kernel's name. */
+export class PipelineCache {
+  readonly #device: GPUDevice;
+  readonly #onFailure: (error: GpuError) => void;
+  readonly #pipelines = new Map<string, Pipeline>();
+  readonly #groups = new Map<string, GPUBindGroup>();
+  readonly #groupsOfBuffer = new Map<number, Set<string>>();
+  #compiling: Promise<void>[] = [];
+
+  constructor(device: GPUDevice, onFailure: (error: GpuError) => void) {
+    this.#device = device;
+    this.#onFailure = onFailure;
+  }
+
+  get(kernel: Kernel, specialisation: Specialisation): Pipeline {
+    const { constants = {}, formats = {} } = specialisation;
+    const key = `${kernel.name} ${JSON.stringify(constants)} ${JSON.stringify(formats)}`;
+    let pipeline = this.#pipelines.get(key);
+    if (!pipeline) {
+      pipeline = this.#compile(kernel, specialisation);
+      this.#pipelines.set(key, pipeline);
+    }
+    return pipeline;
+  }
+
+  bindGroup(pipeline: Pipeline, bounds: readonly Bound[], ring: GPUBuffer): GPUBindGroup {
+    const key = `${pipeline.id}:` +
+      bounds.map(({ buffer, offset, size }) => `${buffer.id}@${offset}+${size}`).join();
+    const known = this.#groups.get(key);
+    if (known) return known;
+    const { bindings, uniforms } = pipeline.interface;
+    if (bounds.length !== bindings.length - (uniforms.length > 0 ? 1 : 0)) {
+      const names = bindings.filter(({ type }) => type !== "uniform").map(({ name }) => name);
+      throw new GpuError(
+        `Kernel "${pipeline.name}" binds ${names.join(", ")}, but got ${bounds.length} tensors`,
+      );
+    }
+    let next = 0;
+    const entries = bindings.map(({ index, type }): GPUBindGroupEntry => {
+      if (type === "uniform") {
+        return { binding: index, resource: { buffer: ring, size: uniformBytes(pipeline) } };
+      }
+      const { buffer, offset, size } = bounds[next++]!;
+      return { binding: index, resource: { buffer: buffer.gpu, offset, size } };
+    });
+    const group = this.#device.createBindGroup({ label: pipeline.name, layout: pipeline.layout, entries });
+    this.#groups.set(key, group);
+    for (const { buffer } of bounds) {
+      const keys = this.#groupsOfBuffer.get(buffer.id);
+      if (keys) keys.add(key);
+      else this.#groupsOfBuffer.set(buffer.id, new Set([key]));
+    }
+    return group;
+  }
+
+  /** Drops the bind groups of a buffer that is destroyed. */
+  forgetBuffer(id: number): void {
+    for (const key of this.#groupsOfBuffer.get(id) ?? []) this.#groups.delete(key);
+    this.#groupsOfBuffer.delete(id);
+  }
+
+  /** Writes the fields of `struct Params` in their order at `offset`. */
+  packUniforms(
+    pipeline: Pipeline,
+    values: Readonly<Record<string, number>>,
+    into: Uint8Array,
+    offset: number,
+  ): void {
+    const { uniforms } = pipeline.interface;
+    const view = new DataView(into.buffer, into.byteOffset + offset);
+    if (Object.keys(values).length !== uniforms.length) {
+      const names = uniforms.map(({ name }) => name).join(", ");
+      throw new GpuError(
+        `Kernel "${pipeline.name}" takes uniforms ${names}, got ${Object.keys(values).join(", ")}`,
+      );
+    }
+    uniforms.forEach(({ name, type }, i) => {
+      const value = values[name];
+      if (value === undefined) throw new GpuError(`Kernel "${pipeline.name}" needs the uniform "${name}"`);
+      if (type === "f32") {
+        view.setFloat32(4 * i, value, true);
+        return;
+      }
+      const [least, most] = type === "u32" ? [0, 2 ** 32 - 1] : [-(2 ** 31), 2 ** 31 - 1];
+      if (!Number.isInteger(value) || value < least || value > most) {
+        throw new GpuError(`Kernel "${pipeline.name}": uniform "${name}" must fit in ${type}, got ${value}`);
+      }
+      view.setUint32(4 * i, value >>> 0, true);
+    });
+  }
+
+  /** Waits for compilers; failures have been reported when it returns. */
+  async settled(): Promise<void> {
+    const waiting = this.#compiling;
+    this.#compiling = [];
+    await Promise.all(waiting);
+  }
+
+  #compile(kernel: Kernel, specialisation: Specialisation): Pipeline {
+    const { name } = kernel;
+    const code = assemble(kernel, specialisation);
+    const declared = readInterface(code);
+    const constants = Object.fromEntries(
+      Object.entries(specialisation.constants ?? {}).filter(([key]) => {
+        if (declared.overrides.has(key)) return true;
+        if (new RegExp(`#for \\w+ in \\d+\\.\\.${key}\\b`).test(kernel.wgsl)) return false;
+        throw new GpuError(`Kernel "${name}" has no constant "${key}"`);
+      }),
+    );
+    const device = this.#device;
+    device.pushErrorScope("validation");
+    const layout = device.createBindGroupLayout({
+      label: name,
+      entries: declared.bindings.map(({ index, type }) => ({
+        binding: index,
+        visibility: GPUShaderStage.COMPUTE,
+        buffer: { type, hasDynamicOffset: type === "uniform" },
+      })),
+    });
+    const module = device.createShaderModule({ label: name, code });
+    const gpu = device.createComputePipeline({
+      label: name,
+      layout: device.createPipelineLayout({ label: name, bindGroupLayouts: [layout] }),
+      compute: { module, entryPoint: "main", constants },
+    });
+    this.#compiling.push(
+      device.popErrorScope().then((error) => {
+        if (error) this.#onFailure(new GpuError(`Kernel "${name}" does not compile: ${error.message}`));
+      }),
+    );
+    return { id: this.#pipelines.size, name, interface: declared, gpu, layout };
+  }
+}
+
+function uniformBytes(pipeline: Pipeline): number {
+  return Math.ceil(pipeline.interface.uniforms.length * 4 / 16) * 16;
+}

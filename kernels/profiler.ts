@@ -1,0 +1,64 @@
+/** One dispatch as measured by the device. */
+export interface KernelTiming {
+  readonly kernel: string;
+  readonly grid: readonly [number, number, number];
+  /** Bytes of the tensors bound: what it could have touched at most. */
+  readonly bytes: number;
+  readonly microseconds: number;
+}
+
+type Launch = Omit<KernelTiming, "microseconds">;
+
+/** Queries a set may hold by the standard. */
+const QUERIES = 4096;
+
+/** Collects pass timestamps: two queries a dispatch. */
+export class Profiler {
+  readonly #device: GPUDevice;
+  #set: GPUQuerySet | undefined;
+  #launches: Launch[] = [];
+  #resolved: { launches: Launch[]; values: GPUBuffer }[] = [];
+
+  constructor(device: GPUDevice) {
+    this.#device = device;
+  }
+
+  /** What the next pass is to write; nothing once the set of this submit is full. */
+  begin(
+    kernel: string,
+    grid: [number, number, number],
+    bytes: number,
+  ): GPUComputePassTimestampWrites | undefined {
+    const at = 2 * this.#launches.length;
+    if (at >= QUERIES) return undefined;
+    this.#set ??= this.#device.createQuerySet({ type: "timestamp", count: QUERIES });
+    this.#launches.push({ kernel, grid, bytes });
+    return { querySet: this.#set, beginningOfPassWriteIndex: at, endOfPassWriteIndex: at + 1 };
+  }
+
+  /** Records the copy of this submit's timestamps. */
+  resolve(encoder: GPUCommandEncoder): void {
+    if (!this.#set || this.#launches.length === 0) return;
+    const { QUERY_RESOLVE, COPY_SRC, COPY_DST, MAP_READ } = GPUBufferUsage;
+    const size = 16 * this.#launches.length;
+    const resolved = this.#device.createBuffer({ size, usage: QUERY_RESOLVE | COPY_SRC });
+    const values = this.#device.createBuffer({ size, usage: COPY_DST | MAP_READ });
+    encoder.resolveQuerySet(this.#set, 0, size / 8, resolved, 0);
+    encoder.copyBufferToBuffer(resolved, 0, values, 0, size);
+    this.#resolved.push({ launches: this.#launches, values });
+    this.#launches = [];
+  }
+
+  async collect(): Promise<KernelTiming[]> {
+    const timings: KernelTiming[] = [];
+    for (const { launches, values } of this.#resolved.splice(0)) {
+      await values.mapAsync(GPUMapMode.READ);
+      const stamps = new BigUint64Array(values.getMappedRange());
+      launches.forEach((launch, i) => {
+        timings.push({ ...launch, microseconds: Number(stamps[2 * i + 1]! - stamps[2 * i]!) / 1000 });
+      });
+      values.destroy();
+    }
+    return timings;
+  }
+}

@@ -1,0 +1,156 @@
+import type { Format } from "./wgsl.ts";
+import { GpuError } from "./errors.ts";
+import type { PooledBuffer } from "./pool.ts";
+
+/** Element type of a tensor on the device. `u32` holds ids, positions and packed codes. */
+export type Dtype = Format | "u32";
+
+export function bytesPerElement(dtype: Dtype): number {
+  return dtype === "f32" || dtype === "u32" ? 4 : 2;
+}
+
+/** A run of whole rows of a tensor in one buffer. */
+export interface Segment {
+  readonly buffer: PooledBuffer;
+  /** First row of the tensor that lies here. */
+  readonly start: number;
+  readonly rows: number;
+  /** Where that row begins in the buffer, in bytes. */
+  readonly offset: number;
+}
+
+/** What a kernel binds: part of one buffer. */
+export interface Bound {
+  readonly buffer: PooledBuffer;
+  readonly offset: number;
+  readonly size: number;
+}
+
+/** Segments and chunks start at multiples of this many rows, so that every offset is a legal binding offset. */
+export const ROW_ALIGNMENT = 64;
+
+/**
+ * A dense array on the device, row-major. Its rows (all axes but the last) lie in one buffer, or in several when
+ * the whole is larger than one binding may be. Whoever made it frees it; slices are borrowed.
+ */
+export class Tensor {
+  readonly shape: readonly number[];
+  readonly dtype: Dtype;
+  readonly label: string;
+  readonly segments: readonly Segment[];
+  #onFree: ((tensor: Tensor) => void) | undefined;
+  #freed = false;
+
+  constructor(
+    shape: readonly number[],
+    dtype: Dtype,
+    label: string,
+    segments: readonly Segment[],
+    onFree?: (tensor: Tensor) => void,
+  ) {
+    this.shape = shape;
+    this.dtype = dtype;
+    this.label = label;
+    this.segments = segments;
+    this.#onFree = onFree;
+  }
+
+  /** Length of the last axis; 1 for a tensor of one axis. */
+  get width(): number {
+    return this.shape.length < 2 ? 1 : this.shape.at(-1)!;
+  }
+
+  /** Product of all axes but the last; the length of a tensor of one axis. */
+  get rows(): number {
+    return this.size / this.width;
+  }
+
+  /** Number of elements. */
+  get size(): number {
+    return this.shape.reduce((product, axis) => product * axis, 1);
+  }
+
+  get rowBytes(): number {
+    return this.width * bytesPerElement(this.dtype);
+  }
+
+  get byteLength(): number {
+    return this.rows * this.rowBytes;
+  }
+
+  /** The format of its quads. @throws {GpuError} for u32 tensors */
+  get format(): Format {
+    if (this.dtype === "u32") {
+      throw new GpuError(`Tensor "${this.label}" holds whole numbers, not a float format`);
+    }
+    return this.dtype;
+  }
+
+  /**
+   * The part of a buffer that holds it all.
+   * @throws {GpuError} if it lies in several buffers, or was freed
+   */
+  get bound(): Bound {
+    if (this.#freed) throw new GpuError(`Tensor "${this.label}" was used after it was freed`);
+    const [segment] = this.segments;
+    if (this.segments.length !== 1 || !segment) {
+      throw new GpuError(
+        `Tensor "${this.label}" [${this.shape}] spans ${this.segments.length} bindings here`,
+      );
+    }
+    return { buffer: segment.buffer, offset: segment.offset, size: Math.ceil(this.byteLength / 4) * 4 };
+  }
+
+  /** Rows `start` to `end` (excluded), borrowed: no copy, nothing to free. */
+  slice(start: number, end: number): Tensor {
+    if (this.#freed) throw new GpuError(`Tensor "${this.label}" was sliced after it was freed`);
+    if (start === 0 && end === this.rows) return this;
+    const segments: Segment[] = [];
+    for (const segment of this.segments) {
+      const from = Math.max(start, segment.start);
+      const to = Math.min(end, segment.start + segment.rows);
+      if (from >= to) continue;
+      segments.push({
+        buffer: segment.buffer,
+        start: from - start,
+        rows: to - from,
+        offset: segment.offset + (from - segment.start) * this.rowBytes,
+      });
+    }
+    const shape = this.shape.length < 2 ? [end - start] : [end - start, this.width];
+    return new Tensor(shape, this.dtype, this.label, segments);
+  }
+
+  /** Gives its memory back to the pool. @throws {GpuError} the second time */
+  free(): void {
+    if (this.#freed) throw new GpuError(`Tensor "${this.label}" was freed twice`);
+    if (!this.#onFree) return;
+    this.#freed = true;
+    this.#onFree(this);
+  }
+}
+
+/**
+ * The row ranges over which every one of the tensors (all with the same number of rows) lies in one buffer.
+ * @param longest most rows in one range
+ */
+export function rowRanges(tensors: readonly Tensor[], longest = Infinity): { start: number; end: number }[] {
+  const rows = tensors[0]!.rows;
+  const cuts = new Set<number>([0, rows]);
+  for (const tensor of tensors) {
+    if (tensor.rows !== rows) {
+      throw new GpuError(
+        `Tensors "${tensors[0]!.label}" and "${tensor.label}" differ in rows: ${rows}, ${tensor.rows}`,
+      );
+    }
+    for (const segment of tensor.segments) cuts.add(segment.start);
+  }
+  const sorted = [...cuts].sort((a, b) => a - b);
+  const ranges: { start: number; end: number }[] = [];
+  for (let i = 0; i + 1 < sorted.length; i++) {
+    for (let start = sorted[i]!; start < sorted[i + 1]!; start += longest) {
+      ranges.push({ start, end: Math.min(start + longest, sorted[i + 1]!) });
+    }
+  }
+  return ranges;
+}

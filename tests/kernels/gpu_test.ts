@@ -1,0 +1,155 @@
+import { Gpu } from "../../kernels/gpu.ts";
+import type { Kernel } from "../../kernels/wgsl.ts";
+import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { normal } from "../support/random.ts";
+
+const DOUBLE: Kernel = {
+  name: "double",
+  wgsl: `
+struct Params { quads: u32, factor: f32 }
+@group(0) @binding(0) var<storage, read> x: array<X>;
+@group(0) @binding(1) var<storage, read_write> y: array<X>;
+@group(0) @binding(2) var<uniform> p: Params;
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3u) {
+  if (id.x >= p.quads) { return; }
+  y[id.x] = store_X(load_X(x[id.x]) * p.factor);
+}`,
+};
+
+function double(gpu: Gpu, x: ReturnType<Gpu["empty"]>, factor: number) {
+  const y = gpu.empty(x.shape, x.dtype, "y");
+  const quads = x.size / 4;
+  const grid = [Math.ceil(quads / 64)] as const;
+  gpu.run(DOUBLE, [x, y], { grid, uniforms: { quads, factor }, formats: { X: x.format } });
+  return y;
+}
+
+Deno.test("run() sees its uniforms and the writes of earlier runs", async () => {
+  using gpu = await Gpu.open({ poison: true });
+  const values = normal(1, 400);
+  let x = gpu.tensor([100, 4], values);
+  for (const factor of [2, 3, -1]) {
+    const y = double(gpu, x, factor);
+    x.free();
+    x = y;
+  }
+  assertEquals([...await gpu.read(x)], [...values.map((v) => Math.fround(Math.fround(2 * v) * 3) * -1)]);
+});
+
+Deno.test("write() changes what later runs see, not what earlier ones saw", async () => {
+  using gpu = await Gpu.open();
+  const x = gpu.tensor([1, 4], Float32Array.of(1, 2, 3, 4));
+  const first = double(gpu, x, 2);
+  gpu.write(x, Float32Array.of(5, 6, 7, 8));
+  const second = double(gpu, x, 2);
+  assertEquals([...await gpu.read(first)], [2, 4, 6, 8]);
+  assertEquals([...await gpu.read(second)], [10, 12, 14, 16]);
+});
+
+Deno.test("16-bit formats round to nearest even and keep infinities and NaN", async () => {
+  using gpu = await Gpu.open();
+  const values = Float32Array.of(1, 1 + 2 ** -8, 1 + 3 * 2 ** -8, -65504, 65520, 1e-7, -Infinity, NaN);
+  for (
+    const [format, expected] of [
+      ["bf16", [1, 1, 1 + 2 ** -6, -65536, 65536, 1.0011717677116394e-7, -Infinity, NaN]],
+      ["f16", [1, 1 + 2 ** -8, 1 + 3 * 2 ** -8, -65504, Infinity, 2 ** -23, -Infinity, NaN]],
+    ] as const
+  ) {
+    const x = gpu.tensor([2, 4], values);
+    const y = gpu.empty([2, 4], format);
+    const STORE: Kernel = {
+      name: `store ${format}`,
+      wgsl: `
+@group(0) @binding(0) var<storage, read> x: array<vec4f>;
+@group(0) @binding(1) var<storage, read_write> y: array<Y>;
+@compute @workgroup_size(2) fn main(@builtin(global_invocation_id) id: vec3u) { y[id.x] = store_Y(x[id.x]); }`,
+    };
+    gpu.run(STORE, [x, y], { grid: [1], formats: { Y: format } });
+    assertEquals(
+      [...await gpu.read(y)].map(String),
+      [...expected].map((v) => String(Math.fround(v))),
+      format,
+    );
+  }
+});
+
+Deno.test("A kernel that does not compile stops the next read by name", async () => {
+  using gpu = await Gpu.open();
+  const x = gpu.tensor([1, 4], normal(3, 4));
+  gpu.run({ ...DOUBLE, name: "broken", wgsl: DOUBLE.wgsl.replace("p.factor", "p.missing") }, [x, x], {
+    grid: [1],
+    uniforms: { quads: 1, factor: 1 },
+    formats: { X: "f32" },
+  });
+  await assertThrows(() => gpu.read(x), `Kernel "broken" does not compile`);
+});
+
+Deno.test("Tensors over the binding limit span buffers and read back whole", async () => {
+  using gpu = await Gpu.open({ maxBindingBytes: 4096 });
+  const values = normal(4, 200 * 8);
+  const x = gpu.tensor([200, 8], values);
+  assertEquals(x.segments.map(({ rows }) => rows), [128, 72]);
+  assertEquals([...await gpu.read(x)], [...values]);
+  const copy = gpu.zeros([200, 8]);
+  gpu.copy(x, copy);
+  assertEquals([...await gpu.read(copy)], [...values]);
+  assertEquals([...await gpu.read(x.slice(64, 192))], [...values.slice(64 * 8, 192 * 8)]);
+  await assertThrows(() => x.bound, "spans 2 bindings");
+});
+
+Deno.test("The pool reuses, counts, limits and refuses misuse", async () => {
+  using gpu = await Gpu.open({ memoryLimitBytes: 3 * 4096 });
+  const x = gpu.empty([1024]);
+  const buffer = x.bound.buffer.id;
+  x.free();
+  const y = gpu.empty([1024]);
+  assertEquals(y.bound.buffer.id, buffer);
+  const z = gpu.empty([2048]);
+  assertEquals([gpu.liveBytes, gpu.peakBytes], [3 * 4096, 3 * 4096]);
+  await assertThrows(() => gpu.empty([4]), "Not enough GPU memory");
+  z.free();
+  await assertThrows(() => z.free(), "freed twice");
+  await assertThrows(() => z.bound, "after it was freed");
+  assertEquals(gpu.liveBytes, 4096);
+  await assertThrows(() => gpu.empty([0, 4]), "above 0");
+});
+
+Deno.test("A lost device and device errors are thrown by the next read", async () => {
+  const gpu = await Gpu.open();
+  const x = gpu.tensor([1, 4], normal(5, 4));
+  gpu.device.createBuffer({ size: 2 ** 40, usage: GPUBufferUsage.STORAGE });
+  await assertThrows(() => gpu.read(x), "The GPU reported an error");
+  gpu.close();
+});
+
+Deno.test("timings() reports each dispatch when profiling", async () => {
+  using gpu = await Gpu.open({ profile: true });
+  const y = double(gpu, gpu.tensor([1024, 256], normal(6, 1024 * 256)), 2);
+  await gpu.read(y);
+  const timings = await gpu.timings();
+  assertEquals(timings.map(({ kernel, bytes }) => ({ kernel, bytes })), [{
+    kernel: "double",
+    bytes: 2 ** 21,
+  }]);
+  assert(timings[0]!.microseconds > 0, "a dispatch takes time");
+});
+
+Deno.test("run() refuses wrong uniforms, wrong bindings and oversized grids", async () => {
+  using gpu = await Gpu.open();
+  const x = gpu.tensor([1, 4], normal(7, 4));
+  const y = gpu.empty([1, 4]);
+  const uniforms = { quads: 1, factor: 1 };
+  const formats = { X: "f32" as const };
+  await assertThrows(() => gpu.run(DOUBLE, [x, y], { grid: [1], formats }), "takes uniforms quads, factor");
+  await assertThrows(
+    () => gpu.run(DOUBLE, [x, y], { grid: [1], formats, uniforms: { quads: -1, factor: 1 } }),
+    "must fit in u32",
+  );
+  await assertThrows(() => gpu.run(DOUBLE, [x], { grid: [1], formats, uniforms }), "binds x, y");
+  await assertThrows(() => gpu.run(DOUBLE, [x, y], { grid: [70000], formats, uniforms }), "at most 65535");
+  await assertThrows(
+    () => gpu.run(DOUBLE, [x, y], { grid: [1], formats, uniforms, constants: { TYPO: 1 } }),
+    `no constant "TYPO"`,
+  );
+});
