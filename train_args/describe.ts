@@ -1,0 +1,78 @@
+/** Settings as text for people: the option list of `--help` and of `docs/options.md`, and a run's settings as YAML. */
+import { stringify } from "yaml";
+import { type Group, GROUPS, OPTION_NAMES, OPTIONS, type TrainArgs, type TrainOption } from "./schema.ts";
+
+/** One option, in words. */
+export interface OptionDescription {
+  readonly name: string;
+  readonly group: string;
+  /** What it may be: "whole number", "path", "true or false". */
+  readonly kind: string;
+  readonly doc: string;
+  /** The default in words, or "required". */
+  readonly default: string;
+  /** Whether `--name` alone means `--name true`. */
+  readonly isBoolean: boolean;
+}
+
+/** Every option in words, in the order of the schema. */
+export function describeOptions(): OptionDescription[] {
+  return OPTION_NAMES.map((name) => {
+    const option: TrainOption = OPTIONS[name];
+    return {
+      name,
+      group: GROUPS[option.group],
+      kind: option.kind.label,
+      doc: option.doc,
+      default: option.required ? "required" : option.defaultDoc ?? defaultText(option.default),
+      isBoolean: typeof option.default === "boolean" && option.kind.label === "true or false",
+    };
+  });
+}
+
+function defaultText(value: unknown): string {
+  return Array.isArray(value) && value.length === 0 ? "none" : String(value);
+}
+
+/** The text of `docs/options.md`. */
+export function optionsDocument(): string {
+  const options = describeOptions();
+  const sections = Object.values(GROUPS).map((group) => {
+    const rows = options.filter((option) => option.group === group).map((option) =>
+      `| \`${option.name}\` | ${option.default} | ${option.kind} | ${option.doc} |`
+    );
+    return [
+      `## ${group}`,
+      "",
+      "| option | default | value | what it does |",
+      "|---|---|---|---|",
+      ...rows,
+      "",
+    ];
+  });
+  return [
+    "<!-- deno-fmt-ignore-file -->",
+    "<!-- Written by `deno task options_doc` from train_args/schema.ts: change it there. -->",
+    "",
+    "# Training options",
+    "",
+    "Keys of a YAML file for `train --train_args_file`, and flags of `train`; a flag replaces its YAML key.",
+    "Keys that Hugging Face, DeepSpeed, LongLoRA and LongQLoRA files carry and that mean nothing here are",
+    "accepted and noted (`train_args/foreign_keys.ts` lists them); any other key is an error.",
+    "",
+    ...sections.flat(),
+  ].join("\n");
+}
+
+/**
+ * `args` as a YAML file that {@linkcode loadTrainArgs} reads back to the same settings, grouped and with every
+ * default written out.
+ */
+export function dumpTrainArgs(args: TrainArgs): string {
+  const groups = Object.entries(GROUPS).map(([group, title]) => {
+    const names = OPTION_NAMES.filter((name) => OPTIONS[name].group === group as Group);
+    const values = Object.fromEntries(names.map((name) => [name, args[name]]));
+    return `# ${title}\n${stringify(values, { lineWidth: 0 })}`;
+  });
+  return groups.join("\n");
+}

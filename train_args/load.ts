@@ -1,0 +1,160 @@
+/** Settings of a training run: YAML and flags in, checked and frozen {@linkcode TrainArgs} out. */
+import { FOREIGN_KEYS, OTHER_NAMES } from "./foreign_keys.ts";
+import {
+  nearest,
+  type Place,
+  printable,
+  type Problem,
+  problemOf,
+  problemsError,
+  quoted,
+} from "./problems.ts";
+import { applyRules } from "./rules.ts";
+import {
+  isOption,
+  OPTION_NAMES,
+  type OptionName,
+  OPTIONS,
+  type OptionValues,
+  type TrainArgs,
+  type TrainOption,
+} from "./schema.ts";
+import { isNothing } from "./values.ts";
+import { fileName, readYamlFile, type YamlEntry, type YamlFile } from "./yaml_file.ts";
+
+export type { TrainArgs } from "./schema.ts";
+
+/** Checked settings, and what the user should be told once about them. */
+export interface LoadedTrainArgs {
+  readonly args: TrainArgs;
+  readonly notes: readonly string[];
+}
+
+/** A value somebody wrote, with the place to point at when it is wrong. */
+interface Given {
+  readonly value: unknown;
+  readonly place: Place;
+}
+
+/**
+ * Reads the settings of a training run: `file`, with `overrides` (flag name, in snake_case or kebab-case,
+ * to its text) on top, checked against the schema and the rules between options.
+ *
+ * @param file a YAML file, or `null` when the flags say everything
+ * @throws {UserError} with exit code 2 and every problem found, each with file, line and column, or its flag
+ */
+export async function loadTrainArgs(
+  file: string | null,
+  overrides: Readonly<Record<string, string>> = {},
+): Promise<LoadedTrainArgs> {
+  const what = file === null ? "the flags" : `"${file}"`;
+  const yaml = file === null ? NO_FILE : await readYamlFile(file);
+  if (!yaml.readable) throw problemsError(what, yaml.problems);
+  const problems: Problem[] = [...yaml.problems];
+  const reading = new Reading(problems);
+  yaml.entries.forEach((entry) => reading.fromFile(entry));
+  Object.entries(overrides).forEach(([name, value]) => reading.fromFlag(name, value));
+
+  const values = reading.values(file);
+  const { args, broken, notes } = applyRules(values, new Set(reading.given.keys()));
+  for (const { options, message } of broken) {
+    if (options.some((option) => reading.wrong.has(option))) continue;
+    const [option] = options;
+    problems.push(
+      problemOf(option, reading.given.get(option)?.place ?? placeOfMissing(option, file), message),
+    );
+  }
+  if (problems.length > 0) throw problemsError(what, problems);
+  return { args: deepFreeze(args), notes: [...reading.notes(), ...notes] };
+}
+
+const NO_FILE: YamlFile = { readable: true, entries: [], problems: [] };
+
+/** Where to point when an option is not there. */
+function placeOfMissing(option: OptionName, file: string | null): Place {
+  return { label: file === null ? `--${option}` : fileName(file) };
+}
+
+/** Gathers what was given, from the file first and the flags after it. */
+class Reading {
+  readonly given = new Map<OptionName, Given>();
+  /** Options whose value could not be read. */
+  readonly wrong = new Set<OptionName>();
+  readonly #foreign = new Set<string>();
+  readonly #replaced: string[] = [];
+
+  constructor(readonly problems: Problem[]) {}
+
+  fromFile({ key, value, keyPlace, valuePlace }: YamlEntry): void {
+    if (isOption(key)) this.given.set(key, { value, place: valuePlace });
+    else if (FOREIGN_KEYS.has(key)) this.#foreign.add(key);
+    else this.problems.push({ place: keyPlace, message: unknownKey(key, "") });
+  }
+
+  fromFlag(name: string, value: string): void {
+    const key = name.replaceAll("-", "_");
+    const place = { label: `--${printable(key)}` };
+    if (isOption(key)) {
+      const before = this.given.get(key);
+      if (before) {
+        this.#replaced.push(`${key}: ${quoted(value)} from the flag replaces ${quoted(before.value)}`);
+      }
+      this.given.set(key, { value, place });
+    } else if (FOREIGN_KEYS.has(key)) this.#foreign.add(key);
+    else this.problems.push({ place, message: unknownKey(key, "--") });
+  }
+
+  /** Every option checked alone; problems go to the list, and what is wrong or not given gets its default. */
+  values(file: string | null): OptionValues {
+    const values: Record<string, unknown> = {};
+    for (const name of OPTION_NAMES) {
+      const option: TrainOption = OPTIONS[name];
+      values[name] = option.default;
+      const given = this.given.get(name);
+      if (given !== undefined && given.value === undefined) {
+        this.wrong.add(name);
+      } else if (!given || (isNothing(given.value) && option.default === null)) {
+        this.given.delete(name);
+        if (option.required) {
+          this.problems.push(problemOf(name, placeOfMissing(name, file), `is required (${option.doc})`));
+        }
+      } else {
+        const result = option.kind.type.safeParse(given.value);
+        if (result.success) values[name] = result.data;
+        else this.#refuse(name, given.place, wrongValue(option, given.value));
+      }
+    }
+    return values as unknown as OptionValues;
+  }
+
+  #refuse(name: OptionName, place: Place, message: string): void {
+    this.wrong.add(name);
+    this.problems.push(problemOf(name, place, message));
+  }
+
+  notes(): string[] {
+    const byReason = Map.groupBy(this.#foreign, (key) => FOREIGN_KEYS.get(key));
+    return [
+      ...this.#replaced,
+      ...[...byReason].map(([why, keys]) => `no effect here: ${keys.join(", ")} (${why})`),
+    ];
+  }
+}
+
+function wrongValue(option: TrainOption, value: unknown): string {
+  return option.explain?.(value) ?? `must be ${option.kind.wanted}, got ${quoted(value)}`;
+}
+
+function unknownKey(key: string, dashes: string): string {
+  const meant = OTHER_NAMES.get(key) ?? nearest(key, OPTION_NAMES) ?? nearest(key, [...FOREIGN_KEYS.keys()]);
+  const shown = dashes === "" ? `${printable(key)}: ` : "";
+  if (meant !== null) return `${shown}not an option; did you mean ${dashes}${meant}?`;
+  return `${shown}not an option; all options are in docs/options.md and in train --help`;
+}
+
+function deepFreeze<T extends object>(value: T): T {
+  for (const child of Object.values(value)) {
+    if (typeof child === "object" && child !== null) deepFreeze(child);
+  }
+  return Object.freeze(value);
+}

@@ -1,0 +1,69 @@
+/** Problems in settings: where each one is, and the text that shows all of them at once. */
+import { closest, distance } from "fastest-levenshtein";
+import { EXIT, UserError } from "../errors.ts";
+
+/** A place in the settings: in a file, or a flag. */
+export interface Place {
+  /** `train.yaml:12:3`, `train.yaml` or `--lora_rank`. */
+  readonly label: string;
+  /** The number and text of the file's line, and the column where the caret goes; both count from 1. */
+  readonly source?: { readonly line: number; readonly text: string; readonly column: number };
+}
+
+/** One thing that is wrong: `message` follows the place, as in `train.yaml:3:1: lora_rnk: not an option`. */
+export interface Problem {
+  readonly place: Place;
+  readonly message: string;
+}
+
+/** Longest piece of a source line that is shown, in characters. */
+const SHOWN = 100;
+
+/** Most problems shown at once; a file with more is not a settings file. */
+const MOST = 25;
+
+/** Replaces what could move a terminal's cursor, one character for one, so that carets still line up. */
+export function printable(text: string): string {
+  // deno-lint-ignore no-control-regex
+  return text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g, " ");
+}
+
+/** A value as it is quoted in messages: JSON, shortened. */
+export function quoted(value: unknown): string {
+  const text = printable(typeof value === "number" ? String(value) : JSON.stringify(value) ?? String(value));
+  return text.length > SHOWN ? `${text.slice(0, SHOWN - 3)}...` : text;
+}
+
+/** A problem of the option `name`: flags already say which option they are. */
+export function problemOf(name: string, place: Place, message: string): Problem {
+  return { place, message: place.label.startsWith("--") ? message : `${printable(name)}: ${message}` };
+}
+
+function render({ place, message }: Problem): string {
+  const head = `${place.label}: ${message}`;
+  if (!place.source) return head;
+  const { text, column } = place.source;
+  const start = Math.max(0, column - SHOWN + 10);
+  const shown = printable(text.slice(start, start + SHOWN));
+  return `${head}\n    ${shown}\n    ${" ".repeat(column - 1 - start)}^`;
+}
+
+/** The error for `problems` in `what`, in the order of the file; exit code 2. */
+export function problemsError(what: string, problems: readonly Problem[]): UserError {
+  const line = ({ place }: Problem) => place.source?.line ?? Infinity;
+  const ordered = problems.toSorted((a, b) => line(a) === line(b) ? 0 : line(a) - line(b));
+  const count = problems.length === 1 ? "" : ` (${problems.length} problems)`;
+  const shown = ordered.slice(0, MOST).map(render);
+  if (ordered.length > MOST) shown.push(`and ${ordered.length - MOST} more`);
+  return new UserError([`Cannot use ${what}${count}`, ...shown].join("\n"), {
+    exitCode: EXIT.usage,
+  });
+}
+
+/** The name in `names` most like `wrong`, or `null` when none is near enough to be what was meant. */
+export function nearest(wrong: string, names: readonly string[]): string | null {
+  if (names.length === 0 || wrong.length > 64) return null;
+  const found = closest(wrong.toLowerCase(), names);
+  const allowed = Math.max(2, Math.floor(Math.max(wrong.length, found.length) / 3));
+  return distance(wrong.toLowerCase(), found) <= allowed ? found : null;
+}

@@ -1,0 +1,133 @@
+/** Rules between options, and the defaults that depend on other options. */
+import { groupSize, type OptionName, type OptionValues, type TrainArgs } from "./schema.ts";
+
+/** A broken rule: the options it is about, the one to point at first. */
+export interface BrokenRule {
+  readonly options: readonly [OptionName, ...OptionName[]];
+  readonly message: string;
+}
+
+/** What the rules found. */
+export interface RulesResult {
+  readonly args: TrainArgs;
+  readonly broken: readonly BrokenRule[];
+  readonly notes: readonly string[];
+}
+
+/**
+ * Applies every rule between options and fills in the defaults that depend on others.
+ *
+ * @param given the options that file or flags set; rules are stricter with what somebody wrote
+ */
+export function applyRules(values: OptionValues, given: ReadonlySet<OptionName>): RulesResult {
+  const broken: BrokenRule[] = [];
+  const notes: string[] = [];
+  const refuse: Refuse = (options, message) => broken.push({ options, message });
+
+  const length = values.max_seq_length ?? values.model_max_length ?? 0;
+  const args: TrainArgs = {
+    ...values,
+    max_seq_length: length,
+    model_max_length: values.model_max_length ?? length,
+    data_seed: values.data_seed ?? values.seed,
+    load_in_4bit: values.load_in_4bit && (values.low_rank_training || given.has("load_in_4bit")),
+    attention: values.use_full_attn ? "full" : "s2",
+  };
+
+  if (length === 0) refuse(["max_seq_length", "model_max_length"], "is required, or model_max_length");
+  if (args.max_seq_length > args.model_max_length) {
+    refuse(
+      ["max_seq_length", "model_max_length"],
+      `${args.max_seq_length} is more than model_max_length ${args.model_max_length}: raise model_max_length or lower this`,
+    );
+  }
+  if (length > 0 && args.attention === "s2") checkGroups(args, given, refuse, notes);
+  checkMethod(args, refuse, notes);
+  if (args.fp16 && args.bf16) {
+    refuse(["fp16", "bf16"], "is true and so is bf16: choose one, or neither for 32 bits");
+  }
+  if (args.max_steps <= 0 && args.num_train_epochs === 0) {
+    refuse(
+      ["num_train_epochs", "max_steps"],
+      "is 0 and max_steps is not set, so there is nothing to do: set one above 0",
+    );
+  }
+  if (args.resume_from_checkpoint === true && args.overwrite_output_dir) {
+    refuse(
+      ["overwrite_output_dir", "resume_from_checkpoint"],
+      "would remove the checkpoint that resume_from_checkpoint asks for: set one of them",
+    );
+  }
+  addNotes(args, given, notes);
+  return { args, broken, notes };
+}
+
+type Refuse = (options: BrokenRule["options"], message: string) => void;
+
+function checkGroups(args: TrainArgs, given: ReadonlySet<OptionName>, refuse: Refuse, notes: string[]): void {
+  const { group_size, group_size_ratio, max_seq_length } = args;
+  if (group_size !== null) {
+    if (group_size > max_seq_length) {
+      refuse(
+        ["group_size", "max_seq_length", "model_max_length", "use_full_attn"],
+        `${group_size} is more than max_seq_length ${max_seq_length}: lower it to at most that`,
+      );
+    }
+    if (given.has("group_size_ratio")) {
+      notes.push(`group_size_ratio ${group_size_ratio} has no effect: group_size ${group_size} replaces it`);
+    }
+  } else if (groupSize(args, max_seq_length) < 2) {
+    refuse(
+      ["group_size_ratio", "max_seq_length", "model_max_length", "use_full_attn"],
+      `${group_size_ratio} of max_seq_length ${max_seq_length} leaves groups of ` +
+        `${groupSize(args, max_seq_length)}, and S2-Attn needs at least 2 tokens in each: raise one of them`,
+    );
+  }
+}
+
+function checkMethod(args: TrainArgs, refuse: Refuse, notes: string[]): void {
+  if (args.low_rank_training) {
+    if (args.train_from_scratch) {
+      refuse(
+        ["train_from_scratch", "low_rank_training"],
+        "needs low_rank_training: false, since LoRA cannot teach random weights",
+      );
+    }
+    return;
+  }
+  if (args.load_in_4bit) {
+    refuse(
+      ["load_in_4bit", "low_rank_training"],
+      "4-bit weights cannot be trained themselves: set it to false, or low_rank_training to true",
+    );
+  } else {
+    notes.push("load_in_4bit is off: low_rank_training is false, and 4-bit weights cannot be trained");
+  }
+  if (args.adapter_name_or_path !== null) {
+    refuse(
+      ["adapter_name_or_path", "low_rank_training"],
+      "needs low_rank_training: true; merge the adapter first to train every weight",
+    );
+  }
+}
+
+/** Says which given options have no effect. */
+function addNotes(args: TrainArgs, given: ReadonlySet<OptionName>, notes: string[]): void {
+  if (given.has("use_flash_attn") && !args.use_flash_attn) {
+    notes.push(
+      "use_flash_attn has no effect: there is one attention here, without scores in memory and without leaks",
+    );
+  }
+  if (args.lr_scheduler_type === "constant" && (args.warmup_steps > 0 || args.warmup_ratio > 0)) {
+    notes.push("the warm-up has no effect: lr_scheduler_type is constant; constant_with_warmup has one");
+  }
+  if (args.eval_file !== null) {
+    notes.push("eval_file is not read while training: use the evaluate command");
+  }
+  const trackers = args.report_to.filter((name) => name !== "none" && name !== "all");
+  if (trackers.length > 0) {
+    notes.push(
+      `report_to has no effect (${trackers.join(", ")}): metrics are in metrics.jsonl and trainer_state.json`,
+    );
+  }
+}

@@ -1,0 +1,257 @@
+/**
+ * Every training option, once. The YAML check, the command-line flags, the TypeScript type, `--help` and
+ * `docs/options.md` are all read from here. Names are those of LongQLoRA, LongLoRA and Hugging Face's
+ * TrainingArguments, so that their files and habits carry over.
+ */
+import { either, flag, type Kind, list, map, oneOf, real, text, whole } from "./values.ts";
+
+/** The headings of `--help` and of the option table, in order. */
+export const GROUPS = {
+  model: "Model",
+  data: "Data and context length",
+  attention: "Attention",
+  lora: "What is trained",
+  optimiser: "Optimiser and schedule",
+  run: "Length of the run, precision, randomness",
+  output: "Output, saving, resuming",
+} as const;
+
+/** The name of one of the {@linkcode GROUPS}. */
+export type Group = keyof typeof GROUPS;
+
+/** One option: where it is listed, what it means, what it may be, and what it is when nobody says. */
+export interface TrainOption<T = unknown> {
+  readonly group: Group;
+  readonly kind: Kind<T>;
+  /** One line for `--help`, with the unit. */
+  readonly doc: string;
+  /** `null` means "not set". */
+  readonly default: T | null;
+  /** The run cannot start without it. */
+  readonly required: boolean;
+  /** What the table shows in place of the default, where the default depends on other options. */
+  readonly defaultDoc?: string;
+  /** Words for a value that deserves more than "must be ..."; `null` where it does not. */
+  readonly explain?: (value: unknown) => string | null;
+}
+
+/** An option with a default of its own kind. */
+function option<T>(group: Group, doc: string, kind: Kind<T>, initial: NoInfer<T>) {
+  return { group, kind, doc, default: initial, required: false } satisfies TrainOption<T>;
+}
+
+/** An option that may stay unset; `defaultDoc` says what then happens. */
+function unset<T>(group: Group, doc: string, kind: Kind<T>, defaultDoc: string) {
+  return { group, kind, doc, default: null, required: false, defaultDoc } satisfies TrainOption<T>;
+}
+
+/** An option that every run must give. */
+function required<T>(group: Group, doc: string, kind: Kind<T>) {
+  return { group, kind, doc, default: null, required: true } satisfies TrainOption<T>;
+}
+
+/** Names of the optimiser that all mean AdamW with its state in 32 bits. */
+export const OPTIMISERS = [
+  "adamw_torch",
+  "adamw_torch_fused",
+  "adamw_torch_xla",
+  "adamw_hf",
+  "adamw_apex_fused",
+  "adamw_anyprecision",
+  "adamw",
+  "paged_adamw",
+  "paged_adamw_32bit",
+] as const;
+
+/** 8-bit states are a thing people ask for by name, so the refusal says more than "must be one of". */
+function explainOptimiser(value: unknown): string | null {
+  return typeof value === "string" && value.includes("8bit")
+    ? `${JSON.stringify(value)} keeps its state in 8 bits, which is not supported yet; use paged_adamw_32bit`
+    : null;
+}
+
+const SCHEDULES = ["constant", "constant_with_warmup", "linear", "cosine"] as const;
+
+/** The options by name, in the order of `--help`. */
+export const OPTIONS = {
+  model_name_or_path: required(
+    "model",
+    "folder of the base model: config.json, weights, tokenizer",
+    text("path"),
+  ),
+  adapter_name_or_path: unset("model", "PEFT adapter folder to start from", text("path"), "a fresh adapter"),
+  load_in_4bit: option("model", "keep the base model's linears in 4-bit NF4", flag(), true),
+  double_quant: option("model", "store the 4-bit scales in 8 bits", flag(), true),
+  rope_theta: unset("model", "RoPE base; overrides config.json", real({ above: 1 }), "as in config.json"),
+  rope_scaling: unset(
+    "model",
+    "RoPE scaling as config.json writes it; overrides position interpolation",
+    map(),
+    "linear by ceil(model_max_length / trained length)",
+  ),
+  train_from_scratch: option(
+    "model",
+    "draw fresh weights from config.json when the model folder holds none; needs low_rank_training: false",
+    flag(),
+    false,
+  ),
+
+  train_file: required("data", "training data, one JSON object per line", text("path")),
+  eval_file: unset("data", "accepted for LongQLoRA's files; not read while training", text("path"), "none"),
+  sft: option("data", "true: train on answers (`input`, `output`); false: on all of `text`", flag(), false),
+  max_seq_length: unset("data", "tokens in one training sequence", whole(2, 16_777_216), "model_max_length"),
+  model_max_length: unset(
+    "data",
+    "context length the model is extended to, in tokens",
+    whole(2, 16_777_216),
+    "max_seq_length",
+  ),
+
+  use_full_attn: option("attention", "train with full attention in place of S2-Attn", flag(), false),
+  use_flash_attn: option(
+    "attention",
+    "accepted for LongLoRA's files; there is one attention here",
+    flag(),
+    true,
+  ),
+  group_size_ratio: option(
+    "attention",
+    "S2-Attn group size as a share of max_seq_length",
+    real({ above: 0, max: 1 }),
+    0.25,
+  ),
+  group_size: unset(
+    "attention",
+    "S2-Attn group size in tokens; replaces group_size_ratio",
+    whole(2, 16_777_216),
+    "from group_size_ratio",
+  ),
+
+  low_rank_training: option("lora", "true: LoRA; false: train every weight", flag(), true),
+  lora_rank: option("lora", "rank of each LoRA pair", whole(1, 4096), 64),
+  lora_alpha: option("lora", "LoRA scale: alpha / rank multiplies each update", real({ above: 0 }), 16),
+  lora_dropout: option(
+    "lora",
+    "share of LoRA inputs dropped while training",
+    real({ min: 0, below: 1 }),
+    0.05,
+  ),
+  use_rslora: option("lora", "scale by alpha / sqrt(rank) in place of alpha / rank", flag(), false),
+  target_modules: unset("lora", "linears that get LoRA, by name", list(), "every linear but the head"),
+  trainable_params: unset(
+    "lora",
+    "also train weights whose names contain one of these, as `embed,norm`",
+    list(),
+    "none",
+  ),
+  train_embedding: option("lora", "also train the embeddings and the head", flag(), false),
+  train_norm: option("lora", "also train the norms", flag(), false),
+
+  learning_rate: option("optimiser", "highest learning rate", real({ above: 0 }), 5e-5),
+  optim: {
+    ...option(
+      "optimiser",
+      "every accepted name is AdamW with 32-bit state",
+      oneOf(OPTIMISERS),
+      "adamw_torch",
+    ),
+    explain: explainOptimiser,
+  },
+  weight_decay: option("optimiser", "AdamW weight decay", real({ min: 0 }), 0),
+  adam_beta1: option("optimiser", "AdamW decay of the first moment", real({ min: 0, below: 1 }), 0.9),
+  adam_beta2: option("optimiser", "AdamW decay of the second moment", real({ min: 0, below: 1 }), 0.999),
+  adam_epsilon: option("optimiser", "AdamW epsilon", real({ above: 0 }), 1e-8),
+  max_grad_norm: option(
+    "optimiser",
+    "clip the gradient to this norm; 0 turns clipping off",
+    real({ min: 0 }),
+    1,
+  ),
+  lr_scheduler_type: option(
+    "optimiser",
+    "shape of the learning rate over the run",
+    oneOf(SCHEDULES),
+    "linear",
+  ),
+  warmup_steps: option("optimiser", "steps of linear warm-up; above 0 it replaces warmup_ratio", whole(0), 0),
+  warmup_ratio: option("optimiser", "warm-up as a share of all steps", real({ min: 0, max: 1 }), 0),
+
+  num_train_epochs: option("run", "passes over the data, unless max_steps is set", real({ min: 0 }), 3),
+  max_steps: option("run", "optimiser steps; -1 goes by num_train_epochs", whole(-1), -1),
+  per_device_train_batch_size: option("run", "sequences per forward pass", whole(1, 65_536), 1),
+  gradient_accumulation_steps: option("run", "forward passes per optimiser step", whole(1, 1_000_000), 1),
+  fp16: option("run", "activations in 16-bit floats with loss scaling", flag(), false),
+  bf16: option("run", "activations in bfloat16", flag(), false),
+  gradient_checkpointing: option(
+    "run",
+    "recompute activations in the backward pass to save memory",
+    flag(),
+    true,
+  ),
+  seed: option("run", "seed of adapter weights, dropout and data order", whole(0, 4_294_967_295), 42),
+  data_seed: unset("run", "seed of the data order alone", whole(0, 4_294_967_295), "seed"),
+
+  output_dir: required("output", "folder for checkpoints, logs and the final adapter", text("path")),
+  overwrite_output_dir: option(
+    "output",
+    "start afresh in an output_dir that already holds a run",
+    flag(),
+    false,
+  ),
+  resume_from_checkpoint: option(
+    "output",
+    "true: go on from the newest checkpoint in output_dir; or a checkpoint folder",
+    either(flag(), text("path")),
+    false,
+  ),
+  logging_steps: option("output", "steps between log lines", whole(1), 1),
+  save_strategy: option("output", "when to write checkpoints", oneOf(["steps", "epoch", "no"]), "steps"),
+  save_steps: option("output", "steps between checkpoints", whole(1), 500),
+  save_total_limit: unset("output", "checkpoints to keep", whole(1), "all"),
+  report_to: option(
+    "output",
+    "accepted for Hugging Face files; metrics are always in metrics.jsonl",
+    list(),
+    [],
+  ),
+} as const satisfies Record<string, TrainOption>;
+
+/** The name of an option. */
+export type OptionName = keyof typeof OPTIONS;
+
+/** What an option's value is, before the rules between options have filled in what is not set. */
+type OptionValue<K extends OptionName> = (typeof OPTIONS)[K] extends
+  { kind: Kind<infer T>; default: infer D; required: infer R }
+  ? R extends true ? T : D extends null ? T | null : T
+  : never;
+
+/** The options as read from file and flags, each checked alone. */
+export type OptionValues = { readonly [K in OptionName]: OptionValue<K> };
+
+/** Settings of a training run: every option checked, every default filled in, frozen. */
+export interface TrainArgs extends Omit<OptionValues, "max_seq_length" | "model_max_length" | "data_seed"> {
+  /** Tokens in one training sequence; at most {@linkcode TrainArgs.model_max_length}. */
+  readonly max_seq_length: number;
+  /** Context length the model is extended to, in tokens. */
+  readonly model_max_length: number;
+  /** Seed of the data order. */
+  readonly data_seed: number;
+  /** Derived from `use_full_attn`. */
+  readonly attention: "s2" | "full";
+}
+
+/** The names of all options, in the order of {@linkcode OPTIONS}. */
+export const OPTION_NAMES = Object.keys(OPTIONS) as OptionName[];
+
+/** Whether `name` is an option; safe for names such as `constructor`. */
+export function isOption(name: string): name is OptionName {
+  return Object.hasOwn(OPTIONS, name);
+}
+
+/**
+ * Length of an S2-Attn group in tokens for sequences of `length` tokens: `group_size` where set, else
+ * floor(length * group_size_ratio), which is LongLoRA's rule.
+ */
+export function groupSize(args: Pick<TrainArgs, "group_size" | "group_size_ratio">, length: number): number {
+  return Math.min(length, args.group_size ?? Math.floor(length * args.group_size_ratio));
+}

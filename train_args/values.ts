@@ -1,0 +1,138 @@
+/**
+ * The kinds of value an option can hold. Each kind is a zod type that also reads the text forms people
+ * have in older files and on command lines: `2e-4` in quotes, `True`, `embed,norm`, `None`.
+ */
+import * as z from "zod";
+import { parse } from "yaml";
+
+/** One kind of value: how to check it, and how to say what was wanted. */
+export interface Kind<T> {
+  /** Reads a YAML value or the text of a flag; its errors are not shown, {@linkcode Kind.wanted} is. */
+  readonly type: z.ZodType<T>;
+  /** Completes the sentence "must be ...". */
+  readonly wanted: string;
+  /** One word or two for `--help` and the option table. */
+  readonly label: string;
+}
+
+const NUMBER_TEXT = /^[+-]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)([eE][+-]?\d+)?$/;
+
+/** Turns text such as `2e-4` or `1_000` (PyYAML reads the first as text, the second as a number) into a number. */
+function numberFromText(value: unknown): unknown {
+  if (typeof value !== "string" || !NUMBER_TEXT.test(value.trim())) return value;
+  return Number(value.trim().replaceAll("_", ""));
+}
+
+const TRUE_TEXT = new Set(["true", "yes", "on"]);
+const FALSE_TEXT = new Set(["false", "no", "off"]);
+
+/** Reads the words YAML 1.1 and Python call booleans; anything else is returned as it came. */
+export function booleanFromText(value: unknown): unknown {
+  if (typeof value !== "string") return value;
+  const word = value.trim().toLowerCase();
+  return TRUE_TEXT.has(word) ? true : FALSE_TEXT.has(word) ? false : value;
+}
+
+function splitList(value: unknown): unknown {
+  if (typeof value !== "string") return value;
+  return value.split(",").map((item) => item.trim()).filter((item) => item !== "");
+}
+
+/** A whole number from `min` to `max`. */
+export function whole(min: number, max: number = Number.MAX_SAFE_INTEGER): Kind<number> {
+  const range = max === Number.MAX_SAFE_INTEGER ? `of at least ${min}` : `from ${min} to ${max}`;
+  return {
+    type: z.preprocess(numberFromText, z.number().int().min(min).max(max)),
+    wanted: `a whole number ${range}`,
+    label: "whole number",
+  };
+}
+
+/** A finite number; `above` and `below` exclude their end, `min` and `max` include it. */
+export function real(
+  range: { min?: number; above?: number; max?: number; below?: number } = {},
+): Kind<number> {
+  let type = z.number();
+  const words: string[] = [];
+  if (range.min !== undefined) (type = type.min(range.min), words.push(`at least ${range.min}`));
+  if (range.above !== undefined) (type = type.gt(range.above), words.push(`above ${range.above}`));
+  if (range.max !== undefined) (type = type.max(range.max), words.push(`at most ${range.max}`));
+  if (range.below !== undefined) (type = type.lt(range.below), words.push(`below ${range.below}`));
+  return {
+    type: z.preprocess(numberFromText, type),
+    wanted: ["a number", words.join(" and ")].filter((part) => part !== "").join(" "),
+    label: "number",
+  };
+}
+
+/** `true` or `false`, also as the words `True`, `yes`, `on` and their opposites. */
+export function flag(): Kind<boolean> {
+  return {
+    type: z.preprocess(booleanFromText, z.boolean()),
+    wanted: "true or false",
+    label: "true or false",
+  };
+}
+
+/** Text that is not empty. */
+export function text(label = "text"): Kind<string> {
+  return {
+    type: z.string().trim().min(1),
+    wanted: `${label} (in quotes where YAML would read it as something else)`,
+    label,
+  };
+}
+
+/** One of `choices`; booleans are read as the words they stand for, since `no` is false to older YAML. */
+export function oneOf<const T extends string>(choices: readonly T[]): Kind<T> {
+  const read = (value: unknown) => value === false ? "no" : typeof value === "string" ? value.trim() : value;
+  return {
+    type: z.preprocess(read, z.enum(choices)) as z.ZodType<T>,
+    wanted: `one of ${choices.join(", ")}`,
+    label: choices.join(", "),
+  };
+}
+
+/** A list of names, written as a YAML list or as text with commas. */
+export function list(): Kind<readonly string[]> {
+  return {
+    type: z.preprocess(splitList, z.array(z.string().trim().min(1))),
+    wanted: "a list of names, or names with commas between them",
+    label: "list of names",
+  };
+}
+
+/** A small map from names to plain values, as `rope_scaling` in config.json; flags give it as JSON or YAML. */
+export function map(): Kind<Readonly<Record<string, unknown>>> {
+  const read = (value: unknown) => {
+    if (typeof value !== "string") return value;
+    try {
+      return parse(value, { maxAliasCount: 0 });
+    } catch {
+      return value;
+    }
+  };
+  const plain = z.union([z.string(), z.number(), z.boolean(), z.array(z.number())]);
+  return {
+    type: z.preprocess(read, z.record(z.string(), plain)),
+    wanted: 'a map such as {rope_type: "linear", factor: 4}',
+    label: "map",
+  };
+}
+
+/** `first` or, failing that, `second`. */
+export function either<A, B>(first: Kind<A>, second: Kind<B>): Kind<A | B> {
+  return {
+    type: z.union([first.type, second.type]),
+    wanted: `${first.wanted}, or ${second.wanted}`,
+    label: `${first.label}, or ${second.label}`,
+  };
+}
+
+const NOTHING = new Set(["", "none", "null", "~"]);
+
+/** Text that stands for "not set" in YAML written for Python, and on command lines. */
+export function isNothing(value: unknown): boolean {
+  return value === null || value === undefined ||
+    (typeof value === "string" && NOTHING.has(value.trim().toLowerCase()));
+}
