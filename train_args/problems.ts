@@ -1,5 +1,5 @@
 /** Problems in settings: where each one is, and the text that shows all of them at once. */
-import { closest, distance } from "fastest-levenshtein";
+import { distance } from "fastest-levenshtein";
 import { EXIT, UserError } from "../errors.ts";
 
 /** A place in the settings: in a file, or a flag. */
@@ -60,10 +60,18 @@ export function problemsError(what: string, problems: readonly Problem[]): UserE
   });
 }
 
-/** The name in `names` most like `wrong`, or `null` when none is near enough to be what was meant. */
+/**
+ * The name in `names` most like `wrong`, or `null` when none is near enough to be what was meant: at most a
+ * third of the longer name's letters differ.
+ */
 export function nearest(wrong: string, names: readonly string[]): string | null {
-  if (names.length === 0 || wrong.length > 64) return null;
-  const found = closest(wrong.toLowerCase(), names);
-  const allowed = Math.max(2, Math.floor(Math.max(wrong.length, found.length) / 3));
-  return distance(wrong.toLowerCase(), found) <= allowed ? found : null;
+  if (wrong.length > 64) return null;
+  let best: { name: string; share: number } | null = null;
+  for (const name of names) {
+    const edits = distance(wrong.toLowerCase(), name);
+    const length = Math.max(wrong.length, name.length);
+    const share = edits / length;
+    if (edits <= Math.max(2, Math.floor(length / 3)) && share < (best?.share ?? 1)) best = { name, share };
+  }
+  return best?.name ?? null;
 }

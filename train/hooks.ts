@@ -1,0 +1,84 @@
+/** What a training run tells its caller while it runs, and what it asks. The library itself prints nothing. */
+
+/** A run as it is about to start: for the summary in front of the progress line. */
+export interface TrainInfo {
+  /** Folder or name of the base model. */
+  readonly model: string;
+  /** What is trained, in words: `LoRA rank 64 on 224 linears, embed_tokens, norms`. */
+  readonly method: string;
+  /** What is read, in words: `1,204 sequences of 8,192 tokens from train.jsonl`. */
+  readonly data: string;
+  /** The adapter's name, and its driver where known. */
+  readonly device: string;
+  /** `f32`, `bf16` or `fp16`. */
+  readonly precision: string;
+  /** Numbers the optimiser changes. */
+  readonly trainableParameters: number;
+  /** Numbers in the whole model, adapter included. */
+  readonly totalParameters: number;
+  /** Sequences in one optimiser step. */
+  readonly sequencesPerStep: number;
+  readonly totalSteps: number;
+  readonly totalEpochs: number;
+  /** Step the run goes on from; 0 for a fresh run. */
+  readonly startStep: number;
+}
+
+/** One optimiser step, just done. Names in snake_case are those of Hugging Face's `log_history`. */
+export interface StepMetrics {
+  /** Steps done, this one included: 1 after the first. */
+  readonly step: number;
+  readonly totalSteps: number;
+  /** Passes over the data done, as a fraction. */
+  readonly epoch: number;
+  /** Mean negative log-likelihood per target token of this step, in nats. */
+  readonly loss: number;
+  readonly learning_rate: number;
+  /** Global norm of the gradient before clipping. */
+  readonly grad_norm: number;
+  /** Tokens trained per second, over the last few steps. */
+  readonly tokensPerSecond: number;
+  /** Bytes on the GPU now, and at most so far. */
+  readonly memoryBytes: number;
+  readonly peakBytes: number;
+  /** Seconds to the end of the run at the present pace. */
+  readonly etaSeconds: number;
+  /** Steps left out so far because loss or gradient was not finite. */
+  readonly skippedSteps: number;
+  /** Milliseconds since the run (or its resumption) started. */
+  readonly elapsedMs: number;
+}
+
+/** How a run ended. */
+export interface TrainResult {
+  /** Folder that holds the final adapter or model. */
+  readonly outputDir: string;
+  /** Steps done, those of earlier runs that this one resumed included. */
+  readonly steps: number;
+  readonly totalSteps: number;
+  /** Whether {@linkcode TrainHooks.shouldStop} ended the run before its last step. */
+  readonly stopped: boolean;
+  /** Loss of the last step, in nats per target token; `null` when no step was done. */
+  readonly loss: number | null;
+  /** Mean loss over the steps of this run. */
+  readonly trainLoss: number | null;
+  readonly skippedSteps: number;
+  /** Target tokens trained in this run. */
+  readonly tokens: number;
+  readonly elapsedMs: number;
+  readonly peakBytes: number;
+}
+
+/** What the caller of a run provides. Hooks are called between steps and must not throw. */
+export interface TrainHooks {
+  /** Once, when model and data are loaded and the first step is about to start. */
+  onStart(info: TrainInfo): void;
+  /** After every optimiser step. */
+  onStep(metrics: StepMetrics): void;
+  /** After a checkpoint, or the final adapter, is safely on disk. */
+  onSave(path: string): void;
+  /** Something the user should know: one line, without a full stop. */
+  note(line: string): void;
+  /** Asked between steps: true makes the run save and end. */
+  shouldStop(): boolean;
+}
