@@ -1,0 +1,231 @@
+import { UserError } from "../errors.ts";
+
+/** Bytes with a memory of their own, as WebGPU uploads want them. */
+export type Bytes = Uint8Array<ArrayBuffer>;
+
+/** One open file. */
+export interface FileHandle {
+  /** Bytes in the file now. */
+  size(): Promise<number>;
+  /** Reads at `offset` into `into`; returns how many bytes were read, 0 at the end of the file. */
+  readAt(offset: number, into: Uint8Array): Promise<number>;
+  /** Appends some of `bytes`; returns how many were written. */
+  write(bytes: Uint8Array): Promise<number>;
+  /** Returns once the operating system says that the bytes are on the disk. */
+  sync(): Promise<void>;
+  close(): void;
+}
+
+/** What {@linkcode Files.list} says of one name in a folder. A symbolic link is neither file nor folder. */
+export interface FolderEntry {
+  readonly name: string;
+  readonly isFile: boolean;
+  readonly isFolder: boolean;
+}
+
+/**
+ * Every file operation that saving depends on, so that tests can fail, tear or record the n-th one.
+ * All reject with the operating system's own error, whose `code` is `ENOSPC`, `EACCES` and so on.
+ */
+export interface Files {
+  /** `read` wants a regular file; `create` wants a name that is free; `replace` empties what is there. */
+  open(path: string, mode: "read" | "create" | "replace"): Promise<FileHandle>;
+  /** Makes a folder whose parent exists; rejects if the name is taken. */
+  makeFolder(path: string): Promise<void>;
+  /** Makes the names in a folder durable: what `sync` is for a file. */
+  syncFolder(path: string): Promise<void>;
+  rename(from: string, to: string): Promise<void>;
+  /** Removes a file, or a folder with all that is in it; links are removed, not followed. */
+  remove(path: string): Promise<void>;
+  /** The entries of a folder, sorted by name. */
+  list(path: string): Promise<FolderEntry[]>;
+}
+
+class DenoHandle implements FileHandle {
+  /** Seeking and reading are two calls: a second reader has to wait until both are done. */
+  #turn: Promise<unknown> = Promise.resolve();
+
+  constructor(readonly file: Deno.FsFile) {}
+
+  async size(): Promise<number> {
+    return (await this.file.stat()).size;
+  }
+
+  readAt(offset: number, into: Uint8Array): Promise<number> {
+    const result = this.#turn.then(async () => {
+      await this.file.seek(offset, Deno.SeekMode.Start);
+      return await this.file.read(into) ?? 0;
+    });
+    this.#turn = result.catch(() => {});
+    return result;
+  }
+
+  write(bytes: Uint8Array): Promise<number> {
+    return this.file.write(bytes);
+  }
+
+  sync(): Promise<void> {
+    return this.file.sync();
+  }
+
+  close(): void {
+    this.file.close();
+  }
+}
+
+async function openFile(path: string, mode: "read" | "create" | "replace"): Promise<FileHandle> {
+  if (mode === "read") {
+    // Opening a pipe would wait for its writer for ever, and a device has no size.
+    const info = await Deno.stat(path);
+    if (info.isDirectory) throw Object.assign(new Error("is a folder"), { code: "EISDIR" });
+    if (!info.isFile) throw Object.assign(new Error("is not a regular file"), { code: "ENOTREG" });
+    return new DenoHandle(await Deno.open(path, { read: true }));
+  }
+  const options = mode === "create" ? { createNew: true } : { create: true, truncate: true };
+  return new DenoHandle(await Deno.open(path, { write: true, ...options }));
+}
+
+async function syncFolder(path: string): Promise<void> {
+  // Windows has no such thing for folders, and makes renames durable by itself.
+  if (Deno.build.os === "windows") return;
+  using folder = await Deno.open(path, { read: true });
+  await folder.sync();
+}
+
+async function listFolder(path: string): Promise<FolderEntry[]> {
+  const entries: FolderEntry[] = [];
+  for await (const { name, isFile, isDirectory } of Deno.readDir(path)) {
+    entries.push({ name, isFile, isFolder: isDirectory });
+  }
+  return entries.sort((a, b) => a.name < b.name ? -1 : 1);
+}
+
+/** The real disk. */
+export const diskFiles: Files = {
+  open: openFile,
+  makeFolder: (path) => Deno.mkdir(path),
+  syncFolder,
+  rename: (from, to) => Deno.rename(from, to),
+  remove: (path) => Deno.remove(path, { recursive: true }),
+  list: listFolder,
+};
+
+const PROBLEMS: ReadonlyMap<string, string> = new Map([
+  ["ENOSPC", "the disk is full"],
+  ["EDQUOT", "the disk quota is used up"],
+  ["EROFS", "the file system is read-only"],
+  ["EACCES", "permission denied"],
+  ["EPERM", "permission denied"],
+  ["ENOENT", "no such file or folder"],
+  ["ENOTDIR", "part of the path is a file, not a folder"],
+  ["EISDIR", "it is a folder, not a file"],
+  ["ENOTREG", "it is not a regular file"],
+  ["EEXIST", "the name is already taken"],
+  ["EMFILE", "too many files are open"],
+  ["EIO", "the disk reported an input/output error"],
+  ["ENAMETOOLONG", "the name is too long"],
+  ["ELOOP", "symbolic links lead in a circle"],
+]);
+
+/** The operating system's code of an error, such as `ENOSPC`; undefined if it has none. */
+export function errorCode(error: unknown): string | undefined {
+  const code = error instanceof Error && "code" in error ? error.code : undefined;
+  return typeof code === "string" ? code : undefined;
+}
+
+/**
+ * Turns an error of the operating system into one line for the user: `action: problem`, and `remedy` if
+ * given. Errors of other kinds, which are bugs or already {@linkcode UserError}s, come back as they are.
+ */
+export function fileError(error: unknown, action: string, remedy = ""): unknown {
+  const code = errorCode(error);
+  if (error instanceof UserError || code === undefined) {
+    // Deno's own refusal carries no code, and its message names the missing permission flag.
+    return error instanceof Deno.errors.NotCapable
+      ? new UserError(`${action}: ${error.message}`, { cause: error })
+      : error;
+  }
+  const problem = PROBLEMS.get(code) ?? `${(error as Error).message} (${code})`;
+  return new UserError(`${action}: ${problem}${remedy && `. ${remedy}`}`, { cause: error });
+}
+
+/** Writes all of `bytes`, however many calls it takes. */
+export async function writeAll(file: FileHandle, bytes: Uint8Array): Promise<void> {
+  for (let done = 0; done < bytes.length;) done += await file.write(bytes.subarray(done));
+}
+
+/** A file read by ranges: nothing but what is asked for is ever in memory. */
+export class RangeFile {
+  private constructor(readonly path: string, readonly size: number, readonly handle: FileHandle) {}
+
+  /** Throws a {@linkcode UserError} naming the file if it is missing, unreadable or not a regular file. */
+  static async open(path: string, files: Files = diskFiles): Promise<RangeFile> {
+    try {
+      const handle = await files.open(path, "read");
+      return new RangeFile(path, await handle.size(), handle);
+    } catch (error) {
+      throw fileError(error, `Cannot read "${path}"`);
+    }
+  }
+
+  /** The `length` bytes from `offset` on; throws a {@linkcode UserError} if the file ends before. */
+  async read(offset: number, length: number): Promise<Bytes> {
+    if (offset < 0 || length < 0 || offset + length > this.size) {
+      throw new UserError(
+        `Cannot read "${this.path}": bytes ${offset} to ${offset + length} are past its end at ${this.size}`,
+      );
+    }
+    const bytes = new Uint8Array(length);
+    try {
+      for (let done = 0; done < length;) {
+        const count = await this.handle.readAt(offset + done, bytes.subarray(done));
+        if (count === 0) {
+          throw new UserError(`Cannot read "${this.path}": it became shorter while it was being read`);
+        }
+        done += count;
+      }
+    } catch (error) {
+      throw fileError(error, `Cannot read "${this.path}"`);
+    }
+    return bytes;
+  }
+
+  close(): void {
+    this.handle.close();
+  }
+}
+
+/** Reads a small file whole; throws a {@linkcode UserError} if it is missing or above `limit` bytes. */
+export async function readSmallFile(path: string, limit: number, files: Files = diskFiles): Promise<Bytes> {
+  const file = await RangeFile.open(path, files);
+  try {
+    if (file.size > limit) {
+      throw new UserError(`Cannot read "${path}": it has ${file.size} bytes, at most ${limit} are allowed`);
+    }
+    return await file.read(0, file.size);
+  } finally {
+    file.close();
+  }
+}
+
+/** Reads a small JSON file; throws a {@linkcode UserError} naming it if it is not JSON. */
+export async function readJson(path: string, limit: number, files: Files = diskFiles): Promise<unknown> {
+  const bytes = await readSmallFile(path, limit, files);
+  try {
+    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new UserError(`Cannot read "${path}": it is not JSON (${reason})`, { cause: error });
+  }
+}
+
+/** Is there an entry of this name? False also where its folder is missing. */
+export async function exists(path: string): Promise<boolean> {
+  try {
+    await Deno.lstat(path);
+    return true;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound || errorCode(error) === "ENOTDIR") return false;
+    throw fileError(error, `Cannot read "${path}"`);
+  }
+}

@@ -1,0 +1,282 @@
+import { UserError } from "../errors.ts";
+import { join } from "./deps.ts";
+import type { Dtype } from "./dtype.ts";
+import {
+  type Bytes,
+  diskFiles,
+  errorCode,
+  fileError,
+  type Files,
+  type FolderEntry,
+  readJson,
+} from "./files.ts";
+import { quote, safeJoin } from "./paths.ts";
+import { TorchFile, type TorchTensor } from "./pickle.ts";
+import { SafetensorsFile, tensorByteLength } from "./safetensors.ts";
+import type { TensorSpan } from "./safetensors_header.ts";
+
+/** What is known of a tensor before its bytes are read. */
+export interface TensorInfo {
+  readonly name: string;
+  readonly dtype: Dtype;
+  readonly shape: readonly number[];
+  readonly byteLength: number;
+}
+
+/** The tensors of a folder or file, whatever the format; bytes are row-major and read on demand. */
+export interface WeightReader {
+  names(): Iterable<string>;
+  has(name: string): boolean;
+  /** Throws a {@linkcode UserError} naming the folder and the tensor if there is none of this name. */
+  info(name: string): TensorInfo;
+  /** Throws as {@linkcode WeightReader.info}, and if the file cannot be read. */
+  read(name: string): Promise<Bytes>;
+  /** Reads `count` rows of axis 0 from row `start` on. Throws a RangeError if there are fewer. */
+  readRows(name: string, start: number, count: number): Promise<Bytes>;
+  close(): void;
+}
+
+const INDEX_LIMIT = 25_000_000;
+const MAX_SHARDS = 10_000;
+
+/** The names of a model's weights, in the order in which they are looked for. */
+const MODEL_FILES = [
+  "model.safetensors",
+  "model.safetensors.index.json",
+  "pytorch_model.bin",
+  "pytorch_model.bin.index.json",
+] as const;
+
+/** One file of tensors, of either format. */
+interface Shard {
+  readonly path: string;
+  readonly tensors: ReadonlyMap<string, TensorSpan | TorchTensor>;
+  readRows(tensor: string, start: number, count: number): Promise<Bytes>;
+  read(tensor: string): Promise<Bytes>;
+  close(): void;
+}
+
+async function openSafetensorsShard(path: string, files: Files): Promise<Shard> {
+  const file = await SafetensorsFile.open(path, files);
+  return {
+    path,
+    tensors: file.tensors,
+    read: (name) => file.read(file.tensors.get(name)!),
+    readRows: (name, start, count) => {
+      const span = file.tensors.get(name)!;
+      const rowBytes = tensorByteLength(span.dtype, span.shape.slice(1));
+      return file.read(span, start * rowBytes, (start + count) * rowBytes);
+    },
+    close: () => file.close(),
+  };
+}
+
+async function openTorchShard(path: string, files: Files): Promise<Shard> {
+  const file = await TorchFile.open(path, files);
+  return {
+    path,
+    tensors: file.tensors,
+    read: (name) => file.read(file.tensors.get(name)!),
+    readRows: (name, start, count) => file.readRows(file.tensors.get(name)!, start, count),
+    close: () => file.close(),
+  };
+}
+
+function openShard(path: string, files: Files): Promise<Shard> {
+  return path.endsWith(".safetensors") ? openSafetensorsShard(path, files) : openTorchShard(path, files);
+}
+
+class Weights implements WeightReader {
+  /** `where` is the folder or file in messages; `owners` says which shard holds each tensor. */
+  constructor(
+    readonly where: string,
+    readonly owners: ReadonlyMap<string, Shard>,
+    readonly shards: readonly Shard[],
+  ) {}
+
+  names(): Iterable<string> {
+    return this.owners.keys();
+  }
+
+  has(name: string): boolean {
+    return this.owners.has(name);
+  }
+
+  info(name: string): TensorInfo {
+    const { dtype, shape } = this.#owner(name).tensors.get(name)!;
+    return { name, dtype, shape, byteLength: tensorByteLength(dtype, shape) };
+  }
+
+  async read(name: string): Promise<Bytes> {
+    return await this.#owner(name).read(name);
+  }
+
+  async readRows(name: string, start: number, count: number): Promise<Bytes> {
+    const { shape } = this.info(name);
+    const rows = shape[0] ?? 0;
+    if (start < 0 || count < 0 || start + count > rows) {
+      throw new RangeError(`Cannot read rows ${start} to ${start + count} of ${quote(name)}: it has ${rows}`);
+    }
+    return await this.#owner(name).readRows(name, start, count);
+  }
+
+  close(): void {
+    for (const shard of this.shards) shard.close();
+  }
+
+  #owner(name: string): Shard {
+    const shard = this.owners.get(name);
+    if (shard !== undefined) return shard;
+    throw new UserError(
+      `Cannot load "${this.where}": it has no tensor ${quote(name)}. ` +
+        `Check that config.json belongs to these weights`,
+    );
+  }
+}
+
+/** Opens one `.safetensors` file, or one file of torch.save. Throws a {@linkcode UserError} naming it. */
+export async function openWeightsFile(
+  path: string,
+  { files = diskFiles }: { files?: Files } = {},
+): Promise<WeightReader> {
+  const shard = await openShard(path, files);
+  return new Weights(path, new Map([...shard.tensors.keys()].map((name) => [name, shard])), [shard]);
+}
+
+/**
+ * Opens the weights of a model folder: `model.safetensors`, `model.safetensors.index.json` with shards, the only
+ * `.safetensors` file, `pytorch_model.bin`, or `pytorch_model.bin.index.json` with shards. All headers are
+ * read and checked here; throws a {@linkcode UserError} naming folder, file and tensor for whatever is wrong.
+ */
+export async function openWeights(
+  folder: string,
+  { files = diskFiles }: { files?: Files } = {},
+): Promise<WeightReader> {
+  const entries = await listModelFolder(folder, files);
+  const names = entries.filter(({ isFolder }) => !isFolder).map(({ name }) => name);
+  const known = MODEL_FILES.filter((name) => names.includes(name));
+  const lone = names.filter((name) => name.endsWith(".safetensors") && name !== "adapter_model.safetensors");
+  // An index or model.safetensors wins over .bin files; so does a lone .safetensors of another name.
+  const name = known.find((file) => file.includes("safetensors")) ?? (lone.length === 1 ? lone[0] : known[0]);
+  if (name === undefined) throw new UserError(noWeightsMessage(folder, names, lone));
+  return name.endsWith(".index.json")
+    ? await openSharded(folder, name, files)
+    : await openWeightsFile(join(folder, name), { files });
+}
+
+async function listModelFolder(folder: string, files: Files): Promise<FolderEntry[]> {
+  try {
+    return await files.list(folder);
+  } catch (error) {
+    const remedy = errorCode(error) === "ENOENT" ? "Check the path, or run download first" : "";
+    throw fileError(error, `Cannot load the model "${folder}"`, remedy);
+  }
+}
+
+function noWeightsMessage(folder: string, names: readonly string[], lone: readonly string[]): string {
+  const action = `Cannot load the model "${folder}"`;
+  if (lone.length > 1) {
+    return `${action}: it has ${lone.length} .safetensors files but no model.safetensors.index.json that says what is in ` +
+      `which. The download may be incomplete: run download again`;
+  }
+  if (names.includes("adapter_config.json")) {
+    return `${action}: it holds a LoRA adapter, not a model. Pass it as peft_model, with the base model as base_model`;
+  }
+  return `${action}: it has none of ${MODEL_FILES.join(", ")}. Check the path, or run download again`;
+}
+
+/** Reads the index: tensor names to plain file names, in the index's order. */
+async function readIndex(folder: string, indexName: string, files: Files): Promise<Map<string, string>> {
+  const path = join(folder, indexName);
+  const index = await readJson(path, INDEX_LIMIT, files);
+  const map = typeof index === "object" && index !== null && "weight_map" in index
+    ? index.weight_map
+    : undefined;
+  if (typeof map !== "object" || map === null || Array.isArray(map)) {
+    throw new UserError(`Cannot load "${path}": it has no "weight_map" from tensor names to files`);
+  }
+  const suffix = indexName.endsWith(".bin.index.json") ? ".bin" : ".safetensors";
+  const weightMap = new Map<string, string>();
+  for (const [tensor, file] of Object.entries(map)) {
+    if (typeof file !== "string" || !file.endsWith(suffix)) {
+      throw new UserError(
+        `Cannot load "${path}": tensor ${quote(tensor)} must be in a ${suffix} file, not in ${
+          quote(String(file))
+        }`,
+      );
+    }
+    weightMap.set(tensor, file);
+  }
+  if (weightMap.size === 0) throw new UserError(`Cannot load "${path}": its "weight_map" is empty`);
+  return weightMap;
+}
+
+async function openSharded(folder: string, indexName: string, files: Files): Promise<WeightReader> {
+  const weightMap = await readIndex(folder, indexName, files);
+  const fileNames = [...new Set(weightMap.values())];
+  if (fileNames.length > MAX_SHARDS) {
+    throw new UserError(`Cannot load "${join(folder, indexName)}": it lists more than ${MAX_SHARDS} files`);
+  }
+  // Every name is checked before any file is opened.
+  const paths = fileNames.map((name) => safeJoin(folder, name, { plain: true, links: "follow" }));
+  const shards = new Map<string, Shard>();
+  try {
+    for (const [i, name] of fileNames.entries()) {
+      shards.set(name, await openListedShard(paths[i]!, indexName, files));
+    }
+    return new Weights(folder, assignOwners(weightMap, shards, indexName), [...shards.values()]);
+  } catch (error) {
+    for (const shard of shards.values()) shard.close();
+    throw error;
+  }
+}
+
+async function openListedShard(path: string, indexName: string, files: Files): Promise<Shard> {
+  try {
+    return await openShard(path, files);
+  } catch (error) {
+    if (error instanceof UserError && errorCode(error.cause) === "ENOENT") {
+      throw new UserError(
+        `Cannot load "${path}": ${indexName} lists it, but there is no such file. ` +
+          `The download may be incomplete: run download again`,
+        { cause: error },
+      );
+    }
+    throw error;
+  }
+}
+
+/** Which shard each listed tensor is in. Throws unless it is in the listed one and in no other. */
+function assignOwners(
+  weightMap: ReadonlyMap<string, string>,
+  shards: ReadonlyMap<string, Shard>,
+  indexName: string,
+): Map<string, Shard> {
+  const owners = new Map<string, Shard>();
+  for (const [tensor, fileName] of weightMap) {
+    const shard = shards.get(fileName)!;
+    if (!shard.tensors.has(tensor)) {
+      throw new UserError(
+        `Cannot load "${shard.path}": ${indexName} lists ${
+          quote(tensor)
+        } in it, but it has no such tensor. ` +
+          `The download may be incomplete: run download again`,
+      );
+    }
+    owners.set(tensor, shard);
+  }
+  for (const shard of shards.values()) {
+    for (const tensor of shard.tensors.keys()) {
+      const owner = owners.get(tensor);
+      if (owner !== undefined && owner !== shard) {
+        throw new UserError(
+          `Cannot load "${shard.path}": it holds ${
+            quote(tensor)
+          }, which ${indexName} lists in "${owner.path}". ` +
+            `The shards are of different models: run download again`,
+        );
+      }
+    }
+  }
+  return owners;
+}
