@@ -1,0 +1,230 @@
+/**
+ * Token files: flat little-endian ids with no header, as LongLoRA and LongQLoRA use them. Ids are uint16 unless a
+ * sidecar `FILE.json` says `{"dtype": "uint32"}`, which vocabularies above 65,536 need.
+ */
+import { UserError } from "../errors.ts";
+import { openToRead, readJsonl } from "./jsonl.ts";
+import type { Tokenizer } from "./tokenizer.ts";
+
+/** How an id is stored. */
+export type TokenDtype = "uint16" | "uint32";
+
+const BYTES: Readonly<Record<TokenDtype, number>> = { uint16: 2, uint32: 4 };
+
+/**
+ * Reads a whole token file, 4 bytes of memory per token.
+ *
+ * @param options.vocabSize if given, every id must be below it
+ * @param options.dtype overrides the sidecar
+ * @throws {UserError} if the file is missing or empty, its size is not a whole number of ids, or an id is too large
+ */
+export async function readTokenBin(
+  path: string,
+  { vocabSize, dtype }: { readonly vocabSize?: number; readonly dtype?: TokenDtype } = {},
+): Promise<Uint32Array> {
+  using file = await openToRead(path);
+  const size = (await file.stat()).size;
+  const stored = dtype ?? await readSidecar(path) ?? "uint16";
+  const width = BYTES[stored];
+  if (size === 0) throw new UserError(`Cannot use "${path}": it has no tokens`);
+  if (size % width !== 0) {
+    throw new UserError(
+      `Cannot read "${path}" as ${stored}: its ${size} bytes are not a multiple of ${width}. ` +
+        `The file may be cut short, or not a token file`,
+    );
+  }
+  const tokens = new Uint32Array(size / width);
+  await readInto(file, tokens, stored, path);
+  if (vocabSize !== undefined) checkIds(path, tokens, vocabSize, stored);
+  return tokens;
+}
+
+/**
+ * Writes a token file and its sidecar; neither is left half-written under its name.
+ *
+ * @param dtype uint16 where every id fits, unless given
+ * @returns how the ids are stored
+ */
+export async function writeTokenBin(
+  path: string,
+  tokens: ArrayLike<number>,
+  { dtype }: { readonly dtype?: TokenDtype } = {},
+): Promise<TokenDtype> {
+  const largest = Array.prototype.reduce.call(tokens, (max, id) => Math.max(max as number, id), 0) as number;
+  const stored = dtype ?? (largest > 0xffff ? "uint32" : "uint16");
+  await using writer = await TokenWriter.create(path, stored);
+  await writer.write(tokens);
+  await writer.finish();
+  return stored;
+}
+
+/** What {@linkcode tokenizeFiles} did. */
+export interface TokenizeReport {
+  readonly documents: number;
+  readonly tokens: number;
+  readonly dtype: TokenDtype;
+}
+
+/**
+ * Tokenizes files into one token file: each row's `text` of a `.jsonl` file is a document, and so is any other file as
+ * a whole. Documents stand one after the other, by default each as `<s> text </s>`.
+ *
+ * @param options.onDocument called after each document with the counts so far
+ * @throws {UserError} if an input cannot be read, or there is nothing to write
+ */
+export async function tokenizeFiles(
+  inputs: readonly string[],
+  output: string,
+  tokenizer: Tokenizer,
+  { bos = true, eos = true, dtype, onDocument }: {
+    readonly bos?: boolean;
+    readonly eos?: boolean;
+    readonly dtype?: TokenDtype;
+    readonly onDocument?: (documents: number, tokens: number) => void;
+  } = {},
+): Promise<TokenizeReport> {
+  const stored = dtype ?? (tokenizer.vocabSize > 65536 ? "uint32" : "uint16");
+  await using writer = await TokenWriter.create(output, stored);
+  let documents = 0;
+  for (const input of inputs) {
+    for await (const text of readDocuments(input)) {
+      await writer.write(tokenizer.encode(text, { bos, eos }));
+      onDocument?.(++documents, writer.tokens);
+    }
+  }
+  if (writer.tokens === 0) throw new UserError(`Cannot write "${output}": the input files have no text`);
+  await writer.finish();
+  return { documents, tokens: writer.tokens, dtype: stored };
+}
+
+async function* readDocuments(path: string): AsyncGenerator<string> {
+  if (path.endsWith(".jsonl")) {
+    for await (const { values } of readJsonl(path, ["text"])) yield values.text;
+    return;
+  }
+  using file = await openToRead(path);
+  yield await new Response(file.readable).text();
+}
+
+/** Writes ids under a temporary name, which {@linkcode finish} turns into the real one. */
+class TokenWriter implements AsyncDisposable {
+  tokens = 0;
+  readonly #partial: string;
+  #open = true;
+
+  private constructor(readonly path: string, readonly dtype: TokenDtype, readonly file: Deno.FsFile) {
+    this.#partial = partialName(path);
+  }
+
+  static async create(path: string, dtype: TokenDtype): Promise<TokenWriter> {
+    try {
+      return new TokenWriter(path, dtype, await Deno.create(partialName(path)));
+    } catch (cause) {
+      throw new UserError(`Cannot write "${path}": ${(cause as Error).message}`, { cause });
+    }
+  }
+
+  async write(tokens: ArrayLike<number>): Promise<void> {
+    const width = BYTES[this.dtype];
+    const view = new DataView(new ArrayBuffer(tokens.length * width));
+    for (let i = 0; i < tokens.length; i++) {
+      const id = tokens[i]!;
+      if (!(Number.isInteger(id) && id >= 0 && id < 2 ** (8 * width))) {
+        throw new UserError(`Cannot write "${this.path}": token id ${id} does not fit ${this.dtype}`);
+      }
+      if (width === 2) view.setUint16(i * 2, id, true);
+      else view.setUint32(i * 4, id, true);
+    }
+    const bytes = new Uint8Array(view.buffer);
+    for (let done = 0; done < bytes.length;) done += await this.file.write(bytes.subarray(done));
+    this.tokens += tokens.length;
+  }
+
+  /** Puts the file and its sidecar in place. */
+  async finish(): Promise<void> {
+    await this.file.syncData();
+    this.#close();
+    await Deno.writeTextFile(
+      sidecarName(this.path),
+      JSON.stringify({ dtype: this.dtype, tokens: this.tokens }) + "\n",
+    );
+    await Deno.rename(this.#partial, this.path);
+  }
+
+  #close(): void {
+    if (this.#open) this.file.close();
+    this.#open = false;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.#open) return;
+    this.#close();
+    await Deno.remove(this.#partial);
+  }
+}
+
+function partialName(path: string): string {
+  return `${path}.partial`;
+}
+
+function sidecarName(path: string): string {
+  return `${path}.json`;
+}
+
+async function readSidecar(path: string): Promise<TokenDtype | undefined> {
+  const name = sidecarName(path);
+  let text: string;
+  try {
+    text = await Deno.readTextFile(name);
+  } catch (cause) {
+    if (cause instanceof Deno.errors.NotFound) return undefined;
+    throw new UserError(`Cannot read "${name}": ${(cause as Error).message}`, { cause });
+  }
+  let dtype: unknown;
+  try {
+    dtype = JSON.parse(text)?.dtype;
+  } catch (cause) {
+    throw new UserError(`Cannot read "${name}": it is not valid JSON (${(cause as Error).message})`, {
+      cause,
+    });
+  }
+  if (dtype === "uint16" || dtype === "uint32") return dtype;
+  throw new UserError(
+    `Cannot use "${name}": "dtype" must be "uint16" or "uint32", got ${JSON.stringify(dtype)}`,
+  );
+}
+
+/** Fills `tokens` from the file in chunks of 1 MiB, so that the bytes never stand in memory beside the ids. */
+async function readInto(
+  file: Deno.FsFile,
+  tokens: Uint32Array,
+  dtype: TokenDtype,
+  path: string,
+): Promise<void> {
+  const width = BYTES[dtype];
+  const chunk = new Uint8Array(1 << 20);
+  const view = new DataView(chunk.buffer);
+  let filled = 0;
+  let carried = 0;
+  while (filled < tokens.length) {
+    const size = await file.read(chunk.subarray(carried));
+    if (size === null) throw new UserError(`Cannot read "${path}": it became shorter while being read`);
+    const available = carried + size;
+    const count = Math.min(Math.floor(available / width), tokens.length - filled);
+    for (let i = 0; i < count; i++) {
+      tokens[filled + i] = width === 2 ? view.getUint16(i * 2, true) : view.getUint32(i * 4, true);
+    }
+    filled += count;
+    carried = available - count * width;
+    chunk.copyWithin(0, count * width, available);
+  }
+}
+
+function checkIds(path: string, tokens: Uint32Array, vocabSize: number, dtype: TokenDtype): void {
+  const at = tokens.findIndex((id) => id >= vocabSize);
+  if (at < 0) return;
+  throw new UserError(
+    `Cannot use "${path}": token ${at} (byte ${at * BYTES[dtype]}) has id ${tokens[at]}, but the model has ` +
+      `${vocabSize} tokens. Was the file made with another tokenizer, or is it not ${dtype}?`,
+  );
+}

@@ -1,0 +1,174 @@
+import { distance } from "fastest-levenshtein";
+import { UserError } from "../errors.ts";
+
+/** One row of a JSON Lines file: the wanted keys, each a string. */
+export interface JsonlRow<K extends string> {
+  /** Line number in the file, from 1. */
+  readonly line: number;
+  readonly values: Readonly<Record<K, string>>;
+}
+
+/**
+ * Reads a JSON Lines file row by row without holding the file in memory; blank lines are skipped, other keys ignored.
+ *
+ * @param keys the keys every row must have, with text in them
+ * @throws {UserError} naming `file:line` if the file is missing or has no rows, or a row is not UTF-8, not a JSON
+ * object, lacks a key or holds something else than text in it
+ */
+export async function* readJsonl<K extends string>(
+  path: string,
+  keys: readonly K[],
+): AsyncGenerator<JsonlRow<K>> {
+  const decoder = new TextDecoder("utf-8", { fatal: true });
+  let line = 0;
+  let rows = 0;
+  for await (const bytes of readLines(path)) {
+    line++;
+    const where = `${path}:${line}`;
+    let text: string;
+    try {
+      text = decoder.decode(bytes);
+    } catch (cause) {
+      throw new UserError(`Cannot read ${where}: the line is not valid UTF-8. Save the file as UTF-8`, {
+        cause,
+      });
+    }
+    if (text.trim() === "") continue;
+    rows++;
+    yield { line, values: checkRow(where, parseRow(where, text), keys) };
+  }
+  if (rows === 0) {
+    throw new UserError(
+      `Cannot use "${path}": it has no rows. Each line must be a JSON object with ${quoted(keys)}`,
+    );
+  }
+}
+
+function parseRow(where: string, text: string): Readonly<Record<string, unknown>> {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (cause) {
+    const message = (cause as Error).message;
+    const column = columnOf(message, text);
+    throw new UserError(
+      `Cannot read ${where}:${column}: the line is not valid JSON (${
+        message.replace(/ \(line.*\)$/, "")
+      }). ` +
+        `Near: ${JSON.stringify(excerpt(text, column - 1))}`,
+      { cause },
+    );
+  }
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw new UserError(`Cannot read ${where}: the line must be a JSON object, got ${typeName(value)}`);
+  }
+  return value as Record<string, unknown>;
+}
+
+function checkRow<K extends string>(
+  where: string,
+  row: Readonly<Record<string, unknown>>,
+  keys: readonly K[],
+): Record<K, string> {
+  const found = Object.keys(row);
+  const missing = keys.filter((key) => !Object.hasOwn(row, key));
+  if (missing.length > 0) {
+    const hint = missing.map((key) => nearest(key, found)).find((name) => name !== undefined);
+    throw new UserError(
+      `Cannot use ${where}: it lacks ${quoted(missing)}. Wanted ${quoted(keys)}, found ` +
+        (found.length > 0 ? quoted(found) : "no keys") + (hint ? `. Is "${hint}" meant?` : ""),
+    );
+  }
+  const values = {} as Record<K, string>;
+  for (const key of keys) {
+    const value = row[key];
+    if (typeof value !== "string") {
+      throw new UserError(`Cannot use ${where}: "${key}" must be text, got ${typeName(value)}`);
+    }
+    values[key] = value;
+  }
+  return values;
+}
+
+/** Lines as bytes without their line ends; the last needs none. A byte order mark at the start is dropped. */
+async function* readLines(path: string): AsyncGenerator<Uint8Array> {
+  using file = await openToRead(path);
+  // Pieces of a line that spans chunks are joined once, so that a line of n chunks costs n, not n squared.
+  let pieces: Uint8Array[] = [];
+  let first = true;
+  const finish = (tail: Uint8Array): Uint8Array => {
+    const line = pieces.length === 0 ? tail : join([...pieces, tail]);
+    pieces = [];
+    const start = first && line[0] === 0xef && line[1] === 0xbb && line[2] === 0xbf ? 3 : 0;
+    first = false;
+    return line.subarray(start, line.at(-1) === 0x0d ? line.length - 1 : line.length);
+  };
+  for (;;) {
+    const buffer = new Uint8Array(1 << 18);
+    const size = await file.read(buffer);
+    if (size === null) break;
+    const chunk = buffer.subarray(0, size);
+    let start = 0;
+    for (let end = chunk.indexOf(0x0a); end >= 0; end = chunk.indexOf(0x0a, start)) {
+      yield finish(chunk.subarray(start, end));
+      start = end + 1;
+    }
+    if (start < size) pieces.push(chunk.subarray(start));
+  }
+  if (pieces.length > 0) yield finish(new Uint8Array());
+}
+
+/**
+ * Opens a data file.
+ *
+ * @throws {UserError} if it is missing, a folder or not readable
+ */
+export async function openToRead(path: string): Promise<Deno.FsFile> {
+  try {
+    const info = await Deno.stat(path);
+    if (info.isDirectory) throw new UserError(`Cannot read "${path}": it is a folder. Name a file in it`);
+    return await Deno.open(path);
+  } catch (cause) {
+    if (cause instanceof UserError) throw cause;
+    if (cause instanceof Deno.errors.NotFound) {
+      throw new UserError(`Cannot read "${path}": there is no such file. Check the path`, { cause });
+    }
+    throw new UserError(`Cannot read "${path}": ${(cause as Error).message}`, { cause });
+  }
+}
+
+function join(parts: readonly Uint8Array[]): Uint8Array {
+  const all = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let offset = 0;
+  for (const part of parts) {
+    all.set(part, offset);
+    offset += part.length;
+  }
+  return all;
+}
+
+/** The column, from 1, that a V8 message names; the end of the text where it names none ("Unexpected end"). */
+function columnOf(message: string, text: string): number {
+  const position = /at position (\d+)/.exec(message)?.[1];
+  return position === undefined ? text.length + 1 : Number(position) + 1;
+}
+
+function excerpt(text: string, at: number): string {
+  return text.slice(Math.max(0, at - 20), at + 20);
+}
+
+/** The found key that is the wanted one but for a slip of the finger or its case. */
+function nearest(wanted: string, found: readonly string[]): string | undefined {
+  const scored = found.map((name) => ({ name, score: distance(wanted, name.trim().toLowerCase()) }));
+  scored.sort((a, b) => a.score - b.score);
+  return scored[0] && scored[0].score <= 2 ? scored[0].name : undefined;
+}
+
+function quoted(names: readonly string[]): string {
+  return names.map((name) => `"${name}"`).join(", ");
+}
+
+function typeName(value: unknown): string {
+  if (value === null) return "null";
+  return Array.isArray(value) ? "a list" : typeof value === "object" ? "an object" : `a ${typeof value}`;
+}

@@ -1,0 +1,189 @@
+import { Tokenizer as HubTokenizer } from "@huggingface/tokenizers";
+import { UserError } from "../errors.ts";
+
+/** Which special tokens {@linkcode Tokenizer.encode} puts around a text. */
+export interface EncodeOptions {
+  /** Begin with the beginning-of-text token, unless the text itself begins with it. */
+  readonly bos: boolean;
+  /** End with the end-of-text token. */
+  readonly eos: boolean;
+}
+
+/** The parts of tokenizer.json that {@linkcode newlineCut} reads. */
+interface TokenizerJson {
+  readonly added_tokens?: readonly { readonly content: string }[];
+  readonly normalizer?:
+    | { readonly type: string; readonly normalizers?: readonly { readonly type: string }[] }
+    | null;
+  readonly pre_tokenizer?: unknown;
+  readonly model: {
+    readonly type?: string;
+    readonly byte_fallback?: boolean;
+    readonly vocab: Readonly<Record<string, number>>;
+    readonly merges?: readonly (string | readonly [string, string])[];
+  };
+}
+
+/** The parts of tokenizer_config.json in use; a special token is its text or an object with `content`. */
+type TokenizerConfig = Readonly<Record<string, unknown>>;
+
+/** What SentencePiece models write for a space, and put before a text. */
+const SPACE_MARK = "\u2581";
+
+/**
+ * The tokenizer of a model folder: text to token ids and back.
+ *
+ * Special tokens are added here and only on request, never by the file's post-processor. A special token written out
+ * in a text (`</s>`) becomes that token, as in Hugging Face's tokenizers. `@huggingface/tokenizers` does the work and
+ * is used nowhere else.
+ */
+export class Tokenizer {
+  readonly bosId: number;
+  readonly eosId: number;
+  /** The padding token, else the unknown token, else the end-of-text token. */
+  readonly padId: number;
+  /** One more than the largest id, special tokens included. */
+  readonly vocabSize: number;
+  readonly #inner: HubTokenizer;
+  readonly #cut: NewlineCut | null;
+
+  /** Wraps parsed files; {@linkcode Tokenizer.load} reads them. `label` names the tokenizer in errors. */
+  constructor(json: TokenizerJson, config: TokenizerConfig, label = "tokenizer.json") {
+    try {
+      this.#inner = new HubTokenizer(json, config);
+    } catch (cause) {
+      throw new UserError(`Cannot use the tokenizer ${label}: ${describe(cause)}`, { cause });
+    }
+    const named = (key: string) => specialId(this.#inner, config, key);
+    const required = (key: string, usual: readonly string[]) => {
+      const id = named(key) ??
+        usual.map((token) => this.#inner.token_to_id(token)).find((id) => id !== undefined);
+      if (id === undefined) {
+        throw new UserError(
+          `Cannot use the tokenizer ${label}: it has no ${key}. Set "${key}" in tokenizer_config.json to a token of its vocabulary`,
+        );
+      }
+      return id;
+    };
+    this.bosId = required("bos_token", ["<s>", "<|begin_of_text|>"]);
+    this.eosId = required("eos_token", ["</s>", "<|end_of_text|>"]);
+    this.padId = named("pad_token") ?? named("unk_token") ?? this.eosId;
+    let largest = 0;
+    for (const id of this.#inner.get_vocab(true).values()) largest = Math.max(largest, id);
+    this.vocabSize = largest + 1;
+    this.#cut = newlineCut(json);
+  }
+
+  /**
+   * Reads `tokenizer.json` and, where there is one, `tokenizer_config.json`.
+   *
+   * @throws {UserError} if the folder has no usable `tokenizer.json`, or it names no bos or eos token
+   */
+  static async load(folder: string): Promise<Tokenizer> {
+    const json = await readJson(`${folder}/tokenizer.json`);
+    if (json === undefined) throw missingTokenizer(folder);
+    const config = await readJson(`${folder}/tokenizer_config.json`) ?? {};
+    return new Tokenizer(json as TokenizerJson, config as TokenizerConfig, `"${folder}/tokenizer.json"`);
+  }
+
+  /** Token ids of a text, with the special tokens asked for. */
+  encode(text: string, { bos, eos }: EncodeOptions): number[] {
+    const ids = this.#cut?.applies(text)
+      ? this.#encodeLines(text, this.#cut.spaceId)
+      : this.#encodePlain(text);
+    if (bos && ids[0] !== this.bosId) ids.unshift(this.bosId);
+    if (eos) ids.push(this.eosId);
+    return ids;
+  }
+
+  /** The text of token ids, with no clean-up of spaces; of no ids, "". */
+  decode(ids: ArrayLike<number>, { skipSpecial }: { readonly skipSpecial: boolean }): string {
+    if (ids.length === 0) return "";
+    const options = { skip_special_tokens: skipSpecial, clean_up_tokenization_spaces: false };
+    return this.#inner.decode(Array.from(ids), options);
+  }
+
+  /** The id of one token, or undefined if the vocabulary lacks it. */
+  tokenId(token: string): number | undefined {
+    return this.#inner.token_to_id(token);
+  }
+
+  #encodePlain(text: string): number[] {
+    return text === "" ? [] : this.#inner.encode(text, { add_special_tokens: false }).ids;
+  }
+
+  /** Encodes line by line: a later line begins with its newline, and loses the mark put before it. */
+  #encodeLines(text: string, spaceId: number): number[] {
+    const [first = "", ...rest] = text.split(/(?=\n)/);
+    const ids = this.#encodePlain(first);
+    for (const line of rest) {
+      const piece = this.#encodePlain(line);
+      // A merge would have to span the newline for this to fail; newlineCut has excluded that.
+      if (piece[0] !== spaceId) return this.#encodePlain(text);
+      for (let i = 1; i < piece.length; i++) ids.push(piece[i]!);
+    }
+    return ids;
+  }
+}
+
+/** When a text may be encoded line by line with the same result. */
+interface NewlineCut {
+  readonly spaceId: number;
+  applies(text: string): boolean;
+}
+
+/**
+ * Llama-2's tokenizer has no pre-tokenizer, so a document is one word and the time grows faster than its length.
+ * Cutting before newlines is exact if no merge contains a newline; returns null where that is not certain.
+ */
+function newlineCut(json: TokenizerJson): NewlineCut | null {
+  const { model, normalizer } = json;
+  const spaceId = model.vocab?.[SPACE_MARK];
+  const steps = normalizer?.normalizers?.map((step) => step.type).join();
+  const exact = model.type === "BPE" && !json.pre_tokenizer && steps === "Prepend,Replace" &&
+    spaceId !== undefined &&
+    (model.byte_fallback === true || "\n" in model.vocab) &&
+    !model.merges?.some((merge) =>
+      typeof merge === "string" ? merge.includes("\n") : merge.join("").includes("\n")
+    );
+  if (!exact) return null;
+  // Around an added token written out in the text the pieces are normalised on their own: leave such texts whole.
+  const added = json.added_tokens?.map((token) => token.content) ?? [];
+  return {
+    spaceId,
+    applies: (text) =>
+      text.includes("\n") && !text.startsWith("\n") && !added.some((token) => text.includes(token)),
+  };
+}
+
+function specialId(inner: HubTokenizer, config: TokenizerConfig, key: string): number | undefined {
+  const value = config[key];
+  const content = typeof value === "object" && value !== null && "content" in value ? value.content : value;
+  return typeof content === "string" ? inner.token_to_id(content) : undefined;
+}
+
+async function readJson(path: string): Promise<unknown> {
+  let text: string;
+  try {
+    text = await Deno.readTextFile(path);
+  } catch (cause) {
+    if (cause instanceof Deno.errors.NotFound || cause instanceof Deno.errors.NotADirectory) return undefined;
+    throw new UserError(`Cannot read "${path}": ${describe(cause)}`, { cause });
+  }
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    throw new UserError(`Cannot read "${path}": it is not valid JSON (${describe(cause)})`, { cause });
+  }
+}
+
+function missingTokenizer(folder: string): UserError {
+  return new UserError(
+    `Cannot load a tokenizer from "${folder}": it has no tokenizer.json. Copy the one of the base model there; ` +
+      `a folder with only tokenizer.model needs a fast tokenizer saved by AutoTokenizer.save_pretrained`,
+  );
+}
+
+function describe(cause: unknown): string {
+  return cause instanceof Error ? cause.message : String(cause);
+}
