@@ -1,0 +1,42 @@
+import type { Gpu } from "../gpu.ts";
+import { requireVector, rowQuadsOf, THREADS } from "../shared/grid.ts";
+import { rowRanges, type Tensor } from "../tensor.ts";
+import columnSumWgsl from "./column_sum.wgsl" with { type: "text" };
+
+const COLUMN_SUM = { name: "column_sum", wgsl: columnSumWgsl };
+
+/** Rows that one thread adds up: short runs keep rounding small, and their sums are few. */
+export const BLOCK_ROWS = 64;
+
+/** Rows of blocks along y of one dispatch, within what WebGPU allows an axis. */
+export const LONGEST_RANGE = BLOCK_ROWS * 65535;
+
+/**
+ * Adds the sum of each column to `into`: the gradient of a bias.
+ *
+ * @param x (rows, N), any format
+ * @param into (N) f32, accumulated in place
+ * @throws {GpuError} if N is not a multiple of 4, or `into` not (N) f32
+ */
+export function columnSum(gpu: Gpu, x: Tensor, into: Tensor): void {
+  requireVector("columnSum", into, x.width, "f32");
+  for (const { start, end } of rowRanges([x], LONGEST_RANGE)) {
+    sumBlocks(gpu, x.slice(start, end), into);
+  }
+}
+
+function sumBlocks(gpu: Gpu, x: Tensor, into: Tensor): void {
+  const quads = rowQuadsOf(x);
+  const blocks = Math.ceil(x.rows / BLOCK_ROWS);
+  const isLast = blocks === 1;
+  const sums = isLast ? into : gpu.empty([blocks, x.width], "f32", "column sums");
+  gpu.run(COLUMN_SUM, [x, sums], {
+    grid: [Math.ceil(quads / THREADS), blocks],
+    uniforms: { rows: x.rows, quads },
+    constants: { BLOCK_ROWS, ADD: isLast ? 1 : 0 },
+    formats: { X: x.format },
+  });
+  if (isLast) return;
+  sumBlocks(gpu, sums, into);
+  sums.free();
+}

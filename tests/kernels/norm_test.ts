@@ -1,0 +1,136 @@
+import { Gpu } from "../../kernels/gpu.ts";
+import { rmsNorm64 } from "../../kernels/norm/reference.ts";
+import { rmsNorm, rmsNormBackward } from "../../kernels/norm/rms_norm.ts";
+import { assert, assertClose, assertEquals, assertThrows, F32, reduction } from "../support/assert_close.ts";
+import { assertRounded, dot, inFormat, numericalGradient } from "../support/numeric.ts";
+import { normal } from "../support/random.ts";
+
+const EPS = 1e-5;
+const whole = await Gpu.open({ poison: true });
+const split = await Gpu.open({ poison: true, maxBindingBytes: 4096 });
+
+/** Rows below, at and past a block of 64; widths below, at and past the 256 elements of one pass; a LLaMA one. */
+const SHAPES = [[1, 4], [3, 36], [64, 252], [65, 256], [130, 260], [2, 4096]] as const;
+
+for (const [seed, [rows, width]] of SHAPES.entries()) {
+  Deno.test(`rmsNorm() matches float64 for (${rows}, ${width})`, async () => {
+    const gpu = whole;
+    const [x, w] = [normal(seed, rows * width, 3), normal(seed + 100, width)];
+    const { y, rstd } = rmsNorm(gpu, gpu.tensor([rows, width], x), gpu.tensor([width], w), EPS);
+    assertClose("y", await gpu.read(y), rmsNorm64(Float64Array.from(x), Float64Array.from(w), EPS), F32);
+    const rstds = Float64Array.from({ length: rows }, (_, r) => {
+      const row = Float64Array.from(x.subarray(r * width, (r + 1) * width));
+      return 1 / Math.sqrt(dot(row, row) / width + EPS);
+    });
+    assertClose("rstd", await gpu.read(rstd), rstds, F32);
+  });
+}
+
+/** Gradients by finite differences of the float64 definition. */
+function gradients64(x: Float64Array, w: Float64Array, dy: ArrayLike<number>) {
+  return {
+    dx: numericalGradient((v) => dot(rmsNorm64(v, w, EPS), dy), x),
+    dWeight: numericalGradient((v) => dot(rmsNorm64(x, v, EPS), dy), w),
+  };
+}
+
+for (const [seed, [rows, width]] of ([[1, 4], [3, 36], [7, 20], [2, 132], [5, 68]] as const).entries()) {
+  Deno.test(`rmsNormBackward() matches finite differences for (${rows}, ${width})`, async () => {
+    const gpu = whole;
+    const [x, w, dy] = [normal(seed, rows * width), normal(seed + 1, width), normal(seed + 2, rows * width)];
+    const [xt, wt, dyt] = [
+      gpu.tensor([rows, width], x),
+      gpu.tensor([width], w),
+      gpu.tensor([rows, width], dy),
+    ];
+    const { rstd } = rmsNorm(gpu, xt, wt, EPS);
+    const saved = { x: xt, weight: wt, rstd };
+    const expected = gradients64(Float64Array.from(x), Float64Array.from(w), dy);
+    const before = normal(seed + 3, width);
+    const dWeight = gpu.tensor([width], before);
+    const dx = rmsNormBackward(gpu, dyt, saved, { dWeight });
+    assertClose("dx", await gpu.read(dx), expected.dx, F32);
+    const added = expected.dWeight.map((value, i) => value + before[i]!);
+    assertClose("dWeight", await gpu.read(dWeight), added, reduction(rows));
+
+    const residual = normal(seed + 4, rows * width);
+    const addTo = gpu.tensor([rows, width], residual);
+    assert(rmsNormBackward(gpu, dyt, saved, { addTo }) === addTo, "addTo is returned");
+    assertClose("addTo", await gpu.read(addTo), expected.dx.map((value, i) => value + residual[i]!), F32);
+  });
+}
+
+Deno.test("rmsNorm() and its gradient round once in bf16 and f16, and mix formats", async () => {
+  const gpu = whole;
+  const shape = [9, 64];
+  for (const format of ["bf16", "f16"] as const) {
+    const x = inFormat(gpu, shape, normal(1, 9 * 64), format);
+    const dy = inFormat(gpu, shape, normal(2, 9 * 64), format);
+    const w = inFormat(gpu, [64], normal(3, 64), "f32");
+    const { y, rstd } = rmsNorm(gpu, x.tensor, w.tensor, EPS);
+    assertRounded("y", await gpu.read(y), rmsNorm64(x.values, w.values, EPS), format);
+    const saved = { x: x.tensor, weight: w.tensor, rstd };
+    const dWeight = gpu.zeros([64]);
+    const expected = gradients64(x.values, w.values, dy.values);
+    assertRounded(
+      "dx",
+      await gpu.read(rmsNormBackward(gpu, dy.tensor, saved, { dWeight })),
+      expected.dx,
+      format,
+    );
+    assertClose("dWeight", await gpu.read(dWeight), expected.dWeight, reduction(9));
+    const addTo = gpu.zeros(shape);
+    rmsNormBackward(gpu, dy.tensor, saved, { addTo });
+    assertClose("f32 residual", await gpu.read(addTo), expected.dx, F32);
+  }
+});
+
+Deno.test("rmsNorm() and its gradient do not depend on how tensors are split", async () => {
+  const [rows, width] = [300, 8];
+  const run = async (gpu: Gpu) => {
+    const x = gpu.tensor([rows, width], normal(1, rows * width));
+    const dy = gpu.tensor([rows, width], normal(2, rows * width));
+    const weight = gpu.tensor([width], normal(3, width));
+    const live = gpu.liveBytes;
+    const { y, rstd } = rmsNorm(gpu, x, weight, EPS);
+    const dWeight = gpu.zeros([width]);
+    const dx = rmsNormBackward(gpu, dy, { x, weight, rstd }, { dWeight });
+    const values = [await gpu.read(y), await gpu.read(dx), await gpu.read(dWeight)] as const;
+    for (const tensor of [y, rstd, dx, dWeight]) tensor.free();
+    assertEquals(gpu.liveBytes, live, "bytes in use");
+    return { segments: x.segments.length, values };
+  };
+  const [one, several] = [await run(whole), await run(split)];
+  assertEquals([one.segments, several.segments], [1, 3]);
+  assertEquals([...several.values[0]], [...one.values[0]], "y");
+  assertEquals([...several.values[1]], [...one.values[1]], "dx");
+  assertClose("dWeight", several.values[2], one.values[2], F32);
+});
+
+Deno.test("rmsNormBackward() sums many rows into dWeight the same way every time", async () => {
+  const gpu = whole;
+  const [rows, width] = [70_000, 4];
+  const [x, dy, w] = [normal(1, rows * width), normal(2, rows * width), normal(3, width)];
+  const [xt, dyt] = [gpu.tensor([rows, width], x), gpu.tensor([rows, width], dy)];
+  const weight = gpu.tensor([width], w);
+  const { y, rstd } = rmsNorm(gpu, xt, weight, EPS);
+  const expected = new Float64Array(width);
+  const [ys, expectedY] = [await gpu.read(y), rmsNorm64(Float64Array.from(x), Float64Array.from(w), EPS)];
+  assertClose("y past one axis of the grid", ys, expectedY, F32);
+  expectedY.forEach((value, i) => expected[i % width]! += value / w[i % width]! * dy[i]!);
+  const sums: Float32Array[] = [];
+  for (let i = 0; i < 2; i++) {
+    const dWeight = gpu.zeros([width]);
+    rmsNormBackward(gpu, dyt, { x: xt, weight, rstd }, { dWeight }).free();
+    sums.push(await gpu.read(dWeight));
+  }
+  assertClose("dWeight", sums[0]!, expected, reduction(rows));
+  assertEquals([...sums[1]!], [...sums[0]!], "second run");
+});
+
+Deno.test("rmsNorm() refuses shapes that do not fit", async () => {
+  const gpu = whole;
+  const x = gpu.zeros([2, 6]);
+  await assertThrows(() => rmsNorm(gpu, x, gpu.zeros([6]), EPS), "rows of 6 elements, not a multiple of 4");
+  await assertThrows(() => rmsNorm(gpu, gpu.zeros([2, 8]), gpu.zeros([4]), EPS), "must hold 8 f32 values");
+});
