@@ -1,0 +1,236 @@
+import { GpuError } from "../errors.ts";
+import type { Gpu } from "../gpu.ts";
+import { rowRanges, type Tensor } from "../tensor.ts";
+import type { Kernel } from "../wgsl.ts";
+import type { AttentionMap } from "./map.ts";
+import dkvSubgroupWgsl from "./attention_dkv_subgroup.wgsl" with { type: "text" };
+import dqSubgroupWgsl from "./attention_dq_subgroup.wgsl" with { type: "text" };
+import forwardSubgroupWgsl from "./attention_subgroup.wgsl" with { type: "text" };
+import statsWgsl from "./attention_stats.wgsl" with { type: "text" };
+
+/** Head counts of one attention layer. Query head h uses kv head floor(h / (heads / kvHeads)). */
+export interface AttentionShape {
+  readonly heads: number;
+  readonly kvHeads: number;
+  /** Elements of a head: a multiple of 4, 256 at most. */
+  readonly headDim: number;
+}
+
+/** What {@linkcode attentionBackward} needs of the forward pass. */
+export interface AttentionSaved {
+  readonly q: Tensor;
+  readonly k: Tensor;
+  readonly v: Tensor;
+  readonly o: Tensor;
+  readonly lse: Tensor;
+}
+
+/** A range of rows. */
+interface Rows {
+  readonly start: number;
+  readonly end: number;
+}
+
+/** A kernel, and how many rows one of its workgroups takes. */
+interface Blocked {
+  readonly kernel: Kernel;
+  readonly rows: number;
+  readonly constants?: Readonly<Record<string, number>>;
+}
+
+const STATS: Kernel = { name: "attention stats", wgsl: statsWgsl };
+const FORWARD = {
+  subgroup: { kernel: { name: "attention", wgsl: forwardSubgroupWgsl }, rows: 16, constants: { R: 2 } },
+};
+const DQ = {
+  subgroup: { kernel: { name: "attention dq", wgsl: dqSubgroupWgsl }, rows: 8 },
+};
+const DKV = {
+  subgroup: { kernel: { name: "attention dkv", wgsl: dkvSubgroupWgsl }, rows: 8 },
+};
+
+/** Rows in one dispatch: its blocks of 8 stay below the 65535 workgroups of an axis. */
+const LONGEST = 2 ** 18;
+/** Of q, in elements, so that LONGEST rows have fewer than 2^32 quads. */
+const WIDEST = 2 ** 16;
+
+/**
+ * Causal attention over the rows of all sequences of a batch (flash attention, arXiv 2205.14135: no scores in memory).
+ * @param q (rows, heads * headDim), with positions applied
+ * @param k (rows, kvHeads * headDim), as v
+ * @param map which keys each query sees; the second half of the query heads is its shifted set
+ * @param scale factor of the scores
+ * @returns o like q, and lse (rows, heads): f32, each row's log of the sum of exponentials. The caller frees both
+ * @throws {GpuError} if shapes or dtypes do not fit together
+ */
+export function attention(
+  gpu: Gpu,
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  map: AttentionMap,
+  shape: AttentionShape,
+  scale = 1 / Math.sqrt(shape.headDim),
+): { o: Tensor; lse: Tensor } {
+  check({ q, k, v }, map, shape);
+  const { heads } = shape;
+  const o = gpu.empty(q.shape, q.dtype, "attention o");
+  const lse = gpu.empty([q.rows, heads], "f32", "attention lse");
+  const keyRanges = rowRanges([k, v], LONGEST);
+  for (const queries of rowRanges([q, o, lse], LONGEST)) {
+    keyRanges.filter((keys) => overlap(queries, keys, map)).forEach((keys, turn) => {
+      const [qPart, oPart, lsePart] = cut([q, o, lse], queries);
+      const [kPart, vPart] = cut([k, v], keys);
+      launch(gpu, FORWARD.subgroup, [qPart!, kPart!, vPart!, map.first, oPart!, lsePart!], {
+        queries,
+        keys,
+        grid: [queries, heads],
+        resume: turn > 0,
+        shape,
+        map,
+        scale,
+      });
+    });
+  }
+  return { o, lse };
+}
+
+/**
+ * Gradients of {@linkcode attention}; the probabilities are computed again from lse.
+ * @param dO gradient of o, in its shape and dtype
+ * @returns dq, dk, dv like q, k, v. The caller frees them
+ * @throws {GpuError} if shapes or dtypes do not fit together
+ */
+export function attentionBackward(
+  gpu: Gpu,
+  dO: Tensor,
+  { q, k, v, o, lse }: AttentionSaved,
+  map: AttentionMap,
+  shape: AttentionShape,
+  scale = 1 / Math.sqrt(shape.headDim),
+): { dq: Tensor; dk: Tensor; dv: Tensor } {
+  check({ q, k, v, o, dO }, map, shape);
+  const { heads, kvHeads } = shape;
+  const stats = rowStats(gpu, dO, o, lse, shape);
+  const dq = gpu.empty(q.shape, q.dtype, "attention dq");
+  const dk = gpu.empty(k.shape, k.dtype, "attention dk");
+  const dv = gpu.empty(v.shape, v.dtype, "attention dv");
+  const byQuery = [q, dO, stats, dq];
+  const byKey = [k, v, dk, dv];
+  const common = { shape, map, scale };
+  for (const queries of rowRanges(byQuery, LONGEST)) {
+    const [qPart, dOPart, statsPart, dqPart] = cut(byQuery, queries);
+    rowRanges([k, v], LONGEST).filter((keys) => overlap(queries, keys, map)).forEach((keys, turn) => {
+      const [kPart, vPart] = cut([k, v], keys);
+      launch(gpu, DQ.subgroup, [qPart!, kPart!, vPart!, dOPart!, statsPart!, map.first, dqPart!], {
+        queries,
+        keys,
+        grid: [queries, heads],
+        resume: turn > 0,
+        ...common,
+      });
+    });
+  }
+  for (const keys of rowRanges(byKey, LONGEST)) {
+    const [kPart, vPart, dkPart, dvPart] = cut(byKey, keys);
+    rowRanges([q, dO, stats], LONGEST).filter((queries) => overlap(queries, keys, map)).forEach(
+      (queries, turn) => {
+        const [qPart, dOPart, statsPart] = cut([q, dO, stats], queries);
+        launch(gpu, DKV.subgroup, [qPart!, kPart!, vPart!, dOPart!, statsPart!, map.last, dkPart!, dvPart!], {
+          queries,
+          keys,
+          grid: [keys, kvHeads],
+          resume: turn > 0,
+          ...common,
+        });
+      },
+    );
+  }
+  stats.free();
+  return { dq, dk, dv };
+}
+
+/** (rows, 2 * heads) f32: for each row and head lse and the sum of dO * O. */
+function rowStats(gpu: Gpu, dO: Tensor, o: Tensor, lse: Tensor, { heads, headDim }: AttentionShape): Tensor {
+  const stats = gpu.empty([o.rows, 2 * heads], "f32", "attention stats");
+  const all = [dO, o, lse, stats];
+  for (const range of rowRanges(all, LONGEST)) {
+    const pairs = (range.end - range.start) * heads;
+    const groups = Math.ceil(pairs / 64);
+    const x = Math.min(groups, 2 ** 15);
+    gpu.run(STATS, cut(all, range), {
+      grid: [x, Math.ceil(groups / x)],
+      uniforms: { pairs },
+      constants: { D4: headDim / 4 },
+      formats: { X: o.format },
+    });
+  }
+  return stats;
+}
+
+interface AttentionLaunch {
+  readonly queries: Rows;
+  readonly keys: Rows;
+  /** The rows that the workgroups share out, and the heads. */
+  readonly grid: readonly [Rows, number];
+  /** Whether the outputs hold what came from earlier rows. */
+  readonly resume: boolean;
+  readonly shape: AttentionShape;
+  readonly map: AttentionMap;
+  readonly scale: number;
+}
+
+function launch(
+  gpu: Gpu,
+  { kernel, rows, constants }: Blocked,
+  tensors: readonly Tensor[],
+  { queries, keys, grid: [shared, heads], resume, shape, map, scale }: AttentionLaunch,
+): void {
+  gpu.run(kernel, tensors, {
+    grid: [Math.ceil((shared.end - shared.start) / rows), heads],
+    uniforms: {
+      heads: shape.heads,
+      kv_heads: shape.kvHeads,
+      rows: map.rows,
+      q_start: queries.start,
+      q_rows: queries.end - queries.start,
+      k_start: keys.start,
+      k_rows: keys.end - keys.start,
+      scale,
+    },
+    constants: { ...constants, D4: shape.headDim / 4, RESUME: resume ? 1 : 0 },
+    formats: { X: tensors[0]!.format },
+  });
+}
+
+function cut(tensors: readonly Tensor[], { start, end }: Rows): Tensor[] {
+  return tensors.map((tensor) => tensor.slice(start, end));
+}
+
+/** Whether any of the queries sees any of the keys. */
+function overlap(queries: Rows, keys: Rows, { tables: { first }, rows }: AttentionMap): boolean {
+  const firstKey = Math.min(first[queries.start]!, first[rows + queries.start]!);
+  return keys.start < queries.end && keys.end > firstKey;
+}
+
+function check(
+  tensors: { q: Tensor; k: Tensor; v: Tensor; o?: Tensor; dO?: Tensor },
+  map: AttentionMap,
+  { heads, kvHeads, headDim }: AttentionShape,
+): void {
+  if (heads % kvHeads !== 0 || headDim % 4 !== 0 || headDim > 256 || heads * headDim > WIDEST) {
+    throw new GpuError(
+      `Cannot attend with ${heads} heads of ${headDim} and ${kvHeads} kv heads: kv heads must divide the heads, and ` +
+        `a head have a multiple of 4 elements, 256 at most, all heads ${WIDEST} at most`,
+    );
+  }
+  for (const [name, tensor] of Object.entries(tensors)) {
+    const width = (name === "k" || name === "v" ? kvHeads : heads) * headDim;
+    if (tensor.rows !== map.rows || tensor.width !== width || tensor.dtype !== tensors.q.dtype) {
+      throw new GpuError(
+        `Cannot attend: ${name} must be (${map.rows}, ${width}) ${tensors.q.dtype}, ` +
+          `got (${tensor.rows}, ${tensor.width}) ${tensor.dtype}`,
+      );
+    }
+  }
+}
