@@ -1,0 +1,7 @@
+// Operand B as it lies in memory.
+
+@group(0) @binding(2) var<storage, read> b: array<B>;
+
+fn b_load(q: u32) -> vec4f {
+  return load_B(b[q]);
+}

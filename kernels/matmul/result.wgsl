@@ -1,0 +1,32 @@
+// The sizes of a product, and its result C (rows, c_stride quads).
+
+struct Params {
+  rows: u32,          // rows of C
+  cols: u32,          // quads of a row of C that are written
+  depth: u32,         // quads along the depth
+  depth_rows: u32,    // rows of a strided A: the exact depth
+  a_stride: u32,
+  a_offset: u32,      // first quad of a row of A
+  b_stride: u32,
+  b_rows: u32,
+  b_first: u32,       // index of B's first quad in its whole tensor: NF4 counts its blocks from there
+  c_stride: u32,
+  c_offset: u32,      // first quad of a row of C
+  alpha: f32,
+  beta: f32,
+}
+
+@group(0) @binding(1) var<storage, read_write> c: array<C>;
+@group(0) @binding(9) var<uniform> p: Params;
+
+fn store(row: u32, jq: u32, sum: vec4f) {
+  if (row >= p.rows || jq >= p.cols) {
+    return;
+  }
+  let at = row * p.c_stride + p.c_offset + jq;
+  var value = p.alpha * sum;
+  if (p.beta != 0.0) {
+    value += p.beta * load_C(c[at]);
+  }
+  c[at] = store_C(value);
+}

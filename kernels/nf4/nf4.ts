@@ -1,0 +1,169 @@
+import { GpuError } from "../errors.ts";
+import type { Gpu } from "../gpu.ts";
+import { rowRanges, type Tensor } from "../tensor.ts";
+import type { Kernel } from "../wgsl.ts";
+import { BLOCK, dynamicMap, NESTED_BLOCK } from "./reference.ts";
+import codesWgsl from "./codes.wgsl" with { type: "text" };
+import dequantiseWgsl from "./dequantise.wgsl" with { type: "text" };
+import meanWgsl from "./mean.wgsl" with { type: "text" };
+import operandWgsl from "./operand.wgsl" with { type: "text" };
+import quantiseWgsl from "./quantise.wgsl" with { type: "text" };
+import quantiseScalesWgsl from "./quantise_scales.wgsl" with { type: "text" };
+import scaleWgsl from "./scale.wgsl" with { type: "text" };
+import scaleNestedWgsl from "./scale_nested.wgsl" with { type: "text" };
+
+const QUANTISE: Kernel = { name: "nf4_quantise", wgsl: quantiseWgsl };
+const MEAN: Kernel = { name: "nf4_mean", wgsl: meanWgsl };
+const QUANTISE_SCALES: Kernel = { name: "nf4_quantise_scales", wgsl: quantiseScalesWgsl };
+
+/** Workgroups along x before a grid wraps to y. */
+const GRID_X = 65535;
+
+/** A frozen matrix (N, K) in NF4. The buffers that hold the codes split by rows like any tensor's. */
+export interface Nf4Tensor {
+  readonly shape: readonly [number, number];
+  readonly label: string;
+  /** (N, K / 8) u32: eight weights a word, bytes as bitsandbytes has them. */
+  readonly codes: Tensor;
+  /** One scale per 64 weights: f32, or four 8-bit codes a word when `nested` is there. */
+  readonly absmax: Tensor;
+  readonly nested: NestedScaleTensors | undefined;
+}
+
+export interface NestedScaleTensors {
+  /** The offset, then one f32 scale per 256 blocks. */
+  readonly scales: Tensor;
+  /** (256) f32, the dynamic 8-bit map. */
+  readonly map: Tensor;
+}
+
+export function isNf4(weight: Tensor | Nf4Tensor): weight is Nf4Tensor {
+  return "codes" in weight;
+}
+
+export function freeNf4({ codes, absmax, nested }: Nf4Tensor): void {
+  for (const tensor of [codes, absmax, nested?.scales, nested?.map]) tensor?.free();
+}
+
+/** Bytes on the device. */
+export function nf4Bytes({ codes, absmax, nested }: Nf4Tensor): number {
+  return [codes, absmax, nested?.scales, nested?.map].reduce(
+    (sum, tensor) => sum + (tensor?.byteLength ?? 0),
+    0,
+  );
+}
+
+/** Source and tensors by which a kernel reads an NF4 matrix as `b_load(quad)`, for rows from `start` on. */
+export function nf4Operand(weight: Nf4Tensor, start: number, end: number): {
+  name: string;
+  libraries: string[];
+  tensors: Tensor[];
+  firstQuad: number;
+} {
+  const { codes, absmax, nested, shape: [, width] } = weight;
+  const rows = codes.slice(start, end);
+  const firstQuad = start * width / 4;
+  return nested
+    ? {
+      name: "nf4_nested",
+      libraries: [operandWgsl, codesWgsl, scaleNestedWgsl],
+      tensors: [rows, absmax, nested.scales, nested.map],
+      firstQuad,
+    }
+    : { name: "nf4", libraries: [operandWgsl, codesWgsl, scaleWgsl], tensors: [rows, absmax], firstQuad };
+}
+
+/**
+ * Quantises a matrix in blocks of 64 weights.
+ *
+ * @param x (N, K) f32; stays the caller's
+ * @param doubleQuant keep the scales in 8 bits too (0.127 instead of 0.5 bits a weight)
+ * @throws {GpuError} if K is not a multiple of 8
+ * @see Dettmers et al. 2023, QLoRA, arXiv:2305.14314, section 3
+ */
+export function quantiseNf4(gpu: Gpu, x: Tensor, { doubleQuant = true, label = x.label } = {}): Nf4Tensor {
+  const [rows, width] = x.shape;
+  if (x.dtype !== "f32" || !rows || !width || width % 8 !== 0) {
+    throw new GpuError(
+      `Cannot quantise "${label}" [${x.shape}] ${x.dtype} to NF4: it must be (N, K) f32, K % 8 = 0`,
+    );
+  }
+  const shape = [rows, width] as const;
+  const blocks = Math.ceil(rows * width / BLOCK);
+  const codes = gpu.empty([rows, width / 8], "u32", label);
+  const absmax = gpu.empty([blocks], "f32", `${label} scales`);
+  for (const { start, end } of rowRanges([x, codes])) {
+    const quads = (end - start) * width / 4;
+    const groups = Math.ceil(quads / 16 / 64);
+    gpu.run(QUANTISE, [x.slice(start, end), codes.slice(start, end), absmax], {
+      grid: [Math.min(groups, GRID_X), Math.ceil(groups / GRID_X)],
+      uniforms: { quads, first_block: start * width / BLOCK },
+    });
+  }
+  if (!doubleQuant) return { shape, label, codes, absmax, nested: undefined };
+  const map = gpu.tensor([256], dynamicMap(), { label: "dynamic map" });
+  const nestedBlocks = Math.ceil(blocks / NESTED_BLOCK);
+  const scales = gpu.empty([1 + nestedBlocks], "f32", `${label} nested scales`);
+  const scaleCodes = gpu.empty([Math.ceil(blocks / 4)], "u32", `${label} scales`);
+  gpu.run(MEAN, [absmax, scales], { grid: [1], uniforms: { length: blocks } });
+  gpu.run(QUANTISE_SCALES, [absmax, map, scaleCodes, scales], { grid: [nestedBlocks], uniforms: { blocks } });
+  absmax.free();
+  return { shape, label, codes, absmax: scaleCodes, nested: { scales, map } };
+}
+
+/** A matrix that was quantised elsewhere, in bitsandbytes' layout. */
+export interface PackedNf4 {
+  readonly shape: readonly [number, number];
+  /** Two weights a byte, the earlier in the high half. */
+  readonly codes: Uint8Array;
+  /** f32 scales, or their 8-bit codes when `nested` is there. */
+  readonly absmax: Float32Array | Uint8Array;
+  readonly nested?: { readonly absmax: Float32Array; readonly map: Float32Array; readonly offset: number };
+}
+
+/** Uploads a matrix that is already in NF4, bit for bit. */
+export function uploadNf4(gpu: Gpu, packed: PackedNf4, label: string): Nf4Tensor {
+  const { shape: [rows, width], nested } = packed;
+  if (width % 8 !== 0 || packed.codes.length !== rows * width / 2) {
+    throw new GpuError(
+      `Cannot load "${label}": ${packed.codes.length} bytes of NF4 codes do not make [${packed.shape}]`,
+    );
+  }
+  const codes = gpu.tensor([rows, width / 8], packed.codes, { dtype: "u32", label });
+  if (!nested) {
+    const absmax = gpu.tensor([packed.absmax.length], packed.absmax as Float32Array, {
+      label: `${label} scales`,
+    });
+    return { shape: [rows, width], label, codes, absmax, nested: undefined };
+  }
+  const padded = new Uint8Array(Math.ceil(packed.absmax.length / 4) * 4);
+  padded.set(packed.absmax);
+  const absmax = gpu.tensor([padded.length / 4], padded, { dtype: "u32", label: `${label} scales` });
+  const scales = gpu.tensor([1 + nested.absmax.length], Float32Array.of(nested.offset, ...nested.absmax), {
+    label: `${label} nested scales`,
+  });
+  return {
+    shape: [rows, width],
+    label,
+    codes,
+    absmax,
+    nested: { scales, map: gpu.tensor([256], nested.map) },
+  };
+}
+
+/** The weights (N, K) in f32, as the matmul sees them. */
+export function dequantiseNf4(gpu: Gpu, weight: Nf4Tensor): Tensor {
+  const [rows, width] = weight.shape;
+  const y = gpu.empty([rows, width], "f32", weight.label);
+  for (const { start, end } of rowRanges([y, weight.codes])) {
+    const { name, libraries, tensors, firstQuad } = nf4Operand(weight, start, end);
+    const quads = (end - start) * width / 4;
+    const groups = Math.ceil(quads / 64);
+    const kernel = { name: `dequantise_${name}`, wgsl: dequantiseWgsl, libraries };
+    gpu.run(kernel, [y.slice(start, end), ...tensors], {
+      grid: [Math.min(groups, GRID_X), Math.ceil(groups / GRID_X)],
+      uniforms: { quads, b_first: firstQuad },
+    });
+  }
+  return y;
+}

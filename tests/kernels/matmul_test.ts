@@ -1,0 +1,171 @@
+import { Gpu, type Sharing } from "../../kernels/gpu.ts";
+import { matmul, matmulBackwardInput, matmulBackwardWeight } from "../../kernels/matmul/matmul.ts";
+import {
+  matmulBackwardInputReference,
+  matmulBackwardWeightReference,
+  matmulReference,
+  type Sizes,
+} from "../../kernels/matmul/reference.ts";
+import { dequantiseNf4, quantiseNf4 } from "../../kernels/nf4/nf4.ts";
+import type { Tensor } from "../../kernels/tensor.ts";
+import type { Format } from "../../kernels/wgsl.ts";
+import { assertEquals, assertThrows } from "../support/assert_close.ts";
+import { normal } from "../support/random.ts";
+
+/** Relative rounding of one value stored in a format. */
+const UNIT: Record<Format, number> = { f32: 2 ** -24, bf16: 2 ** -8, f16: 2 ** -11 };
+
+/** Fails where an error passes 4 u sqrt(K) (|A| |B|) plus the rounding of the stored result. */
+function assertProduct(
+  label: string,
+  actual: ArrayLike<number>,
+  expected: Float64Array,
+  magnitude: Float64Array,
+  depth: number,
+  stored: Format = "f32",
+) {
+  assertEquals(actual.length, expected.length, `${label} length`);
+  for (let i = 0; i < expected.length; i++) {
+    const bound = 4 * UNIT.f32 * Math.sqrt(depth) * magnitude[i]! +
+      (stored === "f32" ? 0 : UNIT[stored] * Math.abs(expected[i]!)) + 1e-30;
+    if (!(Math.abs(actual[i]! - expected[i]!) <= bound)) {
+      throw new Error(`${label}: at ${i} got ${actual[i]}, expected ${expected[i]}, allowed error ${bound}`);
+    }
+  }
+}
+
+const abs = (values: ArrayLike<number>) => Float64Array.from(values, Math.abs);
+
+/** Sizes below, at and past a tile of either mode; depths that end inside a step. */
+const SIZES: Sizes[] = [
+  { M: 1, N: 4, K: 4 },
+  { M: 7, N: 12, K: 36 },
+  { M: 16, N: 32, K: 64 },
+  { M: 17, N: 36, K: 68 },
+  { M: 65, N: 68, K: 8 },
+  { M: 131, N: 176, K: 100 },
+];
+
+for (const sharing of ["subgroup", "workgroup"] satisfies Sharing[]) {
+  Deno.test(`The three products match float64, ${sharing} sharing`, async () => {
+    using gpu = await Gpu.open({ sharing, poison: true });
+    for (const [seed, size] of SIZES.entries()) {
+      const { M, N, K } = size;
+      const [x, w, dy] = [normal(seed, M * K), normal(seed + 50, N * K), normal(seed + 90, M * N)];
+      const [tx, tw, tdy] = [gpu.tensor([M, K], x), gpu.tensor([N, K], w), gpu.tensor([M, N], dy)];
+      const label = `${M}x${N}x${K}`;
+      const y = await gpu.read(matmul(gpu, tx, tw));
+      assertProduct(`y ${label}`, y, matmulReference(x, w, size), matmulReference(abs(x), abs(w), size), K);
+      const dx = await gpu.read(matmulBackwardInput(gpu, tdy, tw));
+      const dxSize = matmulBackwardInputReference(abs(dy), abs(w), size);
+      assertProduct(`dx ${label}`, dx, matmulBackwardInputReference(dy, w, size), dxSize, N);
+      const dw = await gpu.read(matmulBackwardWeight(gpu, tdy, tx, { into: gpu.empty([N, K]) }));
+      const dwSize = matmulBackwardWeightReference(abs(dy), abs(x), size);
+      assertProduct(`dW ${label}`, dw, matmulBackwardWeightReference(dy, x, size), dwSize, M);
+    }
+  });
+
+  Deno.test(`Formats are converted on the way in and out, ${sharing} sharing`, async () => {
+    using gpu = await Gpu.open({ sharing, poison: true });
+    const size = { M: 19, N: 24, K: 44 };
+    const { M, N, K } = size;
+    for (const [formatX, formatW] of [["bf16", "f32"], ["f16", "f16"], ["f32", "bf16"]] as const) {
+      const [x, w] = [stored(normal(1, M * K), formatX), stored(normal(2, N * K), formatW)];
+      const tx = gpu.tensor([M, K], x.bytes, { dtype: formatX });
+      const tw = gpu.tensor([N, K], w.bytes, { dtype: formatW });
+      const y = await gpu.read(matmul(gpu, tx, tw));
+      const magnitude = matmulReference(abs(x.values), abs(w.values), size);
+      assertProduct(
+        `${formatX} x ${formatW}`,
+        y,
+        matmulReference(x.values, w.values, size),
+        magnitude,
+        K,
+        formatX,
+      );
+    }
+  });
+
+  Deno.test(`NF4 products equal dequantise-then-multiply, ${sharing} sharing`, async () => {
+    using gpu = await Gpu.open({ sharing, poison: true });
+    for (const doubleQuant of [true, false]) {
+      for (const size of [{ M: 9, N: 36, K: 176 }, { M: 33, N: 64, K: 128 }]) {
+        const { M, N, K } = size;
+        const [x, dy] = [normal(3, M * K), normal(4, M * N)];
+        const weight = quantiseNf4(gpu, gpu.tensor([N, K], normal(5, N * K)), { doubleQuant });
+        const w = await gpu.read(dequantiseNf4(gpu, weight));
+        const y = await gpu.read(matmul(gpu, gpu.tensor([M, K], x), weight));
+        assertProduct("y", y, matmulReference(x, w, size), matmulReference(abs(x), abs(w), size), K);
+        const dx = await gpu.read(matmulBackwardInput(gpu, gpu.tensor([M, N], dy), weight));
+        const magnitude = matmulBackwardInputReference(abs(dy), abs(w), size);
+        assertProduct("dx", dx, matmulBackwardInputReference(dy, w, size), magnitude, N);
+      }
+    }
+  });
+
+  Deno.test(`Products over split tensors are those over whole ones, ${sharing} sharing`, async () => {
+    const size = { M: 200, N: 136, K: 136 };
+    const { M, N, K } = size;
+    const run = async (gpu: Gpu) => {
+      const tx = gpu.tensor([M, K], normal(6, M * K));
+      const tw = gpu.tensor([N, K], normal(7, N * K));
+      const tdy = gpu.tensor([M, N], normal(8, M * N));
+      const nf4 = quantiseNf4(gpu, tw);
+      const results: Tensor[] = [
+        matmul(gpu, tx, tw),
+        matmulBackwardInput(gpu, tdy, tw),
+        matmulBackwardWeight(gpu, tdy, tx, { into: gpu.empty([N, K]) }),
+        matmul(gpu, tx, nf4),
+        matmulBackwardInput(gpu, tdy, nf4),
+      ];
+      return {
+        parts: tw.segments.length,
+        values: await Promise.all(results.map((result) => gpu.read(result))),
+      };
+    };
+    using whole = await Gpu.open({ sharing, poison: true });
+    using split = await Gpu.open({ sharing, poison: true, maxBindingBytes: 64 * 136 * 4 });
+    const expected = await run(whole);
+    const actual = await run(split);
+    assertEquals([expected.parts, actual.parts], [1, 3]);
+    for (const [i, value] of actual.values.entries()) {
+      const reference = Float64Array.from(expected.values[i]!);
+      assertProduct(`result ${i}`, value, reference, abs(reference).map((v) => v + 8), M + N);
+    }
+  });
+}
+
+Deno.test("alpha and beta scale the product and what is there; columns that pad stay in place", async () => {
+  using gpu = await Gpu.open({ poison: true });
+  const size = { M: 5, N: 6, K: 8 };
+  const [x, w, old] = [normal(9, 5 * 8), normal(10, 6 * 8), normal(11, 5 * 8)];
+  const y = gpu.tensor([5, 8], old);
+  matmul(gpu, gpu.tensor([5, 8], x), gpu.tensor([6, 8], w), { into: y, alpha: 0.25, beta: -2 });
+  const values = await gpu.read(y);
+  const expected = matmulReference(x, w, size);
+  const kept = Array.from({ length: 30 }, (_, i) => values[Math.floor(i / 6) * 8 + i % 6]!);
+  const sums = expected.map((v, i) => 0.25 * v - 2 * old[Math.floor(i / 6) * 8 + i % 6]!);
+  assertProduct("y", kept, sums, abs(sums).map((v) => v + 10), 8);
+});
+
+Deno.test("Products of shapes that do not fit are refused with both shapes", async () => {
+  using gpu = await Gpu.open();
+  const x = gpu.tensor([2, 8], normal(12, 16));
+  await assertThrows(() => matmul(gpu, x, gpu.tensor([4, 12], normal(13, 48))), "matmul", "[2,8]", "[4,12]");
+  await assertThrows(() => matmulBackwardInput(gpu, x, gpu.tensor([4, 8], normal(14, 32))), "[4,8]");
+});
+
+/** Values rounded to a format, and their bytes. */
+function stored(values: Float32Array, format: Format): { values: Float32Array; bytes: Uint8Array } {
+  if (format === "f32") return { values, bytes: new Uint8Array(values.buffer) };
+  if (format === "f16") {
+    const half = Float16Array.from(values);
+    return { values: Float32Array.from(half), bytes: new Uint8Array(half.buffer) };
+  }
+  const bits = new Uint32Array(values.buffer);
+  const half = Uint16Array.from(bits, (b) => (b + 0x7fff + ((b >>> 16) & 1)) >>> 16);
+  return {
+    values: new Float32Array(Uint32Array.from(half, (h) => h << 16).buffer),
+    bytes: new Uint8Array(half.buffer),
+  };
+}
