@@ -30,13 +30,16 @@ export interface FolderEntry {
 export interface Files {
   /** `read` wants a regular file; `create` wants a name that is free; `replace` empties what is there. */
   open(path: string, mode: "read" | "create" | "replace"): Promise<FileHandle>;
-  /** Makes a folder whose parent exists; rejects if the name is taken. */
+  /** Makes a folder and the folders above it; fine if it is there. */
   makeFolder(path: string): Promise<void>;
-  /** Makes the names in a folder durable: what `sync` is for a file. */
-  syncFolder(path: string): Promise<void>;
+  /** Makes a file's bytes, or a folder's names, durable. */
+  sync(path: string): Promise<void>;
+  /** Moves a file or folder; a file of the new name is replaced. */
   rename(from: string, to: string): Promise<void>;
-  /** Removes a file, or a folder with all that is in it; links are removed, not followed. */
+  /** Removes a file, a link or an empty folder. */
   remove(path: string): Promise<void>;
+  /** Removes a folder with all that is in it; links are removed, not followed. */
+  removeTree(path: string): Promise<void>;
   /** The entries of a folder, sorted by name. */
   list(path: string): Promise<FolderEntry[]>;
 }
@@ -85,11 +88,13 @@ async function openFile(path: string, mode: "read" | "create" | "replace"): Prom
   return new DenoHandle(await Deno.open(path, { write: true, ...options }));
 }
 
-async function syncFolder(path: string): Promise<void> {
-  // Windows has no such thing for folders, and makes renames durable by itself.
-  if (Deno.build.os === "windows") return;
-  using folder = await Deno.open(path, { read: true });
-  await folder.sync();
+async function syncPath(path: string): Promise<void> {
+  const isFolder = (await Deno.lstat(path)).isDirectory;
+  const isWindows = Deno.build.os === "windows";
+  // Windows has no such thing for folders, and wants files opened for writing.
+  if (isFolder && isWindows) return;
+  using file = await Deno.open(path, { read: true, write: isWindows });
+  await file.sync();
 }
 
 async function listFolder(path: string): Promise<FolderEntry[]> {
@@ -103,10 +108,11 @@ async function listFolder(path: string): Promise<FolderEntry[]> {
 /** The real disk. */
 export const diskFiles: Files = {
   open: openFile,
-  makeFolder: (path) => Deno.mkdir(path),
-  syncFolder,
+  makeFolder: (path) => Deno.mkdir(path, { recursive: true }),
+  sync: syncPath,
   rename: (from, to) => Deno.rename(from, to),
-  remove: (path) => Deno.remove(path, { recursive: true }),
+  remove: (path) => Deno.remove(path),
+  removeTree: (path) => Deno.remove(path, { recursive: true }),
   list: listFolder,
 };
 
@@ -147,6 +153,13 @@ export function fileError(error: unknown, action: string, remedy = ""): unknown 
   }
   const problem = PROBLEMS.get(code) ?? `${(error as Error).message} (${code})`;
   return new UserError(`${action}: ${problem}${remedy && `. ${remedy}`}`, { cause: error });
+}
+
+/** A size for people: "512 bytes", "3.4 MiB". */
+export function formatBytes(count: number): string {
+  if (count < 1024) return `${count} bytes`;
+  const power = Math.min(Math.floor(Math.log2(count) / 10), 5);
+  return `${(count / 1024 ** power).toFixed(1)} ${["", "KiB", "MiB", "GiB", "TiB", "PiB"][power]}`;
 }
 
 /** Writes all of `bytes`, however many calls it takes. */

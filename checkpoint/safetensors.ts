@@ -6,6 +6,7 @@ import {
   fileError,
   type FileHandle,
   type Files,
+  formatBytes,
   RangeFile,
   writeAll,
 } from "./files.ts";
@@ -157,7 +158,7 @@ export async function writeSafetensors(
     if (opened) await files.remove(path).catch(() => {});
     throw fileError(
       error,
-      `Cannot write "${path}" (${total} bytes)`,
+      `Cannot write "${path}" (needs ${formatBytes(total)})`,
       "Free some space or choose another folder",
     );
   }

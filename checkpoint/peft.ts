@@ -1,0 +1,241 @@
+import { UserError } from "../errors.ts";
+import { join } from "./deps.ts";
+import { assertFinite, type Dtype, type FloatDtype, fromF32, toF32 } from "./dtype.ts";
+import { diskFiles, exists, fileError, type Files, writeAll } from "./files.ts";
+import { quote } from "./paths.ts";
+import { type AdapterConfig, encodeAdapterConfig, loraRank, readAdapterConfig } from "./peft_config.ts";
+import { type TensorSource, writeSafetensors } from "./safetensors.ts";
+import { openWeightsFile, type WeightReader } from "./weights.ts";
+
+export {
+  type AdapterConfig,
+  adapterConfig,
+  type AdapterOptions,
+  loraRank,
+  loraScaling,
+} from "./peft_config.ts";
+
+/** Values in row-major order. */
+export interface TensorF32 {
+  readonly shape: readonly number[];
+  readonly data: Float32Array;
+}
+
+/** The two factors on a linear of N outputs and K inputs: y += scaling * B A x. */
+export interface LoraPair {
+  /** (r, K) */
+  readonly A: TensorF32;
+  /** (N, r) */
+  readonly B: TensorF32;
+}
+
+/** A tensor that replaces one of the base model; `dtype` is the type it was stored in. */
+export interface ExtraTensor extends TensorF32 {
+  readonly dtype: Dtype;
+}
+
+/** A PEFT LoRA adapter, with everything trained besides. */
+export interface Adapter {
+  readonly config: AdapterConfig;
+  /** By module as the base checkpoint names it: "model.layers.0.self_attn.q_proj". */
+  readonly lora: ReadonlyMap<string, LoraPair>;
+  /** By tensor as the base checkpoint names it: "model.embed_tokens.weight". */
+  readonly extra: ReadonlyMap<string, ExtraTensor>;
+}
+
+const PREFIX = "base_model.model.";
+const ADAPTER_FILES = ["adapter_model.safetensors", "adapter_model.bin"] as const;
+const EXTRA_FILES = ["trainable_params.safetensors", "trainable_params.bin"] as const;
+const FLOATS: readonly Dtype[] = ["F64", "F32", "F16", "BF16"];
+
+/** What a key of an adapter's file means. */
+type Role =
+  | { readonly kind: "A" | "B"; readonly module: string }
+  | { readonly kind: "extra"; readonly tensor: string }
+  | { readonly kind: "ignored" };
+
+type Fail = (reason: string) => never;
+
+/**
+ * Reads a key in any of the forms PEFT, LongLoRA and LongQLoRA write: with or without the prefix, the adapter's name
+ * or the `modules_to_save` marker.
+ */
+function parseKey(key: string, fail: Fail): Role {
+  const name = key.startsWith(PREFIX) ? key.slice(PREFIX.length) : key;
+  const factor = /^(.+)\.lora_([AB])(?:\.[^.]+)?\.weight$/.exec(name);
+  if (factor) return { kind: factor[2] as "A" | "B", module: factor[1]! };
+  if (name.includes("lora_embedding_")) {
+    return fail(`${quote(key)} is LoRA on an embedding, which is not supported`);
+  }
+  if (name.includes("lora_magnitude_vector")) {
+    return fail(`${quote(key)} belongs to DoRA, which is not supported`);
+  }
+  if (name.includes("lora_")) return fail(`${quote(key)} is no tensor of plain LoRA`);
+  // The base model's own values, which modules_to_save keeps beside the trained ones.
+  if (name.includes(".original_module.")) return { kind: "ignored" };
+  const tensor = name
+    .replace(/\.modules_to_save\.[^.]+\./, ".")
+    .replace(".base_layer.", ".")
+    // LongLoRA's 4-bit script wraps the head, which renames it.
+    .replace(/^lm_head\.0\./, "lm_head.");
+  if (!/\.(weight|bias)$/.test(tensor)) return fail(`${quote(key)} is no weight of a module`);
+  return { kind: "extra", tensor };
+}
+
+async function readFloats(reader: WeightReader, key: string, fail: Fail): Promise<ExtraTensor> {
+  const { dtype, shape } = reader.info(key);
+  if (!FLOATS.includes(dtype)) fail(`${quote(key)} is of type ${dtype}, not floating point`);
+  if (shape.includes(0)) {
+    fail(
+      `${
+        quote(key)
+      } is empty, shape [${shape}]. It was probably saved by ZeRO-3 without gathering the weights`,
+    );
+  }
+  const data = toF32(await reader.read(key), dtype);
+  assertFinite(key, data);
+  return { shape, dtype, data };
+}
+
+interface Parts {
+  readonly A: Map<string, TensorF32>;
+  readonly B: Map<string, TensorF32>;
+  readonly extra: Map<string, ExtraTensor>;
+}
+
+function sameValues(a: ExtraTensor, b: ExtraTensor): boolean {
+  return a.data.length === b.data.length && a.data.every((value, i) => value === b.data[i]);
+}
+
+/** Adds the tensors of one file to `parts`. */
+async function readParts(path: string, parts: Parts, files: Files): Promise<void> {
+  const fail: Fail = (reason) => {
+    throw new UserError(`Cannot load the adapter "${path}": ${reason}`);
+  };
+  const reader = await openWeightsFile(path, { files });
+  try {
+    for (const key of reader.names()) {
+      const role = parseKey(key, fail);
+      if (role.kind === "ignored") continue;
+      const tensor = await readFloats(reader, key, fail);
+      if (role.kind === "extra") {
+        const other = parts.extra.get(role.tensor);
+        if (other !== undefined && !sameValues(other, tensor)) {
+          fail(`it has another ${quote(role.tensor)} than before`);
+        }
+        parts.extra.set(role.tensor, tensor);
+      } else {
+        if (parts[role.kind].has(role.module)) fail(`it has two lora_${role.kind} for ${quote(role.module)}`);
+        parts[role.kind].set(role.module, tensor);
+      }
+    }
+  } finally {
+    reader.close();
+  }
+}
+
+/** Joins the factors. Throws unless every A has its B and both have the rank that the config says. */
+function pairUp({ A, B }: Parts, config: AdapterConfig, path: string): Map<string, LoraPair> {
+  const fail: Fail = (reason) => {
+    throw new UserError(`Cannot load the adapter "${path}": ${reason}`);
+  };
+  const pairs = new Map<string, LoraPair>();
+  for (const [module, a] of A) {
+    const b = B.get(module) ?? fail(`${quote(module)} has a lora_A but no lora_B`);
+    const rank = loraRank(config, module);
+    if (a.shape.length !== 2 || a.shape[0] !== rank || b.shape.length !== 2 || b.shape[1] !== rank) {
+      fail(
+        `${
+          quote(module)
+        } has lora_A [${a.shape}] and lora_B [${b.shape}], but adapter_config.json says r = ${rank}`,
+      );
+    }
+    pairs.set(module, { A: a, B: b });
+  }
+  for (const module of B.keys()) if (!A.has(module)) fail(`${quote(module)} has a lora_B but no lora_A`);
+  if (pairs.size === 0) fail("it has no LoRA tensors");
+  return pairs;
+}
+
+async function firstExisting(folder: string, names: readonly string[]): Promise<string | undefined> {
+  for (const name of names) if (await exists(join(folder, name))) return join(folder, name);
+  return undefined;
+}
+
+/**
+ * Reads an adapter's folder: `adapter_config.json`, `adapter_model.safetensors` or `.bin`, and the trained embeddings
+ * and norms that LongLoRA and LongQLoRA keep in `trainable_params.bin`. Everything is held as f32. Throws a
+ * {@linkcode UserError} naming file and tensor for missing parts, wrong shapes, NaN, and unsupported features.
+ * Whether names and shapes fit the base model is for the caller to check.
+ */
+export async function readAdapter(
+  folder: string,
+  { files = diskFiles }: { files?: Files } = {},
+): Promise<Adapter> {
+  if (!await exists(folder)) {
+    throw new UserError(`Cannot load the adapter "${folder}": no such folder. Check the path`);
+  }
+  const path = await firstExisting(folder, ADAPTER_FILES);
+  if (path === undefined) {
+    throw new UserError(
+      `Cannot load the adapter "${folder}": it has neither ${ADAPTER_FILES.join(" nor ")}. Check the path`,
+    );
+  }
+  const config = await readAdapterConfig(folder, files);
+  const parts: Parts = { A: new Map(), B: new Map(), extra: new Map() };
+  await readParts(path, parts, files);
+  const extraPath = await firstExisting(folder, EXTRA_FILES);
+  if (extraPath !== undefined) await readParts(extraPath, parts, files);
+  return { config, lora: pairUp(parts, config, path), extra: parts.extra };
+}
+
+/**
+ * The names under which PEFT finds the modules of these tensors: it compares ends of names, so "norm" would
+ * also wrap every input_layernorm, and loading would then miss their values.
+ */
+function modulesToSave(tensors: Iterable<string>): string[] | null {
+  const modules = new Set<string>();
+  for (const tensor of tensors) {
+    const parts = tensor.split(".").slice(0, -1);
+    modules.add(parts.at(-1) === "norm" ? parts.slice(-2).join(".") : parts.at(-1)!);
+  }
+  return modules.size === 0 ? null : [...modules].sort();
+}
+
+function source(name: string, { shape, data }: TensorF32, dtype: FloatDtype): TensorSource {
+  return { name, dtype, shape, read: () => Promise.resolve(fromF32(data, dtype)) };
+}
+
+/**
+ * Writes an adapter into an existing folder so that PEFT can load it: `adapter_model.safetensors` with the
+ * extra tensors as PEFT stores `modules_to_save`, and `adapter_config.json`. Put the call inside `saveAtomic` or
+ * `saveFinal`. Throws a {@linkcode UserError} if the folder cannot be written.
+ */
+export async function writeAdapter(
+  folder: string,
+  adapter: Adapter,
+  { dtype = "F32", files = diskFiles }: { dtype?: FloatDtype; files?: Files } = {},
+): Promise<void> {
+  const sources: TensorSource[] = [];
+  for (const [module, { A, B }] of adapter.lora) {
+    sources.push(source(`${PREFIX}${module}.lora_A.weight`, A, dtype));
+    sources.push(source(`${PREFIX}${module}.lora_B.weight`, B, dtype));
+  }
+  for (const [tensor, extra] of adapter.extra) sources.push(source(PREFIX + tensor, extra, dtype));
+  sources.sort((a, b) => a.name < b.name ? -1 : 1);
+  await writeSafetensors(join(folder, "adapter_model.safetensors"), sources, { format: "pt" }, { files });
+
+  const config = { ...adapter.config, modules_to_save: modulesToSave(adapter.extra.keys()) };
+  const path = join(folder, "adapter_config.json");
+  try {
+    const file = await files.open(path, "replace");
+    try {
+      await writeAll(file, new TextEncoder().encode(encodeAdapterConfig(config)));
+      await file.sync();
+    } finally {
+      file.close();
+    }
+  } catch (error) {
+    throw fileError(error, `Cannot write "${path}"`, "Free some space or choose another folder");
+  }
+}
