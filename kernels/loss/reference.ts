@@ -1,0 +1,19 @@
+/** The float64 definition of cross-entropy that the kernel is tested against. */
+
+/** Loss of each row of `logits` (rows, width) over its first `vocabSize` columns; 0 where the label is `noLabel`. */
+export function crossEntropy64(
+  logits: ArrayLike<number>,
+  width: number,
+  labels: ArrayLike<number>,
+  vocabSize: number,
+  noLabel: number,
+): Float64Array {
+  return Float64Array.from(labels, (label, row) => {
+    if (label === noLabel) return 0;
+    let most = -Infinity;
+    for (let c = 0; c < vocabSize; c++) most = Math.max(most, logits[row * width + c]!);
+    let sum = 0;
+    for (let c = 0; c < vocabSize; c++) sum += Math.exp(logits[row * width + c]! - most);
+    return Math.log(sum) + most - logits[row * width + label]!;
+  });
+}

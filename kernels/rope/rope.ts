@@ -1,0 +1,61 @@
+import { GpuError } from "../errors.ts";
+import type { Gpu } from "../gpu.ts";
+import { requireVector, threadGrid } from "../shared/grid.ts";
+import { rowRanges, type Tensor } from "../tensor.ts";
+import ropeWgsl from "./rope.wgsl" with { type: "text" };
+import word16Wgsl from "./word_16.wgsl" with { type: "text" };
+import wordF32Wgsl from "./word_f32.wgsl" with { type: "text" };
+
+const ROPE_F32 = { name: "rope_f32", wgsl: ropeWgsl, libraries: [wordF32Wgsl] };
+const ROPE_16 = { name: "rope_16", wgsl: ropeWgsl, libraries: [word16Wgsl] };
+
+/**
+ * Turns the halves of every head of `x` against each other by the angle of its row's position, in place.
+ *
+ * @param x (rows, H * D), any format
+ * @param cos (P, D / 2) f32, cosines of the angles of each position
+ * @param sin (P, D / 2) f32
+ * @param positions (rows) u32, each below P
+ * @param headDim D, a multiple of 4
+ * @param inverse turns back: the gradient of the forward turn
+ * @throws {GpuError} if D is not a multiple of 4, or shapes differ
+ * @see Su et al., 2021, arXiv:2104.09864, equation 34; pairs (i, i + D / 2) as in Hugging Face LLaMA checkpoints
+ */
+export function rope(
+  gpu: Gpu,
+  x: Tensor,
+  cos: Tensor,
+  sin: Tensor,
+  positions: Tensor,
+  headDim: number,
+  { inverse = false }: { readonly inverse?: boolean } = {},
+): void {
+  if (headDim < 4 || headDim % 4 !== 0) {
+    throw new GpuError(`Cannot apply rope: head size ${headDim} is not a multiple of 4`);
+  }
+  if (x.width % headDim !== 0) {
+    throw new GpuError(
+      `Cannot apply rope: rows of ${x.width} elements do not divide into heads of ${headDim}`,
+    );
+  }
+  if (cos.width !== headDim / 2 || sin.width !== headDim / 2 || cos.rows !== sin.rows) {
+    throw new GpuError(
+      `Cannot apply rope: tables must be (P, ${headDim / 2}), got [${cos.shape}] and [${sin.shape}]`,
+    );
+  }
+  requireVector("rope", positions, x.rows, "u32");
+  const heads = x.width / headDim;
+  const halfWords = headDim / 4;
+  for (const { start, end } of rowRanges([x, positions])) {
+    const rows = end - start;
+    gpu.run(
+      x.format === "f32" ? ROPE_F32 : ROPE_16,
+      [x.slice(start, end), cos, sin, positions.slice(start, end)],
+      {
+        grid: threadGrid(rows * heads * halfWords),
+        uniforms: { rows, heads, half_words: halfWords, sign: inverse ? -1 : 1 },
+        formats: { X: x.format },
+      },
+    );
+  }
+}

@@ -1,0 +1,37 @@
+// Rotary position embedding, in place: within each head, element i turns with element i + D/2 by the angle of
+// its position (the layout of Hugging Face checkpoints). Su et al. 2021, eq. 34.
+//   x1' = x1 cos - SIGN sin x2,   x2' = x2 cos + SIGN sin x1
+// A thread turns two neighbours i, i + 1 and their partners: words of two elements serve every even D/2.
+//
+// Grid: one thread for each row, head and word of half a head; wrapped.
+
+struct Params { rows: u32, heads: u32, half_words: u32, sign: f32 }
+
+@group(0) @binding(0) var<storage, read_write> x: array<Word>;       // (rows, H * D)
+@group(0) @binding(1) var<storage, read> cosines: array<vec2f>;      // (P, D / 2)
+@group(0) @binding(2) var<storage, read> sines: array<vec2f>;        // (P, D / 2)
+@group(0) @binding(3) var<storage, read> positions: array<u32>;      // (rows), below P
+@group(0) @binding(4) var<uniform> p: Params;                        // half_words: D / 4
+
+@compute @workgroup_size(64)
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let id = (group.y * groups.x + group.x) * 64u + lane;
+  let head = id / p.half_words;  // over all rows
+  let row = head / p.heads;
+  if (row >= p.rows) { return; }
+  let i = id % p.half_words;
+  let at = positions[row] * p.half_words + i;
+  let c = cosines[at];
+  let s = p.sign * sines[at];
+
+  let first = head * 2u * p.half_words + i;
+  let second = first + p.half_words;
+  let x1 = load_word(x[first]);
+  let x2 = load_word(x[second]);
+  x[first] = store_word(x1 * c - x2 * s);
+  x[second] = store_word(x2 * c + x1 * s);
+}
