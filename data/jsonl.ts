@@ -1,5 +1,6 @@
 import { distance } from "fastest-levenshtein";
 import { UserError } from "../errors.ts";
+import { jsonErrorPosition } from "./json_position.ts";
 
 /** One row of a JSON Lines file: the wanted keys, each a string. */
 export interface JsonlRow<K extends string> {
@@ -49,13 +50,14 @@ function parseRow(where: string, text: string): Readonly<Record<string, unknown>
   try {
     value = JSON.parse(text);
   } catch (cause) {
-    const message = (cause as Error).message;
-    const column = columnOf(message, text);
+    const at = jsonErrorPosition(text);
+    const problem = at >= text.length
+      ? "it ends too early"
+      : `unexpected ${JSON.stringify(excerpt(text, at))}`;
     throw new UserError(
-      `Cannot read ${where}:${column}: the line is not valid JSON (${
-        message.replace(/ \(line.*\)$/, "")
-      }). ` +
-        `Near: ${JSON.stringify(excerpt(text, column - 1))}`,
+      `Cannot read ${where}:${
+        at + 1
+      }: the line is not valid JSON, ${problem}. Write one JSON object per line`,
       { cause },
     );
   }
@@ -147,14 +149,9 @@ function join(parts: readonly Uint8Array[]): Uint8Array {
   return all;
 }
 
-/** The column, from 1, that a V8 message names; the end of the text where it names none ("Unexpected end"). */
-function columnOf(message: string, text: string): number {
-  const position = /at position (\d+)/.exec(message)?.[1];
-  return position === undefined ? text.length + 1 : Number(position) + 1;
-}
-
+/** What stands at a position, shortened. */
 function excerpt(text: string, at: number): string {
-  return text.slice(Math.max(0, at - 20), at + 20);
+  return text.length > at + 20 ? `${text.slice(at, at + 20)}...` : text.slice(at);
 }
 
 /** The found key that is the wanted one but for a slip of the finger or its case. */

@@ -1,0 +1,63 @@
+const SPACE = /[ \t\n\r]*/y;
+const STRING = /"(?:[^"\\\u0000-\u001f]+|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*"/y;
+const SCALAR = /true|false|null|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?/y;
+
+/**
+ * Where a text stops being JSON: the index of the first token that cannot stand there, or the text's length if it ends
+ * too early. V8's own message names a position only for some mistakes. To be called on text that `JSON.parse` refused.
+ */
+export function jsonErrorPosition(text: string): number {
+  const scan = new Scan(text);
+  if (scan.value()) scan.skipSpace();
+  return scan.at;
+}
+
+/** A walk over the text; each method returns whether it went well and leaves `at` at the first mistake otherwise. */
+class Scan {
+  at = 0;
+  constructor(readonly text: string) {}
+
+  skipSpace(): boolean {
+    return this.#match(SPACE);
+  }
+
+  value(): boolean {
+    this.skipSpace();
+    switch (this.text[this.at]) {
+      case "{":
+        return this.#list("}", () => this.#match(STRING) && this.#char(":") && this.value());
+      case "[":
+        return this.#list("]", () => this.value());
+      case '"':
+        return this.#match(STRING);
+      default:
+        return this.#match(SCALAR);
+    }
+  }
+
+  /** Items between an opening character, already seen, and `close`, with commas between them. */
+  #list(close: string, item: () => boolean): boolean {
+    this.at++;
+    if (this.#char(close)) return true;
+    for (;;) {
+      this.skipSpace();
+      if (!item()) return false;
+      if (this.#char(close)) return true;
+      if (!this.#char(",")) return false;
+    }
+  }
+
+  #char(char: string): boolean {
+    this.skipSpace();
+    if (this.text[this.at] !== char) return false;
+    this.at++;
+    return true;
+  }
+
+  #match(pattern: RegExp): boolean {
+    pattern.lastIndex = this.at;
+    if (!pattern.test(this.text)) return false;
+    this.at = pattern.lastIndex;
+    return true;
+  }
+}

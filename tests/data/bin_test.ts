@@ -1,0 +1,116 @@
+import { readTokenBin, tokenizeFiles, writeTokenBin } from "../../data/bin.ts";
+import { Tokenizer } from "../../data/tokenizer.ts";
+import { assertEquals, assertThrows } from "../support/assert_close.ts";
+import { integers } from "../support/random.ts";
+
+const GOLDEN = new URL("../golden", import.meta.url).pathname;
+
+async function withFolder(run: (folder: string) => Promise<void>): Promise<void> {
+  const folder = await Deno.makeTempDir();
+  try {
+    await run(folder);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+Deno.test("readTokenBin() reads uint16 without a sidecar", async () => {
+  await withFolder(async (folder) => {
+    const path = `${folder}/a.bin`;
+    await Deno.writeFile(path, Uint8Array.of(1, 0, 0x34, 0x12, 0xff, 0xff));
+    assertEquals([...await readTokenBin(path)], [1, 0x1234, 0xffff]);
+    assertEquals([...await readTokenBin(path, { vocabSize: 65536 })], [1, 0x1234, 0xffff]);
+  });
+  assertEquals((await readTokenBin(`${GOLDEN}/data.bin`, { vocabSize: 260 })).length, 1500);
+});
+
+Deno.test("readTokenBin() reads uint32 by sidecar or by option", async () => {
+  await withFolder(async (folder) => {
+    const path = `${folder}/a.bin`;
+    await Deno.writeFile(path, Uint8Array.of(0x01, 0xf4, 0x01, 0, 2, 0, 0, 0));
+    assertEquals([...await readTokenBin(path, { dtype: "uint32" })], [128_001, 2]);
+    await Deno.writeTextFile(`${path}.json`, '{"dtype": "uint32"}');
+    assertEquals([...await readTokenBin(path)], [128_001, 2]);
+    await Deno.writeTextFile(`${path}.json`, '{"dtype": "int8"}');
+    await assertThrows(() => readTokenBin(path), `${path}.json`, 'got "int8"');
+    await Deno.writeTextFile(`${path}.json`, "{");
+    await assertThrows(() => readTokenBin(path), `${path}.json`, "not valid JSON");
+  });
+});
+
+Deno.test("writeTokenBin() and readTokenBin() give back what was written, across chunks", async () => {
+  await withFolder(async (folder) => {
+    const path = `${folder}/a.bin`;
+    for (const [limit, dtype] of [[65_536, "uint16"], [128_256, "uint32"]] as const) {
+      const tokens = integers(3, 600_001, limit);
+      tokens[0] = limit - 1;
+      assertEquals(await writeTokenBin(path, tokens), dtype);
+      const back = await readTokenBin(path, { vocabSize: limit });
+      assertEquals(back.length, tokens.length);
+      assertEquals(back.findIndex((id, i) => id !== tokens[i]), -1, "first difference");
+    }
+    assertEquals(Array.from(Deno.readDirSync(folder), (entry) => entry.name).sort(), ["a.bin", "a.bin.json"]);
+  });
+});
+
+Deno.test("readTokenBin() refuses odd sizes, empty files and ids outside the vocabulary", async () => {
+  await withFolder(async (folder) => {
+    const path = `${folder}/a.bin`;
+    await Deno.writeFile(path, new Uint8Array(7));
+    await assertThrows(() => readTokenBin(path), path, "7 bytes are not a multiple of 2");
+    await assertThrows(() => readTokenBin(path, { dtype: "uint32" }), "not a multiple of 4");
+    await Deno.writeFile(path, new Uint8Array());
+    await assertThrows(() => readTokenBin(path), path, "has no tokens");
+    await writeTokenBin(path, [5, 6, 300, 301]);
+    await assertThrows(
+      () => readTokenBin(path, { vocabSize: 300 }),
+      "token 2 (byte 4) has id 300",
+      "has 300 tokens",
+    );
+    await assertThrows(() => readTokenBin(`${folder}/none.bin`), "no such file");
+  });
+});
+
+Deno.test("writeTokenBin() leaves nothing behind when an id does not fit", async () => {
+  await withFolder(async (folder) => {
+    await assertThrows(
+      () => writeTokenBin(`${folder}/a.bin`, [1, 70_000], { dtype: "uint16" }),
+      "token id 70000 does not fit uint16",
+    );
+    assertEquals([...Deno.readDirSync(folder)].length, 0);
+    await assertThrows(() => writeTokenBin(`${folder}/none/a.bin`, [1]), "Cannot write", "none/a.bin");
+  });
+});
+
+Deno.test("tokenizeFiles() joins documents of jsonl and text files", async () => {
+  const tokenizer = await Tokenizer.load(`${GOLDEN}/mha`);
+  await withFolder(async (folder) => {
+    await Deno.writeTextFile(`${folder}/a.jsonl`, '{"text": "ab"}\n{"text": "c"}\n');
+    await Deno.writeTextFile(`${folder}/b.txt`, "d\ne");
+    const inputs = [`${folder}/a.jsonl`, `${folder}/b.txt`];
+    const seen: number[] = [];
+    const report = await tokenizeFiles(inputs, `${folder}/out.bin`, tokenizer, {
+      onDocument: (documents, tokens) => seen.push(documents, tokens),
+    });
+    assertEquals(report, { documents: 3, tokens: 12, dtype: "uint16" });
+    assertEquals(seen, [1, 4, 2, 7, 3, 12]);
+    assertEquals([...await readTokenBin(`${folder}/out.bin`)], [
+      ...[257, 97, 98, 258],
+      ...[257, 99, 258],
+      ...[257, 100, 10, 101, 258],
+    ]);
+    await tokenizeFiles(inputs, `${folder}/out.bin`, tokenizer, { bos: false, eos: false, dtype: "uint32" });
+    assertEquals([...await readTokenBin(`${folder}/out.bin`)], [97, 98, 99, 100, 10, 101]);
+  });
+});
+
+Deno.test("tokenizeFiles() leaves no output when an input is missing", async () => {
+  const tokenizer = await Tokenizer.load(`${GOLDEN}/mha`);
+  await withFolder(async (folder) => {
+    await assertThrows(
+      () => tokenizeFiles([`${folder}/no.jsonl`], `${folder}/out.bin`, tokenizer),
+      "no such file",
+    );
+    assertEquals([...Deno.readDirSync(folder)].length, 0);
+  });
+});

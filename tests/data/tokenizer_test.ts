@@ -1,0 +1,134 @@
+import { Tokenizer } from "../../data/tokenizer.ts";
+import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { integers } from "../support/random.ts";
+
+const GOLDEN = new URL("../golden/mha", import.meta.url).pathname;
+const PLAIN = { bos: false, eos: false };
+
+Deno.test("Tokenizer.load() reads special ids and the vocabulary size", async () => {
+  const tokenizer = await Tokenizer.load(GOLDEN);
+  // No pad token in the file: the unknown token stands in.
+  const { bosId, eosId, padId, vocabSize } = tokenizer;
+  assertEquals({ bosId, eosId, padId, vocabSize }, { bosId: 257, eosId: 258, padId: 256, vocabSize: 259 });
+});
+
+Deno.test("encode() adds special tokens only where asked, and never a second bos", async () => {
+  const tokenizer = await Tokenizer.load(GOLDEN);
+  assertEquals(tokenizer.encode("hi", PLAIN), [104, 105]);
+  assertEquals(tokenizer.encode("hi", { bos: true, eos: false }), [257, 104, 105]);
+  assertEquals(tokenizer.encode("hi", { bos: true, eos: true }), [257, 104, 105, 258]);
+  assertEquals(tokenizer.encode("<s>hi", { bos: true, eos: false }), [257, 104, 105]);
+  assertEquals(tokenizer.encode("", { bos: true, eos: true }), [257, 258]);
+  assertEquals(tokenizer.encode("", PLAIN), []);
+});
+
+Deno.test("decode() gives the text back exactly, spaces before commas included", async () => {
+  const tokenizer = await Tokenizer.load(GOLDEN);
+  for (
+    const text of ["Hello , world ! it 's", "naïve 東京 🚀", "tabs\tand\n\nlines \r\n", "  two  spaces  "]
+  ) {
+    assertEquals(tokenizer.decode(tokenizer.encode(text, PLAIN), { skipSpecial: true }), text);
+  }
+  assertEquals(tokenizer.decode([], { skipSpecial: true }), "");
+  assertEquals(tokenizer.decode([257, 104, 105, 258], { skipSpecial: false }), "<s>hi</s>");
+  assertEquals(tokenizer.decode(Uint32Array.of(257, 104, 105, 258), { skipSpecial: true }), "hi");
+});
+
+Deno.test("Tokenizer.load() says what to do when there is no tokenizer", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    await assertThrows(() => Tokenizer.load(folder), "Cannot load a tokenizer", folder, "no tokenizer.json");
+    await assertThrows(() => Tokenizer.load(`${folder}/none`), "no tokenizer.json");
+    await Deno.writeTextFile(`${folder}/tokenizer.json`, "{ not json");
+    await assertThrows(() => Tokenizer.load(folder), "tokenizer.json", "not valid JSON");
+    const json = JSON.parse(await Deno.readTextFile(`${GOLDEN}/tokenizer.json`));
+    json.added_tokens = [];
+    delete json.model.vocab["<s>"];
+    await Deno.writeTextFile(`${folder}/tokenizer.json`, JSON.stringify(json));
+    await assertThrows(() => Tokenizer.load(folder), "has no bos_token", "tokenizer_config.json");
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+/** A tokenizer built as Llama-2's is: no pre-tokenizer, a mark for spaces, merges, bytes for the rest. */
+function llama2Like(merges: readonly [string, string][]): Tokenizer {
+  const bytes = Array.from({ length: 256 }, (_, i) => `<0x${i.toString(16).toUpperCase().padStart(2, "0")}>`);
+  const pieces = [
+    "<unk>",
+    "<s>",
+    "</s>",
+    ...bytes,
+    "\u2581",
+    ..."abcd",
+    ...merges.map((pair) => pair.join("")),
+  ];
+  const special = (id: number, content: string) => ({
+    id,
+    content,
+    single_word: false,
+    lstrip: false,
+    rstrip: false,
+    normalized: false,
+    special: true,
+  });
+  const json = {
+    version: "1.0",
+    added_tokens: [special(0, "<unk>"), special(1, "<s>"), special(2, "</s>")],
+    normalizer: {
+      type: "Sequence",
+      normalizers: [
+        { type: "Prepend", prepend: "\u2581" },
+        { type: "Replace", pattern: { String: " " }, content: "\u2581" },
+      ],
+    },
+    pre_tokenizer: null,
+    post_processor: null,
+    decoder: {
+      type: "Sequence",
+      decoders: [
+        { type: "Replace", pattern: { String: "\u2581" }, content: " " },
+        { type: "ByteFallback" },
+        { type: "Fuse" },
+        { type: "Strip", content: " ", start: 1, stop: 0 },
+      ],
+    },
+    model: {
+      type: "BPE",
+      unk_token: "<unk>",
+      byte_fallback: true,
+      fuse_unk: true,
+      vocab: Object.fromEntries(pieces.map((piece, id) => [piece, id])),
+      merges: merges.map((pair) => pair.join(" ")),
+    },
+  };
+  return new Tokenizer(json, { bos_token: "<s>", eos_token: { content: "</s>" } });
+}
+
+const MERGES: [string, string][] = [["a", "b"], ["\u2581", "a"], ["\u2581", "\u2581"], ["ab", "c"], [
+  "c",
+  "d",
+]];
+
+Deno.test("encode() of a Llama-2-like tokenizer is the same line by line as whole", () => {
+  const tokenizer = llama2Like(MERGES);
+  // With U+2581 instead of spaces no text is cut by the caller, and one more added token keeps it whole.
+  const whole = (text: string) => {
+    const ids = tokenizer.encode(text + "</s>", PLAIN);
+    return ids.slice(0, -1);
+  };
+  const letters = "abcd  \n\n\u00e9x".split("");
+  for (let seed = 1; seed <= 200; seed++) {
+    const text = Array.from(integers(seed, 1 + seed % 40, letters.length), (i) => letters[i]).join("");
+    assertEquals(tokenizer.encode(text, PLAIN), whole(text), JSON.stringify(text));
+  }
+});
+
+Deno.test("encode() of a Llama-2-like tokenizer stays fast on a long text of lines", () => {
+  const tokenizer = llama2Like(MERGES);
+  const text = "abcd abc ab a\n".repeat(4000);
+  const start = performance.now();
+  const ids = tokenizer.encode(text, PLAIN);
+  assertEquals(tokenizer.decode(ids, { skipSpecial: true }), text);
+  assert(performance.now() - start < 5000, "56 kB took more than 5 s");
+});
