@@ -1,12 +1,11 @@
 import type { Gpu } from "../gpu.ts";
 import { rowRanges, type Tensor } from "../tensor.ts";
 import { requireVector, wrappedGrid } from "./grid.ts";
-import reduceWgsl from "./reduce.wgsl" with { type: "text" };
 import sumWgsl from "./sum.wgsl" with { type: "text" };
 
-const SUM = { name: "sum", wgsl: sumWgsl, libraries: [reduceWgsl] };
+const SUM = { name: "sum", wgsl: sumWgsl };
 
-/** Values that one workgroup of 64 adds up. */
+/** Values that one workgroup adds up. */
 const SPAN = 1024;
 
 /**
@@ -28,7 +27,7 @@ function sumSpans(gpu: Gpu, values: Tensor, out: Tensor): void {
   const sums = isLast ? out : gpu.empty([spans], "f32", "sums");
   gpu.run(SUM, [values, sums], {
     grid: wrappedGrid(spans),
-    uniforms: { count: values.size },
+    uniforms: { count: values.size, zero: 0 },
     constants: { SPAN, ADD: isLast ? 1 : 0 },
   });
   if (isLast) return;

@@ -1,0 +1,60 @@
+import { GpuError } from "../errors.ts";
+import type { Gpu } from "../gpu.ts";
+import { quadsOf, threadGrid } from "../shared/grid.ts";
+import randomWgsl from "../shared/random.wgsl" with { type: "text" };
+import { rowRanges, type Tensor } from "../tensor.ts";
+import dropoutWgsl from "./dropout.wgsl" with { type: "text" };
+
+const DROPOUT = { name: "dropout", wgsl: dropoutWgsl, libraries: [randomWgsl] };
+
+/** Names one mask: the same key gives the same mask, on every device. */
+export interface DropoutKey {
+  /** Share of elements that become 0: at least 0, below 1. */
+  readonly p: number;
+  /** u32 */
+  readonly seed: number;
+  /** u32: masks of different streams are independent. */
+  readonly stream: number;
+  /** Number of the first element of `x` within the stream, a multiple of 4; 0 unless `x` is a part of a whole. */
+  readonly offset?: number;
+}
+
+/**
+ * Sets each element to 0 with probability `p`, and divides the others by 1 - p. The gradient is the same function
+ * of the gradient, with the same key.
+ *
+ * @param x any shape with a multiple of 4 elements, any format
+ * @returns the shape and format of `x`; the caller frees it
+ * @throws {GpuError} if `p` is not in [0, 1), or elements pass the 2^34 of a stream
+ */
+export function dropout(gpu: Gpu, x: Tensor, { p, seed, stream, offset = 0 }: DropoutKey): Tensor {
+  if (!(p >= 0 && p < 1)) throw new GpuError(`Cannot apply dropout: p must be in [0, 1), got ${p}`);
+  if (offset % 4 !== 0 || offset < 0 || offset / 4 + quadsOf(x) > 2 ** 32) {
+    throw new GpuError(
+      `Cannot apply dropout: elements ${offset} to ${offset + x.size} are not quads of a stream of 2^34`,
+    );
+  }
+  const y = gpu.empty(x.shape, x.dtype, "dropout");
+  for (const { start, end } of rowRanges([x, y])) {
+    const part = x.slice(start, end);
+    const quads = quadsOf(part);
+    gpu.run(DROPOUT, [part, y.slice(start, end)], {
+      grid: threadGrid(quads),
+      uniforms: {
+        quads,
+        first_quad: (offset + start * x.width) / 4,
+        seed,
+        stream,
+        threshold: dropThreshold(p),
+        scale: 1 / (1 - p),
+      },
+      formats: { X: x.format },
+    });
+  }
+  return y;
+}
+
+/** Random words below this drop their element. */
+export function dropThreshold(p: number): number {
+  return Math.min(Math.round(p * 2 ** 32), 2 ** 32 - 1);
+}

@@ -1,0 +1,22 @@
+// Inverted dropout: y[e] = x[e] * scale if the random word of element e is not below `threshold`, else 0.
+// The word depends on the key and on the element's number alone, so that the gradient finds the same mask again.
+//
+// Grid: one thread per quad, wrapped.
+
+struct Params { quads: u32, first_quad: u32, seed: u32, stream: u32, threshold: u32, scale: f32 }
+
+@group(0) @binding(0) var<storage, read> x: array<X>;
+@group(0) @binding(1) var<storage, read_write> y: array<X>;
+@group(0) @binding(2) var<uniform> p: Params;
+
+@compute @workgroup_size(64)
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let i = (group.y * groups.x + group.x) * 64u + lane;
+  if (i >= p.quads) { return; }
+  let words = random_words(vec2u(p.seed, p.stream), p.first_quad + i);
+  y[i] = store_X(select(vec4f(), load_X(x[i]) * p.scale, words >= vec4u(p.threshold)));
+}

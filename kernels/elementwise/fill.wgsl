@@ -1,0 +1,17 @@
+// x = value.   Grid: one thread per quad, wrapped.
+
+struct Params { quads: u32, value: f32 }
+
+@group(0) @binding(0) var<storage, read_write> x: array<X>;
+@group(0) @binding(1) var<uniform> p: Params;
+
+@compute @workgroup_size(64)
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let i = (group.y * groups.x + group.x) * 64u + lane;
+  if (i >= p.quads) { return; }
+  x[i] = store_X(vec4f(p.value));
+}

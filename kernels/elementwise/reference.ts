@@ -1,0 +1,22 @@
+/** The float64 definitions of the elementwise ops that are not one expression. */
+import { randomWord } from "../shared/random.ts";
+import { type DropoutKey, dropThreshold } from "./dropout.ts";
+
+/** x / (1 - p), or 0 where the element's random word is below p. */
+export function dropout64(
+  x: ArrayLike<number>,
+  { p, seed, stream, offset = 0 }: DropoutKey,
+): Float64Array {
+  const threshold = dropThreshold(p);
+  return Float64Array.from(
+    x,
+    (value, i) => randomWord(seed, stream, offset + i) < threshold ? 0 : value / (1 - p),
+  );
+}
+
+/** Sum of each column of `x` (rows, width). */
+export function columnSum64(x: ArrayLike<number>, width: number): Float64Array {
+  const sums = new Float64Array(width);
+  for (let i = 0; i < x.length; i++) sums[i % width]! += x[i]!;
+  return sums;
+}

@@ -1,0 +1,64 @@
+import { GpuError } from "../errors.ts";
+import type { Gpu } from "../gpu.ts";
+import { quadsOf, requireSameShape, requireVector, threadGrid } from "../shared/grid.ts";
+import { rowRanges, type Tensor } from "../tensor.ts";
+import adamWWgsl from "./adamw.wgsl" with { type: "text" };
+import { STATUS } from "./global_norm.ts";
+
+const ADAMW = { name: "adamw", wgsl: adamWWgsl };
+
+/** A trained tensor, its gradient, and the running means of the gradient and of its square: one shape, f32. */
+export interface AdamWState {
+  readonly param: Tensor;
+  readonly grad: Tensor;
+  readonly m: Tensor;
+  readonly v: Tensor;
+}
+
+export interface AdamWOptions {
+  readonly learningRate: number;
+  readonly beta1: number;
+  readonly beta2: number;
+  readonly epsilon: number;
+  readonly weightDecay: number;
+  /** Counts from 1. */
+  readonly step: number;
+}
+
+/**
+ * One step of AdamW, in place on `param`, `m` and `v`. Multiplies the gradient by the factor in `status`, and
+ * leaves every byte as it was if `status` says that some gradient was not finite.
+ *
+ * @param status see {@linkcode STATUS}, written by `globalNorm`
+ * @throws {GpuError} if shapes or types do not fit, or `step` is below 1
+ * @see Loshchilov and Hutter, 2019, arXiv:1711.05101; torch.optim.AdamW
+ */
+export function adamW(gpu: Gpu, state: AdamWState, status: Tensor, options: AdamWOptions): void {
+  const { param, grad, m, v } = state;
+  const { learningRate, beta1, beta2, epsilon, weightDecay, step } = options;
+  requireVector("adamW", status, STATUS.length, "f32");
+  if (!(step >= 1)) throw new GpuError(`Cannot apply adamW: steps count from 1, got ${step}`);
+  for (const tensor of [param, grad, m, v]) {
+    requireSameShape("adamW", tensor, param);
+    if (tensor.dtype !== "f32") {
+      throw new GpuError(`Cannot apply adamW: "${tensor.label}" is ${tensor.dtype}, not f32`);
+    }
+  }
+  quadsOf(param);
+  for (const { start, end } of rowRanges([param, grad, m, v])) {
+    const parts = [param, grad, m, v].map((tensor) => tensor.slice(start, end));
+    const quads = quadsOf(parts[0]!);
+    gpu.run(ADAMW, [...parts, status], {
+      grid: threadGrid(quads),
+      uniforms: {
+        quads,
+        one_minus_beta1: 1 - beta1,
+        one_minus_beta2: 1 - beta2,
+        step_size: learningRate / (1 - beta1 ** step),
+        inverse_root: 1 / Math.sqrt(1 - beta2 ** step),
+        epsilon,
+        decay: learningRate * weightDecay,
+      },
+    });
+  }
+}
