@@ -5,6 +5,10 @@ import type { Kernel } from "../wgsl.ts";
 import type { AttentionMap } from "./map.ts";
 import dkvSubgroupWgsl from "./attention_dkv_subgroup.wgsl" with { type: "text" };
 import dqSubgroupWgsl from "./attention_dq_subgroup.wgsl" with { type: "text" };
+import dkvWorkgroupWgsl from "./attention_dkv_workgroup.wgsl" with { type: "text" };
+import dqWorkgroupWgsl from "./attention_dq_workgroup.wgsl" with { type: "text" };
+import forwardWorkgroupWgsl from "./attention_workgroup.wgsl" with { type: "text" };
+import tileWgsl from "./attention_tile.wgsl" with { type: "text" };
 import forwardSubgroupWgsl from "./attention_subgroup.wgsl" with { type: "text" };
 import statsWgsl from "./attention_stats.wgsl" with { type: "text" };
 
@@ -35,20 +39,25 @@ interface Rows {
 interface Blocked {
   readonly kernel: Kernel;
   readonly rows: number;
-  readonly constants?: Readonly<Record<string, number>>;
+  readonly constants: (headDim: number) => Readonly<Record<string, number>>;
 }
 
 const STATS: Kernel = { name: "attention stats", wgsl: statsWgsl };
 const FORWARD = {
-  subgroup: { kernel: { name: "attention", wgsl: forwardSubgroupWgsl }, rows: 16, constants: { R: 2 } },
+  subgroup: bySubgroup("attention", forwardSubgroupWgsl, 2),
+  workgroup: byWorkgroup("attention by tiles", forwardWorkgroupWgsl, 1, 2),
 };
 const DQ = {
-  subgroup: { kernel: { name: "attention dq", wgsl: dqSubgroupWgsl }, rows: 8 },
+  subgroup: bySubgroup("attention dq", dqSubgroupWgsl, 1),
+  workgroup: byWorkgroup("attention dq by tiles", dqWorkgroupWgsl, 2, 1),
 };
 const DKV = {
-  subgroup: { kernel: { name: "attention dkv", wgsl: dkvSubgroupWgsl }, rows: 8 },
+  subgroup: bySubgroup("attention dkv", dkvSubgroupWgsl, 1),
+  workgroup: byWorkgroup("attention dkv by tiles", dkvWorkgroupWgsl, 2, 2),
 };
 
+/** Quads of the tile in attention_tile.wgsl. */
+const TILE_QUADS = 528;
 /** Rows in one dispatch: its blocks of 8 stay below the 65535 workgroups of an axis. */
 const LONGEST = 2 ** 18;
 /** Of q, in elements, so that LONGEST rows have fewer than 2^32 quads. */
@@ -81,7 +90,7 @@ export function attention(
     keyRanges.filter((keys) => overlap(queries, keys, map)).forEach((keys, turn) => {
       const [qPart, oPart, lsePart] = cut([q, o, lse], queries);
       const [kPart, vPart] = cut([k, v], keys);
-      launch(gpu, FORWARD.subgroup, [qPart!, kPart!, vPart!, map.first, oPart!, lsePart!], {
+      launch(gpu, FORWARD[gpu.sharing], [qPart!, kPart!, vPart!, map.first, oPart!, lsePart!], {
         queries,
         keys,
         grid: [queries, heads],
@@ -122,7 +131,7 @@ export function attentionBackward(
     const [qPart, dOPart, statsPart, dqPart] = cut(byQuery, queries);
     rowRanges([k, v], LONGEST).filter((keys) => overlap(queries, keys, map)).forEach((keys, turn) => {
       const [kPart, vPart] = cut([k, v], keys);
-      launch(gpu, DQ.subgroup, [qPart!, kPart!, vPart!, dOPart!, statsPart!, map.first, dqPart!], {
+      launch(gpu, DQ[gpu.sharing], [qPart!, kPart!, vPart!, dOPart!, statsPart!, map.first, dqPart!], {
         queries,
         keys,
         grid: [queries, heads],
@@ -136,7 +145,16 @@ export function attentionBackward(
     rowRanges([q, dO, stats], LONGEST).filter((queries) => overlap(queries, keys, map)).forEach(
       (queries, turn) => {
         const [qPart, dOPart, statsPart] = cut([q, dO, stats], queries);
-        launch(gpu, DKV.subgroup, [qPart!, kPart!, vPart!, dOPart!, statsPart!, map.last, dkPart!, dvPart!], {
+        launch(gpu, DKV[gpu.sharing], [
+          qPart!,
+          kPart!,
+          vPart!,
+          dOPart!,
+          statsPart!,
+          map.last,
+          dkPart!,
+          dvPart!,
+        ], {
           queries,
           keys,
           grid: [keys, kvHeads],
@@ -198,9 +216,32 @@ function launch(
       k_rows: keys.end - keys.start,
       scale,
     },
-    constants: { ...constants, D4: shape.headDim / 4, RESUME: resume ? 1 : 0 },
+    constants: { ...constants(shape.headDim), RESUME: resume ? 1 : 0 },
     formats: { X: tensors[0]!.format },
   });
+}
+
+/** @param R rows that a lane holds */
+function bySubgroup(name: string, wgsl: string, R: number): Blocked {
+  return { kernel: { name, wgsl }, rows: 8 * R, constants: (headDim) => ({ D4: headDim / 4, R }) };
+}
+
+/**
+ * @param PRODUCTS pairs of rows that the kernel multiplies into scores
+ * @param STAGED kinds of rows that it sums by weights
+ */
+function byWorkgroup(name: string, wgsl: string, PRODUCTS: number, STAGED: number): Blocked {
+  const kernel = { name, wgsl, libraries: [tileWgsl] };
+  return {
+    kernel,
+    rows: 32,
+    constants(headDim) {
+      const D4 = headDim / 4;
+      const CHUNK = [8, 7, 6, 5, 4, 3, 2, 1].find((quads) => D4 % quads === 0)!;
+      const STAGE = [32, 16, 8].find((rows) => rows * D4 <= TILE_QUADS)!;
+      return { D4, CHUNK, STAGE, PRODUCTS, STAGED, SUMS: Math.ceil(D4 / 8) };
+    },
+  };
 }
 
 function cut(tensors: readonly Tensor[], { start, end }: Rows): Tensor[] {

@@ -1,5 +1,5 @@
-// Gradients of the keys and values, without barriers: lane l of a subgroup holds key row l of an 8-row block of one
-// kv head, its value and their gradients. It goes over the query heads of that kv head, 8 queries a step: lane t
+// Gradients of the keys and values, without barriers: lane l of a subgroup holds R key rows (l, l + 8, ..) of one kv
+// head, their values and the gradients of both. It goes over the query heads of that kv head, 8 queries a step: lane t
 // loads query row t and its dO, and all lanes get them by broadcast. Always in the same order, so always the same sum.
 
 struct Params {
@@ -24,6 +24,8 @@ struct Params {
 
 // Quads of a head.
 override D4: u32;
+// Key rows of a lane.
+override R: u32;
 // 1 to add to the dk and dv of earlier queries.
 override RESUME: u32;
 
@@ -31,59 +33,77 @@ override RESUME: u32;
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) lane: u32) {
   let kv_head = group.y;
   let sharers = p.heads / p.kv_heads;
-  let block = group.x * 8u;
-  let block_end = min(block + 8u, p.k_rows);
-  let row = min(block + lane, p.k_rows - 1u);
-  let from_query = p.k_start + row;
-  let mine = (row * p.kv_heads + kv_head) * D4;
+  let block = group.x * 8u * R;
+  let block_end = min(block + 8u * R, p.k_rows);
+#for r in 0..R
+  let row_$r = min(block + $ru * 8u + lane, p.k_rows - 1u);
+  let at_$r = (row_$r * p.kv_heads + kv_head) * D4;
 #for i in 0..D4
-  let k_$i = load_X(k[mine + $iu]) * p.scale;
-  let v_$i = load_X(v[mine + $iu]);
-  var dk_$i = vec4f();
-  var dv_$i = vec4f();
+  let k_$r_$i = load_X(k[at_$r + $iu]) * p.scale;
+  let v_$r_$i = load_X(v[at_$r + $iu]);
+  var dk_$r_$i = vec4f();
+  var dv_$r_$i = vec4f();
+#end
 #end
   for (var head = kv_head * sharers; head < (kv_head + 1u) * sharers; head++) {
-    let table = select(0u, p.rows, 2u * head >= p.heads);
-    let to_query = last[table + p.k_start + row];
-    let query_end = min(last[table + p.k_start + block_end - 1u] + 1u, p.q_start + p.q_rows);
+    let table = select(0u, p.rows, 2u * head >= p.heads) + p.k_start;
+    let query_end = min(last[table + block_end - 1u] + 1u, p.q_start + p.q_rows);
+#for r in 0..R
+    let from_$r = p.k_start + row_$r;
+    let to_$r = min(last[table + row_$r], query_end - 1u);
+#end
     for (var query = max(p.k_start + block, p.q_start); query < query_end; query += 8u) {
       let pair = (min(query + lane, query_end - 1u) - p.q_start) * p.heads + head;
-      let log_sum = stats[pair].x;
-      let mean = stats[pair].y;
+      let stats_mine = stats[pair];
+#for r in 0..R
 #for t in 0..8
-      var x_$t = 0.0;
-      var d_$t = 0.0;
+      var x_$r_$t = 0.0;
+      var d_$r_$t = 0.0;
+#end
 #end
 #for i in 0..D4
       let q_$i = load_X(q[pair * D4 + $iu]);
       let g_$i = load_X(d_o[pair * D4 + $iu]);
 #for t in 0..8
-      x_$t += dot(k_$i, subgroupBroadcast(q_$i, $tu));
-      d_$t += dot(v_$i, subgroupBroadcast(g_$i, $tu));
+      let q_$i_$t = subgroupBroadcast(q_$i, $tu);
+      let g_$i_$t = subgroupBroadcast(g_$i, $tu);
+#for r in 0..R
+      x_$r_$t += dot(k_$r_$i, q_$i_$t);
+      d_$r_$t += dot(v_$r_$i, g_$i_$t);
+#end
 #end
 #end
 #for t in 0..8
-      let seen_$t = query + $tu >= from_query && query + $tu <= to_query && query + $tu < query_end;
-      x_$t = select(0.0, exp(x_$t - subgroupBroadcast(log_sum, $tu)), seen_$t);
-      d_$t = x_$t * (d_$t - subgroupBroadcast(mean, $tu));
+      let stats_$t = subgroupBroadcast(stats_mine, $tu);
+#for r in 0..R
+      let seen_$r_$t = query + $tu >= from_$r && query + $tu <= to_$r;
+      x_$r_$t = select(0.0, exp(x_$r_$t - stats_$t.x), seen_$r_$t);
+      d_$r_$t = x_$r_$t * (d_$r_$t - stats_$t.y);
+#end
 #end
 #for i in 0..D4
 #for t in 0..8
-      dk_$i += d_$t * subgroupBroadcast(q_$i, $tu);
-      dv_$i += x_$t * subgroupBroadcast(g_$i, $tu);
+      let q_again_$i_$t = subgroupBroadcast(q_$i, $tu);
+      let g_again_$i_$t = subgroupBroadcast(g_$i, $tu);
+#for r in 0..R
+      dk_$r_$i += d_$r_$t * q_again_$i_$t;
+      dv_$r_$i += x_$r_$t * g_again_$i_$t;
+#end
 #end
 #end
     }
   }
-  if (block + lane < p.k_rows) {
+#for r in 0..R
+  if (block + $ru * 8u + lane < p.k_rows) {
 #for i in 0..D4
-    dk_$i *= p.scale;
+    dk_$r_$i *= p.scale;
     if (RESUME == 1u) {
-      dk_$i += load_X(dk[mine + $iu]);
-      dv_$i += load_X(dv[mine + $iu]);
+      dk_$r_$i += load_X(dk[at_$r + $iu]);
+      dv_$r_$i += load_X(dv[at_$r + $iu]);
     }
-    dk[mine + $iu] = store_X(dk_$i);
-    dv[mine + $iu] = store_X(dv_$i);
+    dk[at_$r + $iu] = store_X(dk_$r_$i);
+    dv[at_$r + $iu] = store_X(dv_$r_$i);
 #end
   }
+#end
 }

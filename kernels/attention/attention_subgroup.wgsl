@@ -37,11 +37,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
   let kv_head = head / (p.heads / p.kv_heads);
   let table = select(0u, p.rows, 2u * head >= p.heads);
   let block = group.x * 8u * R;
-  let block_end = min(block + 8u * R, p.q_rows);
+  let key_end = min(p.q_start + min(block + 8u * R, p.q_rows), p.k_start + p.k_rows);
 #for r in 0..R
   let row_$r = min(block + $ru * 8u + lane, p.q_rows - 1u);
   let from_$r = first[table + p.q_start + row_$r];
-  let to_$r = p.q_start + row_$r;
+  let to_$r = min(p.q_start + row_$r, key_end - 1u);
   let at_$r = (row_$r * p.heads + head) * D4;
   var max_$r = NOTHING;
   var sum_$r = 0.0;
@@ -57,7 +57,6 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
 #end
   }
 #end
-  let key_end = min(p.q_start + block_end, p.k_start + p.k_rows);
   for (var key = max(first[table + p.q_start + block], p.k_start); key < key_end; key += 8u) {
     let at = ((min(key + lane, key_end - 1u) - p.k_start) * p.kv_heads + kv_head) * D4;
 #for r in 0..R
@@ -77,7 +76,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
 #for r in 0..R
     let was_$r = max_$r;
 #for t in 0..8
-    x_$r_$t = select(HIDDEN, x_$r_$t, key + $tu >= from_$r && key + $tu <= to_$r && key + $tu < key_end);
+    x_$r_$t = select(HIDDEN, x_$r_$t, key + $tu >= from_$r && key + $tu <= to_$r);
     max_$r = max(max_$r, x_$r_$t);
 #end
     let fade_$r = exp(was_$r - max_$r);

@@ -1,0 +1,110 @@
+// Gradients of the keys and values by tiles in workgroup memory (attention_tile.wgsl): a workgroup takes 32 key rows of
+// one kv head and goes over the query heads of that kv head, 32 queries a step, always in the same order. Thread (r, c)
+// holds the sums of quads c, c + 8, .. of rows r, r + 8, ...
+
+struct Params {
+  heads: u32,
+  kv_heads: u32,
+  rows: u32,     // of the batch: length of one table of last
+  q_start: u32,  // first row of the bound part of q, d_o and stats
+  q_rows: u32,
+  k_start: u32,  // first row of the bound part of k, v, dk and dv
+  k_rows: u32,
+  scale: f32,
+}
+@group(0) @binding(0) var<storage, read> q: array<X>;          // (q_rows, heads, D4)
+@group(0) @binding(1) var<storage, read> k: array<X>;          // (k_rows, kv_heads, D4)
+@group(0) @binding(2) var<storage, read> v: array<X>;          // (k_rows, kv_heads, D4)
+@group(0) @binding(3) var<storage, read> d_o: array<X>;        // (q_rows, heads, D4)
+@group(0) @binding(4) var<storage, read> stats: array<vec2f>;  // (q_rows, heads): lse, sum of dO * O
+@group(0) @binding(5) var<storage, read> last: array<u32>;     // (2, rows)
+@group(0) @binding(6) var<storage, read_write> dk: array<X>;   // (k_rows, kv_heads, D4)
+@group(0) @binding(7) var<storage, read_write> dv: array<X>;   // (k_rows, kv_heads, D4)
+@group(0) @binding(8) var<uniform> p: Params;
+
+// Quads of a row that a thread sums: D4 / 8, rounded up.
+override SUMS: u32;
+// 1 to add to the dk and dv of earlier queries.
+override RESUME: u32;
+
+fn own_0(row: u32, head: u32, quad: u32) -> vec4f { return load_X(k[(row * p.kv_heads + head) * D4 + quad]) * p.scale; }
+fn own_1(row: u32, head: u32, quad: u32) -> vec4f { return load_X(v[(row * p.kv_heads + head) * D4 + quad]); }
+fn other_0(row: u32, head: u32, quad: u32) -> vec4f { return load_X(q[(row * p.heads + head) * D4 + quad]); }
+fn other_1(row: u32, head: u32, quad: u32) -> vec4f { return load_X(d_o[(row * p.heads + head) * D4 + quad]); }
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
+  let r = thread / 8u;
+  let c = thread % 8u;
+  let kv_head = group.y;
+  let sharers = p.heads / p.kv_heads;
+  let keys = Side(group.x * 32u, min(group.x * 32u + 32u, p.k_rows), kv_head);
+#for j in 0..4
+  let row_$j = min(keys.start + r + 8u * $ju, keys.end - 1u);
+#for i in 0..SUMS
+  // Of dk and of dv.
+  var sum_0_$j_$i = vec4f();
+  var sum_1_$j_$i = vec4f();
+#end
+#end
+  for (var head = kv_head * sharers; head < (kv_head + 1u) * sharers; head++) {
+    let table = select(0u, p.rows, 2u * head >= p.heads) + p.k_start;
+    let query_end = min(last[table + keys.end - 1u] + 1u, p.q_start + p.q_rows);
+#for j in 0..4
+    let from_$j = vec4u(p.k_start + row_$j);
+    let to_$j = vec4u(min(last[table + row_$j], query_end - 1u));
+#end
+    for (var query = max(p.k_start + keys.start, p.q_start); query < query_end; query += 32u) {
+      let queries = Side(query - p.q_start, query_end - p.q_start, head);
+      let x = scores_0(thread, keys, queries);
+      let d = scores_1(thread, keys, queries);
+      let column = query + 4u * c + vec4u(0u, 1u, 2u, 3u);
+#for e in 0..4
+      let stats_$e = stats[(min(column[$e], query_end - 1u) - p.q_start) * p.heads + head];
+#end
+      let log_sum = vec4f(stats_0.x, stats_1.x, stats_2.x, stats_3.x);
+      let mean = vec4f(stats_0.y, stats_1.y, stats_2.y, stats_3.y);
+#for j in 0..4
+      let seen_$j = (column >= from_$j) & (column <= to_$j);
+      let weight_1_$j = select(vec4f(), exp(x[$j] - log_sum), seen_$j);
+      let weight_0_$j = weight_1_$j * (d[$j] - mean);
+#end
+#for m in 0..2
+      workgroupBarrier();
+#for j in 0..4
+      weights[c * 33u + r + 8u * $ju] = weight_$m_$j;
+#end
+      for (var start = 0u; start < 32u; start += STAGE) {
+        stage_$m(thread, queries, start);
+        for (var n = 0u; n < STAGE; n += 4u) {
+          let weights_at = (start + n) / 4u * 33u + r;
+#for j in 0..4
+          let w_$j = weights[weights_at + 8u * $ju];
+#end
+#for i in 0..SUMS
+          let at_$i = n * D4 + c + 8u * $iu;
+          let rows_$i = mat4x4f(tile[at_$i], tile[at_$i + D4], tile[at_$i + 2u * D4], tile[at_$i + 3u * D4]);
+#for j in 0..4
+          sum_$m_$j_$i += rows_$i * w_$j;
+#end
+#end
+        }
+      }
+#end
+    }
+  }
+#for j in 0..4
+#for i in 0..SUMS
+  if (keys.start + r + 8u * $ju < p.k_rows && c + 8u * $iu < D4) {
+    let at = (row_$j * p.kv_heads + kv_head) * D4 + c + 8u * $iu;
+    sum_0_$j_$i *= p.scale;
+    if (RESUME == 1u) {
+      sum_0_$j_$i += load_X(dk[at]);
+      sum_1_$j_$i += load_X(dv[at]);
+    }
+    dk[at] = store_X(sum_0_$j_$i);
+    dv[at] = store_X(sum_1_$j_$i);
+  }
+#end
+#end
+}
