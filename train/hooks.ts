@@ -82,3 +82,20 @@ export interface TrainHooks {
   /** Asked between steps: true makes the run save and end. */
   shouldStop(): boolean;
 }
+
+/** What work that counts units (windows, tensors) tells its caller. */
+export interface CountHooks {
+  /** `done` of `total` units; `detail` is a word or two to show beside them. */
+  onProgress(done: number, total: number, detail?: string): void;
+  /** Something the user should know: one line, without a full stop. */
+  note(line: string): void;
+}
+
+/** What work of several parts (the demo) asks its caller for: progress for each part, and lines between them. */
+export interface StageHooks {
+  note(line: string): void;
+  /** Runs `run` with the hooks of a training run; `loggingSteps` are the steps between printed lines. */
+  training<T>(loggingSteps: number, run: (hooks: TrainHooks) => Promise<T>): Promise<T>;
+  /** Runs `run` with hooks that count `unit`s. */
+  counting<T>(unit: string, run: (hooks: CountHooks) => Promise<T>): Promise<T>;
+}

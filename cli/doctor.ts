@@ -1,0 +1,161 @@
+/** `doctor`: what this machine offers, in a form that can be pasted into a report. */
+import { UserError } from "../errors.ts";
+import { type BuiltCommand, newCommand } from "./flags.ts";
+import { formatBytes, formatCount, formatTable, paint } from "./format.ts";
+import type { Io } from "./io.ts";
+
+/** What `doctor --json` prints. */
+export interface DoctorReport {
+  readonly deno: string;
+  readonly v8: string;
+  readonly typescript: string;
+  readonly platform: string;
+  /** `null` where no adapter answers. */
+  readonly adapter: AdapterReport | null;
+}
+
+/** One WebGPU adapter. */
+export interface AdapterReport {
+  readonly vendor: string;
+  readonly architecture: string;
+  readonly device: string;
+  readonly description: string;
+  /** A driver that runs on the processor: right, but slow. */
+  readonly isSoftware: boolean;
+  readonly features: readonly string[];
+  /** Limits in force when everything the adapter offers is asked for. */
+  readonly limits: Readonly<Record<string, number>>;
+  /** Why a device could not be opened; `null` when it could. */
+  readonly deviceError: string | null;
+}
+
+/** Features that change what Longreach can do, with what they are for. */
+const FEATURES: Readonly<Record<string, string>> = {
+  "shader-f16": "fp16: true",
+  "timestamp-query": "kernel times in traces and bench",
+};
+
+/** Limits that decide how large a model and a sequence may be, with how to show them. */
+const LIMITS: Readonly<Record<string, (value: number) => string>> = {
+  maxBufferSize: formatBytes,
+  maxStorageBufferBindingSize: formatBytes,
+  maxStorageBuffersPerShaderStage: formatCount,
+  maxComputeWorkgroupStorageSize: formatBytes,
+  maxComputeInvocationsPerWorkgroup: formatCount,
+  maxComputeWorkgroupsPerDimension: formatCount,
+};
+
+/** PCI numbers of GPU makers (and Khronos' number of Mesa), which is how vendors are given here. */
+const VENDORS: Readonly<Record<string, string>> = {
+  "4098": "AMD",
+  "4203": "Apple",
+  "4318": "NVIDIA",
+  "5045": "Arm",
+  "20803": "Qualcomm",
+  "32902": "Intel",
+  "65541": "Mesa",
+};
+
+/** Names by which software adapters give themselves away where `isFallbackAdapter` is not set. */
+const SOFTWARE = /llvmpipe|lavapipe|swiftshader|softpipe|software|basic render/i;
+
+/** The command. */
+export function build(summary: string, io: Io): BuiltCommand {
+  return newCommand("doctor", summary, io).action(async ({ json }) => {
+    const report = await examine();
+    io.out(json ? JSON.stringify(report) : describe(report, io.color));
+    if (report.adapter === null) throw new UserError(adviceFor(Deno.build.os));
+    if (report.adapter.deviceError !== null) {
+      throw new UserError(`The adapter answers but opens no device: ${report.adapter.deviceError}`);
+    }
+  });
+}
+
+/** Looks at the versions and at the adapter that training would use. */
+export async function examine(gpu: GPU | undefined = navigator.gpu): Promise<DoctorReport> {
+  const adapter = await gpu?.requestAdapter({ powerPreference: "high-performance" }) ?? null;
+  return {
+    deno: Deno.version.deno,
+    v8: Deno.version.v8,
+    typescript: Deno.version.typescript,
+    platform: `${Deno.build.os} ${Deno.build.arch}`,
+    adapter: adapter === null ? null : await examineAdapter(adapter),
+  };
+}
+
+async function examineAdapter(adapter: GPUAdapter): Promise<AdapterReport> {
+  const { vendor, architecture, device, description, isFallbackAdapter } = adapter.info;
+  const names = Object.keys(LIMITS) as (keyof GPUSupportedLimits & string)[];
+  const limits = Object.fromEntries(names.map((name) => [name, Number(adapter.limits[name])]));
+  return {
+    vendor,
+    architecture,
+    device,
+    description,
+    isSoftware: isFallbackAdapter || SOFTWARE.test(`${vendor} ${device} ${description}`),
+    features: [...adapter.features].sort(),
+    limits,
+    deviceError: await tryDevice(adapter, limits),
+  };
+}
+
+/** Opens a device with the limits the report shows, and closes it again. */
+async function tryDevice(
+  adapter: GPUAdapter,
+  requiredLimits: Record<string, number>,
+): Promise<string | null> {
+  try {
+    const device = await adapter.requestDevice({ requiredLimits });
+    device.destroy();
+    return null;
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
+}
+
+/** The report as text; ends with warnings, where there are any. */
+export function describe(report: DoctorReport, color: boolean): string {
+  const rows: string[][] = [
+    ["Deno", `${report.deno} (V8 ${report.v8}, TypeScript ${report.typescript})`],
+    ["platform", report.platform],
+  ];
+  const { adapter } = report;
+  if (adapter === null) return formatTable([...rows, ["adapter", "none answers"]]);
+  rows.push(["adapter", adapter.description || adapter.device || "unnamed"]);
+  rows.push([
+    "vendor",
+    vendorName(adapter.vendor),
+  ]);
+  for (const [name, use] of Object.entries(FEATURES)) {
+    rows.push([name, `${adapter.features.includes(name) ? "yes" : "no"} (${use})`]);
+  }
+  for (const [name, show] of Object.entries(LIMITS)) rows.push([name, show(adapter.limits[name]!)]);
+  const lines = [formatTable(rows)];
+  if (adapter.isSoftware) {
+    lines.push(
+      "",
+      paint(
+        "This adapter runs on the processor: fine for tests and the demo, far too slow for a real model.\n" +
+          "If the machine has a GPU, its Vulkan driver is not installed or not allowed for this user.",
+        "yellow",
+        color,
+      ),
+    );
+  }
+  return lines.join("\n");
+}
+
+function vendorName(vendor: string): string {
+  return VENDORS[vendor] ?? (vendor === "" || vendor === "0" ? "-" : vendor);
+}
+
+/** What to do where no adapter answers. */
+export function adviceFor(os: typeof Deno.build.os): string {
+  const what = "No WebGPU adapter answers";
+  if (os === "darwin") {
+    return `${what}: Metal is missing, which needs macOS 13 or newer outside a virtual machine`;
+  }
+  if (os === "windows") return `${what}: install the graphics driver of the GPU's maker (Direct3D 12)`;
+  return `${what}: install a Vulkan driver. Debian and Ubuntu: apt-get install mesa-vulkan-drivers (also has one that ` +
+    `needs no GPU); Fedora: dnf install mesa-vulkan-drivers; Arch: pacman -S vulkan-swrast; NVIDIA: the maker's driver`;
+}

@@ -1,0 +1,96 @@
+/** The command line: `deno task <command> [flags]`, or `./longreach <command> [flags]`. */
+import { EXIT, UserError } from "../errors.ts";
+import { DeviceLostError, GpuMemoryError } from "../kernels/errors.ts";
+import { nearest } from "../train_args/problems.ts";
+import type { BuiltCommand } from "./flags.ts";
+import { formatTable } from "./format.ts";
+import { type Io, terminalIo } from "./io.ts";
+
+interface CommandEntry {
+  /** One line for the list of commands. */
+  readonly summary: string;
+  /** Loads the command's file only when it is asked for, so that help is quick. */
+  readonly load: () => Promise<{ build(summary: string, io: Io): BuiltCommand }>;
+}
+
+/** Every command by name, in the order of the list. */
+const COMMANDS: Readonly<Record<string, CommandEntry>> = {
+  demo: {
+    summary: "extend a tiny model from 256 to 1024 tokens, evaluate and merge it",
+    load: () => import("./demo.ts"),
+  },
+  train: { summary: "pre-training or fine-tuning from a YAML file", load: () => import("./train.ts") },
+  evaluate: {
+    summary: "sliding-window perplexity, as LongLoRA measures it",
+    load: () => import("./evaluate.ts"),
+  },
+  merge: { summary: "merge an adapter into its base model", load: () => import("./merge.ts") },
+  tokenize: { summary: "text to a token file for evaluate", load: () => import("./tokenize.ts") },
+  doctor: { summary: "what this machine offers: Deno, adapter, limits", load: () => import("./doctor.ts") },
+  make_demo: { summary: "make the demo's base model and corpus again", load: () => import("./make_demo.ts") },
+};
+
+/**
+ * Runs one command line and returns the exit code: 0 done, 1 failed, 2 wrong usage.
+ *
+ * @param words the command and its flags, without the program's name
+ */
+export async function runCli(words: readonly string[], io: Io): Promise<number> {
+  try {
+    const [name = "--help", ...flags] = words;
+    if (["--help", "-h", "help"].includes(name)) {
+      io.out(listCommands());
+      return EXIT.ok;
+    }
+    const { summary, load } = findCommand(name);
+    const [{ build }, { runCommand }] = await Promise.all([load(), import("./flags.ts")]);
+    await runCommand(build(summary, io), flags);
+    return EXIT.ok;
+  } catch (error) {
+    return report(error, io);
+  }
+}
+
+function findCommand(name: string): CommandEntry {
+  const key = name.replaceAll("-", "_");
+  const entry = Object.hasOwn(COMMANDS, key) ? COMMANDS[key] : undefined;
+  if (entry) return entry;
+  const near = nearest(key, Object.keys(COMMANDS));
+  const hint = near === null
+    ? `the commands are ${Object.keys(COMMANDS).join(", ")}`
+    : `did you mean ${near}?`;
+  throw new UserError(`Unknown command ${JSON.stringify(name)}: ${hint}`, { exitCode: EXIT.usage });
+}
+
+function listCommands(): string {
+  const rows = Object.entries(COMMANDS).map(([name, { summary }]) => [name, summary]);
+  return `longreach <command> [flags]; each has --help and --json\n\n${formatTable(rows, "", "  ")}`;
+}
+
+/** Says what went wrong; only what nobody foresaw comes with a stack. */
+function report(error: unknown, io: Io): number {
+  if (error instanceof UserError) {
+    io.err(error.message);
+    return error.exitCode;
+  }
+  if (error instanceof DeviceLostError || error instanceof GpuMemoryError) {
+    io.err(error.message);
+    return EXIT.failed;
+  }
+  if (error instanceof Deno.errors.NotCapable) {
+    io.err(`${error.message}. Start it as "deno task" or "./longreach", which grant what each command needs`);
+    return EXIT.failed;
+  }
+  const text = error instanceof Error
+    ? `${error.name}: ${error.message}\n${error.stack ?? ""}`
+    : String(error);
+  io.err(`This is a bug in Longreach; please report it with the lines below.\n${text}`);
+  return EXIT.failed;
+}
+
+if (import.meta.main) {
+  // Tasks run in the folder of deno.json; paths are meant from where the user stands.
+  const from = Deno.env.get("INIT_CWD");
+  if (from !== undefined && from !== "") Deno.chdir(from);
+  Deno.exit(await runCli(Deno.args, terminalIo()));
+}

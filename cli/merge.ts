@@ -1,0 +1,52 @@
+/** `merge`: an adapter into its base model, written as a Hugging Face folder. */
+import * as z from "zod";
+import { type Kind, oneOf, whole } from "../train_args/values.ts";
+import { type BuiltCommand, newCommand, optionalFlag, requiredPath, valueFlag } from "./flags.ts";
+import { formatResult } from "./format.ts";
+import type { Io } from "./io.ts";
+import { stagesOn } from "./stages.ts";
+
+const UNITS: Readonly<Record<string, number>> = {
+  B: 1,
+  KB: 1e3,
+  MB: 1e6,
+  GB: 1e9,
+  KIB: 2 ** 10,
+  MIB: 2 ** 20,
+  GIB: 2 ** 30,
+};
+
+/** A size with a unit, as `transformers` writes it: `5GB`, `500MB`, `2GiB`; the value is in bytes. */
+const size: Kind<number> = {
+  type: z.preprocess((value) => {
+    const match = /^(\d+(?:\.\d+)?)\s*([kmg]?i?b)$/i.exec(String(value).trim());
+    return match ? Math.floor(Number(match[1]) * UNITS[match[2]!.toUpperCase()]!) : value;
+  }, z.number().min(1)),
+  wanted: "a size such as 5GB or 500MB",
+  label: "size",
+};
+
+/** The command. */
+export function build(summary: string, io: Io): BuiltCommand {
+  return newCommand("merge", summary, io)
+    .addOption(requiredPath("base_model", "folder of the base model"))
+    .addOption(requiredPath("peft_model", "adapter folder"))
+    .addOption(
+      optionalFlag(
+        "context_size",
+        "context length for config.json, in tokens",
+        whole(2),
+        "the adapter's",
+      ),
+    )
+    .addOption(requiredPath("save_path", "folder to write; must not exist or be empty"))
+    .addOption(
+      valueFlag("dtype", "number format of the weights", oneOf(["keep", "fp32", "bf16", "fp16"]), "keep"),
+    )
+    .addOption(valueFlag("max_shard_size", "largest weight file", size, 5e9).default(5e9, "5GB"))
+    .action(async ({ json, ...options }) => {
+      const { mergeAdapter } = await import("../checkpoint/merge.ts");
+      const result = await stagesOn(io).counting("tensor", (hooks) => mergeAdapter(options, hooks));
+      io.out(formatResult(result, json));
+    });
+}

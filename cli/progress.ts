@@ -1,0 +1,239 @@
+/** How far a long piece of work has come: one line drawn again on a terminal, plain lines with the time elsewhere. */
+import cliProgress from "cli-progress";
+import type { CountHooks, StepMetrics, TrainHooks, TrainInfo } from "../train/hooks.ts";
+import {
+  formatBytes,
+  formatCount,
+  formatRate,
+  formatRecord,
+  formatSeconds,
+  formatSmall,
+  paint,
+} from "./format.ts";
+import type { Io } from "./io.ts";
+
+/** Longest silence where nothing can be drawn again, in milliseconds. */
+const LONGEST_SILENCE_MS = 60_000;
+/** Width of the bar itself, in characters. */
+const BAR_WIDTH = 24;
+
+/** The time now in milliseconds; tests hand in their own. */
+export type Clock = () => number;
+
+/** One line of progress; create it with {@linkcode createProgress}. */
+export interface Progress {
+  /** `done` of the total so far; `fields` go behind the bar, the most important first. */
+  update(done: number, fields: readonly string[], options?: { readonly print?: boolean }): void;
+  /** A line above the progress line. */
+  note(line: string): void;
+  /** The last drawing. Must be called, or the process stays alive. */
+  stop(): void;
+}
+
+/**
+ * Progress over `total` units called `unit`.
+ *
+ * On a terminal the line is drawn again up to ten times a second. Elsewhere `update` prints a line when `print` is
+ * set, and after a minute of silence the latest line is printed in any case.
+ */
+export function createProgress(io: Io, unit: string, total: number, clock: Clock = Date.now): Progress {
+  return io.isTerminal ? new DrawnProgress(io, unit, total) : new PrintedProgress(io, unit, total, clock);
+}
+
+class DrawnProgress implements Progress {
+  readonly #bar;
+
+  constructor(readonly io: Io, readonly unit: string, readonly total: number) {
+    this.#bar = new cliProgress.SingleBar({
+      format: (_: unknown, params: { value: number }, payload: { fields: readonly string[] }) =>
+        this.#line(params.value, payload.fields),
+      terminal: terminalOf(io),
+      gracefulExit: false,
+    });
+    this.#bar.start(total, 0, { fields: [] });
+  }
+
+  update(done: number, fields: readonly string[]): void {
+    this.#bar.update(done, { fields });
+  }
+
+  note(line: string): void {
+    this.io.draw("\r\u001b[K");
+    this.io.err(line);
+    this.#bar.lastDrawnString = "";
+    this.#bar.render();
+  }
+
+  stop(): void {
+    this.#bar.stop();
+  }
+
+  /** As many fields as the terminal's width holds: a line that wraps could not be drawn again. */
+  #line(done: number, fields: readonly string[]): string {
+    const share = this.total > 0 ? Math.min(1, done / this.total) : 1;
+    const full = Math.round(share * BAR_WIDTH);
+    const bar = "█".repeat(full) + "░".repeat(BAR_WIDTH - full);
+    const room = this.io.columns() - 1;
+    let line = `${bar} ${this.unit} ${done}/${this.total}`;
+    for (const field of fields) {
+      if (line.length + 2 + field.length > room) break;
+      line += `  ${field}`;
+    }
+    return paint(line.slice(0, Math.min(room, BAR_WIDTH)), "cyan", this.io.color) +
+      line.slice(BAR_WIDTH, room);
+  }
+}
+
+/** What cli-progress asks of a terminal, without its cursor jumps, which go wrong once lines above have scrolled. */
+function terminalOf(io: Io) {
+  const nothing = () => {};
+  return {
+    isTTY: () => true,
+    getWidth: () => io.columns(),
+    write: (text: string) => io.draw(text),
+    newline: () => io.draw("\n"),
+    cursorTo: () => io.draw("\r"),
+    clearRight: () => io.draw("\u001b[K"),
+    clearLine: () => io.draw("\r\u001b[K"),
+    cursor: nothing,
+    cursorSave: nothing,
+    cursorRestore: nothing,
+    lineWrapping: nothing,
+  };
+}
+
+class PrintedProgress implements Progress {
+  #latest: string | null = null;
+  #printedAt: number;
+  readonly #timer: ReturnType<typeof setInterval>;
+
+  constructor(readonly io: Io, readonly unit: string, readonly total: number, readonly clock: Clock) {
+    this.#printedAt = clock();
+    this.#timer = setInterval(() => this.#breakSilence(), 1000);
+  }
+
+  update(done: number, fields: readonly string[], { print = false } = {}): void {
+    this.#latest = [`${this.unit} ${done}/${this.total}`, ...fields].join("  ");
+    if (print) this.#print();
+    else this.#breakSilence();
+  }
+
+  note(line: string): void {
+    this.io.err(`${this.#time()} ${line}`);
+  }
+
+  stop(): void {
+    clearInterval(this.#timer);
+  }
+
+  #breakSilence(): void {
+    if (this.clock() - this.#printedAt >= LONGEST_SILENCE_MS) this.#print();
+  }
+
+  #print(): void {
+    this.#printedAt = this.clock();
+    this.io.err(`${this.#time()} ${this.#latest ?? `${this.unit} 0/${this.total}`}`);
+  }
+
+  /** UTC, as `2026-11-20T11:30:00Z`. */
+  #time(): string {
+    return new Date(this.clock()).toISOString().replace(/\.\d+Z$/, "Z");
+  }
+}
+
+/** The hooks of a training run as progress on stderr; {@linkcode TrainHooks.shouldStop} is the caller's. */
+export class TrainProgress implements Omit<TrainHooks, "shouldStop"> {
+  #progress: Progress | null = null;
+  #skipped = 0;
+
+  /** @param loggingSteps steps between printed lines where nothing can be drawn again */
+  constructor(readonly io: Io, readonly loggingSteps: number, readonly clock: Clock = Date.now) {}
+
+  onStart(info: TrainInfo): void {
+    this.io.err(formatRecord({
+      model: info.model,
+      training: `${info.method} (${formatCount(info.trainableParameters)} of ${
+        formatCount(info.totalParameters)
+      } numbers)`,
+      data: info.data,
+      steps: `${formatCount(info.totalSteps)} of ${formatCount(info.sequencesPerStep)} sequences, ` +
+        `${Number(info.totalEpochs.toFixed(2))} epochs` +
+        (info.startStep > 0 ? `, going on from step ${formatCount(info.startStep)}` : ""),
+      precision: info.precision,
+      device: info.device,
+    }));
+    this.#progress = createProgress(this.io, "step", info.totalSteps, this.clock);
+    this.#progress.update(info.startStep, []);
+  }
+
+  onStep(metrics: StepMetrics): void {
+    const { step, totalSteps } = metrics;
+    if (metrics.skippedSteps > this.#skipped) {
+      this.note(`step ${step} was skipped: its loss or gradient was not finite`);
+      this.#skipped = metrics.skippedSteps;
+    }
+    const print = step % this.loggingSteps === 0 || step === totalSteps;
+    this.#progress?.update(step, stepFields(metrics), { print });
+  }
+
+  onSave(path: string): void {
+    this.note(`saved ${path}`);
+  }
+
+  note(line: string): void {
+    if (this.#progress) this.#progress.note(line);
+    else this.io.err(line);
+  }
+
+  /** Ends the line; safe to call twice. */
+  stop(): void {
+    this.#progress?.stop();
+    this.#progress = null;
+  }
+}
+
+function stepFields(m: StepMetrics): string[] {
+  return [
+    `loss ${m.loss.toFixed(4)}`,
+    `eta ${formatSeconds(m.etaSeconds)}`,
+    `lr ${formatSmall(m.learning_rate)}`,
+    `norm ${m.grad_norm.toPrecision(3)}`,
+    `${formatRate(m.tokensPerSecond)} tok/s`,
+    `mem ${formatBytes(m.memoryBytes)} (peak ${formatBytes(m.peakBytes)})`,
+    `epoch ${m.epoch.toFixed(2)}`,
+    ...(m.skippedSteps > 0 ? [`skipped ${m.skippedSteps}`] : []),
+  ];
+}
+
+/** Hooks of work that counts units, as evaluating windows or merging tensors. */
+export class CountProgress implements CountHooks {
+  #progress: Progress | null = null;
+  #startedAt = 0;
+  #total = 0;
+
+  constructor(readonly io: Io, readonly unit: string, readonly clock: Clock = Date.now) {}
+
+  /** `done` of `total` units; `detail` is shown beside them. */
+  onProgress = (done: number, total: number, detail?: string): void => {
+    if (this.#progress === null || total !== this.#total) {
+      this.stop();
+      this.#progress = createProgress(this.io, this.unit, total, this.clock);
+      this.#startedAt = this.clock();
+      this.#total = total;
+    }
+    const left = done > 0 ? (this.clock() - this.#startedAt) / 1000 / done * (total - done) : NaN;
+    const fields = [...(detail ? [detail] : []), `eta ${formatSeconds(left)}`];
+    this.#progress.update(done, fields, { print: done === total });
+  };
+
+  note = (line: string): void => {
+    if (this.#progress) this.#progress.note(line);
+    else this.io.err(line);
+  };
+
+  /** Ends the line; safe to call twice. */
+  stop(): void {
+    this.#progress?.stop();
+    this.#progress = null;
+  }
+}

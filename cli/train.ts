@@ -1,0 +1,63 @@
+/** `train`: pre-training or fine-tuning from a YAML file, with any option as a flag on top. */
+import { Option } from "@commander-js/extra-typings";
+import { describeOptions } from "../train_args/describe.ts";
+import { FOREIGN_KEYS } from "../train_args/foreign_keys.ts";
+import { loadTrainArgs } from "../train_args/load.ts";
+import type { TrainResult } from "../train/hooks.ts";
+import { type BuiltCommand, newCommand } from "./flags.ts";
+import { formatBytes, formatCount, formatSeconds } from "./format.ts";
+import type { Io } from "./io.ts";
+import { stagesOn } from "./stages.ts";
+
+/** The command; every option of train_args/schema.ts is a flag of it. */
+export function build(summary: string, io: Io): BuiltCommand {
+  const command: BuiltCommand = newCommand("train", summary, io);
+  const file = new Option("--train_args_file <path>", "YAML file with any of the options below");
+  file.defaultValueDescription = "none, everything comes from flags";
+  command.addOption(file);
+  for (const { name, group, doc, kind, default: initial, isBoolean } of describeOptions()) {
+    const option = new Option(`--${name} ${isBoolean ? "[value]" : "<value>"}`, doc).helpGroup(group);
+    option.defaultValueDescription = isBoolean || initial === "required" ? initial : `${initial}; ${kind}`;
+    command.addOption(option);
+  }
+  // Foreign keys parse as flags too, so that whole command lines carry over; loading notes them.
+  for (const key of FOREIGN_KEYS.keys()) command.addOption(new Option(`--${key} [value]`).hideHelp());
+  return command.action(async () => {
+    const { train_args_file, json, ...flags } = command.opts() as Record<string, string | boolean>;
+    const file = train_args_file === undefined ? null : String(train_args_file);
+    const overrides = Object.fromEntries(Object.entries(flags).map(([name, value]) => [name, String(value)]));
+    await run(file, overrides, json === true, io);
+  });
+}
+
+async function run(
+  file: string | null,
+  overrides: Readonly<Record<string, string>>,
+  json: boolean,
+  io: Io,
+): Promise<void> {
+  const { args, notes } = await loadTrainArgs(file, overrides);
+  notes.forEach((line) => io.err(line));
+  const result = await stagesOn(io).training(args.logging_steps, async (hooks) => {
+    const { runTraining } = await import("../train/run.ts");
+    return runTraining(args, hooks);
+  });
+  io.out(json ? JSON.stringify(result) : describeResult(result));
+}
+
+function describeResult(result: TrainResult): string {
+  const steps = `${formatCount(result.steps)} of ${formatCount(result.totalSteps)} steps`;
+  const lines = [
+    `${result.stopped ? "Stopped and saved after" : "Done:"} ${steps} in ${
+      formatSeconds(result.elapsedMs / 1000)
+    }, ` +
+    `${formatCount(result.tokens)} tokens, peak memory ${formatBytes(result.peakBytes)}`,
+  ];
+  if (result.loss !== null) lines.push(`Loss of the last step ${result.loss.toFixed(4)}`);
+  if (result.skippedSteps > 0) {
+    lines.push(`Steps skipped for loss or gradient not finite: ${result.skippedSteps}`);
+  }
+  lines.push(`Saved in ${result.outputDir}`);
+  if (result.stopped) lines.push("Go on with --resume_from_checkpoint true");
+  return lines.join("\n");
+}
