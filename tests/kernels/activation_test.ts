@@ -1,0 +1,81 @@
+import { swiglu64 } from "../../kernels/activation/reference.ts";
+import { swiglu, swigluBackwardInPlace } from "../../kernels/activation/swiglu.ts";
+import { Gpu } from "../../kernels/gpu.ts";
+import { assert, assertClose, assertEquals, assertThrows, F32 } from "../support/assert_close.ts";
+import { assertRounded, dot, inFormat, numericalGradient } from "../support/numeric.ts";
+import { normal } from "../support/random.ts";
+
+const whole = await Gpu.open({ poison: true });
+const split = await Gpu.open({ poison: true, maxBindingBytes: 4096 });
+
+for (
+  const [seed, [rows, width]] of ([[1, 4], [3, 20], [1, 252], [2, 256], [5, 52], [2, 11008]] as const)
+    .entries()
+) {
+  Deno.test(`swiglu() and its gradient match float64 for (${rows}, ${width})`, async () => {
+    const gpu = whole;
+    const size = rows * width;
+    const dys = normal(seed + 2, size);
+    for (const format of ["f32", "bf16", "f16"] as const) {
+      const gate = inFormat(gpu, [rows, width], normal(seed, size, 3), format);
+      const up = inFormat(gpu, [rows, width], normal(seed + 1, size), format);
+      const y = await gpu.read(swiglu(gpu, gate.tensor, up.tensor));
+      const expected = swiglu64(gate.values, up.values);
+      assertRounded("y", y, expected, format);
+      if (format === "f32") assertClose("y", y, expected, F32);
+      if (size > 1000) continue;
+
+      const dy = inFormat(gpu, [rows, width], dys, format);
+      const both = swigluBackwardInPlace(gpu, dy.tensor, { gate: gate.tensor, up: up.tensor });
+      assert(both.dGate === gate.tensor && both.dUp === up.tensor, "in place");
+      const dGate = numericalGradient((v) => dot(swiglu64(v, up.values), dy.values), gate.values);
+      const dUp = numericalGradient((v) => dot(swiglu64(gate.values, v), dy.values), up.values);
+      assertRounded("dGate", await gpu.read(both.dGate), dGate, format);
+      assertRounded("dUp", await gpu.read(both.dUp), dUp, format);
+    }
+  });
+}
+
+Deno.test("swiglu() stays finite for gates of any size, and passes NaN on", async () => {
+  const gpu = whole;
+  const gates = Float32Array.of(-1e30, -200, -88, -20, 20, 88, 200, 1e30, NaN, 0, -0, 1);
+  const gate = gpu.tensor([1, 12], gates);
+  const up = gpu.tensor([1, 12], new Float32Array(12).fill(1));
+  const y = await gpu.read(swiglu(gpu, gate, up));
+  assertClose("left tail", y.slice(0, 4), [0, 0, 0, -20 / (1 + Math.exp(20))], { rtol: 1e-5, atol: 1e-7 });
+  assertClose("right tail", y.slice(4, 8), gates.slice(4, 8), F32);
+  assert(Number.isNaN(y[8]), "NaN stays NaN");
+  const dy = gpu.tensor([1, 12], new Float32Array(12).fill(1));
+  const dGate = await gpu.read(swigluBackwardInPlace(gpu, dy, { gate, up }).dGate);
+  assertClose("slopes", dGate.slice(0, 8), [0, 0, 0, -19 * Math.exp(-20), 1, 1, 1, 1], F32);
+});
+
+Deno.test("swiglu() works on tensors that span buffers", async () => {
+  const gpu = split;
+  const [rows, width] = [300, 8];
+  const [gates, ups, dys] = [1, 2, 3].map((seed) => normal(seed, rows * width)) as [
+    Float32Array,
+    Float32Array,
+    Float32Array,
+  ];
+  const gate = inFormat(gpu, [rows, width], gates, "bf16");
+  const up = inFormat(gpu, [rows, width], ups, "bf16");
+  const dy = gpu.tensor([rows, width], dys);
+  assertEquals([gate.tensor.segments.length, dy.segments.length], [2, 3]);
+  assertRounded(
+    "y",
+    await gpu.read(swiglu(gpu, gate.tensor, up.tensor)),
+    swiglu64(gate.values, up.values),
+    "bf16",
+  );
+  swigluBackwardInPlace(gpu, dy, { gate: gate.tensor, up: up.tensor });
+  const dUp = gate.values.map((g, i) => dys[i]! * g / (1 + Math.exp(-g)));
+  assertRounded("dUp", await gpu.read(up.tensor), dUp, "bf16");
+});
+
+Deno.test("swiglu() refuses inputs that differ", async () => {
+  const x = whole.zeros([2, 8]);
+  await assertThrows(() => swiglu(whole, x, whole.zeros([2, 4])), "differ in shape");
+  await assertThrows(() => swiglu(whole, x, whole.zeros([2, 8], "bf16")), "gate is f32, but up is bf16");
+  await assertThrows(() => swiglu(whole, whole.zeros([1, 6]), whole.zeros([1, 6])), "not a multiple of 4");
+});

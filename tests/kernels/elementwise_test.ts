@@ -1,0 +1,151 @@
+import { columnSum } from "../../kernels/elementwise/column_sum.ts";
+import { dropout } from "../../kernels/elementwise/dropout.ts";
+import { add, addBias, addInto, cast, fill, scale } from "../../kernels/elementwise/elementwise.ts";
+import { columnSum64, dropout64 } from "../../kernels/elementwise/reference.ts";
+import { Gpu } from "../../kernels/gpu.ts";
+import { threefry } from "../../kernels/shared/random.ts";
+import { assert, assertClose, assertEquals, assertThrows, F32, reduction } from "../support/assert_close.ts";
+import { assertRounded, inFormat, rounded } from "../support/numeric.ts";
+import { normal } from "../support/random.ts";
+
+const whole = await Gpu.open({ poison: true });
+const split = await Gpu.open({ poison: true, maxBindingBytes: 4096 });
+
+const SHAPES = [[4], [3, 20], [2, 128], [65, 4], [300, 8], [1, 4096]] as const;
+const FORMATS = [["f32", "f32"], ["bf16", "f32"], ["f32", "bf16"], ["f16", "f16"], ["bf16", "f16"]] as const;
+
+for (const [seed, shape] of SHAPES.entries()) {
+  Deno.test(`add, addInto, addBias, scale, cast and fill match float64 for [${shape}]`, async () => {
+    const gpu = shape[0] === 300 ? split : whole;
+    const size = shape.reduce((a: number, b) => a * b, 1);
+    for (const [format, other] of FORMATS) {
+      const a = inFormat(gpu, shape, normal(seed, size), format);
+      const b = inFormat(gpu, shape, normal(seed + 1, size), other);
+      const sum = a.values.map((value, i) => value + b.values[i]!);
+      assertRounded("add", await gpu.read(add(gpu, a.tensor, b.tensor)), sum, format);
+      assertEquals([...await gpu.read(cast(gpu, a.tensor, other))], [...rounded(a.values, other)], "cast");
+      addInto(gpu, a.tensor, b.tensor);
+      assertRounded("addInto", await gpu.read(a.tensor), sum, format);
+      scale(gpu, b.tensor, -0.3);
+      assertRounded("scale", await gpu.read(b.tensor), b.values.map((value) => value * -0.3), other);
+      fill(gpu, b.tensor, 1.7);
+      assertEquals(new Set(await gpu.read(b.tensor)).size, 1, "fill values");
+      assertRounded("fill", await gpu.read(b.tensor), b.values.map(() => 1.7), other);
+
+      const width = shape[1];
+      if (width === undefined) continue;
+      const bias = normal(seed + 2, width);
+      const y = inFormat(gpu, shape, normal(seed + 3, size), format);
+      addBias(gpu, y.tensor, gpu.tensor([width], bias));
+      const expected = y.values.map((value, i) => value + bias[i % width]!);
+      assertRounded("addBias", await gpu.read(y.tensor), expected, format);
+    }
+  });
+}
+
+for (
+  const [seed, [rows, width]] of ([[1, 4], [64, 12], [65, 260], [300, 8], [9000, 4], [3, 4096]] as const)
+    .entries()
+) {
+  Deno.test(`columnSum() matches float64 for (${rows}, ${width}), the same every time`, async () => {
+    const gpu = rows === 300 ? split : whole;
+    for (const format of ["f32", "bf16"] as const) {
+      const x = inFormat(gpu, [rows, width], normal(seed, rows * width), format);
+      const before = normal(seed + 1, width);
+      const runs: Float32Array[] = [];
+      for (let i = 0; i < 2; i++) {
+        const into = gpu.tensor([width], before);
+        const live = gpu.liveBytes;
+        columnSum(gpu, x.tensor, into);
+        assertEquals(gpu.liveBytes, live, "bytes in use");
+        runs.push(await gpu.read(into));
+      }
+      const expected = columnSum64(x.values, width).map((sum, c) => sum + before[c]!);
+      assertClose("sums", runs[0]!, expected, reduction(rows));
+      assertEquals([...runs[1]!], [...runs[0]!], "second run");
+    }
+  });
+}
+
+Deno.test("Elementwise grids wrap past one axis", async () => {
+  const gpu = whole;
+  const rows = 65535 + 3;
+  const x = gpu.empty([rows, 256], "bf16");
+  fill(gpu, x, 1);
+  const sums = gpu.zeros([256]);
+  columnSum(gpu, x, sums);
+  assertEquals([...new Set(await gpu.read(sums))], [rows]);
+  x.free();
+});
+
+Deno.test("threefry() gives the published answers", () => {
+  const answer = (key: [number, number], counter: [number, number]) =>
+    threefry(key, counter).map((word) => word.toString(16));
+  assertEquals(answer([0, 0], [0, 0]), ["6b200159", "99ba4efe"]);
+  assertEquals(answer([0xffffffff, 0xffffffff], [0xffffffff, 0xffffffff]), ["1cb996fc", "bb002be7"]);
+  assertEquals(answer([0x13198a2e, 0x03707344], [0x243f6a88, 0x85a308d3]), ["c4923a9c", "483df7a0"]);
+});
+
+for (
+  const [i, key] of [
+    { p: 0.05, seed: 1, stream: 0 },
+    { p: 0.5, seed: 0xffffffff, stream: 7 },
+    { p: 0, seed: 3, stream: 1 },
+    { p: 0.9, seed: 4, stream: 0xfffffffe, offset: 4 * (2 ** 32 - 600) },
+    { p: 0.1, seed: 5, stream: 2, offset: 64 },
+  ].entries()
+) {
+  Deno.test(`dropout() has the mask of the reference for ${JSON.stringify(key)}`, async () => {
+    for (const gpu of [whole, split]) {
+      for (const format of ["f32", "bf16"] as const) {
+        const x = inFormat(gpu, [300, 8], normal(i, 2400), format);
+        const expected = dropout64(x.values, key);
+        const y = await gpu.read(dropout(gpu, x.tensor, key));
+        assertRounded("y", y, expected, format);
+        assertEquals([...y].map((value) => value === 0), [...expected].map((value) => value === 0), "mask");
+      }
+    }
+  });
+}
+
+/** 1 where dropout with p = 0.25 keeps an element, else 0. */
+async function mask(seed: number, stream: number, length: number, offset = 0): Promise<Float32Array> {
+  const ones = whole.tensor([length], new Float32Array(length).fill(1));
+  const y = dropout(whole, ones, { p: 0.25, seed, stream, offset });
+  const values = await whole.read(y);
+  ones.free();
+  y.free();
+  return values.map((value) => value === 0 ? 0 : 1);
+}
+
+Deno.test("dropout() keeps the share it should, and masks of other keys are independent", async () => {
+  const length = 100_000;
+  const masks = [await mask(1, 1, length), await mask(1, 2, length), await mask(2, 1, length)];
+  masks.push(masks[0]!.map((_, i) => masks[0]![(i + 1) % length]!));
+  const deviation = Math.sqrt(0.25 * 0.75 / length);
+  for (const [i, one] of masks.entries()) {
+    const rate = one.reduce((sum, kept) => sum + kept, 0) / length;
+    assert(Math.abs(rate - 0.75) < 4 * deviation, `mask ${i} keeps ${rate}`);
+    for (const other of masks.slice(i + 1)) {
+      const both = one.reduce((sum, kept, at) => sum + kept * other[at]!, 0) / length;
+      const independent = 0.75 ** 2;
+      const spread = Math.sqrt(independent * (1 - independent) / length);
+      assert(Math.abs(both - independent) < 4 * spread, `both keep ${both}`);
+    }
+  }
+  assertEquals([...await mask(1, 1, 400)], [...masks[0]!.slice(0, 400)], "again");
+  assertEquals([...await mask(1, 1, 400, 200)], [...masks[0]!.slice(200, 600)], "a later part");
+});
+
+Deno.test("Elementwise ops refuse what does not fit", async () => {
+  const gpu = whole;
+  const x = gpu.zeros([2, 8]);
+  await assertThrows(() => add(gpu, x, gpu.zeros([4, 4])), "differ in shape");
+  await assertThrows(() => addInto(gpu, gpu.zeros([2, 3]), gpu.zeros([2, 3])), "not a multiple of 4");
+  await assertThrows(() => addBias(gpu, x, gpu.zeros([4])), "must hold 8 f32");
+  await assertThrows(() => columnSum(gpu, x, gpu.zeros([4])), "must hold 8 f32");
+  await assertThrows(() => cast(gpu, gpu.tensor([4], Uint32Array.of(1, 2, 3, 4)), "f32"), "whole numbers");
+  await assertThrows(() => dropout(gpu, x, { p: 1, seed: 1, stream: 1 }), "p must be in [0, 1)");
+  await assertThrows(() => dropout(gpu, x, { p: 0.5, seed: 1, stream: 1, offset: 2 }), "not quads");
+  assertClose("x is untouched", await gpu.read(x), new Float32Array(16), F32);
+});

@@ -1,0 +1,88 @@
+import { embed, embedBackward } from "../../kernels/embedding/embedding.ts";
+import { embed64 } from "../../kernels/embedding/reference.ts";
+import { Gpu } from "../../kernels/gpu.ts";
+import { assert, assertClose, assertEquals, assertThrows, F32, reduction } from "../support/assert_close.ts";
+import { assertRounded, dot, inFormat, numericalGradient } from "../support/numeric.ts";
+import { integers, normal } from "../support/random.ts";
+
+const whole = await Gpu.open({ poison: true });
+const split = await Gpu.open({ poison: true, maxBindingBytes: 4096 });
+
+for (
+  const [seed, [rows, vocab, width]]
+    of ([[1, 1, 4], [9, 5, 12], [70, 3, 260], [5, 130, 256], [3, 7, 4096]] as const)
+      .entries()
+) {
+  Deno.test(`embed() and its gradient match float64 for ${rows} ids of ${vocab}, width ${width}`, async () => {
+    const gpu = whole;
+    const ids = integers(seed, rows, vocab);
+    const idsTensor = gpu.tensor([rows], ids);
+    for (const [format, out] of [["f32", "f32"], ["bf16", "f32"], ["f16", "f16"], ["f32", "bf16"]] as const) {
+      const table = inFormat(gpu, [vocab, width], normal(seed, vocab * width), format);
+      const y = await gpu.read(embed(gpu, idsTensor, table.tensor, out));
+      const expected = embed64(ids, table.values, width);
+      if (format === "f32" && out !== "f32") assertRounded("y", y, expected, out);
+      else assertEquals([...y], [...expected], "y");
+    }
+    const dx = inFormat(gpu, [rows, width], normal(seed + 1, rows * width), seed % 2 ? "f32" : "bf16");
+    const before = normal(seed + 2, vocab * width);
+    const expected = Float64Array.from(before);
+    dx.values.forEach((value, i) => expected[ids[Math.floor(i / width)]! * width + i % width]! += value);
+    const dTable = gpu.tensor([vocab, width], before);
+    embedBackward(gpu, ids, dx.tensor, dTable);
+    assertClose("dTable", await gpu.read(dTable), expected, reduction(rows));
+  });
+}
+
+Deno.test("embedBackward() matches finite differences and is the same every time", async () => {
+  const gpu = whole;
+  const ids = integers(7, 11, 6);
+  const dy = normal(8, 11 * 8);
+  const dx = gpu.tensor([11, 8], dy);
+  const loss = (table: Float64Array) => dot(embed64(ids, table, 8), dy);
+  const expected = numericalGradient(loss, Float64Array.from(normal(9, 6 * 8)));
+  const runs = [];
+  for (let i = 0; i < 2; i++) {
+    const dTable = gpu.zeros([6, 8]);
+    embedBackward(gpu, ids, dx, dTable);
+    runs.push(await gpu.read(dTable));
+  }
+  assertClose("dTable", runs[0]!, expected, F32);
+  assertEquals([...runs[1]!], [...runs[0]!], "second run");
+});
+
+Deno.test("embed() and its gradient work on tables and rows that span buffers", async () => {
+  const gpu = split;
+  const [rows, vocab, width] = [200, 300, 8];
+  const ids = integers(1, rows, vocab);
+  const tables = normal(2, vocab * width);
+  const table = gpu.tensor([vocab, width], tables);
+  assertEquals(table.segments.length, 3);
+  const live = gpu.liveBytes;
+  const y = embed(gpu, gpu.tensor([rows], ids), table, "f32");
+  assertEquals(y.segments.length, 2);
+  assertEquals([...await gpu.read(y)], [...embed64(ids, tables, width)], "y");
+  const dTable = gpu.zeros([vocab, width]);
+  const held = gpu.liveBytes;
+  embedBackward(gpu, ids, y, dTable);
+  assertEquals(gpu.liveBytes, held, "bytes in use");
+  assert(held > live, "y and dTable are in use");
+  const expected = new Float64Array(vocab * width);
+  const dy = embed64(ids, tables, width);
+  dy.forEach((value, i) => expected[ids[Math.floor(i / width)]! * width + i % width]! += value);
+  assertClose("dTable", await gpu.read(dTable), expected, F32);
+});
+
+Deno.test("embed() gives NaN for ids past the table; embedBackward() refuses them", async () => {
+  const gpu = whole;
+  const ids = Uint32Array.of(1, 4, 0xffffffff, 3);
+  const table = gpu.tensor([4, 4], normal(1, 16));
+  for (const format of ["f32", "bf16", "f16"] as const) {
+    const y = await gpu.read(embed(gpu, gpu.tensor([4], ids), table, format));
+    const isNaNRow = [0, 1, 2, 3].map((row) => y.subarray(4 * row, 4 * row + 4).every(Number.isNaN));
+    assertEquals(isNaNRow, [false, true, true, false], format);
+  }
+  await assertThrows(() => embedBackward(gpu, ids, gpu.zeros([4, 4]), table), "id 4 is not below 4");
+  await assertThrows(() => embedBackward(gpu, ids, gpu.zeros([3, 4]), table), "4 ids");
+  await assertThrows(() => embed(gpu, gpu.zeros([4]), table, "f32"), "must hold 4 u32");
+});
