@@ -1,0 +1,105 @@
+import { countKeyBlocks, firstKeys, type RowLayout } from "../../kernels/attention/map.ts";
+import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { integers } from "../support/random.ts";
+
+/** Rows where a new group begins, and the end: the form in which the published code states its groups. */
+function boundaries(layout: RowLayout): [number[], number[]] {
+  const { first } = firstKeys(layout);
+  const { rows } = layout;
+  const of = (table: Uint32Array) => [...new Set(table), rows];
+  return [of(first.subarray(0, rows)), of(first.subarray(rows))];
+}
+
+Deno.test("firstKeys() cuts groups where LongLoRA's published code does", () => {
+  const cases: [number, number, number[], number[]][] = [
+    [8192, 2048, [0, 2048, 4096, 6144, 8192], [0, 1024, 3072, 5120, 7168, 8192]],
+    [9243, 8192, [0, 8192, 9243], [0, 4096, 9243]],
+    [12, 3, [0, 3, 6, 9, 12], [0, 1, 4, 7, 10, 12]],
+    [5, 1, [0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5]],
+  ];
+  for (const [rows, groupSize, unshifted, shifted] of cases) {
+    assertEquals(
+      boundaries({ starts: [0], rows, groupSize }),
+      [unshifted, shifted],
+      `N = ${rows}, G = ${groupSize}`,
+    );
+  }
+});
+
+Deno.test("firstKeys() counts groups from each sequence and cuts them at documents", () => {
+  assertEquals(boundaries({ starts: [0, 10], rows: 16, groupSize: 4 }), [
+    [0, 4, 8, 10, 14, 16],
+    [0, 2, 6, 10, 12, 16],
+  ]);
+  assertEquals(boundaries({ starts: [0], rows: 16, groupSize: 4, documents: [0, 5, 8] }), [
+    [0, 4, 5, 8, 12, 16],
+    [0, 2, 5, 6, 8, 10, 14, 16],
+  ]);
+  assertEquals(boundaries({ starts: [0, 10], rows: 16, documents: [0, 5, 12] }), [
+    [0, 5, 10, 12, 16],
+    [0, 5, 10, 12, 16],
+  ]);
+});
+
+Deno.test("Groups that hold the whole sequence are full attention, unshifted and shifted", () => {
+  const rows = 64;
+  const full = [[0, rows], [0, rows]];
+  assertEquals(boundaries({ starts: [0], rows }), full);
+  assertEquals(boundaries({ starts: [0], rows, groupSize: 2 * rows }), full);
+  assertEquals(boundaries({ starts: [0], rows, groupSize: rows }), [[0, rows], [0, rows / 2, rows]]);
+  assertEquals(boundaries({ starts: [0], rows, groupSize: rows - 1 })[0], [0, rows - 1, rows]);
+});
+
+Deno.test("Who sees whom is the definition's, and last is the inverse of first", () => {
+  for (let seed = 0; seed < 40; seed++) {
+    const [rows, groupSize, ...cuts] = integers(seed, 8, 40).map((x) => x + 1);
+    const starts = [...new Set([0, ...cuts!.slice(0, 2)])].filter((x) => x < rows!).sort((a, b) => a - b);
+    const documents = [...new Set([0, ...cuts!.slice(2)])].filter((x) => x < rows!).sort((a, b) => a - b);
+    const { first, last } = firstKeys({ starts, rows: rows!, groupSize: groupSize!, documents });
+    const indexOf = (cut: number[], row: number) => cut.findLastIndex((start) => start <= row);
+    for (const table of [0, 1]) {
+      const groupOf = (row: number) => {
+        const position = row - starts[indexOf(starts, row)]!;
+        const half = Math.floor(groupSize! / 2);
+        return Math.floor((table === 0 ? position : position - half) / groupSize!);
+      };
+      for (let i = 0; i < rows!; i++) {
+        for (let j = 0; j < rows!; j++) {
+          const sees = j <= i && indexOf(starts, i) === indexOf(starts, j) &&
+            indexOf(documents, i) === indexOf(documents, j) && groupOf(i) === groupOf(j);
+          const label = `seed ${seed}: table ${table}, query ${i}, key ${j}`;
+          assertEquals(first[table * rows! + i]! <= j && j <= i, sees, `${label}, first`);
+          assertEquals(j <= i && i <= last[table * rows! + j]!, sees, `${label}, last`);
+        }
+      }
+    }
+  }
+});
+
+Deno.test("countKeyBlocks() counts the blocks that S2 leaves", () => {
+  const blocks = { queries: 8, keys: 8 };
+  assertEquals(countKeyBlocks(firstKeys({ starts: [0], rows: 64 }), blocks), [36, 36]);
+  assertEquals(countKeyBlocks(firstKeys({ starts: [0], rows: 64, groupSize: 16 }), blocks), [12, 11]);
+  const [full] = countKeyBlocks(firstKeys({ starts: [0], rows: 8192 }), { queries: 16, keys: 8 });
+  const [, s2] = countKeyBlocks(firstKeys({ starts: [0], rows: 8192, groupSize: 2048 }), {
+    queries: 16,
+    keys: 8,
+  });
+  assert(s2 < 0.24 * full && s2 > 0.2 * full, `shifted heads visit ${s2} of ${full} blocks`);
+});
+
+Deno.test("firstKeys() refuses rows laid out otherwise than promised", async () => {
+  for (
+    const layout of [
+      { starts: [1], rows: 4 },
+      { starts: [], rows: 4 },
+      { starts: [0, 4], rows: 4 },
+      { starts: [0, 2, 2], rows: 4 },
+      { starts: [0], rows: 4, documents: [2, 3] },
+      { starts: [0], rows: 4, groupSize: 0 },
+      { starts: [0], rows: 4, groupSize: 1.5 },
+    ]
+  ) {
+    await assertThrows(() => firstKeys(layout), "must");
+  }
+});

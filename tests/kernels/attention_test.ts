@@ -1,0 +1,304 @@
+import { attention, attentionBackward, type AttentionShape } from "../../kernels/attention/attention.ts";
+import { firstKeys, makeAttentionMap, type RowLayout } from "../../kernels/attention/map.ts";
+import { attention64, attentionBackward64 } from "../../kernels/attention/reference.ts";
+import { Gpu, type Sharing } from "../../kernels/gpu.ts";
+import type { Tensor } from "../../kernels/tensor.ts";
+import type { Format, Kernel } from "../../kernels/wgsl.ts";
+import { assert, assertClose, assertEquals, assertThrows, reduction } from "../support/assert_close.ts";
+import { normal } from "../support/random.ts";
+
+interface Case extends RowLayout, AttentionShape {
+  readonly format?: Format;
+  /** Factor of q, to make scores large. */
+  readonly loud?: number;
+}
+type Name = "o" | "lse" | "dq" | "dk" | "dv";
+type Inputs = Record<"q" | "k" | "v" | "dO", Float32Array>;
+
+const MODES: readonly Sharing[] = ["subgroup", "workgroup"];
+const MHA = { heads: 2, kvHeads: 2, headDim: 32 };
+const ODD_KV = { heads: 6, kvHeads: 3, headDim: 32 };
+
+function inputsOf({ rows, heads, kvHeads, headDim, loud = 1 }: Case, seed = 1): Inputs {
+  const [wide, narrow] = [rows * heads * headDim, rows * kvHeads * headDim];
+  return {
+    q: normal(seed, wide, loud),
+    k: normal(seed + 1, narrow),
+    v: normal(seed + 2, narrow),
+    dO: normal(seed + 3, wide),
+  };
+}
+
+const STORE: Kernel = {
+  name: "store",
+  wgsl: `
+struct Params { quads: u32 }
+@group(0) @binding(0) var<storage, read> x: array<vec4f>;
+@group(0) @binding(1) var<storage, read_write> y: array<Y>;
+@group(0) @binding(2) var<uniform> p: Params;
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3u) {
+  if (id.x < p.quads) { y[id.x] = store_Y(x[id.x]); }
+}`,
+};
+
+/** A tensor of the format nearest to the values. */
+function rounded(gpu: Gpu, shape: number[], values: Float32Array, format: Format): Tensor {
+  const exact = gpu.tensor(shape, values);
+  if (format === "f32") return exact;
+  const tensor = gpu.empty(shape, format);
+  const quads = values.length / 4;
+  gpu.run(STORE, [exact, tensor], {
+    grid: [Math.ceil(quads / 64)],
+    uniforms: { quads },
+    formats: { Y: format },
+  });
+  exact.free();
+  return tensor;
+}
+
+/** Runs both passes; what it made it frees, so that a leak shows in the pool. */
+async function onGpu(gpu: Gpu, of: Case, inputs: Inputs): Promise<Record<Name | keyof Inputs, Float32Array>> {
+  const { rows, heads, kvHeads, headDim, format = "f32" } = of;
+  const before = gpu.liveBytes;
+  const map = makeAttentionMap(gpu, of);
+  const [q, dO] = [inputs.q, inputs.dO].map((x) => rounded(gpu, [rows, heads * headDim], x, format));
+  const [k, v] = [inputs.k, inputs.v].map((x) => rounded(gpu, [rows, kvHeads * headDim], x, format));
+  const saved = { q: q!, k: k!, v: v!, ...attention(gpu, q!, k!, v!, map, of) };
+  const all = { ...saved, dO: dO!, ...attentionBackward(gpu, dO!, saved, map, of) };
+  const values: Partial<Record<Name | keyof Inputs, Float32Array>> = {};
+  for (const [name, tensor] of Object.entries(all)) {
+    values[name as Name] = await gpu.read(tensor);
+    tensor.free();
+  }
+  map.free();
+  assertEquals(gpu.liveBytes, before, "live bytes");
+  return values as Record<Name | keyof Inputs, Float32Array>;
+}
+
+function inFloat64(of: Case, inputs: Inputs): Record<Name, Float64Array> {
+  const tables = firstKeys(of);
+  return { ...attention64(inputs, tables, of), ...attentionBackward64(inputs.dO, inputs, tables, of) };
+}
+
+const NAMES: readonly Name[] = ["o", "lse", "dq", "dk", "dv"];
+
+async function assertMatches(gpu: Gpu, of: Case): Promise<void> {
+  const actual = await onGpu(gpu, of, inputsOf(of));
+  const expected = inFloat64(of, inputsOf(of));
+  for (const name of NAMES) {
+    const sums = name === "dk" || name === "dv" ? of.rows * of.heads / of.kvHeads : of.rows;
+    assertClose(`${name} of ${JSON.stringify(of)}`, actual[name], expected[name], reduction(sums));
+  }
+}
+
+for (const sharing of MODES) {
+  Deno.test(`Attention and its gradients match float64, ${sharing}: lengths around the blocks`, async () => {
+    using gpu = await Gpu.open({ sharing, poison: true });
+    for (const rows of [1, 2, 7, 8, 9, 16, 17, 31, 32, 33, 63, 64, 65, 97, 257]) {
+      await assertMatches(gpu, { ...MHA, starts: [0], rows });
+      await assertMatches(gpu, { ...MHA, starts: [0], rows, groupSize: Math.max(1, rows >> 2) });
+    }
+  });
+
+  Deno.test(`Attention and its gradients match float64, ${sharing}: who sees whom`, async () => {
+    using gpu = await Gpu.open({ sharing, poison: true });
+    const unequal = { starts: [0, 33, 34, 97], rows: 131 };
+    for (
+      const layout of [
+        unequal,
+        { ...unequal, groupSize: 16 },
+        { ...unequal, groupSize: 13 },
+        { starts: [0], rows: 131, documents: [0, 3, 40, 41, 72] },
+        { ...unequal, groupSize: 24, documents: [0, 3, 40, 41, 72] },
+      ]
+    ) {
+      await assertMatches(gpu, { ...MHA, ...layout });
+      await assertMatches(gpu, { ...ODD_KV, ...layout });
+    }
+    await assertMatches(gpu, { heads: 4, kvHeads: 1, headDim: 32, ...unequal, groupSize: 16 });
+    await assertMatches(gpu, { heads: 1, kvHeads: 1, headDim: 32, ...unequal });
+  });
+
+  Deno.test(`Attention and its gradients match float64, ${sharing}: head sizes`, async () => {
+    using gpu = await Gpu.open({ sharing, poison: true });
+    for (const headDim of [4, 36, 64, 80, 128]) {
+      await assertMatches(gpu, { heads: 4, kvHeads: 2, headDim, starts: [0, 30], rows: 97, groupSize: 24 });
+    }
+  });
+
+  Deno.test(`Large scores stay finite, ${sharing}`, async () => {
+    using gpu = await Gpu.open({ sharing, poison: true });
+    const of = { ...MHA, starts: [0], rows: 97, groupSize: 32, loud: 100 };
+    const actual = await onGpu(gpu, of, inputsOf(of));
+    const expected = inFloat64(of, inputsOf(of));
+    // Scores of some 2000 are known to 2e-4 in f32, and a probability no better than its score.
+    for (const name of NAMES) {
+      assertClose(name, actual[name], expected[name], { rtol: 2e-3, atol: name === "dk" ? 0.2 : 2e-3 });
+    }
+  });
+
+  Deno.test(`16-bit formats lose no more than their rounding does, ${sharing}`, async () => {
+    using gpu = await Gpu.open({ sharing, poison: true });
+    const of = { heads: 4, kvHeads: 2, headDim: 32, starts: [0, 30], rows: 97, groupSize: 24 };
+    for (const format of ["f32", "bf16", "f16"] as const) {
+      const actual = await onGpu(gpu, { ...of, format }, inputsOf(of));
+      const expected = inFloat64(of, actual);
+      const plain = inFloat32(of, actual);
+      for (const name of ["o", "dq", "dk", "dv"] as const) {
+        const tensor = rounded(gpu, [1, plain[name].length], plain[name], format);
+        const baseline = rootMeanSquare(await gpu.read(tensor), expected[name]);
+        tensor.free();
+        const error = rootMeanSquare(actual[name], expected[name]);
+        assert(error <= 2 * baseline, `${name} in ${format}: error ${error}, baseline ${baseline}`);
+      }
+    }
+  });
+
+  Deno.test(`Gradients reach what a query sees and nothing else, ${sharing}`, async () => {
+    using gpu = await Gpu.open({ sharing, poison: true });
+    const of = { ...MHA, starts: [0, 30], rows: 97, groupSize: 24, documents: [0, 50] };
+    const { first } = firstKeys(of);
+    const { heads, rows, headDim } = of;
+    for (const query of [0, 29, 30, 53, 66, 96]) {
+      const inputs = inputsOf(of);
+      const width = heads * headDim;
+      inputs.dO = inputs.dO.map((x, at) => Math.floor(at / width) === query ? x : 0);
+      const { dq, dk, dv } = await onGpu(gpu, of, inputs);
+      for (const [name, values] of Object.entries({ dq, dk, dv })) {
+        for (let h = 0; h < heads; h++) {
+          for (let row = 0; row < rows; row++) {
+            const at = row * width + h * headDim;
+            const some = values.subarray(at, at + headDim).some((x) => x !== 0);
+            const alone = first[h * rows + query] === query;
+            // A query with one key takes it whatever the score, so scores have no gradient there.
+            const sees = name === "dq"
+              ? row === query && !alone
+              : first[h * rows + query]! <= row && row <= query && !(name === "dk" && alone);
+            if (alone && name !== "dv") continue;
+            assertEquals(some, sees, `gradient of o[${query}] in ${name}[${row}], head ${h}`);
+          }
+        }
+      }
+    }
+  });
+
+  Deno.test(`Repeated runs give the same bits, ${sharing}`, async () => {
+    using gpu = await Gpu.open({ sharing, poison: true });
+    const of = { ...ODD_KV, starts: [0, 30], rows: 257, groupSize: 64 };
+    const once = await onGpu(gpu, of, inputsOf(of));
+    for (let repeat = 0; repeat < 4; repeat++) {
+      const again = await onGpu(gpu, of, inputsOf(of));
+      for (const name of NAMES) assert(sameBits(again[name], once[name]), `${name} changed`);
+    }
+  });
+
+  Deno.test(`Tensors split over several bindings give the values of whole ones, ${sharing}`, async () => {
+    const of = { heads: 4, kvHeads: 2, headDim: 32, starts: [0, 100], rows: 300 };
+    // 512 bytes a row of q and 256 of k: five parts by three.
+    using split = await Gpu.open({ sharing, poison: true, maxBindingBytes: 64 * 512 });
+    assert(split.empty([of.rows, 128]).segments.length === 5, "q lies in five parts");
+    assert(split.empty([of.rows, 64]).segments.length === 3, "k lies in three parts");
+    await assertMatches(split, of);
+    await assertMatches(split, { ...of, groupSize: 80 });
+    await assertMatches(split, { ...of, groupSize: 7 });
+  });
+
+  Deno.test(`Gradients match finite differences, ${sharing}`, async () => {
+    using gpu = await Gpu.open({ sharing, poison: true });
+    const of = { heads: 4, kvHeads: 2, headDim: 4, starts: [0, 3], rows: 12, groupSize: 5 };
+    const inputs = inputsOf(of);
+    const actual = await onGpu(gpu, of, inputs);
+    for (const name of ["q", "k", "v"] as const) {
+      assertClose(`d${name}`, actual[`d${name}`], differences(of, inputs, name), reduction(of.rows));
+    }
+  });
+}
+
+Deno.test("The float64 gradients match finite differences", () => {
+  const of = { heads: 6, kvHeads: 3, headDim: 4, starts: [0, 5], rows: 14, groupSize: 6, documents: [0, 9] };
+  const inputs = inputsOf(of);
+  const exact = inFloat64(of, inputs);
+  for (const name of ["q", "k", "v"] as const) {
+    assertClose(`d${name}`, exact[`d${name}`], differences(of, inputs, name), { rtol: 1e-7, atol: 1e-8 });
+  }
+});
+
+Deno.test("attention() refuses tensors that do not fit together", async () => {
+  using gpu = await Gpu.open();
+  const map = makeAttentionMap(gpu, { starts: [0], rows: 8 });
+  const q = gpu.zeros([8, 64]);
+  const other = gpu.zeros([9, 64]);
+  const half = gpu.zeros([8, 64], "bf16");
+  await assertThrows(() => attention(gpu, q, other, q, map, MHA), "k must be (8, 64) f32, got (9, 64) f32");
+  await assertThrows(() => attention(gpu, q, q, half, map, MHA), "v must be (8, 64) f32, got (8, 64) bf16");
+  await assertThrows(
+    () => attention(gpu, q, q, q, map, { heads: 3, kvHeads: 2, headDim: 32 }),
+    "kv heads must divide the heads",
+  );
+});
+
+/** Central differences of sum(dO * o) by one of the inputs, in float64. */
+function differences(of: Case, inputs: Inputs, name: "q" | "k" | "v"): Float64Array {
+  const tables = firstKeys(of);
+  const values = { q: inputs.q, k: inputs.k, v: inputs.v, [name]: Float64Array.from(inputs[name]) };
+  const moved = values[name] as unknown as Float64Array;
+  const loss = () => attention64(values, tables, of).o.reduce((sum, o, i) => sum + o * inputs.dO[i]!, 0);
+  return moved.map((at, i) => {
+    const step = 1e-5;
+    moved[i] = at + step;
+    const above = loss();
+    moved[i] = at - step;
+    const below = loss();
+    moved[i] = at;
+    return (above - below) / (2 * step);
+  });
+}
+
+/** The textbook algorithm with every step rounded to f32: what a plain program would lose. */
+function inFloat32(of: Case, { q, k, v, dO }: Inputs): Record<"o" | "dq" | "dk" | "dv", Float32Array> {
+  const { heads, kvHeads, headDim, rows } = of;
+  const { first } = firstKeys(of);
+  const f = Math.fround;
+  const dot = (a: Float32Array, b: Float32Array) => a.reduce((sum, x, c) => f(sum + f(x * b[c]!)), 0);
+  const add = (to: Float32Array, factor: number, x: Float32Array) => {
+    for (let c = 0; c < headDim; c++) to[c]! += f(factor * x[c]!);
+  };
+  const [o, dq] = [new Float32Array(q.length), new Float32Array(q.length)];
+  const [dk, dv] = [new Float32Array(k.length), new Float32Array(k.length)];
+  const scale = f(1 / Math.sqrt(headDim));
+  for (let h = 0; h < heads; h++) {
+    for (let i = 0; i < rows; i++) {
+      const mine = (x: Float32Array) => x.subarray((i * heads + h) * headDim).subarray(0, headDim);
+      const kvHead = Math.floor(h / (heads / kvHeads));
+      const of = (x: Float32Array, j: number) =>
+        x.subarray((j * kvHeads + kvHead) * headDim).subarray(0, headDim);
+      const from = first[(2 * h < heads ? 0 : rows) + i]!;
+      const keys = Array.from({ length: i + 1 - from }, (_, n) => from + n);
+      const scores = keys.map((j) => f(dot(mine(q), of(k, j)) * scale));
+      const most = Math.max(...scores);
+      const weights = scores.map((x) => f(Math.exp(f(x - most))));
+      const sum = weights.reduce((a, b) => f(a + b));
+      const p = weights.map((x) => f(x / sum));
+      keys.forEach((j, n) => add(mine(o), p[n]!, of(v, j)));
+      const dp = keys.map((j) => dot(mine(dO), of(v, j)));
+      const mean = dot(mine(dO), mine(o));
+      keys.forEach((j, n) => {
+        const ds = f(f(p[n]! * f(dp[n]! - mean)) * scale);
+        add(mine(dq), ds, of(k, j));
+        add(of(dk, j), ds, mine(q));
+        add(of(dv, j), p[n]!, mine(dO));
+      });
+    }
+  }
+  return { o, dq, dk, dv };
+}
+
+function rootMeanSquare(actual: Float32Array, expected: Float64Array): number {
+  return Math.sqrt(actual.reduce((sum, x, i) => sum + (x - expected[i]!) ** 2, 0) / actual.length);
+}
+
+function sameBits(a: Float32Array, b: Float32Array): boolean {
+  const [x, y] = [a, b].map((values) => new Uint32Array(values.buffer, values.byteOffset, values.length));
+  return x!.every((bits, i) => bits === y![i]);
+}
