@@ -8,7 +8,7 @@ import {
   type Files,
   formatBytes,
   RangeFile,
-  writeAll,
+  writeWhole,
 } from "./files.ts";
 import { listTree, syncTree } from "./manifest.ts";
 
@@ -145,13 +145,7 @@ export async function writeFileAtomic(
   const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
   const staged = `${path}.tmp-${randomSuffix()}`;
   try {
-    const file = await files.open(staged, "create");
-    try {
-      await writeAll(file, bytes);
-      await file.sync();
-    } finally {
-      file.close();
-    }
+    await writeWhole(staged, "create", bytes, files);
     await files.rename(staged, path);
     await files.sync(dirname(path));
   } catch (error) {

@@ -167,6 +167,22 @@ export async function writeAll(file: FileHandle, bytes: Uint8Array): Promise<voi
   for (let done = 0; done < bytes.length;) done += await file.write(bytes.subarray(done));
 }
 
+/** Writes a whole small file and syncs it; rejects with the operating system's own error. */
+export async function writeWhole(
+  path: string,
+  mode: "create" | "replace",
+  bytes: Uint8Array,
+  files: Files = diskFiles,
+): Promise<void> {
+  const file = await files.open(path, mode);
+  try {
+    await writeAll(file, bytes);
+    await file.sync();
+  } finally {
+    file.close();
+  }
+}
+
 /** A file read by ranges: nothing but what is asked for is ever in memory. */
 export class RangeFile {
   private constructor(readonly path: string, readonly size: number, readonly handle: FileHandle) {}

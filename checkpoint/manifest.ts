@@ -1,6 +1,6 @@
 import { UserError } from "../errors.ts";
 import { createHash, join } from "./deps.ts";
-import { diskFiles, type Files, RangeFile, readJson, readSmallFile, writeAll } from "./files.ts";
+import { diskFiles, type Files, RangeFile, readJson, readSmallFile, writeWhole } from "./files.ts";
 import { quote, safeJoin } from "./paths.ts";
 
 /** Written last into a checkpoint: a folder without it was never finished. */
@@ -57,13 +57,7 @@ async function describe(folder: string, name: string, files: Files): Promise<Man
 export async function writeManifest(folder: string, files: Files): Promise<void> {
   const entries: ManifestEntry[] = [];
   for (const name of await listTree(folder, files)) entries.push(await describe(folder, name, files));
-  const file = await files.open(join(folder, MANIFEST_NAME), "create");
-  try {
-    await writeAll(file, encodeManifest(entries));
-    await file.sync();
-  } finally {
-    file.close();
-  }
+  await writeWhole(join(folder, MANIFEST_NAME), "create", encodeManifest(entries), files);
 }
 
 function isEntry(value: unknown): value is ManifestEntry {

@@ -1,7 +1,7 @@
 import { UserError } from "../errors.ts";
 import { join } from "./deps.ts";
 import { assertFinite, type Dtype, type FloatDtype, fromF32, toF32 } from "./dtype.ts";
-import { diskFiles, exists, fileError, type Files, writeAll } from "./files.ts";
+import { diskFiles, exists, fileError, type Files, writeWhole } from "./files.ts";
 import { quote } from "./paths.ts";
 import { type AdapterConfig, encodeAdapterConfig, loraRank, readAdapterConfig } from "./peft_config.ts";
 import { type TensorSource, writeSafetensors } from "./safetensors.ts";
@@ -228,13 +228,7 @@ export async function writeAdapter(
   const config = { ...adapter.config, modules_to_save: modulesToSave(adapter.extra.keys()) };
   const path = join(folder, "adapter_config.json");
   try {
-    const file = await files.open(path, "replace");
-    try {
-      await writeAll(file, new TextEncoder().encode(encodeAdapterConfig(config)));
-      await file.sync();
-    } finally {
-      file.close();
-    }
+    await writeWhole(path, "replace", new TextEncoder().encode(encodeAdapterConfig(config)), files);
   } catch (error) {
     throw fileError(error, `Cannot write "${path}"`, "Free some space or choose another folder");
   }

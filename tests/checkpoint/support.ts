@@ -1,0 +1,63 @@
+import { type Bytes, diskFiles, type FileHandle, type Files } from "../../checkpoint/files.ts";
+
+/** Golden models and adapters, made with PyTorch and bitsandbytes. */
+export const GOLDEN = new URL("../golden/", import.meta.url).pathname;
+
+/** Runs `use` with a new folder that is removed afterwards, whatever happens. */
+export async function withFolder<T>(use: (folder: string) => T | Promise<T>): Promise<T> {
+  const folder = await Deno.makeTempDir({ prefix: "longreach-test-" });
+  try {
+    return await use(folder);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+/** Calls `before` ahead of every file operation, with its name and path; it may throw instead of it. */
+export function watchedFiles(
+  before: (operation: string, path: string) => void,
+  files: Files = diskFiles,
+): Files {
+  // deno-lint-ignore require-await
+  const guarded = async <T>(operation: string, path: string, run: () => Promise<T>): Promise<T> => {
+    before(operation, path);
+    return run();
+  };
+  const watchHandle = (path: string, handle: FileHandle): FileHandle => ({
+    size: () => handle.size(),
+    readAt: (offset, into) => guarded("read", path, () => handle.readAt(offset, into)),
+    write: (bytes) => guarded("write", path, () => handle.write(bytes)),
+    sync: () => guarded("sync", path, () => handle.sync()),
+    close: () => handle.close(),
+  });
+  return {
+    open: (path, mode) =>
+      guarded(`open-${mode}`, path, async () => watchHandle(path, await files.open(path, mode))),
+    makeFolder: (path) => guarded("makeFolder", path, () => files.makeFolder(path)),
+    sync: (path) => guarded("sync", path, () => files.sync(path)),
+    rename: (from, to) => guarded("rename", `${from} -> ${to}`, () => files.rename(from, to)),
+    remove: (path) => guarded("remove", path, () => files.remove(path)),
+    removeTree: (path) => guarded("removeTree", path, () => files.removeTree(path)),
+    list: (path) => guarded("list", path, () => files.list(path)),
+  };
+}
+
+/** An error as the operating system raises it. */
+export function systemError(code: string): Error {
+  return Object.assign(new Error(`injected ${code}`), { code });
+}
+
+/** A safetensors file from a header's text and the bytes after it. `length` overrides the length field. */
+export function safetensorsBytes(header: string, data: Uint8Array, length?: bigint): Bytes {
+  const text = new TextEncoder().encode(header);
+  const bytes = new Uint8Array(8 + text.length + data.length);
+  new DataView(bytes.buffer).setBigUint64(0, length ?? BigInt(text.length), true);
+  bytes.set(text, 8);
+  bytes.set(data, 8 + text.length);
+  return bytes;
+}
+
+/** The names left in a folder, sorted. */
+export function namesIn(folder: string): string[] {
+  return [...Deno.readDirSync(folder)].map(({ name }) => name).sort();
+}
