@@ -147,5 +147,6 @@ Deno.test("Elementwise ops refuse what does not fit", async () => {
   await assertThrows(() => cast(gpu, gpu.tensor([4], Uint32Array.of(1, 2, 3, 4)), "f32"), "whole numbers");
   await assertThrows(() => dropout(gpu, x, { p: 1, seed: 1, stream: 1 }), "p must be in [0, 1)");
   await assertThrows(() => dropout(gpu, x, { p: 0.5, seed: 1, stream: 1, offset: 2 }), "not quads");
+  await assertThrows(() => dropout(gpu, x, { p: 0.5, seed: 1, stream: 1, offset: 2 ** 34 - 12 }), "2^34");
   assertClose("x is untouched", await gpu.read(x), new Float32Array(16), F32);
 });
