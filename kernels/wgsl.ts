@@ -61,7 +61,7 @@ export function readInterface(source: string): Interface {
       : "read-only-storage";
     bindings.push({ index: Number(index), name: name!, type });
   }
-  const struct = /struct Params \{([^}]*)\}/.exec(source)?.[1] ?? "";
+  const struct = (/struct Params \{([^}]*)\}/.exec(source)?.[1] ?? "").replaceAll(/\/\/.*/g, "");
   const uniforms = [...struct.matchAll(/(\w+)\s*:\s*(u32|i32|f32)/g)].map(([, name, type]) => ({
     name: name!,
     type: type as "u32" | "i32" | "f32",

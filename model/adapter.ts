@@ -1,0 +1,175 @@
+import {
+  type Adapter,
+  adapterConfig,
+  type LoraPair,
+  loraRank,
+  loraScaling,
+  type TensorF32,
+} from "../checkpoint/peft.ts";
+import { Random } from "../data/random.ts";
+import { UserError } from "../errors.ts";
+import type { Gpu } from "../kernels/gpu.ts";
+import type { Tensor } from "../kernels/tensor.ts";
+import type { Linear, Lora } from "./linear.ts";
+import type { Llama } from "./llama.ts";
+
+/** A fresh adapter. */
+export interface LoraOptions {
+  readonly rank: number;
+  readonly alpha: number;
+  readonly dropout: number;
+  /** Scale by alpha / sqrt(rank) (Kalajdzievski 2023, arXiv:2312.03732) in place of alpha / rank. */
+  readonly rslora: boolean;
+  /** Names of linears, as PEFT matches them; every linear of every layer if null. */
+  readonly targetModules: readonly string[] | null;
+  readonly seed: number;
+}
+
+/**
+ * Puts fresh LoRA factors on linears: A uniform within 1 / sqrt(K), B zero, so that nothing changes at first.
+ * @throws {UserError} if a target names no linear of the model
+ * @see Hu et al. 2021, arXiv:2106.09685, section 4.1; the bounds are PEFT's
+ */
+export function addLora(
+  model: Llama,
+  { rank, alpha, dropout, rslora, targetModules, seed }: LoraOptions,
+): void {
+  const { gpu } = model;
+  const scaling = alpha / (rslora ? Math.sqrt(rank) : rank);
+  const linears = model.linears();
+  const unknown = targetModules?.filter((target) => !linears.some(({ name }) => matches(name, target))) ?? [];
+  if (unknown.length > 0) {
+    const names = [...new Set(linears.map(({ name }) => name.split(".").at(-1)))].join(", ");
+    throw new UserError(`Cannot put LoRA on "${unknown.join(", ")}": the model's linears are ${names}`, {
+      exitCode: 2,
+    });
+  }
+  linears.forEach((layer, stream) => {
+    if (targetModules && !targetModules.some((target) => matches(layer.name, target))) return;
+    const [outputs, inputs] = layer.weight.shape as [number, number];
+    const random = new Random(seed * linears.length + stream);
+    const bound = 1 / Math.sqrt(inputs);
+    const A = Float32Array.from({ length: rank * inputs }, () => bound * (2 * random.uniform() - 1));
+    const pair = {
+      A: { shape: [rank, inputs], data: A },
+      B: { shape: [outputs, rank], data: new Float32Array(outputs * rank) },
+    };
+    layer.lora = uploadLora(gpu, layer, pair, { scaling, dropout, stream, isTrained: true });
+  });
+}
+
+/**
+ * Puts the LoRA factors of a PEFT adapter on the model's linears.
+ * @param options.dropout replaces the adapter's own, for training on
+ * @throws {UserError} if the adapter has a module or shape that the model does not have
+ */
+export function applyAdapter(
+  model: Llama,
+  { config, lora }: Adapter,
+  { isTrained, dropout = 0 }: { readonly isTrained: boolean; readonly dropout?: number },
+): void {
+  const linears = new Map(model.linears().map((layer, stream) => [layer.name, { layer, stream }]));
+  for (const [module, pair] of lora) {
+    const target = linears.get(module);
+    const [outputs, inputs] = target?.layer.weight.shape ?? [];
+    const rank = loraRank(config, module);
+    const fits = target && pair.A.shape[0] === rank && pair.A.shape[1] === inputs &&
+      pair.B.shape[0] === outputs && pair.B.shape[1] === rank;
+    if (!fits) {
+      throw new UserError(
+        `Cannot use the adapter on this model: its "${module}" has A [${pair.A.shape}] and B [${pair.B.shape}], ` +
+          (target ? `the model's weight is [${target.layer.weight.shape}]` : "the model has no such linear"),
+      );
+    }
+    const scaling = loraScaling(config, module);
+    target.layer.lora = uploadLora(model.gpu, target.layer, pair, {
+      scaling,
+      dropout,
+      stream: target.stream,
+      isTrained,
+    });
+  }
+}
+
+/** What to write into an adapter's folder besides its tensors. */
+export interface AdapterSettings {
+  readonly baseModel: string;
+  readonly rank: number;
+  readonly alpha: number;
+  readonly dropout: number;
+  readonly rslora: boolean;
+}
+
+/** Reads back what was trained: LoRA factors and whole weights, as PEFT stores them. */
+export async function exportAdapter(
+  model: Llama,
+  { baseModel, rank, alpha, dropout, rslora }: AdapterSettings,
+): Promise<Adapter> {
+  const lora = new Map<string, LoraPair>();
+  const targets = new Set<string>();
+  for (const { name, lora: factors } of model.linears()) {
+    if (!factors) continue;
+    targets.add(name.split(".").at(-1)!);
+    lora.set(name, await readLora(model.gpu, factors));
+  }
+  const extra = new Map<string, TensorF32 & { dtype: "F32" }>();
+  for (const { name, value } of model.parameters()) {
+    if (/\.lora_[AB]\.weight$/.test(name)) continue;
+    extra.set(name, { shape: value.shape, data: await model.gpu.read(value), dtype: "F32" });
+  }
+  const config = adapterConfig({
+    base_model_name_or_path: baseModel,
+    r: rank,
+    lora_alpha: alpha,
+    lora_dropout: dropout,
+    use_rslora: rslora,
+    target_modules: [...targets],
+    task_type: "CAUSAL_LM",
+    inference_mode: true,
+  });
+  return { config, lora, extra };
+}
+
+/** PEFT's rule for a list of targets: the whole name, or its end after a dot. */
+function matches(module: string, target: string): boolean {
+  return module === target || module.endsWith(`.${target}`);
+}
+
+/** Rows of quads need ranks that are multiples of 4: the rest is zeros, whose gradients are zeros too. */
+function uploadLora(
+  gpu: Gpu,
+  layer: Linear,
+  { A, B }: LoraPair,
+  { isTrained, ...rest }: Pick<Lora, "scaling" | "dropout" | "stream"> & { readonly isTrained: boolean },
+): Lora {
+  const [rank, inputs] = A.shape as [number, number];
+  const outputs = B.shape[0]!;
+  const padded = Math.ceil(rank / 4) * 4;
+  const a = new Float32Array(padded * inputs);
+  a.set(A.data);
+  const b = new Float32Array(outputs * padded);
+  for (let row = 0; row < outputs; row++) b.set(B.data.subarray(row * rank, (row + 1) * rank), row * padded);
+  const gradient = (shape: number[]): Tensor | undefined =>
+    isTrained ? gpu.zeros(shape, "f32", `gradient of ${layer.name} LoRA`) : undefined;
+  return {
+    A: gpu.tensor([padded, inputs], a, { label: `${layer.name}.lora_A` }),
+    B: gpu.tensor([outputs, padded], b, { label: `${layer.name}.lora_B` }),
+    gradA: gradient([padded, inputs]),
+    gradB: gradient([outputs, padded]),
+    rank,
+    ...rest,
+  };
+}
+
+async function readLora(gpu: Gpu, { A, B, rank }: Lora): Promise<LoraPair> {
+  const [inputs, outputs, padded] = [A.width, B.rows, B.width];
+  const [a, b] = [await gpu.read(A), await gpu.read(B)];
+  const trimmed = new Float32Array(outputs * rank);
+  for (let row = 0; row < outputs; row++) {
+    trimmed.set(b.subarray(row * padded, row * padded + rank), row * rank);
+  }
+  return {
+    A: { shape: [rank, inputs], data: a.slice(0, rank * inputs) },
+    B: { shape: [outputs, rank], data: trimmed },
+  };
+}

@@ -1,0 +1,87 @@
+import { makeAttentionMap } from "../kernels/attention/map.ts";
+import type { Gpu } from "../kernels/gpu.ts";
+import { NO_LABEL } from "../kernels/loss/cross_entropy.ts";
+import type { Tensor } from "../kernels/tensor.ts";
+import type { AttentionMap } from "../kernels/attention/map.ts";
+
+/** A sequence to run or train on. */
+export interface Sequence {
+  /** (T) token ids. */
+  readonly inputIds: Uint32Array;
+  /** (T) what is trained at each position, negative for nothing; label i is predicted from position i - 1. */
+  readonly labels?: Int32Array;
+  /** Start of each packed document, which then see only themselves. */
+  readonly documents?: Uint32Array;
+}
+
+/** Sequences one after the other as rows, without padding. */
+export interface Batch {
+  /** (rows) */
+  readonly tokens: Uint32Array<ArrayBuffer>;
+  /** (rows) the token each row is to predict, or NO_LABEL. */
+  readonly labels: Uint32Array<ArrayBuffer>;
+  readonly positions: Uint32Array<ArrayBuffer>;
+  /** First row of each sequence, and of each document. */
+  readonly starts: readonly number[];
+  readonly documents: readonly number[];
+  readonly rows: number;
+  /** Rows with a label. */
+  readonly targets: number;
+}
+
+/** Lays sequences out as rows and shifts their labels to the rows that predict them. */
+export function makeBatch(sequences: readonly Sequence[]): Batch {
+  const rows = sequences.reduce((sum, { inputIds }) => sum + inputIds.length, 0);
+  const tokens = new Uint32Array(rows);
+  const labels = new Uint32Array(rows).fill(NO_LABEL);
+  const positions = new Uint32Array(rows);
+  const starts: number[] = [];
+  const documents: number[] = [];
+  let targets = 0;
+  let start = 0;
+  for (const sequence of sequences) {
+    starts.push(start);
+    for (const document of sequence.documents ?? [0]) documents.push(start + document);
+    tokens.set(sequence.inputIds, start);
+    for (let i = 0; i < sequence.inputIds.length; i++) positions[start + i] = i;
+    const ownLabels = sequence.labels ?? sequence.inputIds;
+    for (let i = 1; i < ownLabels.length; i++) {
+      // The first token of a packed document is not predicted from the one before it.
+      if (ownLabels[i]! < 0 || sequence.documents?.includes(i)) continue;
+      labels[start + i - 1] = ownLabels[i]!;
+      targets++;
+    }
+    start += sequence.inputIds.length;
+  }
+  return { tokens, labels, positions, starts, documents, rows, targets };
+}
+
+/** A batch on the device. */
+export interface DeviceBatch {
+  readonly batch: Batch;
+  readonly tokens: Tensor;
+  readonly labels: Tensor;
+  readonly positions: Tensor;
+  readonly map: AttentionMap;
+}
+
+/** @param groupSize G of shifted sparse attention in tokens; full attention unless given */
+export function uploadBatch(gpu: Gpu, batch: Batch, groupSize?: number): DeviceBatch {
+  const { rows, starts, documents } = batch;
+  return {
+    batch,
+    tokens: gpu.tensor([rows], batch.tokens, { label: "tokens" }),
+    labels: gpu.tensor([rows], batch.labels, { label: "labels" }),
+    positions: gpu.tensor([rows], batch.positions, { label: "positions" }),
+    map: makeAttentionMap(gpu, {
+      rows,
+      starts,
+      documents,
+      ...(groupSize === undefined ? {} : { groupSize }),
+    }),
+  };
+}
+
+export function freeBatch({ tokens, labels, positions, map }: DeviceBatch): void {
+  for (const each of [tokens, labels, positions, map]) each.free();
+}

@@ -1,0 +1,122 @@
+import { columnSum } from "../kernels/elementwise/column_sum.ts";
+import { dropout } from "../kernels/elementwise/dropout.ts";
+import { addBias, addInto } from "../kernels/elementwise/elementwise.ts";
+import type { Gpu } from "../kernels/gpu.ts";
+import { matmul, matmulBackwardInput, matmulBackwardWeight, type Weight } from "../kernels/matmul/matmul.ts";
+import type { Tensor } from "../kernels/tensor.ts";
+
+/** The two factors of a LoRA update: y += scaling B A drop(x).   Hu et al. 2021, arXiv:2106.09685, section 4.1. */
+export interface Lora {
+  /** (R, K) f32; R is the rank rounded up to a multiple of 4, with rows of zeros that stay zero. */
+  readonly A: Tensor;
+  /** (N, R) f32 */
+  readonly B: Tensor;
+  /** Gradients; undefined where the adapter is only applied. */
+  readonly gradA: Tensor | undefined;
+  readonly gradB: Tensor | undefined;
+  /** The rank without padding. */
+  readonly rank: number;
+  readonly scaling: number;
+  /** Share of inputs dropped while training. */
+  readonly dropout: number;
+  /** Number of this module in the model: its dropout draws from a stream of its own. */
+  readonly stream: number;
+}
+
+/** Which random numbers dropout draws: the same key gives the same mask, in the forward pass and when recomputing. */
+export interface DropoutKey {
+  readonly seed: number;
+  /** Forward passes done before this one in the run. */
+  readonly pass: number;
+}
+
+/** A linear layer of a checkpoint, y = x W^T + b, with what is trained of it. */
+export interface Linear {
+  /** Module name in the checkpoint, such as `model.layers.0.self_attn.q_proj`. */
+  readonly name: string;
+  readonly weight: Weight;
+  readonly bias: Tensor | undefined;
+  /** Gradients; undefined where the weight is frozen. */
+  readonly weightGrad: Tensor | undefined;
+  readonly biasGrad: Tensor | undefined;
+  lora: Lora | undefined;
+}
+
+/** @param x (rows, K)  @returns y (rows, N) */
+export function linear(gpu: Gpu, x: Tensor, layer: Linear, key: DropoutKey | undefined): Tensor {
+  const y = matmul(gpu, x, layer.weight);
+  if (layer.bias) addBias(gpu, y, layer.bias);
+  if (layer.lora) {
+    const { A, B, scaling } = layer.lora;
+    const dropped = dropInput(gpu, x, layer.lora, key);
+    const h = matmul(gpu, dropped, A, { format: "f32" });
+    matmul(gpu, h, B, { into: y, alpha: scaling, beta: 1 });
+    h.free();
+    if (dropped !== x) dropped.free();
+  }
+  return y;
+}
+
+/**
+ * Adds the layer's own gradients to what they hold.
+ *
+ * @param dy (rows, N)
+ * @param x (rows, K), the input of the forward pass
+ * @param addTo (rows, K): the input's gradient is added to it; a new tensor unless given
+ * @returns dx (rows, K)
+ */
+export function linearBackward(
+  gpu: Gpu,
+  dy: Tensor,
+  x: Tensor,
+  layer: Linear,
+  key: DropoutKey | undefined,
+  addTo?: Tensor,
+): Tensor {
+  const { weight, weightGrad, biasGrad, lora } = layer;
+  if (weightGrad) matmulBackwardWeight(gpu, dy, x, { into: weightGrad, beta: 1 });
+  if (biasGrad) columnSum(gpu, dy, biasGrad);
+  const dx = matmulBackwardInput(gpu, dy, weight, addTo ? { into: addTo, beta: 1 } : {});
+  if (lora) loraBackward(gpu, dy, x, lora, key, dx);
+  return dx;
+}
+
+/** dB += s dy^T h, dA += g^T drop(x), dx += drop(g A), with h = drop(x) A^T and g = s dy B. */
+function loraBackward(
+  gpu: Gpu,
+  dy: Tensor,
+  x: Tensor,
+  lora: Lora,
+  key: DropoutKey | undefined,
+  dx: Tensor,
+): void {
+  const { A, B, gradA, gradB, scaling } = lora;
+  const dropped = dropInput(gpu, x, lora, key);
+  if (gradB) {
+    const h = matmul(gpu, dropped, A, { format: "f32" });
+    matmulBackwardWeight(gpu, dy, h, { into: gradB, alpha: scaling, beta: 1 });
+    h.free();
+  }
+  const g = matmulBackwardInput(gpu, dy, B, { alpha: scaling, format: "f32" });
+  if (gradA) matmulBackwardWeight(gpu, g, dropped, { into: gradA, beta: 1 });
+  if (dropped === x) {
+    matmulBackwardInput(gpu, g, A, { into: dx, beta: 1 });
+  } else {
+    dropped.free();
+    const dDropped = matmulBackwardInput(gpu, g, A, { format: dx.format });
+    const dInput = dropInput(gpu, dDropped, lora, key);
+    addInto(gpu, dx, dInput);
+    dDropped.free();
+    dInput.free();
+  }
+  g.free();
+}
+
+function dropInput(gpu: Gpu, x: Tensor, lora: Lora, key: DropoutKey | undefined): Tensor {
+  if (!key || lora.dropout === 0) return x;
+  const stream = key.pass * STREAMS_PER_PASS + lora.stream;
+  return dropout(gpu, x, { p: lora.dropout, seed: key.seed, stream: stream % 2 ** 32 });
+}
+
+/** More than the linears of any LLaMA, so that no two passes share a stream. */
+const STREAMS_PER_PASS = 2048;

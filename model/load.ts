@@ -1,0 +1,220 @@
+import { isBnb4, readBnb4 } from "../checkpoint/bitsandbytes.ts";
+import { assertFinite, type Dtype, toF32 } from "../checkpoint/dtype.ts";
+import type { ExtraTensor } from "../checkpoint/peft.ts";
+import type { WeightReader } from "../checkpoint/weights.ts";
+import { UserError } from "../errors.ts";
+import { cast } from "../kernels/elementwise/elementwise.ts";
+import type { Gpu } from "../kernels/gpu.ts";
+import type { Weight } from "../kernels/matmul/matmul.ts";
+import { quantiseNf4, uploadNf4 } from "../kernels/nf4/nf4.ts";
+import { BLOCK, NESTED_BLOCK, NF4_VALUES } from "../kernels/nf4/reference.ts";
+import type { Tensor } from "../kernels/tensor.ts";
+import type { Format } from "../kernels/wgsl.ts";
+import { Block, type BlockWeights, type Norm } from "./block.ts";
+import type { LlamaConfig } from "./config.ts";
+import type { Linear } from "./linear.ts";
+import { Llama, type Table } from "./llama.ts";
+import {
+  checkpointTensors,
+  hasBias,
+  LINEAR_NAMES,
+  linearModule,
+  type LinearName,
+  linearShape,
+} from "./tensors.ts";
+
+export interface LoadOptions {
+  readonly config: LlamaConfig;
+  /** How activations are stored. */
+  readonly format: Format;
+  /** Keep the layers' linears in NF4; a checkpoint that is already quantised stays so in any case. */
+  readonly loadIn4bit: boolean;
+  /** Keep the scales of NF4 in 8 bits. */
+  readonly doubleQuant: boolean;
+  /** Whether a tensor of the checkpoint is trained: it is then held in f32, with a gradient. */
+  readonly isTrained?: (name: string) => boolean;
+  /** Tensors that replace those of the checkpoint: what an adapter trained besides its LoRA factors. */
+  readonly replacements?: ReadonlyMap<string, ExtraTensor>;
+  readonly onProgress?: (tensor: string, done: number, total: number) => void;
+}
+
+/**
+ * Loads a model tensor by tensor: at most one is on the host at a time. Frozen weights keep the checkpoint's own
+ * format, which loses nothing, or become NF4.
+ *
+ * @throws {UserError} naming the tensor that is missing, has another shape than the config says, or is not finite
+ */
+export async function loadModel(gpu: Gpu, weights: WeightReader, options: LoadOptions): Promise<Llama> {
+  const { config, format, loadIn4bit } = options;
+  const expected = checkpointTensors(config);
+  const tensors = new TensorLoader(gpu, weights, options, expected.size);
+  for (const name of options.replacements?.keys() ?? []) {
+    if (!expected.has(name)) {
+      throw new UserError(`Cannot use the adapter: it holds "${name}", which the base model does not have`);
+    }
+  }
+  const table = async (name: string): Promise<Table> => {
+    const weight = await tensors.load(name, expected.get(name)!);
+    return { weight, grad: tensors.gradient(name, weight) };
+  };
+  const norm = async (name: string): Promise<Norm> => {
+    const weight = await tensors.load(name, expected.get(name)!, "f32");
+    return { weight, grad: tensors.gradient(name, weight) };
+  };
+  const linear = async (layer: number, name: LinearName): Promise<Linear> => {
+    const module = linearModule(layer, name);
+    const weightName = `${module}.weight`;
+    const weight = await tensors.loadLinear(weightName, linearShape(config, name), loadIn4bit);
+    const bias = hasBias(config, name)
+      ? await tensors.load(`${module}.bias`, [weight.shape[0]!], "f32")
+      : undefined;
+    return {
+      name: module,
+      weight,
+      bias,
+      weightGrad: tensors.gradient(weightName, weight),
+      biasGrad: bias && tensors.gradient(`${module}.bias`, bias),
+      lora: undefined,
+    };
+  };
+  const embed_tokens = await table("model.embed_tokens.weight");
+  const blocks: Block[] = [];
+  for (let layer = 0; layer < config.num_hidden_layers; layer++) {
+    const linears: Partial<Record<LinearName, Linear>> = {};
+    const input_layernorm = await norm(`model.layers.${layer}.input_layernorm.weight`);
+    for (const name of LINEAR_NAMES) linears[name] = await linear(layer, name);
+    const post_attention_layernorm = await norm(`model.layers.${layer}.post_attention_layernorm.weight`);
+    const all = linears as Record<LinearName, Linear>;
+    blocks.push(
+      new Block({ input_layernorm, post_attention_layernorm, ...all } satisfies BlockWeights, config),
+    );
+  }
+  return new Llama(gpu, {
+    config,
+    format,
+    embed_tokens,
+    blocks,
+    norm: await norm("model.norm.weight"),
+    lm_head: config.tie_word_embeddings ? embed_tokens : await table("lm_head.weight"),
+  });
+}
+
+const FORMATS: Partial<Record<Dtype, Format>> = { F32: "f32", F16: "f16", BF16: "bf16" };
+
+/** Brings single tensors of a checkpoint to the device. */
+class TensorLoader {
+  #done = 0;
+
+  constructor(
+    readonly gpu: Gpu,
+    readonly weights: WeightReader,
+    readonly options: LoadOptions,
+    readonly total: number,
+  ) {}
+
+  /** A dense tensor, in the checkpoint's format or, if given or trained, in another. */
+  async load(name: string, shape: readonly number[], format?: Format): Promise<Tensor> {
+    const stored = await this.#read(name, shape);
+    const tensor = this.gpu.tensor(shape, stored.bytes, { dtype: stored.format, label: name });
+    const wanted = this.#isTrained(name) ? "f32" : format ?? stored.format;
+    if (wanted === stored.format) return tensor;
+    const converted = cast(this.gpu, tensor, wanted);
+    tensor.free();
+    return converted;
+  }
+
+  async loadLinear(name: string, shape: [number, number], loadIn4bit: boolean): Promise<Weight> {
+    const trained = this.#isTrained(name);
+    if (isBnb4(this.weights, name)) {
+      if (trained) {
+        throw new UserError(
+          `Cannot train "${name}": the checkpoint holds it in 4 bits. Use the original model, or set low_rank_training: true`,
+          { exitCode: 2 },
+        );
+      }
+      return await this.#loadBnb4(name, shape);
+    }
+    if (!loadIn4bit || trained) return await this.load(name, shape);
+    if (shape[1] % 8 !== 0) {
+      throw new UserError(
+        `Cannot hold "${name}" [${shape}] in 4 bits: its rows are no multiple of 8. Set load_in_4bit: false`,
+      );
+    }
+    const dense = await this.load(name, shape, "f32");
+    const quantised = quantiseNf4(this.gpu, dense, { doubleQuant: this.options.doubleQuant, label: name });
+    dense.free();
+    return quantised;
+  }
+
+  gradient(name: string, weight: Weight): Tensor | undefined {
+    return this.#isTrained(name) ? this.gpu.zeros(weight.shape, "f32", `gradient of ${name}`) : undefined;
+  }
+
+  #isTrained(name: string): boolean {
+    return this.options.isTrained?.(name) ?? false;
+  }
+
+  async #loadBnb4(name: string, shape: [number, number]): Promise<Weight> {
+    const packed = await readBnb4(this.weights, name);
+    checkShape(name, packed.shape, shape);
+    const sameMap = packed.quantMap.every((value, i) => value === NF4_VALUES[i]);
+    if (packed.blockSize !== BLOCK || packed.nestedBlockSize !== NESTED_BLOCK || !sameMap) {
+      throw new UserError(
+        `Cannot load "${name}": it is quantised in blocks of ${packed.blockSize} with scales in blocks of ` +
+          `${packed.nestedBlockSize}; only NF4 with ${BLOCK} and ${NESTED_BLOCK} can be read`,
+      );
+    }
+    this.#count(name);
+    const { nestedAbsmax, nestedCode, nestedOffset } = packed;
+    const nested = nestedAbsmax && nestedCode
+      ? { nested: { absmax: nestedAbsmax, map: nestedCode, offset: nestedOffset } }
+      : {};
+    return uploadNf4(this.gpu, { shape, codes: packed.codes, absmax: packed.absmax, ...nested }, name);
+  }
+
+  async #read(name: string, shape: readonly number[]): Promise<{ bytes: Uint8Array; format: Format }> {
+    this.#count(name);
+    const replacement = this.options.replacements?.get(name);
+    if (replacement) {
+      checkShape(name, replacement.shape, shape);
+      return { bytes: bytesOf(replacement.data), format: "f32" };
+    }
+    const info = this.weights.info(name);
+    checkShape(name, info.shape, shape);
+    const bytes = await this.weights.read(name);
+    const format = FORMATS[info.dtype];
+    if (format && isFiniteIn(bytes, format)) return { bytes, format };
+    const values = toF32(bytes, info.dtype);
+    assertFinite(name, values);
+    return { bytes: bytesOf(values), format: "f32" };
+  }
+
+  #count(name: string): void {
+    this.options.onProgress?.(name, ++this.#done, this.total);
+  }
+}
+
+function bytesOf(values: Float32Array): Uint8Array {
+  return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+}
+
+function checkShape(name: string, actual: readonly number[], expected: readonly number[]): void {
+  if (actual.length === expected.length && actual.every((axis, i) => axis === expected[i])) return;
+  throw new UserError(
+    `Cannot load "${name}": it is [${actual}], but config.json makes it [${expected}]. ` +
+      `Weights and config.json are not of one model`,
+  );
+}
+
+/** Whether no element is NaN or infinite, by the exponent bits alone: no conversion of billions of numbers. */
+function isFiniteIn(bytes: Uint8Array<ArrayBuffer>, format: Format): boolean {
+  const exponent = format === "f32" ? 0x7f800000 : format === "bf16" ? 0x7f80 : 0x7c00;
+  const aligned = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
+  const words = format === "f32"
+    ? new Uint32Array(aligned.buffer, aligned.byteOffset, aligned.length / 4)
+    : new Uint16Array(aligned.buffer, aligned.byteOffset, aligned.length / 2);
+  for (let i = 0; i < words.length; i++) {
+    if ((words[i]! & exponent) === exponent) return false;
+  }
+  return true;
+}

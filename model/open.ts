@@ -1,0 +1,54 @@
+import { type Adapter, readAdapter } from "../checkpoint/peft.ts";
+import { openWeights } from "../checkpoint/weights.ts";
+import type { Gpu } from "../kernels/gpu.ts";
+import type { Format } from "../kernels/wgsl.ts";
+import { applyAdapter } from "./adapter.ts";
+import { extendContext, type LlamaConfig, readConfig } from "./config.ts";
+import type { Llama } from "./llama.ts";
+import { loadModel, type LoadOptions } from "./load.ts";
+
+export interface OpenOptions {
+  /** Folder of the base model. */
+  readonly baseModel: string;
+  /** Folder of a PEFT adapter to apply. */
+  readonly peftModel?: string | undefined;
+  /** Context the positions are scaled for, in tokens; the model's own unless longer. */
+  readonly contextSize: number;
+  readonly loadIn4bit: boolean;
+  /** How activations are stored; f32 unless given. */
+  readonly format?: Format;
+  readonly onProgress?: LoadOptions["onProgress"];
+}
+
+/** A model to run, not to train. */
+export interface OpenModel {
+  readonly model: Llama;
+  /** With the context extended. */
+  readonly config: LlamaConfig;
+  readonly adapter: Adapter | undefined;
+}
+
+/**
+ * Loads a base model, and an adapter onto it, for evaluation.
+ * @throws {UserError} if a file is missing or damaged, or the parts are not of one model
+ */
+export async function openModel(gpu: Gpu, options: OpenOptions): Promise<OpenModel> {
+  const { baseModel, peftModel, contextSize, loadIn4bit, format = "f32", onProgress } = options;
+  const config = extendContext(await readConfig(baseModel), contextSize);
+  const adapter = peftModel === undefined ? undefined : await readAdapter(peftModel);
+  const weights = await openWeights(baseModel);
+  try {
+    const model = await loadModel(gpu, weights, {
+      config,
+      format,
+      loadIn4bit,
+      doubleQuant: true,
+      ...(adapter ? { replacements: adapter.extra } : {}),
+      ...(onProgress ? { onProgress } : {}),
+    });
+    if (adapter) applyAdapter(model, adapter, { isTrained: false });
+    return { model, config, adapter };
+  } finally {
+    weights.close();
+  }
+}

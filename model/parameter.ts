@@ -1,0 +1,9 @@
+import type { Tensor } from "../kernels/tensor.ts";
+
+/** A weight that is trained: its values, and the gradient of the steps since it was last cleared. Both f32. */
+export interface Parameter {
+  /** As in the checkpoint or adapter: `model.norm.weight`, `model.layers.0.self_attn.q_proj.lora_A.weight`. */
+  readonly name: string;
+  readonly value: Tensor;
+  readonly grad: Tensor;
+}

@@ -1,0 +1,127 @@
+import type { Gpu } from "../kernels/gpu.ts";
+import { adamW, type AdamWOptions } from "../kernels/optimizer/adamw.ts";
+import { globalNorm, STATUS } from "../kernels/optimizer/global_norm.ts";
+import type { Tensor } from "../kernels/tensor.ts";
+import { type Batch, freeBatch, uploadBatch } from "../model/batch.ts";
+import type { Llama } from "../model/llama.ts";
+import type { Parameter } from "../model/parameter.ts";
+
+export interface TrainerOptions extends Omit<AdamWOptions, "learningRate" | "step"> {
+  /** Gradients longer than this are scaled down to it; 0 turns clipping off. */
+  readonly maxGradNorm: number;
+  /** G of shifted sparse attention in tokens; full attention if undefined. */
+  readonly groupSize: number | undefined;
+  readonly checkpointing: boolean;
+  /** Scale the loss so that small gradients survive in f16, and adapt the scale. */
+  readonly lossScaling: boolean;
+  /** Of dropout. */
+  readonly seed: number;
+}
+
+/** What a step gave. */
+export interface StepResult {
+  /** Mean over the step's targets, in nats. */
+  readonly loss: number;
+  /** Of the whole gradient, before clipping. */
+  readonly gradNorm: number;
+  /** False if the gradient was not finite: then nothing was changed. */
+  readonly applied: boolean;
+}
+
+/** All of a trainer's state besides the parameters and moments themselves. */
+export interface TrainerState {
+  /** Updates applied: AdamW's bias correction counts them. */
+  updates: number;
+  /** Forward passes done: dropout draws by them. */
+  passes: number;
+  lossScale: number;
+  /** Finite steps since the loss scale last changed. */
+  scaleAge: number;
+}
+
+/** A parameter with AdamW's moments, all f32 of one shape. */
+export interface Optimised extends Parameter {
+  readonly m: Tensor;
+  readonly v: Tensor;
+}
+
+/** PyTorch's GradScaler has the same numbers. */
+const LOSS_SCALE = { initial: 65536, growth: 2, backoff: 0.5, interval: 2000, least: 1 } as const;
+
+/** One optimiser step, repeated. The only place that orders the GPU's work of a step. */
+export class Trainer {
+  readonly gpu: Gpu;
+  readonly model: Llama;
+  readonly optimised: readonly Optimised[];
+  state: TrainerState = { updates: 0, passes: 0, lossScale: 1, scaleAge: 0 };
+  readonly #options: TrainerOptions;
+  readonly #lossSum: Tensor;
+  readonly #status: Tensor;
+
+  constructor(model: Llama, options: TrainerOptions) {
+    this.gpu = model.gpu;
+    this.model = model;
+    this.#options = options;
+    this.optimised = model.parameters().map((parameter) => ({
+      ...parameter,
+      m: this.gpu.zeros(parameter.value.shape, "f32", `m of ${parameter.name}`),
+      v: this.gpu.zeros(parameter.value.shape, "f32", `v of ${parameter.name}`),
+    }));
+    this.#lossSum = this.gpu.empty([1], "f32", "loss sum");
+    this.#status = this.gpu.zeros([STATUS.length], "f32", "step status");
+    if (options.lossScaling) this.state.lossScale = LOSS_SCALE.initial;
+  }
+
+  /**
+   * One update from the gradient of the mean loss over all targets of the micro-batches together, however unevenly
+   * they are spread (an average of averages would weigh short ones more). Waits for the device once, at the end.
+   */
+  async step(batches: readonly Batch[], learningRate: number): Promise<StepResult> {
+    const { gpu } = this;
+    const { lossScaling: _, maxGradNorm, seed, groupSize, checkpointing, ...adam } = this.#options;
+    const targets = batches.reduce((sum, batch) => sum + batch.targets, 0);
+    for (const { grad } of this.optimised) gpu.clear(grad);
+    gpu.clear(this.#lossSum);
+    for (const batch of batches) {
+      const device = uploadBatch(gpu, batch, groupSize);
+      this.model.lossAndGradients(device, {
+        gradScale: this.state.lossScale / Math.max(1, targets),
+        checkpointing,
+        dropout: { seed, pass: this.state.passes++ },
+        lossSum: this.#lossSum,
+      });
+      freeBatch(device);
+    }
+    const inverseScale = 1 / this.state.lossScale;
+    globalNorm(gpu, this.optimised.map(({ grad }) => grad), this.#status, {
+      maxNorm: maxGradNorm,
+      inverseScale,
+    });
+    for (const { value, grad, m, v } of this.optimised) {
+      const step = this.state.updates + 1;
+      adamW(gpu, { param: value, grad, m, v }, this.#status, { ...adam, learningRate, step });
+    }
+    const [lossBytes, statusBytes] = await gpu.readBytes([this.#lossSum, this.#status]);
+    const status = new Float32Array(statusBytes!.buffer);
+    const applied = status[STATUS.isFinite] === 1;
+    this.#finish(applied);
+    return {
+      loss: new Float32Array(lossBytes!.buffer)[0]! / Math.max(1, targets),
+      gradNorm: status[STATUS.gradNorm]!,
+      applied,
+    };
+  }
+
+  #finish(applied: boolean): void {
+    const { state } = this;
+    if (applied) state.updates++;
+    if (!this.#options.lossScaling) return;
+    state.scaleAge = applied ? state.scaleAge + 1 : 0;
+    if (!applied) {
+      state.lossScale = Math.max(LOSS_SCALE.least, state.lossScale * LOSS_SCALE.backoff);
+    } else if (state.scaleAge === LOSS_SCALE.interval) {
+      state.lossScale *= LOSS_SCALE.growth;
+      state.scaleAge = 0;
+    }
+  }
+}
