@@ -128,20 +128,23 @@ export async function runCommand(command: BuiltCommand, words: readonly string[]
 
 function explain(error: CommanderError, command: BuiltCommand, words: readonly string[]): string {
   const quotedPart = /'([^']*)'/.exec(error.message)?.[1] ?? "";
-  const flag = quotedPart.split(/[ ,]/)[0]!;
+  const help = `see longreach ${command.name()} --help`;
   switch (error.code) {
-    case "commander.unknownOption": {
-      const names = command.options.filter((option) => !option.hidden).map((option) => option.name());
-      const near = nearest(flag.replace(/^--/, "").replace(/=.*$/, ""), names);
-      const hint = near === null ? `see longreach ${command.name()} --help` : `did you mean --${near}?`;
-      return `Unknown flag ${quoted(flag)} for ${command.name()}: ${hint}`;
-    }
+    case "commander.unknownOption":
+      return unknownFlag(quotedPart, command);
     case "commander.optionMissingArgument":
-      return `${flag} needs a value, as in: ${flag} ${/<[^>]*>/.exec(quotedPart)?.[0] ?? "VALUE"}`;
-    case "commander.missingMandatoryOptionValue":
-      return `${command.name()} needs ${
-        missingFlags(command).join(", ")
-      }: see longreach ${command.name()} --help`;
+      return `${quotedPart.split(/[ ,]/)[0]} needs a value, as in: ${quotedPart}`;
+    case "commander.missingMandatoryOptionValue": {
+      // A flag that is missing may be there with a slip in its name.
+      const names = normaliseFlags(words).filter((word) => /^--./.test(word)).map((word) =>
+        word.split("=")[0]!
+      );
+      const unknown = names.filter((name) =>
+        !command.options.some((option) => `--${option.name()}` === name)
+      );
+      const missing = `${command.name()} needs ${missingFlags(command).join(", ")}: ${help}`;
+      return [...unknown.map((flag) => unknownFlag(flag, command)), missing].join("\n");
+    }
     case "commander.excessArguments":
       return `Unexpected word ${
         quoted(unexpected(words))
@@ -151,6 +154,14 @@ function explain(error: CommanderError, command: BuiltCommand, words: readonly s
     default:
       return error.message;
   }
+}
+
+function unknownFlag(word: string, command: BuiltCommand): string {
+  const flag = word.split("=")[0]!;
+  const names = command.options.filter((option) => !option.hidden).map((option) => option.name());
+  const near = nearest(flag.replace(/^--/, ""), names);
+  const hint = near === null ? `see longreach ${command.name()} --help` : `did you mean --${near}?`;
+  return `Unknown flag ${quoted(flag)} for ${command.name()}: ${hint}`;
 }
 
 function missingFlags(command: BuiltCommand): string[] {

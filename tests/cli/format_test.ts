@@ -1,0 +1,39 @@
+import {
+  formatBytes,
+  formatCount,
+  formatRate,
+  formatRecord,
+  formatResult,
+  formatSeconds,
+  formatTable,
+  paint,
+} from "../../cli/format.ts";
+import { assertEquals } from "../support/assert_close.ts";
+
+Deno.test("sizes, times, counts and rates read as people write them", () => {
+  assertEquals([0, 512, 1536, 2 ** 30 * 23.4].map(formatBytes), ["0 B", "512 B", "1.5 KiB", "23.4 GiB"]);
+  assertEquals(
+    [0.42, 9.96, 59.4, 185, 7620, 97 * 3600, NaN, -1].map(formatSeconds),
+    ["0.4s", "10s", "59s", "3m 05s", "2h 07m", "4d 01h", "?", "?"],
+  );
+  assertEquals([formatCount(1234567), formatCount(12)], ["1,234,567", "12"]);
+  assertEquals([0.523, 87.31, 1234.5, NaN].map(formatRate), ["0.52", "87.3", "1,235", "?"]);
+});
+
+Deno.test("tables line up", () => {
+  assertEquals(
+    formatTable([["model", "256", "1024"], ["base", "4.50", "19.9"]], "lrr", " "),
+    " model   256  1024\n base   4.50  19.9",
+  );
+});
+
+Deno.test("results are one JSON object, or names and values", () => {
+  const result = { val_loss: 1.23456789012345, num_windows: 1358, peft_model: null };
+  assertEquals(JSON.parse(formatResult(result, true)), result);
+  assertEquals(formatRecord(result), "val_loss     1.23456789\nnum_windows  1,358\npeft_model   -");
+});
+
+Deno.test("colours appear only where they are wanted", () => {
+  assertEquals(paint("x", "red", false), "x");
+  assertEquals(paint("x", "red", true), "\u001b[31mx\u001b[39m");
+});

@@ -1,0 +1,38 @@
+import type { Io } from "../../cli/io.ts";
+
+/** What `exit` throws, since a test must not end. */
+export class Exited extends Error {
+  constructor(readonly code: number) {
+    super(`exit ${code}`);
+  }
+}
+
+/** An {@linkcode Io} that keeps what is written. */
+export class MemoryIo implements Io {
+  stdout = "";
+  stderr = "";
+  readonly isTerminal: boolean;
+  readonly color: boolean;
+  readonly #columns: number;
+
+  constructor({ isTerminal = false, color = false, columns = 100 } = {}) {
+    this.isTerminal = isTerminal;
+    this.color = color;
+    this.#columns = columns;
+  }
+  out(text: string): void {
+    this.stdout += `${text}\n`;
+  }
+  err(text: string): void {
+    this.stderr += `${text}\n`;
+  }
+  draw(text: string): void {
+    this.stderr += text;
+  }
+  columns(): number {
+    return this.#columns;
+  }
+  exit(code: number): never {
+    throw new Exited(code);
+  }
+}

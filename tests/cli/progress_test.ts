@@ -1,0 +1,129 @@
+import { CountProgress, TrainProgress } from "../../cli/progress.ts";
+import type { StepMetrics, TrainInfo } from "../../train/hooks.ts";
+import { assert, assertEquals } from "../support/assert_close.ts";
+import { assertIncludes } from "../support/text.ts";
+import { MemoryIo } from "./memory_io.ts";
+
+const INFO: TrainInfo = {
+  model: "models/tiny",
+  method: "LoRA rank 8 on 28 linears",
+  data: "12 sequences of 128 tokens",
+  device: "a GPU",
+  precision: "f32",
+  trainableParameters: 12_288,
+  totalParameters: 1_000_000,
+  sequencesPerStep: 4,
+  totalSteps: 40,
+  totalEpochs: 2,
+  startStep: 0,
+};
+
+function metrics(step: number, more: Partial<StepMetrics> = {}): StepMetrics {
+  return {
+    step,
+    totalSteps: 40,
+    epoch: step / 20,
+    loss: 2.5,
+    learning_rate: 2e-4,
+    grad_norm: 0.3125,
+    tokensPerSecond: 1234,
+    memoryBytes: 3 * 2 ** 30,
+    peakBytes: 4 * 2 ** 30,
+    etaSeconds: 185,
+    skippedSteps: 0,
+    elapsedMs: step * 1000,
+    ...more,
+  };
+}
+
+/** A clock that starts at noon and is moved by hand. */
+function handClock() {
+  const start = Date.UTC(2026, 10, 20, 12);
+  const clock = () => start + clock.seconds * 1000;
+  clock.seconds = 0;
+  return clock;
+}
+
+Deno.test("without a terminal: a summary, then a line with the time every logging_steps, and the last step", () => {
+  const io = new MemoryIo();
+  const clock = handClock();
+  const progress = new TrainProgress(io, 10, clock);
+  progress.onStart(INFO);
+  for (let step = 1; step <= 40; step++) {
+    clock.seconds = step;
+    progress.onStep(metrics(step));
+  }
+  progress.onSave("out/checkpoint-40");
+  progress.stop();
+  const lines = io.stderr.trimEnd().split("\n");
+  assertIncludes(io.stderr, "LoRA rank 8 on 28 linears (12,288 of 1,000,000 numbers)");
+  assertEquals(lines.slice(6), [
+    ...[10, 20, 30, 40].map((step) =>
+      `2026-11-20T12:00:${step}Z step ${step}/40  loss 2.5000  eta 3m 05s  lr 2.00e-4  norm 0.313  1,234 tok/s  ` +
+      `mem 3.0 GiB (peak 4.0 GiB)  epoch ${(step / 20).toFixed(2)}`
+    ),
+    "2026-11-20T12:00:40Z saved out/checkpoint-40",
+  ]);
+  assert(!io.stderr.includes("\r") && !io.stderr.includes("\u001b"), "nothing that moves a cursor");
+  assertEquals(io.stdout, "");
+});
+
+Deno.test("without a terminal: never silent for more than a minute", () => {
+  const io = new MemoryIo();
+  const clock = handClock();
+  const progress = new TrainProgress(io, 1000, clock);
+  progress.onStart({ ...INFO, totalSteps: 900 });
+  for (let step = 1; step <= 20; step++) {
+    clock.seconds = step * 25;
+    progress.onStep(metrics(step, { totalSteps: 900 }));
+  }
+  progress.stop();
+  const printed = [...io.stderr.matchAll(/step (\d+)\/900/g)].map((match) => Number(match[1]));
+  assertEquals(printed, [3, 6, 9, 12, 15, 18]);
+});
+
+Deno.test("on a terminal: one line drawn again, never wider than the terminal, notes above it", () => {
+  for (const columns of [40, 80, 200]) {
+    const io = new MemoryIo({ isTerminal: true, columns });
+    const progress = new TrainProgress(io, 1, handClock());
+    progress.onStart(INFO);
+    progress.onStep(metrics(1));
+    progress.note("a note");
+    progress.onStep(metrics(40));
+    progress.stop();
+    assertIncludes(io.stderr, "\r\u001b[Ka note\n");
+    const drawn = io.stderr.split("\n").slice(6).join("\n").replaceAll("\u001b[K", "\n").split(/[\r\n]/);
+    assert(drawn.every((line) => line.length < columns), `at most ${columns} columns`);
+    assertIncludes(io.stderr, "step 40/40");
+    if (columns >= 80) assertIncludes(io.stderr, "loss 2.5000");
+    assert(io.stderr.endsWith("\n"), "ends its line");
+    assert(!io.stderr.includes("\u001b[3"), "no colours");
+  }
+});
+
+Deno.test("skipped steps are said once each", () => {
+  const io = new MemoryIo();
+  const progress = new TrainProgress(io, 1000, handClock());
+  progress.onStart(INFO);
+  progress.onStep(metrics(1));
+  progress.onStep(metrics(2, { skippedSteps: 1, loss: NaN, grad_norm: Infinity }));
+  progress.onStep(metrics(3, { skippedSteps: 1 }));
+  progress.stop();
+  assertEquals(io.stderr.match(/step \d+ was skipped/g), ["step 2 was skipped"]);
+});
+
+Deno.test("counting work prints its end, and starts over when the total changes", () => {
+  const io = new MemoryIo();
+  const clock = handClock();
+  const progress = new CountProgress(io, "window", clock);
+  for (let done = 1; done <= 4; done++) {
+    clock.seconds = 10 * done;
+    progress.onProgress(done, 4, `loss ${done}`);
+  }
+  progress.onProgress(2, 2);
+  progress.stop();
+  assertEquals(
+    io.stderr,
+    "2026-11-20T12:00:40Z window 4/4  loss 4  eta 0.0s\n2026-11-20T12:00:40Z window 2/2  eta 0.0s\n",
+  );
+});

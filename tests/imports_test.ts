@@ -1,0 +1,70 @@
+import { assert, assertEquals } from "./support/assert_close.ts";
+
+const ROOT = new URL("..", import.meta.url).pathname;
+
+/** Folder -> folders of this project it may import besides itself. `errors.ts` at the root is everybody's. */
+const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
+  kernels: [],
+  train_args: [],
+  data: [],
+  checkpoint: ["data"],
+  model: ["kernels", "checkpoint", "data"],
+  eval: ["kernels", "model", "checkpoint", "data"],
+  train: ["kernels", "model", "checkpoint", "data", "eval", "train_args"],
+  demo: ["kernels", "model", "checkpoint", "data", "eval", "train", "train_args"],
+  cli: ["kernels", "model", "checkpoint", "data", "eval", "train", "train_args", "demo"],
+};
+
+/** Every import and export specifier of a file, dynamic imports and type imports included. */
+function specifiers(source: string): string[] {
+  const code = source.replace(/\/\*[\s\S]*?\*\/|^\s*\/\/.*$/gm, "");
+  return [...code.matchAll(/(?:\bfrom|\bimport)\s*\(?\s*["']([^"']+)["']/g)].map((match) => match[1]!);
+}
+
+async function* typescriptFiles(folder: string): AsyncGenerator<string> {
+  for await (const entry of Deno.readDir(`${ROOT}${folder}`)) {
+    const path = `${folder}/${entry.name}`;
+    if (entry.isDirectory) yield* typescriptFiles(path);
+    else if (path.endsWith(".ts")) yield path;
+  }
+}
+
+for (const [folder, allowed] of Object.entries(MAY_IMPORT)) {
+  Deno.test(`${folder} imports only ${[folder, ...allowed, "errors.ts"].join(", ")}`, async () => {
+    const wrong: string[] = [];
+    for await (const path of typescriptFiles(folder)) {
+      for (const specifier of specifiers(await Deno.readTextFile(`${ROOT}${path}`))) {
+        if (!specifier.startsWith(".")) continue;
+        const target = new URL(specifier, `file://${ROOT}${path}`).pathname.slice(ROOT.length);
+        const room = target.split("/")[0]!;
+        if (target !== "errors.ts" && room !== folder && !allowed.includes(room)) {
+          wrong.push(`${path} -> ${target}`);
+        }
+      }
+    }
+    assertEquals(wrong, []);
+  });
+}
+
+Deno.test("the import scan sees every form of import", () => {
+  assertEquals(
+    specifiers(
+      'import a from "./a.ts";\nimport "./b.ts";\nexport * from "./c.ts";\nconst d = await import("./d.ts");\n' +
+        'import type {\n  E,\n} from "./e.ts";\n// import "./no.ts"\n/* import "./no.ts" */\nimport w from "./w.wgsl" with { type: "text" };',
+    ),
+    ["./a.ts", "./b.ts", "./c.ts", "./d.ts", "./e.ts", "./w.wgsl"],
+  );
+});
+
+Deno.test("every folder with code has its rule", async () => {
+  const folders: string[] = [];
+  for await (const entry of Deno.readDir(ROOT)) {
+    if (!entry.isDirectory || /^\.|^(tests|bench|docs|output|node_modules)$/.test(entry.name)) continue;
+    for await (const _ of typescriptFiles(entry.name)) {
+      folders.push(entry.name);
+      break;
+    }
+  }
+  const without = folders.filter((folder) => !Object.hasOwn(MAY_IMPORT, folder));
+  assert(without.length === 0, `no import rule for ${without.join(", ")}: add one to this test`);
+});
