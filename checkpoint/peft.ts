@@ -82,7 +82,7 @@ function parseKey(key: string, fail: Fail): Role {
   return { kind: "extra", tensor };
 }
 
-async function readFloats(reader: WeightReader, key: string, fail: Fail): Promise<ExtraTensor> {
+async function readFloats(reader: WeightReader, key: string, path: string, fail: Fail): Promise<ExtraTensor> {
   const { dtype, shape } = reader.info(key);
   if (!FLOATS.includes(dtype)) fail(`${quote(key)} is of type ${dtype}, not floating point`);
   if (shape.includes(0)) {
@@ -93,7 +93,7 @@ async function readFloats(reader: WeightReader, key: string, fail: Fail): Promis
     );
   }
   const data = toF32(await reader.read(key), dtype);
-  assertFinite(key, data);
+  assertFinite(key, data, path);
   return { shape, dtype, data };
 }
 
@@ -117,7 +117,7 @@ async function readParts(path: string, parts: Parts, files: Files): Promise<void
     for (const key of reader.names()) {
       const role = parseKey(key, fail);
       if (role.kind === "ignored") continue;
-      const tensor = await readFloats(reader, key, fail);
+      const tensor = await readFloats(reader, key, path, fail);
       if (role.kind === "extra") {
         const other = parts.extra.get(role.tensor);
         if (other !== undefined && !sameValues(other, tensor)) {

@@ -1,0 +1,277 @@
+import { join } from "../../checkpoint/deps.ts";
+import {
+  type Adapter,
+  adapterConfig,
+  loraRank,
+  loraScaling,
+  readAdapter,
+  writeAdapter,
+} from "../../checkpoint/peft.ts";
+import { writeSafetensors } from "../../checkpoint/safetensors.ts";
+import { fromF32, toF32 } from "../../checkpoint/dtype.ts";
+import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { normal } from "../support/random.ts";
+import { GOLDEN, withFolder } from "./support.ts";
+import { stateDict, tensor, torchFile } from "./torch_file.ts";
+
+const Q = "model.layers.0.self_attn.q_proj";
+const BASE = "base_model.model.";
+
+const CONFIG = { peft_type: "LORA", r: 2, lora_alpha: 4, target_modules: ["q_proj"], bias: "none" };
+
+/** Tensors of a small adapter by the key they are stored under. */
+function tensors(): Record<string, [number[], Float32Array]> {
+  return {
+    [`${BASE}${Q}.lora_A.weight`]: [[2, 6], normal(1, 12)],
+    [`${BASE}${Q}.lora_B.weight`]: [[4, 2], normal(2, 8)],
+  };
+}
+
+async function writeFolder(
+  folder: string,
+  stored: Record<string, [number[], Float32Array]> = tensors(),
+  config: object = {},
+  file = "adapter_model.safetensors",
+): Promise<void> {
+  Deno.writeTextFileSync(join(folder, "adapter_config.json"), JSON.stringify({ ...CONFIG, ...config }));
+  await writeSafetensors(
+    join(folder, file),
+    Object.entries(stored).map(([name, [shape, data]]) => ({
+      name,
+      dtype: "F32",
+      shape,
+      read: () => Promise.resolve(fromF32(data, "F32")),
+    })),
+  );
+}
+
+function assertSame(actual: Adapter, expected: Adapter): void {
+  assertEquals([...actual.lora.keys()].sort(), [...expected.lora.keys()].sort(), "modules");
+  for (const [module, { A, B }] of expected.lora) {
+    const pair = actual.lora.get(module)!;
+    assertEquals([pair.A.shape, [...pair.A.data]], [A.shape, [...A.data]], `${module} A`);
+    assertEquals([pair.B.shape, [...pair.B.data]], [B.shape, [...B.data]], `${module} B`);
+  }
+  assertEquals([...actual.extra.keys()].sort(), [...expected.extra.keys()].sort(), "extra");
+  for (const [name, { shape, data }] of expected.extra) {
+    assertEquals(
+      [actual.extra.get(name)!.shape, [...actual.extra.get(name)!.data]],
+      [shape, [...data]],
+      name,
+    );
+  }
+}
+
+Deno.test("readAdapter() reads the golden adapters, pickled and not", async () => {
+  const adapter = await readAdapter(join(GOLDEN, "adapter"));
+  assertEquals([adapter.lora.size, adapter.extra.size], [14, 0]);
+  assertEquals(adapter.lora.get("model.layers.1.mlp.down_proj")!.A.shape, [8, 176]);
+  assertEquals(adapter.lora.get("model.layers.1.mlp.down_proj")!.B.shape, [64, 8]);
+  assertEquals([adapter.config.r, adapter.config.lora_alpha], [8, 16]);
+  const pickled = await readAdapter(join(GOLDEN, "adapter-bin"));
+  assertEquals(pickled.lora.size, 14);
+  assertEquals(pickled.extra.size, 6);
+  assertEquals(pickled.extra.get("model.embed_tokens.weight")!.shape, [260, 64]);
+  assertEquals(pickled.extra.get("model.norm.weight")!.shape, [64]);
+  // The same factors, saved in two formats.
+  assertSame({ ...pickled, extra: new Map() }, adapter);
+});
+
+Deno.test("writeAdapter() writes what readAdapter() reads, with PEFT's keys", async () => {
+  const adapter = await readAdapter(join(GOLDEN, "adapter-bin"));
+  await withFolder(async (folder) => {
+    await writeAdapter(folder, adapter);
+    assertSame(await readAdapter(folder), adapter);
+
+    // Read by hand: keys as PEFT's own loader expects them.
+    const bytes = Deno.readFileSync(join(folder, "adapter_model.safetensors"));
+    const length = Number(new DataView(bytes.buffer).getBigUint64(0, true));
+    const header = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + length)));
+    assertEquals(Object.keys(header).length, 1 + 28 + 6);
+    assertEquals(header.__metadata__, { format: "pt" });
+    const { dtype, shape, data_offsets: [begin, end] } = header[`${BASE}${Q}.lora_A.weight`];
+    assertEquals([dtype, shape], ["F32", [8, 64]]);
+    const data = new Float32Array(bytes.slice(8 + length + begin, 8 + length + end).buffer);
+    assertEquals([...data], [...adapter.lora.get(Q)!.A.data]);
+    assertEquals(header[`${BASE}model.layers.1.input_layernorm.weight`].shape, [64]);
+
+    const config = JSON.parse(Deno.readTextFileSync(join(folder, "adapter_config.json")));
+    assertEquals(config.modules_to_save, [
+      "embed_tokens",
+      "input_layernorm",
+      "model.norm",
+      "post_attention_layernorm",
+    ]);
+    assertEquals([config.peft_type, config.r, config.lora_alpha, config.bias], ["LORA", 8, 16, "none"]);
+    assertEquals(Object.keys(config), Object.keys(config).sort(), "order of keys");
+  });
+});
+
+Deno.test("writeAdapter() rounds to the type asked for", async () => {
+  const adapter = await readAdapter(join(GOLDEN, "adapter"));
+  for (const dtype of ["BF16", "F16"] as const) {
+    await withFolder(async (folder) => {
+      await writeAdapter(folder, adapter, { dtype });
+      const back = await readAdapter(folder);
+      const rounded = toF32(fromF32(adapter.lora.get(Q)!.B.data, dtype), dtype);
+      assertEquals([...back.lora.get(Q)!.B.data], [...rounded]);
+    });
+  }
+});
+
+Deno.test("readAdapter() understands every way that keys are written", async () => {
+  const [a, b] = [normal(1, 12), normal(2, 8)];
+  const rows = (seed: number): [number[], Float32Array] => [[3, 2], normal(seed, 6)];
+  const forms: Record<string, [number[], Float32Array]>[] = [
+    {
+      [`${BASE}${Q}.lora_A.default.weight`]: [[2, 6], a],
+      [`${BASE}${Q}.lora_B.default.weight`]: [[4, 2], b],
+    },
+    { [`${Q}.lora_A.weight`]: [[2, 6], a], [`${Q}.lora_B.weight`]: [[4, 2], b] },
+  ];
+  for (const form of forms) {
+    await withFolder(async (folder) => {
+      await writeFolder(folder, {
+        ...form,
+        [`${BASE}model.embed_tokens.modules_to_save.default.weight`]: rows(5),
+        [`${BASE}model.embed_tokens.original_module.weight`]: rows(6),
+        [`${BASE}lm_head.0.weight`]: rows(7),
+        [`${BASE}model.norm.weight`]: [[2], normal(8, 2)],
+      });
+      const { lora, extra } = await readAdapter(folder);
+      assertEquals([[...lora.get(Q)!.A.data], [...lora.get(Q)!.B.data]], [[...a], [...b]]);
+      assertEquals([...extra.keys()].sort(), [
+        "lm_head.weight",
+        "model.embed_tokens.weight",
+        "model.norm.weight",
+      ]);
+      assertEquals([...extra.get("model.embed_tokens.weight")!.data], [...normal(5, 6)]);
+      assertEquals([...extra.get("lm_head.weight")!.data], [...normal(7, 6)]);
+    });
+  }
+});
+
+Deno.test("readAdapter() reads trainable_params of either format and refuses contradictions", async () => {
+  await withFolder(async (folder) => {
+    await writeFolder(folder);
+    await writeFolder(
+      folder,
+      { "model.norm.weight": [[2], normal(3, 2)] },
+      {},
+      "trainable_params.safetensors",
+    );
+    assertEquals([...(await readAdapter(folder)).extra.get("model.norm.weight")!.data], [...normal(3, 2)]);
+    await writeFolder(folder, { ...tensors(), [`${BASE}model.norm.weight`]: [[2], normal(4, 2)] });
+    await assertThrows(() => readAdapter(folder), "trainable_params", '"model.norm.weight"', "than before");
+  });
+  await withFolder(async (folder) => {
+    await writeFolder(folder);
+    const norm = tensor({ key: "0", length: 2, shape: [2], strides: [1] });
+    const bytes = torchFile(stateDict({ "lm_head.0.weight": norm }), {
+      0: Uint8Array.of(0, 0, 128, 63, 0, 0, 0, 192),
+    });
+    Deno.writeFileSync(join(folder, "trainable_params.bin"), bytes);
+    assertEquals([...(await readAdapter(folder)).extra.get("lm_head.weight")!.data], [1, -2]);
+  });
+});
+
+Deno.test("readAdapter() refuses unsupported features by name", async () => {
+  const refused: [object, string][] = [
+    [{ peft_type: "IA3" }, '"IA3"'],
+    [{ peft_type: undefined }, "peft_type"],
+    [{ use_dora: true }, "DoRA"],
+    [{ bias: "all" }, "biases"],
+    [{ bias: "lora_only" }, "biases"],
+    [{ lora_bias: true }, "lora_bias"],
+    [{ fan_in_fan_out: true }, "fan_in_fan_out"],
+    [{ layer_replication: [[0, 2]] }, "layer_replication"],
+    [{ trainable_token_indices: [1] }, "trainable_token_indices"],
+    [{ target_parameters: ["w"] }, "target_parameters"],
+    [{ init_lora_weights: "pissa_niter_4" }, "pissa_niter_4"],
+    [{ init_lora_weights: "loftq" }, "loftq"],
+    [{ r: 0 }, "r must be"],
+    [{ r: "2" }, "r must be"],
+    [{ r: 2.5 }, "r must be"],
+    [{ lora_alpha: -1 }, "lora_alpha"],
+    [{ lora_dropout: 1 }, "lora_dropout"],
+    [{ target_modules: [1] }, "target_modules"],
+    [{ use_rslora: "yes" }, "use_rslora"],
+    [{ rank_pattern: { "(a+)+$": 4 } }, "rank_pattern"],
+    [{ rank_pattern: { q_proj: "4" } }, "rank_pattern"],
+    [{ modules_to_save: "embed" }, "modules_to_save"],
+  ];
+  await withFolder(async (folder) => {
+    for (const [config, says] of refused) {
+      await writeFolder(folder, tensors(), config);
+      await assertThrows(() => readAdapter(folder), "adapter_config.json", says);
+    }
+    // Keys that newer versions of PEFT write, at rest.
+    await writeFolder(folder, tensors(), {
+      eva_config: null,
+      corda_config: null,
+      use_qalora: false,
+      loftq_config: {},
+      trainable_token_indices: null,
+      init_lora_weights: "gaussian",
+      some_future_key: 5,
+    });
+    await readAdapter(folder);
+  });
+});
+
+Deno.test("readAdapter() refuses tensors that do not belong together", async () => {
+  const [keyA, keyB] = Object.keys(tensors()) as [string, string];
+  const cases: [Record<string, [number[], Float32Array] | undefined>, string, string][] = [
+    [{ [keyB]: undefined }, Q, "no lora_B"],
+    [{ [keyA]: undefined }, Q, "no lora_A"],
+    [{ [keyA]: undefined, [keyB]: undefined }, "no LoRA tensors", ""],
+    [{ [keyA]: [[3, 4], normal(1, 12)] }, "[3,4]", "r = 2"],
+    [{ [keyB]: [[2, 4], normal(1, 8)] }, "[2,4]", "r = 2"],
+    [{ [keyB]: [[8], normal(1, 8)] }, "[8]", "r = 2"],
+    [{ [keyB]: [[0], normal(1, 0)] }, "empty", "ZeRO-3"],
+    [{ [keyB]: [[4, 2], Float32Array.of(1, 2, NaN, 4, 5, 6, 7, 8)] }, "element 2", "NaN"],
+    [{ [`${BASE}${Q}.lora_A.other.weight`]: [[2, 6], normal(4, 12)] }, "two lora_A", Q],
+    [{ [`${BASE}${Q}.lora_magnitude_vector`]: [[4], normal(4, 4)] }, "DoRA", ""],
+    [{ [`${BASE}model.embed_tokens.lora_embedding_A`]: [[2, 3], normal(4, 6)] }, "LoRA on an embedding", ""],
+    [{ [`${BASE}${Q}.lora_B.bias`]: [[4], normal(4, 4)] }, "no tensor of plain LoRA", ""],
+    [{ "prompt_embeddings": [[4], normal(4, 4)] }, "prompt_embeddings", "no weight"],
+  ];
+  await withFolder(async (folder) => {
+    for (const [change, ...says] of cases) {
+      const all = Object.entries({ ...tensors(), ...change }).filter(([, value]) => value !== undefined);
+      await writeFolder(folder, Object.fromEntries(all) as Record<string, [number[], Float32Array]>);
+      await assertThrows(() => readAdapter(folder), "adapter_model.safetensors", ...says.filter(Boolean));
+    }
+  });
+});
+
+Deno.test("readAdapter() says which file is missing", async () => {
+  await assertThrows(() => readAdapter(join(GOLDEN, "nothing")), "nothing", "no such folder");
+  await assertThrows(
+    () => readAdapter(join(GOLDEN, "mha")),
+    "mha",
+    "adapter_model.safetensors nor adapter_model.bin",
+  );
+  await withFolder(async (folder) => {
+    await writeFolder(folder);
+    Deno.removeSync(join(folder, "adapter_config.json"));
+    await assertThrows(() => readAdapter(folder), "adapter_config.json", "no such file");
+  });
+});
+
+Deno.test("loraScaling() is alpha / r, or alpha / sqrt(r) with rslora, with patterns by the end of the name", () => {
+  const config = adapterConfig({
+    r: 16,
+    lora_alpha: 32,
+    target_modules: ["q_proj", "k_proj"],
+    rank_pattern: { "layers.1.self_attn.q_proj": 4 },
+    alpha_pattern: { k_proj: 8 },
+  });
+  assertEquals(loraScaling(config, Q), 2);
+  assertEquals(loraRank(config, "model.layers.1.self_attn.q_proj"), 4);
+  assertEquals(loraScaling(config, "model.layers.1.self_attn.q_proj"), 8);
+  assertEquals(loraRank(config, "model.layers.11.self_attn.q_proj"), 16);
+  assertEquals(loraScaling(config, "model.layers.0.self_attn.k_proj"), 0.5);
+  assertEquals(loraScaling({ ...config, use_rslora: true }, Q), 8);
+  assert(Object.getPrototypeOf(config.rank_pattern) !== undefined, "patterns are an object");
+});
