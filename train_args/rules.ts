@@ -42,7 +42,7 @@ export function applyRules(values: OptionValues, given: ReadonlySet<OptionName>)
     );
   }
   if (length > 0 && args.attention === "s2") checkGroups(args, given, refuse, notes);
-  checkMethod(args, refuse, notes);
+  checkMethod(args, given, refuse, notes);
   if (args.fp16 && args.bf16) {
     refuse(["fp16", "bf16"], "is true and so is bf16: choose one, or neither for 32 bits");
   }
@@ -85,7 +85,7 @@ function checkGroups(args: TrainArgs, given: ReadonlySet<OptionName>, refuse: Re
   }
 }
 
-function checkMethod(args: TrainArgs, refuse: Refuse, notes: string[]): void {
+function checkMethod(args: TrainArgs, given: ReadonlySet<OptionName>, refuse: Refuse, notes: string[]): void {
   if (args.low_rank_training) {
     if (args.train_from_scratch) {
       refuse(
@@ -100,7 +100,7 @@ function checkMethod(args: TrainArgs, refuse: Refuse, notes: string[]): void {
       ["load_in_4bit", "low_rank_training"],
       "4-bit weights cannot be trained themselves: set it to false, or low_rank_training to true",
     );
-  } else {
+  } else if (!given.has("load_in_4bit")) {
     notes.push("load_in_4bit is off: low_rank_training is false, and 4-bit weights cannot be trained");
   }
   if (args.adapter_name_or_path !== null) {

@@ -220,6 +220,8 @@ Deno.test("full fine-tuning turns the 4-bit base off and says so", async () => {
   const { args, notes } = await load(`${REQUIRED}low_rank_training: False\n`);
   assertEquals(args.load_in_4bit, false);
   assertIncludes(notes.join("\n"), "load_in_4bit is off");
+  const said = await load(`${REQUIRED}low_rank_training: False\nload_in_4bit: false\n`);
+  assertEquals(said.notes, []);
 });
 
 const HOSTILE: [name: string, yaml: string | Uint8Array<ArrayBuffer>, wanted: string][] = [
