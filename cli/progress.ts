@@ -15,7 +15,7 @@ import type { Io } from "./io.ts";
 /** Longest silence where nothing can be drawn again, in milliseconds. */
 const LONGEST_SILENCE_MS = 60_000;
 /** Width of the bar itself, in characters. */
-const BAR_WIDTH = 24;
+const BAR_WIDTH = 16;
 
 /** The time now in milliseconds; tests hand in their own. */
 export type Clock = () => number;
@@ -192,15 +192,17 @@ export class TrainProgress implements Omit<TrainHooks, "shouldStop"> {
   }
 }
 
+/** The most important first: a narrow terminal shows only as many as fit. */
 function stepFields(m: StepMetrics): string[] {
   return [
     `loss ${m.loss.toFixed(4)}`,
     `eta ${formatSeconds(m.etaSeconds)}`,
+    `${formatRate(m.tokensPerSecond)} tok/s`,
+    `mem ${formatBytes(m.memoryBytes)}`,
     `lr ${formatSmall(m.learning_rate)}`,
     `norm ${m.grad_norm.toPrecision(3)}`,
-    `${formatRate(m.tokensPerSecond)} tok/s`,
-    `mem ${formatBytes(m.memoryBytes)} (peak ${formatBytes(m.peakBytes)})`,
     `epoch ${m.epoch.toFixed(2)}`,
+    `peak ${formatBytes(m.peakBytes)}`,
     ...(m.skippedSteps > 0 ? [`skipped ${m.skippedSteps}`] : []),
   ];
 }
