@@ -1,4 +1,5 @@
 /** `evaluate`: sliding-window perplexity of a model, with or without an adapter. */
+import type { PerplexityResult } from "../eval/perplexity.ts";
 import { oneOf, text, whole } from "../train_args/values.ts";
 import {
   booleanFlag,
@@ -8,8 +9,9 @@ import {
   requiredPath,
   valueFlag,
 } from "./flags.ts";
-import { formatResult } from "./format.ts";
+import { formatBytes, formatCount, formatRecord, formatSeconds, formatTable } from "./format.ts";
 import type { Io } from "./io.ts";
+import { CountProgress } from "./progress.ts";
 import { stagesOn } from "./stages.ts";
 
 /** The command. Defaults are LongLoRA's eval.py, but for `batch_size` (32 there) and `dtype` (fp16 there). */
@@ -20,7 +22,12 @@ export function build(summary: string, io: Io): BuiltCommand {
     .addOption(requiredPath("data_path", "token file: ids of 16 bits, or 32 where its sidecar says so"))
     .addOption(valueFlag("seq_len", "tokens in one window", whole(2), 2048))
     .addOption(
-      optionalFlag("context_size", "context the model was extended to, in tokens", whole(2), "seq_len"),
+      optionalFlag(
+        "context_size",
+        "context the model was extended to, in tokens",
+        whole(2),
+        "what the adapter was trained for, else seq_len",
+      ),
     )
     .addOption(valueFlag("sliding_window", "tokens between the starts of two windows", whole(1), 256))
     .addOption(valueFlag("batch_size", "windows in one forward pass", whole(1, 65_536), 1))
@@ -29,11 +36,48 @@ export function build(summary: string, io: Io): BuiltCommand {
     .addOption(valueFlag("dtype", "precision of activations", oneOf(["fp32", "bf16", "fp16"]), "fp32"))
     .action(async ({ json, ...options }) => {
       const { evaluatePerplexity } = await import("../eval/perplexity.ts");
-      const context_size = options.context_size ?? options.seq_len;
-      const result = await stagesOn(io).counting(
-        "window",
-        (hooks) => evaluatePerplexity({ ...options, context_size }, hooks),
-      );
-      io.out(formatResult(result, json));
+      const loading = new CountProgress(io, "tensor");
+      const result = await stagesOn(io).counting("window", (hooks) =>
+        evaluatePerplexity(options, {
+          ...hooks,
+          onLoad(done, total, tensor) {
+            loading.onProgress(done, total, tensor);
+            if (done === total) loading.stop();
+          },
+        })).finally(() => loading.stop());
+      io.out(json ? JSON.stringify(result) : describeResult(result));
     });
+}
+
+function describeResult(result: PerplexityResult): string {
+  const { protocol, model } = result;
+  const adapter = model.peft_model === null ? "" : ` with adapter ${model.peft_model}`;
+  const bits = model.quantized === "no" ? "" : `, linears in 4 bits (quantised ${model.quantized})`;
+  const scaling = model.rope_scaling;
+  const rows = [
+    ["perplexity", result.val_perplexity.toFixed(4), "val_perplexity"],
+    ["loss", result.val_loss.toFixed(6), "val_loss, nats per token"],
+    ["accuracy", `${(100 * result.val_acc).toFixed(2)} %`, "val_acc"],
+    [
+      "by tokens",
+      result.token_perplexity.toFixed(4),
+      `perplexity over all ${formatCount(result.num_tokens)} targets`,
+    ],
+  ];
+  return [
+    formatTable(rows, "lr"),
+    "",
+    formatRecord({
+      model: `${model.base_model}${adapter}, ${model.dtype}${bits}`,
+      context: `${formatCount(model.context_size)} tokens, ` +
+        (scaling ? `rope_scaling ${scaling.type} by ${scaling.factor}` : "no rope_scaling") +
+        ", full attention",
+      data: `${protocol.data_path}, ${formatCount(protocol.data_tokens)} tokens`,
+      windows: `${formatCount(result.num_windows)} of ${formatCount(protocol.seq_len)} tokens, every ` +
+        `${formatCount(protocol.sliding_window)}, ${
+          protocol.drop_last_window ? "without the last" : "the last included"
+        }`,
+      took: `${formatSeconds(result.seconds)}, peak memory ${formatBytes(result.peak_bytes)}`,
+    }),
+  ].join("\n");
 }

@@ -12,8 +12,10 @@ export interface OpenOptions {
   readonly baseModel: string;
   /** Folder of a PEFT adapter to apply. */
   readonly peftModel?: string | undefined;
-  /** Context the positions are scaled for, in tokens; the model's own unless longer. */
-  readonly contextSize: number;
+  /** Context the positions are scaled for, in tokens; the model's own unless longer. Unused with `config`. */
+  readonly contextSize?: number;
+  /** The base model's configuration with its positions already settled, in place of its own and `contextSize`. */
+  readonly config?: LlamaConfig;
   readonly loadIn4bit: boolean;
   /** How activations are stored; f32 unless given. */
   readonly format?: Format;
@@ -33,8 +35,8 @@ export interface OpenModel {
  * @throws {UserError} if a file is missing or damaged, or the parts are not of one model
  */
 export async function openModel(gpu: Gpu, options: OpenOptions): Promise<OpenModel> {
-  const { baseModel, peftModel, contextSize, loadIn4bit, format = "f32", onProgress } = options;
-  const config = extendContext(await readConfig(baseModel), contextSize);
+  const { baseModel, peftModel, contextSize = 0, loadIn4bit, format = "f32", onProgress } = options;
+  const config = options.config ?? extendContext(await readConfig(baseModel), contextSize);
   const adapter = peftModel === undefined ? undefined : await readAdapter(peftModel);
   const weights = await openWeights(baseModel);
   try {

@@ -1,0 +1,155 @@
+/** Which positions a model gets: its own, those of the context it is extended to, or those an adapter was trained with. */
+import { parse } from "yaml";
+import { UserError } from "../errors.ts";
+import {
+  contextLength,
+  extendContext,
+  type LlamaConfig,
+  parseRopeScaling,
+  type RopeScaling,
+} from "./config.ts";
+
+/** What decides a model's positions, as train_args.yaml has it. */
+export interface PositionSettings {
+  /** Tokens the model is extended to. */
+  readonly model_max_length: number;
+  readonly rope_theta?: number | null;
+  readonly rope_scaling?: Readonly<Record<string, unknown>> | null;
+}
+
+/**
+ * The configuration for `model_max_length` tokens. Without `rope_theta` and `rope_scaling` positions are interpolated
+ * ({@linkcode extendContext}); either of them takes the place of interpolation.
+ *
+ * @throws {UserError} if `rope_scaling` is not one that is known, or interpolation cannot extend the model
+ */
+export function configForPositions(config: LlamaConfig, settings: PositionSettings): LlamaConfig {
+  const { model_max_length, rope_theta, rope_scaling } = settings;
+  if (!rope_theta && !rope_scaling) return extendContext(config, model_max_length);
+  const { max_position_embeddings } = config;
+  const changed = {
+    ...config,
+    rope_theta: rope_theta ?? config.rope_theta,
+    rope_scaling: rope_scaling
+      ? parseRopeScaling(rope_scaling, max_position_embeddings, "rope_scaling")
+      : config.rope_scaling,
+  };
+  // Linear and dynamic scaling count from the length before the extension, the others already name it.
+  const countsFromBase = changed.rope_scaling?.type === "linear" || changed.rope_scaling?.type === "dynamic";
+  return countsFromBase
+    ? changed
+    : { ...changed, max_position_embeddings: Math.max(max_position_embeddings, model_max_length) };
+}
+
+/**
+ * The positions an adapter was trained with, from the `train_args.yaml` that training writes beside it, or beside the
+ * checkpoint's folder; undefined where there is none, as with adapters from elsewhere.
+ *
+ * @throws {UserError} if the file is there but cannot be read
+ */
+export async function readTrainedPositions(adapter: string): Promise<PositionSettings | undefined> {
+  for (const path of [`${adapter}/train_args.yaml`, `${adapter}/../train_args.yaml`]) {
+    const text = await readIfThere(path);
+    if (text !== undefined) return parsePositions(text, path);
+    // Only a run's own checkpoints belong to the file one folder up.
+    if (!/(^|[/\\])checkpoint-\d+[/\\]*$/.test(adapter)) return undefined;
+  }
+  return undefined;
+}
+
+async function readIfThere(path: string): Promise<string | undefined> {
+  try {
+    return await Deno.readTextFile(path);
+  } catch (cause) {
+    if (cause instanceof Deno.errors.NotFound) return undefined;
+    throw new UserError(`Cannot read "${path}": ${(cause as Error).message}`, { cause });
+  }
+}
+
+function parsePositions(text: string, path: string): PositionSettings | undefined {
+  let args: Partial<Record<keyof PositionSettings | "max_seq_length", unknown>> | null;
+  try {
+    args = parse(text, { maxAliasCount: 0 });
+  } catch (cause) {
+    throw new UserError(`Cannot read "${path}": ${(cause as Error).message.split("\n")[0]}`, { cause });
+  }
+  const length = args?.model_max_length ?? args?.max_seq_length;
+  if (length === undefined || length === null) return undefined;
+  if (!(typeof length === "number" && Number.isInteger(length) && length > 0)) {
+    throw new UserError(
+      `Cannot use "${path}": model_max_length must be a whole number above 0, got ${length}`,
+    );
+  }
+  const { rope_theta, rope_scaling } = args ?? {};
+  return {
+    model_max_length: length,
+    rope_theta: typeof rope_theta === "number" ? rope_theta : null,
+    rope_scaling: typeof rope_scaling === "object"
+      ? rope_scaling as PositionSettings["rope_scaling"] & object | null
+      : null,
+  };
+}
+
+/** A model's configuration with its positions settled, and what the user should know about them. */
+export interface SettledContext {
+  readonly config: LlamaConfig;
+  /** One line each. */
+  readonly notes: readonly string[];
+}
+
+/**
+ * Settles the positions of a base model, with or without an adapter.
+ *
+ * @param options.contextSize tokens asked for; the adapter's own unless given
+ * @param options.otherwise tokens where neither says anything; the model's own context if undefined
+ * @throws {UserError} if the context cannot be extended so far
+ */
+export async function settleContext(
+  base: LlamaConfig,
+  { peftModel, contextSize, otherwise }: {
+    readonly peftModel?: string | null | undefined;
+    readonly contextSize?: number | null | undefined;
+    readonly otherwise?: number | undefined;
+  },
+): Promise<SettledContext> {
+  const trained = peftModel ? await readTrainedPositions(peftModel) : undefined;
+  const wanted = contextSize ?? trained?.model_max_length ?? otherwise ?? contextLength(base);
+  const config = configForPositions(base, { ...trained, model_max_length: wanted });
+  const notes: string[] = [];
+  if (trained) {
+    const asTrained = configForPositions(base, trained);
+    if (!samePositions(asTrained, config)) {
+      notes.push(
+        `The adapter was trained for ${trained.model_max_length} tokens (${
+          describePositions(asTrained)
+        }), but a context ` +
+          `of ${wanted} gives it ${
+            describePositions(config)
+          }: pass --context_size ${trained.model_max_length}`,
+      );
+    }
+  }
+  const own = contextLength(base);
+  if (base.rope_scaling?.type === "linear" && wanted !== own && !trained) {
+    notes.push(
+      wanted < own
+        ? `The model is scaled for ${own} tokens by its own config.json (${
+          describePositions(base)
+        }): this stays so ` +
+          `with a context of ${wanted}`
+        : `The model's own ${describePositions(base)} (${own} tokens) is replaced by ${
+          describePositions(config)
+        } for a context of ${wanted}`,
+    );
+  }
+  return { config, notes };
+}
+
+function samePositions(a: LlamaConfig, b: LlamaConfig): boolean {
+  return a.rope_theta === b.rope_theta && JSON.stringify(a.rope_scaling) === JSON.stringify(b.rope_scaling);
+}
+
+/** `rope_scaling linear by 4`, for messages. */
+function describePositions({ rope_scaling }: { readonly rope_scaling: RopeScaling | null }): string {
+  return rope_scaling ? `rope_scaling ${rope_scaling.type} by ${rope_scaling.factor}` : "no rope_scaling";
+}
