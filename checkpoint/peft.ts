@@ -202,6 +202,11 @@ function modulesToSave(tensors: Iterable<string>): string[] | null {
   return modules.size === 0 ? null : [...modules].sort();
 }
 
+/** The distinct last parts of module names: what `target_modules` lists. */
+function lastParts(modules: Iterable<string>): string[] {
+  return [...new Set([...modules].map((module) => module.split(".").at(-1)!))].sort();
+}
+
 function source(name: string, { shape, data }: TensorF32, dtype: FloatDtype): TensorSource {
   return { name, dtype, shape, read: () => Promise.resolve(fromF32(data, dtype)) };
 }
@@ -225,7 +230,12 @@ export async function writeAdapter(
   sources.sort((a, b) => a.name < b.name ? -1 : 1);
   await writeSafetensors(join(folder, "adapter_model.safetensors"), sources, { format: "pt" }, { files });
 
-  const config = { ...adapter.config, modules_to_save: modulesToSave(adapter.extra.keys()) };
+  const config = {
+    ...adapter.config,
+    // Without a list PEFT would assume q_proj and v_proj, and ignore the rest.
+    target_modules: adapter.config.target_modules ?? lastParts(adapter.lora.keys()),
+    modules_to_save: modulesToSave(adapter.extra.keys()),
+  };
   const path = join(folder, "adapter_config.json");
   try {
     await writeWhole(path, "replace", new TextEncoder().encode(encodeAdapterConfig(config)), files);

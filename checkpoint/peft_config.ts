@@ -43,6 +43,9 @@ const UNSUPPORTED: readonly { key: string; off: readonly unknown[]; what: string
   { key: "target_parameters", off: [], what: "LoRA on bare parameters" },
   { key: "alora_invocation_tokens", off: [], what: "activated LoRA" },
   { key: "arrow_config", off: [], what: "Arrow routing" },
+  { key: "kasa_config", off: [], what: "KaSA" },
+  { key: "monteclora_config", off: [], what: "MonteCLoRA" },
+  { key: "use_bdlora", off: [false], what: "block-diagonal LoRA" },
   { key: "megatron_config", off: [], what: "Megatron layers" },
 ];
 

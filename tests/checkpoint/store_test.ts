@@ -215,6 +215,20 @@ Deno.test("verify() detects every flipped byte, every truncation and every missi
   });
 });
 
+Deno.test("verify() detects changes of the manifest that JSON does not see", async () => {
+  await withFolder(async (out) => {
+    const folder = await save(out, 6);
+    const path = join(folder, "manifest.json");
+    const good = Deno.readTextFileSync(path);
+    for (
+      const bad of [good.trimEnd(), good + " ", good.replace("\n", "\r"), good.replace("{", '{"more":1,')]
+    ) {
+      Deno.writeTextFileSync(path, bad);
+      await assertThrows(() => verify(folder), folder, "damaged");
+    }
+  });
+});
+
 Deno.test("verify() opens nothing outside the folder, whatever the manifest says", async () => {
   await withFolder(async (out) => {
     const folder = await save(out, 6);
