@@ -1,0 +1,140 @@
+/** The product's promise in miniature: a 256-token model extended to 1024, measured before and after, and merged. */
+import { Tokenizer } from "../data/tokenizer.ts";
+import { evaluatePerplexity } from "../eval/perplexity.ts";
+import { readRecallCases, scoreRecall } from "../eval/recall.ts";
+import { Gpu } from "../kernels/gpu.ts";
+import { readConfig } from "../model/config.ts";
+import { mergeAdapter } from "../model/merge.ts";
+import { openModel } from "../model/open.ts";
+import type { StageHooks } from "../train/hooks.ts";
+import { runTraining } from "../train/run.ts";
+import { loadTrainArgs } from "../train_args/load.ts";
+import { demoFiles, EXTENDED_CONTEXT, RECALL_DISTANCES, writeDemoData } from "./make_data.ts";
+
+/** Folder of the base model that comes with the repository. */
+export const BASE_MODEL = new URL("./model", import.meta.url).pathname;
+const RECIPE = new URL("./extend-1024.yaml", import.meta.url).pathname;
+const SEED = 42;
+
+/** One model measured at one length. */
+export interface DemoScore {
+  readonly length: number;
+  readonly perplexity: number;
+  /** Share of recall cases answered right. */
+  readonly recall: number;
+}
+
+export interface DemoRow {
+  readonly model: string;
+  readonly scores: readonly DemoScore[];
+}
+
+export interface DemoResult {
+  readonly rows: readonly DemoRow[];
+  readonly base_model: string;
+  readonly adapter: string;
+  readonly merged: string;
+  readonly data: string;
+  readonly device: string;
+  readonly seconds: number;
+}
+
+/** A model as it is measured: which folders, and the context its positions are scaled for. */
+interface Subject {
+  readonly model: string;
+  readonly baseModel: string;
+  readonly peftModel?: string;
+  readonly contextSize: number;
+  readonly loadIn4bit: boolean;
+}
+
+/** Extends, measures, merges, and measures the merged model. */
+export async function runDemo(
+  { output_dir }: { output_dir: string },
+  stages: StageHooks,
+): Promise<DemoResult> {
+  const started = performance.now();
+  const data = `${output_dir}/data`;
+  const adapter = `${output_dir}/adapter`;
+  const merged = `${output_dir}/merged`;
+  const { max_position_embeddings: baseContext } = await readConfig(BASE_MODEL);
+  await writeDemoData(data, SEED, { baseTraining: false });
+
+  stages.note(
+    `Extending the demo model from ${baseContext} to ${EXTENDED_CONTEXT} tokens: S2-Attn, LoRA, 4-bit base`,
+  );
+  const { args } = await loadTrainArgs(RECIPE, {
+    model_name_or_path: BASE_MODEL,
+    train_file: demoFiles(data).extend,
+    output_dir: adapter,
+    overwrite_output_dir: "true",
+  });
+  await stages.training(10, (hooks) => runTraining(args, hooks));
+
+  stages.note("Merging the adapter into the base model");
+  await Deno.remove(merged, { recursive: true }).catch(() => {});
+  await stages.counting("tensor", (hooks) =>
+    mergeAdapter({
+      base_model: BASE_MODEL,
+      peft_model: adapter,
+      context_size: EXTENDED_CONTEXT,
+      save_path: merged,
+      dtype: "keep",
+      max_shard_size: 5e9,
+    }, hooks));
+
+  stages.note("Measuring perplexity and recall at 256, 512 and 1024 tokens");
+  const base = { baseModel: BASE_MODEL, loadIn4bit: true };
+  const subjects: Subject[] = [
+    { model: "base", ...base, contextSize: baseContext },
+    { model: "base, positions interpolated", ...base, contextSize: EXTENDED_CONTEXT },
+    { model: "extended", ...base, peftModel: adapter, contextSize: EXTENDED_CONTEXT },
+    { model: "extended and merged", baseModel: merged, contextSize: EXTENDED_CONTEXT, loadIn4bit: false },
+  ];
+  const rows: DemoRow[] = [];
+  for (const subject of subjects) {
+    rows.push({ model: subject.model, scores: await measure(subject, data, stages) });
+  }
+  using gpu = await Gpu.open();
+  return {
+    rows,
+    base_model: BASE_MODEL,
+    adapter,
+    merged,
+    data,
+    device: gpu.info.description,
+    seconds: (performance.now() - started) / 1000,
+  };
+}
+
+async function measure(subject: Subject, data: string, stages: StageHooks): Promise<DemoScore[]> {
+  const files = demoFiles(data);
+  const { baseModel, peftModel, contextSize, loadIn4bit } = subject;
+  const perplexities = new Map<number, number>();
+  for (const { length } of RECALL_DISTANCES) {
+    const result = await stages.counting("window", (hooks) =>
+      evaluatePerplexity({
+        base_model: baseModel,
+        peft_model: peftModel ?? null,
+        data_path: files.heldOut,
+        seq_len: length,
+        context_size: contextSize,
+        sliding_window: length,
+        batch_size: 4096 / length,
+        load_in_4bit: loadIn4bit,
+        drop_last_window: false,
+        dtype: "fp32",
+      }, { onProgress: hooks.onProgress, note() {} }));
+    perplexities.set(length, result.token_perplexity);
+  }
+  using gpu = await Gpu.open();
+  const { model } = await openModel(gpu, { baseModel, peftModel, contextSize, loadIn4bit });
+  const tokenizer = await Tokenizer.load(BASE_MODEL);
+  const scores: DemoScore[] = [];
+  for (const { length } of RECALL_DISTANCES) {
+    const cases = await readRecallCases(files.recall[length]!, tokenizer);
+    const { right } = await stages.counting("recall case", (hooks) => scoreRecall(model, cases, hooks));
+    scores.push({ length, perplexity: perplexities.get(length)!, recall: right / cases.length });
+  }
+  return scores;
+}
