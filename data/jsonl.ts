@@ -20,6 +20,7 @@ export async function* readJsonl<K extends string>(
   path: string,
   keys: readonly K[],
 ): AsyncGenerator<JsonlRow<K>> {
+  // It also drops a byte order mark.
   const decoder = new TextDecoder("utf-8", { fatal: true });
   let line = 0;
   let rows = 0;
@@ -92,18 +93,15 @@ function checkRow<K extends string>(
   return values;
 }
 
-/** Lines as bytes without their line ends; the last needs none. A byte order mark at the start is dropped. */
+/** Lines as bytes without their line ends; the last needs none. */
 async function* readLines(path: string): AsyncGenerator<Uint8Array> {
   using file = await openToRead(path);
   // Pieces of a line that spans chunks are joined once, so that a line of n chunks costs n, not n squared.
   let pieces: Uint8Array[] = [];
-  let first = true;
   const finish = (tail: Uint8Array): Uint8Array => {
     const line = pieces.length === 0 ? tail : join([...pieces, tail]);
     pieces = [];
-    const start = first && line[0] === 0xef && line[1] === 0xbb && line[2] === 0xbf ? 3 : 0;
-    first = false;
-    return line.subarray(start, line.at(-1) === 0x0d ? line.length - 1 : line.length);
+    return line.subarray(0, line.at(-1) === 0x0d ? line.length - 1 : line.length);
   };
   for (;;) {
     const buffer = new Uint8Array(1 << 18);
