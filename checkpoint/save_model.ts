@@ -1,0 +1,135 @@
+/** A model's folder as `transformers` writes it: config, weights in one file or in shards with an index, tokenizer. */
+import { UserError } from "../errors.ts";
+import { join } from "./deps.ts";
+import { diskFiles, exists, fileError, type Files, readJson, readSmallFile, writeWhole } from "./files.ts";
+import { tensorByteLength, type TensorSource, writeSafetensors } from "./safetensors.ts";
+
+/** What makes a model's folder. */
+export interface ModelFolder {
+  /** The content of config.json. */
+  readonly config: Readonly<Record<string, unknown>>;
+  /** In the order of the weight files; each is read once, when it is written. */
+  readonly tensors: Iterable<TensorSource>;
+  /** Folder whose tokenizer files and generation_config.json are copied, as far as they are there. */
+  readonly filesFrom?: string;
+  /** Written to tokenizer_config.json as `model_max_length`; the copied file's own unless given. */
+  readonly modelMaxLength?: number;
+  /** Tensor bytes in one weight file; a larger tensor has a file of its own. 5 GB unless given. */
+  readonly maxShardBytes?: number;
+  /** Metadata of each weight file; `transformers` wants `format` in it. */
+  readonly metadata?: Readonly<Record<string, string>>;
+}
+
+/** What was written. */
+export interface WrittenModel {
+  /** Names of the weight files. */
+  readonly shards: readonly string[];
+  /** Bytes of all tensors. */
+  readonly totalBytes: number;
+}
+
+/** `transformers`' default of older versions, which every hub and tool takes. */
+const MAX_SHARD_BYTES = 5e9;
+
+/** Copied where they are there; everything else of a model's folder is its weights or documentation. */
+const COPIED = [
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "special_tokens_map.json",
+  "added_tokens.json",
+  "tokenizer.model",
+  "chat_template.jinja",
+  "chat_template.json",
+  "generation_config.json",
+];
+const COPY_LIMIT = 200_000_000;
+
+/**
+ * Writes a model into an existing folder, one tensor in memory at a time. Put the call inside `saveFolderAtomic`,
+ * `saveAtomic` or `saveFinal`: alone it leaves half a model where it fails.
+ *
+ * @throws {UserError} if a file cannot be read or written, naming the bytes needed where the disk is full
+ */
+export async function writeModel(
+  folder: string,
+  model: ModelFolder,
+  { files = diskFiles }: { files?: Files } = {},
+): Promise<WrittenModel> {
+  const { config, filesFrom, modelMaxLength, maxShardBytes = MAX_SHARD_BYTES } = model;
+  const shards = planShards(model.tensors, maxShardBytes);
+  const names = shards.map((_, i) => shardName(i, shards.length));
+  for (const [i, sources] of shards.entries()) {
+    await writeSafetensors(join(folder, names[i]!), sources, model.metadata ?? { format: "pt" }, { files });
+  }
+  const totalBytes = shards.flat().reduce((sum, { dtype, shape }) => sum + tensorByteLength(dtype, shape), 0);
+  if (shards.length > 1) {
+    const weight_map = Object.fromEntries(
+      shards.flatMap((sources, i) => sources.map(({ name }) => [name, names[i]!] as const)).sort(),
+    );
+    await writeJson(join(folder, "model.safetensors.index.json"), {
+      metadata: { total_size: totalBytes },
+      weight_map,
+    }, files);
+  }
+  if (filesFrom !== undefined) await copyFiles(filesFrom, folder, modelMaxLength, files);
+  await writeJson(join(folder, "config.json"), config, files);
+  return { shards: names, totalBytes };
+}
+
+/** `model.safetensors`, or `model-00002-of-00003.safetensors`. */
+function shardName(index: number, count: number): string {
+  const digits = (value: number) => String(value).padStart(5, "0");
+  return count === 1 ? "model.safetensors" : `model-${digits(index + 1)}-of-${digits(count)}.safetensors`;
+}
+
+/** Fills shard after shard in the order of the tensors, as `transformers` does. */
+function planShards(tensors: Iterable<TensorSource>, maxShardBytes: number): TensorSource[][] {
+  const shards: TensorSource[][] = [[]];
+  const names = new Set<string>();
+  let filled = 0;
+  for (const source of tensors) {
+    if (names.has(source.name)) throw new RangeError(`Cannot write tensor "${source.name}" twice`);
+    names.add(source.name);
+    const bytes = tensorByteLength(source.dtype, source.shape);
+    if (filled > 0 && filled + bytes > maxShardBytes) {
+      shards.push([]);
+      filled = 0;
+    }
+    shards.at(-1)!.push(source);
+    filled += bytes;
+  }
+  return shards;
+}
+
+async function copyFiles(
+  from: string,
+  to: string,
+  modelMaxLength: number | undefined,
+  files: Files,
+): Promise<void> {
+  for (const name of COPIED) {
+    const path = join(from, name);
+    if (!await exists(path)) continue;
+    if (name === "tokenizer_config.json" && modelMaxLength !== undefined) {
+      const settings = await readJson(path, COPY_LIMIT, files);
+      if (typeof settings !== "object" || settings === null || Array.isArray(settings)) {
+        throw new UserError(`Cannot read "${path}": it is no JSON object`);
+      }
+      await writeJson(join(to, name), { ...settings, model_max_length: modelMaxLength }, files);
+    } else {
+      await writeFile(join(to, name), await readSmallFile(path, COPY_LIMIT, files), files);
+    }
+  }
+}
+
+async function writeJson(path: string, value: unknown, files: Files): Promise<void> {
+  await writeFile(path, new TextEncoder().encode(JSON.stringify(value, null, 2) + "\n"), files);
+}
+
+async function writeFile(path: string, bytes: Uint8Array, files: Files): Promise<void> {
+  try {
+    await writeWhole(path, "replace", bytes, files);
+  } catch (error) {
+    throw fileError(error, `Cannot write "${path}"`, "Free some space or choose another folder");
+  }
+}
