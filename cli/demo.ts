@@ -1,5 +1,7 @@
 /** `demo`: the main job in miniature, on the tiny model that ships with the repository. */
 import { text } from "../train_args/values.ts";
+import type { DemoResult } from "../demo/run.ts";
+import { formatSeconds, formatTable } from "./format.ts";
 import { type BuiltCommand, newCommand, valueFlag } from "./flags.ts";
 import type { Io } from "./io.ts";
 import { stagesOn } from "./stages.ts";
@@ -13,6 +15,26 @@ export function build(summary: string, io: Io): BuiltCommand {
     .action(async ({ output_dir, json }) => {
       const { runDemo } = await import("../demo/run.ts");
       const result = await runDemo({ output_dir }, stagesOn(io));
-      io.out(json ? JSON.stringify(result) : result.report);
+      io.out(json ? JSON.stringify(result) : describe(result));
     });
+}
+
+/** The table of what was gained, and where everything is. */
+function describe({ rows, base_model, adapter, merged, data, device, seconds }: DemoResult): string {
+  const lengths = rows[0]!.scores.map(({ length }) => String(length));
+  const table = formatTable([
+    ["", ...lengths.map((length) => `ppl@${length}`), ...lengths.map((length) => `recall@${length}`)],
+    ...rows.map(({ model, scores }) => [
+      model,
+      ...scores.map(({ perplexity }) => perplexity.toFixed(2)),
+      ...scores.map(({ recall }) => `${Math.round(100 * recall)} %`),
+    ]),
+  ], "lrrrrrr");
+  const places = formatTable([
+    ["base model", base_model],
+    ["adapter", adapter],
+    ["merged model", merged],
+    ["data", data],
+  ]);
+  return `\n${table}\n\n${places}\n\nDone in ${formatSeconds(seconds)} on ${device}`;
 }

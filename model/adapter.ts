@@ -1,10 +1,9 @@
 import {
   type Adapter,
-  adapterConfig,
+  type AdapterConfig,
   type LoraPair,
   loraRank,
   loraScaling,
-  type TensorF32,
 } from "../checkpoint/peft.ts";
 import { Random } from "../data/random.ts";
 import { UserError } from "../errors.ts";
@@ -71,16 +70,8 @@ export function applyAdapter(
   const linears = new Map(model.linears().map((layer, stream) => [layer.name, { layer, stream }]));
   for (const [module, pair] of lora) {
     const target = linears.get(module);
-    const [outputs, inputs] = target?.layer.weight.shape ?? [];
-    const rank = loraRank(config, module);
-    const fits = target && pair.A.shape[0] === rank && pair.A.shape[1] === inputs &&
-      pair.B.shape[0] === outputs && pair.B.shape[1] === rank;
-    if (!fits) {
-      throw new UserError(
-        `Cannot use the adapter on this model: its "${module}" has A [${pair.A.shape}] and B [${pair.B.shape}], ` +
-          (target ? `the model's weight is [${target.layer.weight.shape}]` : "the model has no such linear"),
-      );
-    }
+    requireFit(config, module, pair, target?.layer.weight.shape);
+    if (!target) continue;
     const scaling = loraScaling(config, module);
     target.layer.lora = uploadLora(model.gpu, target.layer, pair, {
       scaling,
@@ -91,42 +82,45 @@ export function applyAdapter(
   }
 }
 
-/** What to write into an adapter's folder besides its tensors. */
-export interface AdapterSettings {
-  readonly baseModel: string;
-  readonly rank: number;
-  readonly alpha: number;
-  readonly dropout: number;
-  readonly rslora: boolean;
+/**
+ * Checks the factors of one module against the model.
+ * @param shape (N, K) of the module's weight; undefined where the model has no such linear
+ * @throws {UserError} if there is none, or the factors are of another shape or rank
+ */
+export function requireFit(
+  config: AdapterConfig,
+  module: string,
+  { A, B }: LoraPair,
+  shape: readonly number[] | undefined,
+): asserts shape {
+  const rank = loraRank(config, module);
+  const fits = shape && A.shape[0] === rank && A.shape[1] === shape[1] && B.shape[0] === shape[0] &&
+    B.shape[1] === rank;
+  if (fits) return;
+  throw new UserError(
+    `Cannot use the adapter on this model: its "${module}" has A [${A.shape}] and B [${B.shape}], ` +
+      (shape ? `the model's weight is [${shape}]` : "the model has no such linear"),
+  );
 }
 
-/** Reads back what was trained: LoRA factors and whole weights, as PEFT stores them. */
+/**
+ * Reads back what was trained: LoRA factors and whole weights, as PEFT stores them.
+ * @param carried whole weights that the run started from, kept where they were not trained on
+ */
 export async function exportAdapter(
   model: Llama,
-  { baseModel, rank, alpha, dropout, rslora }: AdapterSettings,
+  config: AdapterConfig,
+  carried: Adapter["extra"] = new Map(),
 ): Promise<Adapter> {
   const lora = new Map<string, LoraPair>();
-  const targets = new Set<string>();
   for (const { name, lora: factors } of model.linears()) {
-    if (!factors) continue;
-    targets.add(name.split(".").at(-1)!);
-    lora.set(name, await readLora(model.gpu, factors));
+    if (factors) lora.set(name, await readLora(model.gpu, factors));
   }
-  const extra = new Map<string, TensorF32 & { dtype: "F32" }>();
+  const extra = new Map(carried);
   for (const { name, value } of model.parameters()) {
     if (/\.lora_[AB]\.weight$/.test(name)) continue;
     extra.set(name, { shape: value.shape, data: await model.gpu.read(value), dtype: "F32" });
   }
-  const config = adapterConfig({
-    base_model_name_or_path: baseModel,
-    r: rank,
-    lora_alpha: alpha,
-    lora_dropout: dropout,
-    use_rslora: rslora,
-    target_modules: [...targets],
-    task_type: "CAUSAL_LM",
-    inference_mode: true,
-  });
   return { config, lora, extra };
 }
 
@@ -135,13 +129,12 @@ function matches(module: string, target: string): boolean {
   return module === target || module.endsWith(`.${target}`);
 }
 
-/** Rows of quads need ranks that are multiples of 4: the rest is zeros, whose gradients are zeros too. */
-function uploadLora(
+/** The factors on the device. Rows of quads need ranks that are multiples of 4: the rest is zeros. */
+export function uploadFactors(
   gpu: Gpu,
-  layer: Linear,
+  module: string,
   { A, B }: LoraPair,
-  { isTrained, ...rest }: Pick<Lora, "scaling" | "dropout" | "stream"> & { readonly isTrained: boolean },
-): Lora {
+): { readonly A: Tensor; readonly B: Tensor } {
   const [rank, inputs] = A.shape as [number, number];
   const outputs = B.shape[0]!;
   const padded = Math.ceil(rank / 4) * 4;
@@ -149,16 +142,23 @@ function uploadLora(
   a.set(A.data);
   const b = new Float32Array(outputs * padded);
   for (let row = 0; row < outputs; row++) b.set(B.data.subarray(row * rank, (row + 1) * rank), row * padded);
-  const gradient = (shape: number[]): Tensor | undefined =>
-    isTrained ? gpu.zeros(shape, "f32", `gradient of ${layer.name} LoRA`) : undefined;
   return {
-    A: gpu.tensor([padded, inputs], a, { label: `${layer.name}.lora_A` }),
-    B: gpu.tensor([outputs, padded], b, { label: `${layer.name}.lora_B` }),
-    gradA: gradient([padded, inputs]),
-    gradB: gradient([outputs, padded]),
-    rank,
-    ...rest,
+    A: gpu.tensor([padded, inputs], a, { label: `${module}.lora_A` }),
+    B: gpu.tensor([outputs, padded], b, { label: `${module}.lora_B` }),
   };
+}
+
+/** Zeros that pad the rank have gradients of zero, so they stay. */
+function uploadLora(
+  gpu: Gpu,
+  layer: Linear,
+  pair: LoraPair,
+  { isTrained, ...rest }: Pick<Lora, "scaling" | "dropout" | "stream"> & { readonly isTrained: boolean },
+): Lora {
+  const { A, B } = uploadFactors(gpu, layer.name, pair);
+  const gradient = ({ shape }: Tensor): Tensor | undefined =>
+    isTrained ? gpu.zeros(shape, "f32", `gradient of ${layer.name} LoRA`) : undefined;
+  return { A, B, gradA: gradient(A), gradB: gradient(B), rank: pair.A.shape[0]!, ...rest };
 }
 
 async function readLora(gpu: Gpu, { A, B, rank }: Lora): Promise<LoraPair> {

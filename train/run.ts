@@ -1,0 +1,364 @@
+import { type Adapter, writeAdapter } from "../checkpoint/peft.ts";
+import { writeModel } from "../checkpoint/save_model.ts";
+import { findLatest, lockFolder, rotate, saveAtomic, saveFinal, verify } from "../checkpoint/store.ts";
+import type { Dataset, Sample } from "../data/dataset.ts";
+import { Sampler, stepsPerEpoch } from "../data/sampler.ts";
+import { UserError } from "../errors.ts";
+import { Gpu } from "../kernels/gpu.ts";
+import { exportAdapter } from "../model/adapter.ts";
+import { makeBatch } from "../model/batch.ts";
+import { dumpTrainArgs } from "../train_args/describe.ts";
+import { groupSize, type TrainArgs } from "../train_args/schema.ts";
+import type { StepMetrics, TrainHooks, TrainResult } from "./hooks.ts";
+import { RunLog, trainerStateJson } from "./run_log.ts";
+import {
+  checkSameRun,
+  hashSamples,
+  readSavedState,
+  restoreMoments,
+  type SavedState,
+  writeSavedState,
+} from "./saved_state.ts";
+import { learningRate, type Schedule } from "./schedule.ts";
+import { formatOf, loadData, loadTrainee, type Trainee } from "./setup.ts";
+import { type StepResult, Trainer } from "./trainer.ts";
+
+/** Steps in a row without a finite gradient after which a run gives up. */
+const MAX_SKIPPED = 3;
+/** Steps over which the pace is measured. */
+const PACE_STEPS = 8;
+
+/**
+ * Trains as the settings say: loads, resumes, steps, logs, saves.
+ *
+ * Writes into `output_dir`: checkpoints, `trainer_state.json`, `train_args.yaml`, `train.log`, `metrics.jsonl`, and at
+ * the end the adapter or model. A run that is stopped or fails leaves its checkpoints whole.
+ *
+ * @throws {UserError} for anything the user can mend: settings, data, model, disk, divergence
+ */
+export async function runTraining(args: TrainArgs, hooks: TrainHooks): Promise<TrainResult> {
+  using _lock = await lockFolder(args.output_dir);
+  const resumeFrom = await findResume(args, hooks);
+  if (resumeFrom === undefined) await refuseOccupied(args);
+  const data = await loadData(args);
+  noteData(data, args, hooks);
+  const dataHash = await hashSamples(data.samples);
+  const saved = resumeFrom === undefined ? undefined : await readSavedState(resumeFrom);
+  if (saved) checkSameRun(saved, args, dataHash, resumeFrom!);
+  using gpu = await Gpu.open();
+  const trainee = await loadTrainee(gpu, args, resumeFrom);
+  const run = new Run(args, hooks, data, dataHash, trainee, saved);
+  if (saved) await restoreMoments(resumeFrom!, run.trainer);
+  else await removeOldRun(args);
+  return await run.train();
+}
+
+/** One run over its loaded model and data. */
+class Run {
+  readonly trainer: Trainer;
+  readonly #sampler: Sampler;
+  readonly #log: RunLog;
+  readonly #totalSteps: number;
+  readonly #totalEpochs: number;
+  readonly #schedule: Schedule;
+  readonly #started = performance.now();
+  /** When recent steps ended and how many tokens were trained by then. */
+  readonly #pace: { time: number; tokens: number }[] = [];
+  #step: number;
+  readonly #startStep: number;
+  #skippedSteps: number;
+  #skippedInRow = 0;
+  #tokens = 0;
+  #lossSum = 0;
+  #lastLoss: number | null = null;
+  #savedStep = -1;
+
+  constructor(
+    readonly args: TrainArgs,
+    readonly hooks: TrainHooks,
+    readonly data: Dataset,
+    readonly dataHash: string,
+    readonly trainee: Trainee,
+    saved: SavedState | undefined,
+  ) {
+    const perStep = args.per_device_train_batch_size * args.gradient_accumulation_steps;
+    const perEpoch = stepsPerEpoch(data.samples.length, perStep);
+    this.#totalSteps = args.max_steps > 0 ? args.max_steps : Math.ceil(args.num_train_epochs * perEpoch);
+    this.#totalEpochs = args.max_steps > 0 ? args.max_steps / perEpoch : args.num_train_epochs;
+    this.#schedule = {
+      name: args.lr_scheduler_type,
+      learningRate: args.learning_rate,
+      warmupSteps: args.warmup_steps || Math.ceil(args.warmup_ratio * this.#totalSteps),
+      totalSteps: this.#totalSteps,
+    };
+    this.trainer = new Trainer(trainee.model, {
+      maxGradNorm: args.max_grad_norm,
+      groupSize: args.attention === "s2" ? groupSize(args, args.max_seq_length) : undefined,
+      checkpointing: args.gradient_checkpointing,
+      lossScaling: args.fp16,
+      seed: args.seed,
+      beta1: args.adam_beta1,
+      beta2: args.adam_beta2,
+      epsilon: args.adam_epsilon,
+      weightDecay: args.weight_decay,
+    });
+    this.#sampler = new Sampler(data.samples.length, args.data_seed);
+    this.#log = new RunLog(args.output_dir, args.logging_steps, saved?.log);
+    this.#step = this.#startStep = saved?.step ?? 0;
+    this.#skippedSteps = saved?.skippedSteps ?? 0;
+    if (saved) {
+      this.trainer.state = { ...saved.trainer };
+      this.#sampler.position = saved.samplerPosition;
+      this.#savedStep = saved.step;
+    }
+  }
+
+  async train(): Promise<TrainResult> {
+    const { args, hooks } = this;
+    await Deno.writeTextFile(`${args.output_dir}/train_args.yaml`, dumpTrainArgs(args));
+    await this.#log.open();
+    this.#announce();
+    let stopped = false;
+    while (this.#step < this.#totalSteps && !stopped) {
+      await this.#trainStep();
+      stopped = hooks.shouldStop() && this.#step < this.#totalSteps;
+      if (this.#shouldSave(stopped)) await this.#saveCheckpoint();
+    }
+    if (!stopped) await this.#saveFinal();
+    const steps = this.#step - this.#startStep;
+    return {
+      outputDir: args.output_dir,
+      steps: this.#step,
+      totalSteps: this.#totalSteps,
+      stopped,
+      loss: this.#lastLoss,
+      trainLoss: steps > 0 ? this.#lossSum / steps : null,
+      skippedSteps: this.#skippedSteps,
+      tokens: this.#tokens,
+      elapsedMs: performance.now() - this.#started,
+      peakBytes: this.trainer.gpu.peakBytes,
+    };
+  }
+
+  async #trainStep(): Promise<void> {
+    const { args } = this;
+    const rate = learningRate(this.#schedule, this.#step + 1);
+    const batchSize = args.per_device_train_batch_size;
+    const indices = this.#sampler.nextInEpoch(batchSize * args.gradient_accumulation_steps);
+    const samples = indices.map((index) => this.data.samples[index]!);
+    const batches = chunks(samples, batchSize).map((chunk) => makeBatch(chunk));
+    const result = await this.trainer.step(batches, rate);
+    this.#step++;
+    const tokens = samples.reduce((sum, { inputIds }) => sum + inputIds.length, 0);
+    const metrics = this.#measure(result, rate, tokens);
+    if (result.applied) {
+      this.#skippedInRow = 0;
+      this.#lossSum += result.loss;
+      this.#lastLoss = result.loss;
+      await this.#log.addStep(metrics);
+    } else {
+      await this.#skip(result);
+    }
+    this.hooks.onStep(metrics);
+  }
+
+  #measure(result: StepResult, rate: number, tokens: number): StepMetrics {
+    const { gpu } = this.trainer;
+    this.#tokens += tokens;
+    const now = performance.now();
+    if (this.#pace.length === 0) this.#pace.push({ time: this.#started, tokens: 0 });
+    this.#pace.push({ time: now, tokens: this.#tokens });
+    if (this.#pace.length > PACE_STEPS + 1) this.#pace.shift();
+    const first = this.#pace[0]!;
+    const seconds = (now - first.time) / 1000;
+    return {
+      step: this.#step,
+      totalSteps: this.#totalSteps,
+      epoch: this.#sampler.epoch,
+      loss: result.loss,
+      learning_rate: rate,
+      grad_norm: result.gradNorm,
+      tokensPerSecond: (this.#tokens - first.tokens) / seconds,
+      memoryBytes: gpu.liveBytes,
+      peakBytes: gpu.peakBytes,
+      etaSeconds: (this.#totalSteps - this.#step) * seconds / (this.#pace.length - 1),
+      skippedSteps: this.#skippedSteps,
+      elapsedMs: now - this.#started,
+    };
+  }
+
+  /** A gradient that is not finite changed nothing. With loss scaling that is how the scale finds its level. */
+  async #skip({ loss }: StepResult): Promise<void> {
+    this.#skippedSteps++;
+    const { lossScale } = this.trainer.state;
+    const isScaling = this.args.fp16 && lossScale > 1;
+    this.#skippedInRow = isScaling ? 0 : this.#skippedInRow + 1;
+    const reason = isScaling ? `loss scale lowered to ${lossScale}` : `loss ${loss}`;
+    const text = `Step ${this.#step} was skipped: its gradient is not finite (${reason})`;
+    this.hooks.note(text);
+    await this.#log.write(text);
+    if (this.#skippedInRow < MAX_SKIPPED) return;
+    const good = this.#savedStep > 0
+      ? `The checkpoint of step ${this.#savedStep} is intact`
+      : "No checkpoint was saved yet";
+    throw new UserError(
+      `Training diverged: the gradients of steps ${
+        this.#step - MAX_SKIPPED + 1
+      } to ${this.#step} are not finite ` +
+        `(last finite loss ${
+          this.#lastLoss ?? "none"
+        }). ${good}. Lower learning_rate (now ${this.args.learning_rate})`,
+    );
+  }
+
+  #shouldSave(stopped: boolean): boolean {
+    const { save_strategy, save_steps } = this.args;
+    if (stopped) return true;
+    if (save_strategy === "no") return false;
+    if (this.#step === this.#totalSteps) return true;
+    return save_strategy === "steps" ? this.#step % save_steps === 0 : Number.isInteger(this.#sampler.epoch);
+  }
+
+  async #saveCheckpoint(): Promise<void> {
+    const { args, hooks, trainer } = this;
+    const path = await saveAtomic(args.output_dir, `checkpoint-${this.#step}`, async (folder) => {
+      await this.#writeTrained(folder);
+      await writeSavedState(folder, trainer, {
+        version: 1,
+        step: this.#step,
+        samplerPosition: this.#sampler.position,
+        trainer: trainer.state,
+        skippedSteps: this.#skippedSteps,
+        log: this.#log.state,
+        args,
+        dataHash: this.dataHash,
+      });
+      await Deno.writeTextFile(`${folder}/trainer_state.json`, this.#trainerState());
+    });
+    this.#savedStep = this.#step;
+    if (args.save_total_limit !== null) await rotate(args.output_dir, args.save_total_limit);
+    hooks.onSave(path);
+  }
+
+  async #saveFinal(): Promise<void> {
+    const { args, hooks } = this;
+    await saveFinal(args.output_dir, async (folder) => {
+      await this.#writeTrained(folder);
+      await Deno.writeTextFile(`${folder}/trainer_state.json`, this.#trainerState());
+    });
+    hooks.onSave(args.output_dir);
+  }
+
+  /** The adapter, or in full fine-tuning the model. */
+  async #writeTrained(folder: string): Promise<void> {
+    const { model, adapter, replacements } = this.trainee;
+    if (adapter) {
+      const exported: Adapter = await exportAdapter(model, adapter, replacements);
+      await writeAdapter(folder, exported);
+      return;
+    }
+    const { gpu } = model;
+    await writeModel(folder, {
+      config: { ...model.config.raw, rope_scaling: model.config.rope_scaling, torch_dtype: "float32" },
+      tensors: model.parameters().map(({ name, value }) => ({
+        name,
+        dtype: "F32",
+        shape: value.shape,
+        read: async () => (await gpu.readBytes([value]))[0]!,
+      })),
+      filesFrom: this.args.model_name_or_path,
+    });
+  }
+
+  #trainerState(): string {
+    const { args } = this;
+    return trainerStateJson(this.#log.state.history, {
+      step: this.#step,
+      epoch: this.#sampler.epoch,
+      totalSteps: this.#totalSteps,
+      totalEpochs: this.#totalEpochs,
+      batchSize: args.per_device_train_batch_size,
+      loggingSteps: args.logging_steps,
+      saveSteps: args.save_steps,
+    });
+  }
+
+  #announce(): void {
+    const { args, trainee, data } = this;
+    const { kept, longest } = data.report;
+    this.hooks.onStart({
+      model: args.model_name_or_path,
+      method: trainee.method,
+      data: `${kept} sequences of up to ${longest} tokens from ${args.train_file}`,
+      device: this.trainer.gpu.info.description,
+      precision: { f32: "f32", bf16: "bf16", f16: "fp16" }[formatOf(args)],
+      trainableParameters: trainee.trainableParameters,
+      totalParameters: trainee.totalParameters,
+      sequencesPerStep: args.per_device_train_batch_size * args.gradient_accumulation_steps,
+      totalSteps: this.#totalSteps,
+      totalEpochs: this.#totalEpochs,
+      startStep: this.#startStep,
+    });
+  }
+}
+
+/** The checkpoint folder to go on from; undefined for a fresh run. */
+async function findResume({ resume_from_checkpoint: from, output_dir }: TrainArgs, hooks: TrainHooks) {
+  if (from === false) return undefined;
+  if (typeof from === "string") {
+    await verify(from);
+    return from;
+  }
+  const { latest, notes } = await findLatest(output_dir);
+  notes.forEach((note) => hooks.note(note));
+  if (latest) return latest.path;
+  throw new UserError(
+    `Cannot resume: "${output_dir}" holds no whole checkpoint. Set resume_from_checkpoint: false to start afresh`,
+    { exitCode: 2 },
+  );
+}
+
+/** A fresh run never writes over an older one unasked. */
+async function refuseOccupied({ output_dir, overwrite_output_dir }: TrainArgs): Promise<void> {
+  if (overwrite_output_dir) return;
+  for await (const { name } of Deno.readDir(output_dir)) {
+    if (!isOfRun(name)) continue;
+    throw new UserError(
+      `Cannot start in "${output_dir}": it holds "${name}" of an earlier run. Set resume_from_checkpoint: true to go ` +
+        `on with it, overwrite_output_dir: true to replace it, or another output_dir`,
+      { exitCode: 2 },
+    );
+  }
+}
+
+/** With overwrite_output_dir: what would be taken for this run's, once everything else has been loaded. */
+async function removeOldRun({ output_dir }: TrainArgs): Promise<void> {
+  for await (const { name } of Deno.readDir(output_dir)) {
+    if (isOfRun(name)) await Deno.remove(`${output_dir}/${name}`, { recursive: true });
+  }
+}
+
+function isOfRun(name: string): boolean {
+  return /^(checkpoint-\d+|trainer_state\.json|adapter_model\.safetensors|model[-.].*safetensors.*)$/.test(
+    name,
+  );
+}
+
+function noteData({ report }: Dataset, args: TrainArgs, hooks: TrainHooks): void {
+  const { rows, truncated, skippedWithoutTargets } = report;
+  if (truncated > 0) {
+    hooks.note(
+      `${truncated} of ${rows} rows of "${args.train_file}" are longer than ${args.max_seq_length} tokens and were cut`,
+    );
+  }
+  if (skippedWithoutTargets > 0) {
+    hooks.note(`${skippedWithoutTargets} of ${rows} rows have nothing to train on and were left out`);
+  }
+}
+
+function chunks(samples: readonly Sample[], size: number): Sample[][] {
+  return Array.from(
+    { length: Math.ceil(samples.length / size) },
+    (_, i) => samples.slice(i * size, (i + 1) * size),
+  );
+}

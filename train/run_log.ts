@@ -1,0 +1,109 @@
+import type { StepMetrics } from "./hooks.ts";
+
+/** One entry of Hugging Face's `log_history`. */
+export interface LogEntry {
+  readonly epoch: number;
+  readonly step: number;
+  /** Mean over the steps since the entry before. */
+  readonly loss: number;
+  /** Of the entry's own step, before clipping. */
+  readonly grad_norm: number;
+  readonly learning_rate: number;
+}
+
+/** What is logged so far: all of it goes into a checkpoint, so that a resumed run writes the same log. */
+export interface LogState {
+  readonly history: LogEntry[];
+  /** Of the steps since the last entry. */
+  lossSum: number;
+  steps: number;
+}
+
+/** Collects steps into log entries, one every `logging_steps`, and keeps `metrics.jsonl` and `train.log`. */
+export class RunLog {
+  readonly state: LogState;
+  readonly #loggingSteps: number;
+  readonly #folder: string;
+
+  /** @param kept the state in a checkpoint that the run goes on from */
+  constructor(folder: string, loggingSteps: number, kept?: LogState) {
+    this.#folder = folder;
+    this.#loggingSteps = loggingSteps;
+    this.state = kept ? { ...kept, history: [...kept.history] } : { history: [], lossSum: 0, steps: 0 };
+  }
+
+  /** Makes the files those of this run: empty for a fresh one, cut back to the checkpoint for a resumed one. */
+  async open(): Promise<void> {
+    await Deno.writeTextFile(this.#metricsPath, this.state.history.map(line).join(""));
+    if (this.state.history.length === 0) await Deno.writeTextFile(this.#logPath, "");
+  }
+
+  /** Adds a step; the last of the run always makes an entry. */
+  async addStep(metrics: StepMetrics): Promise<void> {
+    const { state } = this;
+    const { step, totalSteps, epoch, loss, grad_norm, learning_rate } = metrics;
+    state.lossSum += loss;
+    state.steps++;
+    if (step % this.#loggingSteps !== 0 && step !== totalSteps) return;
+    const entry = { epoch, step, loss: state.lossSum / state.steps, grad_norm, learning_rate };
+    state.history.push(entry);
+    state.lossSum = 0;
+    state.steps = 0;
+    await Deno.writeTextFile(this.#metricsPath, line(entry), { append: true });
+    await this.write(
+      `step ${step}/${totalSteps} epoch ${epoch.toFixed(2)} loss ${entry.loss.toFixed(4)} ` +
+        `grad_norm ${grad_norm.toFixed(3)} learning_rate ${learning_rate.toExponential(2)} ` +
+        `tokens/s ${Math.round(metrics.tokensPerSecond)}`,
+    );
+  }
+
+  /** Adds a line to `train.log`. */
+  async write(text: string): Promise<void> {
+    await Deno.writeTextFile(this.#logPath, `${new Date().toISOString()} ${text}\n`, { append: true });
+  }
+
+  get #metricsPath(): string {
+    return `${this.#folder}/metrics.jsonl`;
+  }
+
+  get #logPath(): string {
+    return `${this.#folder}/train.log`;
+  }
+}
+
+function line(entry: LogEntry): string {
+  return JSON.stringify(entry) + "\n";
+}
+
+/** The content of Hugging Face's `trainer_state.json`. */
+export function trainerStateJson(
+  history: readonly LogEntry[],
+  run: {
+    readonly step: number;
+    readonly epoch: number;
+    readonly totalSteps: number;
+    readonly totalEpochs: number;
+    readonly batchSize: number;
+    readonly loggingSteps: number;
+    readonly saveSteps: number;
+  },
+): string {
+  const state = {
+    best_metric: null,
+    best_model_checkpoint: null,
+    epoch: run.epoch,
+    global_step: run.step,
+    is_hyper_param_search: false,
+    is_local_process_zero: true,
+    is_world_process_zero: true,
+    log_history: history,
+    logging_steps: run.loggingSteps,
+    max_steps: run.totalSteps,
+    num_train_epochs: Math.ceil(run.totalEpochs),
+    save_steps: run.saveSteps,
+    train_batch_size: run.batchSize,
+    trial_name: null,
+    trial_params: null,
+  };
+  return JSON.stringify(state, null, 2) + "\n";
+}

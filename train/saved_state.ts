@@ -1,0 +1,120 @@
+import { type TensorSource, writeSafetensors } from "../checkpoint/safetensors.ts";
+import { openWeightsFile } from "../checkpoint/weights.ts";
+import { UserError } from "../errors.ts";
+import type { Tensor } from "../kernels/tensor.ts";
+import type { TrainArgs } from "../train_args/schema.ts";
+import type { LogState } from "./run_log.ts";
+import type { Trainer, TrainerState } from "./trainer.ts";
+
+const STATE_FILE = "training_state.json";
+const OPTIMIZER_FILE = "optimizer.safetensors";
+const VERSION = 1;
+
+/** What a run needs besides weights and moments to go on bit for bit. */
+export interface SavedState {
+  readonly version: number;
+  /** Steps done, skipped ones included. */
+  readonly step: number;
+  /** Samples drawn: the sampler's whole state. */
+  readonly samplerPosition: number;
+  readonly trainer: TrainerState;
+  readonly skippedSteps: number;
+  readonly log: LogState;
+  readonly args: TrainArgs;
+  /** SHA-256 of all token ids and labels, in the order of the file. */
+  readonly dataHash: string;
+}
+
+/** Options that may differ when a run goes on: they change where it ends or what is written, not what a step computes. */
+const FREE: ReadonlySet<string> = new Set<keyof TrainArgs>([
+  "resume_from_checkpoint",
+  "overwrite_output_dir",
+  "output_dir",
+  "max_steps",
+  "num_train_epochs",
+  "logging_steps",
+  "save_steps",
+  "save_strategy",
+  "save_total_limit",
+  "report_to",
+  "gradient_checkpointing",
+  "eval_file",
+]);
+
+/** Writes moments and state into a checkpoint's folder. */
+export async function writeSavedState(folder: string, trainer: Trainer, state: SavedState): Promise<void> {
+  const { gpu, optimised } = trainer;
+  const source = (name: string, tensor: Tensor): TensorSource => ({
+    name,
+    dtype: "F32",
+    shape: tensor.shape,
+    read: async () => (await gpu.readBytes([tensor]))[0]!,
+  });
+  const moments = optimised.flatMap(({ name, m, v }) => [source(`${name}.m`, m), source(`${name}.v`, v)]);
+  await writeSafetensors(`${folder}/${OPTIMIZER_FILE}`, moments, {});
+  await Deno.writeTextFile(`${folder}/${STATE_FILE}`, JSON.stringify(state) + "\n");
+}
+
+/** @throws {UserError} if the folder is no checkpoint of a training run */
+export async function readSavedState(folder: string): Promise<SavedState> {
+  const path = `${folder}/${STATE_FILE}`;
+  let state: SavedState;
+  try {
+    state = JSON.parse(await Deno.readTextFile(path));
+  } catch (error) {
+    throw new UserError(
+      `Cannot resume from "${folder}": its ${STATE_FILE} cannot be read: ${(error as Error).message}. ` +
+        `Name a checkpoint-<step> folder of a run`,
+      { cause: error },
+    );
+  }
+  if (state.version !== VERSION) {
+    throw new UserError(`Cannot resume from "${folder}": it was written by another version of Longreach`);
+  }
+  return state;
+}
+
+/**
+ * Checks that a run may go on from a state.
+ * @throws {UserError} naming every option that differs, or the data if that does
+ */
+export function checkSameRun(saved: SavedState, args: TrainArgs, dataHash: string, folder: string): void {
+  const problems = (Object.keys(args) as (keyof TrainArgs)[])
+    .filter((key) => !FREE.has(key) && JSON.stringify(saved.args[key]) !== JSON.stringify(args[key]))
+    .map((key) => `${key} was ${JSON.stringify(saved.args[key])}, now ${JSON.stringify(args[key])}`);
+  if (saved.dataHash !== dataHash) {
+    problems.push(`the samples of "${args.train_file}" are not those of the first run`);
+  }
+  if (problems.length === 0) return;
+  throw new UserError(
+    `Cannot resume from "${folder}": ${problems.join("; ")}. Use the settings of the first run, or start ` +
+      `a new one from the adapter with adapter_name_or_path`,
+    { exitCode: 2 },
+  );
+}
+
+/** Puts the moments of a checkpoint into a trainer. */
+export async function restoreMoments(folder: string, trainer: Trainer): Promise<void> {
+  const reader = await openWeightsFile(`${folder}/${OPTIMIZER_FILE}`);
+  try {
+    for (const { name, m, v } of trainer.optimised) {
+      trainer.gpu.write(m, await reader.read(`${name}.m`));
+      trainer.gpu.write(v, await reader.read(`${name}.v`));
+    }
+  } finally {
+    reader.close();
+  }
+}
+
+/** Of anything with ids and labels: which data a run was trained on. */
+export async function hashSamples(
+  samples: readonly { readonly inputIds: Uint32Array; readonly labels: Int32Array }[],
+): Promise<string> {
+  const { createHash } = await import("node:crypto");
+  const hash = createHash("sha256");
+  for (const { inputIds, labels } of samples) {
+    hash.update(new Uint8Array(inputIds.buffer, inputIds.byteOffset, inputIds.byteLength));
+    hash.update(new Uint8Array(labels.buffer, labels.byteOffset, labels.byteLength));
+  }
+  return hash.digest("hex");
+}

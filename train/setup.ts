@@ -1,0 +1,151 @@
+import { type Adapter, type AdapterConfig, adapterConfig, readAdapter } from "../checkpoint/peft.ts";
+import { openWeights, type WeightReader } from "../checkpoint/weights.ts";
+import { type Dataset, loadPretrainSamples, loadSftSamples } from "../data/dataset.ts";
+import { Tokenizer } from "../data/tokenizer.ts";
+import { UserError } from "../errors.ts";
+import type { Gpu } from "../kernels/gpu.ts";
+import type { Format } from "../kernels/wgsl.ts";
+import { addLora, applyAdapter } from "../model/adapter.ts";
+import { type LlamaConfig, readConfig } from "../model/config.ts";
+import { configForPositions } from "../model/context.ts";
+import { freshWeights } from "../model/fresh.ts";
+import { loadModel } from "../model/load.ts";
+import type { Llama } from "../model/llama.ts";
+import { checkpointTensors, countParameters } from "../model/tensors.ts";
+import type { TrainArgs } from "../train_args/schema.ts";
+
+/** A model ready to be trained. */
+export interface Trainee {
+  readonly model: Llama;
+  /** What the adapter's folder says of it; undefined in full fine-tuning. */
+  readonly adapter: AdapterConfig | undefined;
+  /** What an adapter that the run starts from replaces in the base model. */
+  readonly replacements: Adapter["extra"];
+  readonly method: string;
+  readonly trainableParameters: number;
+  readonly totalParameters: number;
+}
+
+/** How activations are stored under the settings. */
+export function formatOf({ bf16, fp16 }: Pick<TrainArgs, "bf16" | "fp16">): Format {
+  return bf16 ? "bf16" : fp16 ? "f16" : "f32";
+}
+
+export async function loadData(args: TrainArgs): Promise<Dataset> {
+  const tokenizer = await Tokenizer.load(args.model_name_or_path);
+  const load = args.sft ? loadSftSamples : loadPretrainSamples;
+  return await load(args.train_file, tokenizer, { max_seq_length: args.max_seq_length });
+}
+
+/**
+ * Loads the base model and puts on it what is trained.
+ * @param resumeFrom a checkpoint's folder, which replaces the adapter, or in full fine-tuning the model, to start from
+ */
+export async function loadTrainee(
+  gpu: Gpu,
+  args: TrainArgs,
+  resumeFrom: string | undefined,
+): Promise<Trainee> {
+  const config = configForPositions(await readConfig(args.model_name_or_path), args);
+  const isTrained = trainedNames(config, args);
+  const adapterFolder = args.low_rank_training
+    ? resumeFrom ?? args.adapter_name_or_path ?? undefined
+    : undefined;
+  const start = adapterFolder === undefined ? undefined : await readAdapter(adapterFolder);
+  const weights = await openBase(config, args, args.low_rank_training ? undefined : resumeFrom);
+  let model: Llama;
+  try {
+    model = await loadModel(gpu, weights, {
+      config,
+      format: formatOf(args),
+      loadIn4bit: args.load_in_4bit,
+      doubleQuant: args.double_quant,
+      isTrained,
+      ...(start ? { replacements: start.extra } : {}),
+    });
+  } finally {
+    weights.close();
+  }
+  if (start) applyAdapter(model, start, { isTrained: true, dropout: args.lora_dropout });
+  else if (args.low_rank_training) addFreshLora(model, args);
+  const adapter = args.low_rank_training ? start?.config ?? freshConfig(model, args) : undefined;
+  return {
+    model,
+    adapter,
+    replacements: start?.extra ?? new Map(),
+    method: describeMethod(model, adapter),
+    ...countTrained(model, config),
+  };
+}
+
+/** Which tensors of the checkpoint are trained whole. */
+function trainedNames(config: LlamaConfig, args: TrainArgs): (name: string) => boolean {
+  if (!args.low_rank_training) return () => true;
+  const parts = [...args.trainable_params ?? []];
+  if (args.train_embedding) parts.push("embed_tokens", "lm_head");
+  if (args.train_norm) parts.push("norm");
+  const names = [...checkpointTensors(config).keys()];
+  for (const part of args.trainable_params ?? []) {
+    if (names.some((name) => name.includes(part))) continue;
+    throw new UserError(`trainable_params: no weight of the model has "${part}" in its name`, {
+      exitCode: 2,
+    });
+  }
+  return (name) => parts.some((part) => name.includes(part));
+}
+
+async function openBase(
+  config: LlamaConfig,
+  args: TrainArgs,
+  resumeFrom: string | undefined,
+): Promise<WeightReader> {
+  if (resumeFrom !== undefined) return await openWeights(resumeFrom);
+  if (args.train_from_scratch) return freshWeights(config, args.seed);
+  return await openWeights(args.model_name_or_path);
+}
+
+function addFreshLora(model: Llama, args: TrainArgs): void {
+  addLora(model, {
+    rank: args.lora_rank,
+    alpha: args.lora_alpha,
+    dropout: args.lora_dropout,
+    rslora: args.use_rslora,
+    targetModules: args.target_modules,
+    seed: args.seed,
+  });
+}
+
+function freshConfig(model: Llama, args: TrainArgs): AdapterConfig {
+  const targets = model.linears().filter(({ lora }) => lora).map(({ name }) => name.split(".").at(-1)!);
+  return adapterConfig({
+    base_model_name_or_path: args.model_name_or_path,
+    task_type: "CAUSAL_LM",
+    r: args.lora_rank,
+    lora_alpha: args.lora_alpha,
+    lora_dropout: args.lora_dropout,
+    use_rslora: args.use_rslora,
+    target_modules: [...new Set(targets)].sort(),
+    inference_mode: true,
+  });
+}
+
+function describeMethod(model: Llama, adapter: AdapterConfig | undefined): string {
+  if (!adapter) return "all weights";
+  const linears = model.linears().filter(({ lora }) => lora).length;
+  const groups: Record<string, string> = { embed_tokens: "embeddings", lm_head: "head", norm: "norms" };
+  const extras = Object.entries(groups).filter(([part]) =>
+    model.parameters().some(({ name }) => !name.includes(".lora_") && name.includes(part))
+  );
+  return [`LoRA rank ${adapter.r} on ${linears} linears`, ...extras.map(([, word]) => word)].join(", ");
+}
+
+function countTrained(model: Llama, config: LlamaConfig) {
+  const lora = model.linears().reduce((sum, { lora: pair }) => {
+    return sum + (pair ? pair.rank * (pair.A.width + pair.B.rows) : 0);
+  }, 0);
+  const whole = model.parameters().filter(({ name }) => !name.includes(".lora_"));
+  return {
+    trainableParameters: lora + whole.reduce((sum, { value }) => sum + value.size, 0),
+    totalParameters: lora + countParameters(config),
+  };
+}
