@@ -35,24 +35,23 @@ interface Rows {
   readonly end: number;
 }
 
-/** A kernel, and how many rows one of its workgroups takes. */
+/** A kernel, and what is fixed for a head size: its constants, and the rows that one of its workgroups takes. */
 interface Blocked {
   readonly kernel: Kernel;
-  readonly rows: number;
-  readonly constants: (headDim: number) => Readonly<Record<string, number>>;
+  fix(headDim: number): { readonly rows: number; readonly constants: Readonly<Record<string, number>> };
 }
 
 const STATS: Kernel = { name: "attention stats", wgsl: statsWgsl };
 const FORWARD = {
-  subgroup: bySubgroup("attention", forwardSubgroupWgsl, 2),
+  subgroup: bySubgroup("attention", forwardSubgroupWgsl, [64, 64, 96]),
   workgroup: byWorkgroup("attention by tiles", forwardWorkgroupWgsl, 1, 2),
 };
 const DQ = {
-  subgroup: bySubgroup("attention dq", dqSubgroupWgsl, 1),
+  subgroup: bySubgroup("attention dq", dqSubgroupWgsl, [64, 64, 96]),
   workgroup: byWorkgroup("attention dq by tiles", dqWorkgroupWgsl, 2, 1),
 };
 const DKV = {
-  subgroup: bySubgroup("attention dkv", dkvSubgroupWgsl, 1),
+  subgroup: bySubgroup("attention dkv", dkvSubgroupWgsl, [32, 64, 96]),
   workgroup: byWorkgroup("attention dkv by tiles", dkvWorkgroupWgsl, 2, 2),
 };
 
@@ -200,10 +199,11 @@ interface AttentionLaunch {
 
 function launch(
   gpu: Gpu,
-  { kernel, rows, constants }: Blocked,
+  { kernel, fix }: Blocked,
   tensors: readonly Tensor[],
   { queries, keys, grid: [shared, heads], resume, shape, map, scale }: AttentionLaunch,
 ): void {
+  const { rows, constants } = fix(shape.headDim);
   gpu.run(kernel, tensors, {
     grid: [Math.ceil((shared.end - shared.start) / rows), heads],
     uniforms: {
@@ -216,14 +216,23 @@ function launch(
       k_rows: keys.end - keys.start,
       scale,
     },
-    constants: { ...constants(shape.headDim), RESUME: resume ? 1 : 0 },
+    constants: { ...constants, RESUME: resume ? 1 : 0 },
     formats: { X: tensors[0]!.format },
   });
 }
 
-/** @param R rows that a lane holds */
-function bySubgroup(name: string, wgsl: string, R: number): Blocked {
-  return { kernel: { name, wgsl }, rows: 8 * R, constants: (headDim) => ({ D4: headDim / 4, R }) };
+/**
+ * @param largest head sizes up to which a lane holds 4, 3 and 2 rows: more rows share a load, but take longer to
+ * compile (1 s or so at these), and from some point on spill
+ */
+function bySubgroup(name: string, wgsl: string, largest: readonly [number, number, number]): Blocked {
+  return {
+    kernel: { name, wgsl },
+    fix(headDim) {
+      const R = 4 - largest.filter((limit) => headDim > limit).length;
+      return { rows: 8 * R, constants: { D4: headDim / 4, R } };
+    },
+  };
 }
 
 /**
@@ -231,15 +240,13 @@ function bySubgroup(name: string, wgsl: string, R: number): Blocked {
  * @param STAGED kinds of rows that it sums by weights
  */
 function byWorkgroup(name: string, wgsl: string, PRODUCTS: number, STAGED: number): Blocked {
-  const kernel = { name, wgsl, libraries: [tileWgsl] };
   return {
-    kernel,
-    rows: 32,
-    constants(headDim) {
+    kernel: { name, wgsl, libraries: [tileWgsl] },
+    fix(headDim) {
       const D4 = headDim / 4;
       const CHUNK = [8, 7, 6, 5, 4, 3, 2, 1].find((quads) => D4 % quads === 0)!;
       const STAGE = [32, 16, 8].find((rows) => rows * D4 <= TILE_QUADS)!;
-      return { D4, CHUNK, STAGE, PRODUCTS, STAGED, SUMS: Math.ceil(D4 / 8) };
+      return { rows: 32, constants: { D4, CHUNK, STAGE, PRODUCTS, STAGED, SUMS: Math.ceil(D4 / 8) } };
     },
   };
 }

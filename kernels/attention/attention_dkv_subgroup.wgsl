@@ -37,14 +37,25 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
   let block_end = min(block + 8u * R, p.k_rows);
 #for r in 0..R
   let row_$r = min(block + $ru * 8u + lane, p.k_rows - 1u);
-  let at_$r = (row_$r * p.kv_heads + kv_head) * D4;
 #for i in 0..D4
-  let k_$r_$i = load_X(k[at_$r + $iu]) * p.scale;
-  let v_$r_$i = load_X(v[at_$r + $iu]);
+  var k_$r_$i = vec4f();
+  var v_$r_$i = vec4f();
   var dk_$r_$i = vec4f();
   var dv_$r_$i = vec4f();
 #end
 #end
+  // One place that loads k and v for all R rows: places that load are what takes long to compile.
+  for (var start = block; start < block_end; start += 8u) {
+    let at = (min(start + lane, p.k_rows - 1u) * p.kv_heads + kv_head) * D4;
+#for i in 0..D4
+    let k_$i = load_X(k[at + $iu]) * p.scale;
+    let v_$i = load_X(v[at + $iu]);
+#for r in 0..R
+    k_$r_$i = select(k_$r_$i, k_$i, start == block + $ru * 8u);
+    v_$r_$i = select(v_$r_$i, v_$i, start == block + $ru * 8u);
+#end
+#end
+  }
   for (var head = kv_head * sharers; head < (kv_head + 1u) * sharers; head++) {
     let table = select(0u, p.rows, 2u * head >= p.heads) + p.k_start;
     let query_end = min(last[table + block_end - 1u] + 1u, p.q_start + p.q_rows);
@@ -54,56 +65,57 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
 #end
     for (var query = max(p.k_start + block, p.q_start); query < query_end; query += 8u) {
       let pair = (min(query + lane, query_end - 1u) - p.q_start) * p.heads + head;
-      let stats_mine = stats[pair];
-#for r in 0..R
-#for t in 0..8
-      var x_$r_$t = 0.0;
-      var d_$r_$t = 0.0;
-#end
-#end
+      let stats_lane = stats[pair];
 #for i in 0..D4
       let q_$i = load_X(q[pair * D4 + $iu]);
       let g_$i = load_X(d_o[pair * D4 + $iu]);
-#for t in 0..8
-      let q_$i_$t = subgroupBroadcast(q_$i, $tu);
-      let g_$i_$t = subgroupBroadcast(g_$i, $tu);
+#end
+      for (var t = 0u; t < min(8u, query_end - query); t++) {
+        let stats_query = subgroupShuffle(stats_lane, t);
 #for r in 0..R
-      x_$r_$t += dot(k_$r_$i, q_$i_$t);
-      d_$r_$t += dot(v_$r_$i, g_$i_$t);
-#end
-#end
-#end
-#for t in 0..8
-      let stats_$t = subgroupBroadcast(stats_mine, $tu);
-#for r in 0..R
-      let seen_$r_$t = query + $tu >= from_$r && query + $tu <= to_$r;
-      x_$r_$t = select(0.0, exp(x_$r_$t - stats_$t.x), seen_$r_$t);
-      d_$r_$t = x_$r_$t * (d_$r_$t - stats_$t.y);
-#end
+        var x_$r = vec4f();
+        var d_$r = vec4f();
 #end
 #for i in 0..D4
-#for t in 0..8
-      let q_again_$i_$t = subgroupBroadcast(q_$i, $tu);
-      let g_again_$i_$t = subgroupBroadcast(g_$i, $tu);
+        let query_$i = subgroupShuffle(q_$i, t);
+        let slope_$i = subgroupShuffle(g_$i, t);
 #for r in 0..R
-      dk_$r_$i += d_$r_$t * q_again_$i_$t;
-      dv_$r_$i += x_$r_$t * g_again_$i_$t;
+        x_$r += k_$r_$i * query_$i;
+        d_$r += v_$r_$i * slope_$i;
 #end
 #end
+#for r in 0..R
+        let seen_$r = query + t >= from_$r && query + t <= to_$r;
+        let p_$r = select(0.0, exp(dot(x_$r, vec4f(1.0)) - stats_query.x), seen_$r);
+        let ds_$r = p_$r * (dot(d_$r, vec4f(1.0)) - stats_query.y);
 #end
+#for i in 0..D4
+        let query_again_$i = subgroupShuffle(q_$i, t);
+        let slope_again_$i = subgroupShuffle(g_$i, t);
+#for r in 0..R
+        dk_$r_$i += ds_$r * query_again_$i;
+        dv_$r_$i += p_$r * slope_again_$i;
+#end
+#end
+      }
     }
   }
-#for r in 0..R
-  if (block + $ru * 8u + lane < p.k_rows) {
+  for (var row = block + lane; row < block_end; row += 8u) {
+    let at = (row * p.kv_heads + kv_head) * D4;
 #for i in 0..D4
-    dk_$r_$i *= p.scale;
+    var dk_$i = dk_0_$i;
+    var dv_$i = dv_0_$i;
+#for r in 1..R
+    dk_$i = select(dk_$i, dk_$r_$i, row >= block + $ru * 8u);
+    dv_$i = select(dv_$i, dv_$r_$i, row >= block + $ru * 8u);
+#end
+    dk_$i *= p.scale;
     if (RESUME == 1u) {
-      dk_$r_$i += load_X(dk[at_$r + $iu]);
-      dv_$r_$i += load_X(dv[at_$r + $iu]);
+      dk_$i += load_X(dk[at + $iu]);
+      dv_$i += load_X(dv[at + $iu]);
     }
-    dk[at_$r + $iu] = store_X(dk_$r_$i);
-    dv[at_$r + $iu] = store_X(dv_$r_$i);
+    dk[at + $iu] = store_X(dk_$i);
+    dv[at + $iu] = store_X(dv_$i);
 #end
   }
-#end
 }

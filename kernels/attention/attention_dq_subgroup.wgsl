@@ -33,61 +33,73 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
   let kv_head = head / (p.heads / p.kv_heads);
   let table = select(0u, p.rows, 2u * head >= p.heads);
   let block = group.x * 8u * R;
-  let key_end = min(p.q_start + min(block + 8u * R, p.q_rows), p.k_start + p.k_rows);
+  let block_end = min(block + 8u * R, p.q_rows);
+  let key_end = min(p.q_start + block_end, p.k_start + p.k_rows);
 #for r in 0..R
   let row_$r = min(block + $ru * 8u + lane, p.q_rows - 1u);
   let from_$r = first[table + p.q_start + row_$r];
   let to_$r = min(p.q_start + row_$r, key_end - 1u);
-  let pair_$r = row_$r * p.heads + head;
-  let stats_$r = stats[pair_$r];
+  let stats_$r = stats[row_$r * p.heads + head];
 #for i in 0..D4
-  let q_$r_$i = load_X(q[pair_$r * D4 + $iu]) * p.scale;
-  let g_$r_$i = load_X(d_o[pair_$r * D4 + $iu]);
+  var q_$r_$i = vec4f();
+  var g_$r_$i = vec4f();
   var dq_$r_$i = vec4f();
 #end
 #end
+  // One place that loads q and dO for all R rows: places that load are what takes long to compile.
+  for (var start = block; start < block_end; start += 8u) {
+    let at = (min(start + lane, p.q_rows - 1u) * p.heads + head) * D4;
+#for i in 0..D4
+    let q_$i = load_X(q[at + $iu]) * p.scale;
+    let g_$i = load_X(d_o[at + $iu]);
+#for r in 0..R
+    q_$r_$i = select(q_$r_$i, q_$i, start == block + $ru * 8u);
+    g_$r_$i = select(g_$r_$i, g_$i, start == block + $ru * 8u);
+#end
+#end
+  }
   for (var key = max(first[table + p.q_start + block], p.k_start); key < key_end; key += 8u) {
     let at = ((min(key + lane, key_end - 1u) - p.k_start) * p.kv_heads + kv_head) * D4;
-#for r in 0..R
-#for t in 0..8
-    var x_$r_$t = 0.0;
-    var d_$r_$t = 0.0;
-#end
-#end
 #for i in 0..D4
     let k_$i = load_X(k[at + $iu]);
     let v_$i = load_X(v[at + $iu]);
-#for t in 0..8
-    let k_$i_$t = subgroupBroadcast(k_$i, $tu);
-    let v_$i_$t = subgroupBroadcast(v_$i, $tu);
+#end
+    for (var t = 0u; t < min(8u, key_end - key); t++) {
 #for r in 0..R
-    x_$r_$t += dot(q_$r_$i, k_$i_$t);
-    d_$r_$t += dot(g_$r_$i, v_$i_$t);
-#end
-#end
-#end
-#for r in 0..R
-#for t in 0..8
-    let seen_$r_$t = key + $tu >= from_$r && key + $tu <= to_$r;
-    d_$r_$t = select(0.0, exp(x_$r_$t - stats_$r.x) * (d_$r_$t - stats_$r.y), seen_$r_$t);
-#end
+      var x_$r = vec4f();
+      var d_$r = vec4f();
 #end
 #for i in 0..D4
-#for t in 0..8
-    let again_$i_$t = subgroupBroadcast(k_$i, $tu);
+      let key_$i = subgroupShuffle(k_$i, t);
+      let value_$i = subgroupShuffle(v_$i, t);
 #for r in 0..R
-    dq_$r_$i += d_$r_$t * again_$i_$t;
+      x_$r += q_$r_$i * key_$i;
+      d_$r += g_$r_$i * value_$i;
 #end
 #end
-#end
-  }
 #for r in 0..R
-  if (block + $ru * 8u + lane < p.q_rows) {
+      let seen_$r = key + t >= from_$r && key + t <= to_$r;
+      let weight_$r = exp(dot(x_$r, vec4f(1.0)) - stats_$r.x) * (dot(d_$r, vec4f(1.0)) - stats_$r.y);
+      let ds_$r = select(0.0, weight_$r, seen_$r);
+#end
 #for i in 0..D4
-    dq_$r_$i *= p.scale;
-    if (RESUME == 1u) { dq_$r_$i += load_X(dq[pair_$r * D4 + $iu]); }
-    dq[pair_$r * D4 + $iu] = store_X(dq_$r_$i);
+      let again_$i = subgroupShuffle(k_$i, t);
+#for r in 0..R
+      dq_$r_$i += ds_$r * again_$i;
+#end
+#end
+    }
+  }
+  for (var row = block + lane; row < block_end; row += 8u) {
+    let at = (row * p.heads + head) * D4;
+#for i in 0..D4
+    var dq_$i = dq_0_$i;
+#for r in 1..R
+    dq_$i = select(dq_$i, dq_$r_$i, row >= block + $ru * 8u);
+#end
+    dq_$i *= p.scale;
+    if (RESUME == 1u) { dq_$i += load_X(dq[at + $iu]); }
+    dq[at + $iu] = store_X(dq_$i);
 #end
   }
-#end
 }

@@ -37,26 +37,42 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
   let kv_head = head / (p.heads / p.kv_heads);
   let table = select(0u, p.rows, 2u * head >= p.heads);
   let block = group.x * 8u * R;
-  let key_end = min(p.q_start + min(block + 8u * R, p.q_rows), p.k_start + p.k_rows);
+  let block_end = min(block + 8u * R, p.q_rows);
+  let key_end = min(p.q_start + block_end, p.k_start + p.k_rows);
 #for r in 0..R
   let row_$r = min(block + $ru * 8u + lane, p.q_rows - 1u);
   let from_$r = first[table + p.q_start + row_$r];
   let to_$r = min(p.q_start + row_$r, key_end - 1u);
-  let at_$r = (row_$r * p.heads + head) * D4;
   var max_$r = NOTHING;
   var sum_$r = 0.0;
 #for i in 0..D4
-  let q_$r_$i = load_X(q[at_$r + $iu]) * p.scale;
+  var q_$r_$i = vec4f();
   var o_$r_$i = vec4f();
 #end
-  if (RESUME == 1u) {
-    max_$r = max(lse[row_$r * p.heads + head], NOTHING);
-    sum_$r = select(0.0, 1.0, max_$r > NOTHING);
+#end
+  // One place that loads q for all R rows: places that load are what takes long to compile.
+  for (var start = block; start < block_end; start += 8u) {
+    let pair = min(start + lane, p.q_rows - 1u) * p.heads + head;
 #for i in 0..D4
-    o_$r_$i = load_X(o[at_$r + $iu]);
+    let q_$i = load_X(q[pair * D4 + $iu]) * p.scale;
+#for r in 0..R
+    q_$r_$i = select(q_$r_$i, q_$i, start == block + $ru * 8u);
 #end
+#end
+    if (RESUME == 1u) {
+      let before = max(lse[pair], NOTHING);
+#for r in 0..R
+      max_$r = select(max_$r, before, start == block + $ru * 8u);
+      sum_$r = select(sum_$r, select(0.0, 1.0, before > NOTHING), start == block + $ru * 8u);
+#end
+#for i in 0..D4
+      let o_$i = load_X(o[pair * D4 + $iu]);
+#for r in 0..R
+      o_$r_$i = select(o_$r_$i, o_$i, start == block + $ru * 8u);
+#end
+#end
+    }
   }
-#end
   for (var key = max(first[table + p.q_start + block], p.k_start); key < key_end; key += 8u) {
     let at = ((min(key + lane, key_end - 1u) - p.k_start) * p.kv_heads + kv_head) * D4;
 #for r in 0..R
@@ -100,13 +116,23 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
 #end
   }
 #for r in 0..R
-  if (block + $ru * 8u + lane < p.q_rows) {
-    // A row that has seen no key yet keeps zeros, and a log that says so.
-    let share = 1.0 / max(sum_$r, 1e-30);
+  // A row that has seen no key yet keeps zeros, and a log that says so.
+  let share_$r = 1.0 / max(sum_$r, 1e-30);
+  let log_sum_$r = select(HIDDEN, max_$r + log(sum_$r), sum_$r > 0.0);
+#end
+  for (var row = block + lane; row < block_end; row += 8u) {
+    let pair = row * p.heads + head;
+    var log_sum = log_sum_0;
+#for r in 1..R
+    log_sum = select(log_sum, log_sum_$r, row >= block + $ru * 8u);
+#end
+    lse[pair] = log_sum;
 #for i in 0..D4
-    o[at_$r + $iu] = store_X(o_$r_$i * share);
+    var o_$i = o_0_$i * share_0;
+#for r in 1..R
+    o_$i = select(o_$i, o_$r_$i * share_$r, row >= block + $ru * 8u);
 #end
-    lse[row_$r * p.heads + head] = select(HIDDEN, max_$r + log(sum_$r), sum_$r > 0.0);
+    o[pair * D4 + $iu] = store_X(o_$i);
+#end
   }
-#end
 }
