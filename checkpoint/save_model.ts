@@ -72,8 +72,16 @@ export async function writeModel(
     }, files);
   }
   if (filesFrom !== undefined) await copyFiles(filesFrom, folder, modelMaxLength, files);
-  await writeJson(join(folder, "config.json"), config, files);
+  await writeFile(join(folder, "config.json"), new TextEncoder().encode(encodeConfig(config)), files);
   return { shards: names, totalBytes };
+}
+
+/** Keys that `transformers` wants to be floats: 2 is refused or warned about where 2.0 is meant. */
+const FLOAT_KEYS =
+  /("(?:factor|rope_theta|low_freq_factor|high_freq_factor|beta_fast|beta_slow|attention_factor)": -?\d+)(?=,?$)/gm;
+
+function encodeConfig(config: Readonly<Record<string, unknown>>): string {
+  return JSON.stringify(config, null, 2).replace(FLOAT_KEYS, "$1.0") + "\n";
 }
 
 /** `model.safetensors`, or `model-00002-of-00003.safetensors`. */

@@ -1,8 +1,16 @@
 /** `merge`: an adapter into its base model, written as a Hugging Face folder. */
 import * as z from "zod";
+import type { MergeResult } from "../model/merge.ts";
 import { type Kind, oneOf, whole } from "../train_args/values.ts";
-import { type BuiltCommand, newCommand, optionalFlag, requiredPath, valueFlag } from "./flags.ts";
-import { formatResult } from "./format.ts";
+import {
+  booleanFlag,
+  type BuiltCommand,
+  newCommand,
+  optionalFlag,
+  requiredPath,
+  valueFlag,
+} from "./flags.ts";
+import { formatBytes, formatCount, formatRecord, formatSeconds, formatSmall } from "./format.ts";
 import type { Io } from "./io.ts";
 import { stagesOn } from "./stages.ts";
 
@@ -34,9 +42,9 @@ export function build(summary: string, io: Io): BuiltCommand {
     .addOption(
       optionalFlag(
         "context_size",
-        "context length for config.json, in tokens",
+        "context length of the merged model, in tokens",
         whole(2),
-        "the adapter's",
+        "what the adapter was trained for, else the base's",
       ),
     )
     .addOption(requiredPath("save_path", "folder to write; must not exist or be empty"))
@@ -44,9 +52,32 @@ export function build(summary: string, io: Io): BuiltCommand {
       valueFlag("dtype", "number format of the weights", oneOf(["keep", "fp32", "bf16", "fp16"]), "keep"),
     )
     .addOption(valueFlag("max_shard_size", "largest weight file", size, 5e9).default(5e9, "5GB"))
+    .addOption(
+      booleanFlag("load_in_4bit", "merge onto the base as training in 4 bits saw it: to NF4 and back", false),
+    )
     .action(async ({ json, ...options }) => {
-      const { mergeAdapter } = await import("../checkpoint/merge.ts");
+      const { mergeAdapter } = await import("../model/merge.ts");
       const result = await stagesOn(io).counting("tensor", (hooks) => mergeAdapter(options, hooks));
-      io.out(formatResult(result, json));
+      io.out(json ? JSON.stringify(result) : describeResult(result));
     });
+}
+
+function describeResult(result: MergeResult): string {
+  const { rope_scaling: scaling, verification: check, shards } = result;
+  return formatRecord({
+    saved: `${result.save_path}, ${formatBytes(result.total_bytes)} of ${result.dtypes.join(" and ")} in ` +
+      `${formatCount(shards.length)} ${shards.length === 1 ? "file" : "files"}`,
+    merged: `LoRA into ${formatCount(result.merged_linears)} linears, ` +
+      `${formatCount(result.replaced_tensors)} tensors replaced`,
+    context: `${formatCount(result.context_size)} tokens, ` +
+      (scaling ? `rope_scaling ${scaling.type} by ${scaling.factor}` : "no rope_scaling"),
+    compared: check === null
+      ? "no, see above"
+      : `${formatCount(check.sample_tokens)} tokens with base and adapter: logits differ by at most ` +
+        `${formatSmall(check.max_absolute_difference)} (${
+          formatSmall(check.max_relative_difference)
+        } of the ` +
+        `largest), the likeliest token agrees on ${Number((100 * check.argmax_agreement).toFixed(1))} %`,
+    took: formatSeconds(result.seconds),
+  });
 }

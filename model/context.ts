@@ -5,6 +5,7 @@ import {
   contextLength,
   extendContext,
   type LlamaConfig,
+  parseConfig,
   parseRopeScaling,
   type RopeScaling,
 } from "./config.ts";
@@ -15,6 +16,12 @@ export interface PositionSettings {
   readonly model_max_length: number;
   readonly rope_theta?: number | null;
   readonly rope_scaling?: Readonly<Record<string, unknown>> | null;
+}
+
+/** What training says of an adapter, as far as running or merging it depends on it. */
+export interface TrainedSettings extends PositionSettings {
+  /** Whether the base was in 4 bits. */
+  readonly load_in_4bit: boolean;
 }
 
 /**
@@ -42,15 +49,15 @@ export function configForPositions(config: LlamaConfig, settings: PositionSettin
 }
 
 /**
- * The positions an adapter was trained with, from the `train_args.yaml` that training writes beside it, or beside the
+ * The settings an adapter was trained with, from the `train_args.yaml` that training writes beside it, or beside the
  * checkpoint's folder; undefined where there is none, as with adapters from elsewhere.
  *
  * @throws {UserError} if the file is there but cannot be read
  */
-export async function readTrainedPositions(adapter: string): Promise<PositionSettings | undefined> {
+export async function readTrainedSettings(adapter: string): Promise<TrainedSettings | undefined> {
   for (const path of [`${adapter}/train_args.yaml`, `${adapter}/../train_args.yaml`]) {
     const text = await readIfThere(path);
-    if (text !== undefined) return parsePositions(text, path);
+    if (text !== undefined) return parseSettings(text, path);
     // Only a run's own checkpoints belong to the file one folder up.
     if (!/(^|[/\\])checkpoint-\d+[/\\]*$/.test(adapter)) return undefined;
   }
@@ -66,8 +73,8 @@ async function readIfThere(path: string): Promise<string | undefined> {
   }
 }
 
-function parsePositions(text: string, path: string): PositionSettings | undefined {
-  let args: Partial<Record<keyof PositionSettings | "max_seq_length", unknown>> | null;
+function parseSettings(text: string, path: string): TrainedSettings | undefined {
+  let args: Partial<Record<keyof TrainedSettings | "max_seq_length", unknown>> | null;
   try {
     args = parse(text, { maxAliasCount: 0 });
   } catch (cause) {
@@ -87,12 +94,15 @@ function parsePositions(text: string, path: string): PositionSettings | undefine
     rope_scaling: typeof rope_scaling === "object"
       ? rope_scaling as PositionSettings["rope_scaling"] & object | null
       : null,
+    load_in_4bit: args?.load_in_4bit === true,
   };
 }
 
 /** A model's configuration with its positions settled, and what the user should know about them. */
 export interface SettledContext {
   readonly config: LlamaConfig;
+  /** What the adapter's own training says; undefined where it says nothing. */
+  readonly trained: TrainedSettings | undefined;
   /** One line each. */
   readonly notes: readonly string[];
 }
@@ -112,7 +122,7 @@ export async function settleContext(
     readonly otherwise?: number | undefined;
   },
 ): Promise<SettledContext> {
-  const trained = peftModel ? await readTrainedPositions(peftModel) : undefined;
+  const trained = peftModel ? await readTrainedSettings(peftModel) : undefined;
   const wanted = contextSize ?? trained?.model_max_length ?? otherwise ?? contextLength(base);
   const config = configForPositions(base, { ...trained, model_max_length: wanted });
   const notes: string[] = [];
@@ -142,7 +152,31 @@ export async function settleContext(
         } for a context of ${wanted}`,
     );
   }
-  return { config, notes };
+  return { config, trained, notes };
+}
+
+/**
+ * The content of config.json with the positions in force. Linear and dynamic scaling have the two keys of the older form,
+ * which every version of `transformers` and llama.cpp reads.
+ */
+export function configJson(config: LlamaConfig): Record<string, unknown> {
+  const { raw, rope_theta, rope_scaling, max_position_embeddings } = config;
+  const own = parseConfig(raw, "config.json");
+  if (samePositions(own, config) && own.max_position_embeddings === max_position_embeddings) {
+    return { ...raw };
+  }
+  if (raw.rope_parameters) {
+    const { type, ...rest } = rope_scaling ?? { type: "default" };
+    const { rope_scaling: _, ...others } = raw;
+    return { ...others, max_position_embeddings, rope_parameters: { rope_type: type, ...rest, rope_theta } };
+  }
+  return { ...raw, max_position_embeddings, rope_theta, rope_scaling: encodeScaling(rope_scaling) };
+}
+
+function encodeScaling(scaling: RopeScaling | null): Record<string, unknown> | null {
+  if (!scaling || scaling.type === "linear" || scaling.type === "dynamic") return scaling;
+  const { type, ...rest } = scaling;
+  return { rope_type: type, ...rest };
 }
 
 function samePositions(a: LlamaConfig, b: LlamaConfig): boolean {

@@ -48,11 +48,7 @@ export async function loadModel(gpu: Gpu, weights: WeightReader, options: LoadOp
   const { config, format, loadIn4bit } = options;
   const expected = checkpointTensors(config);
   const tensors = new TensorLoader(gpu, weights, options, expected.size);
-  for (const name of options.replacements?.keys() ?? []) {
-    if (!expected.has(name)) {
-      throw new UserError(`Cannot use the adapter: it holds "${name}", which the base model does not have`);
-    }
-  }
+  requireKnown(options.replacements, expected);
   const table = async (name: string): Promise<Table> => {
     const weight = await tensors.load(name, expected.get(name)!);
     return { weight, grad: tensors.gradient(name, weight) };
@@ -99,22 +95,35 @@ export async function loadModel(gpu: Gpu, weights: WeightReader, options: LoadOp
   });
 }
 
+/** @throws {UserError} if an adapter replaces a tensor that the model does not have */
+export function requireKnown(
+  replacements: LoadOptions["replacements"],
+  expected: ReadonlyMap<string, readonly number[]>,
+): void {
+  for (const name of replacements?.keys() ?? []) {
+    if (!expected.has(name)) {
+      throw new UserError(`Cannot use the adapter: it holds "${name}", which the base model does not have`);
+    }
+  }
+}
+
 const FORMATS: Partial<Record<Dtype, Format>> = { F32: "f32", F16: "f16", BF16: "bf16" };
 
-/** Brings single tensors of a checkpoint to the device. */
-class TensorLoader {
+/** Brings single tensors of a checkpoint to the device, each checked against the config. */
+export class TensorLoader {
   #done = 0;
 
   constructor(
     readonly gpu: Gpu,
     readonly weights: WeightReader,
-    readonly options: LoadOptions,
+    readonly options: Pick<LoadOptions, "doubleQuant" | "isTrained" | "replacements" | "onProgress">,
+    /** Tensors that will be loaded, for `onProgress`. */
     readonly total: number,
   ) {}
 
   /** A dense tensor, in the checkpoint's format or, if given or trained, in another. */
   async load(name: string, shape: readonly number[], format?: Format): Promise<Tensor> {
-    const stored = await this.#read(name, shape);
+    const stored = await this.read(name, shape);
     const tensor = this.gpu.tensor(shape, stored.bytes, { dtype: stored.format, label: name });
     const wanted = this.#isTrained(name) ? "f32" : format ?? stored.format;
     if (wanted === stored.format) return tensor;
@@ -123,8 +132,11 @@ class TensorLoader {
     return converted;
   }
 
+  /** A matrix of a linear: dense, or in NF4 if `loadIn4bit` or the checkpoint says so. */
   async loadLinear(name: string, shape: [number, number], loadIn4bit: boolean): Promise<Weight> {
     const trained = this.#isTrained(name);
+    // What an adapter trained as a whole was never in 4 bits.
+    if (this.options.replacements?.has(name)) return await this.load(name, shape);
     if (isBnb4(this.weights, name)) {
       if (trained) {
         throw new UserError(
@@ -172,7 +184,8 @@ class TensorLoader {
     return uploadNf4(this.gpu, { shape, codes: packed.codes, absmax: packed.absmax, ...nested }, name);
   }
 
-  async #read(name: string, shape: readonly number[]): Promise<{ bytes: Uint8Array; format: Format }> {
+  /** A dense tensor's bytes on the host: the adapter's where it replaces the checkpoint's. */
+  async read(name: string, shape: readonly number[]): Promise<{ bytes: Uint8Array; format: Format }> {
     this.#count(name);
     const replacement = this.options.replacements?.get(name);
     if (replacement) {

@@ -1,0 +1,258 @@
+/** An adapter merged into its base model, and the proof that both compute the same. */
+import type { FloatDtype } from "../checkpoint/dtype.ts";
+import { readAdapter } from "../checkpoint/peft.ts";
+import { writeModel, type WrittenModel } from "../checkpoint/save_model.ts";
+import { saveFolderAtomic } from "../checkpoint/store.ts";
+import { openWeights } from "../checkpoint/weights.ts";
+import { Random } from "../data/random.ts";
+import { UserError } from "../errors.ts";
+import { GpuMemoryError } from "../kernels/errors.ts";
+import { Gpu } from "../kernels/gpu.ts";
+import { makeBatch, uploadBatch } from "./batch.ts";
+import { contextLength, readConfig, type RopeScaling } from "./config.ts";
+import { configJson, settleContext, type TrainedSettings } from "./context.ts";
+import { SILENT, type WorkHooks } from "./hooks.ts";
+import { mergedTensors, type MergePlan, planMerge } from "./merged_tensors.ts";
+import { openModel, type OpenOptions } from "./open.ts";
+
+export interface MergeOptions {
+  /** Folder of the base model. */
+  readonly base_model: string;
+  /** Folder of the adapter. */
+  readonly peft_model: string;
+  /** Tokens that the merged model's positions are made for. Unless given: the adapter's, else the base's own. */
+  readonly context_size?: number | null | undefined;
+  /** Folder to make; it must not exist or be empty. */
+  readonly save_path: string;
+  /** Number format of every tensor; `keep`: as the base has it, and `torch_dtype` for what the base has in 4 bits. */
+  readonly dtype: "keep" | "fp32" | "bf16" | "fp16";
+  /** Largest weight file in bytes. */
+  readonly max_shard_size: number;
+  /** Merge onto the base as training in 4 bits saw it: its linears quantised to NF4 and back. */
+  readonly load_in_4bit?: boolean;
+}
+
+/** How far the merged model is from base and adapter, on random tokens. */
+export interface MergeCheck {
+  readonly sample_tokens: number;
+  /** Of the logits. */
+  readonly max_absolute_difference: number;
+  /** Of the logits, as a share of the largest logit's magnitude. */
+  readonly max_relative_difference: number;
+  /** Share of positions where both find the same token likeliest. */
+  readonly argmax_agreement: number;
+}
+
+export interface MergeResult {
+  readonly save_path: string;
+  readonly base_model: string;
+  readonly peft_model: string;
+  /** Tokens that the merged model's positions are made for. */
+  readonly context_size: number;
+  readonly rope_scaling: RopeScaling | null;
+  readonly rope_theta: number;
+  /** Linears that have got a LoRA update. */
+  readonly merged_linears: number;
+  /** Tensors that the adapter replaced as a whole: embeddings, norms. */
+  readonly replaced_tensors: number;
+  /** Number formats of the weights written. */
+  readonly dtypes: readonly FloatDtype[];
+  readonly total_bytes: number;
+  /** Names of the weight files. */
+  readonly shards: readonly string[];
+  /** Null where the device's memory does not hold the models. */
+  readonly verification: MergeCheck | null;
+  readonly seconds: number;
+}
+
+/** Tokens of the comparison, and what they are drawn from. */
+const SAMPLE = { tokens: 128, seed: 20_231 };
+
+/** Above these relative differences of logits something is wrong: far more than rounding the weights once. */
+const EXPECTED: Readonly<Record<FloatDtype, number>> = { F32: 1e-3, F16: 2e-2, BF16: 1e-1 };
+
+/**
+ * Merges an adapter into its base model: W + scaling B A in f32, trained embeddings and norms in place of the base's,
+ * and a config.json with the positions of the context. Then compares logits of base and adapter with those of what was
+ * written. One tensor is in memory at a time; nothing is under `save_path` until all of it is.
+ *
+ * @throws {UserError} if `save_path` is not empty, a file is missing or damaged, a tensor is not finite or does not fit
+ *   the format, or the adapter is not of this model
+ */
+export async function mergeAdapter(
+  options: MergeOptions,
+  hooks: WorkHooks = SILENT,
+): Promise<MergeResult> {
+  const { base_model, peft_model, save_path } = options;
+  const started = performance.now();
+  const base = await readConfig(base_model);
+  const { config, trained, notes } = await settleContext(base, {
+    peftModel: peft_model,
+    contextSize: options.context_size,
+  });
+  const adapter = await readAdapter(peft_model);
+  const weights = await openWeights(base_model);
+  try {
+    const plan = planMerge(weights, config, adapter, options.dtype);
+    [...notes, ...planNotes(plan, options, trained)].forEach((line) => hooks.note(line));
+    let shards: readonly string[] = [];
+    let verification: MergeCheck | null = null;
+    await saveFolderAtomic(save_path, async (folder) => {
+      ({ shards } = await writeMerged(folder, plan, options, hooks));
+      verification = await verifyMerge(folder, plan, options, hooks);
+    }, { byteLength: plan.totalBytes });
+    return {
+      save_path,
+      base_model,
+      peft_model,
+      context_size: contextLength(config),
+      rope_scaling: config.rope_scaling,
+      rope_theta: config.rope_theta,
+      merged_linears: adapter.lora.size,
+      replaced_tensors: adapter.extra.size,
+      dtypes: plan.dtypes,
+      total_bytes: plan.totalBytes,
+      shards,
+      verification,
+      seconds: (performance.now() - started) / 1000,
+    };
+  } finally {
+    weights.close();
+  }
+}
+
+/** What the user should know before the merge. */
+function planNotes(
+  plan: MergePlan,
+  { load_in_4bit, dtype }: MergeOptions,
+  trained: TrainedSettings | undefined,
+): string[] {
+  const notes: string[] = [];
+  if (plan.isQuantised) {
+    notes.push(
+      `The base is in 4 bits: its linears are dequantised and written as ${plan.dtypes.join(" and ")}` +
+        (dtype === "keep" ? ", as its torch_dtype says. Choose another with --dtype" : ""),
+    );
+  } else if (trained?.load_in_4bit && !load_in_4bit) {
+    notes.push(
+      "The adapter was trained on the base in 4 bits and is merged onto its full weights, which differ a little: " +
+        "--load_in_4bit merges onto what training saw",
+    );
+  }
+  if (plan.leftOut.length > 0) {
+    const names = plan.leftOut.slice(0, 3).join(", ") + (plan.leftOut.length > 3 ? ", ..." : "");
+    notes.push(`Left out ${plan.leftOut.length} tensors that are no part of the model: ${names}`);
+  }
+  return notes;
+}
+
+async function writeMerged(
+  folder: string,
+  plan: MergePlan,
+  { base_model, peft_model, max_shard_size, load_in_4bit = false }: MergeOptions,
+  hooks: WorkHooks,
+): Promise<WrittenModel> {
+  const { config } = plan;
+  const { quantization_config: _, ...kept } = configJson(config);
+  const context_length = contextLength(config);
+  using gpu = await Gpu.open();
+  return await writeModel(folder, {
+    config: {
+      ...kept,
+      ...torchDtype(kept, plan.dtypes),
+      longreach: { base_model, peft_model, context_length, base_in_4bit: load_in_4bit || plan.isQuantised },
+    },
+    tensors: mergedTensors(gpu, plan, {
+      loadIn4bit: load_in_4bit,
+      onProgress: (name, done, total) => hooks.onProgress(done, total, name),
+    }),
+    filesFrom: base_model,
+    modelMaxLength: context_length,
+    maxShardBytes: max_shard_size,
+  });
+}
+
+const TORCH_NAMES: Readonly<Record<FloatDtype, string>> = {
+  F32: "float32",
+  F16: "float16",
+  BF16: "bfloat16",
+};
+
+/** The config's type of weights, under the key it has there; mixed files keep what they said. */
+function torchDtype(config: Readonly<Record<string, unknown>>, dtypes: readonly FloatDtype[]) {
+  const key = "dtype" in config && !("torch_dtype" in config) ? "dtype" : "torch_dtype";
+  return dtypes.length === 1 ? { [key]: TORCH_NAMES[dtypes[0]!] } : {};
+}
+
+/**
+ * Compares what was written with base and adapter.
+ * @returns null where the device's memory does not hold the models
+ * @throws {UserError} if logits are not finite
+ */
+async function verifyMerge(
+  folder: string,
+  plan: MergePlan,
+  { base_model, peft_model, load_in_4bit = false }: MergeOptions,
+  hooks: WorkHooks,
+): Promise<MergeCheck | null> {
+  const { config } = plan;
+  const random = new Random(SAMPLE.seed);
+  const length = Math.min(SAMPLE.tokens, contextLength(config));
+  const tokens = Uint32Array.from({ length }, () => random.below(config.vocab_size));
+  try {
+    const expected = await logitsOf(
+      { baseModel: base_model, peftModel: peft_model, config, loadIn4bit: load_in_4bit },
+      tokens,
+    );
+    const actual = await logitsOf({ baseModel: folder, loadIn4bit: false }, tokens);
+    const check = compareLogits(actual, expected, length);
+    const most = Math.max(...plan.dtypes.map((dtype) => EXPECTED[dtype]));
+    if (check.max_relative_difference > most) {
+      hooks.note(
+        `Logits of the merged model differ from those of base and adapter by ${
+          (100 * check.max_relative_difference).toPrecision(2)
+        } % of the largest: evaluate it before use, or merge with --dtype fp32`,
+      );
+    }
+    return check;
+  } catch (error) {
+    if (!(error instanceof GpuMemoryError)) throw error;
+    hooks.note(`The merged model was not compared with base and adapter: ${error.message}`);
+    return null;
+  }
+}
+
+/** Logits (T, V) of one sequence, on a device of its own so that only one model is in memory. */
+async function logitsOf(options: OpenOptions, tokens: Uint32Array): Promise<Float32Array> {
+  using gpu = await Gpu.open();
+  const { model } = await openModel(gpu, options);
+  return await model.logits(uploadBatch(gpu, makeBatch([{ inputIds: tokens }])));
+}
+
+function compareLogits(actual: Float32Array, expected: Float32Array, rows: number): MergeCheck {
+  const width = expected.length / rows;
+  const most = { difference: 0, magnitude: 0 };
+  let agreed = 0;
+  for (let row = 0; row < rows; row++) {
+    const best = { actual: row * width, expected: row * width };
+    for (let i = row * width; i < (row + 1) * width; i++) {
+      const difference = Math.abs(actual[i]! - expected[i]!);
+      if (!Number.isFinite(difference)) {
+        throw new UserError(
+          "Cannot merge: logits of the models are not finite. The base model or the adapter is damaged",
+        );
+      }
+      most.difference = Math.max(most.difference, difference);
+      most.magnitude = Math.max(most.magnitude, Math.abs(expected[i]!));
+      if (actual[i]! > actual[best.actual]!) best.actual = i;
+      if (expected[i]! > expected[best.expected]!) best.expected = i;
+    }
+    if (best.actual === best.expected) agreed++;
+  }
+  return {
+    sample_tokens: rows,
+    max_absolute_difference: most.difference,
+    max_relative_difference: most.difference / most.magnitude,
+    argmax_agreement: agreed / rows,
+  };
+}

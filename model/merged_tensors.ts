@@ -1,0 +1,198 @@
+/** The tensors of a merged model, made one at a time when they are written. */
+import { isBnb4 } from "../checkpoint/bitsandbytes.ts";
+import { assertFinite, type Dtype, type FloatDtype, fromF32, toF32 } from "../checkpoint/dtype.ts";
+import { type Adapter, type LoraPair, loraScaling } from "../checkpoint/peft.ts";
+import { tensorByteLength, type TensorSource } from "../checkpoint/safetensors.ts";
+import type { WeightReader } from "../checkpoint/weights.ts";
+import { UserError } from "../errors.ts";
+import { cast } from "../kernels/elementwise/elementwise.ts";
+import type { Gpu } from "../kernels/gpu.ts";
+import { matmulBackwardInput, type Weight } from "../kernels/matmul/matmul.ts";
+import { dequantiseNf4, freeNf4, isNf4 } from "../kernels/nf4/nf4.ts";
+import type { Tensor } from "../kernels/tensor.ts";
+import type { Format } from "../kernels/wgsl.ts";
+import { requireFit, uploadFactors } from "./adapter.ts";
+import type { LlamaConfig } from "./config.ts";
+import { requireKnown, TensorLoader } from "./load.ts";
+import { checkpointTensors, LINEAR_NAMES, linearModule, linearShape } from "./tensors.ts";
+
+/** What will be merged. */
+export interface MergePlan {
+  readonly weights: WeightReader;
+  readonly config: LlamaConfig;
+  readonly adapter: Adapter;
+  /** Every tensor of the merged model, in the checkpoint's order. */
+  readonly tensors: readonly PlannedTensor[];
+  /** The formats that occur. */
+  readonly dtypes: readonly FloatDtype[];
+  readonly totalBytes: number;
+  /** Whether the base holds linears in 4 bits. */
+  readonly isQuantised: boolean;
+  /** Tensors of the base that are no part of the model. */
+  readonly leftOut: readonly string[];
+}
+
+interface PlannedTensor {
+  readonly name: string;
+  readonly shape: readonly number[];
+  readonly dtype: FloatDtype;
+  /** Module of a linear's weight. */
+  readonly linear: string | undefined;
+}
+
+const DTYPES = { fp32: "F32", bf16: "BF16", fp16: "F16" } as const;
+const TORCH_DTYPES: Readonly<Record<string, FloatDtype>> = {
+  float32: "F32",
+  bfloat16: "BF16",
+  float16: "F16",
+};
+
+/**
+ * Checks that adapter, base and config are of one model, as far as names and shapes tell.
+ * @throws {UserError} naming the tensor or module that does not fit
+ */
+export function planMerge(
+  weights: WeightReader,
+  config: LlamaConfig,
+  adapter: Adapter,
+  dtype: "keep" | keyof typeof DTYPES,
+): MergePlan {
+  const expected = checkpointTensors(config);
+  const linears = linearShapes(config);
+  requireKnown(adapter.extra, expected);
+  for (const [module, pair] of adapter.lora) {
+    requireFit(adapter.config, module, pair, linears.get(module));
+    // Training gives a linear one or the other.
+    if (adapter.extra.has(`${module}.weight`)) {
+      throw new UserError(`Cannot use the adapter: it has both LoRA and a whole weight for "${module}"`);
+    }
+  }
+  let isQuantised = false;
+  const tensors = [...expected].map(([name, shape]): PlannedTensor => {
+    const module = name.replace(/\.weight$/, "");
+    const linear = linears.has(module) ? module : undefined;
+    const isPacked = linear !== undefined && isBnb4(weights, name);
+    isQuantised ||= isPacked;
+    const kept = isPacked ? torchDtypeOf(config) : floatOf(weights.info(name).dtype);
+    return { name, shape, linear, dtype: dtype === "keep" ? kept : DTYPES[dtype] };
+  });
+  return {
+    weights,
+    config,
+    adapter,
+    tensors,
+    dtypes: [...new Set(tensors.map((tensor) => tensor.dtype))],
+    totalBytes: tensors.reduce((sum, tensor) => sum + tensorByteLength(tensor.dtype, tensor.shape), 0),
+    isQuantised,
+    leftOut: [...weights.names()].filter((name) => !expected.has(name) && !isExpendable(name, config)),
+  };
+}
+
+function linearShapes(config: LlamaConfig): Map<string, [number, number]> {
+  const shapes = new Map<string, [number, number]>();
+  for (let layer = 0; layer < config.num_hidden_layers; layer++) {
+    for (const name of LINEAR_NAMES) shapes.set(linearModule(layer, name), linearShape(config, name));
+  }
+  return shapes;
+}
+
+function floatOf(dtype: Dtype): FloatDtype {
+  return dtype === "F16" || dtype === "BF16" ? dtype : "F32";
+}
+
+/** The format that the config names for its weights. */
+function torchDtypeOf({ raw }: LlamaConfig): FloatDtype {
+  return TORCH_DTYPES[String(raw.torch_dtype ?? raw.dtype).replace(/^torch\./, "")] ?? "BF16";
+}
+
+/** Parts of 4-bit weights, angles that older versions of `transformers` stored, and the second name of a tied head. */
+function isExpendable(name: string, { tie_word_embeddings }: LlamaConfig): boolean {
+  return /\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\..*)$/.test(name) ||
+    name.endsWith(".rotary_emb.inv_freq") || (tie_word_embeddings && name === "lm_head.weight");
+}
+
+/**
+ * The merged tensors. Reading one makes it: on the device where LoRA or 4 bits take part, else on the host. The plan's
+ * weights must stay open until all are read.
+ */
+export function mergedTensors(
+  gpu: Gpu,
+  plan: MergePlan,
+  { loadIn4bit, onProgress }: {
+    /** Quantise the base's linears to NF4 and back before the merge. */
+    readonly loadIn4bit: boolean;
+    readonly onProgress: (tensor: string, done: number, total: number) => void;
+  },
+): TensorSource[] {
+  const { weights, adapter, tensors } = plan;
+  const options = { doubleQuant: true, replacements: adapter.extra, onProgress };
+  const loader = new TensorLoader(gpu, weights, options, tensors.length);
+  return tensors.map(({ name, shape, dtype, linear }) => {
+    const pair = linear === undefined ? undefined : adapter.lora.get(linear);
+    const isWhole = adapter.extra.has(name);
+    const onDevice = linear !== undefined && !isWhole && (pair || loadIn4bit || isBnb4(weights, name));
+    const read = async (): Promise<Uint8Array> => {
+      if (!onDevice) return await readOnHost(loader, name, shape, dtype);
+      const weight = await loader.loadLinear(name, shape as [number, number], loadIn4bit);
+      const merged = toDense(gpu, weight);
+      if (pair) addLora(gpu, merged, linear, pair, loraScaling(adapter.config, linear));
+      const values = await gpu.read(merged);
+      merged.free();
+      return encode(name, values, dtype);
+    };
+    return { name, dtype, shape, read };
+  });
+}
+
+/** W += scaling B A, (N, K) f32 in place. */
+function addLora(gpu: Gpu, weight: Tensor, module: string, pair: LoraPair, scaling: number): void {
+  const { A, B } = uploadFactors(gpu, module, pair);
+  matmulBackwardInput(gpu, B, A, { into: weight, alpha: scaling, beta: 1 });
+  A.free();
+  B.free();
+}
+
+/** The weight as (N, K) f32; frees `weight` unless it is that already. */
+function toDense(gpu: Gpu, weight: Weight): Tensor {
+  if (isNf4(weight)) {
+    const dense = dequantiseNf4(gpu, weight);
+    freeNf4(weight);
+    return dense;
+  }
+  if (weight.dtype === "f32") return weight;
+  const dense = cast(gpu, weight, "f32");
+  weight.free();
+  return dense;
+}
+
+const STORED: Readonly<Record<Format, FloatDtype>> = { f32: "F32", f16: "F16", bf16: "BF16" };
+
+/** A tensor without LoRA: bit for bit where the format stays. */
+async function readOnHost(
+  loader: TensorLoader,
+  name: string,
+  shape: readonly number[],
+  dtype: FloatDtype,
+): Promise<Uint8Array> {
+  const { bytes, format } = await loader.read(name, shape);
+  return STORED[format] === dtype ? bytes : encode(name, toF32(bytes, STORED[format]), dtype);
+}
+
+/** @throws {UserError} if a value is not finite, or too large for the format */
+function encode(name: string, values: Float32Array, dtype: FloatDtype): Uint8Array {
+  assertFinite(name, values);
+  const bytes = fromF32(values, dtype);
+  const tooLarge = dtype === "F32" ? -1 : values.findIndex((value) => Math.abs(value) >= LIMITS[dtype]);
+  if (tooLarge >= 0) {
+    throw new UserError(
+      `Cannot write tensor "${name}" as ${dtype}: element ${tooLarge} is ${
+        values[tooLarge]
+      }, too large for it. ` +
+        `Use --dtype bf16 or fp32`,
+    );
+  }
+  return bytes;
+}
+
+/** From here on values round to infinity. */
+const LIMITS: Readonly<Record<"F16" | "BF16", number>> = { F16: 65520, BF16: 3.3961775e38 };
