@@ -27,9 +27,8 @@ override R: u32;
 // 1 to go on from the o and lse of earlier keys.
 override RESUME: u32;
 
-// A hidden key's score lies below any row's maximum, also one that has seen no key yet: its weight is exactly 0.
-const HIDDEN = -3e38;
-const NOTHING = -1e30;
+// Scores of keys that a row may not see. Its own key comes last, so whatever weight these got by then fades to 0.
+const HIDDEN = -1e30;
 
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) lane: u32) {
@@ -43,7 +42,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
   let row_$r = min(block + $ru * 8u + lane, p.q_rows - 1u);
   let from_$r = first[table + p.q_start + row_$r];
   let to_$r = min(p.q_start + row_$r, key_end - 1u);
-  var max_$r = NOTHING;
+  var max_$r = HIDDEN;
   var sum_$r = 0.0;
 #for i in 0..D4
   var q_$r_$i = vec4f();
@@ -60,10 +59,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
 #end
 #end
     if (RESUME == 1u) {
-      let before = max(lse[pair], NOTHING);
+      let before = lse[pair];
 #for r in 0..R
       max_$r = select(max_$r, before, start == block + $ru * 8u);
-      sum_$r = select(sum_$r, select(0.0, 1.0, before > NOTHING), start == block + $ru * 8u);
+      sum_$r = 1.0;
 #end
 #for i in 0..D4
       let o_$i = load_X(o[pair * D4 + $iu]);
@@ -116,9 +115,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
 #end
   }
 #for r in 0..R
-  // A row that has seen no key yet keeps zeros, and a log that says so.
+  // Nothing was summed if all keys that the row sees lie in other parts.
   let share_$r = 1.0 / max(sum_$r, 1e-30);
-  let log_sum_$r = select(HIDDEN, max_$r + log(sum_$r), sum_$r > 0.0);
+  let log_sum_$r = max_$r + log(max(sum_$r, 1e-30));
 #end
   for (var row = block + lane; row < block_end; row += 8u) {
     let pair = row * p.heads + head;

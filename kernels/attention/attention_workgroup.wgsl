@@ -24,9 +24,8 @@ override SUMS: u32;
 // 1 to go on from the o and lse of earlier keys.
 override RESUME: u32;
 
-// A hidden key's score lies below any row's maximum, also one that has seen no key yet: its weight is exactly 0.
-const HIDDEN = -3e38;
-const NOTHING = -1e30;
+// Scores of keys that a row may not see. Its own key comes last, so whatever weight these got by then fades to 0.
+const HIDDEN = -1e30;
 
 // (8 c, 8 r): element j is a figure of row r + 8j.
 var<workgroup> row_figures: array<vec4f, 64>;
@@ -46,7 +45,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   let table = select(0u, p.rows, 2u * head >= p.heads);
   let queries = Side(group.x * 32u, min(group.x * 32u + 32u, p.q_rows), head);
   let key_end = min(p.q_start + queries.end, p.k_start + p.k_rows);
-  var peak = vec4f(NOTHING);
+  var peak = vec4f(HIDDEN);
   var sum = vec4f();
 #for j in 0..4
   let row_$j = min(queries.start + r + 8u * $ju, queries.end - 1u);
@@ -57,8 +56,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   var o_$j_$i = vec4f();
 #end
   if (RESUME == 1u) {
-    peak[$j] = max(lse[row_$j * p.heads + head], NOTHING);
-    sum[$j] = select(0.0, 1.0, c == 0u && peak[$j] > NOTHING);
+    peak[$j] = lse[row_$j * p.heads + head];
+    sum[$j] = select(0.0, 1.0, c == 0u);
 #for i in 0..SUMS
     if (c + 8u * $iu < D4) { o_$j_$i = load_X(o[at_$j + 8u * $iu]); }
 #end
@@ -107,9 +106,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   workgroupBarrier();
   sum = vec4f();
   for (var n = r; n < 64u; n += 8u) { sum += row_figures[n]; }
-  // A row that has seen no key yet keeps zeros, and a log that says so.
-  let share = 1.0 / max(sum, vec4f(1e-30));
-  let log_sum = select(vec4f(HIDDEN), peak + log(sum), sum > vec4f());
+  // Nothing was summed if all keys that the row sees lie in other parts.
+  sum = max(sum, vec4f(1e-30));
+  let share = 1.0 / sum;
+  let log_sum = peak + log(sum);
 #for j in 0..4
   if (queries.start + r + 8u * $ju < p.q_rows) {
 #for i in 0..SUMS
