@@ -1,0 +1,102 @@
+/** `evaluate` and `merge` as command lines: what they print, where, and their exit codes. */
+import { runCli } from "../../cli/main.ts";
+import type { PerplexityResult } from "../../eval/perplexity.ts";
+import type { MergeResult } from "../../model/merge.ts";
+import { namesIn, withFolder } from "../checkpoint/support.ts";
+import { assert, assertEquals } from "../support/assert_close.ts";
+import { assertIncludes } from "../support/text.ts";
+import { MemoryIo } from "./memory_io.ts";
+
+const GOLDEN = "tests/golden";
+const expected = JSON.parse(await Deno.readTextFile(`${GOLDEN}/expected.json`));
+
+/** Runs one command line; words are split at spaces. */
+async function run(line: string): Promise<{ code: number; io: MemoryIo }> {
+  const io = new MemoryIo();
+  return { code: await runCli(line.split(" "), io), io };
+}
+
+const EVALUATE =
+  `evaluate --base_model ${GOLDEN}/mha --data_path ${GOLDEN}/data.bin --seq_len 128 --sliding_window 64`;
+const MERGE = `merge --base_model ${GOLDEN}/mha --peft_model ${GOLDEN}/adapter --context-size 128`;
+
+Deno.test("evaluate --json prints one object with every figure, and progress on stderr alone", async () => {
+  const { code, io } = await run(`${EVALUATE} --peft_model ${GOLDEN}/adapter --json`);
+  assertEquals(code, 0);
+  assertEquals(io.stdout.trimEnd().split("\n").length, 1, "lines on stdout");
+  const result = JSON.parse(io.stdout) as PerplexityResult;
+  assert(Math.abs(result.val_loss / expected.eval_adapter_128.val_loss - 1) < 1e-6, "val_loss");
+  assertEquals(Object.keys(result), [
+    "val_loss",
+    "val_perplexity",
+    "val_acc",
+    "val_perplexity_per_chunk",
+    "token_loss",
+    "token_perplexity",
+    "token_accuracy",
+    "num_windows",
+    "num_tokens",
+    "protocol",
+    "model",
+    "seconds",
+    "peak_bytes",
+  ]);
+  assertIncludes(io.stderr, "tensor 21/21");
+  assertIncludes(io.stderr, "window 21/21");
+});
+
+Deno.test("evaluate prints a table, and takes flags in kebab-case and as words", async () => {
+  const { code, io } = await run(`${EVALUATE} --load-in-4bit True --drop-last-window=false --batch-size 8`);
+  assertEquals(code, 0);
+  assertIncludes(io.stdout, "val_perplexity");
+  assertIncludes(io.stdout, "22 of 128 tokens, every 64, the last included");
+  assertIncludes(io.stdout, "linears in 4 bits (quantised while loading)");
+  assertIncludes(io.stdout, "rope_scaling linear by 2, full attention");
+});
+
+Deno.test("evaluate ends with one line and its exit code on bad input", async () => {
+  const cases: [string, number, string][] = [
+    [EVALUATE.replace("data.bin", "no.bin"), 1, "no.bin"],
+    [EVALUATE.replace("golden/mha", "golden/no"), 1, "no config.json"],
+    [`${EVALUATE} --peft_model ${GOLDEN}/mha`, 1, "adapter"],
+    [EVALUATE.replace("seq_len 128", "seq_len 2000"), 1, "at least 2065 are needed"],
+    [EVALUATE.replace("seq_len 128", "seq_len 1"), 2, "--seq_len"],
+    [`${EVALUATE} --dtype int8`, 2, "fp32, bf16, fp16"],
+    [EVALUATE.replace("golden/mha", "golden/adapter"), 1, "no config.json"],
+  ];
+  for (const [line, code, part] of cases) {
+    const { code: actual, io } = await run(line);
+    assertEquals([actual, io.stdout], [code, ""], line);
+    assertIncludes(io.stderr, part);
+    assertEquals(io.stderr.trimEnd().split("\n").length, 1, io.stderr);
+  }
+});
+
+Deno.test("merge makes a folder that evaluate gives the adapter's figures, and shows the comparison", async () => {
+  await withFolder(async (root) => {
+    const { code, io } = await run(`${MERGE} --save_path ${root}/merged --max_shard_size 100KB`);
+    assertEquals(code, 0);
+    assertIncludes(io.stdout, "LoRA into 14 linears");
+    assertIncludes(io.stdout, "the likeliest token agrees on 100 %");
+    assertIncludes(io.stderr, "tensor 21/21");
+    assert(namesIn(`${root}/merged`).includes("model.safetensors.index.json"), "an index");
+    const evaluated = await run(`${EVALUATE.replace(`${GOLDEN}/mha`, `${root}/merged`)} --json`);
+    const { val_loss } = JSON.parse(evaluated.io.stdout) as PerplexityResult;
+    assert(Math.abs(val_loss / expected.eval_adapter_128.val_loss - 1) < 1e-6, `val_loss ${val_loss}`);
+  });
+});
+
+Deno.test("merge --json prints one object, and refuses a folder in use with exit code 2", async () => {
+  await withFolder(async (root) => {
+    const line = `${MERGE} --save_path ${root}/merged --dtype bf16 --json`;
+    const { code, io } = await run(line);
+    assertEquals(code, 0);
+    const result = JSON.parse(io.stdout) as MergeResult;
+    assertEquals([result.dtypes, result.shards, result.context_size], [["BF16"], ["model.safetensors"], 128]);
+    assert(result.verification!.argmax_agreement > 0.9, "the comparison");
+    const again = await run(line);
+    assertEquals([again.code, again.io.stdout], [2, ""]);
+    assertIncludes(again.io.stderr, "not empty");
+    assertEquals(namesIn(root), ["merged"]);
+  });
+});
