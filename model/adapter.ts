@@ -11,6 +11,7 @@ import type { Gpu } from "../kernels/gpu.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import type { Linear, Lora } from "./linear.ts";
 import type { Llama } from "./llama.ts";
+import { readNamed } from "./read_back.ts";
 
 /** A fresh adapter. */
 export interface LoraOptions {
@@ -112,14 +113,20 @@ export async function exportAdapter(
   config: AdapterConfig,
   carried: Adapter["extra"] = new Map(),
 ): Promise<Adapter> {
+  const values = await readNamed(model.gpu, model.parameters());
   const lora = new Map<string, LoraPair>();
   for (const { name, lora: factors } of model.linears()) {
-    if (factors) lora.set(name, await readLora(model.gpu, factors));
+    if (factors) {
+      lora.set(
+        name,
+        trimLora(factors, values.get(`${name}.lora_A.weight`)!, values.get(`${name}.lora_B.weight`)!),
+      );
+    }
   }
   const extra = new Map(carried);
   for (const { name, value } of model.parameters()) {
     if (/\.lora_[AB]\.weight$/.test(name)) continue;
-    extra.set(name, { shape: value.shape, data: await model.gpu.read(value), dtype: "F32" });
+    extra.set(name, { shape: value.shape, data: values.get(name)!, dtype: "F32" });
   }
   return { config, lora, extra };
 }
@@ -141,7 +148,7 @@ export function uploadFactors(
   const a = new Float32Array(padded * inputs);
   a.set(A.data);
   const b = new Float32Array(outputs * padded);
-  for (let row = 0; row < outputs; row++) b.set(B.data.subarray(row * rank, (row + 1) * rank), row * padded);
+  for (let row = 0; row < outputs; row++) b.set(B.data.subarray(row * rank, (row + 1) * rank), row * rank);
   return {
     A: gpu.tensor([padded, inputs], a, { label: `${module}.lora_A` }),
     B: gpu.tensor([outputs, padded], b, { label: `${module}.lora_B` }),
@@ -161,9 +168,9 @@ function uploadLora(
   return { A, B, gradA: gradient(A), gradB: gradient(B), rank: pair.A.shape[0]!, ...rest };
 }
 
-async function readLora(gpu: Gpu, { A, B, rank }: Lora): Promise<LoraPair> {
+/** The factors without the zeros of {@linkcode uploadLora}. */
+function trimLora({ A, B, rank }: Lora, a: Float32Array, b: Float32Array): LoraPair {
   const [inputs, outputs, padded] = [A.width, B.rows, B.width];
-  const [a, b] = [await gpu.read(A), await gpu.read(B)];
   const trimmed = new Float32Array(outputs * rank);
   for (let row = 0; row < outputs; row++) {
     trimmed.set(b.subarray(row * padded, row * padded + rank), row * rank);

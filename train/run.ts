@@ -7,6 +7,7 @@ import { UserError } from "../errors.ts";
 import { Gpu } from "../kernels/gpu.ts";
 import { exportAdapter } from "../model/adapter.ts";
 import { makeBatch } from "../model/batch.ts";
+import { tensorSources } from "../model/read_back.ts";
 import { dumpTrainArgs } from "../train_args/describe.ts";
 import { groupSize, type TrainArgs } from "../train_args/schema.ts";
 import type { StepMetrics, TrainHooks, TrainResult } from "./hooks.ts";
@@ -257,15 +258,9 @@ class Run {
       await writeAdapter(folder, exported);
       return;
     }
-    const { gpu } = model;
     await writeModel(folder, {
       config: { ...model.config.raw, rope_scaling: model.config.rope_scaling, torch_dtype: "float32" },
-      tensors: model.parameters().map(({ name, value }) => ({
-        name,
-        dtype: "F32",
-        shape: value.shape,
-        read: async () => (await gpu.readBytes([value]))[0]!,
-      })),
+      tensors: tensorSources(model.gpu, model.parameters()),
       filesFrom: this.args.model_name_or_path,
     });
   }

@@ -1,7 +1,7 @@
-import { type TensorSource, writeSafetensors } from "../checkpoint/safetensors.ts";
+import { writeSafetensors } from "../checkpoint/safetensors.ts";
 import { openWeightsFile } from "../checkpoint/weights.ts";
 import { UserError } from "../errors.ts";
-import type { Tensor } from "../kernels/tensor.ts";
+import { tensorSources } from "../model/read_back.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
 import type { LogState } from "./run_log.ts";
 import type { Trainer, TrainerState } from "./trainer.ts";
@@ -43,15 +43,11 @@ const FREE: ReadonlySet<string> = new Set<keyof TrainArgs>([
 
 /** Writes moments and state into a checkpoint's folder. */
 export async function writeSavedState(folder: string, trainer: Trainer, state: SavedState): Promise<void> {
-  const { gpu, optimised } = trainer;
-  const source = (name: string, tensor: Tensor): TensorSource => ({
-    name,
-    dtype: "F32",
-    shape: tensor.shape,
-    read: async () => (await gpu.readBytes([tensor]))[0]!,
-  });
-  const moments = optimised.flatMap(({ name, m, v }) => [source(`${name}.m`, m), source(`${name}.v`, v)]);
-  await writeSafetensors(`${folder}/${OPTIMIZER_FILE}`, moments, {});
+  const moments = trainer.optimised.flatMap(({ name, m, v }) => [
+    { name: `${name}.m`, value: m },
+    { name: `${name}.v`, value: v },
+  ]);
+  await writeSafetensors(`${folder}/${OPTIMIZER_FILE}`, tensorSources(trainer.gpu, moments), {});
   await Deno.writeTextFile(`${folder}/${STATE_FILE}`, JSON.stringify(state) + "\n");
 }
 

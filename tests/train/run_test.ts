@@ -1,0 +1,208 @@
+import { loadTrainArgs } from "../../train_args/load.ts";
+import type { StepMetrics, TrainHooks, TrainResult } from "../../train/hooks.ts";
+import { runTraining } from "../../train/run.ts";
+import { readAdapter } from "../../checkpoint/peft.ts";
+import { openWeights } from "../../checkpoint/weights.ts";
+import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
+
+const GOLDEN = "tests/golden";
+
+/** Settings of a small QLoRA run with everything that has state: dropout, schedule, accumulation, several epochs. */
+const SETTINGS: Record<string, string> = {
+  model_name_or_path: `${GOLDEN}/mha`,
+  train_file: `${GOLDEN}/train.jsonl`,
+  sft: "false",
+  model_max_length: "128",
+  lora_rank: "6",
+  lora_dropout: "0.1",
+  trainable_params: "embed,norm",
+  per_device_train_batch_size: "1",
+  gradient_accumulation_steps: "3",
+  learning_rate: "0.002",
+  lr_scheduler_type: "cosine",
+  warmup_steps: "2",
+  max_steps: "6",
+  save_steps: "2",
+  logging_steps: "2",
+};
+
+interface Finished {
+  readonly result: TrainResult;
+  readonly steps: StepMetrics[];
+  readonly saved: string[];
+  readonly notes: string[];
+}
+
+async function run(overrides: Record<string, string>, stopAfter = Infinity): Promise<Finished> {
+  const { args } = await loadTrainArgs(null, { ...SETTINGS, ...overrides });
+  const steps: StepMetrics[] = [];
+  const saved: string[] = [];
+  const notes: string[] = [];
+  const hooks: TrainHooks = {
+    onStart() {},
+    onStep: (metrics) => steps.push(metrics),
+    onSave: (path) => saved.push(path),
+    note: (line) => notes.push(line),
+    shouldStop: () => steps.length >= stopAfter,
+  };
+  return { result: await runTraining(args, hooks), steps, saved, notes };
+}
+
+async function inFolder(use: (folder: string) => Promise<void>): Promise<void> {
+  const folder = await Deno.makeTempDir({ prefix: "longreach-run-" });
+  try {
+    await use(folder);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+async function listOf(folder: string): Promise<string[]> {
+  return (await Array.fromAsync(Deno.readDir(folder))).map(({ name }) => name).sort();
+}
+
+const curve = (steps: StepMetrics[]) =>
+  steps.map(({ loss, grad_norm, learning_rate }) => [loss, grad_norm, learning_rate]);
+
+Deno.test("A run writes adapter, state, settings, logs and checkpoints", async () => {
+  await inFolder(async (output_dir) => {
+    const { result, saved } = await run({ output_dir, save_total_limit: "2" });
+    assertEquals([result.steps, result.stopped, result.skippedSteps], [6, false, 0]);
+    assertEquals(saved, [2, 4, 6].map((step) => `${output_dir}/checkpoint-${step}`).concat(output_dir));
+    assertEquals(await listOf(output_dir), [
+      ".longreach.lock",
+      "adapter_config.json",
+      "adapter_model.safetensors",
+      "checkpoint-4",
+      "checkpoint-6",
+      "metrics.jsonl",
+      "train.log",
+      "train_args.yaml",
+      "trainer_state.json",
+    ]);
+    const state = JSON.parse(await Deno.readTextFile(`${output_dir}/trainer_state.json`));
+    assertEquals([state.global_step, state.max_steps, state.log_history.length], [6, 6, 3]);
+    assertEquals(Object.keys(state.log_history[0]), ["epoch", "step", "loss", "grad_norm", "learning_rate"]);
+    // Four samples in steps of three: the second step of each epoch has the one that is left.
+    assertEquals(state.log_history.map(({ epoch }: { epoch: number }) => epoch), [1, 2, 3]);
+    const metrics = (await Deno.readTextFile(`${output_dir}/metrics.jsonl`)).trim().split("\n").map((row) =>
+      JSON.parse(row)
+    );
+    assertEquals(metrics, state.log_history);
+    const adapter = await readAdapter(output_dir);
+    assertEquals([adapter.config.r, adapter.lora.size], [6, 14]);
+    assertEquals([...adapter.extra.keys()].filter((name) => !name.includes("layers")).sort(), [
+      "model.embed_tokens.weight",
+      "model.norm.weight",
+    ]);
+  });
+});
+
+Deno.test("Stopped after any step and resumed, a run ends with the same bytes as one that never stopped", async () => {
+  await inFolder(async (folder) => {
+    const whole = await run({ output_dir: `${folder}/whole` });
+    const expected = await Deno.readFile(`${folder}/whole/adapter_model.safetensors`);
+    for (const stop of [1, 2, 3, 5]) {
+      const output_dir = `${folder}/stopped-${stop}`;
+      const first = await run({ output_dir }, stop);
+      assertEquals([first.result.stopped, first.result.steps], [true, stop]);
+      const second = await run({ output_dir, resume_from_checkpoint: "true" });
+      assertEquals(
+        curve([...first.steps, ...second.steps]),
+        curve(whole.steps),
+        `curve stopped after ${stop}`,
+      );
+      const actual = await Deno.readFile(`${output_dir}/adapter_model.safetensors`);
+      assert(actual.toBase64() === expected.toBase64(), `the adapter stopped after ${stop} differs`);
+      for (const name of ["trainer_state.json", "metrics.jsonl"]) {
+        const [a, b] = await Promise.all(
+          [`${folder}/whole`, output_dir].map((at) => Deno.readTextFile(`${at}/${name}`)),
+        );
+        assertEquals(b, a, name);
+      }
+    }
+  });
+});
+
+Deno.test("Full fine-tuning writes a model that loads again and resumes", async () => {
+  await inFolder(async (folder) => {
+    const settings = { low_rank_training: "false", max_steps: "4" };
+    const whole = await run({ ...settings, output_dir: `${folder}/whole` });
+    const output_dir = `${folder}/stopped`;
+    const first = await run({ ...settings, output_dir }, 1);
+    const second = await run({
+      ...settings,
+      output_dir,
+      resume_from_checkpoint: `${output_dir}/checkpoint-1`,
+    });
+    assertEquals(curve([...first.steps, ...second.steps]), curve(whole.steps));
+    const weights = await openWeights(output_dir);
+    assertEquals([...weights.names()].length, 21);
+    weights.close();
+    const config = JSON.parse(await Deno.readTextFile(`${output_dir}/config.json`));
+    assertEquals([config.rope_scaling.factor, config.max_position_embeddings], [2, 64]);
+  });
+});
+
+Deno.test("A run does not touch what an earlier one left, unless told to", async () => {
+  await inFolder(async (output_dir) => {
+    await run({ output_dir, max_steps: "2" });
+    await assertThrows(() => run({ output_dir }), "of an earlier run", "resume_from_checkpoint: true");
+    const { result } = await run({
+      output_dir,
+      overwrite_output_dir: "true",
+      max_steps: "1",
+      save_strategy: "no",
+    });
+    assertEquals(result.steps, 1);
+    assert(!(await listOf(output_dir)).includes("checkpoint-2"), "the old run's checkpoint is still there");
+  });
+});
+
+Deno.test("Resuming with settings that change what a step computes is refused by key", async () => {
+  await inFolder(async (output_dir) => {
+    await run({ output_dir }, 2);
+    await assertThrows(
+      () => run({ output_dir, resume_from_checkpoint: "true", learning_rate: "0.003", seed: "7" }),
+      "learning_rate was 0.002, now 0.003",
+      "seed was 42, now 7",
+    );
+    const { result } = await run({
+      output_dir,
+      resume_from_checkpoint: "true",
+      max_steps: "3",
+      save_steps: "5",
+    });
+    assertEquals(result.steps, 3);
+  });
+});
+
+Deno.test("A damaged checkpoint is passed over for the one before it", async () => {
+  await inFolder(async (output_dir) => {
+    await run({ output_dir }, 4);
+    const path = `${output_dir}/checkpoint-4/optimizer.safetensors`;
+    const bytes = await Deno.readFile(path);
+    bytes[bytes.length >> 1]! ^= 1;
+    await Deno.writeFile(path, bytes);
+    const { steps, notes } = await run({ output_dir, resume_from_checkpoint: "true" });
+    assertEquals(steps[0]!.step, 3);
+    assert(notes.some((note) => note.includes("checkpoint-4")), `no note names the damaged one: ${notes}`);
+  });
+});
+
+Deno.test("Gradients that stay infinite end the run and leave its checkpoint", async () => {
+  await inFolder(async (output_dir) => {
+    const settings = {
+      output_dir,
+      trainable_params: "null",
+      learning_rate: "1e30",
+      lr_scheduler_type: "constant",
+      warmup_steps: "0",
+      max_grad_norm: "0",
+      save_steps: "1",
+    };
+    await assertThrows(() => run(settings), "Training diverged", "is intact", "learning_rate");
+    const kept = (await listOf(output_dir)).filter((name) => name.startsWith("checkpoint-"));
+    assert(kept.length > 0, "no checkpoint is left");
+  });
+});
