@@ -148,7 +148,7 @@ export function uploadFactors(
   const a = new Float32Array(padded * inputs);
   a.set(A.data);
   const b = new Float32Array(outputs * padded);
-  for (let row = 0; row < outputs; row++) b.set(B.data.subarray(row * rank, (row + 1) * rank), row * rank);
+  for (let row = 0; row < outputs; row++) b.set(B.data.subarray(row * rank, (row + 1) * rank), row * padded);
   return {
     A: gpu.tensor([padded, inputs], a, { label: `${module}.lora_A` }),
     B: gpu.tensor([outputs, padded], b, { label: `${module}.lora_B` }),
