@@ -6,7 +6,13 @@ import { openWeights } from "../../checkpoint/weights.ts";
 import { evaluatePerplexity } from "../../eval/perplexity.ts";
 import { readConfig } from "../../model/config.ts";
 import { mergeAdapter, type MergeOptions } from "../../model/merge.ts";
-import { checkpointTensors, LINEAR_NAMES, linearModule, linearShape } from "../../model/tensors.ts";
+import {
+  checkpointTensors,
+  LINEAR_NAMES,
+  linearModule,
+  type LinearName,
+  linearShape,
+} from "../../model/tensors.ts";
 import { namesIn, withFolder } from "../checkpoint/support.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { normal } from "../support/random.ts";
@@ -56,12 +62,17 @@ function json(path: string) {
   return JSON.parse(Deno.readTextFileSync(path));
 }
 
-/** A random adapter of rank 6 on every linear of a model. */
-async function writeRandomAdapter(folder: string, base: string): Promise<void> {
+/** A random adapter of rank 6 on linears of a model, all unless named. */
+async function writeRandomAdapter(
+  folder: string,
+  base: string,
+  targets: readonly LinearName[] = LINEAR_NAMES,
+): Promise<void> {
+  await Deno.mkdir(folder);
   const config = await readConfig(base);
   const lora = new Map<string, LoraPair>();
   for (let layer = 0; layer < config.num_hidden_layers; layer++) {
-    for (const name of LINEAR_NAMES) {
+    for (const name of targets) {
       const [outputs, inputs] = linearShape(config, name);
       const seed = 10 * layer + LINEAR_NAMES.indexOf(name);
       lora.set(linearModule(layer, name), {
@@ -70,7 +81,7 @@ async function writeRandomAdapter(folder: string, base: string): Promise<void> {
       });
     }
   }
-  const settings = adapterConfig({ r: 6, lora_alpha: 9, target_modules: [...LINEAR_NAMES] });
+  const settings = adapterConfig({ r: 6, lora_alpha: 9, target_modules: targets });
   await writeAdapter(folder, { config: settings, lora, extra: new Map() });
 }
 
@@ -148,7 +159,6 @@ Deno.test("a grouped-query model in shards, with a rank that is no multiple of 4
   await withFolder(async (root) => {
     const base_model = `${GOLDEN}/gqa`;
     const [peft_model, folder] = [`${root}/adapter`, `${root}/merged`];
-    await Deno.mkdir(peft_model);
     await writeRandomAdapter(peft_model, base_model);
     const { result } = await merge(folder, {
       base_model,
@@ -202,6 +212,20 @@ Deno.test("a base in 4 bits is dequantised, and a full one merged as training in
     assert(full.result.verification!.max_relative_difference < 1e-4, "logits agree");
     const fromFull = await evaluate(`${root}/full`);
     assert(Math.abs(fromFull.val_loss / wanted - 1) < 1e-5, `val_loss ${fromFull.val_loss}`);
+
+    // Linears without LoRA go to NF4 and back too.
+    await writeRandomAdapter(`${root}/adapter`, `${GOLDEN}/mha`, ["q_proj"]);
+    const some = await merge(`${root}/some`, { peft_model: `${root}/adapter`, load_in_4bit: true });
+    assert(some.result.verification!.max_relative_difference < 1e-4, "logits agree");
+    const name = "model.layers.0.mlp.up_proj.weight";
+    const [quantised, exact] = [
+      await readTensor(`${root}/some`, name),
+      await readTensor(`${GOLDEN}/mha`, name),
+    ];
+    assert(
+      new Set(quantised.subarray(0, 64)).size <= 16 && new Set(exact.subarray(0, 64)).size > 16,
+      "one block",
+    );
   });
 });
 
