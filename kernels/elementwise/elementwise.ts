@@ -2,34 +2,13 @@ import type { Gpu, Launch } from "../gpu.ts";
 import { quadsOf, requireSameShape, requireVector, rowQuadsOf, threadGrid } from "../shared/grid.ts";
 import { rowRanges, type Tensor } from "../tensor.ts";
 import type { Format, Kernel } from "../wgsl.ts";
-import addWgsl from "./add.wgsl" with { type: "text" };
 import addBiasWgsl from "./add_bias.wgsl" with { type: "text" };
 import addIntoWgsl from "./add_into.wgsl" with { type: "text" };
 import castWgsl from "./cast.wgsl" with { type: "text" };
-import fillWgsl from "./fill.wgsl" with { type: "text" };
-import scaleWgsl from "./scale.wgsl" with { type: "text" };
 
-const ADD = { name: "add", wgsl: addWgsl };
 const ADD_BIAS = { name: "add_bias", wgsl: addBiasWgsl };
 const ADD_INTO = { name: "add_into", wgsl: addIntoWgsl };
 const CAST = { name: "cast", wgsl: castWgsl };
-const FILL = { name: "fill", wgsl: fillWgsl };
-const SCALE = { name: "scale", wgsl: scaleWgsl };
-
-/**
- * a + b.
- * @param a any shape with a multiple of 4 elements, any format
- * @param b the shape of `a`, any format
- * @returns the shape and format of `a`; the caller frees it
- * @throws {GpuError} if shapes differ
- */
-export function add(gpu: Gpu, a: Tensor, b: Tensor): Tensor {
-  requireSameShape("add", a, b);
-  quadsOf(a);
-  const y = gpu.empty(a.shape, a.dtype, "sum");
-  runByQuads(gpu, ADD, [a, b, y], { formats: { A: a.format, B: b.format } });
-  return y;
-}
 
 /**
  * target += source, in place.
@@ -39,7 +18,7 @@ export function add(gpu: Gpu, a: Tensor, b: Tensor): Tensor {
  */
 export function addInto(gpu: Gpu, target: Tensor, source: Tensor): void {
   requireSameShape("addInto", target, source);
-  runByQuads(gpu, ADD_INTO, [target, source], { formats: { X: target.format, Y: source.format } });
+  runByQuads(gpu, ADD_INTO, [target, source], { X: target.format, Y: source.format });
 }
 
 /**
@@ -62,22 +41,6 @@ export function addBias(gpu: Gpu, y: Tensor, bias: Tensor): void {
 }
 
 /**
- * x *= factor, in place.
- * @param x any shape with a multiple of 4 elements, any format
- */
-export function scale(gpu: Gpu, x: Tensor, factor: number): void {
-  runByQuads(gpu, SCALE, [x], { formats: { X: x.format }, uniforms: { factor } });
-}
-
-/**
- * Sets every element of `x` to `value`.
- * @param x any shape with a multiple of 4 elements, any format
- */
-export function fill(gpu: Gpu, x: Tensor, value: number): void {
-  runByQuads(gpu, FILL, [x], { formats: { X: x.format }, uniforms: { value } });
-}
-
-/**
  * The values of `x` in another format, rounded to nearest even.
  * @param x any shape with a multiple of 4 elements, any format
  * @returns a new tensor, also if the format stays; the caller frees it
@@ -85,7 +48,7 @@ export function fill(gpu: Gpu, x: Tensor, value: number): void {
 export function cast(gpu: Gpu, x: Tensor, format: Format): Tensor {
   quadsOf(x);
   const y = gpu.empty(x.shape, format, `${x.label} as ${format}`);
-  runByQuads(gpu, CAST, [x, y], { formats: { X: x.format, Y: format } });
+  runByQuads(gpu, CAST, [x, y], { X: x.format, Y: format });
   return y;
 }
 
@@ -94,11 +57,11 @@ function runByQuads(
   gpu: Gpu,
   kernel: Kernel,
   tensors: readonly Tensor[],
-  { uniforms, formats }: Required<Pick<Launch, "formats">> & Pick<Launch, "uniforms">,
+  formats: NonNullable<Launch["formats"]>,
 ): void {
   for (const { start, end } of rowRanges(tensors)) {
     const parts = tensors.map((tensor) => tensor.slice(start, end));
     const quads = quadsOf(parts[0]!);
-    gpu.run(kernel, parts, { grid: threadGrid(quads), uniforms: { quads, ...uniforms }, formats });
+    gpu.run(kernel, parts, { grid: threadGrid(quads), uniforms: { quads }, formats });
   }
 }

@@ -1,0 +1,122 @@
+/**
+ * Every `.wgsl` file compiles in every specialisation that training uses, on the compiler that will run it; none is left
+ * over; and none can be broken without a run failing by its name.
+ */
+import { cast } from "../../kernels/elementwise/elementwise.ts";
+import { Gpu, type Sharing } from "../../kernels/gpu.ts";
+import { assemble, type Format, type Kernel, readInterface } from "../../kernels/wgsl.ts";
+import { addLora } from "../../model/adapter.ts";
+import { makeBatch } from "../../model/batch.ts";
+import { type LlamaConfig, parseConfig } from "../../model/config.ts";
+import { freshWeights } from "../../model/fresh.ts";
+import { loadModel } from "../../model/load.ts";
+import { Trainer } from "../../train/trainer.ts";
+import { dequantiseNf4, quantiseNf4 } from "../../kernels/nf4/nf4.ts";
+import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { integers, normal } from "../support/random.ts";
+
+async function wgslFiles(folder: string): Promise<string[]> {
+  const files: string[] = [];
+  for await (const { name, isDirectory } of Deno.readDir(folder)) {
+    if (isDirectory) files.push(...await wgslFiles(`${folder}/${name}`));
+    else if (name.endsWith(".wgsl")) files.push(`${folder}/${name}`);
+  }
+  return files.sort();
+}
+
+const CONFIG: LlamaConfig = parseConfig({
+  model_type: "llama",
+  vocab_size: 36,
+  hidden_size: 64,
+  intermediate_size: 72,
+  num_hidden_layers: 1,
+  num_attention_heads: 2,
+  attention_bias: true,
+}, "tests");
+
+/** One training step with everything on: LoRA with dropout, biases, trained norms, embeddings and head, both NF4 forms. */
+async function trainStep(sharing: Sharing, format: Format): Promise<void> {
+  using gpu = await Gpu.open({ sharing });
+  const weights = freshWeights(CONFIG, 1);
+  const model = await loadModel(gpu, weights, {
+    config: CONFIG,
+    format,
+    loadIn4bit: true,
+    doubleQuant: sharing === "subgroup",
+    isTrained: (name) => /embed|norm|head|bias/.test(name),
+  });
+  addLora(model, { rank: 4, alpha: 4, dropout: 0.1, rslora: false, targetModules: null, seed: 1 });
+  const trainer = new Trainer(model, {
+    maxGradNorm: 1,
+    groupSize: 8,
+    checkpointing: true,
+    lossScaling: false,
+    seed: 1,
+    beta1: 0.9,
+    beta2: 0.999,
+    epsilon: 1e-8,
+    weightDecay: 0,
+  });
+  await trainer.step([makeBatch([{ inputIds: integers(1, 20, 36) }])], 1e-3);
+  const dequantised = dequantiseNf4(gpu, quantiseNf4(gpu, gpu.tensor([4, 64], normal(1, 256))));
+  await gpu.read(cast(gpu, dequantised, format));
+}
+
+Deno.test("Training compiles every .wgsl file without a complaint", async () => {
+  const compiled: string[] = [];
+  const original = GPUDevice.prototype.createShaderModule;
+  const problems: Promise<string[]>[] = [];
+  GPUDevice.prototype.createShaderModule = function (descriptor) {
+    const module = original.call(this, descriptor);
+    compiled.push(descriptor.code);
+    problems.push(
+      module.getCompilationInfo().then(({ messages }) =>
+        messages.map(({ message }) => `${descriptor.label}: ${message}`)
+      ),
+    );
+    return module;
+  };
+  try {
+    for (const sharing of ["subgroup", "workgroup"] as const) {
+      for (const format of ["f32", "bf16", "f16"] as const) await trainStep(sharing, format);
+    }
+  } finally {
+    GPUDevice.prototype.createShaderModule = original;
+  }
+  assertEquals((await Promise.all(problems)).flat(), []);
+  const unused: string[] = [];
+  for (const file of await wgslFiles("kernels")) {
+    // The first line is the file's own comment, which unrolling leaves as it is.
+    const [header] = (await Deno.readTextFile(file)).split("\n");
+    assert(header!.startsWith("// "), `${file} must begin with a comment that says what it computes`);
+    if (!compiled.some((code) => code.includes(header!))) unused.push(file);
+  }
+  assertEquals(unused, [], "files that no step compiles");
+});
+
+Deno.test("A kernel file with one name misspelt stops the run, naming the kernel", async () => {
+  for (const file of await wgslFiles("kernels")) {
+    const source = await Deno.readTextFile(file);
+    if (!/@compute/.test(source)) continue;
+    using gpu = await Gpu.open();
+    const kernel: Kernel = { name: file, wgsl: source.replace("fn main(", "fn main_misspelt(") };
+    const { bindings } = readInterface(source);
+    const tensors = bindings.filter(({ type }) => type !== "uniform").map(() => gpu.zeros([4]));
+    const constants = Object.fromEntries(
+      [...source.matchAll(/^\s*#for \w+ in 0\.\.([A-Z]\w*)/gm)].map(([, name]) => [name!, 4]),
+    );
+    const uniforms = Object.fromEntries(readInterface(source).uniforms.map(({ name }) => [name, 0]));
+    gpu.run(kernel, tensors, { grid: [1], uniforms, constants });
+    await assertThrows(() => gpu.read(gpu.zeros([1])), `Kernel "${file}" does not compile`);
+  }
+});
+
+Deno.test("#for unrolls, nests and takes constants; what it cannot unroll it names", async () => {
+  const kernel = (wgsl: string): Kernel => ({ name: "k", wgsl });
+  const nested = "#for g in 0..2\n#for e in 1..N\na$g_$e\n#end\n#end";
+  assertEquals(assemble(kernel(nested), { constants: { N: 3 } }), "a0_1\na0_2\na1_1\na1_2");
+  assertEquals(assemble(kernel("#for i in 0..N/4\nb$i\n#end"), { constants: { N: 8 } }), "b0\nb1");
+  await assertThrows(() => assemble(kernel("#for i in 0..M\n#end"), {}), `kernel "k"`, `"M"`);
+  await assertThrows(() => assemble(kernel("#for i in 0..2\n"), {}), "without #end");
+  await assertThrows(() => assemble(kernel("#end"), {}), "without #for");
+});
