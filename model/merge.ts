@@ -229,7 +229,12 @@ async function logitsOf(options: OpenOptions, tokens: Uint32Array): Promise<Floa
   return await model.logits(uploadBatch(gpu, makeBatch([{ inputIds: tokens }])));
 }
 
-function compareLogits(actual: Float32Array, expected: Float32Array, rows: number): MergeCheck {
+/**
+ * @param actual (rows, V)
+ * @param expected (rows, V)
+ * @throws {UserError} if a logit is not finite
+ */
+export function compareLogits(actual: Float32Array, expected: Float32Array, rows: number): MergeCheck {
   const width = expected.length / rows;
   const most = { difference: 0, magnitude: 0 };
   let agreed = 0;

@@ -2,6 +2,7 @@
 import { writeTokenBin } from "../../data/bin.ts";
 import { evaluatePerplexity, type PerplexityOptions } from "../../eval/perplexity.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { writeChangedModel } from "../support/changed_model.ts";
 import { integers } from "../support/random.ts";
 import { assertIncludes } from "../support/text.ts";
 
@@ -171,6 +172,30 @@ Deno.test("bad input ends with one clear line, before anything is loaded", async
     "Cannot use the adapter",
     "k_proj",
   );
+});
+
+Deno.test("a loss that is not finite is an error that names the window, not a figure", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const base_model = `${folder}/model`;
+    await writeChangedModel(
+      `${GOLDEN}/mha`,
+      base_model,
+      "model.layers.0.post_attention_layernorm.weight",
+      (values) => {
+        values.fill(1e6);
+      },
+    );
+    assert(Number.isFinite((await evaluate({ base_model, batch_size: 8 })).result.val_loss), "fp32 holds it");
+    const dtype = "fp16" as const;
+    await assertThrows(
+      () => evaluate({ base_model, dtype }),
+      "window at token 0 is not finite",
+      "--dtype fp32 or bf16",
+    );
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
 });
 
 Deno.test("ids past the vocabulary and ids of 32 bits", async () => {

@@ -1,11 +1,10 @@
 /** Merging against PyTorch's merged weights and figures (tests/golden/expected.json), and what it refuses. */
 import { toF32 } from "../../checkpoint/dtype.ts";
 import { adapterConfig, type LoraPair, readAdapter, writeAdapter } from "../../checkpoint/peft.ts";
-import { writeModel } from "../../checkpoint/save_model.ts";
 import { openWeights } from "../../checkpoint/weights.ts";
 import { evaluatePerplexity } from "../../eval/perplexity.ts";
 import { readConfig } from "../../model/config.ts";
-import { mergeAdapter, type MergeOptions } from "../../model/merge.ts";
+import { compareLogits, mergeAdapter, type MergeOptions } from "../../model/merge.ts";
 import {
   checkpointTensors,
   LINEAR_NAMES,
@@ -16,6 +15,7 @@ import {
 import { namesIn, withFolder } from "../checkpoint/support.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { normal } from "../support/random.ts";
+import { writeChangedModel } from "../support/changed_model.ts";
 import { assertIncludes } from "../support/text.ts";
 
 const GOLDEN = "tests/golden";
@@ -67,6 +67,7 @@ async function writeRandomAdapter(
   folder: string,
   base: string,
   targets: readonly LinearName[] = LINEAR_NAMES,
+  deviation = 0.1,
 ): Promise<void> {
   await Deno.mkdir(folder);
   const config = await readConfig(base);
@@ -76,8 +77,8 @@ async function writeRandomAdapter(
       const [outputs, inputs] = linearShape(config, name);
       const seed = 10 * layer + LINEAR_NAMES.indexOf(name);
       lora.set(linearModule(layer, name), {
-        A: { shape: [6, inputs], data: normal(seed, 6 * inputs, 0.1) },
-        B: { shape: [outputs, 6], data: normal(seed + 100, 6 * outputs, 0.1) },
+        A: { shape: [6, inputs], data: normal(seed, 6 * inputs, deviation) },
+        B: { shape: [outputs, 6], data: normal(seed + 100, 6 * outputs, deviation) },
       });
     }
   }
@@ -298,35 +299,61 @@ Deno.test("bad input ends with one clear line, and leaves nothing", async () => 
 
 Deno.test("damaged weights are named, and leave nothing", async () => {
   const name = "model.layers.1.mlp.up_proj.weight";
-  /** A copy of mha with one value changed. */
-  const copyWith = async (folder: string, value: number) => {
-    await Deno.mkdir(folder);
-    const weights = await openWeights(`${GOLDEN}/mha`);
-    const tensors = [...weights.names()].map((tensor) => ({
-      name: tensor,
-      dtype: "F32" as const,
-      shape: weights.info(tensor).shape,
-      read: async () => {
-        const bytes = await weights.read(tensor);
-        if (tensor === name) new DataView(bytes.buffer).setFloat32(4 * 77, value, true);
-        return bytes;
-      },
-    }));
-    await writeModel(folder, { config: json(`${GOLDEN}/mha/config.json`), tensors });
-    weights.close();
-  };
+  const write = (folder: string, value: number) =>
+    writeChangedModel(`${GOLDEN}/mha`, folder, name, (values) => values[77] = value);
   await withFolder(async (root) => {
-    await copyWith(`${root}/nan`, NaN);
+    await write(`${root}/nan`, NaN);
     await assertThrows(
       () => merge(`${root}/merged`, { base_model: `${root}/nan` }),
       name,
       "element 77",
       "NaN",
     );
-    await copyWith(`${root}/large`, 70_000);
+    await write(`${root}/large`, 70_000);
     const large = { base_model: `${root}/large`, dtype: "fp16" } as const;
     await assertThrows(() => merge(`${root}/merged`, large), name, "element 77", "too large", "bf16");
     assertEquals(namesIn(root), ["large", "nan"]);
+  });
+});
+
+Deno.test("an update too large for f32 is named", async () => {
+  await withFolder(async (root) => {
+    const peft_model = `${root}/adapter`;
+    await writeRandomAdapter(peft_model, `${GOLDEN}/mha`, ["v_proj"], 1e25);
+    await assertThrows(
+      () => merge(`${root}/merged`, { peft_model }),
+      "layers.0.self_attn.v_proj.weight",
+      "element",
+    );
+    assertEquals(namesIn(root), ["adapter"]);
+  });
+});
+
+Deno.test("a linear that the adapter trained as a whole replaces one in 4 bits", async () => {
+  await withFolder(async (root) => {
+    const name = "model.layers.0.self_attn.q_proj.weight";
+    const adapter = await readAdapter(`${GOLDEN}/adapter`);
+    const lora = new Map([...adapter.lora].filter(([module]) => `${module}.weight` !== name));
+    const data = normal(8, 64 * 64, 0.1);
+    await Deno.mkdir(`${root}/adapter`);
+    const extra = new Map([[name, { shape: [64, 64], data, dtype: "F32" as const }]]);
+    await writeAdapter(`${root}/adapter`, { ...adapter, lora, extra });
+    const options = { base_model: `${GOLDEN}/mha-bnb4`, peft_model: `${root}/adapter` };
+    const { result } = await merge(`${root}/merged`, options);
+    assertEquals([...await readTensor(`${root}/merged`, name)], [...data]);
+    // Base and adapter, which the comparison loads, have it too.
+    assert(result.verification!.max_relative_difference < 1e-4, "logits agree");
+  });
+});
+
+Deno.test("compareLogits() gives the largest difference and the share of rows with the same likeliest token", () => {
+  const expected = Float32Array.of(1, 2, -8, 5, 4, 3, 0, 1, 2, 0, 0, 1);
+  const actual = Float32Array.of(1, 2, -8, 4, 4.5, 3, 0, 1, 2, 0, 0, 3);
+  assertEquals(compareLogits(actual, expected, 4), {
+    sample_tokens: 4,
+    max_absolute_difference: 2,
+    max_relative_difference: 0.25,
+    argmax_agreement: 0.75,
   });
 });
 
