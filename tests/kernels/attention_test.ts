@@ -124,7 +124,7 @@ for (const sharing of MODES) {
 
   Deno.test(`Attention and its gradients match float64, ${sharing}: head sizes`, async () => {
     using gpu = await Gpu.open({ sharing, poison: true });
-    for (const headDim of [4, 36, 64, 80, 128]) {
+    for (const headDim of [36, 64, 80, 128]) {
       await assertMatches(gpu, { heads: 4, kvHeads: 2, headDim, starts: [0, 30], rows: 97, groupSize: 24 });
     }
   });
