@@ -3,8 +3,10 @@ import { toF32 } from "../../checkpoint/dtype.ts";
 import { adapterConfig, type LoraPair, readAdapter, writeAdapter } from "../../checkpoint/peft.ts";
 import { openWeights } from "../../checkpoint/weights.ts";
 import { evaluatePerplexity } from "../../eval/perplexity.ts";
+import { Gpu } from "../../kernels/gpu.ts";
 import { readConfig } from "../../model/config.ts";
 import { compareLogits, mergeAdapter, type MergeOptions } from "../../model/merge.ts";
+import { mergedTensors, planMerge } from "../../model/merged_tensors.ts";
 import {
   checkpointTensors,
   LINEAR_NAMES,
@@ -326,6 +328,15 @@ Deno.test("an update too large for f32 is named", async () => {
       "element",
     );
     assertEquals(namesIn(root), ["adapter"]);
+
+    // Found when it is made, not only when the comparison loads it.
+    using gpu = await Gpu.open();
+    const weights = await openWeights(`${GOLDEN}/mha`);
+    const plan = planMerge(weights, await readConfig(`${GOLDEN}/mha`), await readAdapter(peft_model), "keep");
+    const sources = mergedTensors(gpu, plan, { loadIn4bit: false, onProgress() {} });
+    const source = sources.find(({ name }) => name === "model.layers.0.self_attn.v_proj.weight")!;
+    await assertThrows(() => source.read(), source.name, "Infinity");
+    weights.close();
   });
 });
 
