@@ -1,6 +1,7 @@
 /** How far a long piece of work has come: one line drawn again on a terminal, plain lines with the time elsewhere. */
 import cliProgress from "cli-progress";
-import type { CountHooks, StepMetrics, TrainHooks, TrainInfo } from "../train/hooks.ts";
+import type { WorkHooks } from "../model/hooks.ts";
+import type { StepMetrics, TrainHooks, TrainInfo } from "../train/hooks.ts";
 import {
   formatBytes,
   formatCount,
@@ -208,7 +209,7 @@ function stepFields(m: StepMetrics): string[] {
 }
 
 /** Hooks of work that counts units, as evaluating windows or merging tensors. */
-export class CountProgress implements CountHooks {
+export class CountProgress implements WorkHooks {
   #progress: Progress | null = null;
   #startedAt = 0;
   #total = 0;

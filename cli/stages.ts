@@ -1,5 +1,6 @@
 /** Progress and Ctrl-C around pieces of work: every command that takes long runs its work through here. */
-import type { CountHooks, StageHooks, TrainHooks } from "../train/hooks.ts";
+import type { WorkHooks } from "../model/hooks.ts";
+import type { StageHooks, TrainHooks } from "../train/hooks.ts";
 import type { Io } from "./io.ts";
 import { CountProgress, TrainProgress } from "./progress.ts";
 import { StopSignal } from "./stop_signal.ts";
@@ -26,7 +27,7 @@ export function stagesOn(io: Io): StageHooks {
       }
     },
 
-    async counting<T>(unit: string, run: (hooks: CountHooks) => Promise<T>): Promise<T> {
+    async counting<T>(unit: string, run: (hooks: WorkHooks) => Promise<T>): Promise<T> {
       const progress = new CountProgress(io, unit);
       try {
         return await run(progress);

@@ -1,6 +1,7 @@
 /** The product's promise in miniature: a 256-token model extended to 1024, measured before and after, and merged. */
+import { readTokenBin } from "../data/bin.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
-import { evaluatePerplexity } from "../eval/perplexity.ts";
+import { scoreWindows } from "../eval/perplexity.ts";
 import { readRecallCases, scoreRecall } from "../eval/recall.ts";
 import { Gpu } from "../kernels/gpu.ts";
 import { readConfig } from "../model/config.ts";
@@ -81,6 +82,7 @@ export async function runDemo(
       save_path: merged,
       dtype: "keep",
       max_shard_size: 5e9,
+      load_in_4bit: false,
     }, hooks));
 
   stages.note("Measuring perplexity and recall at 256, 512 and 1024 tokens");
@@ -108,33 +110,27 @@ export async function runDemo(
 }
 
 async function measure(subject: Subject, data: string, stages: StageHooks): Promise<DemoScore[]> {
+  const { model: _, ...options } = subject;
   const files = demoFiles(data);
-  const { baseModel, peftModel, contextSize, loadIn4bit } = subject;
-  const perplexities = new Map<number, number>();
-  for (const { length } of RECALL_DISTANCES) {
-    const result = await stages.counting("window", (hooks) =>
-      evaluatePerplexity({
-        base_model: baseModel,
-        peft_model: peftModel ?? null,
-        data_path: files.heldOut,
-        seq_len: length,
-        context_size: contextSize,
-        sliding_window: length,
-        batch_size: 4096 / length,
-        load_in_4bit: loadIn4bit,
-        drop_last_window: false,
-        dtype: "fp32",
-      }, { onProgress: hooks.onProgress, note() {} }));
-    perplexities.set(length, result.token_perplexity);
-  }
   using gpu = await Gpu.open();
-  const { model } = await openModel(gpu, { baseModel, peftModel, contextSize, loadIn4bit });
+  const { model } = await openModel(gpu, options);
   const tokenizer = await Tokenizer.load(BASE_MODEL);
+  const tokens = await readTokenBin(files.heldOut);
   const scores: DemoScore[] = [];
   for (const { length } of RECALL_DISTANCES) {
+    const windows = {
+      seq_len: length,
+      sliding_window: length,
+      batch_size: 4096 / length,
+      drop_last_window: false,
+    };
+    const { token_perplexity } = await stages.counting(
+      "window",
+      (hooks) => scoreWindows(model, tokens, windows, hooks),
+    );
     const cases = await readRecallCases(files.recall[length]!, tokenizer);
     const { right } = await stages.counting("recall case", (hooks) => scoreRecall(model, cases, hooks));
-    scores.push({ length, perplexity: perplexities.get(length)!, recall: right / cases.length });
+    scores.push({ length, perplexity: token_perplexity, recall: right / cases.length });
   }
   return scores;
 }

@@ -1,3 +1,4 @@
+import { UserError } from "../errors.ts";
 import { DeviceLostError, GpuError } from "./errors.ts";
 import { BufferPool } from "./pool.ts";
 import { type KernelTiming, Profiler } from "./profiler.ts";
@@ -106,12 +107,12 @@ export class Gpu {
 
   /**
    * Opens the adapter with all it offers.
-   * @throws {GpuError} if no adapter answers
+   * @throws {UserError} if no adapter answers
    */
   static async open(options: GpuOptions = {}): Promise<Gpu> {
     const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
     if (!adapter) {
-      throw new GpuError(
+      throw new UserError(
         "No GPU adapter answers. Install a Vulkan driver (on Debian and Ubuntu mesa-vulkan-drivers has a software one), " +
           "or start through ./longreach, which does it",
       );

@@ -1,3 +1,5 @@
+import type { WorkHooks } from "../model/hooks.ts";
+
 /** What a training run tells its caller while it runs, and what it asks. The library itself prints nothing. */
 
 /** A run as it is about to start: for the summary in front of the progress line. */
@@ -83,19 +85,11 @@ export interface TrainHooks {
   shouldStop(): boolean;
 }
 
-/** What work that counts units (windows, tensors) tells its caller. */
-export interface CountHooks {
-  /** `done` of `total` units; `detail` is a word or two to show beside them. */
-  onProgress(done: number, total: number, detail?: string): void;
-  /** Something the user should know: one line, without a full stop. */
-  note(line: string): void;
-}
-
 /** What work of several parts (the demo) asks its caller for: progress for each part, and lines between them. */
 export interface StageHooks {
   note(line: string): void;
   /** Runs `run` with the hooks of a training run; `loggingSteps` are the steps between printed lines. */
   training<T>(loggingSteps: number, run: (hooks: TrainHooks) => Promise<T>): Promise<T>;
   /** Runs `run` with hooks that count `unit`s. */
-  counting<T>(unit: string, run: (hooks: CountHooks) => Promise<T>): Promise<T>;
+  counting<T>(unit: string, run: (hooks: WorkHooks) => Promise<T>): Promise<T>;
 }

@@ -7,6 +7,7 @@ import { UserError } from "../errors.ts";
 import { Gpu } from "../kernels/gpu.ts";
 import { exportAdapter } from "../model/adapter.ts";
 import { makeBatch } from "../model/batch.ts";
+import { configJson } from "../model/context.ts";
 import { tensorSources } from "../model/read_back.ts";
 import { dumpTrainArgs } from "../train_args/describe.ts";
 import { groupSize, type TrainArgs } from "../train_args/schema.ts";
@@ -259,7 +260,7 @@ class Run {
       return;
     }
     await writeModel(folder, {
-      config: { ...model.config.raw, rope_scaling: model.config.rope_scaling, torch_dtype: "float32" },
+      config: { ...configJson(model.config), torch_dtype: "float32" },
       tensors: tensorSources(model.gpu, model.parameters()),
       filesFrom: this.args.model_name_or_path,
     });
