@@ -3,7 +3,8 @@ import { EXIT, UserError } from "../errors.ts";
 import { DeviceLostError, GpuMemoryError } from "../kernels/errors.ts";
 import { nearest } from "../train_args/problems.ts";
 import type { BuiltCommand } from "./flags.ts";
-import { formatTable } from "./format.ts";
+import { traceKernels } from "../kernels/trace.ts";
+import { formatBytes, formatTable } from "./format.ts";
 import { type Io, terminalIo } from "./io.ts";
 
 interface CommandEntry {
@@ -92,5 +93,11 @@ if (import.meta.main) {
   // Tasks run in the folder of deno.json; paths are meant from where the user stands.
   const from = Deno.env.get("INIT_CWD");
   if (from !== undefined && from !== "") Deno.chdir(from);
-  Deno.exit(await runCli(Deno.args, terminalIo()));
+  const io = terminalIo();
+  if (Deno.env.get("LONGREACH_TRACE")) {
+    traceKernels(({ kernel, grid, microseconds, bytes }) =>
+      io.err(`${kernel} [${grid.join(" ")}] ${microseconds.toFixed(0)} us ${formatBytes(bytes)}`)
+    );
+  }
+  Deno.exit(await runCli(Deno.args, io));
 }

@@ -3,6 +3,7 @@ import { DeviceLostError, GpuError } from "./errors.ts";
 import { BufferPool } from "./pool.ts";
 import { type KernelTiming, Profiler } from "./profiler.ts";
 import { type Pipeline, PipelineCache } from "./pipelines.ts";
+import { traceSink } from "./trace.ts";
 import { bytesPerElement, type Dtype, ROW_ALIGNMENT, type Segment, Tensor } from "./tensor.ts";
 import type { Kernel, Specialisation } from "./wgsl.ts";
 
@@ -59,6 +60,7 @@ export class Gpu {
   readonly #pool: BufferPool;
   readonly #pipelines: PipelineCache;
   readonly #profiler: Profiler | undefined;
+  readonly #trace: ((timing: KernelTiming) => void) | undefined;
   readonly #poison: boolean;
   readonly #ring: GPUBuffer;
   readonly #slotBytes: number;
@@ -85,7 +87,8 @@ export class Gpu {
       (buffer) => this.#pipelines.forgetBuffer(buffer.id),
     );
     this.#poison = options.poison ?? false;
-    this.#profiler = options.profile ? new Profiler(device) : undefined;
+    this.#profiler = options.profile || traceSink() ? new Profiler(device) : undefined;
+    this.#trace = options.profile ? undefined : traceSink();
     this.#slotBytes = Math.max(256, minUniformBufferOffsetAlignment);
     this.#slots = new Uint8Array(RING_SLOTS * this.#slotBytes);
     const { UNIFORM, COPY_DST } = GPUBufferUsage;
@@ -117,7 +120,7 @@ export class Gpu {
           "or start through ./longreach, which does it",
       );
     }
-    const { device, subgroups } = await requestDevice(adapter, options.profile ?? false);
+    const { device, subgroups } = await requestDevice(adapter, options.profile || traceSink() !== undefined);
     const { description, vendor, isFallbackAdapter, subgroupMinSize } = adapter.info;
     const isSoftware = isFallbackAdapter || /llvmpipe|swiftshader|software/i.test(description);
     const info = { description, vendor, isSoftware, subgroupSize: subgroups ? subgroupMinSize : 0 };
@@ -293,6 +296,7 @@ export class Gpu {
       this.check();
       await Promise.all(stagings.map((staging) => staging.mapAsync(GPUMapMode.READ)));
       this.check();
+      if (this.#trace) (await this.timings()).forEach(this.#trace);
       return stagings.map((staging, i) => {
         const bytes = new Uint8Array(staging.getMappedRange().slice(0, tensors[i]!.byteLength));
         staging.unmap();
