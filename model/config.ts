@@ -57,7 +57,7 @@ const SCHEMA = z.object({
   rms_norm_eps: positive.default(1e-6),
   rope_theta: positive.nullish(),
   rope_scaling: z.record(z.string(), z.unknown()).nullish(),
-  rope_parameters: z.record(z.string(), z.unknown()).nullish(),
+  rope_parameters: z.looseObject({ rope_theta: positive.nullish() }).nullish(),
   hidden_act: z.string().default("silu"),
   tie_word_embeddings: z.boolean().default(false),
   attention_bias: z.boolean().default(false),
@@ -134,7 +134,7 @@ export function parseConfig(raw: unknown, path: string): LlamaConfig {
     head_dim: c.head_dim ?? c.hidden_size / heads,
     max_position_embeddings: c.max_position_embeddings,
     rms_norm_eps: c.rms_norm_eps,
-    rope_theta: Number(rope_parameters?.rope_theta ?? c.rope_theta ?? 10000),
+    rope_theta: rope_parameters?.rope_theta ?? c.rope_theta ?? 10000,
     rope_scaling: parseRopeScaling(
       c.rope_scaling ?? rope_parameters ?? null,
       c.max_position_embeddings,
@@ -160,7 +160,13 @@ export function parseRopeScaling(
   path: string,
 ): RopeScaling | null {
   const type = raw?.rope_type ?? raw?.type;
-  if (!raw || type === undefined || type === "default") return null;
+  if (!raw || type === "default") return null;
+  if (type === undefined) {
+    if (raw.factor === undefined) return null;
+    throw new UserError(
+      `Cannot use "${path}": rope_scaling has a factor but no type; linear, dynamic, llama3 and yarn are known`,
+    );
+  }
   const check = <T>(schema: z.ZodType<T>): T => {
     const parsed = schema.safeParse(raw);
     if (parsed.success) return parsed.data;

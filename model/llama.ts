@@ -231,7 +231,11 @@ export class Llama {
 
   #pass(device: DeviceBatch, dropout: DropoutKey | undefined): Pass {
     const longest = maxOf(device.batch.positions) + 1;
-    if (!this.#rope || this.#rope.length < longest) {
+    // Dynamic scaling turns by other angles for every length: what ran before must not matter.
+    const fits = this.config.rope_scaling?.type === "dynamic"
+      ? this.#rope?.length === longest
+      : this.#rope && this.#rope.length >= longest;
+    if (!this.#rope || !fits) {
       this.#rope?.cos.free();
       this.#rope?.sin.free();
       const { cos, sin } = ropeTables(this.config, longest);

@@ -17,6 +17,7 @@ import { Llama, type Table } from "./llama.ts";
 import {
   checkpointTensors,
   hasBias,
+  isExpendable,
   LINEAR_NAMES,
   linearModule,
   type LinearName,
@@ -49,6 +50,7 @@ export async function loadModel(gpu: Gpu, weights: WeightReader, options: LoadOp
   const expected = checkpointTensors(config);
   const tensors = new TensorLoader(gpu, weights, options, expected.size);
   requireKnown(options.replacements, expected);
+  requireNoMore(weights, config, expected);
   const table = async (name: string): Promise<Table> => {
     const weight = await tensors.load(name, expected.get(name)!);
     return { weight, grad: tensors.gradient(name, weight) };
@@ -104,6 +106,24 @@ export function requireKnown(
     if (!expected.has(name)) {
       throw new UserError(`Cannot use the adapter: it holds "${name}", which the base model does not have`);
     }
+  }
+}
+
+/**
+ * @throws {UserError} if the checkpoint's layers hold what config.json does not name, such as further layers or biases:
+ *   the model would run without them, and wrongly
+ */
+export function requireNoMore(
+  weights: WeightReader,
+  config: LlamaConfig,
+  expected: ReadonlyMap<string, readonly number[]>,
+): void {
+  for (const name of weights.names()) {
+    if (!name.startsWith("model.layers.") || expected.has(name) || isExpendable(name, config)) continue;
+    throw new UserError(
+      `Cannot load the model: its weights hold "${name}", which config.json does not name ` +
+        `(num_hidden_layers ${config.num_hidden_layers}). Weights and config.json are not of one model`,
+    );
   }
 }
 

@@ -13,8 +13,8 @@ import type { Tensor } from "../kernels/tensor.ts";
 import type { Format } from "../kernels/wgsl.ts";
 import { requireFit, uploadFactors } from "./adapter.ts";
 import type { LlamaConfig } from "./config.ts";
-import { requireKnown, TensorLoader } from "./load.ts";
-import { checkpointTensors, LINEAR_NAMES, linearModule, linearShape } from "./tensors.ts";
+import { requireKnown, requireNoMore, TensorLoader } from "./load.ts";
+import { checkpointTensors, isExpendable, LINEAR_NAMES, linearModule, linearShape } from "./tensors.ts";
 
 /** What will be merged. */
 export interface MergePlan {
@@ -60,6 +60,7 @@ export function planMerge(
   const expected = checkpointTensors(config);
   const linears = linearShapes(config);
   requireKnown(adapter.extra, expected);
+  requireNoMore(weights, config, expected);
   for (const [module, pair] of adapter.lora) {
     requireFit(adapter.config, module, pair, linears.get(module));
     // Training gives a linear one or the other.
@@ -103,12 +104,6 @@ function floatOf(dtype: Dtype): FloatDtype {
 /** The format that the config names for its weights. */
 function torchDtypeOf({ raw }: LlamaConfig): FloatDtype {
   return TORCH_DTYPES[String(raw.torch_dtype ?? raw.dtype).replace(/^torch\./, "")] ?? "BF16";
-}
-
-/** Parts of 4-bit weights, angles that older versions of `transformers` stored, and the second name of a tied head. */
-function isExpendable(name: string, { tie_word_embeddings }: LlamaConfig): boolean {
-  return /\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\..*)$/.test(name) ||
-    name.endsWith(".rotary_emb.inv_freq") || (tie_word_embeddings && name === "lm_head.weight");
 }
 
 /**

@@ -67,6 +67,12 @@ export function checkpointTensors(config: LlamaConfig): Map<string, readonly num
   return tensors;
 }
 
+/** Parts of 4-bit weights, angles that older versions of `transformers` stored, and the second name of a tied head. */
+export function isExpendable(name: string, { tie_word_embeddings }: LlamaConfig): boolean {
+  return /\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\..*)$/.test(name) ||
+    name.endsWith(".rotary_emb.inv_freq") || (tie_word_embeddings && name === "lm_head.weight");
+}
+
 /** Numbers in the whole model. */
 export function countParameters(config: LlamaConfig): number {
   let total = 0;
