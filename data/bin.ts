@@ -110,7 +110,6 @@ async function* readDocuments(path: string): AsyncGenerator<string> {
 class TokenWriter implements AsyncDisposable {
   tokens = 0;
   readonly #partial: string;
-  #open = true;
 
   private constructor(readonly path: string, readonly dtype: TokenDtype, readonly file: Deno.FsFile) {
     this.#partial = partialName(path);
@@ -120,7 +119,7 @@ class TokenWriter implements AsyncDisposable {
     try {
       return new TokenWriter(path, dtype, await Deno.create(partialName(path)));
     } catch (cause) {
-      throw new UserError(`Cannot write "${path}": ${(cause as Error).message}`, { cause });
+      throw writeError(path, cause);
     }
   }
 
@@ -136,31 +135,45 @@ class TokenWriter implements AsyncDisposable {
       else view.setUint32(i * 4, id, true);
     }
     const bytes = new Uint8Array(view.buffer);
-    for (let done = 0; done < bytes.length;) done += await this.file.write(bytes.subarray(done));
+    try {
+      for (let done = 0; done < bytes.length;) done += await this.file.write(bytes.subarray(done));
+    } catch (cause) {
+      throw writeError(this.path, cause);
+    }
     this.tokens += tokens.length;
   }
 
   /** Puts the file and its sidecar in place. */
   async finish(): Promise<void> {
-    await this.file.syncData();
-    this.#close();
-    await Deno.writeTextFile(
-      sidecarName(this.path),
-      JSON.stringify({ dtype: this.dtype, tokens: this.tokens }) + "\n",
-    );
-    await Deno.rename(this.#partial, this.path);
+    const sidecar = sidecarName(this.path);
+    try {
+      await this.file.syncData();
+      await Deno.writeTextFile(
+        partialName(sidecar),
+        JSON.stringify({ dtype: this.dtype, tokens: this.tokens }) + "\n",
+      );
+      await Deno.rename(partialName(sidecar), sidecar);
+      await Deno.rename(this.#partial, this.path);
+    } catch (cause) {
+      throw writeError(this.path, cause);
+    }
   }
 
-  #close(): void {
-    if (this.#open) this.file.close();
-    this.#open = false;
-  }
-
+  /** Removes what {@linkcode finish} has not put in place. */
   async [Symbol.asyncDispose](): Promise<void> {
-    if (!this.#open) return;
-    this.#close();
-    await Deno.remove(this.#partial);
+    this.file.close();
+    for (const name of [this.#partial, partialName(sidecarName(this.path))]) {
+      await Deno.remove(name).catch(() => {});
+    }
   }
+}
+
+function writeError(path: string, cause: unknown): UserError {
+  const { message, code } = cause as Error & { code?: string };
+  const problem = code === "ENOSPC" ? "the disk is full" : message;
+  return new UserError(`Cannot write "${path}": ${problem}. Free some space or choose another folder`, {
+    cause,
+  });
 }
 
 function partialName(path: string): string {

@@ -1,6 +1,14 @@
 import { type Adapter, writeAdapter } from "../checkpoint/peft.ts";
 import { writeModel } from "../checkpoint/save_model.ts";
-import { findLatest, lockFolder, rotate, saveAtomic, saveFinal, verify } from "../checkpoint/store.ts";
+import {
+  findLatest,
+  lockFolder,
+  rotate,
+  saveAtomic,
+  saveFinal,
+  verify,
+  writeFileAtomic,
+} from "../checkpoint/store.ts";
 import type { Dataset, Sample } from "../data/dataset.ts";
 import { Sampler, stepsPerEpoch } from "../data/sampler.ts";
 import { UserError } from "../errors.ts";
@@ -117,7 +125,7 @@ class Run {
 
   async train(): Promise<TrainResult> {
     const { args, hooks } = this;
-    await Deno.writeTextFile(`${args.output_dir}/train_args.yaml`, dumpTrainArgs(args));
+    await writeFileAtomic(`${args.output_dir}/train_args.yaml`, dumpTrainArgs(args));
     await this.#log.open();
     this.#announce();
     let stopped = false;

@@ -1,3 +1,4 @@
+import { fileError } from "../checkpoint/files.ts";
 import type { StepMetrics } from "./hooks.ts";
 
 /** One entry of Hugging Face's `log_history`. */
@@ -34,8 +35,8 @@ export class RunLog {
 
   /** Makes the files those of this run: empty for a fresh one, cut back to the checkpoint for a resumed one. */
   async open(): Promise<void> {
-    await Deno.writeTextFile(this.#metricsPath, this.state.history.map(line).join(""));
-    if (this.state.history.length === 0) await Deno.writeTextFile(this.#logPath, "");
+    await writeText(this.#metricsPath, this.state.history.map(line).join(""));
+    if (this.state.history.length === 0) await writeText(this.#logPath, "");
   }
 
   /** Adds a step; the last of the run always makes an entry. */
@@ -49,7 +50,7 @@ export class RunLog {
     state.history.push(entry);
     state.lossSum = 0;
     state.steps = 0;
-    await Deno.writeTextFile(this.#metricsPath, line(entry), { append: true });
+    await writeText(this.#metricsPath, line(entry), { append: true });
     await this.write(
       `step ${step}/${totalSteps} epoch ${epoch.toFixed(2)} loss ${entry.loss.toFixed(4)} ` +
         `grad_norm ${grad_norm.toFixed(3)} learning_rate ${learning_rate.toExponential(2)} ` +
@@ -59,7 +60,7 @@ export class RunLog {
 
   /** Adds a line to `train.log`. */
   async write(text: string): Promise<void> {
-    await Deno.writeTextFile(this.#logPath, `${new Date().toISOString()} ${text}\n`, { append: true });
+    await writeText(this.#logPath, `${new Date().toISOString()} ${text}\n`, { append: true });
   }
 
   get #metricsPath(): string {
@@ -68,6 +69,15 @@ export class RunLog {
 
   get #logPath(): string {
     return `${this.#folder}/train.log`;
+  }
+}
+
+/** @throws {UserError} naming the file if it cannot be written */
+async function writeText(path: string, text: string, options?: { readonly append: true }): Promise<void> {
+  try {
+    await Deno.writeTextFile(path, text, options);
+  } catch (error) {
+    throw fileError(error, `Cannot write "${path}"`, "Free some space or choose another output_dir");
   }
 }
 

@@ -31,10 +31,30 @@ export function formatOf({ bf16, fp16 }: Pick<TrainArgs, "bf16" | "fp16">): Form
   return bf16 ? "bf16" : fp16 ? "f16" : "f32";
 }
 
+/**
+ * Reads the training data.
+ * @throws {UserError} if it cannot be used, or has tokens that the model does not know
+ */
 export async function loadData(args: TrainArgs): Promise<Dataset> {
+  // First, since it takes no time: what is wrong with the model shows before hours of tokenizing.
+  const config = await loadConfig(args);
   const tokenizer = await Tokenizer.load(args.model_name_or_path);
   const load = args.sft ? loadSftSamples : loadPretrainSamples;
-  return await load(args.train_file, tokenizer, { max_seq_length: args.max_seq_length });
+  const data = await load(args.train_file, tokenizer, { max_seq_length: args.max_seq_length });
+  for (const { inputIds } of data.samples) {
+    const unknown = inputIds.find((id) => id >= config.vocab_size);
+    if (unknown === undefined) continue;
+    throw new UserError(
+      `Cannot train on "${args.train_file}": it has token id ${unknown}, but the model has ${config.vocab_size} tokens. ` +
+        `The tokenizer in "${args.model_name_or_path}" is not this model's: copy the one it was trained with`,
+    );
+  }
+  return data;
+}
+
+/** The model's configuration with its positions for the length to train for. */
+async function loadConfig(args: TrainArgs): Promise<LlamaConfig> {
+  return configForPositions(await readConfig(args.model_name_or_path), args);
 }
 
 /**
@@ -46,7 +66,7 @@ export async function loadTrainee(
   args: TrainArgs,
   resumeFrom: string | undefined,
 ): Promise<Trainee> {
-  const config = configForPositions(await readConfig(args.model_name_or_path), args);
+  const config = await loadConfig(args);
   const isTrained = trainedNames(config, args);
   const adapterFolder = args.low_rank_training
     ? resumeFrom ?? args.adapter_name_or_path ?? undefined
