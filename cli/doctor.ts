@@ -3,6 +3,7 @@ import { UserError } from "../errors.ts";
 import { type BuiltCommand, newCommand } from "./flags.ts";
 import { formatBytes, formatCount, formatTable, paint } from "./format.ts";
 import type { Io } from "./io.ts";
+import type { KernelCheck } from "./kernel_check.ts";
 
 /** What `doctor --json` prints. */
 export interface DoctorReport {
@@ -12,6 +13,8 @@ export interface DoctorReport {
   readonly platform: string;
   /** `null` where no adapter answers. */
   readonly adapter: AdapterReport | null;
+  /** Kernels against float64; empty where no device opens. */
+  readonly kernels: readonly KernelCheck[];
 }
 
 /** One WebGPU adapter. */
@@ -62,12 +65,13 @@ const SOFTWARE = /llvmpipe|lavapipe|swiftshader|softpipe|software|basic render/i
 /** The command. */
 export function build(summary: string, io: Io): BuiltCommand {
   return newCommand("doctor", summary, io).action(async ({ json }) => {
-    const report = await examine();
+    const { checkKernels } = await import("./kernel_check.ts");
+    const seen = await examine();
+    const kernels = seen.adapter?.deviceError === null ? await checkKernels() : [];
+    const report = { ...seen, kernels };
     io.out(json ? JSON.stringify(report) : describe(report, io.color));
-    if (report.adapter === null) throw new UserError(adviceFor(Deno.build.os));
-    if (report.adapter.deviceError !== null) {
-      throw new UserError(`The adapter answers but opens no device: ${report.adapter.deviceError}`);
-    }
+    const problem = problemOf(report);
+    if (problem !== null) throw new UserError(problem);
   });
 }
 
@@ -80,6 +84,7 @@ export async function examine(gpu: GPU | undefined = navigator.gpu): Promise<Doc
     typescript: Deno.version.typescript,
     platform: `${Deno.build.os} ${Deno.build.arch}`,
     adapter: adapter === null ? null : await examineAdapter(adapter),
+    kernels: [],
   };
 }
 
@@ -131,6 +136,7 @@ export function describe(report: DoctorReport, color: boolean): string {
   }
   for (const [name, show] of Object.entries(LIMITS)) rows.push([name, show(adapter.limits[name]!)]);
   const lines = [formatTable(rows)];
+  if (report.kernels.length > 0) lines.push("", describeKernels(report.kernels, color));
   if (adapter.isSoftware) {
     lines.push(
       "",
@@ -143,6 +149,32 @@ export function describe(report: DoctorReport, color: boolean): string {
     );
   }
   return lines.join("\n");
+}
+
+function describeKernels(kernels: readonly KernelCheck[], color: boolean): string {
+  return formatTable([
+    ["kernel", "sharing", "error", "allowed", ""],
+    ...kernels.map(({ kernel, sharing, error, tolerance, ok, failure }) => [
+      kernel,
+      sharing,
+      error === null ? "-" : error.toExponential(1),
+      tolerance.toExponential(0),
+      ok ? "ok" : paint(failure ?? "WRONG", "red", color),
+    ]),
+  ], "llrr");
+}
+
+/** Why nothing can be trained here, and what to do; `null` where all is well. */
+export function problemOf({ adapter, kernels }: DoctorReport): string | null {
+  if (adapter === null) return adviceFor(Deno.build.os);
+  if (adapter.deviceError !== null) {
+    return `The adapter answers but opens no device: ${adapter.deviceError}`;
+  }
+  const failed = kernels.filter(({ ok }) => !ok);
+  if (failed.length === 0) return null;
+  const names = failed.map(({ kernel, sharing }) => `${kernel} (${sharing})`).join(", ");
+  return `Kernels fail on this adapter: ${names}. Nothing computed on it can be trusted: update the graphics driver, and ` +
+    `if that does not help, report the lines above`;
 }
 
 function vendorName(vendor: string): string {
