@@ -73,7 +73,7 @@ export function demoConfig(): unknown {
     rope_theta: 10000,
     rope_scaling: null,
     hidden_act: "silu",
-    tie_word_embeddings: false,
+    tie_word_embeddings: true,
     attention_bias: false,
     mlp_bias: false,
     bos_token_id: SPECIAL.indexOf("<s>"),

@@ -48,50 +48,44 @@ for (const length of LENGTHS) {
         queries++;
         assertEquals(tokens[position], answer);
         assertEquals(tokens.lastIndexOf(answer, position - 1), position - distance);
-        const [topic, of, name, mark] = tokens.slice(position - 4, position);
-        assertEquals([of, mark], ["of", "?"]);
-        const told = topic === "word"
-          ? `the code word of ${name} is ${answer} .`
-          : topic === "home"
-          ? `${name} lives in ${answer} .`
-          : `${name} keeps ${"aeiou".includes(answer[0]!) ? "an" : "a"} ${answer} .`;
-        const at = document.text.indexOf(told);
-        assert(at >= 0, `"${told}" is not in the document`);
-        assert(document.text.slice(0, at).split(" ").length < position, `"${told}" comes after the question`);
+        const bigrams = tokens.slice(0, position - 1).map((word, i) => `${word} ${tokens[i + 1]}`);
+        assert(
+          bigrams.includes(`${tokens[position - 1]} ${answer}`),
+          `"${answer}" was not told of ${tokens[position - 1]}`,
+        );
       }
     }
-    assert(length < 64 || queries > length / 2, `only ${queries} questions`);
+    assert(length < 64 || queries > 5 * length, `only ${queries} places need a fact`);
   });
 }
 
-Deno.test("questions reach over all distances up to nearly the whole document", () => {
+Deno.test("facts are needed again over all distances up to nearly the whole document", () => {
   const distances = Array.from({ length: 40 }, (_, seed) => factDocument(new Random(seed), 1024).queries)
     .flat().map((query) => query.distance);
-  const least = [[1, 32, 0.1], [32, 128, 0.1], [128, 256, 0.1], [256, 512, 0.05], [512, 900, 0.01]] as const;
+  const least = [[1, 32, 0.3], [32, 128, 0.2], [128, 256, 0.04], [256, 512, 0.003]] as const;
   for (const [from, to, wanted] of least) {
     const share = distances.filter((distance) => distance >= from && distance < to).length / distances.length;
     assert(share > wanted, `${share} of the distances are from ${from} to ${to}`);
   }
 });
 
-Deno.test("a document's questions find only one answer per person and topic", () => {
+Deno.test("each topic of a document has one answer, and each answer one topic", () => {
   const { queries, text } = factDocument(new Random(4), 1024);
   const tokens = tokensOf(text);
   const answers = new Map<string, string>();
   for (const { position, answer } of queries) {
-    const key = tokens.slice(position - 4, position).join(" ");
+    const key = tokens[position - 1]!;
     assertEquals(answers.get(key) ?? answer, answer);
     answers.set(key, answer);
   }
-  assertEquals(new Set(answers.values()).size, answers.size, "answers of different questions");
+  assertEquals(new Set(answers.values()).size, answers.size, "answers of different topics");
 });
 
-Deno.test("repeatDocument() repeats with a period no longer than half the document", () => {
+Deno.test("repeatDocument() says half a document of random words twice", () => {
   for (let seed = 1; seed <= 50; seed++) {
     const words = repeatDocument(new Random(seed), 64).split(" ");
-    const period = Array.from({ length: 32 }, (_, i) => i + 1)
-      .find((p) => words.every((word, i) => i < p || word === words[i - p]));
-    assert(period !== undefined, words.join(" "));
+    assert(words.every((word, i) => i < 32 || word === words[i - 32]), words.join(" "));
+    assert(new Set(words).size > 24, "hardly any different words");
   }
 });
 
@@ -104,9 +98,7 @@ for (const [length, shortest, longest] of [[256, 150, 240], [512, 400, 480], [10
       assert(distance >= shortest && distance <= longest, `distance ${distance}`);
       assertEquals(tokens.indexOf(answer), tokens.length - distance);
       assertEquals(tokens.lastIndexOf(answer), tokens.indexOf(answer));
-      const name = tokens.at(-2);
-      assertEquals(tokens.slice(-5), ["code", "word", "of", name, "?"]);
-      assert(prompt.includes(`the code word of ${name} is ${answer} .`), "the statement is missing");
+      assert(prompt.includes(`${tokens.at(-1)} ${answer} `), "the statement is missing");
     }
   });
 }
