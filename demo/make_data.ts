@@ -16,7 +16,7 @@ export const RECALL_DISTANCES = [
 ] as const;
 
 /** How much is written: enough that no recipe sees a document twice. */
-const ROWS = { base64: 19_200, base256: 1_200, extend: 128, heldOut: 25, recall: 100 } as const;
+const ROWS = { base64: 19_200, base256: 1_200, extend: 320, heldOut: 16, recall: 60 } as const;
 
 /** Where {@linkcode writeDemoData} has put what. */
 export interface DemoFiles {
