@@ -364,7 +364,7 @@ export class Gpu {
     const segments: Segment[] = [];
     for (let start = 0; start < rows; start += most) {
       const count = Math.min(most, rows - start);
-      const { buffer } = this.#pool.take(count * rowBytes, label);
+      const buffer = this.#pool.take(count * rowBytes, label);
       segments.push({ buffer, start, rows: count, offset: 0 });
     }
     return new Tensor(shape, dtype, label, segments, (tensor) => {

@@ -49,14 +49,13 @@ export class BufferPool {
     this.#peakBytes = this.#liveBytes;
   }
 
-  /** @throws {GpuMemoryError} if the limit would be passed even after idle buffers are given back */
-  take(bytes: number, label: string): { buffer: PooledBuffer; reused: boolean } {
+  /** @throws {GpuMemoryError} if a new buffer would pass the limit; idle buffers of other sizes count */
+  take(bytes: number, label: string): PooledBuffer {
     const size = Math.ceil(Math.max(bytes, 16) / 16) * 16;
-    const idle = this.#takeIdle(size);
-    const buffer = idle ?? this.#create(size, label);
+    const buffer = this.#takeIdle(size) ?? this.#create(size, label);
     this.#liveBytes += buffer.size;
     this.#peakBytes = Math.max(this.#peakBytes, this.#liveBytes);
-    return { buffer, reused: idle !== undefined };
+    return buffer;
   }
 
   give(buffer: PooledBuffer): void {
