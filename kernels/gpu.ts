@@ -1,11 +1,14 @@
-import { UserError } from "../errors.ts";
+import { type GpuInfo, openDevice } from "./adapter.ts";
 import { DeviceLostError, GpuError } from "./errors.ts";
 import { BufferPool } from "./pool.ts";
 import { type KernelTiming, Profiler } from "./profiler.ts";
 import { type Pipeline, PipelineCache } from "./pipelines.ts";
 import { traceSink } from "./trace.ts";
 import { bytesPerElement, type Dtype, ROW_ALIGNMENT, type Segment, Tensor } from "./tensor.ts";
+import type { Tuning } from "./tuning.ts";
 import type { Kernel, Specialisation } from "./wgsl.ts";
+
+export type { GpuInfo };
 
 /**
  * How threads that need the same operand get it: from registers of their subgroup's lanes (software adapters, where
@@ -24,6 +27,8 @@ export interface GpuOptions {
   readonly poison?: boolean;
   /** Gives each dispatch its own pass with timestamps, for {@linkcode Gpu.timings}. */
   readonly profile?: boolean;
+  /** Variants chosen for this adapter; each kernel's default unless set. */
+  readonly tuning?: Tuning;
 }
 
 /** One dispatch: workgroups along x, y, z; the fields of the kernel's `struct Params`; what its pipeline fixes. */
@@ -37,15 +42,6 @@ const RING_SLOTS = 4096;
 /** Uploads wait in staging memory until a submit: give them one this often. */
 const UPLOAD_CHUNK_BYTES = 64 * 2 ** 20;
 
-/** What to know about the adapter: for choices, for `doctor`, for reports. */
-export interface GpuInfo {
-  readonly description: string;
-  readonly vendor: string;
-  readonly isSoftware: boolean;
-  /** 0 where the device has no subgroups. */
-  readonly subgroupSize: number;
-}
-
 /**
  * The device. Work is recorded by {@linkcode Gpu.run} and goes to the device in one submit, at
  * {@linkcode Gpu.submit} or before a read. Errors that WebGPU reports out of band (a kernel that does not compile,
@@ -54,6 +50,7 @@ export interface GpuInfo {
 export class Gpu {
   readonly info: GpuInfo;
   readonly sharing: Sharing;
+  readonly tuning: Tuning;
   readonly device: GPUDevice;
   /** Largest segment of a tensor, in bytes. */
   readonly maxBindingBytes: number;
@@ -74,6 +71,7 @@ export class Gpu {
     this.device = device;
     this.info = info;
     this.sharing = options.sharing ?? (info.isSoftware && info.subgroupSize >= 8 ? "subgroup" : "workgroup");
+    this.tuning = options.tuning ?? {};
     const { maxStorageBufferBindingSize, maxBufferSize, minUniformBufferOffsetAlignment } = device.limits;
     this.maxBindingBytes = Math.min(
       maxStorageBufferBindingSize,
@@ -113,21 +111,12 @@ export class Gpu {
    * @throws {UserError} if no adapter answers
    */
   static async open(options: GpuOptions = {}): Promise<Gpu> {
-    const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
-    if (!adapter) {
-      throw new UserError(
-        "No GPU adapter answers. Install a Vulkan driver (on Debian and Ubuntu mesa-vulkan-drivers has a software one), " +
-          "or start through ./longreach, which does it",
-      );
-    }
-    const { device, subgroups } = await requestDevice(adapter, options.profile || traceSink() !== undefined);
-    const { description, vendor, isFallbackAdapter, subgroupMinSize } = adapter.info;
-    const isSoftware = isFallbackAdapter || /llvmpipe|swiftshader|software/i.test(description);
-    const info = { description, vendor, isSoftware, subgroupSize: subgroups ? subgroupMinSize : 0 };
+    const timestamps = options.profile || traceSink() !== undefined;
+    const { device, info } = await openDevice({ timestamps });
     if (options.sharing === "subgroup" && info.subgroupSize < 8) {
       device.destroy();
       throw new GpuError(
-        `Subgroup sharing needs subgroups of 8 or more; "${description}" has ${info.subgroupSize}`,
+        `Subgroup sharing needs subgroups of 8 or more; "${info.description}" has ${info.subgroupSize}`,
       );
     }
     return new Gpu(device, info, options);
@@ -401,36 +390,6 @@ export class Gpu {
   #endPass(): void {
     this.#pass?.end();
     this.#pass = undefined;
-  }
-}
-
-async function requestDevice(
-  adapter: GPUAdapter,
-  profile: boolean,
-): Promise<{ device: GPUDevice; subgroups: boolean }> {
-  const { limits } = adapter;
-  const requiredLimits = {
-    maxBufferSize: limits.maxBufferSize,
-    maxStorageBufferBindingSize: limits.maxStorageBufferBindingSize,
-    maxStorageBuffersPerShaderStage: limits.maxStorageBuffersPerShaderStage,
-    maxComputeWorkgroupStorageSize: limits.maxComputeWorkgroupStorageSize,
-    maxComputeInvocationsPerWorkgroup: limits.maxComputeInvocationsPerWorkgroup,
-    maxComputeWorkgroupSizeX: limits.maxComputeWorkgroupSizeX,
-  };
-  if (profile && !adapter.features.has("timestamp-query")) {
-    throw new GpuError(
-      `"${adapter.info.description}" has no timestamp queries, so kernels cannot be timed on it`,
-    );
-  }
-  const base: GPUFeatureName[] = profile ? ["timestamp-query"] : [];
-  // Deno grants subgroups without listing them, so ask and fall back.
-  const subgroups = "subgroups" as GPUFeatureName;
-  try {
-    const device = await adapter.requestDevice({ requiredFeatures: [...base, subgroups], requiredLimits });
-    return { device, subgroups: true };
-  } catch {
-    const device = await adapter.requestDevice({ requiredFeatures: base, requiredLimits });
-    return { device, subgroups: false };
   }
 }
 

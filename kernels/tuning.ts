@@ -1,0 +1,26 @@
+import { GpuError } from "./errors.ts";
+
+/**
+ * Which variant of a kernel serves each class of work on one adapter, by their names:
+ * `{ "matmul nt nf4 many": "workgroup 64x128" }`. `deno task bench --tune` measures it.
+ */
+export type Tuning = Readonly<Record<string, string>>;
+
+/** A class of work and the variants that can serve it on this device, the default first. */
+export interface Tunable {
+  readonly key: string;
+  readonly variants: readonly [string, ...string[]];
+}
+
+/**
+ * The variant to use: the tuned one, else the default.
+ * @throws {GpuError} if the tuning names a variant that this class does not have here
+ */
+export function chosenVariant(tuning: Tuning, { key, variants }: Tunable): string {
+  const chosen = tuning[key] ?? variants[0];
+  if (variants.includes(chosen)) return chosen;
+  throw new GpuError(
+    `Cannot use the variant "${chosen}" for "${key}": this device has ${variants.join(", ")}. ` +
+      `Run deno task bench --tune again`,
+  );
+}
