@@ -10,19 +10,10 @@ import { quantiseNf4, uploadNf4 } from "../kernels/nf4/nf4.ts";
 import { BLOCK, NESTED_BLOCK, NF4_VALUES } from "../kernels/nf4/reference.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import type { Format } from "../kernels/wgsl.ts";
-import { Block, type BlockWeights, type Norm } from "./block.ts";
+import { assembleModel } from "./assemble.ts";
 import type { LlamaConfig } from "./config.ts";
-import type { Linear } from "./linear.ts";
-import { Llama, type Table } from "./llama.ts";
-import {
-  checkpointTensors,
-  hasBias,
-  isExpendable,
-  LINEAR_NAMES,
-  linearModule,
-  type LinearName,
-  linearShape,
-} from "./tensors.ts";
+import type { Llama } from "./llama.ts";
+import { checkpointTensors, isExpendable } from "./tensors.ts";
 
 export interface LoadOptions {
   readonly config: LlamaConfig;
@@ -48,52 +39,14 @@ export interface LoadOptions {
 export async function loadModel(gpu: Gpu, weights: WeightReader, options: LoadOptions): Promise<Llama> {
   const { config, format, loadIn4bit } = options;
   const expected = checkpointTensors(config);
-  const tensors = new TensorLoader(gpu, weights, options, expected.size);
   requireKnown(options.replacements, expected);
   requireNoMore(weights, config, expected);
-  const table = async (name: string): Promise<Table> => {
-    const weight = await tensors.load(name, expected.get(name)!);
-    return { weight, grad: tensors.gradient(name, weight) };
-  };
-  const norm = async (name: string): Promise<Norm> => {
-    const weight = await tensors.load(name, expected.get(name)!, "f32");
-    return { weight, grad: tensors.gradient(name, weight) };
-  };
-  const linear = async (layer: number, name: LinearName): Promise<Linear> => {
-    const module = linearModule(layer, name);
-    const weightName = `${module}.weight`;
-    const weight = await tensors.loadLinear(weightName, linearShape(config, name), loadIn4bit);
-    const bias = hasBias(config, name)
-      ? await tensors.load(`${module}.bias`, [weight.shape[0]!], "f32")
-      : undefined;
-    return {
-      name: module,
-      weight,
-      bias,
-      weightGrad: tensors.gradient(weightName, weight),
-      biasGrad: bias && tensors.gradient(`${module}.bias`, bias),
-      lora: undefined,
-    };
-  };
-  const embed_tokens = await table("model.embed_tokens.weight");
-  const blocks: Block[] = [];
-  for (let layer = 0; layer < config.num_hidden_layers; layer++) {
-    const linears: Partial<Record<LinearName, Linear>> = {};
-    const input_layernorm = await norm(`model.layers.${layer}.input_layernorm.weight`);
-    for (const name of LINEAR_NAMES) linears[name] = await linear(layer, name);
-    const post_attention_layernorm = await norm(`model.layers.${layer}.post_attention_layernorm.weight`);
-    const all = linears as Record<LinearName, Linear>;
-    blocks.push(
-      new Block({ input_layernorm, post_attention_layernorm, ...all } satisfies BlockWeights, config),
-    );
-  }
-  return new Llama(gpu, {
-    config,
-    format,
-    embed_tokens,
-    blocks,
-    norm: await norm("model.norm.weight"),
-    lm_head: config.tie_word_embeddings ? embed_tokens : await table("lm_head.weight"),
+  const tensors = new TensorLoader(gpu, weights, options, expected.size);
+  return await assembleModel(gpu, config, format, {
+    table: (name, shape) => tensors.load(name, shape),
+    vector: (name, length) => tensors.load(name, [length], "f32"),
+    matrix: (name, shape) => tensors.loadLinear(name, shape, loadIn4bit),
+    isTrained: options.isTrained ?? (() => false),
   });
 }
 
@@ -153,7 +106,7 @@ export class TensorLoader {
   }
 
   /** A matrix of a linear: dense, or in NF4 if `loadIn4bit` or the checkpoint says so. */
-  async loadLinear(name: string, shape: [number, number], loadIn4bit: boolean): Promise<Weight> {
+  async loadLinear(name: string, shape: readonly [number, number], loadIn4bit: boolean): Promise<Weight> {
     const trained = this.#isTrained(name);
     // What an adapter trained as a whole was never in 4 bits.
     if (this.options.replacements?.has(name)) return await this.load(name, shape);
@@ -178,15 +131,11 @@ export class TensorLoader {
     return quantised;
   }
 
-  gradient(name: string, weight: Weight): Tensor | undefined {
-    return this.#isTrained(name) ? this.gpu.zeros(weight.shape, "f32", `gradient of ${name}`) : undefined;
-  }
-
   #isTrained(name: string): boolean {
     return this.options.isTrained?.(name) ?? false;
   }
 
-  async #loadBnb4(name: string, shape: [number, number]): Promise<Weight> {
+  async #loadBnb4(name: string, shape: readonly [number, number]): Promise<Weight> {
     const packed = await readBnb4(this.weights, name);
     checkShape(name, packed.shape, shape);
     const sameMap = packed.quantMap.every((value, i) => value === NF4_VALUES[i]);
