@@ -3,7 +3,8 @@
  * sidecar `FILE.json` says `{"dtype": "uint32"}`, which vocabularies above 65,536 need.
  */
 import { UserError } from "../errors.ts";
-import { openToRead, readJsonl } from "./jsonl.ts";
+import { openToRead } from "./jsonl.ts";
+import { readRows } from "./rows.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
 /** How an id is stored. */
@@ -97,13 +98,19 @@ export async function tokenizeFiles(
   return { documents, tokens: writer.tokens, dtype: stored };
 }
 
+/** What is not known by its ending is one document as a whole. */
 async function* readDocuments(path: string): AsyncGenerator<string> {
-  if (path.endsWith(".jsonl")) {
-    for await (const { values } of readJsonl(path, ["text"])) yield values.text;
+  if (/\.[^./]+$/.test(path) && !/\.(jsonl?|parquet|txt|md)$/i.test(path)) {
+    using file = await openToRead(path);
+    yield await new Response(file.readable).text();
     return;
   }
-  using file = await openToRead(path);
-  yield await new Response(file.readable).text();
+  for await (const { row, where } of readRows(path)) {
+    if (row.kind !== "text") {
+      throw new UserError(`Cannot use ${where}: only rows with "text" can be tokenized`);
+    }
+    yield row.text;
+  }
 }
 
 /** Writes ids under a temporary name, which {@linkcode finish} turns into the real one. */

@@ -1,12 +1,14 @@
-/** Training files to samples of token ids. What is cut or left out is counted and reported, never silent. */
+/** Training files to samples of token ids. What is cut, left out or packed is counted and reported, never silent. */
 import { UserError } from "../errors.ts";
 import { readTokenBin } from "./bin.ts";
-import { readJsonl } from "./jsonl.ts";
-import { LONGQLORA_VICUNA, type PromptTemplate } from "./templates.ts";
+import { type EncodedRow, NO_TARGET, RowEncoder, type TemplateChoice } from "./encode.ts";
+import { countTargets, packStream, packWhole, type Tokens } from "./packing.ts";
+import { Random } from "./random.ts";
+import { readRows } from "./rows.ts";
+import type { DataSource } from "./sources.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
-/** The label of a token that is not trained on. */
-export const NO_TARGET = -100;
+export { NO_TARGET };
 
 /** One training sequence. */
 export interface Sample {
@@ -17,23 +19,29 @@ export interface Sample {
    * `i + 1`, so label 0 is never used.
    */
   readonly labels: Int32Array;
-  /** Start of each packed document; absent where the sample is one document. */
+  /** Start of each packed document, which sees only itself; absent where the sample is one document. */
   readonly documents?: Uint32Array;
 }
 
-/** What became of the rows of a file. */
+/** What became of the rows of all files. */
 export interface DatasetReport {
   readonly rows: number;
-  /** Rows that became samples. */
+  /** Rows that became samples, or parts of packed ones. */
   readonly kept: number;
-  /** Kept or skipped rows that lost tokens at `max_seq_length`. */
+  /** Rows that lost tokens at `max_seq_length`, kept or not. */
   readonly truncated: number;
+  /** Rows shorter than `min_length`, and longer than `max_seq_length` where such are dropped. */
+  readonly tooShort: number;
+  readonly tooLong: number;
   /** Rows without a single target: empty, or the prompt alone fills `max_seq_length`. */
   readonly skippedWithoutTargets: number;
-  /** Tokens, and targets among them, of the kept rows. */
+  /** Rows drawn of those kept: fewer by `[n]`, fewer or more often by weights. */
+  readonly drawn: number;
+  readonly samples: number;
+  /** Tokens, and targets among them, of all samples. */
   readonly tokens: number;
   readonly targets: number;
-  /** Tokens of the longest kept row. */
+  /** Tokens of the longest sample. */
   readonly longest: number;
 }
 
@@ -43,115 +51,183 @@ export interface Dataset {
 }
 
 export interface DatasetOptions {
-  /** Longest sample in tokens; what is beyond it on the right is cut. */
+  /** Longest sample in tokens. */
   readonly max_seq_length: number;
+  /** Rows with fewer tokens are left out. */
+  readonly min_length?: number;
+  /** What happens to rows that are too long: cut on the right, or left out. */
+  readonly overlong?: "cut" | "drop";
+  /** Lay several rows into one sample. */
+  readonly packing?: boolean;
+  /** Packed documents see those before them, as in LongLoRA. */
+  readonly cross_document_attention?: boolean;
+  /** True: every row must have an answer; false: every row must be text; null: both may be. */
+  readonly sft?: boolean | null;
+  /** See {@linkcode RowEncoder}. */
+  readonly chat_template?: TemplateChoice | null;
+  /** Of the rows drawn. */
+  readonly seed?: number;
 }
 
 /**
- * Reads pre-training data: jsonl rows with `text`, each one sample of `<s>`, its tokens and, if there is room, `</s>`;
- * or a `.bin` token file, cut into rows of `max_seq_length` as they come.
+ * Reads training data: rows of text, each `<s>`, its tokens and, if there is room, `</s>`; rows with answers, whose
+ * prompts are no targets; or `.bin` token files, cut into rows as they come. The kind of each row is found by its keys.
  *
- * Every token but the first is a target. Labels follow positions, never ids: a padding token equal to `</s>` hides none
- * (LongQLoRA hides them all).
+ * Labels follow positions, never ids: a padding token equal to `</s>` hides none (LongQLoRA hides them all).
  *
- * @throws {UserError} if the file cannot be read or no row is left
+ * @throws {UserError} if a file cannot be read or no row with a target is left
  */
-export async function loadPretrainSamples(
-  file: string,
+export async function loadDataset(
+  sources: readonly DataSource[],
   tokenizer: Tokenizer,
-  { max_seq_length }: DatasetOptions,
+  options: DatasetOptions,
 ): Promise<Dataset> {
-  const builder = new DatasetBuilder(file, max_seq_length);
-  if (file.endsWith(".bin")) {
-    const tokens = await readTokenBin(file, { vocabSize: tokenizer.vocabSize });
-    for (let start = 0; start < tokens.length; start += max_seq_length) {
-      builder.add(tokens.subarray(start, start + max_seq_length), 0);
+  const { max_seq_length } = options;
+  if (!(Number.isInteger(max_seq_length) && max_seq_length >= 2)) {
+    throw new UserError(`max_seq_length must be a whole number of at least 2 tokens, got ${max_seq_length}`, {
+      exitCode: 2,
+    });
+  }
+  const encoder = new RowEncoder(tokenizer, options.chat_template ?? null);
+  const filter = new RowFilter(options);
+  const sets: EncodedRow[][] = [];
+  for (const { path } of sources) {
+    const rows: EncodedRow[] = [];
+    for await (const row of encodeFile(path, tokenizer, encoder, options)) {
+      const kept = filter.apply(row);
+      if (kept) rows.push(kept);
     }
-    return builder.finish();
+    sets.push(rows);
   }
-  for await (const { values } of readJsonl(file, ["text"])) {
-    const ids = tokenizer.encode(values.text, { bos: true, eos: false });
-    if (values.text.trim() === "") builder.skip();
-    else builder.add(ids.length < max_seq_length ? [...ids, tokenizer.eosId] : ids, 0);
+  const drawn = draw(sets, sources, new Random(options.seed ?? 0));
+  const samples = layOut(drawn, options);
+  if (samples.length === 0) {
+    throw new UserError(
+      `Cannot train on ${
+        sources.map(({ path }) => `"${path}"`).join(", ")
+      }: none of its ${filter.rows} rows has a target ` +
+        `within max_seq_length ${max_seq_length}. Raise max_seq_length, or check that the rows are not empty`,
+    );
   }
-  return builder.finish();
+  return { samples, report: filter.report(drawn.length, samples) };
 }
 
-/**
- * Reads fine-tuning data: jsonl rows with `input` and `output`, both stripped. The prompt is made by the template and
- * is no target; the output is tokenised on its own, ends with `</s>` and is the target.
- *
- * @throws {UserError} if the file cannot be read or no row with a target is left
- */
-export async function loadSftSamples(
-  file: string,
+async function* encodeFile(
+  path: string,
   tokenizer: Tokenizer,
-  { max_seq_length, template = LONGQLORA_VICUNA }: DatasetOptions & { readonly template?: PromptTemplate },
-): Promise<Dataset> {
-  const builder = new DatasetBuilder(file, max_seq_length);
-  for await (const { values } of readJsonl(file, ["input", "output"])) {
-    const prompt = tokenizer.encode(template.prompt(values.input.trim()), { bos: false, eos: false });
-    const output = tokenizer.encode(values.output.trim(), { bos: false, eos: true });
-    builder.add([...prompt, ...output], prompt.length);
+  encoder: RowEncoder,
+  { max_seq_length: maxLength, sft = null }: DatasetOptions,
+): AsyncGenerator<EncodedRow> {
+  if (!path.endsWith(".bin")) {
+    for await (const placed of readRows(path)) {
+      if (sft !== null && sft === (placed.row.kind === "text")) throw wrongKind(placed.where, sft);
+      yield encoder.encode(placed);
+    }
+    return;
   }
-  return builder.finish();
+  const tokens = await readTokenBin(path, { vocabSize: tokenizer.vocabSize });
+  for (let start = 0; start < tokens.length; start += maxLength) {
+    const ids = Array.from(tokens.subarray(start, start + maxLength));
+    yield { kind: "text", ids, labels: ids };
+  }
 }
 
-/** Cuts, labels and counts rows. */
-class DatasetBuilder {
-  readonly #samples: Sample[] = [];
-  #rows = 0;
+function wrongKind(where: string, sft: boolean): UserError {
+  return new UserError(
+    sft
+      ? `Cannot use ${where}: sft is true, but the row is plain "text" with no answer. Set sft: false to learn all of it`
+      : `Cannot use ${where}: sft is false, but the row has an answer and no "text". Set sft: true to learn the answers`,
+    { exitCode: 2 },
+  );
+}
+
+/** Cuts, leaves out and counts rows. */
+class RowFilter {
+  rows = 0;
   #truncated = 0;
-  #tokens = 0;
-  #targets = 0;
-  #longest = 0;
+  #tooShort = 0;
+  #tooLong = 0;
+  #withoutTargets = 0;
 
-  constructor(readonly file: string, readonly maxLength: number) {
-    if (!(Number.isInteger(maxLength) && maxLength >= 2)) {
-      throw new UserError(`max_seq_length must be a whole number of at least 2 tokens, got ${maxLength}`, {
-        exitCode: 2,
-      });
-    }
-  }
+  constructor(readonly options: DatasetOptions) {}
 
-  /** Counts a row that has nothing to train on. */
-  skip(): void {
-    this.#rows++;
-  }
-
-  /** Adds a row whose first `promptLength` tokens are not targets. */
-  add(ids: ArrayLike<number>, promptLength: number): void {
-    this.#rows++;
-    if (ids.length > this.maxLength) this.#truncated++;
-    const inputIds = Uint32Array.from(ids).slice(0, this.maxLength);
+  /** The row as it is trained on, or undefined. */
+  apply(row: EncodedRow): EncodedRow | undefined {
+    const { max_seq_length: most, min_length = 0, overlong = "cut", packing = false } = this.options;
+    this.rows++;
+    const isStream = packing && row.kind === "text";
+    const isLong = row.ids.length > most && !isStream;
+    if (row.ids.length > 0 && row.ids.length < min_length) return void this.#tooShort++;
+    if (isLong && overlong === "drop") return void this.#tooLong++;
+    if (isLong) this.#truncated += isOnlyEnd(row, most) ? 0 : 1;
+    const kept = isLong ? { ...row, ids: row.ids.slice(0, most), labels: row.labels.slice(0, most) } : row;
     // The first token has nothing before it to be predicted from.
-    const targets = inputIds.length - Math.max(promptLength, 1);
-    if (targets <= 0) return;
-    this.#samples.push({ inputIds, labels: Int32Array.from(inputIds).fill(NO_TARGET, 0, promptLength) });
-    this.#tokens += inputIds.length;
-    this.#targets += targets;
-    this.#longest = Math.max(this.#longest, inputIds.length);
+    if (kept.labels.some((label, i) => i > 0 && label !== NO_TARGET)) return kept;
+    this.#withoutTargets++;
+    return undefined;
   }
 
-  finish(): Dataset {
-    const kept = this.#samples.length;
-    if (kept === 0) {
-      throw new UserError(
-        `Cannot train on "${this.file}": none of its ${this.#rows} rows has a target within max_seq_length ` +
-          `${this.maxLength}. Raise max_seq_length, or check that the rows are not empty`,
-      );
-    }
+  report(drawn: number, samples: readonly Sample[]): DatasetReport {
+    const kept = this.rows - this.#tooShort - this.#tooLong - this.#withoutTargets;
     return {
-      samples: this.#samples,
-      report: {
-        rows: this.#rows,
-        kept,
-        truncated: this.#truncated,
-        skippedWithoutTargets: this.#rows - kept,
-        tokens: this.#tokens,
-        targets: this.#targets,
-        longest: this.#longest,
-      },
+      rows: this.rows,
+      kept,
+      truncated: this.#truncated,
+      tooShort: this.#tooShort,
+      tooLong: this.#tooLong,
+      skippedWithoutTargets: this.#withoutTargets,
+      drawn,
+      samples: samples.length,
+      tokens: samples.reduce((sum, { inputIds }) => sum + inputIds.length, 0),
+      targets: samples.reduce((sum, sample) => sum + countTargets(sample), 0),
+      longest: samples.reduce((most, { inputIds }) => Math.max(most, inputIds.length), 0),
     };
   }
+}
+
+/** Whether a text loses nothing but its `</s>`: then it counts as whole. */
+function isOnlyEnd({ kind, ids }: EncodedRow, most: number): boolean {
+  return kind === "text" && ids.length === most + 1;
+}
+
+/** The rows of all files after `[n]` and weights. With weights there are as many in all, shared out by them. */
+function draw(
+  sets: readonly EncodedRow[][],
+  sources: readonly DataSource[],
+  random: Random,
+): EncodedRow[] {
+  const limited = sets.map((rows, i) => {
+    const { most } = sources[i]!;
+    return most !== undefined && most < rows.length ? random.shuffled(rows).slice(0, most) : rows;
+  });
+  const weights = sources.map(({ weight }) => weight ?? 0);
+  const all = weights.reduce((sum, weight) => sum + weight, 0);
+  if (all === 0) return limited.flat();
+  const total = limited.reduce((sum, rows) => sum + rows.length, 0);
+  return limited.flatMap((rows, i) => take(rows, Math.round(total * weights[i]! / all), random));
+}
+
+/** `count` of the rows: all of them as often as that goes, then some at random. */
+function take(rows: readonly EncodedRow[], count: number, random: Random): EncodedRow[] {
+  if (rows.length === 0) return [];
+  const taken: EncodedRow[] = [];
+  while (taken.length + rows.length <= count) taken.push(...rows);
+  return [...taken, ...random.shuffled(rows).slice(0, count - taken.length)];
+}
+
+function layOut(rows: readonly EncodedRow[], options: DatasetOptions): Sample[] {
+  const { packing = false, cross_document_attention = false, max_seq_length } = options;
+  if (!packing) return rows.map(alone);
+  const texts = rows.filter(({ kind }) => kind === "text");
+  const answers = rows.filter(({ kind }) => kind === "answers");
+  const packed = [...packStream(texts, max_seq_length), ...packWhole(answers, max_seq_length)];
+  return packed
+    .map(({ documents, ...sample }) =>
+      documents && !cross_document_attention ? { ...sample, documents } : sample
+    )
+    .filter((sample) => countTargets(sample) > 0);
+}
+
+function alone({ ids, labels }: Tokens): Sample {
+  return { inputIds: Uint32Array.from(ids), labels: Int32Array.from(labels) };
 }

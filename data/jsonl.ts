@@ -9,6 +9,13 @@ export interface JsonlRow<K extends string> {
   readonly values: Readonly<Record<K, string>>;
 }
 
+/** One object of a JSON file, and where it begins: `file:line`. */
+export interface PlacedObject {
+  readonly line: number;
+  readonly where: string;
+  readonly value: Readonly<Record<string, unknown>>;
+}
+
 /**
  * Reads a JSON Lines file row by row without holding the file in memory; blank lines are skipped, other keys ignored.
  *
@@ -20,12 +27,22 @@ export async function* readJsonl<K extends string>(
   path: string,
   keys: readonly K[],
 ): AsyncGenerator<JsonlRow<K>> {
+  for await (const { line, where, value } of readObjects(path)) {
+    yield { line, values: checkRow(where, value, keys) };
+  }
+}
+
+/**
+ * Reads the objects of a JSON file one by one: one object per line, or a list of objects laid out in any way. Neither
+ * form is held in memory as a whole.
+ *
+ * @throws {UserError} naming `file:line` as {@linkcode readJsonl}
+ */
+export async function* readObjects(path: string): AsyncGenerator<PlacedObject> {
   // It also drops a byte order mark.
   const decoder = new TextDecoder("utf-8", { fatal: true });
-  let line = 0;
   let rows = 0;
-  for await (const bytes of readLines(path)) {
-    line++;
+  for await (const { line, bytes } of await isList(path) ? readElements(path) : readLines(path)) {
     const where = `${path}:${line}`;
     let text: string;
     try {
@@ -37,13 +54,22 @@ export async function* readJsonl<K extends string>(
     }
     if (text.trim() === "") continue;
     rows++;
-    yield { line, values: checkRow(where, parseRow(where, text), keys) };
+    yield { line, where, value: parseRow(where, text) };
   }
   if (rows === 0) {
     throw new UserError(
-      `Cannot use "${path}": it has no rows. Each line must be a JSON object with ${quoted(keys)}`,
+      `Cannot use "${path}": it has no rows. Write one JSON object per line, or a list of them`,
     );
   }
+}
+
+/** Whether the first thing in the file is a list that is not closed on its line. */
+async function isList(path: string): Promise<boolean> {
+  using file = await openToRead(path);
+  const head = new Uint8Array(1 << 12);
+  const size = await file.read(head) ?? 0;
+  const start = head.subarray(0, size).findIndex((byte) => byte > 0x20 && byte < 0x80);
+  return start >= 0 && head[start] === 0x5b;
 }
 
 function parseRow(where: string, text: string): Readonly<Record<string, unknown>> {
@@ -93,29 +119,87 @@ function checkRow<K extends string>(
   return values;
 }
 
+/** A stretch of a file that holds one row, and the line it begins on. */
+interface Stretch {
+  readonly line: number;
+  readonly bytes: Uint8Array;
+}
+
 /** Lines as bytes without their line ends; the last needs none. */
-async function* readLines(path: string): AsyncGenerator<Uint8Array> {
+async function* readLines(path: string): AsyncGenerator<Stretch> {
+  const pieces = new Pieces();
+  let line = 1;
+  for await (const chunk of readChunks(path)) {
+    let start = 0;
+    for (let end = chunk.indexOf(0x0a); end >= 0; end = chunk.indexOf(0x0a, start)) {
+      yield { line: line++, bytes: withoutReturn(pieces.finish(chunk.subarray(start, end))) };
+      start = end + 1;
+    }
+    pieces.add(chunk.subarray(start));
+  }
+  if (!pieces.isEmpty) yield { line, bytes: withoutReturn(pieces.finish(new Uint8Array())) };
+}
+
+/** The elements of the file's one list: cut at the commas between them, by counting brackets outside of strings. */
+async function* readElements(path: string): AsyncGenerator<Stretch> {
+  const pieces = new Pieces();
+  let [depth, inString, escaped, line, first] = [0, false, false, 1, 1];
+  for await (const chunk of readChunks(path)) {
+    let start = depth > 0 ? 0 : chunk.indexOf(0x5b) + 1;
+    for (let i = depth > 0 ? 0 : start - 1; i < chunk.length; i++) {
+      const byte = chunk[i]!;
+      if (byte === 0x0a) line++;
+      if (inString) {
+        if (escaped) escaped = false;
+        else if (byte === 0x5c) escaped = true;
+        else if (byte === 0x22) inString = false;
+      } else if (byte === 0x22) inString = true;
+      else if (byte === 0x5b || byte === 0x7b) {
+        if (depth++ === 1) first = line;
+      } else if (byte === 0x5d || byte === 0x7d) depth--;
+      const isEnd = depth === 0;
+      if (!inString && (isEnd || (depth === 1 && byte === 0x2c))) {
+        yield { line: first, bytes: pieces.finish(chunk.subarray(start, i)) };
+        [start, first] = [i + 1, line];
+        if (isEnd) return;
+      }
+    }
+    pieces.add(chunk.subarray(start));
+  }
+  throw new UserError(`Cannot read ${path}:${line}: the list ends too early. The file may be cut short`);
+}
+
+/** Joins what spans chunks once, so that a row of n chunks costs n, not n squared. */
+class Pieces {
+  #parts: Uint8Array[] = [];
+
+  get isEmpty(): boolean {
+    return this.#parts.length === 0;
+  }
+
+  add(part: Uint8Array): void {
+    if (part.length > 0) this.#parts.push(part);
+  }
+
+  finish(last: Uint8Array): Uint8Array {
+    const whole = this.#parts.length === 0 ? last : join([...this.#parts, last]);
+    this.#parts = [];
+    return whole;
+  }
+}
+
+async function* readChunks(path: string): AsyncGenerator<Uint8Array> {
   using file = await openToRead(path);
-  // Pieces of a line that spans chunks are joined once, so that a line of n chunks costs n, not n squared.
-  let pieces: Uint8Array[] = [];
-  const finish = (tail: Uint8Array): Uint8Array => {
-    const line = pieces.length === 0 ? tail : join([...pieces, tail]);
-    pieces = [];
-    return line.subarray(0, line.at(-1) === 0x0d ? line.length - 1 : line.length);
-  };
   for (;;) {
     const buffer = new Uint8Array(1 << 18);
     const size = await file.read(buffer);
-    if (size === null) break;
-    const chunk = buffer.subarray(0, size);
-    let start = 0;
-    for (let end = chunk.indexOf(0x0a); end >= 0; end = chunk.indexOf(0x0a, start)) {
-      yield finish(chunk.subarray(start, end));
-      start = end + 1;
-    }
-    if (start < size) pieces.push(chunk.subarray(start));
+    if (size === null) return;
+    yield buffer.subarray(0, size);
   }
-  if (pieces.length > 0) yield finish(new Uint8Array());
+}
+
+function withoutReturn(line: Uint8Array): Uint8Array {
+  return line.subarray(0, line.at(-1) === 0x0d ? line.length - 1 : line.length);
 }
 
 /**

@@ -9,9 +9,18 @@ export interface EncodeOptions {
   readonly eos: boolean;
 }
 
-/** The parts of tokenizer.json that {@linkcode newlineCut} reads. */
+/** A token that is found in a text before anything else is done to it. */
+interface AddedToken {
+  readonly content: string;
+  readonly lstrip?: boolean;
+  readonly rstrip?: boolean;
+  readonly single_word?: boolean;
+  readonly normalized?: boolean;
+}
+
+/** The parts of tokenizer.json that are read here. */
 interface TokenizerJson {
-  readonly added_tokens?: readonly { readonly content: string }[];
+  readonly added_tokens?: readonly AddedToken[];
   readonly normalizer?:
     | { readonly type: string; readonly normalizers?: readonly { readonly type: string }[] }
     | null;
@@ -44,8 +53,11 @@ export class Tokenizer {
   readonly padId: number;
   /** One more than the largest id, special tokens included. */
   readonly vocabSize: number;
+  /** The model's own chat template in Jinja, where tokenizer_config.json has one. */
+  readonly chatTemplate: string | undefined;
   readonly #inner: HubTokenizer;
-  readonly #cut: NewlineCut | null;
+  readonly #lines: LineRule | null;
+  readonly #added: RegExp | null;
 
   /** Wraps parsed files; {@linkcode Tokenizer.load} reads them. `label` names the tokenizer in errors. */
   constructor(json: TokenizerJson, config: TokenizerConfig, label = "tokenizer.json") {
@@ -71,7 +83,9 @@ export class Tokenizer {
     let largest = 0;
     for (const id of this.#inner.get_vocab(true).values()) largest = Math.max(largest, id);
     this.vocabSize = largest + 1;
-    this.#cut = newlineCut(json);
+    this.#lines = lineRule(json);
+    this.#added = addedTokens(json);
+    this.chatTemplate = chatTemplate(config);
   }
 
   /**
@@ -88,12 +102,39 @@ export class Tokenizer {
 
   /** Token ids of a text, with the special tokens asked for. */
   encode(text: string, { bos, eos }: EncodeOptions): number[] {
-    const ids = this.#cut?.applies(text)
-      ? this.#encodeLines(text, this.#cut.spaceId)
-      : this.#encodePlain(text);
+    const { ids } = this.encodeCut(text, []);
     if (bos && ids[0] !== this.bosId) ids.unshift(this.bosId);
     if (eos) ids.push(this.eosId);
     return ids;
+  }
+
+  /** The text of one token as it stands in the vocabulary. */
+  tokenText(id: number): string {
+    return this.#inner.id_to_token(id)!;
+  }
+
+  /**
+   * Token ids of a text, with no special token put around it, and for each position in the text the index of the
+   * first token that holds anything of what follows it: a token that spans a position belongs to its right side.
+   *
+   * @param cuts ascending positions in `text`, in UTF-16 units
+   */
+  encodeCut(text: string, cuts: readonly number[]): { ids: number[]; at: number[] } {
+    const ids: number[] = [];
+    const at: number[] = [];
+    for (const { start, text: section, id } of this.#sections(text)) {
+      const encoded = id === undefined ? this.#encodeSection(section, start > 0) : [id];
+      while (at.length < cuts.length && cuts[at.length]! < start + section.length) {
+        const inside = cuts[at.length]! - start;
+        const before = inside <= 0 || id !== undefined
+          ? []
+          : this.#encodeSection(section.slice(0, inside), start > 0);
+        at.push(Math.max(at.at(-1) ?? 0, ids.length + commonPrefix(before, encoded)));
+      }
+      for (const each of encoded) ids.push(each);
+    }
+    while (at.length < cuts.length) at.push(ids.length);
+    return { ids, at };
   }
 
   /** The text of token ids, with no clean-up of spaces; of no ids, "". */
@@ -108,6 +149,28 @@ export class Tokenizer {
     return this.#inner.token_to_id(token);
   }
 
+  /** The text cut at added tokens, which are encoded apart from each other; one piece where that is not certain. */
+  *#sections(text: string): Generator<{ start: number; text: string; id?: number }> {
+    let start = 0;
+    for (const match of this.#added === null ? [] : text.matchAll(this.#added)) {
+      if (match.index > start) yield { start, text: text.slice(start, match.index) };
+      yield { start: match.index, text: match[0], id: this.#inner.token_to_id(match[0])! };
+      start = match.index + match[0].length;
+    }
+    if (start < text.length) yield { start, text: text.slice(start) };
+  }
+
+  /** @param isLater whether an added token stands before it: some tokenizers treat the beginning of a text differently */
+  #encodeSection(text: string, isLater: boolean): number[] {
+    if (text === "") return [];
+    if (this.#lines && text.includes("\n") && !text.startsWith("\n")) {
+      return this.#encodeLines(text, this.#lines.spaceId);
+    }
+    if (!isLater || this.#lines) return this.#encodePlain(text);
+    const before = this.#inner.id_to_token(this.eosId)!;
+    return this.#encodePlain(before + text).slice(1);
+  }
+
   #encodePlain(text: string): number[] {
     return text === "" ? [] : this.#inner.encode(text, { add_special_tokens: false }).ids;
   }
@@ -118,7 +181,7 @@ export class Tokenizer {
     const ids = this.#encodePlain(first);
     for (const line of rest) {
       const piece = this.#encodePlain(line);
-      // A merge would have to span the newline for this to fail; newlineCut has excluded that.
+      // A merge would have to span the newline for this to fail; lineRule has excluded that.
       if (piece[0] !== spaceId) return this.#encodePlain(text);
       for (let i = 1; i < piece.length; i++) ids.push(piece[i]!);
     }
@@ -126,34 +189,51 @@ export class Tokenizer {
   }
 }
 
-/** When a text may be encoded line by line with the same result. */
-interface NewlineCut {
+/** That a text may be encoded line by line with the same result. */
+interface LineRule {
+  /** The mark that the tokenizer puts before a text. */
   readonly spaceId: number;
-  applies(text: string): boolean;
 }
 
 /**
  * Llama-2's tokenizer has no pre-tokenizer, so a document is one word and the time grows faster than its length.
  * Cutting before newlines is exact if no merge contains a newline; returns null where that is not certain.
  */
-function newlineCut(json: TokenizerJson): NewlineCut | null {
-  const { model, normalizer } = json;
+function lineRule({ model, normalizer, pre_tokenizer }: TokenizerJson): LineRule | null {
   const spaceId = model.vocab?.[SPACE_MARK];
   const steps = normalizer?.normalizers?.map((step) => step.type).join();
-  const exact = model.type === "BPE" && !json.pre_tokenizer && steps === "Prepend,Replace" &&
+  const exact = model.type === "BPE" && !pre_tokenizer && steps === "Prepend,Replace" &&
     spaceId !== undefined &&
     (model.byte_fallback === true || "\n" in model.vocab) &&
     !model.merges?.some((merge) =>
       typeof merge === "string" ? merge.includes("\n") : merge.join("").includes("\n")
     );
-  if (!exact) return null;
-  // Around an added token written out in the text the pieces are normalised on their own: leave such texts whole.
-  const added = json.added_tokens?.map((token) => token.content) ?? [];
-  return {
-    spaceId,
-    applies: (text) =>
-      text.includes("\n") && !text.startsWith("\n") && !added.some((token) => text.includes(token)),
-  };
+  return exact ? { spaceId } : null;
+}
+
+/** Finds added tokens as the tokenizer does, the longest first; null if some of them change the text beside them. */
+function addedTokens({ added_tokens = [] }: TokenizerJson): RegExp | null {
+  const contents = added_tokens.map(({ content }) => content).filter((content) => content !== "");
+  const plain = added_tokens.every(({ lstrip, rstrip, single_word, normalized }) =>
+    !lstrip && !rstrip && !single_word && !normalized
+  );
+  if (contents.length === 0 || !plain) return null;
+  contents.sort((a, b) => b.length - a.length);
+  return new RegExp(contents.map((content) => content.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&")).join("|"), "g");
+}
+
+/** `chat_template` is the template, or a list of named ones of which "default" is meant. */
+function chatTemplate({ chat_template: value }: TokenizerConfig): string | undefined {
+  if (typeof value === "string") return value;
+  if (!Array.isArray(value)) return undefined;
+  const named = value.find((entry) => entry?.name === "default") ?? value[0];
+  return typeof named?.template === "string" ? named.template : undefined;
+}
+
+function commonPrefix(a: readonly number[], b: readonly number[]): number {
+  let length = 0;
+  while (length < a.length && length < b.length && a[length] === b[length]) length++;
+  return length;
 }
 
 function specialId(inner: HubTokenizer, config: TokenizerConfig, key: string): number | undefined {

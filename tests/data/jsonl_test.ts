@@ -1,4 +1,4 @@
-import { readJsonl } from "../../data/jsonl.ts";
+import { readJsonl, readObjects } from "../../data/jsonl.ts";
 import { assertEquals, assertThrows } from "../support/assert_close.ts";
 
 /** Runs with a file of the given content, then removes it. */
@@ -59,8 +59,8 @@ Deno.test("readJsonl() shows line and column of what is not JSON", async () => {
   await withFile('{"text": "one"', async (path) => {
     await assertThrows(() => read(path), `${path}:1:15: `, "ends too early");
   });
-  await withFile("[1]\n", async (path) => {
-    await assertThrows(() => read(path), `${path}:1: `, "must be a JSON object, got a list");
+  await withFile('{"text": "a"}\n[1]\n', async (path) => {
+    await assertThrows(() => read(path), `${path}:2: `, "must be a JSON object, got a list");
   });
 });
 
@@ -105,5 +105,44 @@ Deno.test("readJsonl() refuses files without rows, missing files, folders and by
   await assertThrows(() => read(import.meta.dirname!), "it is a folder");
   await withFile(Uint8Array.of(0x7b, 0x7d, 0x0a, 0x22, 0xff, 0x22), async (path) => {
     await assertThrows(() => read(path, []), `${path}:2: `, "not valid UTF-8");
+  });
+});
+
+Deno.test("readObjects() reads a list of objects in any layout, across chunks", async () => {
+  const long = 'é"\\ ]},[{'.repeat(60_000);
+  const rows = [{ text: "a, [b] {c}" }, { text: long, more: [{ x: [1, 2] }] }, { text: "\n" }, {
+    text: "end",
+  }];
+  for (
+    const content of [
+      JSON.stringify(rows),
+      JSON.stringify(rows, null, 2),
+      ` \n[\n${JSON.stringify(rows[0])}\n]\n`,
+    ]
+  ) {
+    await withFile(content, async (path) => {
+      const read = await Array.fromAsync(readObjects(path));
+      assertEquals(read.map(({ value }) => value), rows.slice(0, read.length));
+      assertEquals(read.length, content.startsWith(" ") ? 1 : 4);
+    });
+  }
+  await withFile(JSON.stringify(rows, null, 2), async (path) => {
+    const lines = (await Array.fromAsync(readObjects(path))).map(({ line }) => line);
+    assertEquals(lines, [2, 5, 16, 19]);
+  });
+});
+
+Deno.test("readObjects() says where a list is wrong", async () => {
+  await withFile('[{"text": "a"},\n {"text": oops}]', async (path) => {
+    await assertThrows(() => Array.fromAsync(readObjects(path)), `${path}:2:`, "not valid JSON", "oops");
+  });
+  await withFile('[{"text": "a"},\n 7]', async (path) => {
+    await assertThrows(() => Array.fromAsync(readObjects(path)), "must be a JSON object, got a number");
+  });
+  await withFile('[{"text": "a"},\n {"text": "b', async (path) => {
+    await assertThrows(() => Array.fromAsync(readObjects(path)), "ends too early");
+  });
+  await withFile("[]", async (path) => {
+    await assertThrows(() => Array.fromAsync(readObjects(path)), "it has no rows");
   });
 });

@@ -1,6 +1,7 @@
 import { Random } from "../../data/random.ts";
 import { Sampler, stepsPerEpoch } from "../../data/sampler.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { integers } from "../support/random.ts";
 
 Deno.test("Sampler draws every sample once per epoch, in an order that differs by epoch and seed", () => {
   const sampler = new Sampler(50, 42);
@@ -62,4 +63,25 @@ Deno.test("Random is a function of seed and position, even, and uncorrelated bet
     values.length * 12;
   assert(Math.abs(serial) < 0.035, `serial correlation ${serial}`);
   assert(values.every((x) => x >= 0 && x < 1), "a value is outside [0, 1)");
+});
+
+Deno.test("Sampler groups samples of like length, the longest first, each still once an epoch", () => {
+  const lengths = Array.from(integers(3, 400, 1000));
+  const sampler = new Sampler(400, 7, { lengths, batch: 4 });
+  const epoch = sampler.next(400);
+  assertEquals([...epoch].sort((a, b) => a - b), Array.from({ length: 400 }, (_, i) => i));
+  assertEquals(lengths[epoch[0]!], Math.max(...lengths));
+  const spread = (order: readonly number[]) => {
+    let sum = 0;
+    for (let i = 0; i < order.length; i += 4) {
+      const batch = order.slice(i, i + 4).map((index) => lengths[index]!);
+      sum += Math.max(...batch) - Math.min(...batch);
+    }
+    return sum;
+  };
+  assert(
+    spread(epoch) < 0.1 * spread(new Sampler(400, 7).next(400)),
+    "the batches are as mixed as without groups",
+  );
+  assert(sampler.next(400).join() !== epoch.join(), "the second epoch is the first");
 });

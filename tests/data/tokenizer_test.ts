@@ -1,3 +1,4 @@
+import { Tokenizer as HubTokenizer } from "@huggingface/tokenizers";
 import { Tokenizer } from "../../data/tokenizer.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { integers } from "../support/random.ts";
@@ -52,7 +53,7 @@ Deno.test("Tokenizer.load() says what to do when there is no tokenizer", async (
 });
 
 /** A tokenizer built as Llama-2's is: no pre-tokenizer, a mark for spaces, merges, bytes for the rest. */
-function llama2Like(merges: readonly [string, string][]): Tokenizer {
+function llama2Like(merges: readonly [string, string][]) {
   const bytes = Array.from({ length: 256 }, (_, i) => `<0x${i.toString(16).toUpperCase().padStart(2, "0")}>`);
   const pieces = [
     "<unk>",
@@ -102,7 +103,7 @@ function llama2Like(merges: readonly [string, string][]): Tokenizer {
       merges: merges.map((pair) => pair.join(" ")),
     },
   };
-  return new Tokenizer(json, { bos_token: "<s>", eos_token: { content: "</s>" } });
+  return { json, config: { bos_token: "<s>", eos_token: { content: "</s>" } } };
 }
 
 const MERGES: [string, string][] = [["a", "b"], ["\u2581", "a"], ["\u2581", "\u2581"], ["ab", "c"], [
@@ -110,22 +111,55 @@ const MERGES: [string, string][] = [["a", "b"], ["\u2581", "a"], ["\u2581", "\u2
   "d",
 ]];
 
-Deno.test("encode() of a Llama-2-like tokenizer is the same line by line as whole", () => {
-  const tokenizer = llama2Like(MERGES);
-  // With U+2581 instead of spaces no text is cut by the caller, and one more added token keeps it whole.
-  const whole = (text: string) => {
-    const ids = tokenizer.encode(text + "</s>", PLAIN);
-    return ids.slice(0, -1);
-  };
-  const letters = "abcd  \n\n\u00e9x".split("");
+/** Texts of letters, newlines and special tokens. */
+function* texts(): Generator<string> {
+  const parts = ["a", "b", "c", "d", " ", " ", "\n", "\n", "\u00e9", "x", "</s>", "<s>"];
   for (let seed = 1; seed <= 200; seed++) {
-    const text = Array.from(integers(seed, 1 + seed % 40, letters.length), (i) => letters[i]).join("");
-    assertEquals(tokenizer.encode(text, PLAIN), whole(text), JSON.stringify(text));
+    yield Array.from(integers(seed, 1 + seed % 40, parts.length), (i) => parts[i]).join("");
+  }
+}
+
+Deno.test("encode() of a Llama-2-like tokenizer is the same cut at lines and special tokens as whole", () => {
+  const { json, config } = llama2Like(MERGES);
+  const hub = new HubTokenizer(json, config);
+  const metaspace = {
+    ...json,
+    normalizer: null,
+    pre_tokenizer: { type: "Metaspace", replacement: "\u2581", prepend_scheme: "first", split: false },
+  };
+  const hubMetaspace = new HubTokenizer(metaspace, config);
+  const [tokenizer, other] = [new Tokenizer(json, config), new Tokenizer(metaspace, config)];
+  for (const text of texts()) {
+    const whole = (hub: HubTokenizer) => [...hub.encode(text, { add_special_tokens: false }).ids];
+    assertEquals(tokenizer.encode(text, PLAIN), whole(hub), JSON.stringify(text));
+    assertEquals(other.encode(text, PLAIN), whole(hubMetaspace), JSON.stringify(text));
   }
 });
 
+Deno.test("encodeCut() finds the tokens before and after a position; one that spans it is after", () => {
+  const { json, config } = llama2Like(MERGES);
+  const tokenizer = new Tokenizer(json, config);
+  for (const special of texts()) {
+    const text = special.replaceAll(/<\/?s>/g, "");
+    const cuts = [...text].keys().toArray();
+    const { ids, at } = tokenizer.encodeCut(text, cuts);
+    assertEquals(ids, tokenizer.encode(text, PLAIN));
+    assertEquals(at.length, cuts.length);
+    cuts.forEach((cut, i) => {
+      assert(at[i]! >= (at[i - 1] ?? 0), "the positions go back");
+      // What is before the index lies before the cut, whatever stands behind it.
+      const before = tokenizer.decode(ids.slice(0, at[i]), { skipSpecial: false });
+      assert(text.startsWith(before) && before.length <= cut, `${JSON.stringify(text)} at ${cut}: ${before}`);
+    });
+  }
+  // The ids are the mark, ab, </s>, the mark, cd. "a" alone would be one token with its mark: nothing is certain there.
+  const { ids, at } = tokenizer.encodeCut("ab</s>cd", [1, 2, 6, 7]);
+  assertEquals([ids.length, ...at], [5, 0, 2, 3, 4]);
+});
+
 Deno.test("encode() of a Llama-2-like tokenizer stays fast on a long text of lines", () => {
-  const tokenizer = llama2Like(MERGES);
+  const { json, config } = llama2Like(MERGES);
+  const tokenizer = new Tokenizer(json, config);
   const text = "abcd abc ab a\n".repeat(4000);
   const start = performance.now();
   const ids = tokenizer.encode(text, PLAIN);

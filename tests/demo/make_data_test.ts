@@ -1,5 +1,6 @@
 import { readTokenBin } from "../../data/bin.ts";
-import { loadPretrainSamples } from "../../data/dataset.ts";
+import { loadDataset } from "../../data/dataset.ts";
+import { parseSources } from "../../data/sources.ts";
 import { readJsonl } from "../../data/jsonl.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
 import { demoFiles, writeDemoData } from "../../demo/make_data.ts";
@@ -18,7 +19,11 @@ Deno.test("writeDemoData() writes whole documents that the loaders take as they 
   await withFolder(async (folder) => {
     const files = await writeDemoData(folder, 1, { baseTraining: false });
     const tokenizer = await Tokenizer.load(files.model);
-    const { samples, report } = await loadPretrainSamples(files.extend, tokenizer, { max_seq_length: 1024 });
+    const { samples, report } = await loadDataset(
+      parseSources([files.extend], { data_root: null }),
+      tokenizer,
+      { max_seq_length: 1024 },
+    );
     assert(samples.every((sample) => sample.inputIds.length === 1024), "a row is not 1024 tokens");
     assertEquals([report.rows, report.truncated], [320, 0]);
 

@@ -4,7 +4,8 @@
  */
 import { readAdapter } from "../../checkpoint/peft.ts";
 import { openWeights } from "../../checkpoint/weights.ts";
-import { loadPretrainSamples } from "../../data/dataset.ts";
+import { loadDataset } from "../../data/dataset.ts";
+import { parseSources } from "../../data/sources.ts";
 import { readTokenBin } from "../../data/bin.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
 import { windowStarts } from "../../eval/windows.ts";
@@ -116,9 +117,13 @@ for (const [name, setup] of Object.entries(CURVES)) {
       using gpu = await Gpu.open({ poison: true, ...options });
       const model = await open(gpu, setup);
       const tokenizer = await Tokenizer.load(`${GOLDEN}/${setup.folder}`);
-      const { samples } = await loadPretrainSamples(`${GOLDEN}/train.jsonl`, tokenizer, {
-        max_seq_length: setup.length,
-      });
+      const { samples } = await loadDataset(
+        parseSources([`${GOLDEN}/train.jsonl`], { data_root: null }),
+        tokenizer,
+        {
+          max_seq_length: setup.length,
+        },
+      );
       const trainer = new Trainer(model, {
         maxGradNorm: 0.3,
         groupSize: setup.groupSize,

@@ -1,0 +1,130 @@
+/** Rows to token ids and labels. */
+import { UserError } from "../errors.ts";
+import { jinjaTemplate } from "./jinja.ts";
+import type { PlacedRow } from "./rows.ts";
+import {
+  builtInTemplate,
+  type ChatTemplate,
+  checkTurns,
+  longAlpaca,
+  type Message,
+  type Segment,
+  type SpecialTokens,
+  type TemplateName,
+} from "./templates.ts";
+import type { Tokenizer } from "./tokenizer.ts";
+
+/** The label of a token that is not trained on. */
+export const NO_TARGET = -100;
+
+/** A row as tokens, before it is cut or packed. */
+export interface EncodedRow {
+  /** Whole text to be learnt, or answers to questions. */
+  readonly kind: "text" | "answers";
+  readonly ids: number[];
+  /** The id at the same position, or {@linkcode NO_TARGET}. */
+  readonly labels: number[];
+}
+
+/** A chat template's name in the settings: a built-in one, or `model` for the tokenizer's own. */
+export type TemplateChoice = TemplateName | "model";
+
+/** Encodes rows with one tokenizer and one choice of template. */
+export class RowEncoder {
+  readonly #tokenizer: Tokenizer;
+  readonly #specials: SpecialTokens;
+  readonly #chosen: ChatTemplate | undefined;
+
+  /**
+   * @param choice the template of all rows that are not plain text; by default each kind of row has its own: LongQLoRA's
+   * for `input` and `output`, LongAlpaca's for `instruction`, the model's for conversations
+   * @throws {UserError} if the model's template is asked for and it has none, or a broken one
+   */
+  constructor(tokenizer: Tokenizer, choice: TemplateChoice | null) {
+    this.#tokenizer = tokenizer;
+    this.#specials = { bos: tokenizer.tokenText(tokenizer.bosId), eos: tokenizer.tokenText(tokenizer.eosId) };
+    this.#chosen = choice === null ? undefined : this.#template(choice);
+  }
+
+  /** @throws {UserError} naming the row if it cannot be used */
+  encode({ row, where }: PlacedRow): EncodedRow {
+    const tokenizer = this.#tokenizer;
+    switch (row.kind) {
+      case "text": {
+        const ids = row.text.trim() === "" ? [] : tokenizer.encode(row.text, { bos: true, eos: true });
+        return { kind: "text", ids, labels: ids };
+      }
+      case "answer": {
+        const messages = exchange(row.input, row.output);
+        return this.#encodeChat(messages, this.#chosen ?? this.#template("longqlora-vicuna"));
+      }
+      case "instruction": {
+        const { instruction, input, output } = row.values;
+        if (!this.#chosen) return this.#encodeSegments(longAlpaca(row.values, this.#specials), { bos: true });
+        const question = input === "" ? instruction : `${instruction}\n${input}`;
+        return this.#encodeChat(exchange(question, output), this.#chosen);
+      }
+      case "chat":
+        return this.#encodeChat(checkTurns(row.messages, where), this.#chosen ?? this.#template("model"));
+    }
+  }
+
+  #encodeChat(messages: readonly Message[], template: ChatTemplate): EncodedRow {
+    return this.#encodeSegments(template.render(messages), template);
+  }
+
+  #encodeSegments(
+    segments: readonly Segment[],
+    { bos, isSplit = false }: Pick<ChatTemplate, "bos" | "isSplit">,
+  ): EncodedRow {
+    const tokenizer = this.#tokenizer;
+    const { ids, at } = isSplit ? encodeEach(tokenizer, segments) : encodeWhole(tokenizer, segments);
+    const labels = ids.map(() => NO_TARGET);
+    segments.forEach(({ isTarget }, i) => {
+      if (!isTarget) return;
+      for (let t = at[i]!; t < at[i + 1]!; t++) labels[t] = ids[t]!;
+    });
+    if (bos && ids[0] !== tokenizer.bosId) {
+      ids.unshift(tokenizer.bosId);
+      labels.unshift(NO_TARGET);
+    }
+    return { kind: "answers", ids, labels };
+  }
+
+  #template(choice: TemplateChoice): ChatTemplate {
+    if (choice !== "model") return builtInTemplate(choice, this.#specials);
+    const source = this.#tokenizer.chatTemplate;
+    if (source !== undefined) return jinjaTemplate(source, this.#specials);
+    throw new UserError(
+      "Cannot render conversations: the model's tokenizer_config.json has no chat_template. " +
+        "Set chat_template to llama-2, llama-3, mistral, vicuna or no",
+      { exitCode: 2 },
+    );
+  }
+}
+
+function exchange(question: string, answer: string): Message[] {
+  return [{ role: "user", content: question }, { role: "assistant", content: answer }];
+}
+
+/** Ids of the segments as one text, and where each begins; the last number is the count of ids. */
+function encodeWhole(tokenizer: Tokenizer, segments: readonly Segment[]): { ids: number[]; at: number[] } {
+  const cuts: number[] = [];
+  let length = 0;
+  for (const { text } of segments) {
+    cuts.push(length);
+    length += text.length;
+  }
+  const { ids, at } = tokenizer.encodeCut(segments.map(({ text }) => text).join(""), cuts);
+  return { ids, at: [...at, ids.length] };
+}
+
+function encodeEach(tokenizer: Tokenizer, segments: readonly Segment[]): { ids: number[]; at: number[] } {
+  const ids: number[] = [];
+  const at = [0];
+  for (const { text } of segments) {
+    ids.push(...tokenizer.encode(text, { bos: false, eos: false }));
+    at.push(ids.length);
+  }
+  return { ids, at };
+}

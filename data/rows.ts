@@ -1,0 +1,144 @@
+/** The rows of a training file, whatever its format, and what kind of row each is. */
+import { distance } from "fastest-levenshtein";
+import { UserError } from "../errors.ts";
+import { openToRead, readObjects } from "./jsonl.ts";
+import type { InstructionRow, Message } from "./templates.ts";
+
+/** What a row is to be trained on. */
+export type Row =
+  | { readonly kind: "text"; readonly text: string }
+  | { readonly kind: "instruction"; readonly values: InstructionRow }
+  | { readonly kind: "answer"; readonly input: string; readonly output: string }
+  | { readonly kind: "chat"; readonly messages: readonly Message[] };
+
+/** A row and where it stands, for errors: `file:line`. */
+export interface PlacedRow {
+  readonly where: string;
+  readonly row: Row;
+}
+
+/** What is looked for, in this order: a row with several of them is the first. */
+const WANTED = {
+  conversations: '"conversations" or "messages" (a list of {"role", "content"})',
+  instruction: '"instruction" and "output", "input" if there is one',
+  answer: '"input" and "output"',
+  text: '"text"',
+} as const;
+
+/**
+ * Reads a file row by row: `.jsonl` and `.json` (a list, or one object per line), `.parquet`, `.txt` and `.md` (a
+ * document each), or a folder of them in the order of their names.
+ *
+ * @throws {UserError} naming `file:line`, the keys found and the keys wanted if a row is of no known kind
+ */
+export async function* readRows(path: string): AsyncGenerator<PlacedRow> {
+  for (const file of await filesOf(path)) {
+    for await (const { where, value } of objectsOf(file)) yield { where, row: rowOf(value, where) };
+  }
+}
+
+/** The files of a folder that can be read, or the file itself. */
+async function filesOf(path: string): Promise<string[]> {
+  const info = await Deno.stat(path).catch(() => undefined);
+  if (!info?.isDirectory) return [path];
+  const names: string[] = [];
+  for await (const { name, isFile } of Deno.readDir(path)) if (isFile && kindOf(name)) names.push(name);
+  if (names.length === 0) {
+    throw new UserError(`Cannot use "${path}": the folder has no .jsonl, .json, .parquet, .txt or .md file`);
+  }
+  return names.sort().map((name) => `${path}/${name}`);
+}
+
+function kindOf(name: string): "json" | "parquet" | "text" | undefined {
+  if (/\.jsonl?$/i.test(name)) return "json";
+  if (/\.parquet$/i.test(name)) return "parquet";
+  return /\.(txt|md)$/i.test(name) ? "text" : undefined;
+}
+
+async function* objectsOf(file: string): AsyncGenerator<{ where: string; value: Record<string, unknown> }> {
+  const kind = kindOf(file);
+  if (kind === "text") {
+    using opened = await openToRead(file);
+    yield { where: file, value: { text: await new Response(opened.readable).text() } };
+  } else if (kind === "parquet") {
+    const { readParquet } = await import("./parquet.ts");
+    yield* readParquet(file);
+  } else yield* readObjects(file);
+}
+
+/** Says what kind of row an object is. @throws {UserError} if it is none */
+export function rowOf(value: Readonly<Record<string, unknown>>, where: string): Row {
+  const turns = value.conversations ?? value.messages;
+  if (turns !== undefined) return { kind: "chat", messages: messagesOf(turns, where) };
+  const has = (key: string) => Object.hasOwn(value, key);
+  if (has("instruction") && has("output")) {
+    return {
+      kind: "instruction",
+      values: {
+        instruction: text(value, "instruction", where),
+        input: has("input") && value.input !== null ? text(value, "input", where) : "",
+        output: text(value, "output", where),
+      },
+    };
+  }
+  if (has("input") && has("output")) {
+    return { kind: "answer", input: text(value, "input", where), output: text(value, "output", where) };
+  }
+  if (has("text")) return { kind: "text", text: text(value, "text", where) };
+  throw unknownRow(Object.keys(value), where);
+}
+
+/** OpenAI's and Long-LLM's `role`/`content`, and ShareGPT's `from`/`value`. */
+function messagesOf(turns: unknown, where: string): Message[] {
+  if (!Array.isArray(turns) || turns.length === 0) {
+    throw new UserError(
+      `Cannot use ${where}: "conversations" must be a list of turns, got ${typeName(turns)}`,
+    );
+  }
+  return turns.map((turn, i) => {
+    const role = ROLES.get(turn?.role ?? turn?.from);
+    const content = turn?.content ?? turn?.value;
+    if (role && typeof content === "string") return { role, content };
+    throw new UserError(
+      `Cannot use ${where}: turn ${
+        i + 1
+      } must have "role" (user, assistant or system) and "content" (text), ` +
+        `found ${turn && typeof turn === "object" ? quoted(Object.keys(turn)) : typeName(turn)}`,
+    );
+  });
+}
+
+const ROLES = new Map<unknown, Message["role"]>([
+  ["system", "system"],
+  ["user", "user"],
+  ["human", "user"],
+  ["assistant", "assistant"],
+  ["gpt", "assistant"],
+]);
+
+function text(value: Readonly<Record<string, unknown>>, key: string, where: string): string {
+  const found = value[key];
+  if (typeof found === "string") return found;
+  throw new UserError(`Cannot use ${where}: "${key}" must be text, got ${typeName(found)}`);
+}
+
+function unknownRow(found: readonly string[], where: string): UserError {
+  const wanted = ["text", "input", "output", "instruction", "conversations", "messages"];
+  const meant =
+    found.flatMap((name) =>
+      wanted.filter((key) => name !== key && distance(key, name.trim().toLowerCase()) <= 2)
+    )[0];
+  return new UserError(
+    `Cannot use ${where}: it has ${found.length > 0 ? quoted(found) : "no keys"}, but a row needs ` +
+      `${Object.values(WANTED).join("; or ")}` + (meant ? `. Is "${meant}" meant?` : ""),
+  );
+}
+
+function quoted(names: readonly string[]): string {
+  return names.map((name) => `"${name}"`).join(", ");
+}
+
+function typeName(value: unknown): string {
+  if (value === null || value === undefined) return String(value);
+  return Array.isArray(value) ? "a list" : typeof value === "object" ? "an object" : `a ${typeof value}`;
+}
