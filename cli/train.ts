@@ -1,7 +1,7 @@
 /** `train`: pre-training or fine-tuning from a YAML file, with any option as a flag on top. */
 import { Option } from "@commander-js/extra-typings";
 import { describeOptions } from "../train_args/describe.ts";
-import { FOREIGN_KEYS } from "../train_args/foreign_keys.ts";
+import { FOREIGN_KEYS, SAME_OPTIONS } from "../train_args/foreign_keys.ts";
 import { loadTrainArgs } from "../train_args/load.ts";
 import type { TrainResult } from "../train/hooks.ts";
 import { type BuiltCommand, newCommand } from "./flags.ts";
@@ -21,7 +21,9 @@ export function build(summary: string, io: Io): BuiltCommand {
     command.addOption(option);
   }
   // Foreign keys parse as flags too, so that whole command lines carry over; loading notes them.
-  for (const key of FOREIGN_KEYS.keys()) command.addOption(new Option(`--${key} [value]`).hideHelp());
+  for (const key of [...FOREIGN_KEYS.keys(), ...SAME_OPTIONS.keys()]) {
+    command.addOption(new Option(`--${key} [value]`).hideHelp());
+  }
   return command.action(async () => {
     const { train_args_file, json, ...flags } = command.opts() as Record<string, string | boolean>;
     const file = train_args_file === undefined ? null : String(train_args_file);

@@ -137,7 +137,6 @@ function wrongKind(where: string, sft: boolean): UserError {
     sft
       ? `Cannot use ${where}: sft is true, but the row is plain "text" with no answer. Set sft: false to learn all of it`
       : `Cannot use ${where}: sft is false, but the row has an answer and no "text". Set sft: true to learn the answers`,
-    { exitCode: 2 },
   );
 }
 

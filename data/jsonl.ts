@@ -58,7 +58,7 @@ export async function* readObjects(path: string): AsyncGenerator<PlacedObject> {
   }
   if (rows === 0) {
     throw new UserError(
-      `Cannot use "${path}": it has no rows. Write one JSON object per line, or a list of them`,
+      `Cannot use "${path}": it has no rows. Write one JSON object per line, such as {"text": "..."}, or a list of them`,
     );
   }
 }

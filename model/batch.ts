@@ -45,9 +45,10 @@ export function makeBatch(sequences: readonly Sequence[]): Batch {
     tokens.set(sequence.inputIds, start);
     for (let i = 0; i < sequence.inputIds.length; i++) positions[start + i] = i;
     const ownLabels = sequence.labels ?? sequence.inputIds;
+    const firsts = new Set(sequence.documents);
     for (let i = 1; i < ownLabels.length; i++) {
       // The first token of a packed document is not predicted from the one before it.
-      if (ownLabels[i]! < 0 || sequence.documents?.includes(i)) continue;
+      if (ownLabels[i]! < 0 || firsts.has(i)) continue;
       labels[start + i - 1] = ownLabels[i]!;
       targets++;
     }

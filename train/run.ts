@@ -30,7 +30,7 @@ import {
   writeSavedState,
 } from "./saved_state.ts";
 import { learningRate, type Schedule } from "./schedule.ts";
-import { formatOf, loadData, loadTrainee, type Trainee } from "./setup.ts";
+import { describeSources, formatOf, loadData, loadTrainee, type Trainee } from "./setup.ts";
 import { type StepResult, Trainer } from "./trainer.ts";
 
 /** Steps in a row without a finite gradient after which a run gives up. */
@@ -112,7 +112,9 @@ class Run {
       epsilon: args.adam_epsilon,
       weightDecay: args.weight_decay,
     });
-    this.#sampler = new Sampler(data.samples.length, args.data_seed);
+    const lengths = data.samples.map(({ inputIds }) => inputIds.length);
+    const groups = args.group_by_length ? { lengths, batch: perStep } : undefined;
+    this.#sampler = new Sampler(data.samples.length, args.data_seed, groups);
     this.#log = new RunLog(args.output_dir, args.logging_steps, saved?.log);
     this.#step = this.#startStep = saved?.step ?? 0;
     this.#skippedSteps = saved?.skippedSteps ?? 0;
@@ -289,11 +291,11 @@ class Run {
 
   #announce(): void {
     const { args, trainee, data } = this;
-    const { kept, longest } = data.report;
+    const { samples, longest } = data.report;
     this.hooks.onStart({
       model: args.model_name_or_path,
       method: trainee.method,
-      data: `${kept} sequences of up to ${longest} tokens from ${args.train_file}`,
+      data: `${samples} sequences of up to ${longest} tokens from ${describeSources(args)}`,
       device: this.trainer.gpu.info.description,
       precision: { f32: "f32", bf16: "bf16", f16: "fp16" }[formatOf(args)],
       trainableParameters: trainee.trainableParameters,
@@ -349,15 +351,16 @@ function isOfRun(name: string): boolean {
 }
 
 function noteData({ report }: Dataset, args: TrainArgs, hooks: TrainHooks): void {
-  const { rows, truncated, skippedWithoutTargets } = report;
-  if (truncated > 0) {
-    hooks.note(
-      `${truncated} of ${rows} rows of "${args.train_file}" are longer than ${args.max_seq_length} tokens and were cut`,
-    );
-  }
-  if (skippedWithoutTargets > 0) {
-    hooks.note(`${skippedWithoutTargets} of ${rows} rows have nothing to train on and were left out`);
-  }
+  const { rows, truncated, tooShort, tooLong, skippedWithoutTargets, kept, drawn, samples } = report;
+  const note = (count: number, text: string) => {
+    if (count > 0) hooks.note(`${count} of ${rows} rows ${text}`);
+  };
+  note(truncated, `are longer than ${args.max_seq_length} tokens and were cut`);
+  note(tooLong, `are longer than ${args.max_seq_length} tokens and were left out`);
+  note(tooShort, `are shorter than min_length ${args.min_length} and were left out`);
+  note(skippedWithoutTargets, "have nothing to train on and were left out");
+  if (drawn !== kept) hooks.note(`${drawn} rows were drawn from ${kept}, as train_data says`);
+  if (args.packing) hooks.note(`${drawn} rows were packed into ${samples} sequences`);
 }
 
 function chunks(samples: readonly Sample[], size: number): Sample[][] {

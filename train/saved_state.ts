@@ -2,6 +2,7 @@ import { writeSafetensors } from "../checkpoint/safetensors.ts";
 import { openWeightsFile } from "../checkpoint/weights.ts";
 import { UserError } from "../errors.ts";
 import { tensorSources } from "../model/read_back.ts";
+import type { Sample } from "../data/dataset.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
 import type { LogState } from "./run_log.ts";
 import type { Trainer, TrainerState } from "./trainer.ts";
@@ -79,7 +80,7 @@ export function checkSameRun(saved: SavedState, args: TrainArgs, dataHash: strin
     .filter((key) => !FREE.has(key) && JSON.stringify(saved.args[key]) !== JSON.stringify(args[key]))
     .map((key) => `${key} was ${JSON.stringify(saved.args[key])}, now ${JSON.stringify(args[key])}`);
   if (saved.dataHash !== dataHash) {
-    problems.push(`the samples of "${args.train_file}" are not those of the first run`);
+    problems.push("the training data gives other samples than in the first run");
   }
   if (problems.length === 0) return;
   throw new UserError(
@@ -102,15 +103,18 @@ export async function restoreMoments(folder: string, trainer: Trainer): Promise<
   }
 }
 
-/** Of anything with ids and labels: which data a run was trained on. */
-export async function hashSamples(
-  samples: readonly { readonly inputIds: Uint32Array; readonly labels: Int32Array }[],
-): Promise<string> {
+/** Which data a run was trained on. */
+export async function hashSamples(samples: readonly Sample[]): Promise<string> {
   const { createHash } = await import("node:crypto");
   const hash = createHash("sha256");
-  for (const { inputIds, labels } of samples) {
-    hash.update(new Uint8Array(inputIds.buffer, inputIds.byteOffset, inputIds.byteLength));
-    hash.update(new Uint8Array(labels.buffer, labels.byteOffset, labels.byteLength));
+  for (const { inputIds, labels, documents } of samples) {
+    for (
+      const { buffer, byteOffset, byteLength } of documents
+        ? [inputIds, labels, documents]
+        : [inputIds, labels]
+    ) {
+      hash.update(new Uint8Array(buffer, byteOffset, byteLength));
+    }
   }
   return hash.digest("hex");
 }

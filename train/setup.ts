@@ -1,6 +1,7 @@
 import { type Adapter, type AdapterConfig, adapterConfig, readAdapter } from "../checkpoint/peft.ts";
 import { openWeights, type WeightReader } from "../checkpoint/weights.ts";
-import { type Dataset, loadPretrainSamples, loadSftSamples } from "../data/dataset.ts";
+import { type Dataset, loadDataset } from "../data/dataset.ts";
+import { type DataSource, parseSources } from "../data/sources.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
 import type { Gpu } from "../kernels/gpu.ts";
@@ -39,17 +40,28 @@ export async function loadData(args: TrainArgs): Promise<Dataset> {
   // First, since it takes no time: what is wrong with the model shows before hours of tokenizing.
   const config = await loadConfig(args);
   const tokenizer = await Tokenizer.load(args.model_name_or_path);
-  const load = args.sft ? loadSftSamples : loadPretrainSamples;
-  const data = await load(args.train_file, tokenizer, { max_seq_length: args.max_seq_length });
+  const sources = sourcesOf(args);
+  const data = await loadDataset(sources, tokenizer, { ...args, seed: args.data_seed });
   for (const { inputIds } of data.samples) {
     const unknown = inputIds.find((id) => id >= config.vocab_size);
     if (unknown === undefined) continue;
     throw new UserError(
-      `Cannot train on "${args.train_file}": it has token id ${unknown}, but the model has ${config.vocab_size} tokens. ` +
+      `Cannot train on ${
+        describeSources(args)
+      }: it has token id ${unknown}, but the model has ${config.vocab_size} tokens. ` +
         `The tokenizer in "${args.model_name_or_path}" is not this model's: copy the one it was trained with`,
     );
   }
   return data;
+}
+
+function sourcesOf({ train_file, train_data, train_data_weights, data_root }: TrainArgs): DataSource[] {
+  return parseSources(train_data ?? [train_file!], { data_root, weights: train_data_weights });
+}
+
+/** The training files, in words. */
+export function describeSources(args: TrainArgs): string {
+  return sourcesOf(args).map(({ path }) => `"${path}"`).join(", ");
 }
 
 /** The model's configuration with its positions for the length to train for. */

@@ -25,7 +25,7 @@ export function describeOptions(): OptionDescription[] {
       kind: option.kind.label,
       doc: option.doc,
       default: option.required ? "required" : option.defaultDoc ?? defaultText(option.default),
-      isBoolean: typeof option.default === "boolean" && option.kind.label === "true or false",
+      isBoolean: option.kind.label === "true or false",
     };
   });
 }

@@ -4,6 +4,8 @@
  * result if it were honoured does not belong here: it is refused as unknown.
  */
 
+import type { OptionName } from "./schema.ts";
+
 const ONE_PROCESS = "one process drives one GPU here";
 const NO_WORKERS = "data is read in the same process";
 const NO_EVALUATION = "training does not evaluate; use the evaluate command";
@@ -137,7 +139,8 @@ export const FOREIGN_KEYS: ReadonlyMap<string, string> = new Map([
   ["save_only_model", "checkpoints always hold what resuming needs"],
   ["restore_callback_states_from_checkpoint", "there are no callbacks"],
   ["ignore_data_skip", "resuming goes to the right place in the data without reading it again"],
-  ["group_by_length", "the order of the data is a plain shuffle"],
+  ["lora_tune", "LoRA is trained unless low_rank_training is false"],
+  ["padding_side", "nothing is padded"],
   ["model_type", "the architecture is read from config.json"],
   ["task_type", "every model is a causal language model"],
   ["bnb_4bit_quant_type", "4-bit weights are NF4"],
@@ -148,27 +151,30 @@ function notes(why: string, keys: readonly string[]): [string, string][] {
   return keys.map((key) => [key, why]);
 }
 
+/** Names that LongLoRA, Long-LLM and Hugging Face give to options that exist here; they are read as those. */
+export const SAME_OPTIONS: ReadonlyMap<string, OptionName> = new Map([
+  ["data_path", "train_file"],
+  ["max_length", "max_seq_length"],
+  ["lora", "adapter_name_or_path"],
+  ["lora_targets", "target_modules"],
+  ["lora_extra_params", "trainable_params"],
+  ["modules_to_save", "trainable_params"],
+  ["load_in_4_bit", "load_in_4bit"],
+  ["bnb_4bit_use_double_quant", "double_quant"],
+]);
+
 /** Names other tools give to options that exist here; used only to word the error for an unknown key. */
 export const OTHER_NAMES: ReadonlyMap<string, string> = new Map([
-  ["data_path", "train_file"],
-  ["train_data", "train_file"],
   ["dataset", "train_file"],
   ["eval_data", "eval_file"],
   ["base_model", "model_name_or_path"],
   ["model", "model_name_or_path"],
   ["peft_model", "adapter_name_or_path"],
-  ["lora", "adapter_name_or_path"],
   ["adapter_path", "adapter_name_or_path"],
   ["resume_adapter_file", "adapter_name_or_path"],
   ["r", "lora_rank"],
   ["lora_r", "lora_rank"],
-  ["lora_targets", "target_modules"],
   ["lora_target_modules", "target_modules"],
-  ["lora_extra_params", "trainable_params"],
-  ["modules_to_save", "trainable_params"],
-  ["load_in_4_bit", "load_in_4bit"],
-  ["bnb_4bit_use_double_quant", "double_quant"],
-  ["max_length", "max_seq_length"],
   ["seq_len", "max_seq_length"],
   ["sequence_len", "max_seq_length"],
   ["cutoff_len", "max_seq_length"],

@@ -1,5 +1,5 @@
 /** Settings of a training run: YAML and flags in, checked and frozen {@linkcode TrainArgs} out. */
-import { FOREIGN_KEYS, OTHER_NAMES } from "./foreign_keys.ts";
+import { FOREIGN_KEYS, OTHER_NAMES, SAME_OPTIONS } from "./foreign_keys.ts";
 import {
   nearest,
   type Place,
@@ -82,17 +82,24 @@ class Reading {
   readonly wrong = new Set<OptionName>();
   readonly #foreign = new Set<string>();
   readonly #replaced: string[] = [];
+  readonly #renamed = new Map<string, OptionName>();
 
   constructor(readonly problems: Problem[]) {}
 
-  fromFile({ key, value, keyPlace, valuePlace }: YamlEntry): void {
-    if (isOption(key)) this.given.set(key, { value, place: valuePlace });
+  fromFile({ key: written, value, keyPlace, valuePlace }: YamlEntry): void {
+    const key = this.#named(written);
+    if (isOption(key) && key !== written && this.given.has(key)) {
+      this.problems.push({
+        place: keyPlace,
+        message: `${written}: ${key} means the same and is set too: keep one`,
+      });
+    } else if (isOption(key)) this.given.set(key, { value, place: valuePlace });
     else if (FOREIGN_KEYS.has(key)) this.#foreign.add(key);
     else this.problems.push({ place: keyPlace, message: unknownKey(key, "") });
   }
 
   fromFlag(name: string, value: string): void {
-    const key = name.replaceAll("-", "_");
+    const key = this.#named(name.replaceAll("-", "_"));
     const place = { label: `--${printable(key)}` };
     if (isOption(key)) {
       const before = this.given.get(key);
@@ -102,6 +109,13 @@ class Reading {
       this.given.set(key, { value, place });
     } else if (FOREIGN_KEYS.has(key)) this.#foreign.add(key);
     else this.problems.push({ place, message: unknownKey(key, "--") });
+  }
+
+  /** The option that another tool's name stands for, or the name itself. */
+  #named(name: string): string {
+    const option = SAME_OPTIONS.get(name);
+    if (option) this.#renamed.set(name, option);
+    return option ?? name;
   }
 
   /** Every option checked alone; problems go to the list, and what is wrong or not given gets its default. */
@@ -135,6 +149,7 @@ class Reading {
   notes(): string[] {
     const byReason = Map.groupBy(this.#foreign, (key) => FOREIGN_KEYS.get(key));
     return [
+      ...[...this.#renamed].map(([name, option]) => `${name} is read as ${option}`),
       ...this.#replaced,
       ...[...byReason].map(([why, keys]) => `no effect here: ${keys.join(", ")} (${why})`),
     ];

@@ -41,6 +41,7 @@ export function applyRules(values: OptionValues, given: ReadonlySet<OptionName>)
       `${args.max_seq_length} is more than model_max_length ${args.model_max_length}: raise model_max_length or lower this`,
     );
   }
+  checkData(args, given, refuse);
   if (length > 0 && args.attention === "s2") checkGroups(args, given, refuse, notes);
   checkMethod(args, given, refuse, notes);
   if (args.fp16 && args.bf16) {
@@ -81,6 +82,36 @@ function checkGroups(args: TrainArgs, given: ReadonlySet<OptionName>, refuse: Re
       ["group_size_ratio", "max_seq_length", "model_max_length", "use_full_attn"],
       `${group_size_ratio} of max_seq_length ${max_seq_length} leaves groups of ` +
         `${groupSize(args, max_seq_length)}, and S2-Attn needs at least 2 tokens in each: raise one of them`,
+    );
+  }
+}
+
+function checkData(args: TrainArgs, given: ReadonlySet<OptionName>, refuse: Refuse): void {
+  const { train_file, train_data, train_data_weights, packing } = args;
+  if (train_file === null && train_data === null) {
+    refuse(["train_file", "train_data"], "is required (the training data), or train_data");
+  }
+  if (train_file !== null && train_data !== null) {
+    refuse(["train_data", "train_file"], "is set and so is train_file: name all files in train_data");
+  }
+  if (train_data_weights !== null && train_data_weights.length !== train_data?.length) {
+    refuse(
+      ["train_data_weights", "train_data"],
+      `has ${train_data_weights.length} weights for ${
+        train_data?.length ?? 0
+      } files of train_data: give each one`,
+    );
+  }
+  if (args.cross_document_attention && !packing) {
+    refuse(
+      ["cross_document_attention", "packing"],
+      "needs packing: true, since nothing else joins documents",
+    );
+  }
+  if (args.min_length > args.max_seq_length && given.has("min_length")) {
+    refuse(
+      ["min_length", "max_seq_length"],
+      `${args.min_length} is more than max_seq_length: no row would be left`,
     );
   }
 }

@@ -3,7 +3,7 @@
  * `docs/options.md` are all read from here. Names are those of LongQLoRA, LongLoRA and Hugging Face's
  * TrainingArguments, so that their files and habits carry over.
  */
-import { either, flag, type Kind, list, map, oneOf, real, text, whole } from "./values.ts";
+import { either, flag, type Kind, list, map, numbers, oneOf, real, text, whole } from "./values.ts";
 
 /** The headings of `--help` and of the option table, in order. */
 export const GROUPS = {
@@ -96,9 +96,53 @@ export const OPTIONS = {
     false,
   ),
 
-  train_file: required("data", "training data, one JSON object per line", text("path")),
+  train_file: unset(
+    "data",
+    "training data: .jsonl, .json, .parquet, .txt, a folder of them, or a token file (.bin)",
+    text("path"),
+    "train_data",
+  ),
+  train_data: unset(
+    "data",
+    "several files as one; `long-llm:` stands for data_root, `[n]` at the end takes n rows at random",
+    list(),
+    "train_file alone",
+  ),
+  train_data_weights: unset(
+    "data",
+    "share of each file of train_data in the mix",
+    numbers({ min: 0 }),
+    "as many rows as each has",
+  ),
+  data_root: unset("data", "folder that `long-llm:` in train_data stands for", text("path"), "none"),
   eval_file: unset("data", "accepted for LongQLoRA's files; not read while training", text("path"), "none"),
-  sft: option("data", "true: train on answers (`input`, `output`); false: on all of `text`", flag(), false),
+  sft: unset(
+    "data",
+    "true: every row must have an answer; false: every row must be plain `text`",
+    flag(),
+    "by the keys of each row",
+  ),
+  chat_template: unset(
+    "data",
+    "how rows with answers become text; `model` is the model's own template",
+    oneOf(["no", "llama-2", "llama-3", "mistral", "vicuna", "longqlora-vicuna", "model"]),
+    "longqlora-vicuna for `input`/`output`, LongAlpaca's for `instruction`, model for conversations",
+  ),
+  packing: option("data", "lay several rows into each training sequence", flag(), false),
+  cross_document_attention: option(
+    "data",
+    "let packed documents see those before them, as LongLoRA does",
+    flag(),
+    false,
+  ),
+  min_length: option("data", "leave out rows with fewer tokens", whole(0), 0),
+  overlong: option(
+    "data",
+    "rows longer than max_seq_length are cut on the right, or left out",
+    oneOf(["cut", "drop"]),
+    "cut",
+  ),
+  group_by_length: option("data", "put sequences of like length into the same step", flag(), false),
   max_seq_length: unset("data", "tokens in one training sequence", whole(2, 16_777_216), "model_max_length"),
   model_max_length: unset(
     "data",

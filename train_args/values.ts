@@ -102,6 +102,16 @@ export function list(): Kind<readonly string[]> {
   };
 }
 
+/** A list of numbers, written as a YAML list or as text with commas. */
+export function numbers(range: Parameters<typeof real>[0] = {}): Kind<readonly number[]> {
+  const one = real(range);
+  return {
+    type: z.preprocess((value) => typeof value === "number" ? [value] : splitList(value), z.array(one.type)),
+    wanted: `a list of numbers with commas between them, each ${one.wanted}`,
+    label: "list of numbers",
+  };
+}
+
 /** A small map from names to plain values, as `rope_scaling` in config.json; flags give it as JSON or YAML. */
 export function map(): Kind<Readonly<Record<string, unknown>>> {
   const read = (value: unknown) => {

@@ -233,9 +233,10 @@ Deno.test("Training data: missing, empty, not JSON, without its key, with nothin
       [`${good}hello\n`, {}, "data.jsonl:2:1", "not valid JSON"],
       [`${good}{"text": "a"\n`, {}, "data.jsonl:2:13", "not valid JSON"],
       [`${good}[1]\n`, {}, "data.jsonl:2", "JSON object"],
-      [`${good}{"txt": "a"}\n`, {}, "data.jsonl:2", 'lacks "text"', 'Is "txt" meant?'],
+      [`${good}{"txt": "a"}\n`, {}, "data.jsonl:2", 'it has "txt"', 'Is "text" meant?'],
       [`${good}{"text": 5}\n`, {}, "data.jsonl:2", '"text" must be text', "number"],
-      [good, { sft: "true" }, "data.jsonl:1", 'lacks "input", "output"'],
+      [good, { sft: "true" }, "data.jsonl:1", "sft is true", 'plain "text"'],
+      ['{"input": "a", "output": "b"}\n', { sft: "false" }, "data.jsonl:1", "sft is false"],
       ['{"text": ""}\n', {}, "data.jsonl", "none of its 1 rows"],
       [Uint8Array.of(0x7b, 0xff, 0xfe, 0x0a), {}, "data.jsonl:1", "UTF-8"],
     ];
@@ -250,7 +251,11 @@ Deno.test("Training data: missing, empty, not JSON, without its key, with nothin
       "none.jsonl",
       "no such file",
     ]);
-    await assertFails(trainWords(out, { train_file: root }), 1, [root, "folder"]);
+    await Deno.mkdir(`${root}/empty`);
+    await assertFails(trainWords(out, { train_file: `${root}/empty` }), 1, [
+      "empty",
+      "the folder has no .jsonl",
+    ]);
     const prompt = "p ".repeat(100);
     await Deno.writeTextFile(file, JSON.stringify({ input: prompt, output: "x" }) + "\n");
     await assertFails(trainWords(out, { train_file: file, sft: "true" }), 1, [

@@ -126,11 +126,36 @@ Deno.test("what is required and missing is named, all of it", async () => {
 });
 
 Deno.test("names from other tools are answered with the name here", async () => {
-  const message = await problemsOf(`${REQUIRED}lora_r: 8\ndata_path: x\nbatch_size: 4\nfrobnicate: 1\n`);
+  const message = await problemsOf(`${REQUIRED}lora_r: 8\ndataset: x\nbatch_size: 4\nfrobnicate: 1\n`);
   assertIncludes(message, "did you mean lora_rank?");
   assertIncludes(message, "did you mean train_file?");
   assertIncludes(message, "did you mean per_device_train_batch_size?");
   assertIncludes(message, "frobnicate: not an option; all options are in");
+});
+
+Deno.test("names of LongLoRA and Long-LLM are read as the options they are", async () => {
+  const yaml = REQUIRED.replace("train_file", "data_path").replace("max_seq_length", "max_length");
+  const { args, notes } = await load(`${yaml}lora_targets: [q_proj]\nlora_extra_params: embed_tokens\n`);
+  assertEquals([args.target_modules, args.trainable_params], [["q_proj"], ["embed_tokens"]]);
+  assertEquals(args.train_file !== null && args.max_seq_length > 0, true);
+  assertIncludes(notes.join("\n"), "data_path is read as train_file");
+  assertIncludes(
+    await problemsOf(`${REQUIRED}data_path: x\n`),
+    "data_path: train_file means the same and is set too",
+  );
+});
+
+Deno.test("training data is named once, with a weight for each file or none", async () => {
+  const without = REQUIRED.replace(/train_file: .*\n/, "");
+  const { args } = await load(`${without}train_data: [a.json, "b.json[5]"]\ntrain_data_weights: 0.7, 0.3\n`);
+  assertEquals([args.train_data, args.train_data_weights], [["a.json", "b.json[5]"], [0.7, 0.3]]);
+  assertIncludes(await problemsOf(without), "train_file: is required");
+  assertIncludes(await problemsOf(`${REQUIRED}train_data: a\n`), "train_data: is set and so is train_file");
+  assertIncludes(
+    await problemsOf(`${without}train_data: a,b\ntrain_data_weights: 1\n`),
+    "has 1 weights for 2 files",
+  );
+  assertIncludes(await problemsOf(`${REQUIRED}cross_document_attention: true\n`), "needs packing: true");
 });
 
 Deno.test("a wrong value in a file written for Python reads as its author meant it", async () => {
