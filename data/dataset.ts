@@ -1,10 +1,11 @@
 /** Training files to samples of token ids. What is cut, left out or packed is counted and reported, never silent. */
 import { UserError } from "../errors.ts";
 import { readTokenBin } from "./bin.ts";
-import { type EncodedRow, NO_TARGET, RowEncoder, type TemplateChoice } from "./encode.ts";
-import { countTargets, packStream, packWhole, type Tokens } from "./packing.ts";
+import { type EncodedRow, NO_TARGET, type TemplateChoice, textRow } from "./encode.ts";
+import { encodeRows } from "./encode_pool.ts";
+import { countTargets, packStream, packWhole } from "./packing.ts";
 import { Random } from "./random.ts";
-import { readRows } from "./rows.ts";
+import { type PlacedRow, readRows } from "./rows.ts";
 import type { DataSource } from "./sources.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
@@ -63,7 +64,7 @@ export interface DatasetOptions {
   readonly cross_document_attention?: boolean;
   /** True: every row must have an answer; false: every row must be text; null: both may be. */
   readonly sft?: boolean | null;
-  /** See {@linkcode RowEncoder}. */
+  /** See `RowEncoder`. */
   readonly chat_template?: TemplateChoice | null;
   /** Of the rows drawn. */
   readonly seed?: number;
@@ -88,12 +89,11 @@ export async function loadDataset(
       exitCode: 2,
     });
   }
-  const encoder = new RowEncoder(tokenizer, options.chat_template ?? null);
   const filter = new RowFilter(options);
   const sets: EncodedRow[][] = [];
   for (const { path } of sources) {
     const rows: EncodedRow[] = [];
-    for await (const row of encodeFile(path, tokenizer, encoder, options)) {
+    for await (const row of encodeFile(path, tokenizer, options)) {
       const kept = filter.apply(row);
       if (kept) rows.push(kept);
     }
@@ -115,20 +115,22 @@ export async function loadDataset(
 async function* encodeFile(
   path: string,
   tokenizer: Tokenizer,
-  encoder: RowEncoder,
-  { max_seq_length: maxLength, sft = null }: DatasetOptions,
+  { max_seq_length, chat_template = null, sft = null }: DatasetOptions,
 ): AsyncGenerator<EncodedRow> {
   if (!path.endsWith(".bin")) {
-    for await (const placed of readRows(path)) {
-      if (sft !== null && sft === (placed.row.kind === "text")) throw wrongKind(placed.where, sft);
-      yield encoder.encode(placed);
-    }
+    yield* encodeRows(checkedRows(path, sft), tokenizer, { template: chat_template });
     return;
   }
   const tokens = await readTokenBin(path, { vocabSize: tokenizer.vocabSize });
-  for (let start = 0; start < tokens.length; start += maxLength) {
-    const ids = Array.from(tokens.subarray(start, start + maxLength));
-    yield { kind: "text", ids, labels: ids };
+  for (let start = 0; start < tokens.length; start += max_seq_length) {
+    yield textRow(tokens.slice(start, start + max_seq_length));
+  }
+}
+
+async function* checkedRows(path: string, sft: boolean | null): AsyncGenerator<PlacedRow> {
+  for await (const placed of readRows(path)) {
+    if (sft !== null && sft === (placed.row.kind === "text")) throw wrongKind(placed.where, sft);
+    yield placed;
   }
 }
 
@@ -227,6 +229,6 @@ function layOut(rows: readonly EncodedRow[], options: DatasetOptions): Sample[] 
     .filter((sample) => countTargets(sample) > 0);
 }
 
-function alone({ ids, labels }: Tokens): Sample {
-  return { inputIds: Uint32Array.from(ids), labels: Int32Array.from(labels) };
+function alone({ ids, labels }: EncodedRow): Sample {
+  return { inputIds: ids, labels };
 }

@@ -21,9 +21,9 @@ export const NO_TARGET = -100;
 export interface EncodedRow {
   /** Whole text to be learnt, or answers to questions. */
   readonly kind: "text" | "answers";
-  readonly ids: number[];
-  /** The id at the same position, or {@linkcode NO_TARGET}. */
-  readonly labels: number[];
+  readonly ids: Uint32Array<ArrayBuffer>;
+  /** The id at the same position, or {@linkcode NO_TARGET}; in the memory of `ids` where all are learnt. */
+  readonly labels: Int32Array<ArrayBuffer>;
 }
 
 /** A chat template's name in the settings: a built-in one, or `model` for the tokenizer's own. */
@@ -52,7 +52,7 @@ export class RowEncoder {
     switch (row.kind) {
       case "text": {
         const ids = row.text.trim() === "" ? [] : tokenizer.encode(row.text, { bos: true, eos: true });
-        return { kind: "text", ids, labels: ids };
+        return textRow(Uint32Array.from(ids));
       }
       case "answer": {
         const messages = exchange(row.input, row.output);
@@ -79,16 +79,16 @@ export class RowEncoder {
   ): EncodedRow {
     const tokenizer = this.#tokenizer;
     const { ids, at } = isSplit ? encodeEach(tokenizer, segments) : encodeWhole(tokenizer, segments);
-    const labels = ids.map(() => NO_TARGET);
+    const first = bos && ids[0] !== tokenizer.bosId ? 1 : 0;
+    const all = new Uint32Array(first + ids.length);
+    all.set(ids, first);
+    if (first === 1) all[0] = tokenizer.bosId;
+    const labels = new Int32Array(all.length).fill(NO_TARGET);
     segments.forEach(({ isTarget }, i) => {
       if (!isTarget) return;
-      for (let t = at[i]!; t < at[i + 1]!; t++) labels[t] = ids[t]!;
+      for (let t = first + at[i]!; t < first + at[i + 1]!; t++) labels[t] = all[t]!;
     });
-    if (bos && ids[0] !== tokenizer.bosId) {
-      ids.unshift(tokenizer.bosId);
-      labels.unshift(NO_TARGET);
-    }
-    return { kind: "answers", ids, labels };
+    return { kind: "answers", ids: all, labels };
   }
 
   #template(choice: TemplateChoice): ChatTemplate {
@@ -101,6 +101,11 @@ export class RowEncoder {
       { exitCode: 2 },
     );
   }
+}
+
+/** A text of which every token is learnt. */
+export function textRow(ids: Uint32Array<ArrayBuffer>): EncodedRow {
+  return { kind: "text", ids, labels: new Int32Array(ids.buffer, ids.byteOffset, ids.length) };
 }
 
 function exchange(question: string, answer: string): Message[] {

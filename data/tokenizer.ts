@@ -19,7 +19,7 @@ interface AddedToken {
 }
 
 /** The parts of tokenizer.json that are read here. */
-interface TokenizerJson {
+export interface TokenizerJson {
   readonly added_tokens?: readonly AddedToken[];
   readonly normalizer?:
     | { readonly type: string; readonly normalizers?: readonly { readonly type: string }[] }
@@ -34,7 +34,7 @@ interface TokenizerJson {
 }
 
 /** The parts of tokenizer_config.json in use; a special token is its text or an object with `content`. */
-type TokenizerConfig = Readonly<Record<string, unknown>>;
+export type TokenizerConfig = Readonly<Record<string, unknown>>;
 
 /** What SentencePiece models write for a space, and put before a text. */
 const SPACE_MARK = "\u2581";
@@ -55,12 +55,15 @@ export class Tokenizer {
   readonly vocabSize: number;
   /** The model's own chat template in Jinja, where tokenizer_config.json has one. */
   readonly chatTemplate: string | undefined;
+  /** What it was made from, so that a worker can make it again. */
+  readonly files: readonly [TokenizerJson, TokenizerConfig, string];
   readonly #inner: HubTokenizer;
   readonly #lines: LineRule | null;
   readonly #added: RegExp | null;
 
   /** Wraps parsed files; {@linkcode Tokenizer.load} reads them. `label` names the tokenizer in errors. */
   constructor(json: TokenizerJson, config: TokenizerConfig, label = "tokenizer.json") {
+    this.files = [json, config, label];
     try {
       this.#inner = new HubTokenizer(json, config);
     } catch (cause) {

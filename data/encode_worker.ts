@@ -1,0 +1,37 @@
+/** A worker that encodes batches of rows; {@linkcode ./encode_pool.ts} starts it and speaks with it. */
+/// <reference lib="deno.worker" />
+import { UserError } from "../errors.ts";
+import { type EncodedRow, RowEncoder, type TemplateChoice } from "./encode.ts";
+import type { PlacedRow } from "./rows.ts";
+import { Tokenizer } from "./tokenizer.ts";
+
+/** The first message to a worker. */
+export interface EncodeSetup {
+  /** Parsed tokenizer.json and tokenizer_config.json. */
+  readonly tokenizer: Tokenizer["files"];
+  readonly template: TemplateChoice | null;
+}
+
+/** What a worker answers to a batch, or to its setup. */
+export type EncodeAnswer =
+  | { readonly rows: readonly EncodedRow[] }
+  | { readonly error: { readonly message: string; readonly exitCode: number | undefined } };
+
+let encoder: RowEncoder | undefined;
+
+self.onmessage = ({ data }: MessageEvent<EncodeSetup | readonly PlacedRow[]>) => {
+  try {
+    if (!Array.isArray(data)) {
+      const { tokenizer, template } = data as EncodeSetup;
+      encoder = new RowEncoder(new Tokenizer(...tokenizer), template);
+      self.postMessage({ rows: [] } satisfies EncodeAnswer);
+      return;
+    }
+    const rows = (data as readonly PlacedRow[]).map((row) => encoder!.encode(row));
+    const buffers = new Set(rows.flatMap(({ ids, labels }) => [ids.buffer, labels.buffer]));
+    self.postMessage({ rows } satisfies EncodeAnswer, [...buffers]);
+  } catch (error) {
+    if (!(error instanceof UserError)) throw error;
+    self.postMessage({ error: { message: error.message, exitCode: error.exitCode } } satisfies EncodeAnswer);
+  }
+};

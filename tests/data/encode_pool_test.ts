@@ -1,0 +1,65 @@
+import { encodeRows } from "../../data/encode_pool.ts";
+import { RowEncoder } from "../../data/encode.ts";
+import type { PlacedRow, Row } from "../../data/rows.ts";
+import { Tokenizer } from "../../data/tokenizer.ts";
+import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { integers } from "../support/random.ts";
+
+const GOLDEN = new URL("../golden/mha", import.meta.url).pathname;
+
+async function withTemplate(chat_template: string): Promise<Tokenizer> {
+  const json = JSON.parse(await Deno.readTextFile(`${GOLDEN}/tokenizer.json`));
+  return new Tokenizer(json, { bos_token: "<s>", eos_token: "</s>", chat_template });
+}
+
+async function* placed(rows: readonly Row[]): AsyncGenerator<PlacedRow> {
+  for (const [i, row] of rows.entries()) yield { row, where: `file:${i + 1}` };
+}
+
+Deno.test("encodeRows() gives what one encoder gives, in the order of the rows, over many batches", async () => {
+  const tokenizer = await Tokenizer.load(GOLDEN);
+  const lengths = integers(4, 60, 40_000);
+  const rows: Row[] = Array.from(
+    lengths,
+    (length, i) =>
+      i % 3 === 0
+        ? { kind: "answer", input: `q${i} `.repeat(length / 8), output: `a${i}` }
+        : { kind: "text", text: `t${i} `.repeat(1 + length / 4) },
+  );
+  const encoder = new RowEncoder(tokenizer, null);
+  const got = await Array.fromAsync(encodeRows(placed(rows), tokenizer, { template: null }));
+  assertEquals(got.length, rows.length);
+  rows.forEach((row, i) => {
+    const wanted = encoder.encode({ row, where: "" });
+    assertEquals(got[i]!.ids.length, wanted.ids.length);
+    assert(got[i]!.ids.every((id, t) => id === wanted.ids[t]), `ids of row ${i}`);
+    assert(got[i]!.labels.every((label, t) => label === wanted.labels[t]), `labels of row ${i}`);
+  });
+});
+
+Deno.test("encodeRows() stops a template that loops, and names the first row that is wrong", async () => {
+  const chat: Row = {
+    kind: "chat",
+    messages: [{ role: "user", content: "q" }, { role: "assistant", content: "a" }],
+  };
+  const loops = await withTemplate(
+    "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}",
+  );
+  await assertThrows(
+    () => Array.fromAsync(encodeRows(placed([chat]), loops, { template: "model", timeLimit: 1500 })),
+    "Cannot tokenize file:1: no end after 2 s",
+    "chat_template",
+  );
+  const tokenizer = await Tokenizer.load(GOLDEN);
+  const wrong: Row = { kind: "chat", messages: [{ role: "user", content: "q" }] };
+  const text: Row = { kind: "text", text: "x".repeat(200_000) };
+  await assertThrows(
+    () => Array.fromAsync(encodeRows(placed([text, text, wrong, text]), tokenizer, { template: "no" })),
+    "Cannot use file:3",
+    "no answer",
+  );
+  await assertThrows(
+    () => Array.fromAsync(encodeRows(placed([chat]), tokenizer, { template: "model" })),
+    "no chat_template",
+  );
+});
