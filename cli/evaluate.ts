@@ -17,8 +17,15 @@ import { stagesOn } from "./stages.ts";
 /** The command. Defaults are LongLoRA's eval.py, but for `batch_size` (32 there) and `dtype` (fp16 there). */
 export function build(summary: string, io: Io): BuiltCommand {
   return newCommand("evaluate", summary, io)
-    .addOption(requiredPath("base_model", "folder of the model"))
-    .addOption(optionalFlag("peft_model", "adapter folder to put on top of it", text("path"), "none"))
+    .addOption(requiredPath("base_model", "folder of the model, or its name on the hub"))
+    .addOption(
+      optionalFlag(
+        "peft_model",
+        "adapter to put on top of it: folder, or name on the hub",
+        text("path"),
+        "none",
+      ),
+    )
     .addOption(requiredPath("data_path", "token file: ids of 16 bits, or 32 where its sidecar says so"))
     .addOption(valueFlag("seq_len", "tokens in one window", whole(2), 2048))
     .addOption(
@@ -34,7 +41,14 @@ export function build(summary: string, io: Io): BuiltCommand {
     .addOption(booleanFlag("load_in_4bit", "load the base in 4-bit NF4", false))
     .addOption(booleanFlag("drop_last_window", "leave the last window out, as LongLoRA's script does", true))
     .addOption(valueFlag("dtype", "precision of activations", oneOf(["fp32", "bf16", "fp16"]), "fp32"))
-    .action(async ({ json, ...options }) => {
+    .action(async ({ json, ...flags }) => {
+      const { locate } = await import("./hub.ts");
+      const options = {
+        ...flags,
+        base_model: await locate(io, flags.base_model, "model"),
+        peft_model: flags.peft_model && await locate(io, flags.peft_model, "model"),
+        data_path: await locate(io, flags.data_path, "dataset"),
+      };
       const { evaluatePerplexity } = await import("../eval/perplexity.ts");
       const loading = new CountProgress(io, "tensor");
       const result = await stagesOn(io).counting("window", (hooks) =>

@@ -27,6 +27,10 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   },
   merge: { summary: "merge an adapter into its base model", load: () => import("./merge.ts") },
   tokenize: { summary: "text to a token file for evaluate", load: () => import("./tokenize.ts") },
+  download: {
+    summary: "a model or data set of the hub into the shared cache",
+    load: () => import("./download.ts"),
+  },
   doctor: { summary: "what this machine offers: Deno, adapter, limits", load: () => import("./doctor.ts") },
   make_demo: { summary: "make the demo's base model and corpus again", load: () => import("./make_demo.ts") },
 };

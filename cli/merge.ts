@@ -37,8 +37,8 @@ const size: Kind<number> = {
 /** The command. */
 export function build(summary: string, io: Io): BuiltCommand {
   return newCommand("merge", summary, io)
-    .addOption(requiredPath("base_model", "folder of the base model"))
-    .addOption(requiredPath("peft_model", "adapter folder"))
+    .addOption(requiredPath("base_model", "folder of the base model, or its name on the hub"))
+    .addOption(requiredPath("peft_model", "adapter: folder, or name on the hub"))
     .addOption(
       optionalFlag(
         "context_size",
@@ -55,7 +55,13 @@ export function build(summary: string, io: Io): BuiltCommand {
     .addOption(
       booleanFlag("load_in_4bit", "merge onto the base as training in 4 bits saw it: to NF4 and back", false),
     )
-    .action(async ({ json, ...options }) => {
+    .action(async ({ json, ...flags }) => {
+      const { locate } = await import("./hub.ts");
+      const options = {
+        ...flags,
+        base_model: await locate(io, flags.base_model, "model"),
+        peft_model: await locate(io, flags.peft_model, "model"),
+      };
       const { mergeAdapter } = await import("../model/merge.ts");
       const result = await stagesOn(io).counting("tensor", (hooks) => mergeAdapter(options, hooks));
       io.out(json ? JSON.stringify(result) : describeResult(result));

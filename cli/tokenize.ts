@@ -29,10 +29,12 @@ export function build(summary: string, io: Io): BuiltCommand {
         import("../data/tokenizer.ts"),
         import("../data/bin.ts"),
       ]);
-      const tokenizer = await Tokenizer.load(model_name_or_path);
+      const { locate } = await import("./hub.ts");
+      const tokenizer = await Tokenizer.load(await locate(io, model_name_or_path, "model"));
+      const inputs = await Array.fromAsync(data_path, (path) => locate(io, path, "dataset"));
       const started = performance.now();
       let reported = started;
-      const report = await tokenizeFiles(data_path, save_path, tokenizer, {
+      const report = await tokenizeFiles(inputs, save_path, tokenizer, {
         bos,
         eos,
         ...(dtype === "auto" ? {} : { dtype }),

@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { createHash } from "../../checkpoint/deps.ts";
 
 /** A repository of the server: its files, the largest kept as LFS keeps them. */
 export interface HubRepository {

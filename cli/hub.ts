@@ -1,0 +1,51 @@
+/** Names of models and data on the command line: folders here, or what the Hugging Face hub has. */
+import { fetchSnapshot } from "../checkpoint/hub/hub.ts";
+import { parseHubReference } from "../checkpoint/hub/reference.ts";
+import { hubSettings } from "../checkpoint/hub/settings.ts";
+import { dataFiles, modelFiles } from "../checkpoint/hub/wanted.ts";
+import { UserError } from "../errors.ts";
+import { formatBytes } from "./format.ts";
+import type { Io } from "./io.ts";
+
+/** Between two lines of progress where lines cannot be drawn again. */
+const REPORT_EVERY_MS = 10_000;
+
+/**
+ * The folder of a model or adapter, or the file or folder of a data set: `place` itself where it exists here, else
+ * fetched from the hub into the shared cache.
+ *
+ * @throws {UserError} if there is neither
+ */
+export async function locate(io: Io, place: string, kind: "model" | "dataset"): Promise<string> {
+  if (await Deno.stat(place).then(() => true, () => false)) return place;
+  const reference = parseHubReference(place);
+  if (!reference) return place;
+  if (reference.kind !== kind) {
+    throw new UserError(
+      `Cannot use "${place}": a ${kind} is wanted, and that is a ${reference.kind} of the hub`,
+      {
+        exitCode: 2,
+      },
+    );
+  }
+  const folder = await fetchSnapshot(reference, {
+    settings: hubSettings((name) => Deno.env.get(name)),
+    wanted: kind === "dataset" ? dataFiles(reference.path) : modelFiles,
+    onProgress: progressOn(io, reference.name),
+    onNote: (text) => io.err(text),
+  });
+  return reference.path === undefined ? folder : `${folder}/${reference.path}`;
+}
+
+function progressOn(io: Io, name: string): (file: string, bytes: number, total: number) => void {
+  let last = 0;
+  return (file, bytes, total) => {
+    const now = performance.now();
+    const text = `fetching ${name}/${file}: ${formatBytes(bytes)} of ${formatBytes(total)}`;
+    if (io.isTerminal) io.draw(`\r\x1b[2K${bytes < total ? text : ""}`);
+    else if (bytes === total || now - last > REPORT_EVERY_MS) {
+      last = now;
+      io.err(text);
+    }
+  };
+}
