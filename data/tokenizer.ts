@@ -16,6 +16,7 @@ interface AddedToken {
   readonly rstrip?: boolean;
   readonly single_word?: boolean;
   readonly normalized?: boolean;
+  readonly special?: boolean;
 }
 
 /** The parts of tokenizer.json that are read here. */

@@ -1,0 +1,230 @@
+/** A LLaMA checkpoint as a GGUF file: llama.cpp's names, its order of rotary rows, its tokenizer tables. */
+import { type GgufTensor, type GgufType, type GgufValue, writeGguf } from "../checkpoint/gguf.ts";
+import { basename } from "../checkpoint/deps.ts";
+import { openWeights, type WeightReader } from "../checkpoint/weights.ts";
+import { Tokenizer } from "../data/tokenizer.ts";
+import { UserError } from "../errors.ts";
+import { contextLength, type LlamaConfig, readConfig } from "./config.ts";
+import { ropeFrequencies } from "./rope.ts";
+import { checkpointTensors } from "./tensors.ts";
+
+/** llama.cpp's numbers of the most common type in a file. */
+const FILE_TYPES: Readonly<Record<GgufType, number>> = { F32: 0, F16: 1, Q8_0: 7, BF16: 32 };
+
+/** llama.cpp's names of our tensors. */
+const NAMES: readonly [RegExp, string][] = [
+  [/^model\.embed_tokens\./, "token_embd."],
+  [/^model\.norm\./, "output_norm."],
+  [/^lm_head\./, "output."],
+  [/^model\.layers\.(\d+)\.input_layernorm\./, "blk.$1.attn_norm."],
+  [/^model\.layers\.(\d+)\.post_attention_layernorm\./, "blk.$1.ffn_norm."],
+  [/^model\.layers\.(\d+)\.self_attn\.([qkv])_proj\./, "blk.$1.attn_$2."],
+  [/^model\.layers\.(\d+)\.self_attn\.o_proj\./, "blk.$1.attn_output."],
+  [/^model\.layers\.(\d+)\.mlp\.(gate|up|down)_proj\./, "blk.$1.ffn_$2."],
+];
+
+export interface GgufExport {
+  readonly config: LlamaConfig;
+  readonly weights: WeightReader;
+  readonly tokenizer: Tokenizer;
+  /** `general.name` */
+  readonly name: string;
+  /** Of matrices; norms and biases stay F32. */
+  readonly type: GgufType;
+  readonly onProgress?: (done: number, total: number, name: string) => void;
+}
+
+/**
+ * Writes the model to `path`.
+ * @throws {UserError} if its rope scaling, or its tokenizer, has no GGUF form
+ */
+export async function exportGguf(path: string, model: GgufExport): Promise<void> {
+  const tensors = [...checkpointTensors(model.config)].map(([name, shape]) => tensorOf(model, name, shape));
+  const factors = llama3Factors(model.config);
+  if (factors) tensors.push(factors);
+  await writeGguf(path, metadataOf(model), tensors, model.onProgress ? { onProgress: model.onProgress } : {});
+}
+
+function tensorOf({ config, weights, type }: GgufExport, name: string, shape: readonly number[]): GgufTensor {
+  const [pattern, replacement] = NAMES.find(([pattern]) => pattern.test(name))!;
+  const projection = /\.([qk])_proj\./.exec(name)?.[1];
+  const { dtype } = weights.info(name);
+  return {
+    name: name.replace(pattern, replacement),
+    shape,
+    type: shape.length < 2 ? "F32" : storedType(type, shape.at(-1)!),
+    readRows: async (start, count) => {
+      if (shape.length < 2) {
+        const bytes = await weights.read(name);
+        return {
+          bytes: projection
+            ? interleave(bytes, config.head_dim, bytes.length / shape[0]!, 0, shape[0]!)
+            : bytes,
+          dtype,
+        };
+      }
+      if (!projection) return { bytes: await weights.readRows(name, start, count), dtype };
+      const { head_dim } = config;
+      const first = Math.floor(start / head_dim) * head_dim;
+      const end = Math.ceil((start + count) / head_dim) * head_dim;
+      const heads = await weights.readRows(name, first, end - first);
+      return {
+        bytes: interleave(heads, head_dim, heads.length / (end - first), start - first, count),
+        dtype,
+      };
+    },
+  };
+}
+
+/** Rows that blocks of 32 do not divide stay in F16, as llama.cpp's own converter has it. */
+function storedType(type: GgufType, width: number): GgufType {
+  return type === "Q8_0" && width % 32 !== 0 ? "F16" : type;
+}
+
+/**
+ * Rows `start` to `start + count` of some heads of a query or key matrix in llama.cpp's order: it turns neighbouring
+ * numbers of a head, Hugging Face's LLaMA turns numbers half a head apart.
+ */
+function interleave(
+  heads: Uint8Array,
+  headDim: number,
+  rowBytes: number,
+  start: number,
+  count: number,
+): Uint8Array {
+  const result = new Uint8Array(count * rowBytes);
+  for (let i = 0; i < count; i++) {
+    const [head, inside] = [Math.floor((start + i) / headDim), (start + i) % headDim];
+    const source = head * headDim + (inside % 2) * headDim / 2 + (inside >> 1);
+    result.set(heads.subarray(source * rowBytes, (source + 1) * rowBytes), i * rowBytes);
+  }
+  return result;
+}
+
+/** Llama-3.1's stretching of the slow rotations, which llama.cpp wants as a tensor of divisors. */
+function llama3Factors({ rope_scaling, ...config }: LlamaConfig): GgufTensor | undefined {
+  if (rope_scaling?.type !== "llama3") return undefined;
+  const plain = ropeFrequencies({ ...config, rope_scaling: null }, 0);
+  const scaled = ropeFrequencies({ ...config, rope_scaling }, 0);
+  const factors = new Float32Array(plain.map((frequency, i) => frequency / scaled[i]!));
+  return {
+    name: "rope_freqs.weight",
+    shape: [factors.length],
+    type: "F32",
+    readRows: () => Promise.resolve({ bytes: new Uint8Array(factors.buffer), dtype: "F32" }),
+  };
+}
+
+function metadataOf({ config, tokenizer, name, type }: GgufExport): Map<string, GgufValue> {
+  const u32 = (value: number): GgufValue => ({ u32: value });
+  const metadata = new Map<string, GgufValue>([
+    ["general.architecture", "llama"],
+    ["general.name", name],
+    ["general.file_type", u32(FILE_TYPES[type])],
+    ["llama.block_count", u32(config.num_hidden_layers)],
+    ["llama.context_length", u32(contextLength(config))],
+    ["llama.embedding_length", u32(config.hidden_size)],
+    ["llama.feed_forward_length", u32(config.intermediate_size)],
+    ["llama.attention.head_count", u32(config.num_attention_heads)],
+    ["llama.attention.head_count_kv", u32(config.num_key_value_heads)],
+    ["llama.attention.key_length", u32(config.head_dim)],
+    ["llama.attention.value_length", u32(config.head_dim)],
+    ["llama.attention.layer_norm_rms_epsilon", { f32: config.rms_norm_eps }],
+    ["llama.rope.dimension_count", u32(config.head_dim)],
+    ["llama.rope.freq_base", { f32: config.rope_theta }],
+    ["llama.vocab_size", u32(config.vocab_size)],
+  ]);
+  const { rope_scaling: scaling } = config;
+  if (scaling?.type === "linear" || scaling?.type === "yarn") {
+    metadata.set("llama.rope.scaling.type", scaling.type);
+    metadata.set("llama.rope.scaling.factor", { f32: scaling.factor });
+    const original = scaling.type === "yarn"
+      ? scaling.original_max_position_embeddings
+      : config.max_position_embeddings;
+    metadata.set("llama.rope.scaling.original_context_length", u32(original));
+  } else if (scaling && scaling.type !== "llama3") {
+    throw new UserError(`Cannot write GGUF: it has no rope_scaling of type "${scaling.type}"`);
+  }
+  addTokenizer(metadata, tokenizer, config.vocab_size);
+  return metadata;
+}
+
+/** llama.cpp's kinds of tokens. */
+const KIND = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 } as const;
+
+function addTokenizer(metadata: Map<string, GgufValue>, tokenizer: Tokenizer, size: number): void {
+  const { model, added_tokens = [] } = tokenizer.files[0];
+  const isSentencePiece = model.byte_fallback === true;
+  if (model.type !== "BPE" && !isSentencePiece) {
+    throw new UserError(`Cannot write GGUF: tokenizers of type "${model.type}" are not known; BPE ones are`);
+  }
+  const tokens = Array.from({ length: size }, (_, id) => `[PAD${id}]`);
+  const kinds = new Array<number>(size).fill(KIND.unused);
+  for (const [token, id] of Object.entries(model.vocab)) {
+    if (id >= size) continue;
+    tokens[id] = token;
+    kinds[id] = isSentencePiece && /^<0x[0-9A-F]{2}>$/.test(token) ? KIND.byte : KIND.normal;
+  }
+  for (const { content, special } of added_tokens) {
+    const id = tokenizer.tokenId(content);
+    if (id === undefined || id >= size) continue;
+    tokens[id] = content;
+    kinds[id] = content === "<unk>" ? KIND.unknown : special === false ? KIND.userDefined : KIND.control;
+  }
+  const merges = (model.merges ?? []).map((merge) => typeof merge === "string" ? merge : merge.join(" "));
+  metadata.set("tokenizer.ggml.model", isSentencePiece ? "llama" : "gpt2");
+  metadata.set("tokenizer.ggml.pre", isSentencePiece ? "default" : preTokenizerName(tokenizer));
+  metadata.set("tokenizer.ggml.tokens", { strings: tokens });
+  metadata.set("tokenizer.ggml.token_type", { i32s: kinds });
+  if (isSentencePiece) metadata.set("tokenizer.ggml.scores", { f32s: scoresOf(tokens, merges) });
+  else metadata.set("tokenizer.ggml.merges", { strings: merges });
+  metadata.set("tokenizer.ggml.bos_token_id", { u32: tokenizer.bosId });
+  metadata.set("tokenizer.ggml.eos_token_id", { u32: tokenizer.eosId });
+  metadata.set("tokenizer.ggml.add_bos_token", true);
+  if (tokenizer.chatTemplate !== undefined) metadata.set("tokenizer.chat_template", tokenizer.chatTemplate);
+}
+
+/** SentencePiece merges by score, the highest first: so the first merge that makes a token gives its score. */
+function scoresOf(tokens: readonly string[], merges: readonly string[]): number[] {
+  const scores = new Map<string, number>();
+  merges.forEach((merge, rank) => {
+    const token = merge.replace(" ", "");
+    if (!scores.has(token)) scores.set(token, -rank);
+  });
+  return tokens.map((token) => scores.get(token) ?? 0);
+}
+
+/** llama.cpp knows pre-tokenizers by name; these are told apart by how they treat digits. */
+function preTokenizerName(tokenizer: Tokenizer): string {
+  const rules = JSON.stringify(tokenizer.files[0].pre_tokenizer ?? null);
+  if (rules.includes("\\\\p{N}{1,3}")) return "llama-bpe";
+  return rules.includes("\\\\p{N}|") ? "qwen2" : "gpt-2";
+}
+
+/** Writes a model folder as a GGUF file. @throws {UserError} as {@linkcode exportGguf}, or if the folder is damaged */
+export async function convertToGguf(
+  folder: string,
+  path: string,
+  type: "f32" | "f16" | "bf16" | "q8_0",
+  onProgress?: GgufExport["onProgress"],
+): Promise<void> {
+  const [config, tokenizer, weights] = await Promise.all([
+    readConfig(folder),
+    Tokenizer.load(folder),
+    openWeights(folder),
+  ]);
+  try {
+    const name = basename(folder);
+    const upper = type.toUpperCase() as GgufType;
+    await exportGguf(path, {
+      config,
+      weights,
+      tokenizer,
+      name,
+      type: upper,
+      ...(onProgress && { onProgress }),
+    });
+  } finally {
+    weights.close();
+  }
+}

@@ -1,0 +1,123 @@
+import { GGMLQuantizationType as Kind, gguf } from "@huggingface/gguf";
+import { encodeGguf } from "../../checkpoint/gguf.ts";
+import { openWeights } from "../../checkpoint/weights.ts";
+import { toF32 } from "../../checkpoint/dtype.ts";
+import { convertToGguf } from "../../model/gguf.ts";
+import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { normal } from "../support/random.ts";
+
+const GOLDEN = new URL("../golden", import.meta.url).pathname;
+
+async function convert(model: string, type: "f32" | "f16" | "bf16" | "q8_0") {
+  const path = await Deno.makeTempFile({ suffix: ".gguf" });
+  try {
+    await convertToGguf(`${GOLDEN}/${model}`, path, type);
+    const parsed = await gguf(path, { allowLocalFile: true });
+    const metadata = parsed.metadata as unknown as Readonly<Record<string, unknown>>;
+    return { ...parsed, metadata, bytes: await Deno.readFile(path) };
+  } finally {
+    await Deno.remove(path);
+  }
+}
+
+/** Rows of a head in pairs that were half a head apart: how llama.cpp turns them. */
+function paired(values: Float32Array, width: number, headDim: number): Float32Array {
+  const result = new Float32Array(values.length);
+  for (let row = 0; row < values.length / width; row++) {
+    const [head, i] = [Math.floor(row / headDim), row % headDim];
+    const to = head * headDim + (i < headDim / 2 ? 2 * i : 2 * (i - headDim / 2) + 1);
+    result.set(values.subarray(row * width, (row + 1) * width), to * width);
+  }
+  return result;
+}
+
+// With these files llama.cpp (node-llama-cpp 3, on the CPU) picked the same 12 tokens as model.logits, for both models.
+for (const model of ["mha", "gqa"]) {
+  Deno.test(`GGUF of ${model} holds every tensor and what llama.cpp needs to run it`, async () => {
+    const { metadata, tensorInfos, tensorDataOffset, bytes } = await convert(model, "f32");
+    const config = JSON.parse(await Deno.readTextFile(`${GOLDEN}/${model}/config.json`));
+    assertEquals(metadata["general.architecture"], "llama");
+    assertEquals(metadata["llama.attention.head_count_kv"], config.num_key_value_heads);
+    assertEquals(metadata["llama.vocab_size"], config.vocab_size);
+    const tokens = metadata["tokenizer.ggml.tokens"] as string[];
+    const kinds = metadata["tokenizer.ggml.token_type"] as number[];
+    assertEquals([tokens.length, tokens[258], kinds[258], kinds[65]], [config.vocab_size, "</s>", 3, 1]);
+    const weights = await openWeights(`${GOLDEN}/${model}`);
+    const infos = new Map(tensorInfos.map((info) => [info.name, info]));
+    const read = (name: string) => {
+      const { offset, shape } = infos.get(name)!;
+      const size = shape.reduce((product, axis) => product * Number(axis), 1);
+      const at = Number(tensorDataOffset) + Number(offset);
+      assertEquals(at % 32, 0, name);
+      return new Float32Array(bytes.slice(at, at + 4 * size).buffer);
+    };
+    const check = async (ours: string, theirs: string, order = (values: Float32Array) => values) => {
+      const { dtype } = weights.info(ours);
+      assertEquals([...read(theirs)], [...order(toF32(await weights.read(ours), dtype))], theirs);
+    };
+    await check("model.embed_tokens.weight", "token_embd.weight");
+    await check("model.layers.1.mlp.down_proj.weight", "blk.1.ffn_down.weight");
+    await check("model.layers.1.post_attention_layernorm.weight", "blk.1.ffn_norm.weight");
+    await check("model.layers.0.self_attn.v_proj.weight", "blk.0.attn_v.weight");
+    const { hidden_size, num_attention_heads } = config;
+    const headDim = config.head_dim ?? hidden_size / num_attention_heads;
+    await check(
+      "model.layers.0.self_attn.q_proj.weight",
+      "blk.0.attn_q.weight",
+      (w) => paired(w, hidden_size, headDim),
+    );
+    await check(
+      "model.layers.1.self_attn.k_proj.weight",
+      "blk.1.attn_k.weight",
+      (w) => paired(w, hidden_size, headDim),
+    );
+    assertEquals(infos.has("output.weight"), !config.tie_word_embeddings);
+    assertEquals(infos.has("rope_freqs.weight"), model === "gqa");
+    weights.close();
+  });
+}
+
+Deno.test("GGUF keeps norms in F32, and in F16 what blocks of 32 do not divide", async () => {
+  const { tensorInfos } = await convert("mha", "q8_0");
+  const kinds = new Map(tensorInfos.map(({ name, dtype }) => [name, dtype]));
+  assertEquals(kinds.get("blk.0.attn_norm.weight"), Kind.F32);
+  assertEquals(kinds.get("blk.0.ffn_up.weight"), Kind.Q8_0);
+  assertEquals(kinds.get("blk.0.ffn_down.weight"), Kind.F16);
+});
+
+Deno.test("encodeGguf() rounds to nearest, and Q8_0 is within half a step of its block", () => {
+  const values = normal(11, 4096);
+  const bf16 = new Uint16Array(encodeGguf(values, "BF16").buffer);
+  values.forEach((value, i) => {
+    const back = new Float32Array(Uint32Array.of(bf16[i]! << 16).buffer)[0]!;
+    assert(Math.abs(back - value) <= Math.abs(value) * 2 ** -8, `${value} became ${back}`);
+  });
+  const q8 = new DataView(encodeGguf(values, "Q8_0").buffer);
+  assertEquals(q8.byteLength, 4096 / 32 * 34);
+  for (let block = 0; block < 128; block++) {
+    const scale = q8.getFloat16(34 * block, true);
+    const back = Float32Array.from({ length: 32 }, (_, i) => scale * q8.getInt8(34 * block + 2 + i));
+    assertClose(`block ${block}`, back, values.subarray(32 * block, 32 * block + 32), {
+      rtol: 0,
+      atol: 0.51 * scale,
+    });
+  }
+});
+
+Deno.test("a GGUF file that cannot be written whole leaves nothing", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    await assertThrows(
+      () => convertToGguf(`${GOLDEN}/mha`, `${folder}/none/model.gguf`, "f16"),
+      "Cannot write",
+      "none",
+    );
+    await assertThrows(
+      () => convertToGguf(`${GOLDEN}/none`, `${folder}/model.gguf`, "f16"),
+      "no config.json",
+    );
+    assertEquals((await Array.fromAsync(Deno.readDir(folder))).length, 0);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
