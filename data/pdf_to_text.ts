@@ -1,0 +1,57 @@
+/** PDF files to text files. */
+import { UserError } from "../errors.ts";
+import { openPdf, type PdfPage } from "./pdf.ts";
+import { layOutText } from "./pdf_layout.ts";
+
+/** What {@linkcode convertPdf} wrote. */
+export interface ConvertedPdf {
+  readonly input: string;
+  readonly output: string;
+  readonly pages: number;
+  readonly characters: number;
+  readonly tables: number;
+  /** Numbers of the pages that are images without text. */
+  readonly scanned: readonly number[];
+}
+
+/** The PDFs of a folder by their names, or the file itself. */
+export async function pdfFiles(path: string): Promise<string[]> {
+  const info = await Deno.stat(path).catch(() => undefined);
+  if (!info?.isDirectory) return [path];
+  const names = (await Array.fromAsync(Deno.readDir(path))).map(({ name }) => name);
+  return names.filter((name) => /\.pdf$/i.test(name)).sort().map((name) => `${path}/${name}`);
+}
+
+/**
+ * Writes `outputs_dir/NAME.txt`.
+ * @throws {UserError} if the file is no PDF, all of it was scanned, or the text cannot be written
+ */
+export async function convertPdf(
+  input: string,
+  outputsDir: string,
+  onProgress?: (done: number, total: number) => void,
+): Promise<ConvertedPdf> {
+  const pdf = await openPdf(input);
+  const pages: PdfPage[] = [];
+  for await (const page of pdf.pages()) {
+    pages.push(page);
+    onProgress?.(page.number, pdf.pageCount);
+  }
+  const { text, tables, scanned } = layOutText(pages);
+  if (text === "") {
+    throw new UserError(
+      scanned.length > 0
+        ? `Cannot convert "${input}": all its pages are scanned images. Run it through text recognition (OCR) first`
+        : `Cannot convert "${input}": it has no text`,
+    );
+  }
+  const output = `${outputsDir}/${input.split(/[\\/]/).at(-1)!.replace(/\.pdf$/i, "")}.txt`;
+  try {
+    await Deno.mkdir(outputsDir, { recursive: true });
+    await Deno.writeTextFile(`${output}.partial`, text);
+    await Deno.rename(`${output}.partial`, output);
+  } catch (cause) {
+    throw new UserError(`Cannot write "${output}": ${(cause as Error).message}`, { cause });
+  }
+  return { input, output, pages: pages.length, characters: text.length, tables, scanned };
+}

@@ -1,0 +1,122 @@
+import { convertPdf, pdfFiles } from "../../data/pdf_to_text.ts";
+import { assertEquals, assertThrows } from "../support/assert_close.ts";
+import { makePdf, type PlacedText } from "../support/make_pdf.ts";
+
+async function withFolder(run: (folder: string) => Promise<void>): Promise<void> {
+  const folder = await Deno.makeTempDir();
+  try {
+    await run(folder);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+/** The text of a PDF with these pages. */
+async function textOf(pages: PlacedText[][]): Promise<string> {
+  let text = "";
+  await withFolder(async (folder) => {
+    await Deno.writeFile(`${folder}/a.pdf`, makePdf(pages));
+    const { output } = await convertPdf(`${folder}/a.pdf`, `${folder}/out`);
+    text = await Deno.readTextFile(output);
+  });
+  return text;
+}
+
+/** Lines under each other; two spaces before one set it in. */
+function column(lines: readonly string[], x: number, y: number): PlacedText[] {
+  return lines.map((line, i) => ({
+    text: line.trim(),
+    x: x + (line.startsWith("  ") ? 14 : 0),
+    y: y - 12 * i,
+  }));
+}
+
+const LEFT = [
+  "This column stands on the left side of a page with",
+  "two of them. The word at the end of this line is hy-",
+  "phenated, and here stands one that is well-",
+  "known for its hyphen, as well-known things are.",
+  "  A second paragraph begins with an indent, and",
+  "goes on",
+];
+const RIGHT = [
+  "at the top of the right column, where it ends at last.",
+  "  The third is on the right side alone, and short.",
+];
+
+Deno.test("columns are read one after the other, under a title over both, hyphens joined where they were added", async () => {
+  const text = await textOf([[
+    { text: "A Title Over Both Columns", x: 150, y: 730, size: 18 },
+    ...column(RIGHT, 320, 660),
+    ...column(LEFT, 60, 660),
+  ]]);
+  assertEquals(text.split("\n\n"), [
+    "A Title Over Both Columns",
+    "This column stands on the left side of a page with two of them. The word at the end of this line is hyphenated, " +
+    "and here stands one that is well-known for its hyphen, as well-known things are.",
+    "A second paragraph begins with an indent, and goes on at the top of the right column, where it ends at last.",
+    "The third is on the right side alone, and short.\n",
+  ]);
+});
+
+Deno.test("running heads and page numbers are left out, and a sentence goes on over the page", async () => {
+  const page = (number: number, body: string): PlacedText[] => [
+    { text: `Chapter 2. ${number} Of Trees`, x: 250, y: 765, size: 8 },
+    { text: body, x: 72, y: 600 },
+    { text: `- ${number} -`, x: 300, y: 30, size: 9 },
+  ];
+  const text = await textOf([
+    page(11, "The sentence does not end on"),
+    page(12, "the page where it began."),
+    page(13, "In 1999"),
+  ]);
+  assertEquals(text, "The sentence does not end on the page where it began.\n\nIn 1999\n");
+});
+
+Deno.test("tables are marked, lists and programs keep their lines", async () => {
+  const rows = [["Model", "Size", "Score"], ["A", "7B", "1.0"], ["B", "13B", "2.0"], ["C", "70B", "3.0"]];
+  const cells = rows.flatMap((row, r) => row.map((text, c) => ({ text, x: 100 + 120 * c, y: 500 - 14 * r })));
+  const text = await textOf([[
+    ...column(
+      ["Some words stand above the table and say what it is.", "- one thing", "- another thing"],
+      72,
+      660,
+    ),
+    ...cells,
+    { text: "let x = 1", x: 72, y: 380, font: "F3" },
+    { text: "print(x)", x: 72, y: 368, font: "F3" },
+  ]]);
+  assertEquals(text.split("\n\n"), [
+    "Some words stand above the table and say what it is.",
+    "- one thing",
+    "- another thing",
+    "[table]",
+    "let x = 1\nprint(x)\n",
+  ]);
+});
+
+Deno.test("a file that is no PDF, a damaged one and one without text are refused, and nothing is written", async () => {
+  await withFolder(async (folder) => {
+    const file = async (name: string, bytes: Uint8Array<ArrayBuffer>) => {
+      await Deno.writeFile(`${folder}/${name}`, bytes);
+      return `${folder}/${name}`;
+    };
+    const out = `${folder}/out`;
+    await assertThrows(() => convertPdf(`${folder}/none.pdf`, out), "Cannot read", "none.pdf");
+    const text = await file("text.pdf", new TextEncoder().encode("plain text"));
+    await assertThrows(() => convertPdf(text, out), '"', "it is no PDF");
+    const cut = await file("cut.pdf", new TextEncoder().encode("%PDF-1.4\n1 0 obj\n"));
+    await assertThrows(() => convertPdf(cut, out), "it is damaged");
+    const empty = await file("empty.pdf", makePdf([[]]));
+    await assertThrows(() => convertPdf(empty, out), "it has no text");
+    const scanned = await file("scanned.pdf", makePdf([[]], { image: true }));
+    await assertThrows(() => convertPdf(scanned, out), "scanned images", "OCR");
+    assertEquals(await Deno.stat(out).catch(() => "none"), "none");
+    assertEquals((await pdfFiles(folder)).map((path) => path.split("/").at(-1)), [
+      "cut.pdf",
+      "empty.pdf",
+      "scanned.pdf",
+      "text.pdf",
+    ]);
+  });
+});
