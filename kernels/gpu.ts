@@ -1,7 +1,7 @@
 import { type GpuInfo, openDevice } from "./adapter.ts";
 import { DeviceLostError, GpuError } from "./errors.ts";
 import { BufferPool } from "./pool.ts";
-import { type KernelTiming, Profiler } from "./profiler.ts";
+import { type KernelTiming, Profiler, TIMED_LAUNCHES } from "./profiler.ts";
 import { type Pipeline, PipelineCache } from "./pipelines.ts";
 import { traceSink } from "./trace.ts";
 import { bytesPerElement, type Dtype, ROW_ALIGNMENT, type Segment, Tensor } from "./tensor.ts";
@@ -54,6 +54,8 @@ export class Gpu {
   readonly device: GPUDevice;
   /** Largest segment of a tensor, in bytes. */
   readonly maxBindingBytes: number;
+  /** Told the kernels so far whenever work with new ones is sent: drivers compile them when they first run. */
+  onCompile: ((kernels: number) => void) | undefined;
   readonly #pool: BufferPool;
   readonly #pipelines: PipelineCache;
   readonly #profiler: Profiler | undefined;
@@ -63,6 +65,7 @@ export class Gpu {
   readonly #slotBytes: number;
   readonly #slots: Uint8Array<ArrayBuffer>;
   #slotsUsed = 0;
+  #pipelinesSent = 0;
   #encoder: GPUCommandEncoder | undefined;
   #pass: GPUComputePassEncoder | undefined;
   #failure: GpuError | undefined;
@@ -130,6 +133,11 @@ export class Gpu {
   /** Most bytes of tensors in use at once since {@linkcode resetPeak}. */
   get peakBytes(): number {
     return this.#pool.peakBytes;
+  }
+
+  /** Kernels compiled so far, each specialisation counted. */
+  get pipelineCount(): number {
+    return this.#pipelines.count;
   }
 
   resetPeak(): void {
@@ -219,7 +227,7 @@ export class Gpu {
       );
     }
     if (x * y * z === 0) return;
-    if (this.#slotsUsed === RING_SLOTS) this.submit();
+    if (this.#slotsUsed === (this.#profiler ? TIMED_LAUNCHES : RING_SLOTS)) this.submit();
     const slot = this.#slotsUsed++ * this.#slotBytes;
     this.#pipelines.packUniforms(pipeline, launch.uniforms ?? {}, this.#slots, slot);
     const pass = this.#beginPass(pipeline, [x, y, z], bounds.reduce((sum, { size }) => sum + size, 0));
@@ -241,6 +249,10 @@ export class Gpu {
         0,
         this.#slots.subarray(0, this.#slotsUsed * this.#slotBytes),
       );
+    }
+    if (this.#pipelines.count > this.#pipelinesSent) {
+      this.#pipelinesSent = this.#pipelines.count;
+      this.onCompile?.(this.#pipelinesSent);
     }
     this.device.queue.submit([this.#encoder.finish()]);
     this.#encoder = undefined;
