@@ -73,42 +73,119 @@ export function nf4Operand(weight: Nf4Tensor, start: number, end: number): {
     : { name: "nf4", libraries: [operandWgsl, codesWgsl, scaleWgsl], tensors: [rows, absmax], firstQuad };
 }
 
+/** How a matrix is kept in NF4. */
+export interface Nf4Options {
+  /** Keep the scales in 8 bits too (0.127 instead of 0.5 bits a weight); true unless set. */
+  readonly doubleQuant?: boolean;
+  readonly label?: string;
+}
+
 /**
  * Quantises a matrix in blocks of 64 weights.
  *
- * @param x (N, K) f32; stays the caller's
- * @param doubleQuant keep the scales in 8 bits too (0.127 instead of 0.5 bits a weight)
+ * @param x (N, K) in any float format; stays the caller's
  * @throws {GpuError} if K is not a multiple of 8
  * @see Dettmers et al. 2023, QLoRA, arXiv:2305.14314, section 3
  */
-export function quantiseNf4(gpu: Gpu, x: Tensor, { doubleQuant = true, label = x.label } = {}): Nf4Tensor {
-  const [rows, width] = x.shape;
-  if (x.dtype !== "f32" || !rows || !width || width % 8 !== 0) {
-    throw new GpuError(
-      `Cannot quantise "${label}" [${x.shape}] ${x.dtype} to NF4: it must be (N, K) f32, K % 8 = 0`,
-    );
+export function quantiseNf4(gpu: Gpu, x: Tensor, options: Nf4Options = {}): Nf4Tensor {
+  const quantiser = new Nf4Quantiser(gpu, x.shape, { label: x.label, ...options });
+  quantiser.add(x);
+  return quantiser.finish();
+}
+
+/** Quantises a matrix that comes in chunks of rows, so that it is never on the device as a whole. */
+export class Nf4Quantiser {
+  readonly #gpu: Gpu;
+  readonly #weight: Nf4Tensor;
+  /** (blocks) f32 */
+  readonly #absmax: Tensor;
+  #rows = 0;
+
+  /**
+   * @param shape (N, K)
+   * @throws {GpuError} if K is not a multiple of 8
+   */
+  constructor(gpu: Gpu, shape: readonly number[], options: Nf4Options = {}) {
+    this.#gpu = gpu;
+    this.#weight = emptyNf4(gpu, shape, options);
+    const { label, absmax, nested } = this.#weight;
+    this.#absmax = nested ? gpu.empty([blocksOf(shape)], "f32", `${label} scales in f32`) : absmax;
   }
-  const shape = [rows, width] as const;
-  const blocks = Math.ceil(rows * width / BLOCK);
-  const codes = gpu.empty([rows, width / 8], "u32", label);
-  const absmax = gpu.empty([blocks], "f32", `${label} scales`);
-  for (const { start, end } of rowRanges([x, codes])) {
-    const quads = (end - start) * width / 4;
-    const groups = Math.ceil(quads / 16 / 64);
-    gpu.run(QUANTISE, [x.slice(start, end), codes.slice(start, end), absmax], {
-      grid: [Math.min(groups, GRID_X), Math.ceil(groups / GRID_X)],
-      uniforms: { quads, first_block: start * width / BLOCK },
+
+  /**
+   * Quantises the next rows.
+   * @param x (rows, K) in any float format; stays the caller's
+   * @throws {GpuError} if rows do not end with a block of 64 weights, unless they are the last
+   */
+  add(x: Tensor): void {
+    const { shape: [rows, width], codes, label } = this.#weight;
+    const first = this.#rows;
+    const end = first + x.rows;
+    if (x.width !== width || end > rows || (end < rows && x.rows * width % BLOCK !== 0)) {
+      throw new GpuError(
+        `Cannot quantise rows ${first} to ${end} of "${label}" [${rows},${width}]: got [${x.shape}]`,
+      );
+    }
+    const target = codes.slice(first, end);
+    for (const range of rowRanges([x, target])) {
+      const quads = (range.end - range.start) * width / 4;
+      const groups = Math.ceil(quads / 16 / 64);
+      const parts = [x.slice(range.start, range.end), target.slice(range.start, range.end), this.#absmax];
+      this.#gpu.run(QUANTISE, parts, {
+        grid: [Math.min(groups, GRID_X), Math.ceil(groups / GRID_X)],
+        uniforms: { quads, first_block: (first + range.start) * width / BLOCK },
+        formats: { X: x.format },
+      });
+    }
+    this.#rows = end;
+  }
+
+  /** The matrix, which is the caller's. @throws {GpuError} if rows are missing */
+  finish(): Nf4Tensor {
+    const { shape, absmax, nested, label } = this.#weight;
+    if (this.#rows !== shape[0]) {
+      throw new GpuError(`Cannot quantise "${label}" [${shape}]: only ${this.#rows} rows were given`);
+    }
+    if (!nested) return this.#weight;
+    const [gpu, blocks] = [this.#gpu, this.#absmax.size];
+    gpu.run(MEAN, [this.#absmax, nested.scales], { grid: [1], uniforms: { length: blocks } });
+    gpu.run(QUANTISE_SCALES, [this.#absmax, nested.map, absmax, nested.scales], {
+      grid: [Math.ceil(blocks / NESTED_BLOCK)],
+      uniforms: { blocks },
     });
+    this.#absmax.free();
+    return this.#weight;
   }
-  if (!doubleQuant) return { shape, label, codes, absmax, nested: undefined };
+}
+
+/**
+ * Room for a matrix in NF4 whose codes and scales are still to be written.
+ * @param shape (N, K)
+ * @throws {GpuError} if K is not a multiple of 8
+ */
+export function emptyNf4(
+  gpu: Gpu,
+  shape: readonly number[],
+  { doubleQuant = true, label = "nf4" }: Nf4Options = {},
+): Nf4Tensor {
+  const [rows, width] = shape;
+  if (shape.length !== 2 || !rows || !width || width % 8 !== 0) {
+    throw new GpuError(`Cannot hold "${label}" [${shape}] in NF4: it must be (N, K), K % 8 = 0`);
+  }
+  const blocks = blocksOf(shape);
+  const codes = gpu.empty([rows, width / 8], "u32", label);
+  if (!doubleQuant) {
+    const absmax = gpu.empty([blocks], "f32", `${label} scales`);
+    return { shape: [rows, width], label, codes, absmax, nested: undefined };
+  }
   const map = gpu.tensor([256], dynamicMap(), { label: "dynamic map" });
-  const nestedBlocks = Math.ceil(blocks / NESTED_BLOCK);
-  const scales = gpu.empty([1 + nestedBlocks], "f32", `${label} nested scales`);
-  const scaleCodes = gpu.empty([Math.ceil(blocks / 4)], "u32", `${label} scales`);
-  gpu.run(MEAN, [absmax, scales], { grid: [1], uniforms: { length: blocks } });
-  gpu.run(QUANTISE_SCALES, [absmax, map, scaleCodes, scales], { grid: [nestedBlocks], uniforms: { blocks } });
-  absmax.free();
-  return { shape, label, codes, absmax: scaleCodes, nested: { scales, map } };
+  const scales = gpu.empty([1 + Math.ceil(blocks / NESTED_BLOCK)], "f32", `${label} nested scales`);
+  const absmax = gpu.empty([Math.ceil(blocks / 4)], "u32", `${label} scales`);
+  return { shape: [rows, width], label, codes, absmax, nested: { scales, map } };
+}
+
+function blocksOf(shape: readonly number[]): number {
+  return Math.ceil(shape.reduce((product, axis) => product * axis, 1) / BLOCK);
 }
 
 /** A matrix that was quantised elsewhere, in bitsandbytes' layout. */
