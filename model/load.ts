@@ -120,11 +120,7 @@ export class TensorLoader {
       return await this.#loadBnb4(name, shape);
     }
     if (!loadIn4bit || trained) return await this.load(name, shape);
-    if (shape[1] % 8 !== 0) {
-      throw new UserError(
-        `Cannot hold "${name}" [${shape}] in 4 bits: its rows are no multiple of 8. Set load_in_4bit: false`,
-      );
-    }
+    requirePackable(name, shape);
     const dense = await this.load(name, shape, "f32");
     const quantised = quantiseNf4(this.gpu, dense, { doubleQuant: this.options.doubleQuant, label: name });
     dense.free();
@@ -174,6 +170,14 @@ export class TensorLoader {
   #count(name: string): void {
     this.options.onProgress?.(name, ++this.#done, this.total);
   }
+}
+
+/** @throws {UserError} if a linear's matrix (N, K) cannot be held in 4 bits: eight weights of a row make a word */
+export function requirePackable(name: string, shape: readonly [number, number]): void {
+  if (shape[1] % 8 === 0) return;
+  throw new UserError(
+    `Cannot hold "${name}" [${shape}] in 4 bits: its rows are no multiple of 8. Set load_in_4bit: false`,
+  );
 }
 
 function bytesOf(values: Float32Array): Uint8Array {

@@ -1,6 +1,6 @@
 import { GpuError } from "../errors.ts";
 import type { Gpu } from "../gpu.ts";
-import { rowRanges, type Tensor } from "../tensor.ts";
+import { ROW_ALIGNMENT, rowRanges, type Tensor } from "../tensor.ts";
 import type { Kernel } from "../wgsl.ts";
 import { BLOCK, dynamicMap, NESTED_BLOCK } from "./reference.ts";
 import codesWgsl from "./codes.wgsl" with { type: "text" };
@@ -93,7 +93,7 @@ export function quantiseNf4(gpu: Gpu, x: Tensor, options: Nf4Options = {}): Nf4T
   return quantiser.finish();
 }
 
-/** Quantises a matrix that comes in chunks of rows, so that it is never on the device as a whole. */
+/** Quantises a matrix that comes in chunks of rows, so that it is never on the device as a whole in floats. */
 export class Nf4Quantiser {
   readonly #gpu: Gpu;
   readonly #weight: Nf4Tensor;
@@ -115,13 +115,13 @@ export class Nf4Quantiser {
   /**
    * Quantises the next rows.
    * @param x (rows, K) in any float format; stays the caller's
-   * @throws {GpuError} if rows do not end with a block of 64 weights, unless they are the last
+   * @throws {GpuError} if their number is no multiple of 64, unless they are the last
    */
   add(x: Tensor): void {
     const { shape: [rows, width], codes, label } = this.#weight;
     const first = this.#rows;
     const end = first + x.rows;
-    if (x.width !== width || end > rows || (end < rows && x.rows * width % BLOCK !== 0)) {
+    if (x.width !== width || end > rows || (end < rows && x.rows % ROW_ALIGNMENT !== 0)) {
       throw new GpuError(
         `Cannot quantise rows ${first} to ${end} of "${label}" [${rows},${width}]: got [${x.shape}]`,
       );

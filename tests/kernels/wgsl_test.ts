@@ -3,6 +3,7 @@
  * over; and none can be broken without a run failing by its name.
  */
 import { cast } from "../../kernels/elementwise/elementwise.ts";
+import { fillBits } from "../../kernels/elementwise/fill_random.ts";
 import { Gpu, type Sharing } from "../../kernels/gpu.ts";
 import { assemble, type Format, type Kernel, readInterface } from "../../kernels/wgsl.ts";
 import { addLora } from "../../model/adapter.ts";
@@ -59,6 +60,7 @@ async function trainStep(sharing: Sharing, format: Format): Promise<void> {
   });
   await trainer.step([makeBatch([{ inputIds: integers(1, 20, 36) }])], 1e-3);
   const dequantised = dequantiseNf4(gpu, quantiseNf4(gpu, gpu.tensor([4, 64], normal(1, 256))));
+  fillBits(gpu, gpu.empty([4], "u32"), 1);
   await gpu.read(cast(gpu, dequantised, format));
 }
 
