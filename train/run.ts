@@ -18,7 +18,7 @@ import { makeBatch } from "../model/batch.ts";
 import { configJson } from "../model/context.ts";
 import { tensorSources } from "../model/read_back.ts";
 import { dumpTrainArgs } from "../train_args/describe.ts";
-import { groupSize, type TrainArgs } from "../train_args/schema.ts";
+import type { TrainArgs } from "../train_args/schema.ts";
 import type { StepMetrics, TrainHooks, TrainResult } from "./hooks.ts";
 import { RunLog, trainerStateJson } from "./run_log.ts";
 import {
@@ -30,7 +30,7 @@ import {
   writeSavedState,
 } from "./saved_state.ts";
 import { learningRate, type Schedule } from "./schedule.ts";
-import { formatOf, loadData, loadTrainee, type Trainee } from "./setup.ts";
+import { formatOf, loadData, loadTrainee, type Trainee, trainerOptions } from "./setup.ts";
 import { type StepResult, Trainer } from "./trainer.ts";
 
 /** Steps in a row without a finite gradient after which a run gives up. */
@@ -101,17 +101,7 @@ class Run {
       warmupSteps: args.warmup_steps || Math.ceil(args.warmup_ratio * this.#totalSteps),
       totalSteps: this.#totalSteps,
     };
-    this.trainer = new Trainer(trainee.model, {
-      maxGradNorm: args.max_grad_norm,
-      groupSize: args.attention === "s2" ? groupSize(args, args.max_seq_length) : undefined,
-      checkpointing: args.gradient_checkpointing,
-      lossScaling: args.fp16,
-      seed: args.seed,
-      beta1: args.adam_beta1,
-      beta2: args.adam_beta2,
-      epsilon: args.adam_epsilon,
-      weightDecay: args.weight_decay,
-    });
+    this.trainer = new Trainer(trainee.model, trainerOptions(args));
     this.#sampler = new Sampler(data.samples.length, args.data_seed);
     this.#log = new RunLog(args.output_dir, args.logging_steps, saved?.log);
     this.#step = this.#startStep = saved?.step ?? 0;
