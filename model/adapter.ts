@@ -45,6 +45,7 @@ export function addLora(
       exitCode: 2,
     });
   }
+  using _ = gpu.purpose("adapters");
   linears.forEach((layer, stream) => {
     if (targetModules && !targetModules.some((target) => matches(layer.name, target))) return;
     const [outputs, inputs] = layer.weight.shape as [number, number];
@@ -70,6 +71,7 @@ export function applyAdapter(
   { config, lora }: Adapter,
   { isTrained, dropout = 0 }: { readonly isTrained: boolean; readonly dropout?: number },
 ): void {
+  using _ = model.gpu.purpose("adapters");
   const linears = new Map(model.linears().map((layer, stream) => [layer.name, { layer, stream }]));
   for (const [module, pair] of lora) {
     const target = linears.get(module);
@@ -166,6 +168,7 @@ function withGradients(
   layer: Linear,
   { isTrained, ...lora }: Omit<Lora, "gradA" | "gradB"> & { readonly isTrained: boolean },
 ): Lora {
+  using _ = gpu.purpose("gradients");
   const gradient = ({ shape }: Tensor): Tensor | undefined =>
     isTrained ? gpu.zeros(shape, "f32", `gradient of ${layer.name} LoRA`) : undefined;
   return { ...lora, gradA: gradient(lora.A), gradB: gradient(lora.B) };

@@ -113,20 +113,27 @@ export class Llama {
     const { blocks, embed_tokens } = this.parts;
     const { checkpointing } = options;
     const pass = this.#pass(device, options.dropout);
+    using _ = gpu.purpose("activations");
+    gpu.at("embedding");
     const inputs: Tensor[] = [embed(gpu, device.tokens, embed_tokens.weight, this.parts.format)];
     const kept: (BlockSaved | undefined)[] = [];
-    for (const block of blocks) {
-      const { out, saved } = block.forward(gpu, inputs.at(-1)!, pass);
+    for (const [i, block] of blocks.entries()) {
+      gpu.at(`forward, layer ${i + 1}`);
+      const x = inputs.at(-1)!;
+      if (checkpointing) gpu.assign(x, "checkpoints");
+      const { out, saved } = block.forward(gpu, x, pass);
       if (checkpointing) freeSaved(saved);
       kept.push(checkpointing ? undefined : saved);
       inputs.push(out);
     }
     let gradient = this.#lossBackward(inputs.pop()!, device, options);
     for (const [i, block] of [...blocks.entries()].reverse()) {
+      gpu.at(`backward, layer ${i + 1}`);
       const x = inputs.pop()!;
       gradient = block.backward(gpu, gradient, x, kept[i] ?? block.recompute(gpu, x, pass), pass);
       x.free();
     }
+    gpu.at("embedding, backward");
     if (embed_tokens.grad) embedBackward(gpu, device.batch.tokens, gradient, embed_tokens.grad);
     gradient.free();
   }
@@ -196,6 +203,7 @@ export class Llama {
   #lossBackward(x: Tensor, device: DeviceBatch, { gradScale, lossSum }: GradientOptions): Tensor {
     const { gpu } = this;
     const { norm, lm_head } = this.parts;
+    gpu.at("head and loss");
     const { y, rstd } = rmsNorm(gpu, x, norm.weight, this.config.rms_norm_eps);
     const dNormed = gpu.empty(y.shape, y.dtype, "dNormed");
     this.#forEachLogits(y, (logits, { start, end }) => {
@@ -218,6 +226,7 @@ export class Llama {
   /** Applies the head to chunks of rows; the logits (rows, V rounded up to a multiple of 4) f32 live for the call. */
   #forEachLogits(hidden: Tensor, use: (logits: Tensor, rows: { start: number; end: number }) => void): void {
     const { gpu } = this;
+    using _ = gpu.purpose("cross-entropy");
     const rowBytes = Math.ceil(this.config.vocab_size / 4) * 16;
     const fit = Math.floor(Math.min(LOGITS_BYTES, gpu.maxBindingBytes) / rowBytes / ROW_ALIGNMENT) *
       ROW_ALIGNMENT;
