@@ -11,7 +11,7 @@ import { type Block, type BlockSaved, freeSaved, type Norm, type Pass } from "./
 import type { LlamaConfig } from "./config.ts";
 import type { DropoutKey, Linear } from "./linear.ts";
 import type { Parameter } from "./parameter.ts";
-import { ropeTables } from "./rope.ts";
+import { type RopeTables, ropeTables } from "./rope.ts";
 
 /** A table of embeddings (V, C) or the head's matrix, and its gradient where it is trained. */
 export interface Table {
@@ -247,12 +247,13 @@ export class Llama {
     if (!this.#rope || !fits) {
       this.#rope?.cos.free();
       this.#rope?.sin.free();
-      const { cos, sin } = ropeTables(this.config, longest);
+      let tables: RopeTables | undefined;
+      const made = () => tables ??= ropeTables(this.config, longest);
       const shape = [longest, this.config.head_dim / 2];
       this.#rope = {
         length: longest,
-        cos: this.gpu.tensor(shape, cos, { label: "rope cos" }),
-        sin: this.gpu.tensor(shape, sin, { label: "rope sin" }),
+        cos: this.gpu.tensor(shape, () => made().cos, { label: "rope cos" }),
+        sin: this.gpu.tensor(shape, () => made().sin, { label: "rope sin" }),
       };
     }
     const { cos, sin } = this.#rope;
