@@ -1,4 +1,4 @@
-import process from "node:process";
+import { process } from "./deps.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 
 /**

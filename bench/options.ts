@@ -1,4 +1,4 @@
-import { parseArgs } from "node:util";
+import { parseArgs } from "./deps.ts";
 import { EXIT, UserError } from "../errors.ts";
 import type { Sharing } from "../kernels/gpu.ts";
 import { nearest } from "../train_args/problems.ts";
