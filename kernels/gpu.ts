@@ -37,6 +37,8 @@ export interface GpuOptions {
 /** A device to count on, see {@linkcode Gpu.dry}. */
 export interface DryOptions extends Omit<GpuOptions, "profile" | "poison"> {
   readonly limits: DeviceLimits;
+  /** What the device says it is. */
+  readonly info?: GpuInfo;
 }
 
 /** A dispatch as it is recorded. */
@@ -149,8 +151,8 @@ export class Gpu {
    * A device that allocates and computes nothing, on which the engine runs to count: memory, dispatches, bindings. It
    * makes the choices that a GPU with these limits would.
    */
-  static dry({ limits, ...options }: DryOptions): Gpu {
-    return new Gpu(dryDevice(limits), DRY_INFO, options, true);
+  static dry({ limits, info = DRY_INFO, ...options }: DryOptions): Gpu {
+    return new Gpu(dryDevice(limits), info, options, true);
   }
 
   /** Bytes on the device in use now. */
