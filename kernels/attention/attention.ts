@@ -34,7 +34,7 @@ const WIDEST = 2 ** 16;
 
 /**
  * Causal attention over the rows of all sequences of a batch (flash attention, arXiv 2205.14135: no scores in memory).
- * @param q (rows, heads * headDim), with positions applied
+ * @param q (rows, heads * headDim), with positions applied; with fewer rows than k, those are the last ones
  * @param k (rows, kvHeads * headDim), as v
  * @param map which keys each query sees; the second half of the query heads takes its shifted table
  * @param scale factor of the scores
@@ -50,13 +50,14 @@ export function attention(
   shape: AttentionShape,
   scale = 1 / Math.sqrt(shape.headDim),
 ): { o: Tensor; lse: Tensor } {
-  check({ q, k, v }, map, shape);
+  check({ q, k, v }, map, shape, Math.min(q.rows, map.rows));
   const o = gpu.empty(q.shape, q.dtype, "attention o");
   const lse = gpu.empty([q.rows, shape.heads], "f32", "attention lse");
   pass(gpu, FORWARD[gpu.sharing], { map, shape, scale }, {
     own: "queries",
     byQuery: [q, o, lse],
     byKey: [k, v],
+    firstQuery: map.rows - q.rows,
     bind: ([q, o, lse], [k, v]) => [q, k, v, map.first, o, lse],
   });
   return { o, lse };
@@ -247,6 +248,7 @@ function check(
   tensors: { q: Tensor; k: Tensor; v: Tensor; o?: Tensor; dO?: Tensor },
   map: AttentionMap,
   { heads, kvHeads, headDim }: AttentionShape,
+  queries = map.rows,
 ): void {
   if (heads % kvHeads !== 0 || headDim % 4 !== 0 || headDim > 256 || heads * headDim > WIDEST) {
     throw new GpuError(
@@ -256,9 +258,10 @@ function check(
   }
   for (const [name, tensor] of Object.entries(tensors)) {
     const width = (name === "k" || name === "v" ? kvHeads : heads) * headDim;
-    if (tensor.rows !== map.rows || tensor.width !== width || tensor.dtype !== tensors.q.dtype) {
+    const rows = name === "q" ? queries : map.rows;
+    if (tensor.rows !== rows || tensor.width !== width || tensor.dtype !== tensors.q.dtype) {
       throw new GpuError(
-        `Cannot attend: ${name} must be (${map.rows}, ${width}) ${tensors.q.dtype}, ` +
+        `Cannot attend: ${name} must be (${rows}, ${width}) ${tensors.q.dtype}, ` +
           `got (${tensor.rows}, ${tensor.width}) ${tensor.dtype}`,
       );
     }
