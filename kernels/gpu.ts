@@ -1,6 +1,7 @@
-import { type GpuInfo, openDevice } from "./adapter.ts";
+import { type GpuInfo, MAPPABLE_BUFFERS, openDevice } from "./adapter.ts";
 import { DeviceLostError, GpuError } from "./errors.ts";
 import { type DeviceLimits, DRY_INFO, dryDevice } from "./dry_device.ts";
+import { type HostCopies, HostMemory } from "./host.ts";
 import { BufferPool, type MemoryUse, type PooledBuffer, type Purpose } from "./pool.ts";
 import { type KernelTiming, Profiler, TIMED_LAUNCHES } from "./profiler.ts";
 import { type Pipeline, PipelineCache } from "./pipelines.ts";
@@ -30,6 +31,8 @@ export interface GpuOptions {
   readonly profile?: boolean;
   /** Variants chosen for this adapter; each kernel's default unless set. */
   readonly tuning?: Tuning;
+  /** How tensors go to host memory and back; the best way that the device has unless given. */
+  readonly hostCopies?: HostCopies;
   /** Told of every dispatch as it is recorded. */
   readonly onDispatch?: (dispatch: Dispatch) => void;
 }
@@ -75,6 +78,8 @@ export class Gpu {
   readonly maxBindingBytes: number;
   /** Whether nothing is stored or computed: then values need not be made, and what is read is zero. */
   readonly isDry: boolean;
+  /** For tensors that the device has no room for now. */
+  readonly host: HostMemory;
   /** Told the kernels so far whenever work with new ones is sent: drivers compile them when they first run. */
   onCompile: ((kernels: number) => void) | undefined;
   readonly #pool: BufferPool;
@@ -112,6 +117,12 @@ export class Gpu {
       beforeDestroy: () => this.submit(),
       onDestroy: (buffer) => this.#pipelines.forgetBuffer(buffer.id),
     });
+    const canMap = isDry || info.features.has(MAPPABLE_BUFFERS);
+    this.host = new HostMemory(
+      this,
+      options.hostCopies ?? (canMap ? "commands" : "javascript"),
+      this.#hostTensors(),
+    );
     this.#poison = options.poison ?? false;
     this.#onDispatch = options.onDispatch;
     this.#profiler = options.profile || traceSink() ? new Profiler(device) : undefined;
@@ -283,7 +294,6 @@ export class Gpu {
 
   /** Records one dispatch of `kernel` over `tensors`, in the order of its storage bindings. */
   run(kernel: Kernel, tensors: readonly Tensor[], launch: Launch): void {
-    const pipeline = this.#pipelines.get(kernel, launch);
     const bounds = tensors.map((tensor) => tensor.bound);
     const [x, y = 1, z = 1] = launch.grid;
     const most = this.device.limits.maxComputeWorkgroupsPerDimension;
@@ -293,15 +303,17 @@ export class Gpu {
       );
     }
     if (x * y * z === 0) return;
-    if (this.#slotsUsed === (this.#profiler ? TIMED_LAUNCHES : RING_SLOTS)) this.submit();
-    const slot = this.#slotsUsed++ * this.#slotBytes;
-    this.#pipelines.packUniforms(pipeline, launch.uniforms ?? {}, this.#slots, slot);
     this.#onDispatch?.({
       kernel: kernel.name,
       grid: [x, y, z],
       uniforms: launch.uniforms ?? {},
       bytes: bounds.map(({ size }) => size),
     });
+    if (this.isDry) return;
+    const pipeline = this.#pipelines.get(kernel, launch);
+    if (this.#slotsUsed === (this.#profiler ? TIMED_LAUNCHES : RING_SLOTS)) this.submit();
+    const slot = this.#slotsUsed++ * this.#slotBytes;
+    this.#pipelines.packUniforms(pipeline, launch.uniforms ?? {}, this.#slots, slot);
     const pass = this.#beginPass(pipeline, [x, y, z], bounds.reduce((sum, { size }) => sum + size, 0));
     pass.setPipeline(pipeline.gpu);
     const group = this.#pipelines.bindGroup(pipeline, bounds, this.#ring.gpu);
@@ -413,7 +425,19 @@ export class Gpu {
     this.close();
   }
 
-  #allocate(shape: readonly number[], dtype: Dtype, label: string): Tensor {
+  /** Makes tensors of buffers in host memory, which no kernel can read. */
+  #hostTensors(): (shape: readonly number[], dtype: Dtype, label: string) => Tensor {
+    const { MAP_READ, COPY_SRC, COPY_DST } = GPUBufferUsage;
+    const pool = new BufferPool(this.device, {
+      limitBytes: Infinity,
+      usage: MAP_READ | COPY_SRC | COPY_DST,
+      beforeDestroy: () => this.submit(),
+      onDestroy: () => {},
+    });
+    return (shape, dtype, label) => this.#allocate(shape, dtype, label, pool);
+  }
+
+  #allocate(shape: readonly number[], dtype: Dtype, label: string, pool = this.#pool): Tensor {
     if (shape.some((axis) => !Number.isSafeInteger(axis) || axis < 1)) {
       throw new GpuError(
         `Cannot make "${label}" of shape [${shape}]: every axis must be a whole number above 0`,
@@ -433,11 +457,11 @@ export class Gpu {
     const segments: Segment[] = [];
     for (let start = 0; start < rows; start += most) {
       const count = Math.min(most, rows - start);
-      const buffer = this.#pool.take(count * rowBytes, label);
+      const buffer = pool.take(count * rowBytes, label);
       segments.push({ buffer, start, rows: count, offset: 0 });
     }
     return new Tensor(shape, dtype, label, segments, (tensor) => {
-      for (const { buffer } of tensor.segments) this.#pool.give(buffer);
+      for (const { buffer } of tensor.segments) pool.give(buffer);
     });
   }
 
