@@ -50,6 +50,8 @@ interface DawnAdapterInfo {
   }>;
 }
 
+/** wgpu's name for buffers that can be mapped and do all else besides: tensors then lie in host memory as buffers. */
+export const MAPPABLE_BUFFERS = "mappable-primary-buffers";
 const MATRICES = "chromium-experimental-subgroup-matrix" as GPUFeatureName;
 
 /** Names by which drivers on the processor give themselves away where `isFallbackAdapter` is not set. */
@@ -100,7 +102,8 @@ export function matricesOf({ info, features }: GPUAdapter): MatrixShape[] {
 export async function openDevice({ timestamps }: { readonly timestamps: boolean }): Promise<OpenDevice> {
   const adapter = await findAdapter();
   if (!adapter) throw new UserError(noAdapter());
-  const { device, subgroups } = await requestDevice(adapter, timestamps);
+  const { device, granted } = await requestDevice(adapter, timestamps);
+  const subgroups = granted.has("subgroups");
   const { description, vendor, subgroupMinSize, subgroupMaxSize } = adapter.info;
   return {
     device,
@@ -111,7 +114,7 @@ export async function openDevice({ timestamps }: { readonly timestamps: boolean 
       isSoftware: isSoftware(adapter.info),
       subgroupSize: subgroups ? subgroupMinSize : 0,
       subgroupMaxSize: subgroups ? subgroupMaxSize : 0,
-      features: new Set<string>(device.features),
+      features: new Set<string>([...device.features, ...granted]),
       matrices: subgroups ? matricesOf(adapter) : [],
     },
   };
@@ -129,7 +132,7 @@ function noAdapter(): string {
 async function requestDevice(
   adapter: GPUAdapter,
   timestamps: boolean,
-): Promise<{ device: GPUDevice; subgroups: boolean }> {
+): Promise<{ device: GPUDevice; granted: ReadonlySet<string> }> {
   const { limits } = adapter;
   const requiredLimits = {
     maxBufferSize: limits.maxBufferSize,
@@ -146,14 +149,17 @@ async function requestDevice(
   }
   const base: GPUFeatureName[] = timestamps ? ["timestamp-query"] : [];
   const matrices: GPUFeatureName[] = adapter.features.has(MATRICES) ? [MATRICES, "shader-f16"] : [];
-  // Deno grants subgroups without listing them, so ask and fall back.
-  const subgroups = "subgroups" as GPUFeatureName;
-  try {
-    const requiredFeatures = [...base, subgroups, ...matrices];
-    const device = await adapter.requestDevice({ requiredFeatures, requiredLimits });
-    return { device, subgroups: true };
-  } catch {
-    const device = await adapter.requestDevice({ requiredFeatures: base, requiredLimits });
-    return { device, subgroups: false };
+  // Deno grants these without listing them, so ask, and do without what is refused.
+  const subgroups = ["subgroups" as GPUFeatureName, ...matrices];
+  const mappable = chosen === "deno" ? [MAPPABLE_BUFFERS as GPUFeatureName] : [];
+  let refusal: unknown;
+  for (const extra of [[...subgroups, ...mappable], subgroups, mappable, []]) {
+    try {
+      const device = await adapter.requestDevice({ requiredFeatures: [...base, ...extra], requiredLimits });
+      return { device, granted: new Set<string>(extra) };
+    } catch (error) {
+      refusal = error;
+    }
   }
+  throw refusal;
 }

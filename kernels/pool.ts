@@ -35,6 +35,8 @@ export interface MemoryUse {
 export interface PoolOptions {
   /** Most bytes to hold. */
   readonly limitBytes: number;
+  /** What the buffers are for; kernels and copies unless given. */
+  readonly usage?: GPUBufferUsageFlags;
   /** Called before buffers are destroyed: work that names them must be submitted. */
   readonly beforeDestroy: () => void;
   /** Called for each buffer that is destroyed. */
@@ -60,19 +62,21 @@ export class BufferPool {
   readonly #options: PoolOptions;
   /** Buffers by size, the latest given last. */
   readonly #idle = new Map<number, PooledBuffer[]>();
-  readonly #purposeOf = new Map<number, Purpose>();
-  readonly #byPurpose = Object.fromEntries(PURPOSES.map((name) => [name, 0])) as Record<Purpose, number>;
+  /** Of each buffer in use, as a place in {@linkcode PURPOSES}. */
+  readonly #purposeOf = new Map<number, number>();
+  /** Bytes in use for each of {@linkcode PURPOSES}. */
+  readonly #byPurpose = new Float64Array(PURPOSES.length);
   #nextId = 1;
   #created = 0;
   #heldBytes = 0;
   #liveBytes = 0;
   #mostLive = 0;
-  #peak: MemoryUse;
+  /** The peak in parts, since it moves often. */
+  readonly #peak = { heldBytes: 0, liveBytes: 0, moment: "", byPurpose: new Float64Array(PURPOSES.length) };
 
   constructor(device: GPUDevice, options: PoolOptions) {
     this.#device = device;
     this.#options = options;
-    this.#peak = this.use;
   }
 
   /** Bytes of buffers in use. */
@@ -95,28 +99,29 @@ export class BufferPool {
     return {
       heldBytes: this.#heldBytes,
       liveBytes: this.#liveBytes,
-      byPurpose: { ...this.#byPurpose },
+      byPurpose: named(this.#byPurpose),
       moment: this.moment,
     };
   }
 
   /** The memory when most was held, or most in use if that came later, since the last {@linkcode resetPeak}. */
   get peak(): MemoryUse {
-    return this.#peak;
+    return { ...this.#peak, byPurpose: named(this.#peak.byPurpose) };
   }
 
   /** Forgets the peak; gives back idle memory first, so that what is held is what is used. */
   resetPeak(): void {
     this.trim();
     this.#mostLive = this.#liveBytes;
-    this.#peak = this.use;
+    this.#setPeak();
   }
 
   /** @throws {GpuMemoryError} if it would pass the limit with no idle buffer left */
   take(bytes: number, label: string): PooledBuffer {
     const { STORAGE, COPY_SRC, COPY_DST } = GPUBufferUsage;
+    const { usage = STORAGE | COPY_SRC | COPY_DST } = this.#options;
     const size = Math.ceil(Math.max(bytes, 16) / 16) * 16;
-    const buffer = this.#takeIdle(size) ?? this.#create(size, label, STORAGE | COPY_SRC | COPY_DST);
+    const buffer = this.#takeIdle(size) ?? this.#create(size, label, usage);
     this.#count(buffer, this.purpose);
     return buffer;
   }
@@ -143,9 +148,10 @@ export class BufferPool {
 
   /** Says that a buffer in use is for something else from now on. */
   assign(buffer: PooledBuffer, purpose: Purpose): void {
-    this.#byPurpose[this.#purposeOf.get(buffer.id)!] -= buffer.size;
-    this.#byPurpose[purpose] += buffer.size;
-    this.#purposeOf.set(buffer.id, purpose);
+    const place = PURPOSES.indexOf(purpose);
+    this.#byPurpose[this.#purposeOf.get(buffer.id)!]! -= buffer.size;
+    this.#byPurpose[place]! += buffer.size;
+    this.#purposeOf.set(buffer.id, place);
   }
 
   /** Destroys idle buffers. */
@@ -154,18 +160,26 @@ export class BufferPool {
   }
 
   #count(buffer: PooledBuffer, purpose: Purpose): void {
-    this.#purposeOf.set(buffer.id, purpose);
-    this.#byPurpose[purpose] += buffer.size;
+    const place = PURPOSES.indexOf(purpose);
+    this.#purposeOf.set(buffer.id, place);
+    this.#byPurpose[place]! += buffer.size;
     this.#liveBytes += buffer.size;
     this.#mostLive = Math.max(this.#mostLive, this.#liveBytes);
     const { heldBytes, liveBytes } = this.#peak;
     if (this.#heldBytes > heldBytes || (this.#heldBytes === heldBytes && this.#liveBytes > liveBytes)) {
-      this.#peak = this.use;
+      this.#setPeak();
     }
   }
 
+  #setPeak(): void {
+    this.#peak.heldBytes = this.#heldBytes;
+    this.#peak.liveBytes = this.#liveBytes;
+    this.#peak.moment = this.moment;
+    this.#peak.byPurpose.set(this.#byPurpose);
+  }
+
   #uncount(buffer: PooledBuffer): void {
-    this.#byPurpose[this.#purposeOf.get(buffer.id)!] -= buffer.size;
+    this.#byPurpose[this.#purposeOf.get(buffer.id)!]! -= buffer.size;
     this.#purposeOf.delete(buffer.id);
     this.#liveBytes -= buffer.size;
   }
@@ -221,6 +235,13 @@ export class BufferPool {
     buffer.gpu.destroy();
     this.#heldBytes -= buffer.size;
   }
+}
+
+function named(byPurpose: Float64Array): Record<Purpose, number> {
+  return Object.fromEntries(PURPOSES.map((name, place) => [name, byPurpose[place]!])) as Record<
+    Purpose,
+    number
+  >;
 }
 
 function mib(bytes: number): string {
