@@ -6,7 +6,7 @@ import { BufferPool, type MemoryUse, type PooledBuffer, type Purpose } from "./p
 import { type KernelTiming, Profiler, TIMED_LAUNCHES } from "./profiler.ts";
 import { type Pipeline, PipelineCache } from "./pipelines.ts";
 import { traceSink } from "./trace.ts";
-import { bytesPerElement, type Dtype, ROW_ALIGNMENT, type Segment, Tensor } from "./tensor.ts";
+import { type Bound, bytesPerElement, type Dtype, ROW_ALIGNMENT, type Segment, Tensor } from "./tensor.ts";
 import type { Tuning } from "./tuning.ts";
 import type { Kernel, Specialisation } from "./wgsl.ts";
 
@@ -49,8 +49,7 @@ export interface Dispatch {
   readonly kernel: string;
   readonly grid: readonly [number, number, number];
   readonly uniforms: Readonly<Record<string, number>>;
-  /** Of each binding. */
-  readonly bytes: readonly number[];
+  readonly bindings: readonly Bound[];
 }
 
 /** One dispatch: workgroups along x, y, z; the fields of the kernel's `struct Params`; what its pipeline fixes. */
@@ -307,7 +306,7 @@ export class Gpu {
       kernel: kernel.name,
       grid: [x, y, z],
       uniforms: launch.uniforms ?? {},
-      bytes: bounds.map(({ size }) => size),
+      bindings: bounds,
     });
     if (this.isDry) return;
     const pipeline = this.#pipelines.get(kernel, launch);

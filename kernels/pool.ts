@@ -5,6 +5,8 @@ export interface PooledBuffer {
   readonly id: number;
   readonly gpu: GPUBuffer;
   readonly size: number;
+  /** What it is for, as a place in {@linkcode PURPOSES}: the pool's own. */
+  place: number;
 }
 
 /** What memory on the device is for, in the order of reports. */
@@ -62,8 +64,6 @@ export class BufferPool {
   readonly #options: PoolOptions;
   /** Buffers by size, the latest given last. */
   readonly #idle = new Map<number, PooledBuffer[]>();
-  /** Of each buffer in use, as a place in {@linkcode PURPOSES}. */
-  readonly #purposeOf = new Map<number, number>();
   /** Bytes in use for each of {@linkcode PURPOSES}. */
   readonly #byPurpose = new Float64Array(PURPOSES.length);
   #nextId = 1;
@@ -148,10 +148,9 @@ export class BufferPool {
 
   /** Says that a buffer in use is for something else from now on. */
   assign(buffer: PooledBuffer, purpose: Purpose): void {
-    const place = PURPOSES.indexOf(purpose);
-    this.#byPurpose[this.#purposeOf.get(buffer.id)!]! -= buffer.size;
-    this.#byPurpose[place]! += buffer.size;
-    this.#purposeOf.set(buffer.id, place);
+    this.#byPurpose[buffer.place]! -= buffer.size;
+    buffer.place = PURPOSES.indexOf(purpose);
+    this.#byPurpose[buffer.place]! += buffer.size;
   }
 
   /** Destroys idle buffers. */
@@ -160,9 +159,8 @@ export class BufferPool {
   }
 
   #count(buffer: PooledBuffer, purpose: Purpose): void {
-    const place = PURPOSES.indexOf(purpose);
-    this.#purposeOf.set(buffer.id, place);
-    this.#byPurpose[place]! += buffer.size;
+    buffer.place = PURPOSES.indexOf(purpose);
+    this.#byPurpose[buffer.place]! += buffer.size;
     this.#liveBytes += buffer.size;
     this.#mostLive = Math.max(this.#mostLive, this.#liveBytes);
     const { heldBytes, liveBytes } = this.#peak;
@@ -179,8 +177,7 @@ export class BufferPool {
   }
 
   #uncount(buffer: PooledBuffer): void {
-    this.#byPurpose[this.#purposeOf.get(buffer.id)!]! -= buffer.size;
-    this.#purposeOf.delete(buffer.id);
+    this.#byPurpose[buffer.place]! -= buffer.size;
     this.#liveBytes -= buffer.size;
   }
 
@@ -216,7 +213,7 @@ export class BufferPool {
     const gpu = this.#device.createBuffer({ label, size, usage });
     this.#heldBytes += size;
     this.#created++;
-    return { id: this.#nextId++, gpu, size };
+    return { id: this.#nextId++, gpu, size, place: 0 };
   }
 
   /** Destroys idle buffers, the largest first, until at most `bytes` are held or none is left. */
