@@ -188,44 +188,45 @@ function blocksOf(shape: readonly number[]): number {
   return Math.ceil(shape.reduce((product, axis) => product * axis, 1) / BLOCK);
 }
 
-/** A matrix that was quantised elsewhere, in bitsandbytes' layout. */
-export interface PackedNf4 {
-  readonly shape: readonly [number, number];
-  /** Two weights a byte, the earlier in the high half. */
-  readonly codes: Uint8Array;
+/** The scales of a matrix that was quantised elsewhere, in bitsandbytes' layout. */
+export interface PackedScales {
   /** f32 scales, or their 8-bit codes when `nested` is there. */
   readonly absmax: Float32Array | Uint8Array;
   readonly nested?: { readonly absmax: Float32Array; readonly map: Float32Array; readonly offset: number };
 }
 
-/** Uploads a matrix that is already in NF4, bit for bit. */
+/** A matrix that was quantised elsewhere, in bitsandbytes' layout. */
+export interface PackedNf4 extends PackedScales {
+  readonly shape: readonly [number, number];
+  /** Two weights a byte, the earlier in the high half. */
+  readonly codes: Uint8Array;
+}
+
+/**
+ * Uploads a matrix that is already in NF4, bit for bit.
+ * @throws {GpuError} if codes or scales are not of the length that the shape needs
+ */
 export function uploadNf4(gpu: Gpu, packed: PackedNf4, label: string): Nf4Tensor {
-  const { shape: [rows, width], nested } = packed;
-  if (width % 8 !== 0 || packed.codes.length !== rows * width / 2) {
-    throw new GpuError(
-      `Cannot load "${label}": ${packed.codes.length} bytes of NF4 codes do not make [${packed.shape}]`,
-    );
-  }
-  const codes = gpu.tensor([rows, width / 8], packed.codes, { dtype: "u32", label });
-  if (!nested) {
-    const absmax = gpu.tensor([packed.absmax.length], packed.absmax as Float32Array, {
-      label: `${label} scales`,
-    });
-    return { shape: [rows, width], label, codes, absmax, nested: undefined };
-  }
-  const padded = new Uint8Array(Math.ceil(packed.absmax.length / 4) * 4);
-  padded.set(packed.absmax);
-  const absmax = gpu.tensor([padded.length / 4], padded, { dtype: "u32", label: `${label} scales` });
-  const scales = gpu.tensor([1 + nested.absmax.length], Float32Array.of(nested.offset, ...nested.absmax), {
-    label: `${label} nested scales`,
-  });
-  return {
-    shape: [rows, width],
-    label,
-    codes,
-    absmax,
-    nested: { scales, map: gpu.tensor([256], nested.map) },
-  };
+  const weight = emptyNf4(gpu, packed.shape, { doubleQuant: packed.nested !== undefined, label });
+  gpu.write(weight.codes, packed.codes);
+  writeScales(gpu, weight, packed);
+  return weight;
+}
+
+/**
+ * Overwrites the scales of a matrix whose codes are uploaded by the caller.
+ * @throws {GpuError} if their lengths are not those that the shape needs
+ */
+export function writeScales(gpu: Gpu, weight: Nf4Tensor, { absmax, nested }: PackedScales): void {
+  if (!weight.nested || !nested) return gpu.write(weight.absmax, absmax);
+  const padded = new Uint8Array(Math.ceil(absmax.length / 4) * 4);
+  padded.set(absmax);
+  gpu.write(weight.absmax, padded);
+  const scales = new Float32Array(1 + nested.absmax.length);
+  scales[0] = nested.offset;
+  scales.set(nested.absmax, 1);
+  gpu.write(weight.nested.scales, scales);
+  gpu.write(weight.nested.map, nested.map);
 }
 
 /** The weights (N, K) in f32, as the matmul sees them. */
