@@ -165,7 +165,7 @@ class JavaScriptTensor implements HostTensor {
     this.dtype = dtype;
     this.byteLength = shape.reduce((product, axis) => product * axis, bytesPerElement(dtype));
     this.#gpu = gpu;
-    this.#bytes = new Uint8Array(this.byteLength);
+    this.#bytes = new Uint8Array(gpu.isDry ? 0 : this.byteLength);
     this.#traffic = traffic;
     this.#onFree = onFree;
   }
@@ -174,7 +174,7 @@ class JavaScriptTensor implements HostTensor {
     requireFit(this, from, firstRow);
     const before = this.#traffic.readingBack;
     const arrived = this.#gpu.readBytes([from]).then(([bytes]) => {
-      this.#bytes.set(bytes!, firstRow * from.rowBytes);
+      if (!this.#gpu.isDry) this.#bytes.set(bytes!, firstRow * from.rowBytes);
     });
     this.#traffic.readingBack = before.then(() => arrived);
     // Whoever waits next is told of a failure; nobody may be waiting yet.
@@ -186,7 +186,7 @@ class JavaScriptTensor implements HostTensor {
     requireFit(this, into, firstRow);
     await this.#traffic.readingBack;
     const from = firstRow * into.rowBytes;
-    this.#gpu.write(into, this.#bytes.subarray(from, from + into.byteLength));
+    if (!this.#gpu.isDry) this.#gpu.write(into, this.#bytes.subarray(from, from + into.byteLength));
   }
 
   clear(): void {
