@@ -20,7 +20,8 @@ async function wgslFiles(folder: string): Promise<string[]> {
   const files: string[] = [];
   for await (const { name, isDirectory } of Deno.readDir(folder)) {
     if (isDirectory) files.push(...await wgslFiles(`${folder}/${name}`));
-    else if (name.endsWith(".wgsl")) files.push(`${folder}/${name}`);
+    // Kernels on matrix units are beyond this compiler: dawn_test.ts runs them.
+    else if (name.endsWith(".wgsl") && !name.endsWith("_matrix.wgsl")) files.push(`${folder}/${name}`);
   }
   return files.sort();
 }
