@@ -3,6 +3,7 @@ import { dropout } from "../kernels/elementwise/dropout.ts";
 import { addBias, addInto } from "../kernels/elementwise/elementwise.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import { matmul, matmulBackwardInput, matmulBackwardWeight, type Weight } from "../kernels/matmul/matmul.ts";
+import { product } from "../kernels/matvec/matvec.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 
 /** The two factors of a LoRA update: y += scaling B A drop(x).   Hu et al. 2021, arXiv:2106.09685, section 4.1. */
@@ -48,6 +49,8 @@ export interface LinearOptions {
   readonly firstRow?: number;
   /** (rows, N), overwritten; a new tensor in the format of `x` unless given. */
   readonly into?: Tensor;
+  /** (rows, N): the result is added to it, in place of `into`. */
+  readonly addTo?: Tensor;
 }
 
 /** @param x (rows, K)  @returns y (rows, N) */
@@ -56,15 +59,15 @@ export function linear(
   x: Tensor,
   layer: Linear,
   key: DropoutKey | undefined,
-  { firstRow = 0, into }: LinearOptions = {},
+  { firstRow = 0, into, addTo }: LinearOptions = {},
 ): Tensor {
-  const y = matmul(gpu, x, layer.weight, into ? { into } : {});
+  const y = product(gpu, x, layer.weight, addTo ? { into: addTo, beta: 1 } : into ? { into } : {});
   if (layer.bias) addBias(gpu, y, layer.bias);
   if (layer.lora) {
     const { A, B, scaling } = layer.lora;
     const dropped = dropInput(gpu, x, layer.lora, key, firstRow);
-    const h = matmul(gpu, dropped, A, { format: "f32" });
-    matmul(gpu, h, B, { into: y, alpha: scaling, beta: 1 });
+    const h = product(gpu, dropped, A, { format: "f32" });
+    product(gpu, h, B, { into: y, alpha: scaling, beta: 1 });
     h.free();
     if (dropped !== x) dropped.free();
   }
