@@ -5,6 +5,7 @@
 import { cast } from "../../kernels/elementwise/elementwise.ts";
 import { fillBits } from "../../kernels/elementwise/fill_random.ts";
 import { Gpu, type Sharing } from "../../kernels/gpu.ts";
+import { matmul } from "../../kernels/matmul/matmul.ts";
 import { assemble, type Format, type Kernel, readInterface } from "../../kernels/wgsl.ts";
 import { addLora } from "../../model/adapter.ts";
 import { makeBatch } from "../../model/batch.ts";
@@ -62,6 +63,8 @@ async function trainStep(sharing: Sharing, format: Format): Promise<void> {
   await trainer.step([makeBatch([{ inputIds: integers(1, 20, 36) }])], 1e-3);
   const dequantised = dequantiseNf4(gpu, quantiseNf4(gpu, gpu.tensor([4, 64], normal(1, 256))));
   fillBits(gpu, gpu.empty([4], "u32"), 1);
+  const long = gpu.zeros([4, 1024], format);
+  matmul(gpu, long, long);
   await gpu.read(cast(gpu, dequantised, format));
 }
 
