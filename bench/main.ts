@@ -4,50 +4,38 @@ import { type Io, terminalIo } from "../cli/io.ts";
 import { createProgress } from "../cli/progress.ts";
 import { EXIT, UserError } from "../errors.ts";
 import { GpuError } from "../kernels/errors.ts";
-import { Gpu, type Sharing } from "../kernels/gpu.ts";
+import { Gpu, type GpuInfo, type Sharing } from "../kernels/gpu.ts";
 import type { Effort } from "./measure.ts";
-import { type BenchOptions, HELP, readOptions } from "./options.ts";
+import { type BenchOptions, HELP, type Mode, readOptions } from "./options.ts";
 import { type Peaks, probe } from "./probe.ts";
 import { describeChanges, describeRows, describeSurroundings } from "./report.ts";
 import { type BenchResult, compareRows, lookAround, readResult, type Row } from "./result.ts";
 import { runCases, selectCases } from "./run_cases.ts";
+import { describeStep, measureStep, type StepReport } from "./step.ts";
 import { attentionCases } from "./suites/attention.ts";
 import type { Case, Extent } from "./suites/case.ts";
 import { productCases } from "./suites/products.ts";
+import { judgeS2, s2Cases } from "./suites/s2.ts";
 import { smallOpCases } from "./suites/small_ops.ts";
 
 /** Seconds a row takes, unless told. */
 const SECONDS: Record<Extent, number> = { quick: 0.4, all: 2 };
+const STEP_SECONDS = 10;
 
-/** What every part of the bench is handed. */
-export interface BenchRun {
-  readonly options: BenchOptions;
-  readonly io: Io;
-  readonly extent: Extent;
-  readonly effort: Effort;
+/** What was measured, and on which device. */
+interface Measured {
+  readonly peaks: Peaks;
+  readonly info: GpuInfo;
+  readonly rows: readonly Row[];
+  readonly steps: readonly StepReport[];
 }
 
 /** Runs the bench and returns the exit code. */
 export async function runBench(words: readonly string[], io: Io): Promise<number> {
   try {
     const options = readOptions(words);
-    if (options === null) {
-      io.out(HELP.trimEnd());
-      return EXIT.ok;
-    }
-    const old = options.compare === undefined ? undefined : await readResult(options.compare);
-    const { peaks, rows, gpu } = await measureAll(options, io);
-    const result: BenchResult = {
-      version: 1,
-      surroundings: await lookAround(gpu.info, options.clock, words),
-      peaks,
-      rows,
-    };
-    io.out(`${describeRows(rows)}\n\n${describeSurroundings(result.surroundings, peaks)}`);
-    if (options.json !== undefined) {
-      await Deno.writeTextFile(options.json, JSON.stringify(result, null, 1) + "\n");
-    }
-    if (old) io.out(`\n${describeChanges(compareRows(old.rows, rows), options.compare!)}`);
+    if (options === null) io.out(HELP.trimEnd());
+    else await report(options, words, io);
     return EXIT.ok;
   } catch (error) {
     if (!(error instanceof UserError || error instanceof GpuError)) throw error;
@@ -56,23 +44,38 @@ export async function runBench(words: readonly string[], io: Io): Promise<number
   }
 }
 
-async function measureAll(
-  options: BenchOptions,
-  io: Io,
-): Promise<{ peaks: Peaks; rows: Row[]; gpu: Gpu }> {
+async function report(options: BenchOptions, words: readonly string[], io: Io): Promise<void> {
+  const old = options.compare === undefined ? undefined : await readResult(options.compare);
+  const { info, ...measured } = options.mode === "step"
+    ? await benchStep(options)
+    : await benchCases(options, io);
+  const surroundings = await lookAround(info, options.clock, words);
+  const result: BenchResult = { version: 1, surroundings, ...measured };
+  const { peaks, rows, steps } = result;
+  if (rows.length > 0) io.out(`${describeRows(rows)}\n`);
+  for (const step of steps) io.out(`${describeStep(step, peaks.gflops)}\n`);
+  for (const line of judgeS2(rows)) io.out(line);
+  io.out(describeSurroundings(surroundings, peaks));
+  if (options.json !== undefined) {
+    await Deno.writeTextFile(options.json, JSON.stringify(result, null, 1) + "\n");
+  }
+  if (old) io.out(`\n${describeChanges(compareRows(old.rows, rows), options.compare!)}`);
+}
+
+async function benchCases(options: BenchOptions, io: Io): Promise<Measured> {
   const started = performance.now();
   const rows: Row[] = [];
   let peaks: Peaks | undefined;
-  let gpu: Gpu | undefined;
+  let info: GpuInfo | undefined;
   for (const sharing of await sharingsOf(options)) {
-    gpu = await Gpu.open({ profile: options.clock === "device", ...(sharing ? { sharing } : {}) });
-    const extent = options.extent ?? (gpu.info.isSoftware ? "quick" : "all");
-    const effort = { clock: options.clock, budgetMs: 1000 * (options.seconds ?? SECONDS[extent]) };
-    peaks ??= await probe(gpu, effort);
-    const cases = selectCases(casesOf(extent), options.filter);
+    using gpu = await openGpu(options, sharing);
+    info = gpu.info;
+    const effort = effortOf(options, gpu);
+    const cases = selectCases(casesOf(options.mode, extentOf(options, gpu)), options.filter);
     if (cases.length === 0) {
       throw new UserError(`--filter: no row has ${options.filter} in it`, { exitCode: EXIT.usage });
     }
+    peaks ??= await probe(gpu, effort);
     const progress = createProgress(io, "row", cases.length);
     try {
       const { rows: measured, tooLarge } = await runCases(gpu, cases, { effort, peaks, progress });
@@ -80,15 +83,42 @@ async function measureAll(
       if (tooLarge.length > 0) progress.note(`Left out as too large here: ${tooLarge.join("; ")}`);
     } finally {
       progress.stop();
-      gpu.close();
     }
   }
   io.err(`${rows.length} rows in ${formatSeconds((performance.now() - started) / 1000)}`);
-  return { peaks: peaks!, rows, gpu: gpu! };
+  return { peaks: peaks!, info: info!, rows, steps: [] };
 }
 
-function casesOf(extent: Extent): Case[] {
+async function benchStep(options: BenchOptions): Promise<Measured> {
+  if (options.clock === "cpu" || options.sharing === "both") {
+    throw new UserError("--step is timed by the device and the clock on the wall, in one sharing mode", {
+      exitCode: EXIT.usage,
+    });
+  }
+  using gpu = await openGpu(options, options.sharing);
+  const effort = effortOf(options, gpu);
+  const peaks = await probe(gpu, effort);
+  gpu.trim();
+  gpu.resetPeak();
+  const step = await measureStep(gpu, options, options.seconds ?? STEP_SECONDS);
+  return { peaks, info: gpu.info, rows: [], steps: [step] };
+}
+
+function casesOf(mode: Mode, extent: Extent): Case[] {
+  if (mode === "s2") return s2Cases(extent);
   return [...productCases(extent), ...attentionCases(extent), ...smallOpCases(extent)];
+}
+
+async function openGpu({ clock }: BenchOptions, sharing: Sharing | undefined): Promise<Gpu> {
+  return await Gpu.open({ profile: clock === "device", ...(sharing ? { sharing } : {}) });
+}
+
+function extentOf({ extent }: BenchOptions, gpu: Gpu): Extent {
+  return extent ?? (gpu.info.isSoftware ? "quick" : "all");
+}
+
+function effortOf(options: BenchOptions, gpu: Gpu): Effort {
+  return { clock: options.clock, budgetMs: 1000 * (options.seconds ?? SECONDS[extentOf(options, gpu)]) };
 }
 
 /** The sharing modes to measure; undefined is the adapter's own. */

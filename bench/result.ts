@@ -3,6 +3,7 @@ import type { GpuInfo, Sharing } from "../kernels/gpu.ts";
 import type { Clock } from "./clock.ts";
 import type { Sample } from "./measure.ts";
 import type { Peaks } from "./probe.ts";
+import type { StepReport } from "./step.ts";
 import type { Case } from "./suites/case.ts";
 
 /** One measured case. */
@@ -43,6 +44,7 @@ export interface BenchResult {
   readonly surroundings: Surroundings;
   readonly peaks: Peaks;
   readonly rows: readonly Row[];
+  readonly steps: readonly StepReport[];
 }
 
 /** A case and its sample as a row, measured against the peaks. */
