@@ -101,7 +101,7 @@ export function matricesOf({ info, features }: GPUAdapter): MatrixShape[] {
  */
 export async function openDevice({ timestamps }: { readonly timestamps: boolean }): Promise<OpenDevice> {
   const adapter = await findAdapter();
-  if (!adapter) throw new UserError(noAdapter());
+  if (!adapter) throw new UserError(noAdapter(chosen));
   const { device, granted } = await requestDevice(adapter, timestamps);
   const subgroups = granted.has("subgroups");
   const { description, vendor, subgroupMinSize, subgroupMaxSize } = adapter.info;
@@ -120,8 +120,9 @@ export async function openDevice({ timestamps }: { readonly timestamps: boolean 
   };
 }
 
-function noAdapter(): string {
-  if (chosen === "dawn") {
+/** What to do where this WebGPU has no adapter. */
+export function noAdapter(webgpu: WebGpu): string {
+  if (webgpu === "dawn") {
     return "Dawn finds no GPU adapter. It needs a Vulkan driver with more features than Deno's WebGPU does (of Mesa's " +
       "version 25 or newer): update the driver, or leave out --webgpu dawn";
   }
