@@ -7,7 +7,7 @@ import { type KernelTiming, Profiler, TIMED_LAUNCHES } from "./profiler.ts";
 import { type Pipeline, PipelineCache } from "./pipelines.ts";
 import { traceSink } from "./trace.ts";
 import { type Bound, bytesPerElement, type Dtype, ROW_ALIGNMENT, type Segment, Tensor } from "./tensor.ts";
-import type { Tuning } from "./tuning.ts";
+import { knownTuning, type Tuning } from "./tuning.ts";
 import type { Kernel, Specialisation } from "./wgsl.ts";
 
 export type { DeviceLimits, GpuInfo, MemoryUse, Purpose };
@@ -154,7 +154,8 @@ export class Gpu {
         `Subgroup sharing needs subgroups of 8 or more; "${info.description}" has ${info.subgroupSize}`,
       );
     }
-    return new Gpu(device, info, options);
+    const tuning = options.tuning ?? (options.sharing ? {} : await knownTuning(info));
+    return new Gpu(device, info, { ...options, tuning });
   }
 
   /**
