@@ -1,8 +1,8 @@
 import { GpuError } from "../errors.ts";
 import type { Gpu } from "../gpu.ts";
 import { rowRanges, type Tensor } from "../tensor.ts";
-import { type Blocked, DKV, DQ, FORWARD, STATS } from "./kernels.ts";
 import type { AttentionMap } from "./map.ts";
+import { type Part, STATS, variantFor } from "./variants.ts";
 
 /** Head counts of one attention layer. Query head h uses kv head floor(h / (heads / kvHeads)). */
 export interface AttentionShape {
@@ -53,8 +53,7 @@ export function attention(
   check({ q, k, v }, map, shape, Math.min(q.rows, map.rows));
   const o = gpu.empty(q.shape, q.dtype, "attention o");
   const lse = gpu.empty([q.rows, shape.heads], "f32", "attention lse");
-  pass(gpu, FORWARD[gpu.sharing], { map, shape, scale }, {
-    own: "queries",
+  pass(gpu, "forward", { map, shape, scale }, {
     byQuery: [q, o, lse],
     byKey: [k, v],
     firstQuery: map.rows - q.rows,
@@ -115,8 +114,7 @@ export function attentionBackwardQueries(
 ): Tensor {
   check({ q, k, v, dO }, map, shape);
   const dq = gpu.empty([end - start, q.width], q.dtype, "attention dq");
-  pass(gpu, DQ[gpu.sharing], { map, shape, scale }, {
-    own: "queries",
+  pass(gpu, "dq", { map, shape, scale }, {
     byQuery: [q.slice(start, end), dO.slice(start, end), stats.slice(start, end), dq],
     byKey: [k, v],
     firstQuery: start,
@@ -142,8 +140,7 @@ export function attentionBackwardKeys(
   check({ q, k, v, dO }, map, shape);
   const dk = gpu.empty([end - start, k.width], k.dtype, "attention dk");
   const dv = gpu.empty([end - start, v.width], v.dtype, "attention dv");
-  pass(gpu, DKV[gpu.sharing], { map, shape, scale }, {
-    own: "keys",
+  pass(gpu, "dkv", { map, shape, scale }, {
     byQuery: [q, dO, stats],
     byKey: [k.slice(start, end), v.slice(start, end), dk, dv],
     firstKey: start,
@@ -179,8 +176,6 @@ export function attentionStats(
 }
 
 interface Pass<Q extends readonly Tensor[], K extends readonly Tensor[]> {
-  /** Which rows the workgroups share out; each goes over the others. */
-  readonly own: "queries" | "keys";
   readonly byQuery: Q;
   readonly byKey: K;
   /** Which rows of the batch the first rows of the tensors are; 0 unless given. */
@@ -193,11 +188,12 @@ interface Pass<Q extends readonly Tensor[], K extends readonly Tensor[]> {
 /** Runs a kernel over all pairs of parts that see each other; later parts go on from what earlier ones gave. */
 function pass<const Q extends readonly Tensor[], const K extends readonly Tensor[]>(
   gpu: Gpu,
-  { kernel, fix }: Blocked,
+  part: Part,
   { map, shape, scale }: { map: AttentionMap; shape: AttentionShape; scale: number },
-  { own, byQuery, byKey, firstQuery = 0, firstKey = 0, bind }: Pass<Q, K>,
+  { byQuery, byKey, firstQuery = 0, firstKey = 0, bind }: Pass<Q, K>,
 ): void {
-  const { rows, constants } = fix(shape.headDim);
+  const { kernel, block, constants } = variantFor(gpu, part, shape.headDim);
+  const own = part === "dkv" ? "keys" : "queries";
   const ranges = { queries: rowRanges(byQuery, LONGEST), keys: rowRanges(byKey, LONGEST) };
   for (const mine of ranges[own]) {
     const pairs = own === "queries"
@@ -209,7 +205,10 @@ function pass<const Q extends readonly Tensor[], const K extends readonly Tensor
     seen.forEach(({ queries, keys }, turn) => {
       const tensors = bind(cut(byQuery, queries), cut(byKey, keys));
       gpu.run(kernel, tensors, {
-        grid: [Math.ceil((mine.end - mine.start) / rows), own === "queries" ? shape.heads : shape.kvHeads],
+        grid: [
+          Math.ceil((mine.end - mine.start) / block.own),
+          own === "queries" ? shape.heads : shape.kvHeads,
+        ],
         uniforms: {
           heads: shape.heads,
           kv_heads: shape.kvHeads,
