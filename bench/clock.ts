@@ -44,6 +44,27 @@ async function timedByProcessor(gpu: Gpu, work: () => void): Promise<Elapsed> {
   return { ms, wholeMs: ms };
 }
 
+/** Processor time is only known to about 0.1 ms, and waiting takes some: by it each sample is at least this long. */
+const LONG_ENOUGH_MS = 20;
+
+/** How often to repeat work that takes `ms` in one sample of a clock. */
+export function repeatsFor(clock: Clock, ms: number): number {
+  return clock === "device" ? 1 : Math.min(1000, Math.ceil(LONG_ENOUGH_MS / Math.max(ms, 0.02)));
+}
+
+/** The time of `work` on average over several runs recorded together. */
+export async function timedOften(
+  gpu: Gpu,
+  clock: Clock,
+  repeats: number,
+  work: () => void,
+): Promise<Elapsed> {
+  const { ms, wholeMs } = await timed(gpu, clock, () => {
+    for (let i = 0; i < repeats; i++) work();
+  });
+  return { ms: ms / repeats, wholeMs: wholeMs / repeats };
+}
+
 /** Processor time of this process since it began, user and system, in milliseconds. */
 export function processorMs(): number {
   const { user, system } = process.cpuUsage();

@@ -2,9 +2,11 @@
 import { formatSeconds } from "../cli/format.ts";
 import { type Io, terminalIo } from "../cli/io.ts";
 import { createProgress } from "../cli/progress.ts";
+import { readTuning, saveTuning, tuningFile } from "../cli/tuning.ts";
 import { EXIT, UserError } from "../errors.ts";
 import { GpuError } from "../kernels/errors.ts";
 import { Gpu, type GpuInfo, type Sharing } from "../kernels/gpu.ts";
+import { type Tuning, useTuning } from "../kernels/tuning.ts";
 import type { Effort } from "./measure.ts";
 import { type BenchOptions, HELP, type Mode, readOptions } from "./options.ts";
 import { type Peaks, probe } from "./probe.ts";
@@ -17,6 +19,7 @@ import type { Case, Extent } from "./suites/case.ts";
 import { productCases } from "./suites/products.ts";
 import { judgeS2, s2Cases } from "./suites/s2.ts";
 import { smallOpCases } from "./suites/small_ops.ts";
+import { describeChoices, tune, tuningOf } from "./tune.ts";
 
 /** Seconds a row takes, unless told. */
 const SECONDS: Record<Extent, number> = { quick: 0.4, all: 2 };
@@ -35,12 +38,44 @@ export async function runBench(words: readonly string[], io: Io): Promise<number
   try {
     const options = readOptions(words);
     if (options === null) io.out(HELP.trimEnd());
+    else if (options.mode === "tune") await runTuner(options, io);
     else await report(options, words, io);
     return EXIT.ok;
   } catch (error) {
     if (!(error instanceof UserError || error instanceof GpuError)) throw error;
     io.err(error.message);
     return error instanceof UserError ? error.exitCode : EXIT.failed;
+  }
+}
+
+async function runTuner(options: BenchOptions, io: Io): Promise<void> {
+  const file = tuningFile();
+  if (file === null) {
+    throw new UserError("Cannot keep the tuning: set HOME or XDG_CACHE_HOME to a folder that can be written");
+  }
+  const { clock, filter } = options;
+  if (options.sharing !== undefined) {
+    throw new UserError("--tune measures every sharing mode: leave out --sharing and --both", {
+      exitCode: EXIT.usage,
+    });
+  }
+  let info: GpuInfo | undefined;
+  const open = async (tuning: Tuning) => {
+    const gpu = await Gpu.open({ profile: clock === "device", tuning });
+    info = gpu.info;
+    return gpu;
+  };
+  const choices = await tune(open, {
+    clock,
+    filter,
+    progressOf: (total) => createProgress(io, "class", total),
+  });
+  io.out(describeChoices(choices));
+  const before = await readTuning(info!, file);
+  await saveTuning(info!, { ...before.tuning, ...tuningOf(choices) }, file);
+  io.out(`\nSaved in ${file} for ${info!.description}; every command uses it from now on`);
+  if (options.json !== undefined) {
+    await Deno.writeTextFile(options.json, JSON.stringify(choices, null, 1) + "\n");
   }
 }
 
@@ -131,5 +166,7 @@ async function sharingsOf({ sharing }: BenchOptions): Promise<(Sharing | undefin
 if (import.meta.main) {
   const from = Deno.env.get("INIT_CWD");
   if (from !== undefined && from !== "") Deno.chdir(from);
+  // What is measured is what the commands run.
+  useTuning(async (info) => (await readTuning(info)).tuning);
   Deno.exit(await runBench(Deno.args, terminalIo()));
 }

@@ -1,5 +1,5 @@
 import type { Gpu } from "../kernels/gpu.ts";
-import { type Clock, timed } from "./clock.ts";
+import { type Clock, repeatsFor, timed, timedOften } from "./clock.ts";
 
 /** How long to measure, and by what. */
 export interface Effort {
@@ -19,8 +19,6 @@ export interface Sample {
 }
 
 const RUNS = { least: 3, most: 50 } as const;
-/** Processor time is only known to about 0.1 ms, and waiting takes some: each sample is at least this long. */
-const LONG_ENOUGH_MS = 20;
 
 /**
  * Runs `work` once to compile and touch memory, then again and again until the budget is spent: three times at least,
@@ -32,22 +30,19 @@ export async function measure(gpu: Gpu, work: () => void, { clock, budgetMs }: E
   const first = await timed(gpu, clock, work);
   const compiled = gpu.pipelineCount > compiledBefore;
   const second = await timed(gpu, clock, work);
-  const repeats = clock === "cpu" ? Math.min(1000, Math.ceil(LONG_ENOUGH_MS / Math.max(second.ms, 0.02))) : 1;
-  const repeated = repeats === 1 ? work : () => {
-    for (let i = 0; i < repeats; i++) work();
-  };
+  const repeats = repeatsFor(clock, second.ms);
   const times = repeats === 1 ? [second.ms] : [];
-  const wholes = repeats === 1 ? [second.wholeMs] : [];
-  let spent = times.length === 0 ? 0 : second.wholeMs;
+  const wholes = [second.wholeMs];
+  let spent = repeats === 1 ? second.wholeMs : 0;
   const isDone = () => {
     if (times.length >= RUNS.most) return true;
     return spent >= budgetMs && (times.length >= RUNS.least || spent >= 4 * budgetMs);
   };
   while (!isDone()) {
-    const { ms, wholeMs } = await timed(gpu, clock, repeated);
-    times.push(ms / repeats);
-    wholes.push(wholeMs / repeats);
-    spent += wholeMs;
+    const { ms, wholeMs } = await timedOften(gpu, clock, repeats, work);
+    times.push(ms);
+    wholes.push(wholeMs);
+    spent += repeats * wholeMs;
   }
   return {
     runs: times.length,

@@ -81,7 +81,7 @@ export async function measureStep(gpu: Gpu, options: BenchOptions, seconds: numb
   const best = steps.reduce((a, b) => b.wallMs < a.wallMs ? b : a);
   const byKernel = sumByKernel(best.timings);
   const deviceMs = byKernel.reduce((sum, { ms }) => sum + ms, 0);
-  const cost = await stepCost(args, config, planDevice(gpu));
+  const cost = await stepCost(args, config, { device: planDevice(gpu) });
   const flops = totalFlops(addFlops(cost.flops.forward, cost.flops.recompute, cost.flops.backward));
   return {
     name: nameOf(options.shape, args),

@@ -6,7 +6,7 @@ import {
 } from "../../kernels/matmul/matmul.ts";
 import { freeNf4, isNf4, quantiseNf4 } from "../../kernels/nf4/nf4.ts";
 import type { Gpu } from "../../kernels/gpu.ts";
-import { bytesPerElement, type Tensor } from "../../kernels/tensor.ts";
+import { bytesPerElement } from "../../kernels/tensor.ts";
 import type { Format } from "../../kernels/wgsl.ts";
 import { randomTensor } from "../inputs.ts";
 import { type Case, type Extent, prepared } from "./case.ts";
@@ -47,7 +47,8 @@ export function productCases(extent: Extent): Case[] {
   return cases;
 }
 
-interface Sizes {
+/** The sizes and formats of a linear layer over M rows. */
+export interface Sizes {
   readonly M: number;
   readonly N: number;
   readonly K: number;
@@ -57,58 +58,52 @@ interface Sizes {
   readonly w: Format | "nf4";
 }
 
-function casesOf({ M, N, K, name, x, w }: Sizes): Case[] {
-  const [xBytes, dyBytes] = [M * K * bytesPerElement(x), M * N * bytesPerElement(x)];
-  // NF4 with scales in 8 bits: 4.127 bits a weight; making it takes the matrix in f32 once.
-  const wBytes = w === "nf4" ? N * K * 4.127 / 8 : N * K * bytesPerElement(w);
-  const common = {
+/** Products of a linear layer: y = x W^T, dx = dy W, dW = dy^T x. */
+const OPS = { nt: "x W^T", nn: "dy W", tn: "dy^T x" } as const;
+
+/** The products that training or decoding has of this kind: weights in 4 bits get no gradient, one token gives none. */
+function casesOf(sizes: Sizes): Case[] {
+  const cases = [productCase("nt", sizes), productCase("nn", sizes)];
+  return sizes.w === "nf4" || sizes.M === 1 ? cases : [...cases, productCase("tn", sizes)];
+}
+
+/** One product of x (M, K), W (N, K) and y (M, N). */
+export function productCase(layout: keyof typeof OPS, { M, N, K, name, x, w }: Sizes): Case {
+  const [xBytes, yBytes] = [M * K * bytesPerElement(x), M * N * bytesPerElement(x)];
+  const wBytes = layout === "tn" ? 4 * N * K : bytesOfWeight(N * K, w);
+  const bytes = xBytes + yBytes + wBytes;
+  return {
     suite: "matmul",
+    op: OPS[layout],
     shape: `M${M} N${N} K${K}`,
     format: name,
     flops: 2 * M * N * K,
-    bytes: xBytes + dyBytes + wBytes,
-    memory: xBytes + dyBytes + wBytes + (w === "nf4" ? 4 * N * K : 0),
-  };
-  const cases: Case[] = [
-    {
-      ...common,
-      op: "x W^T",
-      prepare(gpu) {
-        const weight = randomWeight(gpu, [N, K], w);
-        const input = randomTensor(gpu, [M, K], x);
-        return withWeight(weight, [input], () => [matmul(gpu, input, weight)]);
-      },
-    },
-    {
-      ...common,
-      op: "dy W",
-      prepare(gpu) {
-        const weight = randomWeight(gpu, [N, K], w);
-        const dy = randomTensor(gpu, [M, N], x);
-        return withWeight(weight, [dy], () => [matmulBackwardInput(gpu, dy, weight)]);
-      },
-    },
-  ];
-  if (w === "nf4" || M === 1) return cases;
-  const bytes = xBytes + dyBytes + 4 * N * K;
-  cases.push({
-    ...common,
-    op: "dy^T x",
     bytes,
-    memory: bytes,
+    // Making NF4 takes the matrix in f32 once.
+    memory: bytes + (w === "nf4" ? 4 * N * K : 0),
     prepare(gpu) {
-      const [dy, input] = [randomTensor(gpu, [M, N], x), randomTensor(gpu, [M, K], x)];
-      const into = gpu.empty([N, K]);
-      return prepared([dy, input, into], () => {
-        matmulBackwardWeight(gpu, dy, input, { into });
-        return [];
-      });
+      const given = randomTensor(gpu, [M, layout === "nt" ? K : N], x);
+      if (layout === "tn") {
+        const [input, into] = [randomTensor(gpu, [M, K], x), gpu.empty([N, K])];
+        return prepared([given, input, into], () => {
+          matmulBackwardWeight(gpu, given, input, { into });
+          return [];
+        });
+      }
+      const weight = randomWeight(gpu, [N, K], w);
+      const multiply = layout === "nt" ? matmul : matmulBackwardInput;
+      const { run, free } = prepared([given], () => [multiply(gpu, given, weight)]);
+      return { run, free: () => [free, () => freeWeight(weight)].forEach((each) => each()) };
     },
-  });
-  return cases;
+  };
 }
 
-/** A matrix (N, K) of random numbers. The caller frees it by {@linkcode withWeight}. */
+/** NF4 with scales in 8 bits takes 4.127 bits a weight. */
+function bytesOfWeight(size: number, format: Format | "nf4"): number {
+  return size * (format === "nf4" ? 4.127 / 8 : bytesPerElement(format));
+}
+
+/** A matrix (N, K) of random numbers. */
 function randomWeight(gpu: Gpu, shape: readonly [number, number], format: Format | "nf4"): Weight {
   if (format !== "nf4") return randomTensor(gpu, shape, format);
   const dense = randomTensor(gpu, shape);
@@ -117,14 +112,7 @@ function randomWeight(gpu: Gpu, shape: readonly [number, number], format: Format
   return weight;
 }
 
-function withWeight(weight: Weight, inputs: readonly Tensor[], work: () => readonly Tensor[]) {
-  const { run, free } = prepared(inputs, work);
-  return {
-    run,
-    free() {
-      free();
-      if (isNf4(weight)) freeNf4(weight);
-      else weight.free();
-    },
-  };
+function freeWeight(weight: Weight): void {
+  if (isNf4(weight)) freeNf4(weight);
+  else weight.free();
 }
