@@ -1,108 +1,172 @@
-/**
- * Speed of the kernels that matter, by the device's own timestamps: `deno task bench`, one JSON object a line.
- * Numbers of one run can be compared with each other; machines are shared and noisy, so compare ratios across runs.
- */
-import { attention, attentionBackward } from "../kernels/attention/attention.ts";
-import { makeAttentionMap } from "../kernels/attention/map.ts";
-import { Gpu, type Sharing } from "../kernels/gpu.ts";
-import { matmul, matmulBackwardInput, matmulBackwardWeight } from "../kernels/matmul/matmul.ts";
-import { quantiseNf4 } from "../kernels/nf4/nf4.ts";
-import type { Tensor } from "../kernels/tensor.ts";
+/** Speed of every kernel, of a step, of decoding: `deno task bench`; `--help` tells the flags. */
+import { formatSeconds } from "../cli/format.ts";
+import { type Io, terminalIo } from "../cli/io.ts";
+import { createProgress } from "../cli/progress.ts";
+import { readTuning, saveTuning, tuningFile } from "../cli/tuning.ts";
+import { EXIT, UserError } from "../errors.ts";
+import { GpuError } from "../kernels/errors.ts";
+import { Gpu, type GpuInfo, type Sharing } from "../kernels/gpu.ts";
+import { type Tuning, useTuning } from "../kernels/tuning.ts";
+import type { Effort } from "./measure.ts";
+import { type BenchOptions, HELP, type Mode, readOptions } from "./options.ts";
+import { type Peaks, probe } from "./probe.ts";
+import { describeChanges, describeRows, describeSurroundings } from "./report.ts";
+import { type BenchResult, compareRows, lookAround, readResult, type Row } from "./result.ts";
+import { runCases, selectCases } from "./run_cases.ts";
+import { describeStep, measureStep, type StepReport } from "./step.ts";
+import { attentionCases } from "./suites/attention.ts";
+import type { Case, Extent } from "./suites/case.ts";
+import { productCases } from "./suites/products.ts";
+import { judgeS2, s2Cases } from "./suites/s2.ts";
+import { smallOpCases } from "./suites/small_ops.ts";
+import { describeChoices, tune, tuningOf } from "./tune.ts";
 
-/** Runs before the ones that count: compiling and first touches of memory. */
-const WARM_UPS = 1;
-const RUNS = 5;
+/** Seconds a row takes, unless told. */
+const SECONDS: Record<Extent, number> = { quick: 0.4, all: 2 };
+const STEP_SECONDS = 10;
 
-/** A piece of work, and the multiplications and additions in it. */
-interface Work {
-  readonly op: string;
-  readonly shape: string;
-  readonly flops: number;
-  readonly run: () => Tensor[];
+/** What was measured, and on which device. */
+interface Measured {
+  readonly peaks: Peaks;
+  readonly info: GpuInfo;
+  readonly rows: readonly Row[];
+  readonly steps: readonly StepReport[];
 }
 
-function random(gpu: Gpu, shape: readonly number[]): Tensor {
-  const size = shape.reduce((a, b) => a * b, 1);
-  return gpu.tensor(shape, Float32Array.from({ length: size }, () => Math.random() - 0.5));
-}
-
-function products(gpu: Gpu, [M, N, K]: readonly [number, number, number]): Work[] {
-  const [x, w, dy] = [random(gpu, [M, K]), random(gpu, [N, K]), random(gpu, [M, N])];
-  const nf4 = quantiseNf4(gpu, w);
-  const common = { shape: `${M}x${K}x${N}`, flops: 2 * M * N * K };
-  return [
-    { op: "x W^T", ...common, run: () => [matmul(gpu, x, w)] },
-    { op: "dy W", ...common, run: () => [matmulBackwardInput(gpu, dy, w)] },
-    { op: "dy^T x", ...common, run: () => [matmulBackwardWeight(gpu, dy, x, { into: gpu.empty([N, K]) })] },
-    { op: "x W^T, NF4", ...common, run: () => [matmul(gpu, x, nf4)] },
-    { op: "dy W, NF4", ...common, run: () => [matmulBackwardInput(gpu, dy, nf4)] },
-  ];
-}
-
-/** Counts the products a causal pass needs: half the square, or G^2 / 2 in each group. */
-function attentions(gpu: Gpu, rows: number, headDim: number, groupSize?: number): Work[] {
-  const heads = 8;
-  const [q, k, v, dO] = Array.from({ length: 4 }, () => random(gpu, [rows, heads * headDim])) as [
-    Tensor,
-    Tensor,
-    Tensor,
-    Tensor,
-  ];
-  const map = makeAttentionMap(gpu, { rows, starts: [0], ...(groupSize ? { groupSize } : {}) });
-  const shape = { heads, kvHeads: heads, headDim };
-  const { o, lse } = attention(gpu, q, k, v, map, shape);
-  const label = `H${heads} T${rows} D${headDim}${groupSize ? ` G${groupSize}` : ""}`;
-  const pairs = rows * (groupSize ?? rows) / 2;
-  return [
-    {
-      op: "attention",
-      shape: label,
-      flops: 4 * heads * headDim * pairs,
-      run: () => Object.values(attention(gpu, q, k, v, map, shape)),
-    },
-    {
-      op: "attention backward",
-      shape: label,
-      flops: 10 * heads * headDim * pairs,
-      run: () => Object.values(attentionBackward(gpu, dO, { q, k, v, o, lse }, map, shape)),
-    },
-  ];
-}
-
-/** Milliseconds on the device, best of several. */
-async function measure(gpu: Gpu, work: Work): Promise<number> {
-  let best = Infinity;
-  for (let i = -WARM_UPS; i < RUNS; i++) {
-    for (const tensor of work.run()) tensor.free();
-    await gpu.settle();
-    const microseconds = (await gpu.timings()).reduce((sum, timing) => sum + timing.microseconds, 0);
-    if (i >= 0) best = Math.min(best, microseconds / 1000);
+/** Runs the bench and returns the exit code. */
+export async function runBench(words: readonly string[], io: Io): Promise<number> {
+  try {
+    const options = readOptions(words);
+    if (options === null) io.out(HELP.trimEnd());
+    else if (options.mode === "tune") await runTuner(options, io);
+    else await report(options, words, io);
+    return EXIT.ok;
+  } catch (error) {
+    if (!(error instanceof UserError || error instanceof GpuError)) throw error;
+    io.err(error.message);
+    return error instanceof UserError ? error.exitCode : EXIT.failed;
   }
-  return best;
 }
 
-const sharings: (Sharing | undefined)[] = Deno.args.includes("--both")
-  ? ["subgroup", "workgroup"]
-  : [undefined];
-for (const sharing of sharings) {
-  using gpu = await Gpu.open({ profile: true, ...(sharing ? { sharing } : {}) });
-  const suite = [
-    ...products(gpu, [256, 1024, 1024]),
-    ...products(gpu, [32, 2048, 2048]),
-    ...attentions(gpu, 1024, 64),
-    ...attentions(gpu, 4096, 64, 1024),
-  ];
-  for (const work of suite) {
-    const ms = await measure(gpu, work);
-    const { op, shape, flops } = work;
-    const row = {
-      op,
-      shape,
-      sharing: gpu.sharing,
-      ms: +ms.toFixed(2),
-      gflops: +(flops / ms / 1e6).toFixed(1),
-    };
-    // deno-lint-ignore no-console
-    console.log(JSON.stringify({ ...row, adapter: gpu.info.description }));
+async function runTuner(options: BenchOptions, io: Io): Promise<void> {
+  const file = tuningFile();
+  if (file === null) {
+    throw new UserError("Cannot keep the tuning: set HOME or XDG_CACHE_HOME to a folder that can be written");
   }
+  const { clock, filter } = options;
+  if (options.sharing !== undefined) {
+    throw new UserError("--tune measures every sharing mode: leave out --sharing and --both", {
+      exitCode: EXIT.usage,
+    });
+  }
+  let info: GpuInfo | undefined;
+  const open = async (tuning: Tuning) => {
+    const gpu = await Gpu.open({ profile: clock === "device", tuning });
+    info = gpu.info;
+    return gpu;
+  };
+  const choices = await tune(open, {
+    clock,
+    filter,
+    progressOf: (total) => createProgress(io, "class", total),
+  });
+  io.out(describeChoices(choices));
+  const before = await readTuning(info!, file);
+  await saveTuning(info!, { ...before.tuning, ...tuningOf(choices) }, file);
+  io.out(`\nSaved in ${file} for ${info!.description}; every command uses it from now on`);
+  if (options.json !== undefined) {
+    await Deno.writeTextFile(options.json, JSON.stringify(choices, null, 1) + "\n");
+  }
+}
+
+async function report(options: BenchOptions, words: readonly string[], io: Io): Promise<void> {
+  const old = options.compare === undefined ? undefined : await readResult(options.compare);
+  const { info, ...measured } = options.mode === "step"
+    ? await benchStep(options)
+    : await benchCases(options, io);
+  const surroundings = await lookAround(info, options.clock, words);
+  const result: BenchResult = { version: 1, surroundings, ...measured };
+  const { peaks, rows, steps } = result;
+  if (rows.length > 0) io.out(`${describeRows(rows)}\n`);
+  for (const step of steps) io.out(`${describeStep(step, peaks.gflops)}\n`);
+  for (const line of judgeS2(rows)) io.out(line);
+  io.out(describeSurroundings(surroundings, peaks));
+  if (options.json !== undefined) {
+    await Deno.writeTextFile(options.json, JSON.stringify(result, null, 1) + "\n");
+  }
+  if (old) io.out(`\n${describeChanges(compareRows(old.rows, rows), options.compare!)}`);
+}
+
+async function benchCases(options: BenchOptions, io: Io): Promise<Measured> {
+  const started = performance.now();
+  const rows: Row[] = [];
+  let peaks: Peaks | undefined;
+  let info: GpuInfo | undefined;
+  for (const sharing of await sharingsOf(options)) {
+    using gpu = await openGpu(options, sharing);
+    info = gpu.info;
+    const effort = effortOf(options, gpu);
+    const cases = selectCases(casesOf(options.mode, extentOf(options, gpu)), options.filter);
+    if (cases.length === 0) {
+      throw new UserError(`--filter: no row has ${options.filter} in it`, { exitCode: EXIT.usage });
+    }
+    peaks ??= await probe(gpu, effort);
+    const progress = createProgress(io, "row", cases.length);
+    try {
+      const { rows: measured, tooLarge } = await runCases(gpu, cases, { effort, peaks, progress });
+      rows.push(...measured);
+      if (tooLarge.length > 0) progress.note(`Left out as too large here: ${tooLarge.join("; ")}`);
+    } finally {
+      progress.stop();
+    }
+  }
+  io.err(`${rows.length} rows in ${formatSeconds((performance.now() - started) / 1000)}`);
+  return { peaks: peaks!, info: info!, rows, steps: [] };
+}
+
+async function benchStep(options: BenchOptions): Promise<Measured> {
+  if (options.clock === "cpu" || options.sharing === "both") {
+    throw new UserError("--step is timed by the device and the clock on the wall, in one sharing mode", {
+      exitCode: EXIT.usage,
+    });
+  }
+  using gpu = await openGpu(options, options.sharing);
+  const effort = effortOf(options, gpu);
+  const peaks = await probe(gpu, effort);
+  gpu.trim();
+  gpu.resetPeak();
+  const step = await measureStep(gpu, options, options.seconds ?? STEP_SECONDS);
+  return { peaks, info: gpu.info, rows: [], steps: [step] };
+}
+
+function casesOf(mode: Mode, extent: Extent): Case[] {
+  if (mode === "s2") return s2Cases(extent);
+  return [...productCases(extent), ...attentionCases(extent), ...smallOpCases(extent)];
+}
+
+async function openGpu({ clock }: BenchOptions, sharing: Sharing | undefined): Promise<Gpu> {
+  return await Gpu.open({ profile: clock === "device", ...(sharing ? { sharing } : {}) });
+}
+
+function extentOf({ extent }: BenchOptions, gpu: Gpu): Extent {
+  return extent ?? (gpu.info.isSoftware ? "quick" : "all");
+}
+
+function effortOf(options: BenchOptions, gpu: Gpu): Effort {
+  return { clock: options.clock, budgetMs: 1000 * (options.seconds ?? SECONDS[extentOf(options, gpu)]) };
+}
+
+/** The sharing modes to measure; undefined is the adapter's own. */
+async function sharingsOf({ sharing }: BenchOptions): Promise<(Sharing | undefined)[]> {
+  if (sharing !== "both") return [sharing];
+  using gpu = await Gpu.open();
+  return gpu.info.subgroupSize >= 8 ? ["subgroup", "workgroup"] : ["workgroup"];
+}
+
+if (import.meta.main) {
+  const from = Deno.env.get("INIT_CWD");
+  if (from !== undefined && from !== "") Deno.chdir(from);
+  // What is measured is what the commands run.
+  useTuning(async (info) => (await readTuning(info)).tuning);
+  Deno.exit(await runBench(Deno.args, terminalIo()));
 }

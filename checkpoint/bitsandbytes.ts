@@ -3,12 +3,14 @@ import { toF32 } from "./dtype.ts";
 import { quote } from "./paths.ts";
 import type { WeightReader } from "./weights.ts";
 
-/** A linear weight (N outputs, K inputs) that bitsandbytes quantised to NF4, as it lies in the checkpoint. */
+/**
+ * What makes weights of the codes of a linear (N outputs, K inputs) that bitsandbytes quantised to NF4. The codes
+ * themselves are the tensor of the weight's name: ceil(N * K / 2) bytes, row-major, with element 2i in the high nibble
+ * of byte i and element 2i + 1 in the low one.
+ */
 export interface Bnb4Weight {
   /** [N, K] of the original weight. */
   readonly shape: readonly [number, number];
-  /** ceil(N * K / 2) bytes, row-major: element 2i is the high nibble of byte i, element 2i + 1 the low one. */
-  readonly codes: Uint8Array;
   /** One per block: an index into `nestedCode` if quantised, else the largest magnitude itself. */
   readonly absmax: Uint8Array | Float32Array;
   /** Largest magnitude of each `nestedBlockSize` blocks; undefined without double quantisation. */
@@ -80,7 +82,7 @@ function parseState(bytes: Uint8Array, weightName: string, fail: Fail): QuantSta
 }
 
 /**
- * Reads one quantised linear, such as "model.layers.0.self_attn.q_proj.weight". Throws a
+ * Reads all but the codes of one quantised linear, such as "model.layers.0.self_attn.q_proj.weight". Throws a
  * {@linkcode UserError} naming the tensor if parts are missing, of another size than the state says, or of
  * another kind than NF4. Layout: bitsandbytes `QuantState.as_dict`, version 0.43 and later.
  */
@@ -95,11 +97,12 @@ export async function readBnb4(reader: WeightReader, weightName: string): Promis
   if (reader.info(stateName).byteLength > STATE_LIMIT) fail("its quantisation state is too long");
   const state = parseState(await reader.read(stateName), weightName, fail);
 
-  const sized = async (name: string, length: number, dtypeBytes: number): Promise<Uint8Array> => {
+  const requireSize = (name: string, wanted: number): void => {
     const { byteLength } = reader.info(name);
-    if (byteLength !== length * dtypeBytes) {
-      fail(`${quote(name)} has ${byteLength} bytes, its state needs ${length * dtypeBytes}`);
-    }
+    if (byteLength !== wanted) fail(`${quote(name)} has ${byteLength} bytes, its state needs ${wanted}`);
+  };
+  const sized = async (name: string, length: number, dtypeBytes: number): Promise<Uint8Array> => {
+    requireSize(name, length * dtypeBytes);
     return await reader.read(name);
   };
   const floats = async (name: string, length: number): Promise<Float32Array> =>
@@ -108,10 +111,10 @@ export async function readBnb4(reader: WeightReader, weightName: string): Promis
   const count = state.shape[0] * state.shape[1];
   const blocks = Math.ceil(count / state.blockSize);
   const { nested } = state;
+  requireSize(weightName, Math.ceil(count / 2));
   return {
     shape: state.shape,
     blockSize: state.blockSize,
-    codes: await sized(weightName, Math.ceil(count / 2), 1),
     quantMap: await floats(`${weightName}.quant_map`, 16),
     absmax: nested
       ? await sized(`${weightName}.absmax`, blocks, 1)

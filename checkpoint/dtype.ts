@@ -152,15 +152,20 @@ export function fromF32(values: Float32Array, dtype: FloatDtype): Uint8Array<Arr
 /**
  * Throws a {@linkcode UserError} naming the tensor, the file or folder if given, and the first element that is NaN or
  * infinite.
+ * @param options.first number of the first value in the tensor, where `values` are a part of its `of`
  */
-export function assertFinite(name: string, values: Float32Array, where?: string): void {
+export function assertFinite(
+  name: string,
+  values: Float32Array,
+  { where, first = 0, of = values.length }: { where?: string; first?: number; of?: number } = {},
+): void {
   for (let i = 0; i < values.length; i++) {
     const value = values[i]!;
     // NaN - NaN and inf - inf are both NaN, so one comparison finds either.
     if (value - value !== 0) {
       const file = where === undefined ? "" : ` of "${where}"`;
       throw new UserError(
-        `Cannot use tensor "${name}"${file}: element ${i} of ${values.length} is ${value}. ` +
+        `Cannot use tensor "${name}"${file}: element ${first + i} of ${of} is ${value}. ` +
           `The weights are damaged or were saved from a diverged run: use another copy`,
       );
     }

@@ -56,7 +56,7 @@ class DenoHandle implements FileHandle {
 
   readAt(offset: number, into: Uint8Array): Promise<number> {
     const result = this.#turn.then(async () => {
-      await this.file.seek(offset, Deno.SeekMode.Start);
+      this.file.seekSync(offset, Deno.SeekMode.Start);
       return await this.file.read(into) ?? 0;
     });
     this.#turn = result.catch(() => {});
@@ -199,15 +199,18 @@ export class RangeFile {
 
   /** The `length` bytes from `offset` on; throws a {@linkcode UserError} if the file ends before. */
   async read(offset: number, length: number): Promise<Bytes> {
-    if (offset < 0 || length < 0 || offset + length > this.size) {
-      throw new UserError(
-        `Cannot read "${this.path}": bytes ${offset} to ${offset + length} are past its end at ${this.size}`,
-      );
-    }
+    this.#requireRange(offset, length);
     const bytes = new Uint8Array(length);
+    await this.readInto(offset, bytes);
+    return bytes;
+  }
+
+  /** Fills `into` with the bytes from `offset` on; throws a {@linkcode UserError} if the file ends before. */
+  async readInto(offset: number, into: Uint8Array): Promise<void> {
+    this.#requireRange(offset, into.length);
     try {
-      for (let done = 0; done < length;) {
-        const count = await this.handle.readAt(offset + done, bytes.subarray(done));
+      for (let done = 0; done < into.length;) {
+        const count = await this.handle.readAt(offset + done, into.subarray(done));
         if (count === 0) {
           throw new UserError(`Cannot read "${this.path}": it became shorter while it was being read`);
         }
@@ -216,7 +219,15 @@ export class RangeFile {
     } catch (error) {
       throw fileError(error, `Cannot read "${this.path}"`);
     }
-    return bytes;
+  }
+
+  /** Before any memory is taken for it. */
+  #requireRange(offset: number, length: number): void {
+    if (offset < 0 || length < 0 || offset + length > this.size) {
+      throw new UserError(
+        `Cannot read "${this.path}": bytes ${offset} to ${offset + length} are past its end at ${this.size}`,
+      );
+    }
   }
 
   close(): void {

@@ -93,7 +93,7 @@ async function readFloats(reader: WeightReader, key: string, path: string, fail:
     );
   }
   const data = toF32(await reader.read(key), dtype);
-  assertFinite(key, data, path);
+  assertFinite(key, data, { where: path });
   return { shape, dtype, data };
 }
 

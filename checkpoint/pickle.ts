@@ -22,6 +22,9 @@ type Fail = (reason: string) => never;
  * interpreted for the tensors' names, shapes and places: nothing in it can run. Tensor bytes are read on demand.
  */
 export class TorchFile {
+  /** The last tensor whose elements do not lie in order, put in order. */
+  #ordered: { readonly tensor: TorchTensor; readonly bytes: Bytes } | undefined;
+
   private constructor(
     readonly path: string,
     readonly tensors: ReadonlyMap<string, TorchTensor>,
@@ -39,11 +42,16 @@ export class TorchFile {
     }
   }
 
-  /** Rows `start` to `start + count` of axis 0, in row-major order whatever the strides are. */
-  readRows(tensor: TorchTensor, start: number, count: number): Promise<Bytes> {
-    const shape = [count, ...tensor.shape.slice(1)];
-    const begin = tensor.begin + start * (tensor.strides[0] ?? 0) * DTYPE_BYTES[tensor.dtype];
-    return readStrided(this.file, begin, shape, tensor.strides, DTYPE_BYTES[tensor.dtype]);
+  /**
+   * Fills `into` with the tensor's bytes from byte `from` of its row-major order on. A tensor stored in another order
+   * is held whole until one of another name is read.
+   */
+  async readInto(tensor: TorchTensor, from: number, into: Uint8Array): Promise<void> {
+    if (isRowMajor(tensor.shape, tensor.strides)) {
+      return await this.file.readInto(tensor.begin + from, into);
+    }
+    if (this.#ordered?.tensor !== tensor) this.#ordered = { tensor, bytes: await this.read(tensor) };
+    into.set(this.#ordered.bytes.subarray(from, from + into.length));
   }
 
   /** The whole tensor in row-major order. */

@@ -40,9 +40,14 @@ export class SafetensorsFile {
     return this.header.tensors;
   }
 
-  /** Reads bytes `from` to `to` of a tensor of this file. */
-  read(span: TensorSpan, from = 0, to: number = span.end - span.begin): Promise<Bytes> {
-    return this.file.read(this.dataStart + span.begin + from, to - from);
+  /** Reads a tensor of this file. */
+  read(span: TensorSpan): Promise<Bytes> {
+    return this.file.read(this.dataStart + span.begin, span.end - span.begin);
+  }
+
+  /** Fills `into` with the bytes of a tensor of this file from byte `from` on. */
+  readInto(span: TensorSpan, from: number, into: Uint8Array): Promise<void> {
+    return this.file.readInto(this.dataStart + span.begin + from, into);
   }
 
   close(): void {

@@ -31,8 +31,8 @@ export interface WeightReader {
   info(name: string): TensorInfo;
   /** Throws as {@linkcode WeightReader.info}, and if the file cannot be read. */
   read(name: string): Promise<Bytes>;
-  /** Reads `count` rows of axis 0 from row `start` on. Throws a RangeError if there are fewer. */
-  readRows(name: string, start: number, count: number): Promise<Bytes>;
+  /** Fills `into` with the bytes from byte `from` of the tensor on. Throws a RangeError if there are fewer. */
+  readInto(name: string, from: number, into: Uint8Array): Promise<void>;
   close(): void;
 }
 
@@ -51,8 +51,8 @@ const MODEL_FILES = [
 interface Shard {
   readonly path: string;
   readonly tensors: ReadonlyMap<string, TensorSpan | TorchTensor>;
-  readRows(tensor: string, start: number, count: number): Promise<Bytes>;
   read(tensor: string): Promise<Bytes>;
+  readInto(tensor: string, from: number, into: Uint8Array): Promise<void>;
   close(): void;
 }
 
@@ -62,11 +62,7 @@ async function openSafetensorsShard(path: string, files: Files): Promise<Shard> 
     path,
     tensors: file.tensors,
     read: (name) => file.read(file.tensors.get(name)!),
-    readRows: (name, start, count) => {
-      const span = file.tensors.get(name)!;
-      const rowBytes = tensorByteLength(span.dtype, span.shape.slice(1));
-      return file.read(span, start * rowBytes, (start + count) * rowBytes);
-    },
+    readInto: (name, from, into) => file.readInto(file.tensors.get(name)!, from, into),
     close: () => file.close(),
   };
 }
@@ -77,7 +73,7 @@ async function openTorchShard(path: string, files: Files): Promise<Shard> {
     path,
     tensors: file.tensors,
     read: (name) => file.read(file.tensors.get(name)!),
-    readRows: (name, start, count) => file.readRows(file.tensors.get(name)!, start, count),
+    readInto: (name, from, into) => file.readInto(file.tensors.get(name)!, from, into),
     close: () => file.close(),
   };
 }
@@ -111,13 +107,14 @@ class Weights implements WeightReader {
     return await this.#owner(name).read(name);
   }
 
-  async readRows(name: string, start: number, count: number): Promise<Bytes> {
-    const { shape } = this.info(name);
-    const rows = shape[0] ?? 0;
-    if (start < 0 || count < 0 || start + count > rows) {
-      throw new RangeError(`Cannot read rows ${start} to ${start + count} of ${quote(name)}: it has ${rows}`);
+  async readInto(name: string, from: number, into: Uint8Array): Promise<void> {
+    const { byteLength } = this.info(name);
+    if (from < 0 || from + into.length > byteLength) {
+      throw new RangeError(
+        `Cannot read bytes ${from} to ${from + into.length} of ${quote(name)}: it has ${byteLength}`,
+      );
     }
-    return await this.#owner(name).readRows(name, start, count);
+    await this.#owner(name).readInto(name, from, into);
   }
 
   close(): void {

@@ -1,5 +1,14 @@
 /** `doctor`: what this machine offers, in a form that can be pasted into a report. */
 import { UserError } from "../errors.ts";
+import {
+  findAdapter,
+  isSoftware,
+  matricesOf,
+  type MatrixShape,
+  noAdapter,
+  usedWebGpu,
+  type WebGpu,
+} from "../kernels/adapter.ts";
 import { type BuiltCommand, newCommand } from "./flags.ts";
 import { formatBytes, formatCount, formatTable, paint } from "./format.ts";
 import type { Io } from "./io.ts";
@@ -11,6 +20,8 @@ export interface DoctorReport {
   readonly v8: string;
   readonly typescript: string;
   readonly platform: string;
+  /** Whose WebGPU was asked. */
+  readonly webgpu: WebGpu;
   /** `null` where no adapter answers. */
   readonly adapter: AdapterReport | null;
   /** Kernels against float64; empty where no device opens. */
@@ -26,6 +37,8 @@ export interface AdapterReport {
   /** A driver that runs on the processor: right, but slow. */
   readonly isSoftware: boolean;
   readonly features: readonly string[];
+  /** Matrices that its subgroups multiply as a whole. */
+  readonly matrices: readonly MatrixShape[];
   /** Limits in force when everything the adapter offers is asked for. */
   readonly limits: Readonly<Record<string, number>>;
   /** Why a device could not be opened; `null` when it could. */
@@ -59,9 +72,6 @@ const VENDORS: Readonly<Record<string, string>> = {
   "65541": "Mesa",
 };
 
-/** Names by which software adapters give themselves away where `isFallbackAdapter` is not set. */
-const SOFTWARE = /llvmpipe|lavapipe|swiftshader|softpipe|software|basic render/i;
-
 /** The command. */
 export function build(summary: string, io: Io): BuiltCommand {
   return newCommand("doctor", summary, io).action(async ({ json }) => {
@@ -76,20 +86,21 @@ export function build(summary: string, io: Io): BuiltCommand {
 }
 
 /** Looks at the versions and at the adapter that training would use. */
-export async function examine(gpu: GPU | undefined = navigator.gpu): Promise<DoctorReport> {
-  const adapter = await gpu?.requestAdapter({ powerPreference: "high-performance" }) ?? null;
+export async function examine(find: typeof findAdapter = findAdapter): Promise<DoctorReport> {
+  const adapter = await find();
   return {
     deno: Deno.version.deno,
     v8: Deno.version.v8,
     typescript: Deno.version.typescript,
     platform: `${Deno.build.os} ${Deno.build.arch}`,
+    webgpu: usedWebGpu(),
     adapter: adapter === null ? null : await examineAdapter(adapter),
     kernels: [],
   };
 }
 
 async function examineAdapter(adapter: GPUAdapter): Promise<AdapterReport> {
-  const { vendor, architecture, device, description, isFallbackAdapter } = adapter.info;
+  const { vendor, architecture, device, description } = adapter.info;
   const names = Object.keys(LIMITS) as (keyof GPUSupportedLimits & string)[];
   const limits = Object.fromEntries(names.map((name) => [name, Number(adapter.limits[name])]));
   return {
@@ -97,8 +108,9 @@ async function examineAdapter(adapter: GPUAdapter): Promise<AdapterReport> {
     architecture,
     device,
     description,
-    isSoftware: isFallbackAdapter || SOFTWARE.test(`${vendor} ${device} ${description}`),
+    isSoftware: isSoftware(adapter.info),
     features: [...adapter.features].sort(),
+    matrices: matricesOf(adapter),
     limits,
     deviceError: await tryDevice(adapter, limits),
   };
@@ -123,6 +135,7 @@ export function describe(report: DoctorReport, color: boolean): string {
   const rows: string[][] = [
     ["Deno", `${report.deno} (V8 ${report.v8}, TypeScript ${report.typescript})`],
     ["platform", report.platform],
+    ["WebGPU", report.webgpu === "dawn" ? "Dawn" : "Deno's own"],
   ];
   const { adapter } = report;
   if (adapter === null) return formatTable([...rows, ["adapter", "none answers"]]);
@@ -134,6 +147,7 @@ export function describe(report: DoctorReport, color: boolean): string {
   for (const [name, use] of Object.entries(FEATURES)) {
     rows.push([name, `${adapter.features.includes(name) ? "yes" : "no"} (${use})`]);
   }
+  rows.push(["matrix units", describeMatrices(adapter.matrices)]);
   for (const [name, show] of Object.entries(LIMITS)) rows.push([name, show(adapter.limits[name]!)]);
   const lines = [formatTable(rows)];
   if (report.kernels.length > 0) lines.push("", describeKernels(report.kernels, color));
@@ -151,6 +165,11 @@ export function describe(report: DoctorReport, color: boolean): string {
   return lines.join("\n");
 }
 
+function describeMatrices(matrices: readonly MatrixShape[]): string {
+  const shapes = matrices.map(({ component, result, M, N, K }) => `${component} to ${result} ${M}x${N}x${K}`);
+  return shapes.length === 0 ? "none" : shapes.join(", ");
+}
+
 function describeKernels(kernels: readonly KernelCheck[], color: boolean): string {
   return formatTable([
     ["kernel", "sharing", "error", "allowed", ""],
@@ -165,8 +184,8 @@ function describeKernels(kernels: readonly KernelCheck[], color: boolean): strin
 }
 
 /** Why nothing can be trained here, and what to do; `null` where all is well. */
-export function problemOf({ adapter, kernels }: DoctorReport): string | null {
-  if (adapter === null) return adviceFor(Deno.build.os);
+export function problemOf({ webgpu, adapter, kernels }: DoctorReport): string | null {
+  if (adapter === null) return webgpu === "dawn" ? noAdapter(webgpu) : adviceFor(Deno.build.os);
   if (adapter.deviceError !== null) {
     return `The adapter answers but opens no device: ${adapter.deviceError}`;
   }

@@ -2,8 +2,9 @@
 import { Command, type CommandUnknownOpts, InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import { CommanderError } from "commander";
 import { EXIT, UserError } from "../errors.ts";
+import { useWebGpu, WEBGPUS } from "../kernels/adapter.ts";
 import { nearest, quoted } from "../train_args/problems.ts";
-import { type Kind, text } from "../train_args/values.ts";
+import { type Kind, oneOf, text } from "../train_args/values.ts";
 import type { Io } from "./io.ts";
 
 /** A command ready to parse: what `cli/<name>.ts` builds. */
@@ -29,7 +30,12 @@ export function newCommand(name: string, summary: string, io: Io) {
       optionTerm: (option) => option.optional ? `--[no-]${option.name()}` : option.flags,
       optionDescription: (option) => `${option.description}${defaultOf(option)}`,
     })
-    .addOption(booleanFlag("json", "print the result as one JSON object on stdout", false));
+    .addOption(booleanFlag("json", "print the result as one JSON object on stdout", false))
+    .addOption(
+      valueFlag("webgpu", "whose WebGPU: deno or dawn (with tensor cores)", oneOf(WEBGPUS), "deno")
+        .env("LONGREACH_WEBGPU"),
+    )
+    .hook("preAction", (command) => useWebGpu(command.opts().webgpu));
 }
 
 /** The end of an option's help line. */
@@ -150,7 +156,10 @@ function explain(error: CommanderError, command: BuiltCommand, words: readonly s
         quoted(unexpected(words))
       } for ${command.name()}: everything it takes is a --flag`;
     case "commander.invalidArgument":
-      return error.message.replace(/^error: option '.*?' argument '.*' is invalid\. /s, "");
+      return error.message.replace(
+        /^error: option '.*?' (?:argument|value) '.*' (?:from env '.*' )?is invalid\. /s,
+        "",
+      );
     default:
       return error.message;
   }

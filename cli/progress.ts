@@ -23,7 +23,10 @@ export type Clock = () => number;
 
 /** One line of progress; create it with {@linkcode createProgress}. */
 export interface Progress {
-  /** `done` of the total so far; `fields` go behind the bar, the most important first. */
+  /**
+   * `done` of the total so far; `fields` go behind the bar, the most important first. `print` shows it now, however
+   * short ago the last time was.
+   */
   update(done: number, fields: readonly string[], options?: { readonly print?: boolean }): void;
   /** A line above the progress line. */
   note(line: string): void;
@@ -54,8 +57,9 @@ class DrawnProgress implements Progress {
     this.#bar.start(total, 0, { fields: [] });
   }
 
-  update(done: number, fields: readonly string[]): void {
+  update(done: number, fields: readonly string[], { print = false } = {}): void {
     this.#bar.update(done, { fields });
+    if (print) this.#bar.render();
   }
 
   note(line: string): void {
@@ -145,6 +149,8 @@ class PrintedProgress implements Progress {
 /** The hooks of a training run as progress on stderr; {@linkcode TrainHooks.shouldStop} is the caller's. */
 export class TrainProgress implements Omit<TrainHooks, "shouldStop"> {
   #progress: Progress | null = null;
+  #startStep = 0;
+  #stepsDone = false;
   #skipped = 0;
 
   /** @param loggingSteps steps between printed lines where nothing can be drawn again */
@@ -164,10 +170,18 @@ export class TrainProgress implements Omit<TrainHooks, "shouldStop"> {
       device: info.device,
     }));
     this.#progress = createProgress(this.io, "step", info.totalSteps, this.clock);
+    this.#startStep = info.startStep;
     this.#progress.update(info.startStep, []);
   }
 
+  /** Shown until the first step is done: what comes later is a kernel or two, and seldom. */
+  onCompile(kernels: number): void {
+    if (this.#stepsDone) return;
+    this.#progress?.update(this.#startStep, [`compiling kernels (${kernels})`], { print: true });
+  }
+
   onStep(metrics: StepMetrics): void {
+    this.#stepsDone = true;
     const { step, totalSteps } = metrics;
     if (metrics.skippedSteps > this.#skipped) {
       this.note(`step ${step} was skipped: its loss or gradient was not finite`);

@@ -16,6 +16,7 @@ export function stagesOn(io: Io): StageHooks {
       try {
         return await run({
           onStart: (info) => progress.onStart(info),
+          onCompile: (kernels) => progress.onCompile(kernels),
           onStep: (metrics) => progress.onStep(metrics),
           onSave: (path) => progress.onSave(path),
           note: (line) => progress.note(line),

@@ -25,7 +25,7 @@ export function build(summary: string, io: Io): BuiltCommand {
     command.addOption(new Option(`--${key} [value]`).hideHelp());
   }
   return command.action(async () => {
-    const { train_args_file, json, ...flags } = command.opts() as Record<string, string | boolean>;
+    const { train_args_file, json, webgpu: _, ...flags } = command.opts() as Record<string, string | boolean>;
     const file = train_args_file === undefined ? null : String(train_args_file);
     const overrides = Object.fromEntries(Object.entries(flags).map(([name, value]) => [name, String(value)]));
     await run(file, overrides, json === true, io);

@@ -1,14 +1,16 @@
-import { type GpuInfo, openDevice } from "./adapter.ts";
+import { type GpuInfo, MAPPABLE_BUFFERS, openDevice } from "./adapter.ts";
 import { DeviceLostError, GpuError } from "./errors.ts";
-import { BufferPool } from "./pool.ts";
-import { type KernelTiming, Profiler } from "./profiler.ts";
+import { type DeviceLimits, DRY_INFO, dryDevice } from "./dry_device.ts";
+import { type HostCopies, HostMemory } from "./host.ts";
+import { BufferPool, type MemoryUse, type PooledBuffer, type Purpose } from "./pool.ts";
+import { type KernelTiming, Profiler, TIMED_LAUNCHES } from "./profiler.ts";
 import { type Pipeline, PipelineCache } from "./pipelines.ts";
 import { traceSink } from "./trace.ts";
-import { bytesPerElement, type Dtype, ROW_ALIGNMENT, type Segment, Tensor } from "./tensor.ts";
-import type { Tuning } from "./tuning.ts";
+import { type Bound, bytesPerElement, type Dtype, ROW_ALIGNMENT, type Segment, Tensor } from "./tensor.ts";
+import { knownTuning, type Tuning } from "./tuning.ts";
 import type { Kernel, Specialisation } from "./wgsl.ts";
 
-export type { GpuInfo };
+export type { DeviceLimits, GpuInfo, MemoryUse, Purpose };
 
 /**
  * How threads that need the same operand get it: from registers of their subgroup's lanes (software adapters, where
@@ -29,6 +31,25 @@ export interface GpuOptions {
   readonly profile?: boolean;
   /** Variants chosen for this adapter; each kernel's default unless set. */
   readonly tuning?: Tuning;
+  /** How tensors go to host memory and back; the best way that the device has unless given. */
+  readonly hostCopies?: HostCopies;
+  /** Told of every dispatch as it is recorded. */
+  readonly onDispatch?: (dispatch: Dispatch) => void;
+}
+
+/** A device to count on, see {@linkcode Gpu.dry}. */
+export interface DryOptions extends Omit<GpuOptions, "profile" | "poison"> {
+  readonly limits: DeviceLimits;
+  /** What the device says it is. */
+  readonly info?: GpuInfo;
+}
+
+/** A dispatch as it is recorded. */
+export interface Dispatch {
+  readonly kernel: string;
+  readonly grid: readonly [number, number, number];
+  readonly uniforms: Readonly<Record<string, number>>;
+  readonly bindings: readonly Bound[];
 }
 
 /** One dispatch: workgroups along x, y, z; the fields of the kernel's `struct Params`; what its pipeline fixes. */
@@ -54,22 +75,33 @@ export class Gpu {
   readonly device: GPUDevice;
   /** Largest segment of a tensor, in bytes. */
   readonly maxBindingBytes: number;
+  /** Whether nothing is stored or computed: then values need not be made, and what is read is zero. */
+  readonly isDry: boolean;
+  /** For tensors that the device has no room for now. */
+  readonly host: HostMemory;
+  /** Told the kernels so far whenever work with new ones is sent: drivers compile them when they first run. */
+  onCompile: ((kernels: number) => void) | undefined;
   readonly #pool: BufferPool;
   readonly #pipelines: PipelineCache;
   readonly #profiler: Profiler | undefined;
   readonly #trace: ((timing: KernelTiming) => void) | undefined;
   readonly #poison: boolean;
-  readonly #ring: GPUBuffer;
+  readonly #onDispatch: GpuOptions["onDispatch"];
+  readonly #ring: PooledBuffer;
   readonly #slotBytes: number;
   readonly #slots: Uint8Array<ArrayBuffer>;
   #slotsUsed = 0;
+  #pipelinesSent = 0;
   #encoder: GPUCommandEncoder | undefined;
   #pass: GPUComputePassEncoder | undefined;
   #failure: GpuError | undefined;
+  /** Told first, for other failures follow from it, and Dawn reports those before it. */
+  #compileFailure: GpuError | undefined;
 
-  private constructor(device: GPUDevice, info: GpuInfo, options: GpuOptions) {
+  private constructor(device: GPUDevice, info: GpuInfo, options: GpuOptions, isDry = false) {
     this.device = device;
     this.info = info;
+    this.isDry = isDry;
     this.sharing = options.sharing ?? (info.isSoftware && info.subgroupSize >= 8 ? "subgroup" : "workgroup");
     this.tuning = options.tuning ?? {};
     const { maxStorageBufferBindingSize, maxBufferSize, minUniformBufferOffsetAlignment } = device.limits;
@@ -78,23 +110,26 @@ export class Gpu {
       maxBufferSize,
       options.maxBindingBytes ?? Infinity,
     );
-    this.#pipelines = new PipelineCache(device, (error) => this.#failure ??= error);
-    this.#pool = new BufferPool(
-      device,
-      options.memoryLimitBytes ?? Infinity,
-      (buffer) => this.#pipelines.forgetBuffer(buffer.id),
+    this.#pipelines = new PipelineCache(device, (error) => this.#compileFailure ??= error);
+    this.#pool = new BufferPool(device, {
+      limitBytes: options.memoryLimitBytes ?? Infinity,
+      beforeDestroy: () => this.submit(),
+      onDestroy: (buffer) => this.#pipelines.forgetBuffer(buffer.id),
+    });
+    const canMap = isDry || info.features.has(MAPPABLE_BUFFERS);
+    this.host = new HostMemory(
+      this,
+      options.hostCopies ?? (canMap ? "commands" : "javascript"),
+      this.#hostTensors(),
     );
     this.#poison = options.poison ?? false;
+    this.#onDispatch = options.onDispatch;
     this.#profiler = options.profile || traceSink() ? new Profiler(device) : undefined;
     this.#trace = options.profile ? undefined : traceSink();
     this.#slotBytes = Math.max(256, minUniformBufferOffsetAlignment);
     this.#slots = new Uint8Array(RING_SLOTS * this.#slotBytes);
     const { UNIFORM, COPY_DST } = GPUBufferUsage;
-    this.#ring = device.createBuffer({
-      label: "uniform ring",
-      size: this.#slots.length,
-      usage: UNIFORM | COPY_DST,
-    });
+    this.#ring = this.#pool.make(this.#slots.length, "uniform ring", UNIFORM | COPY_DST);
     device.addEventListener("uncapturederror", (event) => {
       event.preventDefault();
       this.#failure ??= new GpuError(
@@ -119,17 +154,63 @@ export class Gpu {
         `Subgroup sharing needs subgroups of 8 or more; "${info.description}" has ${info.subgroupSize}`,
       );
     }
-    return new Gpu(device, info, options);
+    const tuning = options.tuning ?? (options.sharing ? {} : await knownTuning(info));
+    return new Gpu(device, info, { ...options, tuning });
   }
 
-  /** Bytes of tensors in use now. */
+  /**
+   * A device that allocates and computes nothing, on which the engine runs to count: memory, dispatches, bindings. It
+   * makes the choices that a GPU with these limits would.
+   */
+  static dry({ limits, info = DRY_INFO, ...options }: DryOptions): Gpu {
+    return new Gpu(dryDevice(limits), info, options, true);
+  }
+
+  /** Bytes on the device in use now. */
   get liveBytes(): number {
     return this.#pool.liveBytes;
   }
 
-  /** Most bytes of tensors in use at once since {@linkcode resetPeak}. */
+  /** Most bytes held on the device at once since {@linkcode resetPeak}, buffers that wait for reuse included. */
   get peakBytes(): number {
-    return this.#pool.peakBytes;
+    return this.#pool.peak.heldBytes;
+  }
+
+  /** The memory when most was held since {@linkcode resetPeak}. */
+  get peak(): MemoryUse {
+    return this.#pool.peak;
+  }
+
+  /** The memory now. */
+  get memory(): MemoryUse {
+    return this.#pool.use;
+  }
+
+  /** Buffers asked from the driver so far: in the long run a training step asks for none. */
+  get buffersCreated(): number {
+    return this.#pool.created;
+  }
+
+  /** Says what is allocated from now on is for; disposing of the result, as `using` does, ends it. */
+  purpose(purpose: Purpose): Disposable {
+    const before = this.#pool.purpose;
+    this.#pool.purpose = purpose;
+    return { [Symbol.dispose]: () => this.#pool.purpose = before };
+  }
+
+  /** Says that a tensor is for something else than when it was made. */
+  assign(tensor: Tensor, purpose: Purpose): void {
+    for (const { buffer } of tensor.segments) this.#pool.assign(buffer, purpose);
+  }
+
+  /** Names what goes on, for {@linkcode peak}: `backward, layer 31`. */
+  at(moment: string): void {
+    this.#pool.moment = moment;
+  }
+
+  /** Kernels compiled so far, each specialisation counted. */
+  get pipelineCount(): number {
+    return this.#pipelines.count;
   }
 
   resetPeak(): void {
@@ -160,15 +241,19 @@ export class Gpu {
     }
   }
 
-  /** A tensor with the given values: f32 or u32 by the array's type; bytes for other dtypes. */
+  /**
+   * A tensor with the given values: f32 or u32 by the array's type; bytes for other dtypes. A function that makes f32
+   * values is not called on a dry device.
+   */
   tensor(
     shape: readonly number[],
-    values: Float32Array | Uint32Array | Uint8Array,
+    values: Float32Array | Uint32Array | Uint8Array | (() => Float32Array),
     { dtype, label = "tensor" }: { dtype?: Dtype; label?: string } = {},
   ): Tensor {
     const type = dtype ?? (values instanceof Uint32Array ? "u32" : "f32");
     const tensor = this.#allocate(shape, type, label);
-    this.write(tensor, values);
+    if (typeof values !== "function") this.write(tensor, values);
+    else if (!this.isDry) this.write(tensor, values());
     return tensor;
   }
 
@@ -209,7 +294,6 @@ export class Gpu {
 
   /** Records one dispatch of `kernel` over `tensors`, in the order of its storage bindings. */
   run(kernel: Kernel, tensors: readonly Tensor[], launch: Launch): void {
-    const pipeline = this.#pipelines.get(kernel, launch);
     const bounds = tensors.map((tensor) => tensor.bound);
     const [x, y = 1, z = 1] = launch.grid;
     const most = this.device.limits.maxComputeWorkgroupsPerDimension;
@@ -219,12 +303,20 @@ export class Gpu {
       );
     }
     if (x * y * z === 0) return;
-    if (this.#slotsUsed === RING_SLOTS) this.submit();
+    this.#onDispatch?.({
+      kernel: kernel.name,
+      grid: [x, y, z],
+      uniforms: launch.uniforms ?? {},
+      bindings: bounds,
+    });
+    if (this.isDry) return;
+    const pipeline = this.#pipelines.get(kernel, launch);
+    if (this.#slotsUsed === (this.#profiler ? TIMED_LAUNCHES : RING_SLOTS)) this.submit();
     const slot = this.#slotsUsed++ * this.#slotBytes;
     this.#pipelines.packUniforms(pipeline, launch.uniforms ?? {}, this.#slots, slot);
     const pass = this.#beginPass(pipeline, [x, y, z], bounds.reduce((sum, { size }) => sum + size, 0));
     pass.setPipeline(pipeline.gpu);
-    const group = this.#pipelines.bindGroup(pipeline, bounds, this.#ring);
+    const group = this.#pipelines.bindGroup(pipeline, bounds, this.#ring.gpu);
     pass.setBindGroup(0, group, pipeline.interface.uniforms.length > 0 ? [slot] : []);
     pass.dispatchWorkgroups(x, y, z);
     if (this.#profiler) this.#endPass();
@@ -237,10 +329,14 @@ export class Gpu {
     this.#profiler?.resolve(this.#encoder);
     if (this.#slotsUsed > 0) {
       this.device.queue.writeBuffer(
-        this.#ring,
+        this.#ring.gpu,
         0,
         this.#slots.subarray(0, this.#slotsUsed * this.#slotBytes),
       );
+    }
+    if (this.#pipelines.count > this.#pipelinesSent) {
+      this.#pipelinesSent = this.#pipelines.count;
+      this.onCompile?.(this.#pipelinesSent);
     }
     this.device.queue.submit([this.#encoder.finish()]);
     this.#encoder = undefined;
@@ -268,14 +364,10 @@ export class Gpu {
     const { MAP_READ, COPY_DST } = GPUBufferUsage;
     const stagings = tensors.map((tensor) => {
       const size = Math.ceil(tensor.byteLength / 4) * 4;
-      const staging = this.device.createBuffer({
-        label: `read ${tensor.label}`,
-        size,
-        usage: MAP_READ | COPY_DST,
-      });
+      const staging = this.#pool.make(size, `read ${tensor.label}`, MAP_READ | COPY_DST);
       for (const { buffer, start, rows, offset } of tensor.segments) {
         const length = Math.ceil(rows * tensor.rowBytes / 4) * 4;
-        this.#encode().copyBufferToBuffer(buffer.gpu, offset, staging, start * tensor.rowBytes, length);
+        this.#encode().copyBufferToBuffer(buffer.gpu, offset, staging.gpu, start * tensor.rowBytes, length);
       }
       return staging;
     });
@@ -283,19 +375,21 @@ export class Gpu {
     try {
       await this.#pipelines.settled();
       this.check();
-      await Promise.all(stagings.map((staging) => staging.mapAsync(GPUMapMode.READ)));
+      await Promise.all(stagings.map(({ gpu }) => gpu.mapAsync(GPUMapMode.READ)));
       this.check();
       if (this.#trace) (await this.timings()).forEach(this.#trace);
-      return stagings.map((staging, i) => {
-        const bytes = new Uint8Array(staging.getMappedRange().slice(0, tensors[i]!.byteLength));
-        staging.unmap();
+      return stagings.map(({ gpu }, i) => {
+        const mapped = gpu.getMappedRange();
+        // A copy of zeros that nobody wrote would make them real.
+        const bytes = new Uint8Array(this.isDry ? mapped : mapped.slice(0, tensors[i]!.byteLength));
+        gpu.unmap();
         return bytes;
       });
     } catch (error) {
       this.check();
       throw error;
     } finally {
-      stagings.forEach((staging) => staging.destroy());
+      stagings.forEach((staging) => this.#pool.destroy(staging));
     }
   }
 
@@ -315,13 +409,13 @@ export class Gpu {
 
   /** Gives idle memory back to the driver. */
   trim(): void {
-    this.submit();
     this.#pool.trim();
   }
 
   /** @throws the first failure reported by the device */
   check(): void {
-    if (this.#failure) throw this.#failure;
+    const failure = this.#compileFailure ?? this.#failure;
+    if (failure) throw failure;
   }
 
   /** Ends the device and frees all memory. */
@@ -333,7 +427,19 @@ export class Gpu {
     this.close();
   }
 
-  #allocate(shape: readonly number[], dtype: Dtype, label: string): Tensor {
+  /** Makes tensors of buffers in host memory, which no kernel can read. */
+  #hostTensors(): (shape: readonly number[], dtype: Dtype, label: string) => Tensor {
+    const { MAP_READ, COPY_SRC, COPY_DST } = GPUBufferUsage;
+    const pool = new BufferPool(this.device, {
+      limitBytes: Infinity,
+      usage: MAP_READ | COPY_SRC | COPY_DST,
+      beforeDestroy: () => this.submit(),
+      onDestroy: () => {},
+    });
+    return (shape, dtype, label) => this.#allocate(shape, dtype, label, pool);
+  }
+
+  #allocate(shape: readonly number[], dtype: Dtype, label: string, pool = this.#pool): Tensor {
     if (shape.some((axis) => !Number.isSafeInteger(axis) || axis < 1)) {
       throw new GpuError(
         `Cannot make "${label}" of shape [${shape}]: every axis must be a whole number above 0`,
@@ -353,11 +459,11 @@ export class Gpu {
     const segments: Segment[] = [];
     for (let start = 0; start < rows; start += most) {
       const count = Math.min(most, rows - start);
-      const buffer = this.#pool.take(count * rowBytes, label);
+      const buffer = pool.take(count * rowBytes, label);
       segments.push({ buffer, start, rows: count, offset: 0 });
     }
     return new Tensor(shape, dtype, label, segments, (tensor) => {
-      for (const { buffer } of tensor.segments) this.#pool.give(buffer);
+      for (const { buffer } of tensor.segments) pool.give(buffer);
     });
   }
 

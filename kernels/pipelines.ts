@@ -25,6 +25,11 @@ export class PipelineCache {
     this.#onFailure = onFailure;
   }
 
+  /** Pipelines made so far. */
+  get count(): number {
+    return this.#pipelines.size;
+  }
+
   get(kernel: Kernel, specialisation: Specialisation): Pipeline {
     const { constants = {}, formats = {} } = specialisation;
     const key = `${kernel.name} ${JSON.stringify(constants)} ${JSON.stringify(formats)}`;

@@ -5,6 +5,44 @@ export interface PooledBuffer {
   readonly id: number;
   readonly gpu: GPUBuffer;
   readonly size: number;
+  /** What it is for, as a place in {@linkcode PURPOSES}: the pool's own. */
+  place: number;
+}
+
+/** What memory on the device is for, in the order of reports. */
+export const PURPOSES = [
+  "base",
+  "adapters",
+  "gradients",
+  "optimiser",
+  "checkpoints",
+  "activations",
+  "cross-entropy",
+  "scratch",
+] as const;
+
+export type Purpose = (typeof PURPOSES)[number];
+
+/** The memory on the device at one time, in bytes. */
+export interface MemoryUse {
+  /** Buffers that the driver has given, in use or idle. */
+  readonly heldBytes: number;
+  /** Buffers in use; the sum of {@linkcode byPurpose}. */
+  readonly liveBytes: number;
+  readonly byPurpose: Readonly<Record<Purpose, number>>;
+  /** What was going on, as the engine calls it: `backward, layer 31`. */
+  readonly moment: string;
+}
+
+export interface PoolOptions {
+  /** Most bytes to hold. */
+  readonly limitBytes: number;
+  /** What the buffers are for; kernels and copies unless given. */
+  readonly usage?: GPUBufferUsageFlags;
+  /** Called before buffers are destroyed: work that names them must be submitted. */
+  readonly beforeDestroy: () => void;
+  /** Called for each buffer that is destroyed. */
+  readonly onDestroy: (buffer: PooledBuffer) => void;
 }
 
 /** A freed buffer serves a later request if at most this much larger than it. */
@@ -12,22 +50,33 @@ const LARGEST_WASTE = 1.25;
 
 /**
  * Buffers by size: freed ones are handed out again, since a training step asks for the same sizes over and over.
- * Counts every byte it holds on the device, in use or idle.
+ *
+ * Counts every byte on the device, in use or idle, by purpose. Idle buffers never make it hold more than the most that was
+ * ever in use at once: where a new buffer would, idle ones of other sizes are destroyed first. So the peak of what is
+ * held is the peak of what is used.
  */
 export class BufferPool {
+  /** What the buffers taken from now on are for. */
+  purpose: Purpose = "scratch";
+  /** See {@linkcode MemoryUse.moment}. */
+  moment = "";
   readonly #device: GPUDevice;
-  readonly #limitBytes: number;
-  readonly #onDestroy: (buffer: PooledBuffer) => void;
+  readonly #options: PoolOptions;
+  /** Buffers by size, the latest given last. */
   readonly #idle = new Map<number, PooledBuffer[]>();
+  /** Bytes in use for each of {@linkcode PURPOSES}. */
+  readonly #byPurpose = new Float64Array(PURPOSES.length);
   #nextId = 1;
+  #created = 0;
   #heldBytes = 0;
   #liveBytes = 0;
-  #peakBytes = 0;
+  #mostLive = 0;
+  /** The peak in parts, since it moves often. */
+  readonly #peak = { heldBytes: 0, liveBytes: 0, moment: "", byPurpose: new Float64Array(PURPOSES.length) };
 
-  constructor(device: GPUDevice, limitBytes: number, onDestroy: (buffer: PooledBuffer) => void) {
+  constructor(device: GPUDevice, options: PoolOptions) {
     this.#device = device;
-    this.#limitBytes = limitBytes;
-    this.#onDestroy = onDestroy;
+    this.#options = options;
   }
 
   /** Bytes of buffers in use. */
@@ -40,41 +89,96 @@ export class BufferPool {
     return this.#heldBytes;
   }
 
-  /** The most bytes ever in use at once since the last {@linkcode resetPeak}. */
-  get peakBytes(): number {
-    return this.#peakBytes;
+  /** Buffers asked from the driver so far. */
+  get created(): number {
+    return this.#created;
   }
 
+  /** The memory now. */
+  get use(): MemoryUse {
+    return {
+      heldBytes: this.#heldBytes,
+      liveBytes: this.#liveBytes,
+      byPurpose: named(this.#byPurpose),
+      moment: this.moment,
+    };
+  }
+
+  /** The memory when most was held, or most in use if that came later, since the last {@linkcode resetPeak}. */
+  get peak(): MemoryUse {
+    return { ...this.#peak, byPurpose: named(this.#peak.byPurpose) };
+  }
+
+  /** Forgets the peak; gives back idle memory first, so that what is held is what is used. */
   resetPeak(): void {
-    this.#peakBytes = this.#liveBytes;
+    this.trim();
+    this.#mostLive = this.#liveBytes;
+    this.#setPeak();
   }
 
-  /** @throws {GpuMemoryError} if a new buffer would pass the limit; idle buffers of other sizes count */
+  /** @throws {GpuMemoryError} if it would pass the limit with no idle buffer left */
   take(bytes: number, label: string): PooledBuffer {
+    const { STORAGE, COPY_SRC, COPY_DST } = GPUBufferUsage;
+    const { usage = STORAGE | COPY_SRC | COPY_DST } = this.#options;
     const size = Math.ceil(Math.max(bytes, 16) / 16) * 16;
-    const buffer = this.#takeIdle(size) ?? this.#create(size, label);
-    this.#liveBytes += buffer.size;
-    this.#peakBytes = Math.max(this.#peakBytes, this.#liveBytes);
+    const buffer = this.#takeIdle(size) ?? this.#create(size, label, usage);
+    this.#count(buffer, this.purpose);
     return buffer;
   }
 
   give(buffer: PooledBuffer): void {
-    this.#liveBytes -= buffer.size;
+    this.#uncount(buffer);
     const list = this.#idle.get(buffer.size);
     if (list) list.push(buffer);
     else this.#idle.set(buffer.size, [buffer]);
   }
 
-  /** Destroys idle buffers. Nothing that names them may be waiting for its submit. */
+  /** A buffer of another kind, counted but never handed out again; {@linkcode destroy} ends it. */
+  make(size: number, label: string, usage: GPUBufferUsageFlags): PooledBuffer {
+    const buffer = this.#create(size, label, usage);
+    this.#count(buffer, "scratch");
+    return buffer;
+  }
+
+  /** Ends a buffer of {@linkcode make}. */
+  destroy(buffer: PooledBuffer): void {
+    this.#uncount(buffer);
+    this.#destroy(buffer);
+  }
+
+  /** Says that a buffer in use is for something else from now on. */
+  assign(buffer: PooledBuffer, purpose: Purpose): void {
+    this.#byPurpose[buffer.place]! -= buffer.size;
+    buffer.place = PURPOSES.indexOf(purpose);
+    this.#byPurpose[buffer.place]! += buffer.size;
+  }
+
+  /** Destroys idle buffers. */
   trim(): void {
-    for (const list of this.#idle.values()) {
-      for (const buffer of list) {
-        this.#onDestroy(buffer);
-        buffer.gpu.destroy();
-        this.#heldBytes -= buffer.size;
-      }
+    this.#trimTo(0);
+  }
+
+  #count(buffer: PooledBuffer, purpose: Purpose): void {
+    buffer.place = PURPOSES.indexOf(purpose);
+    this.#byPurpose[buffer.place]! += buffer.size;
+    this.#liveBytes += buffer.size;
+    this.#mostLive = Math.max(this.#mostLive, this.#liveBytes);
+    const { heldBytes, liveBytes } = this.#peak;
+    if (this.#heldBytes > heldBytes || (this.#heldBytes === heldBytes && this.#liveBytes > liveBytes)) {
+      this.#setPeak();
     }
-    this.#idle.clear();
+  }
+
+  #setPeak(): void {
+    this.#peak.heldBytes = this.#heldBytes;
+    this.#peak.liveBytes = this.#liveBytes;
+    this.#peak.moment = this.moment;
+    this.#peak.byPurpose.set(this.#byPurpose);
+  }
+
+  #uncount(buffer: PooledBuffer): void {
+    this.#byPurpose[buffer.place]! -= buffer.size;
+    this.#liveBytes -= buffer.size;
   }
 
   #takeIdle(size: number): PooledBuffer | undefined {
@@ -90,25 +194,51 @@ export class BufferPool {
     return buffer;
   }
 
-  #create(size: number, label: string): PooledBuffer {
+  #create(size: number, label: string, usage: GPUBufferUsageFlags): PooledBuffer {
     const { maxBufferSize } = this.#device.limits;
+    const { limitBytes } = this.#options;
     if (size > maxBufferSize) {
       throw new GpuMemoryError(
         `Cannot make "${label}" of ${mib(size)}: this device allows ${mib(maxBufferSize)} in one buffer`,
       );
     }
-    if (this.#heldBytes + size > this.#limitBytes) {
+    if (this.#liveBytes + size > limitBytes) {
       throw new GpuMemoryError(
         `Not enough GPU memory for "${label}": it needs ${mib(size)}, ${mib(this.#liveBytes)} are in use ` +
-          `and ${mib(this.#limitBytes)} are allowed. Lower max_seq_length or per_device_train_batch_size, ` +
+          `and ${mib(limitBytes)} are allowed. Lower max_seq_length or per_device_train_batch_size, ` +
           `or set gradient_checkpointing: true or load_in_4bit: true`,
       );
     }
-    const { STORAGE, COPY_SRC, COPY_DST } = GPUBufferUsage;
-    const gpu = this.#device.createBuffer({ label, size, usage: STORAGE | COPY_SRC | COPY_DST });
+    this.#trimTo(Math.min(limitBytes, Math.max(this.#mostLive, this.#liveBytes + size)) - size);
+    const gpu = this.#device.createBuffer({ label, size, usage });
     this.#heldBytes += size;
-    return { id: this.#nextId++, gpu, size };
+    this.#created++;
+    return { id: this.#nextId++, gpu, size, place: 0 };
   }
+
+  /** Destroys idle buffers, the largest first, until at most `bytes` are held or none is left. */
+  #trimTo(bytes: number): void {
+    if (this.#heldBytes <= bytes || this.#idle.size === 0) return;
+    this.#options.beforeDestroy();
+    for (const size of [...this.#idle.keys()].sort((a, b) => b - a)) {
+      const list = this.#idle.get(size)!;
+      while (list.length > 0 && this.#heldBytes > bytes) this.#destroy(list.shift()!);
+      if (list.length === 0) this.#idle.delete(size);
+    }
+  }
+
+  #destroy(buffer: PooledBuffer): void {
+    this.#options.onDestroy(buffer);
+    buffer.gpu.destroy();
+    this.#heldBytes -= buffer.size;
+  }
+}
+
+function named(byPurpose: Float64Array): Record<Purpose, number> {
+  return Object.fromEntries(PURPOSES.map((name, place) => [name, byPurpose[place]!])) as Record<
+    Purpose,
+    number
+  >;
 }
 
 function mib(bytes: number): string {

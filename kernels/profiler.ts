@@ -11,26 +11,27 @@ type Launch = Omit<KernelTiming, "microseconds">;
 
 /** Queries a set may hold by the standard. */
 const QUERIES = 4096;
+/** Dispatches that one submit may hold for all of them to be timed. */
+export const TIMED_LAUNCHES = QUERIES / 2;
 
 /** Collects pass timestamps: two queries a dispatch. */
 export class Profiler {
   readonly #device: GPUDevice;
   #set: GPUQuerySet | undefined;
   #launches: Launch[] = [];
-  #resolved: { launches: Launch[]; values: GPUBuffer }[] = [];
+  #resolved: { launches: Launch[]; resolved: GPUBuffer; values: GPUBuffer }[] = [];
 
   constructor(device: GPUDevice) {
     this.#device = device;
   }
 
-  /** What the next pass is to write; nothing once the set of this submit is full. */
+  /** What the next pass is to write: at most {@linkcode TIMED_LAUNCHES} times before each {@linkcode resolve}. */
   begin(
     kernel: string,
     grid: [number, number, number],
     bytes: number,
-  ): GPUComputePassTimestampWrites | undefined {
+  ): GPUComputePassTimestampWrites {
     const at = 2 * this.#launches.length;
-    if (at >= QUERIES) return undefined;
     this.#set ??= this.#device.createQuerySet({ type: "timestamp", count: QUERIES });
     this.#launches.push({ kernel, grid, bytes });
     return { querySet: this.#set, beginningOfPassWriteIndex: at, endOfPassWriteIndex: at + 1 };
@@ -45,18 +46,19 @@ export class Profiler {
     const values = this.#device.createBuffer({ size, usage: COPY_DST | MAP_READ });
     encoder.resolveQuerySet(this.#set, 0, size / 8, resolved, 0);
     encoder.copyBufferToBuffer(resolved, 0, values, 0, size);
-    this.#resolved.push({ launches: this.#launches, values });
+    this.#resolved.push({ launches: this.#launches, resolved, values });
     this.#launches = [];
   }
 
   async collect(): Promise<KernelTiming[]> {
     const timings: KernelTiming[] = [];
-    for (const { launches, values } of this.#resolved.splice(0)) {
+    for (const { launches, resolved, values } of this.#resolved.splice(0)) {
       await values.mapAsync(GPUMapMode.READ);
       const stamps = new BigUint64Array(values.getMappedRange());
       launches.forEach((launch, i) => {
         timings.push({ ...launch, microseconds: Number(stamps[2 * i + 1]! - stamps[2 * i]!) / 1000 });
       });
+      resolved.destroy();
       values.destroy();
     }
     return timings;

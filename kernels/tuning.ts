@@ -1,3 +1,4 @@
+import type { GpuInfo } from "./adapter.ts";
 import { GpuError } from "./errors.ts";
 
 /**
@@ -23,4 +24,16 @@ export function chosenVariant(tuning: Tuning, { key, variants }: Tunable): strin
     `Cannot use the variant "${chosen}" for "${key}": this device has ${variants.join(", ")}. ` +
       `Run deno task bench --tune again`,
   );
+}
+
+let find: ((info: GpuInfo) => Promise<Tuning>) | undefined;
+
+/** Makes every device opened from now on ask `finder` for its tuning, unless it is told how to share or what to choose. */
+export function useTuning(finder: (info: GpuInfo) => Promise<Tuning>): void {
+  find = finder;
+}
+
+/** What somebody measured for this device; nothing unless {@linkcode useTuning} was called. */
+export async function knownTuning(info: GpuInfo): Promise<Tuning> {
+  return await find?.(info) ?? {};
 }

@@ -5,8 +5,8 @@ import {
   loraRank,
   loraScaling,
 } from "../checkpoint/peft.ts";
-import { Random } from "../data/random.ts";
 import { UserError } from "../errors.ts";
+import { fillUniform } from "../kernels/elementwise/fill_random.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import type { Linear, Lora } from "./linear.ts";
@@ -26,7 +26,8 @@ export interface LoraOptions {
 }
 
 /**
- * Puts fresh LoRA factors on linears: A uniform within 1 / sqrt(K), B zero, so that nothing changes at first.
+ * Puts fresh LoRA factors on linears: A uniform within 1 / sqrt(K), B zero, so that nothing changes at first. They are
+ * made on the device, by the seed and the linear's number in the model.
  * @throws {UserError} if a target names no linear of the model
  * @see Hu et al. 2021, arXiv:2106.09685, section 4.1; the bounds are PEFT's
  */
@@ -44,19 +45,21 @@ export function addLora(
       exitCode: 2,
     });
   }
+  using _ = gpu.purpose("adapters");
   linears.forEach((layer, stream) => {
     if (targetModules && !targetModules.some((target) => matches(layer.name, target))) return;
     const [outputs, inputs] = layer.weight.shape as [number, number];
-    const random = new Random(seed * linears.length + stream);
+    const padded = paddedRank(rank);
+    const A = gpu.zeros([padded, inputs], "f32", `${layer.name}.lora_A`);
+    const B = gpu.zeros([outputs, padded], "f32", `${layer.name}.lora_B`);
     const bound = 1 / Math.sqrt(inputs);
-    const A = Float32Array.from({ length: rank * inputs }, () => bound * (2 * random.uniform() - 1));
-    const pair = {
-      A: { shape: [rank, inputs], data: A },
-      B: { shape: [outputs, rank], data: new Float32Array(outputs * rank) },
-    };
-    layer.lora = uploadLora(gpu, layer, pair, { scaling, dropout, stream, isTrained: true });
+    fillUniform(gpu, A.slice(0, rank), { seed: seed ^ SEED_MARK, stream, low: -bound, high: bound });
+    layer.lora = withGradients(gpu, layer, { A, B, rank, scaling, dropout, stream, isTrained: true });
   });
 }
+
+/** Makes the numbers that a factor starts from others than those of dropout, which draws from the same seed. */
+const SEED_MARK = 0x4c6f5241;
 
 /**
  * Puts the LoRA factors of a PEFT adapter on the model's linears.
@@ -68,18 +71,17 @@ export function applyAdapter(
   { config, lora }: Adapter,
   { isTrained, dropout = 0 }: { readonly isTrained: boolean; readonly dropout?: number },
 ): void {
+  using _ = model.gpu.purpose("adapters");
   const linears = new Map(model.linears().map((layer, stream) => [layer.name, { layer, stream }]));
   for (const [module, pair] of lora) {
     const target = linears.get(module);
     requireFit(config, module, pair, target?.layer.weight.shape);
     if (!target) continue;
     const scaling = loraScaling(config, module);
-    target.layer.lora = uploadLora(model.gpu, target.layer, pair, {
-      scaling,
-      dropout,
-      stream: target.stream,
-      isTrained,
-    });
+    const { layer, stream } = target;
+    const factors = uploadFactors(model.gpu, module, pair);
+    const rank = pair.A.shape[0]!;
+    layer.lora = withGradients(model.gpu, layer, { ...factors, rank, scaling, dropout, stream, isTrained });
   }
 }
 
@@ -136,7 +138,7 @@ function matches(module: string, target: string): boolean {
   return module === target || module.endsWith(`.${target}`);
 }
 
-/** The factors on the device. Rows of quads need ranks that are multiples of 4: the rest is zeros. */
+/** The factors on the device, their rank padded with zeros. */
 export function uploadFactors(
   gpu: Gpu,
   module: string,
@@ -144,7 +146,7 @@ export function uploadFactors(
 ): { readonly A: Tensor; readonly B: Tensor } {
   const [rank, inputs] = A.shape as [number, number];
   const outputs = B.shape[0]!;
-  const padded = Math.ceil(rank / 4) * 4;
+  const padded = paddedRank(rank);
   const a = new Float32Array(padded * inputs);
   a.set(A.data);
   const b = new Float32Array(outputs * padded);
@@ -155,20 +157,24 @@ export function uploadFactors(
   };
 }
 
-/** Zeros that pad the rank have gradients of zero, so they stay. */
-function uploadLora(
-  gpu: Gpu,
-  layer: Linear,
-  pair: LoraPair,
-  { isTrained, ...rest }: Pick<Lora, "scaling" | "dropout" | "stream"> & { readonly isTrained: boolean },
-): Lora {
-  const { A, B } = uploadFactors(gpu, layer.name, pair);
-  const gradient = ({ shape }: Tensor): Tensor | undefined =>
-    isTrained ? gpu.zeros(shape, "f32", `gradient of ${layer.name} LoRA`) : undefined;
-  return { A, B, gradA: gradient(A), gradB: gradient(B), rank: pair.A.shape[0]!, ...rest };
+/** Rows of quads need ranks that are multiples of 4: the rest is zeros. */
+function paddedRank(rank: number): number {
+  return Math.ceil(rank / 4) * 4;
 }
 
-/** The factors without the zeros of {@linkcode uploadLora}. */
+/** Zeros that pad the rank have gradients of zero, so they stay. */
+function withGradients(
+  gpu: Gpu,
+  layer: Linear,
+  { isTrained, ...lora }: Omit<Lora, "gradA" | "gradB"> & { readonly isTrained: boolean },
+): Lora {
+  using _ = gpu.purpose("gradients");
+  const gradient = ({ shape }: Tensor): Tensor | undefined =>
+    isTrained ? gpu.zeros(shape, "f32", `gradient of ${layer.name} LoRA`) : undefined;
+  return { ...lora, gradA: gradient(lora.A), gradB: gradient(lora.B) };
+}
+
+/** The factors without the zeros of {@linkcode paddedRank}. */
 function trimLora({ A, B, rank }: Lora, a: Float32Array, b: Float32Array): LoraPair {
   const [inputs, outputs, padded] = [A.width, B.rows, B.width];
   const trimmed = new Float32Array(outputs * rank);

@@ -27,8 +27,11 @@ export async function assembleModel(
   format: Format,
   source: WeightSource,
 ): Promise<Llama> {
-  const gradient = (name: string, { shape }: Weight): Tensor | undefined =>
-    source.isTrained(name) ? gpu.zeros(shape, "f32", `gradient of ${name}`) : undefined;
+  using _base = gpu.purpose("base");
+  const gradient = (name: string, { shape }: Weight): Tensor | undefined => {
+    using _ = gpu.purpose("gradients");
+    return source.isTrained(name) ? gpu.zeros(shape, "f32", `gradient of ${name}`) : undefined;
+  };
   const table = async (name: string): Promise<Table> => {
     const weight = await source.table(name, [config.vocab_size, config.hidden_size]);
     return { weight, grad: gradient(name, weight) };

@@ -1,4 +1,3 @@
-import type { Bytes } from "../checkpoint/files.ts";
 import type { TensorInfo, WeightReader } from "../checkpoint/weights.ts";
 import { Random } from "../data/random.ts";
 import { UserError } from "../errors.ts";
@@ -19,33 +18,36 @@ export function freshWeights(config: LlamaConfig, seed: number): WeightReader {
     return { name, dtype: "F32", shape, byteLength: 4 * shape.reduce((a, b) => a * b, 1) };
   }
 
-  function read(name: string): Promise<Bytes> {
-    const { shape, byteLength } = info(name);
-    const values = new Float32Array(byteLength / 4);
-    if (name.endsWith("norm.weight")) values.fill(1);
+  /** Numbers `start` to `start + length` of a tensor. */
+  function values(name: string, start: number, length: number): Float32Array<ArrayBuffer> {
+    const { shape } = info(name);
+    const drawn = new Float32Array(length);
+    if (name.endsWith("norm.weight")) drawn.fill(1);
     else if (shape.length === 2) {
-      fillNormal(values, 1 / Math.sqrt(shape[1]!), seed * order.length + order.indexOf(name));
+      fillNormal(drawn, 1 / Math.sqrt(shape[1]!), seed * order.length + order.indexOf(name), start);
     }
-    return Promise.resolve(new Uint8Array(values.buffer));
+    return drawn;
   }
 
   return {
     names: () => order,
     has: (name) => tensors.has(name),
     info,
-    read,
-    async readRows(name, start, count) {
-      const { shape, byteLength } = info(name);
-      const rowBytes = byteLength / shape[0]!;
-      return (await read(name)).slice(start * rowBytes, (start + count) * rowBytes);
+    // deno-lint-ignore require-await
+    read: async (name) => new Uint8Array(values(name, 0, info(name).byteLength / 4).buffer),
+    // deno-lint-ignore require-await
+    async readInto(name, from, into) {
+      const [first, end] = [Math.floor(from / 4), Math.ceil((from + into.length) / 4)];
+      const bytes = new Uint8Array(values(name, first, end - first).buffer);
+      into.set(bytes.subarray(from - 4 * first, from - 4 * first + into.length));
     },
     close() {},
   };
 }
 
-/** Standard normal draws times `deviation` (Box and Muller 1958). */
-export function fillNormal(values: Float32Array, deviation: number, seed: number): void {
-  const random = new Random(seed);
+/** Standard normal draws times `deviation`, from draw `first` of the seed on (Box and Muller 1958). */
+export function fillNormal(values: Float32Array, deviation: number, seed: number, first = 0): void {
+  const random = new Random(seed, 2 * first);
   for (let i = 0; i < values.length; i++) {
     const radius = Math.sqrt(-2 * Math.log(1 - random.uniform()));
     values[i] = deviation * radius * Math.cos(2 * Math.PI * random.uniform());

@@ -3,6 +3,7 @@ import { dropout } from "../kernels/elementwise/dropout.ts";
 import { addBias, addInto } from "../kernels/elementwise/elementwise.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import { matmul, matmulBackwardInput, matmulBackwardWeight, type Weight } from "../kernels/matmul/matmul.ts";
+import { product } from "../kernels/matvec/matvec.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 
 /** The two factors of a LoRA update: y += scaling B A drop(x).   Hu et al. 2021, arXiv:2106.09685, section 4.1. */
@@ -42,19 +43,43 @@ export interface Linear {
   lora: Lora | undefined;
 }
 
+/** Where the rows of a product lie among those of the batch, and where the result goes. */
+export interface LinearOptions {
+  /** Number in the batch of the first row of `x`, from which dropout draws; 0 unless given. */
+  readonly firstRow?: number;
+  /** (rows, N), overwritten; a new tensor in the format of `x` unless given. */
+  readonly into?: Tensor;
+  /** (rows, N): the result is added to it, in place of `into`. */
+  readonly addTo?: Tensor;
+}
+
 /** @param x (rows, K)  @returns y (rows, N) */
-export function linear(gpu: Gpu, x: Tensor, layer: Linear, key: DropoutKey | undefined): Tensor {
-  const y = matmul(gpu, x, layer.weight);
+export function linear(
+  gpu: Gpu,
+  x: Tensor,
+  layer: Linear,
+  key: DropoutKey | undefined,
+  { firstRow = 0, into, addTo }: LinearOptions = {},
+): Tensor {
+  const y = product(gpu, x, layer.weight, addTo ? { into: addTo, beta: 1 } : into ? { into } : {});
   if (layer.bias) addBias(gpu, y, layer.bias);
   if (layer.lora) {
     const { A, B, scaling } = layer.lora;
-    const dropped = dropInput(gpu, x, layer.lora, key);
-    const h = matmul(gpu, dropped, A, { format: "f32" });
-    matmul(gpu, h, B, { into: y, alpha: scaling, beta: 1 });
+    const dropped = dropInput(gpu, x, layer.lora, key, firstRow);
+    const h = product(gpu, dropped, A, { format: "f32" });
+    product(gpu, h, B, { into: y, alpha: scaling, beta: 1 });
     h.free();
     if (dropped !== x) dropped.free();
   }
   return y;
+}
+
+/** Where the rows of a gradient lie among those of the batch, and where it goes. */
+export interface LinearBackwardOptions {
+  /** As in {@linkcode LinearOptions}. */
+  readonly firstRow?: number;
+  /** (rows, K): the input's gradient is added to it; a new tensor unless given. */
+  readonly addTo?: Tensor;
 }
 
 /**
@@ -62,7 +87,6 @@ export function linear(gpu: Gpu, x: Tensor, layer: Linear, key: DropoutKey | und
  *
  * @param dy (rows, N)
  * @param x (rows, K), the input of the forward pass
- * @param addTo (rows, K): the input's gradient is added to it; a new tensor unless given
  * @returns dx (rows, K)
  */
 export function linearBackward(
@@ -71,13 +95,13 @@ export function linearBackward(
   x: Tensor,
   layer: Linear,
   key: DropoutKey | undefined,
-  addTo?: Tensor,
+  { firstRow = 0, addTo }: LinearBackwardOptions = {},
 ): Tensor {
   const { weight, weightGrad, biasGrad, lora } = layer;
   if (weightGrad) matmulBackwardWeight(gpu, dy, x, { into: weightGrad, beta: 1 });
   if (biasGrad) columnSum(gpu, dy, biasGrad);
   const dx = matmulBackwardInput(gpu, dy, weight, addTo ? { into: addTo, beta: 1 } : {});
-  if (lora) loraBackward(gpu, dy, x, lora, key, dx);
+  if (lora) loraBackward(gpu, dy, x, lora, (input) => dropInput(gpu, input, lora, key, firstRow), dx);
   return dx;
 }
 
@@ -86,12 +110,11 @@ function loraBackward(
   gpu: Gpu,
   dy: Tensor,
   x: Tensor,
-  lora: Lora,
-  key: DropoutKey | undefined,
+  { A, B, gradA, gradB, scaling }: Lora,
+  drop: (input: Tensor) => Tensor,
   dx: Tensor,
 ): void {
-  const { A, B, gradA, gradB, scaling } = lora;
-  const dropped = dropInput(gpu, x, lora, key);
+  const dropped = drop(x);
   if (gradB) {
     const h = matmul(gpu, dropped, A, { format: "f32" });
     matmulBackwardWeight(gpu, dy, h, { into: gradB, alpha: scaling, beta: 1 });
@@ -104,18 +127,24 @@ function loraBackward(
   } else {
     dropped.free();
     const dDropped = matmulBackwardInput(gpu, g, A, { format: dx.format });
-    const dInput = dropInput(gpu, dDropped, lora, key);
-    addInto(gpu, dx, dInput);
+    const dInput = drop(dDropped);
     dDropped.free();
+    addInto(gpu, dx, dInput);
     dInput.free();
   }
   g.free();
 }
 
-function dropInput(gpu: Gpu, x: Tensor, lora: Lora, key: DropoutKey | undefined): Tensor {
+function dropInput(
+  gpu: Gpu,
+  x: Tensor,
+  lora: Lora,
+  key: DropoutKey | undefined,
+  firstRow: number,
+): Tensor {
   if (!key || lora.dropout === 0) return x;
-  const stream = key.pass * STREAMS_PER_PASS + lora.stream;
-  return dropout(gpu, x, { p: lora.dropout, seed: key.seed, stream: stream % 2 ** 32 });
+  const stream = (key.pass * STREAMS_PER_PASS + lora.stream) % 2 ** 32;
+  return dropout(gpu, x, { p: lora.dropout, seed: key.seed, stream, offset: firstRow * x.width });
 }
 
 /** More than the linears of any LLaMA, so that no two passes share a stream. */

@@ -4,14 +4,15 @@ import { crossEntropy } from "../kernels/loss/cross_entropy.ts";
 import { matmul, matmulBackwardInput, matmulBackwardWeight } from "../kernels/matmul/matmul.ts";
 import { rmsNorm, rmsNormBackward } from "../kernels/norm/rms_norm.ts";
 import { sumInto } from "../kernels/shared/sum.ts";
-import { ROW_ALIGNMENT, rowRanges, type Tensor } from "../kernels/tensor.ts";
+import { bytesPerElement, rowRanges, type Tensor } from "../kernels/tensor.ts";
 import type { Format } from "../kernels/wgsl.ts";
 import type { DeviceBatch } from "./batch.ts";
-import { type Block, type BlockSaved, freeSaved, type Norm, type Pass } from "./block.ts";
+import type { Block, BlockSaved, Norm, Pass } from "./block.ts";
+import { type RowRange, rowsWithin } from "./chunks.ts";
 import type { LlamaConfig } from "./config.ts";
 import type { DropoutKey, Linear } from "./linear.ts";
 import type { Parameter } from "./parameter.ts";
-import { ropeTables } from "./rope.ts";
+import { type RopeTables, ropeTables } from "./rope.ts";
 
 /** A table of embeddings (V, C) or the head's matrix, and its gradient where it is trained. */
 export interface Table {
@@ -51,11 +52,27 @@ export interface Predictions {
 
 /** Logits of one chunk of rows at most: the head is never applied to all rows at once. */
 const LOGITS_BYTES = 64 * 2 ** 20;
+/** The three widest tensors of a chunk of rows in a layer, at most: enough rows to fill any GPU. */
+const CHUNK_BYTES = 128 * 2 ** 20;
+
+/** Some rows on their way from the last layer to the loss. */
+interface HeadChunk extends RowRange {
+  /** (end - start, C) Output of the last layer, a part of that of all rows. */
+  readonly x: Tensor;
+  /** (end - start, C) */
+  readonly normed: Tensor;
+  /** (end - start) f32 */
+  readonly rstd: Tensor;
+  /** (end - start, V rounded up to a multiple of 4) f32 */
+  readonly logits: Tensor;
+}
 
 /** A LLaMA model on the device, forward and backward. */
 export class Llama {
   readonly gpu: Gpu;
   readonly parts: LlamaParts;
+  /** Bytes of gate, up and their product in one chunk of rows. */
+  chunkBytes = CHUNK_BYTES;
   #rope: { length: number; cos: Tensor; sin: Tensor } | undefined;
 
   constructor(gpu: Gpu, parts: LlamaParts) {
@@ -113,20 +130,32 @@ export class Llama {
     const { blocks, embed_tokens } = this.parts;
     const { checkpointing } = options;
     const pass = this.#pass(device, options.dropout);
-    const inputs: Tensor[] = [embed(gpu, device.tokens, embed_tokens.weight, this.parts.format)];
-    const kept: (BlockSaved | undefined)[] = [];
-    for (const block of blocks) {
-      const { out, saved } = block.forward(gpu, inputs.at(-1)!, pass);
-      if (checkpointing) freeSaved(saved);
-      kept.push(checkpointing ? undefined : saved);
-      inputs.push(out);
+    using _ = gpu.purpose("activations");
+    gpu.at("embedding");
+    let x = embed(gpu, device.tokens, embed_tokens.weight, this.parts.format);
+    const kept: { readonly x: Tensor; readonly saved?: BlockSaved }[] = [];
+    for (const [i, block] of blocks.entries()) {
+      gpu.at(`forward, layer ${i + 1}`);
+      if (checkpointing) {
+        gpu.assign(x, "checkpoints");
+        kept.push({ x });
+        x = block.forward(gpu, x, pass);
+      } else {
+        const { out, saved } = block.forwardKeeping(gpu, x, pass);
+        kept.push({ x, saved });
+        x = out;
+      }
+      gpu.submit();
     }
-    let gradient = this.#lossBackward(inputs.pop()!, device, options);
+    const gradient = this.#lossBackward(x, device, options);
     for (const [i, block] of [...blocks.entries()].reverse()) {
-      const x = inputs.pop()!;
-      gradient = block.backward(gpu, gradient, x, kept[i] ?? block.recompute(gpu, x, pass), pass);
+      gpu.at(`backward, layer ${i + 1}`);
+      const { x, saved } = kept.pop()!;
+      block.backward(gpu, gradient, x, pass, saved);
       x.free();
+      gpu.submit();
     }
+    gpu.at("embedding, backward");
     if (embed_tokens.grad) embedBackward(gpu, device.batch.tokens, gradient, embed_tokens.grad);
     gradient.free();
   }
@@ -137,7 +166,7 @@ export class Llama {
     const hidden = this.#forward(device);
     const losses = gpu.empty([device.batch.rows], "f32", "losses");
     const argmax = gpu.empty([device.batch.rows], "u32", "argmax");
-    this.#forEachLogits(hidden, (logits, { start, end }) => {
+    this.#forEachLogits(hidden, ({ logits, start, end }) => {
       const labels = device.labels.slice(start, end);
       const chunk = crossEntropy(gpu, logits, labels, { vocabSize: this.config.vocab_size });
       gpu.copy(chunk.loss, losses.slice(start, end));
@@ -158,7 +187,7 @@ export class Llama {
     const { vocab_size } = this.config;
     const result = new Float32Array(device.batch.rows * vocab_size);
     const chunks: { start: number; logits: Tensor }[] = [];
-    this.#forEachLogits(hidden, (logits, { start }) => {
+    this.#forEachLogits(hidden, ({ logits, start }) => {
       const copy = this.gpu.empty(logits.shape, "f32", "logits");
       this.gpu.copy(logits, copy);
       chunks.push({ start, logits: copy });
@@ -175,58 +204,57 @@ export class Llama {
     return result;
   }
 
-  /** Final hidden states (rows, C), after the last norm. */
+  /** Output of the last layer (rows, C), before the last norm. */
   #forward(device: DeviceBatch): Tensor {
     const { gpu } = this;
     const pass = this.#pass(device, undefined);
     let x = embed(gpu, device.tokens, this.parts.embed_tokens.weight, this.parts.format);
     for (const block of this.parts.blocks) {
-      const { out, saved } = block.forward(gpu, x, pass);
-      freeSaved(saved);
+      const out = block.forward(gpu, x, pass);
       x.free();
       x = out;
+      gpu.submit();
     }
-    const { y, rstd } = rmsNorm(gpu, x, this.parts.norm.weight, this.config.rms_norm_eps);
-    x.free();
-    rstd.free();
-    return y;
+    return x;
   }
 
-  /** Norm, head and loss, forward and backward by chunks of rows; frees `x`. @returns the gradient for x (rows, C) */
+  /** Norm, head and loss, forward and backward by chunks of rows. @returns the gradient for x, in its memory */
   #lossBackward(x: Tensor, device: DeviceBatch, { gradScale, lossSum }: GradientOptions): Tensor {
     const { gpu } = this;
     const { norm, lm_head } = this.parts;
-    const { y, rstd } = rmsNorm(gpu, x, norm.weight, this.config.rms_norm_eps);
-    const dNormed = gpu.empty(y.shape, y.dtype, "dNormed");
-    this.#forEachLogits(y, (logits, { start, end }) => {
+    gpu.at("head and loss");
+    this.#forEachLogits(x, ({ x, normed, rstd, logits, start, end }) => {
       const options = { vocabSize: this.config.vocab_size, gradScale };
       const { loss, argmax } = crossEntropy(gpu, logits, device.labels.slice(start, end), options);
       sumInto(gpu, loss, lossSum);
       loss.free();
       argmax.free();
-      matmulBackwardInput(gpu, logits, lm_head.weight, { into: dNormed.slice(start, end) });
-      if (lm_head.grad) {
-        matmulBackwardWeight(gpu, logits, y.slice(start, end), { into: lm_head.grad, beta: 1 });
-      }
+      const dNormed = matmulBackwardInput(gpu, logits, lm_head.weight, { format: normed.format });
+      if (lm_head.grad) matmulBackwardWeight(gpu, logits, normed, { into: lm_head.grad, beta: 1 });
+      const saved = { x, weight: norm.weight, rstd };
+      const dx = rmsNormBackward(gpu, dNormed, saved, norm.grad ? { dWeight: norm.grad } : {});
+      dNormed.free();
+      gpu.copy(dx, x);
+      dx.free();
     });
-    const saved = { x, weight: norm.weight, rstd };
-    const dx = rmsNormBackward(gpu, dNormed, saved, norm.grad ? { dWeight: norm.grad } : {});
-    for (const tensor of [dNormed, y, rstd, x]) tensor.free();
-    return dx;
+    return x;
   }
 
-  /** Applies the head to chunks of rows; the logits (rows, V rounded up to a multiple of 4) f32 live for the call. */
-  #forEachLogits(hidden: Tensor, use: (logits: Tensor, rows: { start: number; end: number }) => void): void {
+  /** Applies the last norm and the head to chunks of rows, whose tensors live for the call. */
+  #forEachLogits(hidden: Tensor, use: (chunk: HeadChunk) => void): void {
     const { gpu } = this;
+    const { norm, lm_head } = this.parts;
+    using _ = gpu.purpose("cross-entropy");
     const rowBytes = Math.ceil(this.config.vocab_size / 4) * 16;
-    const fit = Math.floor(Math.min(LOGITS_BYTES, gpu.maxBindingBytes) / rowBytes / ROW_ALIGNMENT) *
-      ROW_ALIGNMENT;
-    for (const range of rowRanges([hidden], Math.max(fit, ROW_ALIGNMENT))) {
-      const chunk = hidden.slice(range.start, range.end);
-      const logits = matmul(gpu, chunk, this.parts.lm_head.weight, { format: "f32" });
-      use(logits, range);
-      logits.free();
+    const most = rowsWithin(Math.min(LOGITS_BYTES, gpu.maxBindingBytes), rowBytes);
+    for (const { start, end } of rowRanges([hidden], most)) {
+      const x = hidden.slice(start, end);
+      const { y, rstd } = rmsNorm(gpu, x, norm.weight, this.config.rms_norm_eps);
+      const logits = matmul(gpu, y, lm_head.weight, { format: "f32" });
+      use({ x, normed: y, rstd, logits, start, end });
+      for (const tensor of [logits, rstd, y]) tensor.free();
     }
+    gpu.submit();
   }
 
   #pass(device: DeviceBatch, dropout: DropoutKey | undefined): Pass {
@@ -238,16 +266,21 @@ export class Llama {
     if (!this.#rope || !fits) {
       this.#rope?.cos.free();
       this.#rope?.sin.free();
-      const { cos, sin } = ropeTables(this.config, longest);
+      let tables: RopeTables | undefined;
+      const made = () => tables ??= ropeTables(this.config, longest);
       const shape = [longest, this.config.head_dim / 2];
       this.#rope = {
         length: longest,
-        cos: this.gpu.tensor(shape, cos, { label: "rope cos" }),
-        sin: this.gpu.tensor(shape, sin, { label: "rope sin" }),
+        cos: this.gpu.tensor(shape, () => made().cos, { label: "rope cos" }),
+        sin: this.gpu.tensor(shape, () => made().sin, { label: "rope sin" }),
       };
     }
     const { cos, sin } = this.#rope;
-    return { map: device.map, positions: device.positions, cos, sin, dropout };
+    const chunkRows = rowsWithin(
+      this.chunkBytes,
+      3 * this.config.intermediate_size * bytesPerElement(this.parts.format),
+    );
+    return { map: device.map, positions: device.positions, cos, sin, dropout, chunkRows };
   }
 }
 

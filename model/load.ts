@@ -1,12 +1,11 @@
 import { isBnb4, readBnb4 } from "../checkpoint/bitsandbytes.ts";
-import { assertFinite, type Dtype, toF32 } from "../checkpoint/dtype.ts";
 import type { ExtraTensor } from "../checkpoint/peft.ts";
 import type { WeightReader } from "../checkpoint/weights.ts";
 import { UserError } from "../errors.ts";
-import { cast } from "../kernels/elementwise/elementwise.ts";
+import { castInto } from "../kernels/elementwise/elementwise.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import type { Weight } from "../kernels/matmul/matmul.ts";
-import { quantiseNf4, uploadNf4 } from "../kernels/nf4/nf4.ts";
+import { emptyNf4, Nf4Quantiser, writeScales } from "../kernels/nf4/nf4.ts";
 import { BLOCK, NESTED_BLOCK, NF4_VALUES } from "../kernels/nf4/reference.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import type { Format } from "../kernels/wgsl.ts";
@@ -14,6 +13,7 @@ import { assembleModel } from "./assemble.ts";
 import type { LlamaConfig } from "./config.ts";
 import type { Llama } from "./llama.ts";
 import { checkpointTensors, isExpendable } from "./tensors.ts";
+import { type RowSource, Uploader } from "./upload.ts";
 
 export interface LoadOptions {
   readonly config: LlamaConfig;
@@ -31,8 +31,9 @@ export interface LoadOptions {
 }
 
 /**
- * Loads a model tensor by tensor: at most one is on the host at a time. Frozen weights keep the checkpoint's own
- * format, which loses nothing, or become NF4.
+ * Loads a model tensor by tensor, each by chunks of rows: the host holds some 100 MB at most, whatever the model's
+ * size, and the device nothing but the model and one chunk. Frozen weights keep the checkpoint's own format, which
+ * loses nothing, or become NF4.
  *
  * @throws {UserError} naming the tensor that is missing, has another shape than the config says, or is not finite
  */
@@ -42,12 +43,14 @@ export async function loadModel(gpu: Gpu, weights: WeightReader, options: LoadOp
   requireKnown(options.replacements, expected);
   requireNoMore(weights, config, expected);
   const tensors = new TensorLoader(gpu, weights, options, expected.size);
-  return await assembleModel(gpu, config, format, {
+  const model = await assembleModel(gpu, config, format, {
     table: (name, shape) => tensors.load(name, shape),
     vector: (name, length) => tensors.load(name, [length], "f32"),
     matrix: (name, shape) => tensors.loadLinear(name, shape, loadIn4bit),
     isTrained: options.isTrained ?? (() => false),
   });
+  await tensors.check();
+  return model;
 }
 
 /** @throws {UserError} if an adapter replaces a tensor that the model does not have */
@@ -80,10 +83,12 @@ export function requireNoMore(
   }
 }
 
-const FORMATS: Partial<Record<Dtype, Format>> = { F32: "f32", F16: "f16", BF16: "bf16" };
-
-/** Brings single tensors of a checkpoint to the device, each checked against the config. */
+/**
+ * Brings single tensors of a checkpoint to the device, each checked against the config. Whether their numbers are
+ * finite is known after {@linkcode check}.
+ */
 export class TensorLoader {
+  readonly #uploader: Uploader;
   #done = 0;
 
   constructor(
@@ -92,17 +97,29 @@ export class TensorLoader {
     readonly options: Pick<LoadOptions, "doubleQuant" | "isTrained" | "replacements" | "onProgress">,
     /** Tensors that will be loaded, for `onProgress`. */
     readonly total: number,
-  ) {}
+  ) {
+    this.#uploader = new Uploader(gpu);
+  }
 
   /** A dense tensor, in the checkpoint's format or, if given or trained, in another. */
   async load(name: string, shape: readonly number[], format?: Format): Promise<Tensor> {
-    const stored = await this.read(name, shape);
-    const tensor = this.gpu.tensor(shape, stored.bytes, { dtype: stored.format, label: name });
-    const wanted = this.#isTrained(name) ? "f32" : format ?? stored.format;
-    if (wanted === stored.format) return tensor;
-    const converted = cast(this.gpu, tensor, wanted);
-    tensor.free();
-    return converted;
+    const { gpu } = this;
+    const source = this.open(name, shape);
+    const stored = Uploader.formatOf(source.dtype);
+    const wanted = this.#isTrained(name) ? "f32" : format ?? stored;
+    const tensor = gpu.empty(shape, wanted, name);
+    if (wanted === stored) {
+      await this.#uploader.floats(source, (start, end) => tensor.slice(start, end));
+    } else {
+      const staged = (start: number, end: number) => this.#staging(source, start, end);
+      let row = 0;
+      await this.#uploader.floats(source, staged, (rows) => {
+        castInto(gpu, rows, tensor.slice(row, row + rows.rows));
+        row += rows.rows;
+        rows.free();
+      });
+    }
+    return tensor;
   }
 
   /** A matrix of a linear: dense, or in NF4 if `loadIn4bit` or the checkpoint says so. */
@@ -120,19 +137,34 @@ export class TensorLoader {
       return await this.#loadBnb4(name, shape);
     }
     if (!loadIn4bit || trained) return await this.load(name, shape);
-    if (shape[1] % 8 !== 0) {
-      throw new UserError(
-        `Cannot hold "${name}" [${shape}] in 4 bits: its rows are no multiple of 8. Set load_in_4bit: false`,
-      );
-    }
-    const dense = await this.load(name, shape, "f32");
-    const quantised = quantiseNf4(this.gpu, dense, { doubleQuant: this.options.doubleQuant, label: name });
-    dense.free();
-    return quantised;
+    return await this.#quantise(name, shape);
+  }
+
+  /** @throws {UserError} naming the first element that is NaN or infinite of what was loaded since the last check */
+  async check(): Promise<void> {
+    await this.#uploader.check();
   }
 
   #isTrained(name: string): boolean {
     return this.options.isTrained?.(name) ?? false;
+  }
+
+  async #quantise(name: string, shape: readonly [number, number]): Promise<Weight> {
+    requirePackable(name, shape);
+    const source = this.open(name, shape);
+    const { doubleQuant } = this.options;
+    const quantiser = new Nf4Quantiser(this.gpu, shape, { doubleQuant, label: name });
+    const staged = (start: number, end: number) => this.#staging(source, start, end);
+    await this.#uploader.floats(source, staged, (rows) => {
+      quantiser.add(rows);
+      rows.free();
+    });
+    return quantiser.finish();
+  }
+
+  /** Room for rows that are on the device only until they are converted. */
+  #staging({ name, dtype, shape }: RowSource, start: number, end: number): Tensor {
+    return this.gpu.empty([end - start, ...shape.slice(1)], Uploader.formatOf(dtype), name);
   }
 
   async #loadBnb4(name: string, shape: readonly [number, number]): Promise<Weight> {
@@ -145,35 +177,53 @@ export class TensorLoader {
           `${packed.nestedBlockSize}; only NF4 with ${BLOCK} and ${NESTED_BLOCK} can be read`,
       );
     }
+    requirePackable(name, shape);
     this.#count(name);
-    const { nestedAbsmax, nestedCode, nestedOffset } = packed;
+    const { absmax, nestedAbsmax, nestedCode, nestedOffset } = packed;
     const nested = nestedAbsmax && nestedCode
       ? { nested: { absmax: nestedAbsmax, map: nestedCode, offset: nestedOffset } }
       : {};
-    return uploadNf4(this.gpu, { shape, codes: packed.codes, absmax: packed.absmax, ...nested }, name);
+    const doubleQuant = nestedAbsmax !== undefined;
+    const weight = emptyNf4(this.gpu, shape, { doubleQuant, label: name });
+    await this.#uploader.bytes(this.#stored(name), weight.codes);
+    writeScales(this.gpu, weight, { absmax, ...nested });
+    return weight;
   }
 
-  /** A dense tensor's bytes on the host: the adapter's where it replaces the checkpoint's. */
-  async read(name: string, shape: readonly number[]): Promise<{ bytes: Uint8Array; format: Format }> {
+  /** A dense tensor to be read: the adapter's where it replaces the checkpoint's. Counts as done. */
+  open(name: string, shape: readonly number[]): RowSource {
     this.#count(name);
     const replacement = this.options.replacements?.get(name);
-    if (replacement) {
-      checkShape(name, replacement.shape, shape);
-      return { bytes: bytesOf(replacement.data), format: "f32" };
-    }
-    const info = this.weights.info(name);
-    checkShape(name, info.shape, shape);
-    const bytes = await this.weights.read(name);
-    const format = FORMATS[info.dtype];
-    if (format && isFiniteIn(bytes, format)) return { bytes, format };
-    const values = toF32(bytes, info.dtype);
-    assertFinite(name, values);
-    return { bytes: bytesOf(values), format: "f32" };
+    const source = replacement ? ofArray(name, replacement) : this.#stored(name);
+    checkShape(name, source.shape, shape);
+    return source;
+  }
+
+  #stored(name: string): RowSource {
+    const { dtype, shape } = this.weights.info(name);
+    return { name, dtype, shape, readInto: (from, into) => this.weights.readInto(name, from, into) };
   }
 
   #count(name: string): void {
     this.options.onProgress?.(name, ++this.#done, this.total);
   }
+}
+
+function ofArray(name: string, { shape, data }: ExtraTensor): RowSource {
+  const bytes = bytesOf(data);
+  // deno-lint-ignore require-await
+  const readInto = async (from: number, into: Uint8Array): Promise<void> => {
+    into.set(bytes.subarray(from, from + into.length));
+  };
+  return { name, dtype: "F32", shape, readInto };
+}
+
+/** @throws {UserError} if a linear's matrix (N, K) cannot be held in 4 bits: eight weights of a row make a word */
+export function requirePackable(name: string, shape: readonly [number, number]): void {
+  if (shape[1] % 8 === 0) return;
+  throw new UserError(
+    `Cannot hold "${name}" [${shape}] in 4 bits: its rows are no multiple of 8. Set load_in_4bit: false`,
+  );
 }
 
 function bytesOf(values: Float32Array): Uint8Array {
@@ -186,17 +236,4 @@ function checkShape(name: string, actual: readonly number[], expected: readonly 
     `Cannot load "${name}": it is [${actual}], but config.json makes it [${expected}]. ` +
       `Weights and config.json are not of one model`,
   );
-}
-
-/** Whether no element is NaN or infinite, by the exponent bits alone: no conversion of billions of numbers. */
-function isFiniteIn(bytes: Uint8Array<ArrayBuffer>, format: Format): boolean {
-  const exponent = format === "f32" ? 0x7f800000 : format === "bf16" ? 0x7f80 : 0x7c00;
-  const aligned = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
-  const words = format === "f32"
-    ? new Uint32Array(aligned.buffer, aligned.byteOffset, aligned.length / 4)
-    : new Uint16Array(aligned.buffer, aligned.byteOffset, aligned.length / 2);
-  for (let i = 0; i < words.length; i++) {
-    if ((words[i]! & exponent) === exponent) return false;
-  }
-  return true;
 }

@@ -1,6 +1,13 @@
 /** The tensors of a merged model, made one at a time when they are written. */
 import { isBnb4 } from "../checkpoint/bitsandbytes.ts";
-import { assertFinite, type Dtype, type FloatDtype, fromF32, toF32 } from "../checkpoint/dtype.ts";
+import {
+  assertFinite,
+  type Dtype,
+  DTYPE_BYTES,
+  type FloatDtype,
+  fromF32,
+  toF32,
+} from "../checkpoint/dtype.ts";
 import { type Adapter, type LoraPair, loraScaling } from "../checkpoint/peft.ts";
 import { tensorByteLength, type TensorSource } from "../checkpoint/safetensors.ts";
 import type { WeightReader } from "../checkpoint/weights.ts";
@@ -10,7 +17,6 @@ import type { Gpu } from "../kernels/gpu.ts";
 import { matmulBackwardInput, type Weight } from "../kernels/matmul/matmul.ts";
 import { dequantiseNf4, freeNf4, isNf4 } from "../kernels/nf4/nf4.ts";
 import type { Tensor } from "../kernels/tensor.ts";
-import type { Format } from "../kernels/wgsl.ts";
 import { requireFit, uploadFactors } from "./adapter.ts";
 import type { LlamaConfig } from "./config.ts";
 import { requireKnown, requireNoMore, TensorLoader } from "./load.ts";
@@ -126,13 +132,14 @@ export function mergedTensors(
     const pair = linear === undefined ? undefined : adapter.lora.get(linear);
     const isWhole = adapter.extra.has(name);
     const onDevice = linear !== undefined && !isWhole && (pair || loadIn4bit || isBnb4(weights, name));
+    if (!onDevice) return { name, dtype, shape, read: () => readOnHost(loader, name, shape, dtype) };
     const read = async (): Promise<Uint8Array> => {
-      if (!onDevice) return await readOnHost(loader, name, shape, dtype);
       const weight = await loader.loadLinear(name, shape as [number, number], loadIn4bit);
       const merged = toDense(gpu, weight);
       if (pair) addLora(gpu, merged, linear, pair, loraScaling(adapter.config, linear));
       const values = await gpu.read(merged);
       merged.free();
+      await loader.check();
       return encode(name, values, dtype);
     };
     return { name, dtype, shape, read };
@@ -160,27 +167,46 @@ function toDense(gpu: Gpu, weight: Weight): Tensor {
   return dense;
 }
 
-const STORED: Readonly<Record<Format, FloatDtype>> = { f32: "F32", f16: "F16", bf16: "BF16" };
+/** Numbers of a tensor that are on the host at once. */
+const PIECE = 2 ** 22;
 
-/** A tensor without LoRA: bit for bit where the format stays. */
-async function readOnHost(
+/** A tensor without LoRA, piece by piece: bit for bit where the format stays. */
+async function* readOnHost(
   loader: TensorLoader,
   name: string,
   shape: readonly number[],
   dtype: FloatDtype,
-): Promise<Uint8Array> {
-  const { bytes, format } = await loader.read(name, shape);
-  return STORED[format] === dtype ? bytes : encode(name, toF32(bytes, STORED[format]), dtype);
+): AsyncGenerator<Uint8Array> {
+  const source = loader.open(name, shape);
+  const of = shape.reduce((product, axis) => product * axis, 1);
+  const size = DTYPE_BYTES[source.dtype];
+  for (let first = 0; first < of; first += PIECE) {
+    const bytes = new Uint8Array(Math.min(PIECE, of - first) * size);
+    await source.readInto(first * size, bytes);
+    const values = toF32(bytes, source.dtype);
+    if (source.dtype === dtype) {
+      assertFinite(name, values, { first, of });
+      yield bytes;
+    } else yield encode(name, values, dtype, { first, of });
+  }
 }
 
-/** @throws {UserError} if a value is not finite, or too large for the format */
-function encode(name: string, values: Float32Array, dtype: FloatDtype): Uint8Array {
-  assertFinite(name, values);
+/**
+ * @param part where the values lie in the tensor, if they are not all of it
+ * @throws {UserError} if a value is not finite, or too large for the format
+ */
+function encode(
+  name: string,
+  values: Float32Array,
+  dtype: FloatDtype,
+  part = { first: 0, of: values.length },
+): Uint8Array {
+  assertFinite(name, values, part);
   const bytes = fromF32(values, dtype);
   const tooLarge = dtype === "F32" ? -1 : values.findIndex((value) => Math.abs(value) >= LIMITS[dtype]);
   if (tooLarge >= 0) {
     throw new UserError(
-      `Cannot write tensor "${name}" as ${dtype}: element ${tooLarge} is ${
+      `Cannot write tensor "${name}" as ${dtype}: element ${part.first + tooLarge} is ${
         values[tooLarge]
       }, too large for it. ` +
         `Use --dtype bf16 or fp32`,

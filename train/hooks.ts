@@ -75,6 +75,8 @@ export interface TrainResult {
 export interface TrainHooks {
   /** Once, when model and data are loaded and the first step is about to start. */
   onStart(info: TrainInfo): void;
+  /** When work with new kernels goes to the device, which compiles them first: how many there are by now. */
+  onCompile?(kernels: number): void;
   /** After every optimiser step. */
   onStep(metrics: StepMetrics): void;
   /** After a checkpoint, or the final adapter, is safely on disk. */

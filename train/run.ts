@@ -15,11 +15,13 @@ import { UserError } from "../errors.ts";
 import { Gpu } from "../kernels/gpu.ts";
 import { exportAdapter } from "../model/adapter.ts";
 import { makeBatch } from "../model/batch.ts";
+import { readConfig } from "../model/config.ts";
 import { configJson } from "../model/context.ts";
 import { tensorSources } from "../model/read_back.ts";
 import { dumpTrainArgs } from "../train_args/describe.ts";
-import { groupSize, type TrainArgs } from "../train_args/schema.ts";
+import type { TrainArgs } from "../train_args/schema.ts";
 import type { StepMetrics, TrainHooks, TrainResult } from "./hooks.ts";
+import { planTraining, requireFit, sizeText } from "./plan.ts";
 import { RunLog, trainerStateJson } from "./run_log.ts";
 import {
   checkSameRun,
@@ -30,7 +32,15 @@ import {
   writeSavedState,
 } from "./saved_state.ts";
 import { learningRate, type Schedule } from "./schedule.ts";
-import { describeSources, formatOf, loadData, loadTrainee, type Trainee } from "./setup.ts";
+import {
+  describeSources,
+  formatOf,
+  loadData,
+  loadTrainee,
+  type Trainee,
+  trainerOptions,
+} from "./setup.ts";
+import { planDevice } from "./step_cost.ts";
 import { type StepResult, Trainer } from "./trainer.ts";
 
 /** Steps in a row without a finite gradient after which a run gives up. */
@@ -55,12 +65,24 @@ export async function runTraining(args: TrainArgs, hooks: TrainHooks): Promise<T
   const dataHash = await hashSamples(data.samples);
   const saved = resumeFrom === undefined ? undefined : await readSavedState(resumeFrom);
   if (saved) checkSameRun(saved, args, dataHash, resumeFrom!);
-  using gpu = await Gpu.open();
+  using gpu = await Gpu.open(args.max_memory === null ? {} : { memoryLimitBytes: args.max_memory });
+  await checkPlan(gpu, args, data, hooks);
   const trainee = await loadTrainee(gpu, args, resumeFrom);
   const run = new Run(args, hooks, data, dataHash, trainee, saved);
   if (saved) await restoreMoments(resumeFrom!, run.trainer);
   else await removeOldRun(args);
   return await run.train();
+}
+
+/** Says what the run takes on the device. @throws {UserError} if that is more than it may take */
+async function checkPlan(gpu: Gpu, args: TrainArgs, { samples }: Dataset, hooks: TrainHooks): Promise<void> {
+  const lengths = samples.map(({ inputIds }) => inputIds.length).sort((a, b) => b - a);
+  const plan = await planTraining(args, await readConfig(args.model_name_or_path), {
+    device: planDevice(gpu),
+    lengths: lengths.slice(0, args.per_device_train_batch_size),
+  });
+  requireFit(plan);
+  hooks.note(`The plan is ${sizeText(plan.peak.heldBytes)} on the device at most (${plan.peak.moment})`);
 }
 
 /** One run over its loaded model and data. */
@@ -101,17 +123,7 @@ class Run {
       warmupSteps: args.warmup_steps || Math.ceil(args.warmup_ratio * this.#totalSteps),
       totalSteps: this.#totalSteps,
     };
-    this.trainer = new Trainer(trainee.model, {
-      maxGradNorm: args.max_grad_norm,
-      groupSize: args.attention === "s2" ? groupSize(args, args.max_seq_length) : undefined,
-      checkpointing: args.gradient_checkpointing,
-      lossScaling: args.fp16,
-      seed: args.seed,
-      beta1: args.adam_beta1,
-      beta2: args.adam_beta2,
-      epsilon: args.adam_epsilon,
-      weightDecay: args.weight_decay,
-    });
+    this.trainer = new Trainer(trainee.model, trainerOptions(args));
     const lengths = data.samples.map(({ inputIds }) => inputIds.length);
     const groups = args.group_by_length ? { lengths, batch: perStep } : undefined;
     this.#sampler = new Sampler(data.samples.length, args.data_seed, groups);

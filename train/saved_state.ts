@@ -39,6 +39,7 @@ const FREE: ReadonlySet<string> = new Set<keyof TrainArgs>([
   "save_total_limit",
   "report_to",
   "gradient_checkpointing",
+  "max_memory",
   "eval_file",
 ]);
 

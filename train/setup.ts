@@ -13,7 +13,8 @@ import { freshWeights } from "../model/fresh.ts";
 import { loadModel } from "../model/load.ts";
 import type { Llama } from "../model/llama.ts";
 import { checkpointTensors, countParameters } from "../model/tensors.ts";
-import type { TrainArgs } from "../train_args/schema.ts";
+import { groupSize, type TrainArgs } from "../train_args/schema.ts";
+import type { TrainerOptions } from "./trainer.ts";
 
 /** A model ready to be trained. */
 export interface Trainee {
@@ -30,6 +31,21 @@ export interface Trainee {
 /** How activations are stored under the settings. */
 export function formatOf({ bf16, fp16 }: Pick<TrainArgs, "bf16" | "fp16">): Format {
   return bf16 ? "bf16" : fp16 ? "f16" : "f32";
+}
+
+/** What the trainer needs of the settings. */
+export function trainerOptions(args: TrainArgs): TrainerOptions {
+  return {
+    maxGradNorm: args.max_grad_norm,
+    groupSize: args.attention === "s2" ? groupSize(args, args.max_seq_length) : undefined,
+    checkpointing: args.gradient_checkpointing,
+    lossScaling: args.fp16,
+    seed: args.seed,
+    beta1: args.adam_beta1,
+    beta2: args.adam_beta2,
+    epsilon: args.adam_epsilon,
+    weightDecay: args.weight_decay,
+  };
 }
 
 /**
@@ -110,8 +126,11 @@ export async function loadTrainee(
   };
 }
 
-/** Which tensors of the checkpoint are trained whole. */
-function trainedNames(config: LlamaConfig, args: TrainArgs): (name: string) => boolean {
+/**
+ * Which tensors of the checkpoint are trained whole.
+ * @throws {UserError} if `trainable_params` has a part that is in no name
+ */
+export function trainedNames(config: LlamaConfig, args: TrainArgs): (name: string) => boolean {
   if (!args.low_rank_training) return () => true;
   const parts = [...args.trainable_params ?? []];
   if (args.train_embedding) parts.push("embed_tokens", "lm_head");
@@ -136,7 +155,8 @@ async function openBase(
   return await openWeights(args.model_name_or_path);
 }
 
-function addFreshLora(model: Llama, args: TrainArgs): void {
+/** Puts the LoRA factors that the settings ask for on a model. */
+export function addFreshLora(model: Llama, args: TrainArgs): void {
   addLora(model, {
     rank: args.lora_rank,
     alpha: args.lora_alpha,

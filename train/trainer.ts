@@ -62,6 +62,7 @@ export class Trainer {
     this.gpu = model.gpu;
     this.model = model;
     this.#options = options;
+    using _ = this.gpu.purpose("optimiser");
     this.optimised = model.parameters().map((parameter) => ({
       ...parameter,
       m: this.gpu.zeros(parameter.value.shape, "f32", `m of ${parameter.name}`),
@@ -92,6 +93,7 @@ export class Trainer {
       });
       freeBatch(device);
     }
+    gpu.at("optimiser");
     const inverseScale = 1 / this.state.lossScale;
     globalNorm(gpu, this.optimised.map(({ grad }) => grad), this.#status, {
       maxNorm: maxGradNorm,

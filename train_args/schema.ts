@@ -3,7 +3,7 @@
  * `docs/options.md` are all read from here. Names are those of LongQLoRA, LongLoRA and Hugging Face's
  * TrainingArguments, so that their files and habits carry over.
  */
-import { either, flag, type Kind, list, map, numbers, oneOf, real, text, whole } from "./values.ts";
+import { bytes, either, flag, type Kind, list, map, numbers, oneOf, real, text, whole } from "./values.ts";
 
 /** The headings of `--help` and of the option table, in order. */
 export const GROUPS = {
@@ -231,6 +231,12 @@ export const OPTIONS = {
     "recompute activations in the backward pass to save memory",
     flag(),
     true,
+  ),
+  max_memory: unset(
+    "run",
+    "most memory to use on the device, as in 24GiB; a run that needs more is refused before anything is loaded",
+    bytes(),
+    "unknown, since WebGPU does not tell",
   ),
   seed: option("run", "seed of adapter weights, dropout and data order", whole(0, 4_294_967_295), 42),
   data_seed: unset("run", "seed of the data order alone", whole(0, 4_294_967_295), "seed"),

@@ -74,6 +74,25 @@ export function flag(): Kind<boolean> {
   };
 }
 
+const SIZE_TEXT = /^(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?$/i;
+const SIZE_POWERS = ["", "k", "m", "g", "t"];
+
+function bytesFromText(value: unknown): unknown {
+  const [, amount, unit = ""] = typeof value === "string" ? SIZE_TEXT.exec(value.trim()) ?? [] : [];
+  if (amount === undefined) return numberFromText(value);
+  const power = SIZE_POWERS.indexOf(unit[0]?.toLowerCase() ?? "");
+  return Math.floor(Number(amount) * (unit.length === 2 ? 1024 : 1000) ** power);
+}
+
+/** An amount of memory, with its unit or in bytes. */
+export function bytes(): Kind<number> {
+  return {
+    type: z.preprocess(bytesFromText, z.number().int().min(1)),
+    wanted: "a size such as 24GiB or 500MB",
+    label: "size",
+  };
+}
+
 /** Text that is not empty. */
 export function text(label = "text"): Kind<string> {
   return {

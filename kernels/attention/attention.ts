@@ -1,8 +1,8 @@
 import { GpuError } from "../errors.ts";
 import type { Gpu } from "../gpu.ts";
 import { rowRanges, type Tensor } from "../tensor.ts";
-import { type Blocked, DKV, DQ, FORWARD, STATS } from "./kernels.ts";
 import type { AttentionMap } from "./map.ts";
+import { type Part, STATS, variantFor } from "./variants.ts";
 
 /** Head counts of one attention layer. Query head h uses kv head floor(h / (heads / kvHeads)). */
 export interface AttentionShape {
@@ -34,7 +34,7 @@ const WIDEST = 2 ** 16;
 
 /**
  * Causal attention over the rows of all sequences of a batch (flash attention, arXiv 2205.14135: no scores in memory).
- * @param q (rows, heads * headDim), with positions applied
+ * @param q (rows, heads * headDim), with positions applied; with fewer rows than k, those are the last ones
  * @param k (rows, kvHeads * headDim), as v
  * @param map which keys each query sees; the second half of the query heads takes its shifted table
  * @param scale factor of the scores
@@ -50,16 +50,27 @@ export function attention(
   shape: AttentionShape,
   scale = 1 / Math.sqrt(shape.headDim),
 ): { o: Tensor; lse: Tensor } {
-  check({ q, k, v }, map, shape);
+  check({ q, k, v }, map, shape, Math.min(q.rows, map.rows));
   const o = gpu.empty(q.shape, q.dtype, "attention o");
   const lse = gpu.empty([q.rows, shape.heads], "f32", "attention lse");
-  pass(gpu, FORWARD[gpu.sharing], { map, shape, scale }, {
-    own: "queries",
+  pass(gpu, "forward", { map, shape, scale }, {
     byQuery: [q, o, lse],
     byKey: [k, v],
+    firstQuery: map.rows - q.rows,
     bind: ([q, o, lse], [k, v]) => [q, k, v, map.first, o, lse],
   });
   return { o, lse };
+}
+
+/** What the gradients of {@linkcode attention} are made from, once {@linkcode attentionStats} has seen o. */
+export interface AttentionSlopes {
+  readonly q: Tensor;
+  readonly k: Tensor;
+  readonly v: Tensor;
+  /** Gradient of o, in its shape and dtype. */
+  readonly dO: Tensor;
+  /** (rows, 2 * heads) f32 */
+  readonly stats: Tensor;
 }
 
 /**
@@ -77,29 +88,79 @@ export function attentionBackward(
   scale = 1 / Math.sqrt(shape.headDim),
 ): { dq: Tensor; dk: Tensor; dv: Tensor } {
   check({ q, k, v, o, dO }, map, shape);
-  const stats = rowStats(gpu, dO, o, lse, shape);
-  const dq = gpu.empty(q.shape, q.dtype, "attention dq");
-  const dk = gpu.empty(k.shape, k.dtype, "attention dk");
-  const dv = gpu.empty(v.shape, v.dtype, "attention dv");
-  pass(gpu, DQ[gpu.sharing], { map, shape, scale }, {
-    own: "queries",
-    byQuery: [q, dO, stats, dq],
-    byKey: [k, v],
-    bind: ([q, dO, stats, dq], [k, v]) => [q, k, v, dO, stats, map.first, dq],
-  });
-  pass(gpu, DKV[gpu.sharing], { map, shape, scale }, {
-    own: "keys",
-    byQuery: [q, dO, stats],
-    byKey: [k, v, dk, dv],
-    bind: ([q, dO, stats], [k, v, dk, dv]) => [q, k, v, dO, stats, map.last, dk, dv],
-  });
+  const stats = gpu.empty([o.rows, 2 * shape.heads], "f32", "attention stats");
+  attentionStats(gpu, dO, { o, lse }, shape, stats);
+  const slopes = { q, k, v, dO, stats };
+  const all = { start: 0, end: map.rows };
+  const dq = attentionBackwardQueries(gpu, slopes, map, shape, all, scale);
+  const { dk, dv } = attentionBackwardKeys(gpu, slopes, map, shape, all, scale);
   stats.free();
   return { dq, dk, dv };
 }
 
-/** (rows, 2 * heads) f32: for each row and head lse and the sum of dO * O. */
-function rowStats(gpu: Gpu, dO: Tensor, o: Tensor, lse: Tensor, { heads, headDim }: AttentionShape): Tensor {
-  const stats = gpu.empty([o.rows, 2 * heads], "f32", "attention stats");
+/**
+ * Gradient of {@linkcode attention} for the queries of some rows.
+ * @param range rows of the batch, from a multiple of {@linkcode ROW_ALIGNMENT} on
+ * @returns dq (end - start, heads * headDim) in the dtype of q. The caller frees it
+ * @throws {GpuError} if shapes or dtypes do not fit together
+ */
+export function attentionBackwardQueries(
+  gpu: Gpu,
+  { q, k, v, dO, stats }: AttentionSlopes,
+  map: AttentionMap,
+  shape: AttentionShape,
+  { start, end }: Rows,
+  scale = 1 / Math.sqrt(shape.headDim),
+): Tensor {
+  check({ q, k, v, dO }, map, shape);
+  const dq = gpu.empty([end - start, q.width], q.dtype, "attention dq");
+  pass(gpu, "dq", { map, shape, scale }, {
+    byQuery: [q.slice(start, end), dO.slice(start, end), stats.slice(start, end), dq],
+    byKey: [k, v],
+    firstQuery: start,
+    bind: ([q, dO, stats, dq], [k, v]) => [q, k, v, dO, stats, map.first, dq],
+  });
+  return dq;
+}
+
+/**
+ * Gradients of {@linkcode attention} for the keys and values of some rows.
+ * @param range rows of the batch, from a multiple of {@linkcode ROW_ALIGNMENT} on
+ * @returns dk and dv (end - start, kvHeads * headDim) in the dtype of k. The caller frees both
+ * @throws {GpuError} if shapes or dtypes do not fit together
+ */
+export function attentionBackwardKeys(
+  gpu: Gpu,
+  { q, k, v, dO, stats }: AttentionSlopes,
+  map: AttentionMap,
+  shape: AttentionShape,
+  { start, end }: Rows,
+  scale = 1 / Math.sqrt(shape.headDim),
+): { dk: Tensor; dv: Tensor } {
+  check({ q, k, v, dO }, map, shape);
+  const dk = gpu.empty([end - start, k.width], k.dtype, "attention dk");
+  const dv = gpu.empty([end - start, v.width], v.dtype, "attention dv");
+  pass(gpu, "dkv", { map, shape, scale }, {
+    byQuery: [q, dO, stats],
+    byKey: [k.slice(start, end), v.slice(start, end), dk, dv],
+    firstKey: start,
+    bind: ([q, dO, stats], [k, v, dk, dv]) => [q, k, v, dO, stats, map.last, dk, dv],
+  });
+  return { dk, dv };
+}
+
+/**
+ * For each row and head lse and the sum of dO * O: all that the backward pass needs of o.
+ * @param dO (rows, heads * headDim), of any rows of the batch; o and lse of the same rows
+ * @param stats (rows, 2 * heads) f32, overwritten
+ */
+export function attentionStats(
+  gpu: Gpu,
+  dO: Tensor,
+  { o, lse }: Pick<AttentionSaved, "o" | "lse">,
+  { heads, headDim }: AttentionShape,
+  stats: Tensor,
+): void {
   const all = [dO, o, lse, stats];
   for (const range of rowRanges(all, LONGEST)) {
     const pairs = (range.end - range.start) * heads;
@@ -112,14 +173,14 @@ function rowStats(gpu: Gpu, dO: Tensor, o: Tensor, lse: Tensor, { heads, headDim
       formats: { X: o.format },
     });
   }
-  return stats;
 }
 
 interface Pass<Q extends readonly Tensor[], K extends readonly Tensor[]> {
-  /** Which rows the workgroups share out; each goes over the others. */
-  readonly own: "queries" | "keys";
   readonly byQuery: Q;
   readonly byKey: K;
+  /** Which rows of the batch the first rows of the tensors are; 0 unless given. */
+  readonly firstQuery?: number;
+  readonly firstKey?: number;
   /** The kernel's tensors from the parts of both. */
   bind(query: Q, key: K): Tensor[];
 }
@@ -127,27 +188,34 @@ interface Pass<Q extends readonly Tensor[], K extends readonly Tensor[]> {
 /** Runs a kernel over all pairs of parts that see each other; later parts go on from what earlier ones gave. */
 function pass<const Q extends readonly Tensor[], const K extends readonly Tensor[]>(
   gpu: Gpu,
-  { kernel, fix }: Blocked,
+  part: Part,
   { map, shape, scale }: { map: AttentionMap; shape: AttentionShape; scale: number },
-  { own, byQuery, byKey, bind }: Pass<Q, K>,
+  { byQuery, byKey, firstQuery = 0, firstKey = 0, bind }: Pass<Q, K>,
 ): void {
-  const { rows, constants } = fix(shape.headDim);
+  const { kernel, block, constants } = variantFor(gpu, part, shape.headDim);
+  const own = part === "dkv" ? "keys" : "queries";
   const ranges = { queries: rowRanges(byQuery, LONGEST), keys: rowRanges(byKey, LONGEST) };
   for (const mine of ranges[own]) {
     const pairs = own === "queries"
       ? ranges.keys.map((keys) => ({ queries: mine, keys }))
       : ranges.queries.map((queries) => ({ queries, keys: mine }));
-    pairs.filter((pair) => overlap(pair, map)).forEach(({ queries, keys }, turn) => {
+    const seen = pairs.filter(({ queries, keys }) =>
+      overlap({ queries: shift(queries, firstQuery), keys: shift(keys, firstKey) }, map)
+    );
+    seen.forEach(({ queries, keys }, turn) => {
       const tensors = bind(cut(byQuery, queries), cut(byKey, keys));
       gpu.run(kernel, tensors, {
-        grid: [Math.ceil((mine.end - mine.start) / rows), own === "queries" ? shape.heads : shape.kvHeads],
+        grid: [
+          Math.ceil((mine.end - mine.start) / block.own),
+          own === "queries" ? shape.heads : shape.kvHeads,
+        ],
         uniforms: {
           heads: shape.heads,
           kv_heads: shape.kvHeads,
           rows: map.rows,
-          q_start: queries.start,
+          q_start: firstQuery + queries.start,
           q_rows: queries.end - queries.start,
-          k_start: keys.start,
+          k_start: firstKey + keys.start,
           k_rows: keys.end - keys.start,
           scale,
         },
@@ -156,6 +224,10 @@ function pass<const Q extends readonly Tensor[], const K extends readonly Tensor
       });
     });
   }
+}
+
+function shift({ start, end }: Rows, by: number): Rows {
+  return { start: start + by, end: end + by };
 }
 
 function cut<T extends readonly Tensor[]>(tensors: T, { start, end }: Rows): T {
@@ -175,6 +247,7 @@ function check(
   tensors: { q: Tensor; k: Tensor; v: Tensor; o?: Tensor; dO?: Tensor },
   map: AttentionMap,
   { heads, kvHeads, headDim }: AttentionShape,
+  queries = map.rows,
 ): void {
   if (heads % kvHeads !== 0 || headDim % 4 !== 0 || headDim > 256 || heads * headDim > WIDEST) {
     throw new GpuError(
@@ -184,9 +257,10 @@ function check(
   }
   for (const [name, tensor] of Object.entries(tensors)) {
     const width = (name === "k" || name === "v" ? kvHeads : heads) * headDim;
-    if (tensor.rows !== map.rows || tensor.width !== width || tensor.dtype !== tensors.q.dtype) {
+    const rows = name === "q" ? queries : map.rows;
+    if (tensor.rows !== rows || tensor.width !== width || tensor.dtype !== tensors.q.dtype) {
       throw new GpuError(
-        `Cannot attend: ${name} must be (${map.rows}, ${width}) ${tensors.q.dtype}, ` +
+        `Cannot attend: ${name} must be (${rows}, ${width}) ${tensors.q.dtype}, ` +
           `got (${tensor.rows}, ${tensor.width}) ${tensor.dtype}`,
       );
     }

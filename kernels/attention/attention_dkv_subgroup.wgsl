@@ -1,6 +1,7 @@
-// Gradients of the keys and values, without barriers: lane l of a subgroup holds R key rows (l, l + 8, ..) of one kv
-// head, their values and the gradients of both. It goes over the query heads of that kv head, 8 queries a step: lane t
-// loads query row t and its dO, and all lanes get them by broadcast. Always in the same order, so always the same sum.
+// Gradients of the keys and values, without barriers: lane l of a subgroup holds R key rows (l, l + LANES, ..) of one kv
+// head, their values and the gradients of both. It goes over the query heads of that kv head, one query a step: the lanes
+// share out its quads and those of its dO to load, and all get all of them by broadcast. Always in the same order, so
+// always the same sum.
 
 struct Params {
   heads: u32,
@@ -22,37 +23,46 @@ struct Params {
 @group(0) @binding(7) var<storage, read_write> dv: array<X>;     // (k_rows, kv_heads, D4)
 @group(0) @binding(8) var<uniform> p: Params;
 
-// Quads of a head.
-override D4: u32;
+// Lanes of the workgroup: those of one subgroup.
+override LANES: u32;
 // Key rows of a lane.
 override R: u32;
+// A head has PARTS * QUADS quads; lane l loads quads l, l + PARTS, .. of a row.
+override PARTS: u32;
+override QUADS: u32;
 // 1 to add to the dk and dv of earlier queries.
 override RESUME: u32;
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) lane: u32) {
+  let part = min(lane, PARTS - 1u);
   let kv_head = group.y;
   let sharers = p.heads / p.kv_heads;
-  let block = group.x * 8u * R;
-  let block_end = min(block + 8u * R, p.k_rows);
+  let block = group.x * LANES * R;
+  let block_end = min(block + LANES * R, p.k_rows);
 #for r in 0..R
-  let row_$r = min(block + $ru * 8u + lane, p.k_rows - 1u);
-#for i in 0..D4
-  var k_$r_$i = vec4f();
-  var v_$r_$i = vec4f();
-  var dk_$r_$i = vec4f();
-  var dv_$r_$i = vec4f();
+  let row_$r = min(block + $ru * LANES + lane, p.k_rows - 1u);
+#for i in 0..QUADS
+#for s in 0..PARTS
+  var k_$r_$i_$s = vec4f();
+  var v_$r_$i_$s = vec4f();
+  var dk_$r_$i_$s = vec4f();
+  var dv_$r_$i_$s = vec4f();
 #end
 #end
-  // One place that loads k and v for all R rows: places that load are what takes long to compile.
-  for (var start = block; start < block_end; start += 8u) {
-    let at = (min(start + lane, p.k_rows - 1u) * p.kv_heads + kv_head) * D4;
-#for i in 0..D4
-    let k_$i = load_X(k[at + $iu]) * p.scale;
-    let v_$i = load_X(v[at + $iu]);
+#end
+  // One place that loads k and v for all rows and parts: places that load are what takes long to compile.
+  for (var n = 0u; n < R * PARTS; n++) {
+    let pair = min(block + n / PARTS * LANES + lane, p.k_rows - 1u) * p.kv_heads + kv_head;
+    let at = pair * PARTS * QUADS + n % PARTS;
+#for i in 0..QUADS
+    let k_$i = load_X(k[at + $iu * PARTS]) * p.scale;
+    let v_$i = load_X(v[at + $iu * PARTS]);
 #for r in 0..R
-    k_$r_$i = select(k_$r_$i, k_$i, start == block + $ru * 8u);
-    v_$r_$i = select(v_$r_$i, v_$i, start == block + $ru * 8u);
+#for s in 0..PARTS
+    k_$r_$i_$s = select(k_$r_$i_$s, k_$i, n == $ru * PARTS + $su);
+    v_$r_$i_$s = select(v_$r_$i_$s, v_$i, n == $ru * PARTS + $su);
+#end
 #end
 #end
   }
@@ -63,59 +73,63 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
     let from_$r = p.k_start + row_$r;
     let to_$r = min(last[table + row_$r], query_end - 1u);
 #end
-    for (var query = max(p.k_start + block, p.q_start); query < query_end; query += 8u) {
-      let pair = (min(query + lane, query_end - 1u) - p.q_start) * p.heads + head;
-      let stats_lane = stats[pair];
-#for i in 0..D4
-      let q_$i = load_X(q[pair * D4 + $iu]);
-      let g_$i = load_X(d_o[pair * D4 + $iu]);
-#end
-      for (var t = 0u; t < min(8u, query_end - query); t++) {
-        let stats_query = subgroupShuffle(stats_lane, t);
+    for (var query = max(p.k_start + block, p.q_start); query < query_end; query++) {
+      let pair = (query - p.q_start) * p.heads + head;
+      let at = pair * PARTS * QUADS + part;
+      let row_stats = stats[pair];
 #for r in 0..R
-        var x_$r = vec4f();
-        var d_$r = vec4f();
+      var x_$r = vec4f();
+      var d_$r = vec4f();
 #end
-#for i in 0..D4
-        let query_$i = subgroupShuffle(q_$i, t);
-        let slope_$i = subgroupShuffle(g_$i, t);
+#for i in 0..QUADS
+      let q_$i = load_X(q[at + $iu * PARTS]);
+      let g_$i = load_X(d_o[at + $iu * PARTS]);
+#for s in 0..PARTS
+      let q_$i_$s = subgroupBroadcast(q_$i, $su);
+      let g_$i_$s = subgroupBroadcast(g_$i, $su);
 #for r in 0..R
-        x_$r += k_$r_$i * query_$i;
-        d_$r += v_$r_$i * slope_$i;
+      x_$r += k_$r_$i_$s * q_$i_$s;
+      d_$r += v_$r_$i_$s * g_$i_$s;
+#end
 #end
 #end
 #for r in 0..R
-        let seen_$r = query + t >= from_$r && query + t <= to_$r;
-        let p_$r = select(0.0, exp(dot(x_$r, vec4f(1.0)) - stats_query.x), seen_$r);
-        let ds_$r = p_$r * (dot(d_$r, vec4f(1.0)) - stats_query.y);
+      let seen_$r = query >= from_$r && query <= to_$r;
+      let p_$r = select(0.0, exp(dot(x_$r, vec4f(1.0)) - row_stats.x), seen_$r);
+      let ds_$r = p_$r * (dot(d_$r, vec4f(1.0)) - row_stats.y);
 #end
-#for i in 0..D4
-        let query_again_$i = subgroupShuffle(q_$i, t);
-        let slope_again_$i = subgroupShuffle(g_$i, t);
+#for i in 0..QUADS
+#for s in 0..PARTS
+      let q_again_$i_$s = subgroupBroadcast(q_$i, $su);
+      let g_again_$i_$s = subgroupBroadcast(g_$i, $su);
 #for r in 0..R
-        dk_$r_$i += ds_$r * query_again_$i;
-        dv_$r_$i += p_$r * slope_again_$i;
+      dk_$r_$i_$s += ds_$r * q_again_$i_$s;
+      dv_$r_$i_$s += p_$r * g_again_$i_$s;
 #end
 #end
-      }
+#end
     }
   }
-  for (var row = block + lane; row < block_end; row += 8u) {
-    let at = (row * p.kv_heads + kv_head) * D4;
-#for i in 0..D4
-    var dk_$i = dk_0_$i;
-    var dv_$i = dv_0_$i;
-#for r in 1..R
-    dk_$i = select(dk_$i, dk_$r_$i, row >= block + $ru * 8u);
-    dv_$i = select(dv_$i, dv_$r_$i, row >= block + $ru * 8u);
+  for (var n = 0u; n < R * PARTS; n++) {
+    let row = block + n / PARTS * LANES + lane;
+    if (row >= block_end) { break; }
+    let at = (row * p.kv_heads + kv_head) * PARTS * QUADS + n % PARTS;
+#for i in 0..QUADS
+    var dk_$i = vec4f();
+    var dv_$i = vec4f();
+#for r in 0..R
+#for s in 0..PARTS
+    dk_$i = select(dk_$i, dk_$r_$i_$s, n == $ru * PARTS + $su);
+    dv_$i = select(dv_$i, dv_$r_$i_$s, n == $ru * PARTS + $su);
+#end
 #end
     dk_$i *= p.scale;
     if (RESUME == 1u) {
-      dk_$i += load_X(dk[at + $iu]);
-      dv_$i += load_X(dv[at + $iu]);
+      dk_$i += load_X(dk[at + $iu * PARTS]);
+      dv_$i += load_X(dv[at + $iu * PARTS]);
     }
-    dk[at + $iu] = store_X(dk_$i);
-    dv[at + $iu] = store_X(dv_$i);
+    dk[at + $iu * PARTS] = store_X(dk_$i);
+    dv[at + $iu * PARTS] = store_X(dv_$i);
 #end
   }
 }

@@ -1,6 +1,6 @@
-// Flash attention, forward, without barriers: a workgroup is 8 lanes of one subgroup, lane l holds R query rows (l,
-// l + 8, ..) of one head in registers. Each step takes 8 keys: lane t loads key row t and value row t once, and all
-// lanes get them by broadcast.
+// Flash attention, forward, without barriers: a workgroup is one subgroup, of which lane l holds R query rows (l,
+// l + LANES, ..) of one head in registers. Each step takes STEP keys: the lanes share out the quads of a row to load,
+// and all get all of them by broadcast.
 
 struct Params {
   heads: u32,
@@ -20,96 +20,118 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> lse: array<f32>;  // (q_rows, heads)
 @group(0) @binding(6) var<uniform> p: Params;
 
-// Quads of a head.
-override D4: u32;
+// Lanes of the workgroup: those of one subgroup.
+override LANES: u32;
 // Query rows of a lane.
 override R: u32;
+// A head has PARTS * QUADS quads; lane l loads quads l, l + PARTS, .. of a row.
+override PARTS: u32;
+override QUADS: u32;
+// Keys of a step.
+override STEP: u32;
 // 1 to go on from the o and lse of earlier keys.
 override RESUME: u32;
 
 // Scores of keys that a row may not see. Its own key comes last, so whatever weight these got by then fades to 0.
 const HIDDEN = -1e30;
 
-@compute @workgroup_size(8)
-fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) lane: u32) {
+@compute @workgroup_size(LANES)
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(subgroup_invocation_id) lane: u32,
+) {
+  let part = min(lane, PARTS - 1u);
   let head = group.y;
   let kv_head = head / (p.heads / p.kv_heads);
   let table = select(0u, p.rows, 2u * head >= p.heads);
-  let block = group.x * 8u * R;
-  let block_end = min(block + 8u * R, p.q_rows);
+  // The last rows have most keys: they start first.
+  let block = (groups.x - 1u - group.x) * LANES * R;
+  let block_end = min(block + LANES * R, p.q_rows);
   let key_end = min(p.q_start + block_end, p.k_start + p.k_rows);
 #for r in 0..R
-  let row_$r = min(block + $ru * 8u + lane, p.q_rows - 1u);
+  let row_$r = min(block + $ru * LANES + lane, p.q_rows - 1u);
   let from_$r = first[table + p.q_start + row_$r];
   let to_$r = min(p.q_start + row_$r, key_end - 1u);
   var max_$r = HIDDEN;
   var sum_$r = 0.0;
-#for i in 0..D4
-  var q_$r_$i = vec4f();
-  var o_$r_$i = vec4f();
+#for i in 0..QUADS
+#for s in 0..PARTS
+  var q_$r_$i_$s = vec4f();
+  var o_$r_$i_$s = vec4f();
 #end
 #end
-  // One place that loads q for all R rows: places that load are what takes long to compile.
-  for (var start = block; start < block_end; start += 8u) {
-    let pair = min(start + lane, p.q_rows - 1u) * p.heads + head;
-#for i in 0..D4
-    let q_$i = load_X(q[pair * D4 + $iu]) * p.scale;
+#end
+  // One place that loads q for all rows and parts: places that load are what takes long to compile.
+  for (var n = 0u; n < R * PARTS; n++) {
+    let pair = min(block + n / PARTS * LANES + lane, p.q_rows - 1u) * p.heads + head;
+    let at = pair * PARTS * QUADS + n % PARTS;
+#for i in 0..QUADS
+    let q_$i = load_X(q[at + $iu * PARTS]) * p.scale;
 #for r in 0..R
-    q_$r_$i = select(q_$r_$i, q_$i, start == block + $ru * 8u);
+#for s in 0..PARTS
+    q_$r_$i_$s = select(q_$r_$i_$s, q_$i, n == $ru * PARTS + $su);
+#end
 #end
 #end
     if (RESUME == 1u) {
       let before = lse[pair];
 #for r in 0..R
-      max_$r = select(max_$r, before, start == block + $ru * 8u);
+      max_$r = select(max_$r, before, n / PARTS == $ru);
       sum_$r = 1.0;
 #end
-#for i in 0..D4
-      let o_$i = load_X(o[pair * D4 + $iu]);
+#for i in 0..QUADS
+      let o_$i = load_X(o[at + $iu * PARTS]);
 #for r in 0..R
-      o_$r_$i = select(o_$r_$i, o_$i, start == block + $ru * 8u);
+#for s in 0..PARTS
+      o_$r_$i_$s = select(o_$r_$i_$s, o_$i, n == $ru * PARTS + $su);
+#end
 #end
 #end
     }
   }
-  for (var key = max(first[table + p.q_start + block], p.k_start); key < key_end; key += 8u) {
-    let at = ((min(key + lane, key_end - 1u) - p.k_start) * p.kv_heads + kv_head) * D4;
+  for (var key = max(first[table + p.q_start + block], p.k_start); key < key_end; key += STEP) {
+#for t in 0..STEP
+    let at_$t = ((min(key + $tu, key_end - 1u) - p.k_start) * p.kv_heads + kv_head) * PARTS * QUADS + part;
 #for r in 0..R
-#for t in 0..8
     var x_$r_$t = 0.0;
 #end
-#end
-#for i in 0..D4
-    let k_$i = load_X(k[at + $iu]);
-#for t in 0..8
-    let k_$i_$t = subgroupBroadcast(k_$i, $tu);
+#for i in 0..QUADS
+    let k_$t_$i = load_X(k[at_$t + $iu * PARTS]);
+#for s in 0..PARTS
+    let k_$t_$i_$s = subgroupBroadcast(k_$t_$i, $su);
 #for r in 0..R
-    x_$r_$t += dot(q_$r_$i, k_$i_$t);
+    x_$r_$t += dot(q_$r_$i_$s, k_$t_$i_$s);
+#end
 #end
 #end
 #end
 #for r in 0..R
     let was_$r = max_$r;
-#for t in 0..8
+#for t in 0..STEP
     x_$r_$t = select(HIDDEN, x_$r_$t, key + $tu >= from_$r && key + $tu <= to_$r);
     max_$r = max(max_$r, x_$r_$t);
 #end
     let fade_$r = exp(was_$r - max_$r);
     sum_$r *= fade_$r;
-#for t in 0..8
+#for t in 0..STEP
     x_$r_$t = exp(x_$r_$t - max_$r);
     sum_$r += x_$r_$t;
 #end
 #end
-#for i in 0..D4
-    let v_$i = load_X(v[at + $iu]);
-#for r in 0..R
-    o_$r_$i *= fade_$r;
+#for i in 0..QUADS
+#for t in 0..STEP
+    let v_$t_$i = load_X(v[at_$t + $iu * PARTS]);
 #end
-#for t in 0..8
-    let v_$i_$t = subgroupBroadcast(v_$i, $tu);
+#for s in 0..PARTS
 #for r in 0..R
-    o_$r_$i += x_$r_$t * v_$i_$t;
+    o_$r_$i_$s *= fade_$r;
+#end
+#for t in 0..STEP
+    let v_$t_$i_$s = subgroupBroadcast(v_$t_$i, $su);
+#for r in 0..R
+    o_$r_$i_$s += x_$r_$t * v_$t_$i_$s;
+#end
 #end
 #end
 #end
@@ -119,19 +141,23 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
   let share_$r = 1.0 / max(sum_$r, 1e-30);
   let log_sum_$r = max_$r + log(max(sum_$r, 1e-30));
 #end
-  for (var row = block + lane; row < block_end; row += 8u) {
+  for (var n = 0u; n < R * PARTS; n++) {
+    let row = block + n / PARTS * LANES + lane;
+    if (row >= block_end) { break; }
     let pair = row * p.heads + head;
     var log_sum = log_sum_0;
 #for r in 1..R
-    log_sum = select(log_sum, log_sum_$r, row >= block + $ru * 8u);
+    log_sum = select(log_sum, log_sum_$r, n / PARTS >= $ru);
 #end
     lse[pair] = log_sum;
-#for i in 0..D4
-    var o_$i = o_0_$i * share_0;
-#for r in 1..R
-    o_$i = select(o_$i, o_$r_$i * share_$r, row >= block + $ru * 8u);
+#for i in 0..QUADS
+    var o_$i = vec4f();
+#for r in 0..R
+#for s in 0..PARTS
+    o_$i = select(o_$i, o_$r_$i_$s * share_$r, n == $ru * PARTS + $su);
 #end
-    o[pair * D4 + $iu] = store_X(o_$i);
+#end
+    o[pair * PARTS * QUADS + n % PARTS + $iu * PARTS] = store_X(o_$i);
 #end
   }
 }

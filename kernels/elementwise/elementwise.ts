@@ -46,10 +46,20 @@ export function addBias(gpu: Gpu, y: Tensor, bias: Tensor): void {
  * @returns a new tensor, also if the format stays; the caller frees it
  */
 export function cast(gpu: Gpu, x: Tensor, format: Format): Tensor {
-  quadsOf(x);
   const y = gpu.empty(x.shape, format, `${x.label} as ${format}`);
-  runByQuads(gpu, CAST, [x, y], { X: x.format, Y: format });
+  castInto(gpu, x, y);
   return y;
+}
+
+/**
+ * y = x, rounded to nearest even.
+ * @param x any shape with a multiple of 4 elements, any format
+ * @param y the shape of `x`, any format
+ * @throws {GpuError} if shapes differ
+ */
+export function castInto(gpu: Gpu, x: Tensor, y: Tensor): void {
+  requireSameShape("castInto", x, y);
+  runByQuads(gpu, CAST, [x, y], { X: x.format, Y: y.format });
 }
 
 /** Runs a kernel with one thread for each quad of the tensors, which are alike in shape. */

@@ -1,6 +1,7 @@
 /** The float64 definitions of the elementwise ops that are not one expression. */
 import { randomWord } from "../shared/random.ts";
 import { type DropoutKey, dropThreshold } from "./dropout.ts";
+import type { UniformKey } from "./fill_random.ts";
 
 /** x / (1 - p), or 0 where the element's random word is below p. */
 export function dropout64(
@@ -19,4 +20,15 @@ export function columnSum64(x: ArrayLike<number>, width: number): Float64Array {
   const sums = new Float64Array(width);
   for (let i = 0; i < x.length; i++) sums[i % width]! += x[i]!;
   return sums;
+}
+
+/** Uniform draws from `low` to `high`: the upper 24 bits of each element's random word. */
+export function uniform64(
+  length: number,
+  { seed, stream = 0, low, high }: UniformKey,
+): Float64Array {
+  return Float64Array.from(
+    { length },
+    (_, i) => low + (high - low) * (randomWord(seed, stream, i) >>> 8) / 2 ** 24,
+  );
 }

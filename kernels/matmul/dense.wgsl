@@ -2,6 +2,4 @@
 
 @group(0) @binding(2) var<storage, read> b: array<B>;
 
-fn b_load(q: u32) -> vec4f {
-  return load_B(b[q]);
-}
+fn b_begin(thread: u32) {}

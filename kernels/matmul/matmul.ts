@@ -1,18 +1,15 @@
 import { GpuError } from "../errors.ts";
-import type { Gpu } from "../gpu.ts";
+import type { Gpu, Sharing } from "../gpu.ts";
 import { isNf4, nf4Operand, type Nf4Tensor } from "../nf4/nf4.ts";
+import { BLOCK as NF4_BLOCK } from "../nf4/reference.ts";
+import { threadGrid } from "../shared/grid.ts";
 import { rowRanges, type Tensor } from "../tensor.ts";
 import type { Format, Kernel } from "../wgsl.ts";
 import denseWgsl from "./dense.wgsl" with { type: "text" };
-import operandAWgsl from "./operand_a.wgsl" with { type: "text" };
-import operandAStridedWgsl from "./operand_a_strided.wgsl" with { type: "text" };
-import operandBWgsl from "./operand_b.wgsl" with { type: "text" };
-import operandBStridedWgsl from "./operand_b_strided.wgsl" with { type: "text" };
-import resultWgsl from "./result.wgsl" with { type: "text" };
-import shareAWgsl from "./share_a.wgsl" with { type: "text" };
-import shareAStridedWgsl from "./share_a_strided.wgsl" with { type: "text" };
-import subgroupWgsl from "./matmul_subgroup.wgsl" with { type: "text" };
-import workgroupWgsl from "./matmul_workgroup.wgsl" with { type: "text" };
+import sumPartsWgsl from "./sum_parts.wgsl" with { type: "text" };
+import { type Layout, type ProductShape, variantFor, type WeightKind } from "./variants.ts";
+
+const SUM_PARTS: Kernel = { name: "sum_product_parts", wgsl: sumPartsWgsl };
 
 /** A matrix (N, K) of a linear layer: dense, or frozen in NF4. */
 export type Weight = Tensor | Nf4Tensor;
@@ -142,14 +139,13 @@ export function matmulBackwardWeight(
   return dWeight;
 }
 
-/** Which operands are transposed in memory: x W^T, dy W, dy^T x. */
-type Layout = "nt" | "nn" | "tn";
-
 /** Operand B: some rows of a matrix, and how a kernel reads them. */
 interface OperandB {
   readonly start: number;
   readonly rows: number;
   readonly width: number;
+  readonly kind: WeightKind;
+  /** Tells apart what is bound in different ways. */
   readonly name: string;
   readonly libraries: readonly string[];
   readonly tensors: readonly Tensor[];
@@ -157,67 +153,73 @@ interface OperandB {
   readonly firstQuad: number;
 }
 
-interface Product {
+interface Product extends ProductShape {
   readonly a: Tensor;
   readonly b: OperandB;
   readonly c: Tensor;
-  /** Rows of C that are made. */
-  readonly rows: number;
-  /** Columns of C that are made, from column `cFirst` on. */
-  readonly columns: number;
-  readonly depth: number;
   /** First column of A that takes part. */
   readonly aFirst: number;
+  /** First column of C that is made. */
   readonly cFirst: number;
   readonly alpha: number;
   readonly beta: number;
 }
 
-/** Rows and columns of C that one workgroup makes. */
-const TILES = { subgroup: { rows: 16, columns: 32 }, workgroup: { rows: 64, columns: 64 } } as const;
+/** Workgroups that keep an adapter busy: a few for each core of a CPU, a few for each of a large GPU's. */
+const BUSY: Record<Sharing, number> = { subgroup: 4, workgroup: 256 };
+/** Shortest stretch of the depth that is worth a workgroup of its own. A multiple of an NF4 block. */
+const LEAST_SPAN = 256;
 
-function run(
-  gpu: Gpu,
-  layout: Layout,
-  { a, b, c, rows, columns, depth, aFirst, cFirst, alpha, beta }: Product,
-): void {
-  const tile = TILES[gpu.sharing];
-  gpu.run(kernelOf(gpu, layout, b), [a, c, ...b.tensors], {
-    grid: [Math.ceil(columns / tile.columns), Math.ceil(rows / tile.rows)],
-    formats: { A: a.format, C: c.format, ...(b.format ? { B: b.format } : {}) },
+function run(gpu: Gpu, layout: Layout, product: Product): void {
+  const { a, b, c, rows, columns, depth, alpha, beta } = product;
+  const kind = { layout, weight: b.kind, aligned: b.width % NF4_BLOCK === 0 };
+  const { tile, program } = variantFor(gpu, kind, product);
+  const tiles = Math.ceil(rows / tile.rows) * Math.ceil(columns / tile.columns);
+  const span = spanOf(depth, Math.ceil(BUSY[gpu.sharing] / tiles));
+  const parts = Math.ceil(depth / span);
+  const cols = Math.ceil(columns / 4);
+  const sums = parts === 1 ? undefined : gpu.empty([parts * rows, 4 * cols], "f32", "parts of a product");
+  const result = sums
+    ? { c: sums, c_stride: cols, c_offset: 0, c_part: rows * cols, alpha: 1, beta: 0 }
+    : { c, c_stride: c.width / 4, c_offset: product.cFirst / 4, c_part: 0, alpha, beta };
+  const { c: into, ...uniforms } = result;
+  const { kernel, constants } = program(kind);
+  const bound = {
+    ...kernel,
+    name: `${kernel.name}_${b.name}`,
+    libraries: [...kernel.libraries ?? [], ...b.libraries],
+  };
+  gpu.run(bound, [a, into, ...b.tensors], {
+    grid: [Math.ceil(rows / tile.rows), Math.ceil(columns / tile.columns), parts],
+    constants,
+    formats: { A: a.format, C: into.format, ...(b.format ? { B: b.format } : {}) },
     uniforms: {
       rows,
-      cols: Math.ceil(columns / 4),
+      cols,
       depth: Math.ceil(depth / 4),
+      span: span / 4,
       depth_rows: depth,
       a_stride: a.width / 4,
-      a_offset: aFirst / 4,
+      a_offset: product.aFirst / 4,
       b_stride: b.width / 4,
       b_rows: b.rows,
       b_first: b.firstQuad,
-      c_stride: c.width / 4,
-      c_offset: cFirst / 4,
-      alpha,
-      beta,
+      ...uniforms,
     },
   });
+  if (!sums) return;
+  gpu.run(SUM_PARTS, [sums, c], {
+    grid: threadGrid(rows * cols),
+    formats: { C: c.format },
+    uniforms: { parts, rows, cols, c_stride: c.width / 4, c_offset: product.cFirst / 4, alpha, beta },
+  });
+  sums.free();
 }
 
-function kernelOf(gpu: Gpu, layout: Layout, b: OperandB): Kernel {
-  const operandA = layout === "tn" ? operandAStridedWgsl : operandAWgsl;
-  const operandB = layout === "nt" ? operandBWgsl : operandBStridedWgsl;
-  const shareA = layout === "tn" ? shareAStridedWgsl : shareAWgsl;
-  return {
-    name: `matmul_${layout}_${b.name}_${gpu.sharing}`,
-    wgsl: gpu.sharing === "subgroup" ? subgroupWgsl : workgroupWgsl,
-    libraries: [
-      resultWgsl,
-      operandA,
-      operandB,
-      ...b.libraries,
-      ...(gpu.sharing === "subgroup" ? [shareA] : []),
-    ],
-  };
+/** Depth of one part, where `wanted` parts would keep the device busy: a multiple of LEAST_SPAN, or all of it. */
+function spanOf(depth: number, wanted: number): number {
+  const parts = Math.min(wanted, Math.floor(depth / LEAST_SPAN));
+  return parts < 2 ? Math.ceil(depth / 4) * 4 : Math.ceil(depth / parts / LEAST_SPAN) * LEAST_SPAN;
 }
 
 function shapeOf(weight: Weight): [number, number] {
@@ -230,7 +232,7 @@ function partsOf(weight: Weight): OperandB[] {
   }
   return weight.codes.segments.map(({ start, rows }) => {
     const operand = nf4Operand(weight, start, start + rows);
-    return { ...operand, start, rows, width: weight.shape[1], format: undefined };
+    return { ...operand, kind: "nf4", start, rows, width: weight.shape[1], format: undefined };
   });
 }
 
@@ -239,6 +241,7 @@ function denseOperand(rows: Tensor, start: number): OperandB {
     start,
     rows: rows.rows,
     width: rows.width,
+    kind: "dense",
     name: "dense",
     libraries: [denseWgsl],
     tensors: [rows],

@@ -1,62 +1,103 @@
 // C = alpha A B^T + beta C, tiles of both operands in workgroup memory.
 //
-// A workgroup makes a tile of 64 x 64: each of its 64 threads sums 8 rows by 8 columns. Per step of 16 along the depth
-// a thread loads one 4 x 4 block of each operand.
+// A workgroup of THREAD_ROWS x THREAD_COLS threads makes a tile: each thread sums 4 ROW_QUADS rows by 4 COL_QUADS
+// columns in registers, its quads THREAD_ROWS and THREAD_COLS quads apart, so that neighbours read neighbouring quads
+// of the tiles. Per step of 16 along the depth a thread loads at most one 4 x 4 block of each operand, B's from the
+// last thread down: where there are more threads than blocks, some load A and the others B. The loads of a step are
+// under way while the step before is multiplied; values are decoded once, on their way into the tile.
 //
-// Grid: x = 64 columns, y = 64 rows.   Precision: sums in f32.
+// A tile has at most as many rows, and as many columns, as the workgroup has threads.
+//
+// Grid: x = rows of a tile, y = columns of a tile, z = parts of the depth.   Precision: sums in f32.
 
-const STEP_QUADS = 4u;              // quads along the depth in a tile
+override THREAD_ROWS: u32;
+override THREAD_COLS: u32;
+override ROW_QUADS: u32;            // quads of rows a thread sums
+override COL_QUADS: u32;
+override THREADS = THREAD_ROWS * THREAD_COLS;
+override A_QUADS = THREAD_ROWS * ROW_QUADS;     // quads of rows in a tile
+override B_QUADS = THREAD_COLS * COL_QUADS;
+override A_TILE = 16u * A_QUADS;
+override B_TILE = 16u * B_QUADS;
 
-// (depth, 16 quads of rows or columns)
-var<workgroup> a_tile: array<vec4f, 256>;
-var<workgroup> b_tile: array<vec4f, 256>;
+// Quads along the depth in a step.
+const STEP = 4u;
 
-@compute @workgroup_size(64)
+// (depth, quads of rows or columns)
+var<workgroup> a_tile: array<vec4f, A_TILE>;
+var<workgroup> b_tile: array<vec4f, B_TILE>;
+
+@compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) tile: vec3u, @builtin(local_invocation_index) thread: u32) {
-  let quad = thread % 16u;          // which 4 rows and columns it loads
-  let step = thread / 16u;          // at which quad of the depth
-  let iq = thread / 8u;             // it sums rows of quads iq and 8 + iq
-  let jq = thread % 8u;             // and columns of quads jq and 8 + jq
-  #for e in 0..8
-  var left$e = vec4f();
-  var right$e = vec4f();
-  #end
-  for (var rq = 0u; rq < p.depth; rq += STEP_QUADS) {
-    var a_loaded = mat4x4f();
-    var b_loaded = mat4x4f();
-    if (rq + step < p.depth) {
-      a_loaded = a_block(16u * tile.y + quad, rq + step);
-      b_loaded = b_block(16u * tile.x + quad, rq + step);
-    }
-    workgroupBarrier();
-    #for d in 0..4
-    a_tile[(4u * step + $du) * 16u + quad] = a_loaded[$d];
-    b_tile[(4u * step + $du) * 16u + quad] = b_loaded[$d];
-    #end
-    workgroupBarrier();
-    for (var d = 0u; d < 4u * STEP_QUADS; d++) {
-      let top = a_tile[d * 16u + iq];
-      let bottom = a_tile[d * 16u + 8u + iq];
-      let left = b_tile[d * 16u + jq];
-      let right = b_tile[d * 16u + 8u + jq];
-      #for e in 0..4
-      left$e = fma(vec4f(top[$e]), left, left$e);
-      right$e = fma(vec4f(top[$e]), right, right$e);
-      #end
-      #for e in 4..8
-      left$e = fma(vec4f(bottom[$e - 4]), left, left$e);
-      right$e = fma(vec4f(bottom[$e - 4]), right, right$e);
-      #end
-    }
-  }
-  let row0 = 64u * tile.y + 4u * iq;
-  let jq0 = 16u * tile.x + jq;
+  b_begin(thread);
+  let from_last = THREADS - 1u - thread;
+  let loads_a = thread < STEP * A_QUADS;
+  let loads_b = from_last < STEP * B_QUADS;
+  let a_quad = thread % A_QUADS;
+  let a_step = thread / A_QUADS;
+  let b_quad = from_last % B_QUADS;
+  let b_step = from_last / B_QUADS;
+  let row = thread / THREAD_COLS;
+  let column = thread % THREAD_COLS;
+  #for r in 0..ROW_QUADS
+  #for s in 0..COL_QUADS
   #for e in 0..4
-  store(row0 + $eu, jq0, left$e);
-  store(row0 + $eu, jq0 + 8u, right$e);
+  var sum$r_$s_$e = vec4f();
   #end
-  #for e in 4..8
-  store(row0 + 28u + $eu, jq0, left$e);
-  store(row0 + 28u + $eu, jq0 + 8u, right$e);
+  #end
+  #end
+  let iq = A_QUADS * tile.x + a_quad;
+  let jq = B_QUADS * tile.y + b_quad;
+  let begin = tile.z * p.span;
+  let end = min(begin + p.span, p.depth);
+  var a_next = RawA();
+  var b_next = RawB();
+  if (loads_a && begin + a_step < end) { a_next = a_fetch(iq, begin + a_step); }
+  if (loads_b && begin + b_step < end) { b_fetch(&b_next, jq, begin + b_step); }
+  for (var rq = begin; rq < end; rq += STEP) {
+    if (loads_a) {
+      let block = a_columns(a_next);
+      #for d in 0..4
+      a_tile[(4u * a_step + $du) * A_QUADS + a_quad] = block[$d];
+      #end
+    }
+    if (loads_b) {
+      let block = b_columns(b_next);
+      #for d in 0..4
+      b_tile[(4u * b_step + $du) * B_QUADS + b_quad] = block[$d];
+      #end
+    }
+    workgroupBarrier();
+    let next = rq + STEP;
+    // Past the end A is 0, and B whatever it was.
+    a_next = RawA();
+    if (loads_a && next + a_step < end) { a_next = a_fetch(iq, next + a_step); }
+    if (loads_b && next + b_step < end) { b_fetch(&b_next, jq, next + b_step); }
+    for (var d = 0u; d < 4u * STEP; d++) {
+      #for r in 0..ROW_QUADS
+      let a$r = a_tile[d * A_QUADS + $ru * THREAD_ROWS + row];
+      #end
+      #for s in 0..COL_QUADS
+      let b$s = b_tile[d * B_QUADS + $su * THREAD_COLS + column];
+      #for r in 0..ROW_QUADS
+      #for e in 0..4
+      sum$r_$s_$e = fma(vec4f(a$r[$e]), b$s, sum$r_$s_$e);
+      #end
+      #end
+      #end
+    }
+    workgroupBarrier();
+  }
+  #for r in 0..ROW_QUADS
+  #for s in 0..COL_QUADS
+  #for e in 0..4
+  store(
+    tile.z,
+    4u * (A_QUADS * tile.x + $ru * THREAD_ROWS + row) + $eu,
+    B_QUADS * tile.y + $su * THREAD_COLS + column,
+    sum$r_$s_$e,
+  );
+  #end
+  #end
   #end
 }

@@ -2,14 +2,24 @@
 
 @group(0) @binding(0) var<storage, read> a: array<A>;
 
-// Quad `rq` of row `row`; rows past the end repeat the last one, whose results are not stored.
-fn a_quad(row: u32, rq: u32) -> vec4f {
-  return load_A(a[min(row, p.rows - 1u) * p.a_stride + p.a_offset + rq]);
+// Quad `rq` of row `row`, as stored; rows past the end repeat the last one, whose results are not stored.
+fn a_raw(row: u32, rq: u32) -> A {
+  return a[min(row, p.rows - 1u) * p.a_stride + p.a_offset + rq];
 }
 
-// 4 x 4 values: column c holds rows 4 iq .. 4 iq + 3 at depth 4 rq + c.
-fn a_block(iq: u32, rq: u32) -> mat4x4f {
-  return transpose(
-    mat4x4f(a_quad(4u * iq, rq), a_quad(4u * iq + 1u, rq), a_quad(4u * iq + 2u, rq), a_quad(4u * iq + 3u, rq)),
-  );
+// Rows 4 iq .. 4 iq + 3 at one quad of depth, as stored.
+struct RawA { q0: A, q1: A, q2: A, q3: A }
+
+fn a_fetch(iq: u32, rq: u32) -> RawA {
+  return RawA(a_raw(4u * iq, rq), a_raw(4u * iq + 1u, rq), a_raw(4u * iq + 2u, rq), a_raw(4u * iq + 3u, rq));
+}
+
+// 4 x 4 values: column e is row 4 iq + e over the depth.
+fn a_rows(raw: RawA) -> mat4x4f {
+  return mat4x4f(load_A(raw.q0), load_A(raw.q1), load_A(raw.q2), load_A(raw.q3));
+}
+
+// 4 x 4 values: column d holds the four rows at depth d.
+fn a_columns(raw: RawA) -> mat4x4f {
+  return transpose(a_rows(raw));
 }

@@ -2,14 +2,26 @@
 
 @group(0) @binding(0) var<storage, read> a: array<A>;
 
-// Rows 4 iq .. 4 iq + 3 at one depth; 0 past the end of either.
-fn a_quad(depth: u32, iq: u32) -> vec4f {
+// Rows 4 iq .. 4 iq + 3 at one depth, as stored; 0 past the end of either.
+fn a_raw(depth: u32, iq: u32) -> A {
   let inside = depth < p.depth_rows && 4u * iq < p.rows;
-  let quad = load_A(a[min(depth, p.depth_rows - 1u) * p.a_stride + p.a_offset + min(iq, (p.rows - 1u) / 4u)]);
-  return select(vec4f(), quad, inside);
+  let quad = a[min(depth, p.depth_rows - 1u) * p.a_stride + p.a_offset + min(iq, (p.rows - 1u) / 4u)];
+  return select(A(), quad, inside);
 }
 
-// 4 x 4 values: column c holds rows 4 iq .. 4 iq + 3 at depth 4 rq + c.
-fn a_block(iq: u32, rq: u32) -> mat4x4f {
-  return mat4x4f(a_quad(4u * rq, iq), a_quad(4u * rq + 1u, iq), a_quad(4u * rq + 2u, iq), a_quad(4u * rq + 3u, iq));
+// Rows 4 iq .. 4 iq + 3 at one quad of depth, as stored.
+struct RawA { q0: A, q1: A, q2: A, q3: A }
+
+fn a_fetch(iq: u32, rq: u32) -> RawA {
+  return RawA(a_raw(4u * rq, iq), a_raw(4u * rq + 1u, iq), a_raw(4u * rq + 2u, iq), a_raw(4u * rq + 3u, iq));
+}
+
+// 4 x 4 values: column e is row 4 iq + e over the depth.
+fn a_rows(raw: RawA) -> mat4x4f {
+  return transpose(a_columns(raw));
+}
+
+// 4 x 4 values: column d holds the four rows at depth d.
+fn a_columns(raw: RawA) -> mat4x4f {
+  return mat4x4f(load_A(raw.q0), load_A(raw.q1), load_A(raw.q2), load_A(raw.q3));
 }

@@ -1,6 +1,6 @@
 import { GpuError } from "../errors.ts";
 import type { Gpu } from "../gpu.ts";
-import { rowRanges, type Tensor } from "../tensor.ts";
+import { ROW_ALIGNMENT, rowRanges, type Tensor } from "../tensor.ts";
 import type { Kernel } from "../wgsl.ts";
 import { BLOCK, dynamicMap, NESTED_BLOCK } from "./reference.ts";
 import codesWgsl from "./codes.wgsl" with { type: "text" };
@@ -73,82 +73,160 @@ export function nf4Operand(weight: Nf4Tensor, start: number, end: number): {
     : { name: "nf4", libraries: [operandWgsl, codesWgsl, scaleWgsl], tensors: [rows, absmax], firstQuad };
 }
 
+/** How a matrix is kept in NF4. */
+export interface Nf4Options {
+  /** Keep the scales in 8 bits too (0.127 instead of 0.5 bits a weight); true unless set. */
+  readonly doubleQuant?: boolean;
+  readonly label?: string;
+}
+
 /**
  * Quantises a matrix in blocks of 64 weights.
  *
- * @param x (N, K) f32; stays the caller's
- * @param doubleQuant keep the scales in 8 bits too (0.127 instead of 0.5 bits a weight)
+ * @param x (N, K) in any float format; stays the caller's
  * @throws {GpuError} if K is not a multiple of 8
  * @see Dettmers et al. 2023, QLoRA, arXiv:2305.14314, section 3
  */
-export function quantiseNf4(gpu: Gpu, x: Tensor, { doubleQuant = true, label = x.label } = {}): Nf4Tensor {
-  const [rows, width] = x.shape;
-  if (x.dtype !== "f32" || !rows || !width || width % 8 !== 0) {
-    throw new GpuError(
-      `Cannot quantise "${label}" [${x.shape}] ${x.dtype} to NF4: it must be (N, K) f32, K % 8 = 0`,
-    );
-  }
-  const shape = [rows, width] as const;
-  const blocks = Math.ceil(rows * width / BLOCK);
-  const codes = gpu.empty([rows, width / 8], "u32", label);
-  const absmax = gpu.empty([blocks], "f32", `${label} scales`);
-  for (const { start, end } of rowRanges([x, codes])) {
-    const quads = (end - start) * width / 4;
-    const groups = Math.ceil(quads / 16 / 64);
-    gpu.run(QUANTISE, [x.slice(start, end), codes.slice(start, end), absmax], {
-      grid: [Math.min(groups, GRID_X), Math.ceil(groups / GRID_X)],
-      uniforms: { quads, first_block: start * width / BLOCK },
-    });
-  }
-  if (!doubleQuant) return { shape, label, codes, absmax, nested: undefined };
-  const map = gpu.tensor([256], dynamicMap(), { label: "dynamic map" });
-  const nestedBlocks = Math.ceil(blocks / NESTED_BLOCK);
-  const scales = gpu.empty([1 + nestedBlocks], "f32", `${label} nested scales`);
-  const scaleCodes = gpu.empty([Math.ceil(blocks / 4)], "u32", `${label} scales`);
-  gpu.run(MEAN, [absmax, scales], { grid: [1], uniforms: { length: blocks } });
-  gpu.run(QUANTISE_SCALES, [absmax, map, scaleCodes, scales], { grid: [nestedBlocks], uniforms: { blocks } });
-  absmax.free();
-  return { shape, label, codes, absmax: scaleCodes, nested: { scales, map } };
+export function quantiseNf4(gpu: Gpu, x: Tensor, options: Nf4Options = {}): Nf4Tensor {
+  const quantiser = new Nf4Quantiser(gpu, x.shape, { label: x.label, ...options });
+  quantiser.add(x);
+  return quantiser.finish();
 }
 
-/** A matrix that was quantised elsewhere, in bitsandbytes' layout. */
-export interface PackedNf4 {
-  readonly shape: readonly [number, number];
-  /** Two weights a byte, the earlier in the high half. */
-  readonly codes: Uint8Array;
+/** Quantises a matrix that comes in chunks of rows, so that it is never on the device as a whole in floats. */
+export class Nf4Quantiser {
+  readonly #gpu: Gpu;
+  readonly #weight: Nf4Tensor;
+  /** (blocks) f32 */
+  readonly #absmax: Tensor;
+  #rows = 0;
+
+  /**
+   * @param shape (N, K)
+   * @throws {GpuError} if K is not a multiple of 8
+   */
+  constructor(gpu: Gpu, shape: readonly number[], options: Nf4Options = {}) {
+    this.#gpu = gpu;
+    this.#weight = emptyNf4(gpu, shape, options);
+    const { label, absmax, nested } = this.#weight;
+    this.#absmax = nested ? gpu.empty([blocksOf(shape)], "f32", `${label} scales in f32`) : absmax;
+  }
+
+  /**
+   * Quantises the next rows.
+   * @param x (rows, K) in any float format; stays the caller's
+   * @throws {GpuError} if their number is no multiple of 64, unless they are the last
+   */
+  add(x: Tensor): void {
+    const { shape: [rows, width], codes, label } = this.#weight;
+    const first = this.#rows;
+    const end = first + x.rows;
+    if (x.width !== width || end > rows || (end < rows && x.rows % ROW_ALIGNMENT !== 0)) {
+      throw new GpuError(
+        `Cannot quantise rows ${first} to ${end} of "${label}" [${rows},${width}]: got [${x.shape}]`,
+      );
+    }
+    const target = codes.slice(first, end);
+    for (const range of rowRanges([x, target])) {
+      const quads = (range.end - range.start) * width / 4;
+      const groups = Math.ceil(quads / 16 / 64);
+      const parts = [x.slice(range.start, range.end), target.slice(range.start, range.end), this.#absmax];
+      this.#gpu.run(QUANTISE, parts, {
+        grid: [Math.min(groups, GRID_X), Math.ceil(groups / GRID_X)],
+        uniforms: { quads, first_block: (first + range.start) * width / BLOCK },
+        formats: { X: x.format },
+      });
+    }
+    this.#rows = end;
+  }
+
+  /** The matrix, which is the caller's. @throws {GpuError} if rows are missing */
+  finish(): Nf4Tensor {
+    const { shape, absmax, nested, label } = this.#weight;
+    if (this.#rows !== shape[0]) {
+      throw new GpuError(`Cannot quantise "${label}" [${shape}]: only ${this.#rows} rows were given`);
+    }
+    if (!nested) return this.#weight;
+    const [gpu, blocks] = [this.#gpu, this.#absmax.size];
+    gpu.run(MEAN, [this.#absmax, nested.scales], { grid: [1], uniforms: { length: blocks } });
+    gpu.run(QUANTISE_SCALES, [this.#absmax, nested.map, absmax, nested.scales], {
+      grid: [Math.ceil(blocks / NESTED_BLOCK)],
+      uniforms: { blocks },
+    });
+    this.#absmax.free();
+    return this.#weight;
+  }
+}
+
+/**
+ * Room for a matrix in NF4 whose codes and scales are still to be written.
+ * @param shape (N, K)
+ * @throws {GpuError} if K is not a multiple of 8
+ */
+export function emptyNf4(
+  gpu: Gpu,
+  shape: readonly number[],
+  { doubleQuant = true, label = "nf4" }: Nf4Options = {},
+): Nf4Tensor {
+  const [rows, width] = shape;
+  if (shape.length !== 2 || !rows || !width || width % 8 !== 0) {
+    throw new GpuError(`Cannot hold "${label}" [${shape}] in NF4: it must be (N, K), K % 8 = 0`);
+  }
+  const blocks = blocksOf(shape);
+  const codes = gpu.empty([rows, width / 8], "u32", label);
+  if (!doubleQuant) {
+    const absmax = gpu.empty([blocks], "f32", `${label} scales`);
+    return { shape: [rows, width], label, codes, absmax, nested: undefined };
+  }
+  const map = gpu.tensor([256], dynamicMap(), { label: "dynamic map" });
+  const scales = gpu.empty([1 + Math.ceil(blocks / NESTED_BLOCK)], "f32", `${label} nested scales`);
+  const absmax = gpu.empty([Math.ceil(blocks / 4)], "u32", `${label} scales`);
+  return { shape: [rows, width], label, codes, absmax, nested: { scales, map } };
+}
+
+function blocksOf(shape: readonly number[]): number {
+  return Math.ceil(shape.reduce((product, axis) => product * axis, 1) / BLOCK);
+}
+
+/** The scales of a matrix that was quantised elsewhere, in bitsandbytes' layout. */
+export interface PackedScales {
   /** f32 scales, or their 8-bit codes when `nested` is there. */
   readonly absmax: Float32Array | Uint8Array;
   readonly nested?: { readonly absmax: Float32Array; readonly map: Float32Array; readonly offset: number };
 }
 
-/** Uploads a matrix that is already in NF4, bit for bit. */
+/** A matrix that was quantised elsewhere, in bitsandbytes' layout. */
+export interface PackedNf4 extends PackedScales {
+  readonly shape: readonly [number, number];
+  /** Two weights a byte, the earlier in the high half. */
+  readonly codes: Uint8Array;
+}
+
+/**
+ * Uploads a matrix that is already in NF4, bit for bit.
+ * @throws {GpuError} if codes or scales are not of the length that the shape needs
+ */
 export function uploadNf4(gpu: Gpu, packed: PackedNf4, label: string): Nf4Tensor {
-  const { shape: [rows, width], nested } = packed;
-  if (width % 8 !== 0 || packed.codes.length !== rows * width / 2) {
-    throw new GpuError(
-      `Cannot load "${label}": ${packed.codes.length} bytes of NF4 codes do not make [${packed.shape}]`,
-    );
-  }
-  const codes = gpu.tensor([rows, width / 8], packed.codes, { dtype: "u32", label });
-  if (!nested) {
-    const absmax = gpu.tensor([packed.absmax.length], packed.absmax as Float32Array, {
-      label: `${label} scales`,
-    });
-    return { shape: [rows, width], label, codes, absmax, nested: undefined };
-  }
-  const padded = new Uint8Array(Math.ceil(packed.absmax.length / 4) * 4);
-  padded.set(packed.absmax);
-  const absmax = gpu.tensor([padded.length / 4], padded, { dtype: "u32", label: `${label} scales` });
-  const scales = gpu.tensor([1 + nested.absmax.length], Float32Array.of(nested.offset, ...nested.absmax), {
-    label: `${label} nested scales`,
-  });
-  return {
-    shape: [rows, width],
-    label,
-    codes,
-    absmax,
-    nested: { scales, map: gpu.tensor([256], nested.map) },
-  };
+  const weight = emptyNf4(gpu, packed.shape, { doubleQuant: packed.nested !== undefined, label });
+  gpu.write(weight.codes, packed.codes);
+  writeScales(gpu, weight, packed);
+  return weight;
+}
+
+/**
+ * Overwrites the scales of a matrix whose codes are uploaded by the caller.
+ * @throws {GpuError} if their lengths are not those that the shape needs
+ */
+export function writeScales(gpu: Gpu, weight: Nf4Tensor, { absmax, nested }: PackedScales): void {
+  if (!weight.nested || !nested) return gpu.write(weight.absmax, absmax);
+  const padded = new Uint8Array(Math.ceil(absmax.length / 4) * 4);
+  padded.set(absmax);
+  gpu.write(weight.absmax, padded);
+  const scales = new Float32Array(1 + nested.absmax.length);
+  scales[0] = nested.offset;
+  scales.set(nested.absmax, 1);
+  gpu.write(weight.nested.scales, scales);
+  gpu.write(weight.nested.map, nested.map);
 }
 
 /** The weights (N, K) in f32, as the matmul sees them. */

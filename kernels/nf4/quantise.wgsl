@@ -1,4 +1,4 @@
-// f32 to NF4: each block of 64 consecutive weights is divided by its largest magnitude, and each quotient takes the
+// Floats to NF4: each block of 64 consecutive weights is divided by its largest magnitude, and each quotient takes the
 // code of the nearest of sixteen values (ties to the lower).   Dettmers et al. 2023, QLoRA, section 3.
 //
 // Grid: x * 64 + thread blocks, y for more than 65535 workgroups.
@@ -10,7 +10,7 @@ struct Params {
   first_block: u32,    // where the first block's scale goes
 }
 
-@group(0) @binding(0) var<storage, read> x: array<vec4f>;
+@group(0) @binding(0) var<storage, read> x: array<X>;
 @group(0) @binding(1) var<storage, read_write> codes: array<u32>;     // 8 weights a word
 @group(0) @binding(2) var<storage, read_write> absmax: array<f32>;    // (blocks of the whole tensor)
 @group(0) @binding(3) var<uniform> p: Params;
@@ -25,13 +25,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   let end = min(first + 16u, p.quads);
   var most = vec4f();
   for (var q = first; q < end; q++) {
-    most = max(most, abs(x[q]));
+    most = max(most, abs(load_X(x[q])));
   }
   let scale = max(max(most.x, most.y), max(most.z, most.w));
   absmax[p.first_block + block] = scale;
   let inverse = select(0.0, 1.0 / scale, scale > 0.0);
   for (var q = first; q < end; q += 2u) {
-    codes[q / 2u] = pack(nearest(x[q] * inverse)) | (pack(nearest(x[q + 1u] * inverse)) << 16u);
+    codes[q / 2u] = pack(nearest(load_X(x[q]) * inverse)) | (pack(nearest(load_X(x[q + 1u]) * inverse)) << 16u);
   }
 }
 

@@ -29,18 +29,19 @@ export const BLOCK = 64;
 export const NESTED_BLOCK = 256;
 
 /**
- * The 256 values of the signed dynamic 8-bit map, ascending: 0, 1, and for each of seven decades from 1e-6 to 1
- * twice as many steps as for the one below, on both sides of zero.
+ * The 256 values of the dynamic 8-bit map, ascending: 0, 1, and for each of seven decades from 1e-6 to 1
+ * twice as many steps as for the one below; on both sides of zero if signed, else twice as many above it.
  * Dettmers 2016, arXiv:1511.04561, section 2; as built by bitsandbytes' create_dynamic_map(signed, 7, 8).
  */
-export function dynamicMap(): Float32Array {
+export function dynamicMap(signed = true): Float32Array {
   const values = [0, 1];
   for (let exponent = 0; exponent < 7; exponent++) {
-    const edges = linspace(2 ** exponent + 1);
+    const edges = linspace(2 ** (signed ? exponent : exponent + 1) + 1);
     const scale = Math.fround(10 ** (exponent - 6));
     for (let i = 0; i + 1 < edges.length; i++) {
       const value = Math.fround(scale * Math.fround((edges[i]! + edges[i + 1]!) / 2));
-      values.push(value, -value);
+      values.push(value);
+      if (signed) values.push(-value);
     }
   }
   return Float32Array.from(values).sort();

@@ -25,10 +25,11 @@ Deno.test("doctor --json prints one object with the adapter's limits and every k
 });
 
 Deno.test("without an adapter, doctor says what to install", async () => {
-  const nobody = { requestAdapter: () => Promise.resolve(null) } as unknown as GPU;
-  const report = await examine(nobody);
+  const report = await examine(() => Promise.resolve(null));
   assertEquals(report.adapter, null);
   assertIncludes(describe(report, false), "none answers");
+  assertIncludes(problemOf(report)!, "No WebGPU adapter answers");
+  assertIncludes(problemOf({ ...report, webgpu: "dawn" })!, "leave out --webgpu dawn");
   assertIncludes(adviceFor("linux"), "apt-get install mesa-vulkan-drivers");
   for (const os of ["linux", "darwin", "windows"] as const) {
     assertIncludes(adviceFor(os), "No WebGPU adapter answers");

@@ -40,6 +40,7 @@ async function refusal(...words: string[]): Promise<string> {
 Deno.test("flags have their defaults, and null where there is none", async () => {
   assertEquals(await parse("--base_model", "m"), {
     json: false,
+    webgpu: "deno",
     seq_len: 2048,
     context_size: null,
     dtype: "fp32",

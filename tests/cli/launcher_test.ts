@@ -224,3 +224,28 @@ posixTest("help and doctor need no adapter", async () => {
     assertEquals([code, log], [0, ""]);
   }
 });
+
+posixTest(
+  "Dawn's task runs what asks for Dawn, with or without an adapter of Deno's; nothing else gets its rights",
+  async () => {
+    await using machine = await Machine.create({ deno: fakeDeno("2.9.6") }, { adapter: false });
+    const cases: [setup: string, words: string[], task: string][] = [
+      ["", ["train", "--webgpu", "dawn"], "<dawn> <train> <--webgpu> <dawn>"],
+      ["", ["evaluate", "--webgpu=dawn", "--x"], "<dawn> <evaluate> <--webgpu=dawn> <--x>"],
+      ["LONGREACH_WEBGPU=dawn; export LONGREACH_WEBGPU;", ["make-demo"], "<dawn> <make_demo>"],
+      ["LONGREACH_WEBGPU=dawn; export LONGREACH_WEBGPU;", ["lint"], "<lint>"],
+      [
+        "LONGREACH_WEBGPU=dawn; export LONGREACH_WEBGPU;",
+        ["doctor", "--webgpu", "deno"],
+        "<doctor> <--webgpu> <deno>",
+      ],
+      ["", ["dawn", "doctor"], "<dawn> <doctor>"],
+      ["", ["doctor", "--out", "dawn"], "<doctor> <--out> <dawn>"],
+    ];
+    for (const [setup, words, task] of cases) {
+      const { code, out, err } = await machine.run(words, setup);
+      assertEquals([code, err], [0, ""]);
+      assertIncludes(out, `${machine.here}/checkout/deno.json> ${task}\n`);
+    }
+  },
+);

@@ -1,4 +1,5 @@
 import { runCli } from "../../cli/main.ts";
+import { useWebGpu } from "../../kernels/adapter.ts";
 import { OPTION_NAMES } from "../../train_args/schema.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
 import { assertIncludes } from "../support/text.ts";
@@ -68,14 +69,30 @@ Deno.test("train names a missing settings file", async () => {
   assertEquals([code, io.stderr], [2, 'Cannot read settings "/no/such.yaml": there is no such file\n']);
 });
 
+Deno.test("--webgpu takes the names that there are, from its flag or the environment", async () => {
+  const wrong = await run("doctor", "--webgpu", "chrome");
+  assertEquals([wrong.code, wrong.io.stderr], [2, '--webgpu: must be one of deno, dawn, got "chrome"\n']);
+  Deno.env.set("LONGREACH_WEBGPU", "chrome");
+  const { code, io } = await run("doctor").finally(() => Deno.env.delete("LONGREACH_WEBGPU"));
+  assertEquals([code, io.stderr], [2, '--webgpu: must be one of deno, dawn, got "chrome"\n']);
+});
+
+Deno.test("Dawn without permission for native code is refused with the command that grants it", async () => {
+  const { code, io } = await run("doctor", "--webgpu", "dawn").finally(() => useWebGpu("deno"));
+  assertEquals([code, io.stdout], [1, ""]);
+  assertIncludes(io.stderr, '"./longreach COMMAND --webgpu dawn" or "deno task dawn COMMAND"');
+});
+
 Deno.test("tasks list their permissions: none has all of them, none asks", async () => {
   for (const [name, { command, description }] of Object.entries(await taskNames())) {
     assert(description.length > 5, `${name} has a description`);
+    // Dawn is native code; whoever runs its task asked for that.
+    const forbidden = name === "dawn" ? "net|sys|run" : "net|ffi|sys|run";
     assert(
-      !/(^| )(-A|--allow-all|--allow-net|--allow-ffi|--allow-sys|--allow-run)( |$)/.test(command),
+      !new RegExp(`(^| )(-A|--allow-all|--allow-(${forbidden}))( |$)`).test(command),
       `${name}: ${command}`,
     );
-    if (command.startsWith("deno run")) assertIncludes(command, "--no-prompt");
+    if (command.includes("deno run")) assertIncludes(command, "--no-prompt");
   }
 });
 

@@ -127,3 +127,20 @@ Deno.test("counting work prints its end, and starts over when the total changes"
     "2026-11-20T12:00:40Z window 4/4  loss 4  eta 0.0s\n2026-11-20T12:00:40Z window 2/2  eta 0.0s\n",
   );
 });
+
+Deno.test("kernels that compile are shown until the first step is done, on a terminal at once", () => {
+  for (const isTerminal of [false, true]) {
+    const io = new MemoryIo({ isTerminal });
+    const progress = new TrainProgress(io, 10);
+    progress.onCompile(3);
+    progress.onStart(INFO);
+    progress.onCompile(28);
+    progress.onCompile(37);
+    progress.onStep(metrics(1));
+    progress.onCompile(38);
+    progress.stop();
+    assertIncludes(io.stderr, "step 0/40  compiling kernels (28)");
+    assertIncludes(io.stderr, "step 0/40  compiling kernels (37)");
+    assert(!/kernels \((3|38)\)/.test(io.stderr), io.stderr);
+  }
+});

@@ -6,10 +6,12 @@ import {
   matmulReference,
   type Sizes,
 } from "../../kernels/matmul/reference.ts";
+import { type MatmulTunable, matmulTunables, variantFor } from "../../kernels/matmul/variants.ts";
 import { dequantiseNf4, quantiseNf4 } from "../../kernels/nf4/nf4.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { Format } from "../../kernels/wgsl.ts";
 import { assertEquals, assertThrows } from "../support/assert_close.ts";
+import { inFormat } from "../support/numeric.ts";
 import { normal } from "../support/random.ts";
 
 /** Relative rounding of one value stored in a format. */
@@ -46,10 +48,13 @@ const SIZES: Sizes[] = [
   { M: 131, N: 176, K: 100 },
 ];
 
+/** Depths that are summed in parts, the last one short. */
+const DEEP: Sizes[] = [{ M: 5, N: 12, K: 1100 }, { M: 40, N: 1100, K: 36 }, { M: 1100, N: 20, K: 12 }];
+
 for (const sharing of ["subgroup", "workgroup"] satisfies Sharing[]) {
   Deno.test(`The three products match float64, ${sharing} sharing`, async () => {
     using gpu = await Gpu.open({ sharing, poison: true });
-    for (const [seed, size] of SIZES.entries()) {
+    for (const [seed, size] of [...SIZES, ...DEEP].entries()) {
       const { M, N, K } = size;
       const [x, w, dy] = [normal(seed, M * K), normal(seed + 50, N * K), normal(seed + 90, M * N)];
       const [tx, tw, tdy] = [gpu.tensor([M, K], x), gpu.tensor([N, K], w), gpu.tensor([M, N], dy)];
@@ -62,44 +67,6 @@ for (const sharing of ["subgroup", "workgroup"] satisfies Sharing[]) {
       const dw = await gpu.read(matmulBackwardWeight(gpu, tdy, tx, { into: gpu.empty([N, K]) }));
       const dwSize = matmulBackwardWeightReference(abs(dy), abs(x), size);
       assertProduct(`dW ${label}`, dw, matmulBackwardWeightReference(dy, x, size), dwSize, M);
-    }
-  });
-
-  Deno.test(`Formats are converted on the way in and out, ${sharing} sharing`, async () => {
-    using gpu = await Gpu.open({ sharing, poison: true });
-    const size = { M: 19, N: 24, K: 44 };
-    const { M, N, K } = size;
-    for (const [formatX, formatW] of [["bf16", "f32"], ["f16", "f16"], ["f32", "bf16"]] as const) {
-      const [x, w] = [stored(normal(1, M * K), formatX), stored(normal(2, N * K), formatW)];
-      const tx = gpu.tensor([M, K], x.bytes, { dtype: formatX });
-      const tw = gpu.tensor([N, K], w.bytes, { dtype: formatW });
-      const y = await gpu.read(matmul(gpu, tx, tw));
-      const magnitude = matmulReference(abs(x.values), abs(w.values), size);
-      assertProduct(
-        `${formatX} x ${formatW}`,
-        y,
-        matmulReference(x.values, w.values, size),
-        magnitude,
-        K,
-        formatX,
-      );
-    }
-  });
-
-  Deno.test(`NF4 products equal dequantise-then-multiply, ${sharing} sharing`, async () => {
-    using gpu = await Gpu.open({ sharing, poison: true });
-    for (const doubleQuant of [true, false]) {
-      for (const size of [{ M: 9, N: 36, K: 176 }, { M: 33, N: 64, K: 128 }]) {
-        const { M, N, K } = size;
-        const [x, dy] = [normal(3, M * K), normal(4, M * N)];
-        const weight = quantiseNf4(gpu, gpu.tensor([N, K], normal(5, N * K)), { doubleQuant });
-        const w = await gpu.read(dequantiseNf4(gpu, weight));
-        const y = await gpu.read(matmul(gpu, gpu.tensor([M, K], x), weight));
-        assertProduct("y", y, matmulReference(x, w, size), matmulReference(abs(x), abs(w), size), K);
-        const dx = await gpu.read(matmulBackwardInput(gpu, gpu.tensor([M, N], dy), weight));
-        const magnitude = matmulBackwardInputReference(abs(dy), abs(w), size);
-        assertProduct("dx", dx, matmulBackwardInputReference(dy, w, size), magnitude, N);
-      }
     }
   });
 
@@ -135,6 +102,104 @@ for (const sharing of ["subgroup", "workgroup"] satisfies Sharing[]) {
   });
 }
 
+/** Every variant that the adapter can run. */
+const VARIANTS = [...new Set((await tunables()).flatMap(({ variants }) => variants))];
+
+for (const variant of VARIANTS) {
+  Deno.test(`${variant}: the products match float64, in all formats`, async () => {
+    using gpu = await openWith(variant);
+    for (
+      const [seed, size] of [{ M: 1, N: 4, K: 4 }, { M: 35, N: 44, K: 68 }, { M: 131, N: 140, K: 12 }]
+        .entries()
+    ) {
+      const { M, N, K } = size;
+      const check = async (
+        op: string,
+        left: Values,
+        right: Values,
+        product: Tensor,
+        reference: Reference,
+        depth: number,
+      ) => {
+        const magnitude = reference(abs(left.values), abs(right.values), size);
+        const expected = reference(left.values, right.values, size);
+        assertProduct(
+          `${op} ${M}x${N}x${K}`,
+          await gpu.read(product),
+          expected,
+          magnitude,
+          depth,
+          product.format,
+        );
+      };
+      const values = (shape: [number, number], format: Format, more: number) =>
+        inFormat(gpu, shape, normal(seed + more, shape[0] * shape[1]), format);
+      const [x, w] = [values([M, K], "bf16", 10), values([N, K], "f16", 20)];
+      await check("y", x, w, matmul(gpu, x.tensor, w.tensor), matmulReference, K);
+      const [dy, wide] = [values([M, N], "f16", 30), values([N, K], "bf16", 40)];
+      await check(
+        "dx",
+        dy,
+        wide,
+        matmulBackwardInput(gpu, dy.tensor, wide.tensor),
+        matmulBackwardInputReference,
+        N,
+      );
+      const [left, right] = [values([M, N], "bf16", 50), values([M, K], "f32", 60)];
+      const dw = matmulBackwardWeight(gpu, left.tensor, right.tensor, { into: gpu.empty([N, K]) });
+      await check("dW", left, right, dw, matmulBackwardWeightReference, M);
+    }
+  });
+
+  if (!await servesNf4(variant)) continue;
+  Deno.test(`${variant}: NF4 products equal dequantise-then-multiply`, async () => {
+    using gpu = await openWith(variant);
+    // Rows that are whole blocks, and rows that blocks run across.
+    for (
+      const [doubleQuant, size] of [[true, { M: 33, N: 68, K: 192 }], [false, {
+        M: 9,
+        N: 36,
+        K: 176,
+      }]] as const
+    ) {
+      const { M, N, K } = size;
+      const [x, dy] = [normal(3, M * K), normal(4, M * N)];
+      const weight = quantiseNf4(gpu, gpu.tensor([N, K], normal(5, N * K)), { doubleQuant });
+      const w = await gpu.read(dequantiseNf4(gpu, weight));
+      const y = await gpu.read(matmul(gpu, gpu.tensor([M, K], x), weight));
+      assertProduct("y", y, matmulReference(x, w, size), matmulReference(abs(x), abs(w), size), K);
+      const dx = await gpu.read(matmulBackwardInput(gpu, gpu.tensor([M, N], dy), weight));
+      const magnitude = matmulBackwardInputReference(abs(dy), abs(w), size);
+      assertProduct("dx", dx, matmulBackwardInputReference(dy, w, size), magnitude, N);
+    }
+  });
+}
+
+interface Values {
+  readonly tensor: Tensor;
+  readonly values: Float64Array;
+}
+
+type Reference = (left: Float64Array, right: Float64Array, size: Sizes) => Float64Array;
+
+async function tunables(): Promise<readonly MatmulTunable[]> {
+  using gpu = await Gpu.open();
+  return matmulTunables(gpu);
+}
+
+async function servesNf4(variant: string): Promise<boolean> {
+  return (await tunables()).some(({ weight, variants }) => weight === "nf4" && variants.includes(variant));
+}
+
+/** A device on which every class that can have this variant has it. */
+async function openWith(variant: string): Promise<Gpu> {
+  const served = (await tunables()).filter(({ variants }) => variants.includes(variant));
+  return await Gpu.open({
+    poison: true,
+    tuning: Object.fromEntries(served.map(({ key }) => [key, variant])),
+  });
+}
+
 Deno.test("alpha and beta scale the product and what is there; columns that pad stay in place", async () => {
   using gpu = await Gpu.open({ poison: true });
   const size = { M: 5, N: 6, K: 8 };
@@ -148,24 +213,37 @@ Deno.test("alpha and beta scale the product and what is there; columns that pad 
   assertProduct("y", kept, sums, abs(sums).map((v) => v + 10), 8);
 });
 
+Deno.test("A depth summed in parts is scaled once, and added to once", async () => {
+  const size = { M: 6, N: 64, K: 1280 };
+  for (const sharing of ["subgroup", "workgroup"] satisfies Sharing[]) {
+    using gpu = await Gpu.open({ sharing, poison: true });
+    const [x, old] = [normal(15, 6 * 1280), normal(16, 6 * 64)];
+    const weight = quantiseNf4(gpu, gpu.tensor([64, 1280], normal(17, 64 * 1280)));
+    const w = await gpu.read(dequantiseNf4(gpu, weight));
+    const y = gpu.tensor([6, 64], old);
+    matmul(gpu, gpu.tensor([6, 1280], x), weight, { into: y, alpha: 0.25, beta: -2 });
+    const expected = matmulReference(x, w, size).map((v, i) => 0.25 * v - 2 * old[i]!);
+    assertProduct(`y, ${sharing}`, await gpu.read(y), expected, abs(expected).map((v) => v + 10), 1280);
+  }
+});
+
+Deno.test("Each class of products is measured by a shape of its own kind, and runs what it was tuned to", async () => {
+  for (const sharing of ["subgroup", "workgroup"] satisfies Sharing[]) {
+    using gpu = await Gpu.open({ sharing });
+    const classes = matmulTunables(gpu);
+    assertEquals(new Set(classes.map(({ key }) => key)).size, classes.length);
+    for (const { key, variants, layout, weight, shape } of classes) {
+      const kind = { layout, weight, aligned: true };
+      assertEquals(variantFor(gpu, kind, shape).name, variants[0], key);
+      using tuned = await Gpu.open({ sharing, tuning: { [key]: variants.at(-1)! } });
+      assertEquals(variantFor(tuned, kind, shape).name, variants.at(-1), key);
+    }
+  }
+});
+
 Deno.test("Products of shapes that do not fit are refused with both shapes", async () => {
   using gpu = await Gpu.open();
   const x = gpu.tensor([2, 8], normal(12, 16));
   await assertThrows(() => matmul(gpu, x, gpu.tensor([4, 12], normal(13, 48))), "matmul", "[2,8]", "[4,12]");
   await assertThrows(() => matmulBackwardInput(gpu, x, gpu.tensor([4, 8], normal(14, 32))), "[4,8]");
 });
-
-/** Values rounded to a format, and their bytes. */
-function stored(values: Float32Array, format: Format): { values: Float32Array; bytes: Uint8Array } {
-  if (format === "f32") return { values, bytes: new Uint8Array(values.buffer) };
-  if (format === "f16") {
-    const half = Float16Array.from(values);
-    return { values: Float32Array.from(half), bytes: new Uint8Array(half.buffer) };
-  }
-  const bits = new Uint32Array(values.buffer);
-  const half = Uint16Array.from(bits, (b) => (b + 0x7fff + ((b >>> 16) & 1)) >>> 16);
-  return {
-    values: new Float32Array(Uint32Array.from(half, (h) => h << 16).buffer),
-    bytes: new Uint8Array(half.buffer),
-  };
-}

@@ -2,7 +2,13 @@ import { openWeights } from "../../checkpoint/weights.ts";
 import { readBnb4 } from "../../checkpoint/bitsandbytes.ts";
 import { toF32 } from "../../checkpoint/dtype.ts";
 import { Gpu } from "../../kernels/gpu.ts";
-import { dequantiseNf4, type Nf4Tensor, quantiseNf4, uploadNf4 } from "../../kernels/nf4/nf4.ts";
+import {
+  dequantiseNf4,
+  Nf4Quantiser,
+  type Nf4Tensor,
+  quantiseNf4,
+  uploadNf4,
+} from "../../kernels/nf4/nf4.ts";
 import {
   dequantiseNf4Reference,
   dequantiseScalesReference,
@@ -13,6 +19,7 @@ import {
   quantiseScalesReference,
 } from "../../kernels/nf4/reference.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { inFormat } from "../support/numeric.ts";
 import { normal } from "../support/random.ts";
 
 const LINEAR = "model.layers.0.self_attn.q_proj.weight";
@@ -55,6 +62,47 @@ Deno.test("quantiseNf4() makes the reference's codes and scales, and dequantises
   }
 });
 
+Deno.test("Chunks of rows in any format give the codes and scales of the whole in f32", async () => {
+  using gpu = await Gpu.open({ poison: true });
+  using split = await Gpu.open({ poison: true, maxBindingBytes: 8192 });
+  const [rows, width] = [200, 24];
+  for (const format of ["f32", "bf16", "f16"] as const) {
+    for (const doubleQuant of [true, false]) {
+      const { tensor, values } = inFormat(gpu, [rows, width], normal(3, rows * width), format);
+      const whole = quantiseNf4(gpu, gpu.tensor([rows, width], Float32Array.from(values)), { doubleQuant });
+      for (const device of [gpu, split]) {
+        const x = device === gpu ? tensor : inFormat(device, [rows, width], normal(3, 4800), format).tensor;
+        const before = device.liveBytes;
+        const quantiser = new Nf4Quantiser(device, [rows, width], { doubleQuant });
+        for (const [start, end] of [[0, 64], [64, 192], [192, 200]] as const) {
+          quantiser.add(x.slice(start, end));
+        }
+        const parts = quantiser.finish();
+        const tensors = ({ codes, absmax, nested }: Nf4Tensor) =>
+          nested ? [codes, absmax, nested.scales] : [codes, absmax];
+        const expected = await gpu.readBytes(tensors(whole));
+        for (const [i, bytes] of (await device.readBytes(tensors(parts))).entries()) {
+          assertEquals([...bytes], [...expected[i]!], `${format}, part ${i}`);
+        }
+        const bytes = 4 * (rows * width / 8) + (doubleQuant ? 4 * 19 + 4 * 2 + 1024 : 4 * 75);
+        assert(device.liveBytes - before < bytes + 64, `${device.liveBytes - before} bytes stay in use`);
+      }
+    }
+  }
+});
+
+Deno.test("Chunks of rows that do not line up, or do not fill the matrix, are refused", async () => {
+  using gpu = await Gpu.open();
+  const quantiser = new Nf4Quantiser(gpu, [65, 24], { label: "q_proj" });
+  await assertThrows(() => quantiser.add(gpu.zeros([32, 24])), 'rows 0 to 32 of "q_proj"');
+  await assertThrows(() => quantiser.add(gpu.zeros([64, 16])), "got [64,16]");
+  quantiser.add(gpu.zeros([64, 24]));
+  await assertThrows(() => quantiser.finish(), "only 64 rows");
+  await assertThrows(() => quantiser.add(gpu.zeros([2, 24])), "rows 64 to 66");
+  quantiser.add(gpu.zeros([1, 24]));
+  assertEquals(quantiser.finish().shape, [65, 24]);
+});
+
 Deno.test("A block of the sixteen values round-trips exactly; -1 then 1 is the byte 0x0F", async () => {
   using gpu = await Gpu.open({ poison: true });
   const values = Float32Array.from({ length: 64 }, (_, i) => NF4_VALUES[i % 16]!);
@@ -78,10 +126,11 @@ Deno.test("Our codes of the golden model are those of bitsandbytes, and its chec
   const ours = quantiseNf4(gpu, gpu.tensor(shape, values));
   const theirs = await readBnb4(quantised, LINEAR);
   const [codes] = await gpu.readBytes([ours.codes]);
-  assertEquals([...codes!], [...theirs.codes], "codes");
+  const theirCodes = await quantised.read(LINEAR);
+  assertEquals([...codes!], [...theirCodes], "codes");
   const uploaded = uploadNf4(gpu, {
     shape: [shape[0]!, shape[1]!],
-    codes: theirs.codes,
+    codes: theirCodes,
     absmax: theirs.absmax,
     nested: { absmax: theirs.nestedAbsmax!, map: theirs.nestedCode!, offset: theirs.nestedOffset },
   }, LINEAR);

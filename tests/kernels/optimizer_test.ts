@@ -1,7 +1,14 @@
 import { Gpu } from "../../kernels/gpu.ts";
 import { adamW } from "../../kernels/optimizer/adamw.ts";
+import {
+  adamW8bit,
+  adamW8bitMaps,
+  asRows,
+  codesShape,
+  STATE_BLOCK,
+} from "../../kernels/optimizer/adamw_8bit.ts";
 import { globalNorm, STATUS } from "../../kernels/optimizer/global_norm.ts";
-import { adamW64, globalNorm64 } from "../../kernels/optimizer/reference.ts";
+import { adamW64, adamW8bit64, globalNorm64 } from "../../kernels/optimizer/reference.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { normal } from "../support/random.ts";
 
@@ -127,4 +134,129 @@ Deno.test("globalNorm() and adamW() refuse what does not fit", async () => {
   const state = { param: x, grad: x, m: gpu.zeros([2, 4]), v: gpu.zeros([4, 4]) };
   await assertThrows(() => adamW(gpu, state, status, { ...OPTIONS, step: 1 }), "differ in shape");
   await assertThrows(() => adamW(gpu, state, status, { ...OPTIONS, step: 0 }), "steps count from 1");
+});
+
+/** States of 8 bits on the device and in float64, from nothing. */
+function make8bit(gpu: Gpu, shape: readonly number[], seed: number) {
+  const size = shape.reduce((a, b) => a * b, 1);
+  const blocks = Math.ceil(size / STATE_BLOCK);
+  const values = normal(seed, size);
+  return {
+    device: {
+      param: gpu.tensor(shape, values),
+      mCodes: gpu.zeros(codesShape(shape), "u32"),
+      vCodes: gpu.zeros(codesShape(shape), "u32"),
+      absmax: gpu.zeros([blocks, 2]),
+    },
+    host: {
+      param: Float64Array.from(values),
+      mCodes: new Uint8Array(size),
+      vCodes: new Uint8Array(size),
+      absmax: new Float32Array(2 * blocks),
+    },
+  };
+}
+
+for (
+  const [seed, shape] of ([[4], [260], [3, 20], [64, 4], [16, 1024], [300, 64], [4096]] as const).entries()
+) {
+  Deno.test(`adamW8bit() follows bitsandbytes' definition over a dozen steps, code by code, for [${shape}]`, async () => {
+    const gpu = shape[0] === 300 ? await Gpu.open({ poison: true, maxBindingBytes: 32768 }) : whole;
+    const { device, host } = make8bit(gpu, shape, seed);
+    const maps = adamW8bitMaps(gpu);
+    const factor = 0.25;
+    const status = gpu.tensor([STATUS.length], Float32Array.of(0, 4, 1, factor, 0, 0, 0, 0));
+    let [compared, apart] = [0, 0];
+    for (let step = 1; step <= 12; step++) {
+      // A block's smallest squares round to nothing: a larger epsilon keeps f32's error in their means small.
+      const options = { ...OPTIONS, epsilon: 1e-4, weightDecay: seed % 3 ? 0.1 : 0, step };
+      // Gradients of all sizes, and some of exactly nothing.
+      const scales = normal(7 * seed + step, host.param.length).map((value) =>
+        value > 1 ? 0 : 10 ** (3 * value)
+      );
+      const values = normal(100 * seed + step, host.param.length).map((value, i) => value * scales[i]!);
+      const grad = gpu.tensor(shape, values);
+      adamW8bit(gpu, { ...device, grad }, maps, status, options);
+      const margins = adamW8bit64(
+        { ...host, grad: Float64Array.from(values, (value) => value * factor) },
+        host,
+        options,
+      );
+      const [mCodes, vCodes] = await gpu.readBytes([device.mCodes, device.vCodes]);
+      for (
+        const [codes, expected, margin] of [
+          [mCodes!, host.mCodes, margins.mMargin],
+          [vCodes!, host.vCodes, margins.vMargin],
+        ] as const
+      ) {
+        codes.forEach((code, i) => {
+          compared++;
+          if (code === expected[i]) return;
+          // Rounding in f32 may fall on the other side of a middle, nowhere else.
+          apart++;
+          assert(
+            Math.abs(code - expected[i]!) === 1 && margin[i]! < 3e-7,
+            `step ${step}: code ${code} at ${i} for ${expected[i]}`,
+          );
+        });
+        expected.set(codes);
+      }
+      assertClose("absmax", await gpu.read(device.absmax), host.absmax, { rtol: 2e-6, atol: 0 });
+      assertClose("param", await gpu.read(device.param), host.param, { rtol: 2e-6, atol: 5e-6 });
+      host.absmax.set(await gpu.read(device.absmax));
+      host.param.set(await gpu.read(device.param));
+      grad.free();
+    }
+    assert(apart <= compared / 2000, `${apart} of ${compared} codes differ`);
+    if (gpu !== whole) gpu.close();
+  });
+}
+
+Deno.test("adamW8bit() goes on where bitsandbytes does: zeros stay zero, small means keep their sign", async () => {
+  const gpu = whole;
+  const { device } = make8bit(gpu, [256], 1);
+  const maps = adamW8bitMaps(gpu);
+  const status = gpu.tensor([STATUS.length], Float32Array.of(0, 1, 1, 1, 0, 0, 0, 0));
+  const before = await gpu.read(device.param);
+  const step = (values: Float32Array) =>
+    adamW8bit(gpu, { ...device, grad: gpu.tensor([256], values) }, maps, status, {
+      ...OPTIONS,
+      weightDecay: 0,
+      step: 1,
+    });
+  step(new Float32Array(256));
+  assertEquals([...await gpu.read(device.param)], [...before], "no gradient, no change");
+  assertEquals([...await gpu.read(device.absmax)], [0, 0]);
+  const values = new Float32Array(256);
+  values.set([1, -1e-9, 1e-9, 0.5]);
+  step(values);
+  const [codes] = await gpu.readBytes([device.mCodes]);
+  // 1 is the last value of the map, a tiny negative one the first below zero, a tiny positive one zero itself.
+  assertEquals([...codes!.subarray(0, 3), codes![4]], [255, 126, 127, 127]);
+});
+
+Deno.test("adamW8bit() changes no byte where a gradient is not finite, and refuses what does not fit", async () => {
+  const gpu = whole;
+  const { device } = make8bit(gpu, [16, 64], 3);
+  const maps = adamW8bitMaps(gpu);
+  const grad = gpu.tensor([16, 64], normal(4, 1024));
+  const options = { ...OPTIONS, step: 1 };
+  const good = gpu.tensor([STATUS.length], Float32Array.of(0, 1, 1, 1, 0, 0, 0, 0));
+  adamW8bit(gpu, { ...device, grad }, maps, good, options);
+  const kept = Object.values(device);
+  const before = await gpu.readBytes(kept);
+  adamW8bit(gpu, { ...device, grad }, maps, gpu.zeros([STATUS.length]), options);
+  const after = await gpu.readBytes(kept);
+  assert(after.every((bytes, i) => bytes.every((byte, at) => byte === before[i]![at])), "changed");
+  const state = { ...device, grad };
+  await assertThrows(
+    () => adamW8bit(gpu, { ...state, mCodes: gpu.zeros([16, 8], "u32") }, maps, good, options),
+    "takes codes [16,16]",
+  );
+  await assertThrows(
+    () => adamW8bit(gpu, { ...state, absmax: gpu.zeros([3, 2]) }, maps, good, options),
+    "and 4 scales",
+  );
+  await assertThrows(() => adamW8bit(gpu, state, maps, good, { ...options, step: 0 }), "steps count from 1");
+  assertEquals([asRows(gpu.zeros([12])).shape, asRows(device.param).shape], [[3, 4], [16, 64]]);
 });

@@ -1,14 +1,18 @@
 /**
- * Every `.wgsl` file compiles in every specialisation that training uses, on the compiler that will run it; none is left
- * over; and none can be broken without a run failing by its name.
+ * Every `.wgsl` file compiles in every specialisation that training and writing use, on the compiler that will run it;
+ * none is left over; and none can be broken without a run failing by its name.
  */
 import { cast } from "../../kernels/elementwise/elementwise.ts";
+import { fillBits } from "../../kernels/elementwise/fill_random.ts";
 import { Gpu, type Sharing } from "../../kernels/gpu.ts";
+import { matmul } from "../../kernels/matmul/matmul.ts";
+import { matvec } from "../../kernels/matvec/matvec.ts";
 import { assemble, type Format, type Kernel, readInterface } from "../../kernels/wgsl.ts";
 import { addLora } from "../../model/adapter.ts";
 import { makeBatch } from "../../model/batch.ts";
 import { type LlamaConfig, parseConfig } from "../../model/config.ts";
 import { freshWeights } from "../../model/fresh.ts";
+import { generate } from "../../model/generate.ts";
 import { loadModel } from "../../model/load.ts";
 import { Trainer } from "../../train/trainer.ts";
 import { dequantiseNf4, quantiseNf4 } from "../../kernels/nf4/nf4.ts";
@@ -19,7 +23,8 @@ async function wgslFiles(folder: string): Promise<string[]> {
   const files: string[] = [];
   for await (const { name, isDirectory } of Deno.readDir(folder)) {
     if (isDirectory) files.push(...await wgslFiles(`${folder}/${name}`));
-    else if (name.endsWith(".wgsl")) files.push(`${folder}/${name}`);
+    // Kernels on matrix units are beyond this compiler: dawn_test.ts runs them.
+    else if (name.endsWith(".wgsl") && !name.endsWith("_matrix.wgsl")) files.push(`${folder}/${name}`);
   }
   return files.sort();
 }
@@ -34,8 +39,11 @@ const CONFIG: LlamaConfig = parseConfig({
   attention_bias: true,
 }, "tests");
 
-/** One training step with everything on: LoRA with dropout, biases, trained norms, embeddings and head, both NF4 forms. */
-async function trainStep(sharing: Sharing, format: Format): Promise<void> {
+/**
+ * One training step and two tokens of text with everything on: LoRA with dropout, biases, trained norms, embeddings and
+ * head, both NF4 forms.
+ */
+async function trainAndWrite(sharing: Sharing, format: Format): Promise<void> {
   using gpu = await Gpu.open({ sharing });
   const weights = freshWeights(CONFIG, 1);
   const model = await loadModel(gpu, weights, {
@@ -59,10 +67,15 @@ async function trainStep(sharing: Sharing, format: Format): Promise<void> {
   });
   await trainer.step([makeBatch([{ inputIds: integers(1, 20, 36) }])], 1e-3);
   const dequantised = dequantiseNf4(gpu, quantiseNf4(gpu, gpu.tensor([4, 64], normal(1, 256))));
+  fillBits(gpu, gpu.empty([4], "u32"), 1);
+  const long = gpu.zeros([4, 1024], format);
+  matmul(gpu, long, long);
+  matvec(gpu, long, long);
+  await generate(model, [1, 2], { maxNewTokens: 2 });
   await gpu.read(cast(gpu, dequantised, format));
 }
 
-Deno.test("Training compiles every .wgsl file without a complaint", async () => {
+Deno.test("Training and writing compile every .wgsl file without a complaint", async () => {
   const compiled: string[] = [];
   const original = GPUDevice.prototype.createShaderModule;
   const problems: Promise<string[]>[] = [];
@@ -78,7 +91,7 @@ Deno.test("Training compiles every .wgsl file without a complaint", async () => 
   };
   try {
     for (const sharing of ["subgroup", "workgroup"] as const) {
-      for (const format of ["f32", "bf16", "f16"] as const) await trainStep(sharing, format);
+      for (const format of ["f32", "bf16", "f16"] as const) await trainAndWrite(sharing, format);
     }
   } finally {
     GPUDevice.prototype.createShaderModule = original;

@@ -50,17 +50,20 @@ export function changedWeights(
     const size = kept.reduce((product, axis) => product * axis, 1);
     return { name, dtype: stored, shape: kept, byteLength: size * (stored === "F32" ? 4 : 2) };
   };
+  const read = async (name: string) => {
+    const change = changeOf(name);
+    const values = toF32(await fresh.read(name), "F32");
+    change?.values?.(values);
+    return fromF32(values, info(name).dtype as FloatDtype);
+  };
   return {
     names: () => [...fresh.names()].filter(has),
     has,
     info,
-    async read(name) {
-      const change = changeOf(name);
-      const values = toF32(await fresh.read(name), "F32");
-      change?.values?.(values);
-      return fromF32(values, info(name).dtype as FloatDtype);
+    read,
+    async readInto(name, from, into) {
+      into.set((await read(name)).subarray(from, from + into.length));
     },
-    readRows: () => Promise.reject(new Error("rows are not read here")),
     close() {},
   };
 }

@@ -3,7 +3,7 @@ import { dumpTrainArgs } from "../../train_args/describe.ts";
 import { FOREIGN_KEYS } from "../../train_args/foreign_keys.ts";
 import { loadTrainArgs } from "../../train_args/load.ts";
 import { OPTION_NAMES, OPTIONS } from "../../train_args/schema.ts";
-import { assert, assertEquals } from "../support/assert_close.ts";
+import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { assertIncludes } from "../support/text.ts";
 
 const REQUIRED = "model_name_or_path: m\ntrain_file: t.jsonl\noutput_dir: o\nmodel_max_length: 128\n";
@@ -314,5 +314,27 @@ Deno.test("every default passes its own check", () => {
   for (const name of OPTION_NAMES) {
     const { default: initial, kind } = OPTIONS[name];
     if (initial !== null) assert(kind.type.safeParse(initial).success, name);
+  }
+});
+
+Deno.test("Sizes are read with their unit", async () => {
+  const required = { model_name_or_path: "m", train_file: "t", output_dir: "o", max_seq_length: "64" };
+  for (
+    const [text, bytes] of [
+      ["24GiB", 24 * 2 ** 30],
+      ["1.5 gb", 1.5e9],
+      ["500MB", 5e8],
+      ["24G", 24e9],
+      ["4096", 4096],
+    ] as const
+  ) {
+    const { args } = await loadTrainArgs(null, { ...required, max_memory: text });
+    assertEquals(args.max_memory, bytes, text);
+  }
+  for (const wrong of ["24 apples", "-1GB", "0GiB", "GiB"]) {
+    await assertThrows(
+      () => loadTrainArgs(null, { ...required, max_memory: wrong }),
+      "must be a size such as 24GiB",
+    );
   }
 });

@@ -1,0 +1,113 @@
+import { largestError } from "../../cli/kernel_check.ts";
+import { median } from "../measure.ts";
+import type { Entrant } from "./entrant.ts";
+
+/** One piece of work that several libraries do. */
+export interface Contest {
+  readonly op: string;
+  readonly shape: string;
+  readonly flops: number;
+  /** How many times as fast as each peer we want to be, by the start of its name. */
+  readonly goals: Readonly<Record<string, number>>;
+  /** Makes the entrants, ours first. */
+  enter(): Promise<Entrant[]>;
+}
+
+/** What an entrant took and whether it computed the right thing. */
+export interface Score {
+  readonly name: string;
+  /** Milliseconds, best and middle of the rounds. */
+  readonly bestMs: number;
+  readonly medianMs: number;
+  readonly gflops: number;
+  /** Largest difference from what is right, as a share of the largest value. */
+  readonly error: number;
+  /** Our best time over this one's is its inverse; 1 for ourselves. Null for the wrong result. */
+  readonly ratio: number | null;
+  /** Null where nothing is asked. */
+  readonly goal: number | null;
+}
+
+export interface ContestResult {
+  readonly op: string;
+  readonly shape: string;
+  readonly scores: readonly Score[];
+}
+
+/** Sums of some thousand f32 products, in any order, agree to this share of the largest. */
+const TOLERANCE = 1e-4;
+
+/** Milliseconds that count so far, by some clock. */
+export type Reading = () => number;
+
+/** How contests are timed. */
+export interface Timing {
+  readonly now: Reading;
+  /** Milliseconds that waiting itself takes of that clock. */
+  readonly waitMs: number;
+  readonly rounds: number;
+  /** A sample runs the work so often that it takes this long. */
+  readonly sampleMs: number;
+}
+
+/**
+ * Runs a contest: checks everybody's values, then times all in turn, round by round, so that whatever else the machine
+ * does meets all of them.
+ */
+export async function hold(contest: Contest, timing: Timing): Promise<ContestResult> {
+  const entrants = await contest.enter();
+  const errors = await checkValues(entrants);
+  const repeats: number[] = [];
+  for (const entrant of entrants) repeats.push(await repeatsOf(entrant, timing));
+  const times = entrants.map((): number[] => []);
+  for (let round = 0; round < timing.rounds; round++) {
+    for (const [i, entrant] of entrants.entries()) {
+      times[i]!.push(await sample(entrant, repeats[i]!, timing));
+    }
+  }
+  for (const entrant of entrants) await entrant.free();
+  const ours = Math.min(...times[0]!);
+  const scores = entrants.map(({ name }, i): Score => {
+    const bestMs = Math.min(...times[i]!);
+    return {
+      name,
+      bestMs,
+      medianMs: median(times[i]!),
+      gflops: contest.flops / bestMs / 1e6,
+      error: errors[i]!,
+      ratio: errors[i]! <= TOLERANCE ? bestMs / ours : null,
+      goal: goalOf(contest, name),
+    };
+  });
+  return { op: contest.op, shape: contest.shape, scores };
+}
+
+function goalOf({ goals }: Contest, name: string): number | null {
+  const [, goal] = Object.entries(goals).find(([peer]) => name.startsWith(peer)) ?? [];
+  return goal ?? null;
+}
+
+/** One run to compile, one to see how long it takes. */
+async function repeatsOf(entrant: Entrant, timing: Timing): Promise<number> {
+  await entrant.run(1);
+  const ms = await sample(entrant, 1, timing);
+  return Math.max(1, Math.min(200, Math.round(timing.sampleMs / Math.max(ms, 0.05))));
+}
+
+async function sample(entrant: Entrant, repeats: number, { now, waitMs }: Timing): Promise<number> {
+  const start = now();
+  await entrant.run(repeats);
+  return Math.max(0.001, now() - start - waitMs) / repeats;
+}
+
+/** Everybody's largest difference from what they expect, or from the first entrant. */
+async function checkValues(entrants: readonly Entrant[]): Promise<number[]> {
+  const first = await entrants[0]!.values();
+  const errors: number[] = [];
+  for (const [i, entrant] of entrants.entries()) {
+    const values = i === 0 ? first : await entrant.values();
+    const expected = entrant.expected ? await entrant.expected() : first;
+    errors.push(Math.max(...expected.map((right, j) => largestError(values[j] ?? [], right))));
+  }
+  return errors;
+}

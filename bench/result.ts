@@ -1,0 +1,159 @@
+import { UserError } from "../errors.ts";
+import type { GpuInfo, Sharing } from "../kernels/gpu.ts";
+import type { Clock } from "./clock.ts";
+import type { Sample } from "./measure.ts";
+import type { Peaks } from "./probe.ts";
+import type { StepReport } from "./step.ts";
+import type { Case } from "./suites/case.ts";
+
+/** One measured case. */
+export interface Row extends Sample {
+  readonly suite: string;
+  readonly op: string;
+  readonly shape: string;
+  readonly format: string;
+  readonly sharing: Sharing;
+  /** Null where memory alone counts. */
+  readonly gflops: number | null;
+  readonly gbps: number;
+  /** Share of the roofline: the time that the probes' peaks would take, over the time taken. */
+  readonly share: number;
+}
+
+/** Where and by what rows were measured. */
+export interface Surroundings {
+  readonly commit: string;
+  /** Whether files differ from the commit; null where nobody knows. */
+  readonly dirty: boolean | null;
+  /** ISO 8601, UTC. */
+  readonly date: string;
+  readonly adapter: string;
+  readonly vendor: string;
+  readonly isSoftware: boolean;
+  readonly deno: string;
+  readonly clock: Clock;
+  /** Threads of the software driver, where the environment sets them. */
+  readonly threads: string | null;
+  /** The command line's words. */
+  readonly command: string;
+}
+
+/** What `--json` writes. */
+export interface BenchResult {
+  readonly version: 1;
+  readonly surroundings: Surroundings;
+  readonly peaks: Peaks;
+  readonly rows: readonly Row[];
+  readonly steps: readonly StepReport[];
+}
+
+/** A case and its sample as a row, measured against the peaks. */
+export function rowOf(
+  { suite, op, shape, format, flops, bytes }: Case,
+  sharing: Sharing,
+  sample: Sample,
+  peaks: Peaks,
+): Row {
+  const { bestMs } = sample;
+  const idealMs = Math.max(flops / peaks.gflops, bytes / peaks.gbps) / 1e6;
+  return {
+    suite,
+    op,
+    shape,
+    format,
+    sharing,
+    ...sample,
+    gflops: flops === 0 ? null : flops / bestMs / 1e6,
+    gbps: bytes / bestMs / 1e6,
+    share: idealMs / bestMs,
+  };
+}
+
+/** Names a row among those of all runs. */
+export function rowName({ suite, op, shape, format, sharing }: Omit<Row, keyof Sample>): string {
+  return [suite, op, shape, format, sharing].join(" | ");
+}
+
+/** Looks at the machine and the repository. */
+export async function lookAround(
+  info: GpuInfo,
+  clock: Clock,
+  words: readonly string[],
+): Promise<Surroundings> {
+  const commit = await git(["rev-parse", "--short=10", "HEAD"]);
+  const changes = await git(["status", "--porcelain", "--untracked-files=no"]);
+  return {
+    commit: commit ?? "unknown",
+    dirty: changes === null ? null : changes !== "",
+    date: new Date().toISOString(),
+    adapter: info.description,
+    vendor: info.vendor,
+    isSoftware: info.isSoftware,
+    deno: Deno.version.deno,
+    clock,
+    threads: Deno.env.get("LP_NUM_THREADS") ?? null,
+    command: ["deno task bench", ...words].join(" "),
+  };
+}
+
+/** What git prints; null where it is not there or not allowed. */
+async function git(words: string[]): Promise<string | null> {
+  try {
+    const { success, stdout } = await new Deno.Command("git", {
+      args: words,
+      cwd: new URL("..", import.meta.url),
+      stderr: "null",
+    }).output();
+    return success ? new TextDecoder().decode(stdout).trim() : null;
+  } catch {
+    return null;
+  }
+}
+
+/**
+ * Reads what `--json` wrote.
+ * @throws {UserError} if the file is not there or not of this form
+ */
+export async function readResult(path: string): Promise<BenchResult> {
+  let result: Partial<BenchResult>;
+  try {
+    result = JSON.parse(await Deno.readTextFile(path));
+  } catch (cause) {
+    throw new UserError(`Cannot compare with "${path}": ${(cause as Error).message}`, { cause });
+  }
+  if (result.version !== 1 || !Array.isArray(result.rows)) {
+    throw new UserError(`Cannot compare with "${path}": it was not written by deno task bench --json`);
+  }
+  return result as BenchResult;
+}
+
+/** A row beside the same row of an earlier run. */
+export interface Change {
+  readonly name: string;
+  readonly beforeMs: number;
+  readonly nowMs: number;
+  /** Times as fast as before. */
+  readonly ratio: number;
+  readonly verdict: "faster" | "slower" | "same";
+}
+
+/** Two best runs of the same work differ by this much on a quiet machine. */
+const LEAST_NOISE = 0.05;
+
+/** Every row that both runs have. A change counts if it is past the spread of either run. */
+export function compareRows(before: readonly Row[], now: readonly Row[]): Change[] {
+  const known = new Map(before.map((row) => [rowName(row), row]));
+  return now.flatMap((row) => {
+    const old = known.get(rowName(row));
+    if (!old) return [];
+    const ratio = old.bestMs / row.bestMs;
+    const noise = Math.max(LEAST_NOISE, spread(old), spread(row));
+    const verdict = ratio > 1 + noise ? "faster" : ratio < 1 / (1 + noise) ? "slower" : "same";
+    return [{ name: rowName(row), beforeMs: old.bestMs, nowMs: row.bestMs, ratio, verdict }];
+  });
+}
+
+/** How far a usual run lies above the best one. */
+function spread({ bestMs, medianMs }: Sample): number {
+  return medianMs / bestMs - 1;
+}

@@ -1,0 +1,205 @@
+/** One whole training step: where its time goes, on the device and on the clock. */
+import { formatBytes, formatTable } from "../cli/format.ts";
+import type { Gpu } from "../kernels/gpu.ts";
+import type { KernelTiming } from "../kernels/profiler.ts";
+import { makeBatch } from "../model/batch.ts";
+import { type LlamaConfig, readConfig } from "../model/config.ts";
+import { configForPositions } from "../model/context.ts";
+import { addFlops, totalFlops } from "../model/flops.ts";
+import { randomModel } from "../model/random.ts";
+import { shapeConfig } from "../model/shapes.ts";
+import { planDevice, stepCost } from "../train/step_cost.ts";
+import { addFreshLora, formatOf, trainedNames, trainerOptions } from "../train/setup.ts";
+import { Trainer } from "../train/trainer.ts";
+import { loadTrainArgs, type TrainArgs } from "../train_args/load.ts";
+import { randomIds } from "./inputs.ts";
+import { median } from "./measure.ts";
+import type { BenchOptions } from "./options.ts";
+import { formatMs } from "./report.ts";
+
+/** The time of one kind of kernel in a step. */
+export interface KernelShare {
+  readonly kernel: string;
+  readonly dispatches: number;
+  readonly ms: number;
+}
+
+/** A step as measured; times are those of the step that was quickest on the clock. */
+export interface StepReport {
+  readonly name: string;
+  readonly tokens: number;
+  /** Of the first step: what it took longer than the best, compiling. */
+  readonly compileMs: number;
+  readonly kernels: number;
+  readonly steps: number;
+  readonly wallMs: number;
+  readonly medianMs: number;
+  readonly deviceMs: number;
+  /** Shares of the device's time. */
+  readonly productsAndAttention: number;
+  /** The device's time over the time on the clock. */
+  readonly onDevice: number;
+  /** Floating-point operations of a step, recomputed layers included. */
+  readonly flops: number;
+  readonly gflops: number;
+  /** Bytes on the device: as `plan` says, and as measured. */
+  readonly plannedBytes: number;
+  readonly peakBytes: number;
+  readonly byKernel: readonly KernelShare[];
+}
+
+/** Least of the goals for the demo's step. */
+export const STEP_GOALS = { productsAndAttention: 0.8, onDevice: 0.9 } as const;
+
+const DEMO_RECIPE = new URL("../demo/extend-1024.yaml", import.meta.url).pathname;
+const DEMO_MODEL = new URL("../demo/model", import.meta.url).pathname;
+const DEFAULTS = { demo: { tokens: 1024 }, real: { tokens: 8192, rank: 64 } } as const;
+
+/**
+ * Trains on random tokens with random weights, and times each step.
+ * @param gpu opened with `profile`
+ * @throws {UserError} if the shape is not known
+ */
+export async function measureStep(gpu: Gpu, options: BenchOptions, seconds: number): Promise<StepReport> {
+  const { args, config } = await settingsOf(options);
+  const trainer = await makeTrainer(gpu, args, config);
+  const batch = makeBatch(
+    Array.from({ length: args.per_device_train_batch_size }, () => ({
+      inputIds: randomIds(args.max_seq_length, config.vocab_size),
+    })),
+  );
+  const step = async () => {
+    const start = performance.now();
+    await trainer.step([batch], 1e-5);
+    const wallMs = performance.now() - start;
+    return { wallMs, timings: await gpu.timings() };
+  };
+  const first = await step();
+  const steps: Awaited<ReturnType<typeof step>>[] = [];
+  const started = performance.now();
+  do steps.push(await step()); while (performance.now() - started < 1000 * seconds && steps.length < 50);
+  const best = steps.reduce((a, b) => b.wallMs < a.wallMs ? b : a);
+  const byKernel = sumByKernel(best.timings);
+  const deviceMs = byKernel.reduce((sum, { ms }) => sum + ms, 0);
+  const cost = await stepCost(args, config, { device: planDevice(gpu) });
+  const flops = totalFlops(addFlops(cost.flops.forward, cost.flops.recompute, cost.flops.backward));
+  return {
+    name: nameOf(options.shape, args),
+    tokens: batch.rows,
+    compileMs: Math.max(0, first.wallMs - best.wallMs),
+    kernels: gpu.pipelineCount,
+    steps: steps.length,
+    wallMs: best.wallMs,
+    medianMs: median(steps.map(({ wallMs }) => wallMs)),
+    deviceMs,
+    productsAndAttention: byKernel.filter(({ kernel }) => isProductOrAttention(kernel))
+      .reduce((sum, { ms }) => sum + ms, 0) / deviceMs,
+    onDevice: deviceMs / best.wallMs,
+    flops,
+    gflops: flops / best.wallMs / 1e6,
+    plannedBytes: cost.peak.heldBytes,
+    peakBytes: gpu.peakBytes,
+    byKernel,
+  };
+}
+
+async function makeTrainer(gpu: Gpu, args: TrainArgs, base: LlamaConfig): Promise<Trainer> {
+  const config = configForPositions(base, args);
+  const model = await randomModel(gpu, config, {
+    format: formatOf(args),
+    loadIn4bit: args.load_in_4bit,
+    doubleQuant: args.double_quant,
+    isTrained: trainedNames(config, args),
+  });
+  addFreshLora(model, args);
+  return new Trainer(model, trainerOptions(args));
+}
+
+/** The demo's own recipe, or QLoRA as LongQLoRA does it: NF4, bf16, LoRA on every linear, checkpointing. */
+async function settingsOf(
+  { shape, tokens, rank, full }: BenchOptions,
+): Promise<{ args: TrainArgs; config: LlamaConfig }> {
+  const isDemo = shape === "demo";
+  const length = String(tokens ?? DEFAULTS[isDemo ? "demo" : "real"].tokens);
+  const lengths = { max_seq_length: length, model_max_length: length, use_full_attn: String(full) };
+  const paths = { model_name_or_path: DEMO_MODEL, train_file: "unused", output_dir: "unused" };
+  if (isDemo) {
+    const { args } = await loadTrainArgs(DEMO_RECIPE, {
+      ...paths,
+      ...lengths,
+      ...(rank === undefined ? {} : { lora_rank: String(rank) }),
+    });
+    return { args, config: await readConfig(DEMO_MODEL) };
+  }
+  const { args } = await loadTrainArgs(null, {
+    ...paths,
+    ...lengths,
+    bf16: "true",
+    optim: "paged_adamw_32bit",
+    lora_rank: String(rank ?? DEFAULTS.real.rank),
+  });
+  return { args, config: shapeConfig(shape) };
+}
+
+function nameOf(shape: string, args: TrainArgs): string {
+  const batch = args.per_device_train_batch_size;
+  return `${shape}, ${batch > 1 ? `${batch} x ` : ""}${args.max_seq_length} tokens, ` +
+    `${args.attention === "s2" ? "S2-Attn" : "full attention"}, LoRA rank ${args.lora_rank} on NF4`;
+}
+
+function sumByKernel(timings: readonly KernelTiming[]): KernelShare[] {
+  const groups = Map.groupBy(timings, ({ kernel }) => kernel);
+  return [...groups].map(([kernel, all]) => ({
+    kernel,
+    dispatches: all.length,
+    ms: all.reduce((sum, { microseconds }) => sum + microseconds, 0) / 1000,
+  })).sort((a, b) => b.ms - a.ms);
+}
+
+function isProductOrAttention(kernel: string): boolean {
+  return /^(matmul|matvec|attention|cache.attention)/.test(kernel);
+}
+
+/** The step as text: by kernel, and what the goals ask. */
+export function describeStep(report: StepReport, peakGflops: number): string {
+  const { deviceMs, wallMs } = report;
+  const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
+  const table = formatTable(
+    [
+      ["kernel", "dispatches", "time", "of device"],
+      ...report.byKernel.map(({ kernel, dispatches, ms }) => [
+        kernel,
+        String(dispatches),
+        formatMs(ms),
+        percent(ms / deviceMs),
+      ]),
+    ],
+    "lrrr",
+  );
+  const goal = (share: number, least: number) =>
+    `${percent(share)} (goal at least ${percent(least)}: ${share >= least ? "met" : "missed"})`;
+  const rows = [
+    ["step", report.name],
+    ["time", `${formatMs(wallMs)}, median ${formatMs(report.medianMs)} of ${report.steps}`],
+    ["first step", `${formatMs(report.compileMs)} longer, compiling ${report.kernels} kernels`],
+    ["tokens per second", (1000 * report.tokens / wallMs).toFixed(1)],
+    [
+      "products and attention",
+      `${goal(report.productsAndAttention, STEP_GOALS.productsAndAttention)} of device time`,
+    ],
+    ["on the device", `${goal(report.onDevice, STEP_GOALS.onDevice)} of the time on the clock`],
+    [
+      "arithmetic",
+      `${(report.flops / 1e9).toFixed(1)} GFLOP, ${report.gflops.toFixed(1)} GFLOP/s, ${
+        percent(report.gflops / peakGflops)
+      } of the probe`,
+    ],
+    [
+      "memory",
+      `${formatBytes(report.peakBytes)} at most, ${formatBytes(report.plannedBytes)} planned (${
+        percent(report.peakBytes / report.plannedBytes - 1)
+      } more)`,
+    ],
+  ];
+  return `${table}\n\n${formatTable(rows)}`;
+}

@@ -1,0 +1,139 @@
+/** The tuner's results on disk: which variants of the kernels are fastest on each adapter of this machine. */
+import { writeFileAtomic } from "../checkpoint/atomic.ts";
+import type { GpuInfo } from "../kernels/gpu.ts";
+import type { Tuning } from "../kernels/tuning.ts";
+
+/** What was measured for one adapter. */
+export interface TunedAdapter {
+  /** {@linkcode adapterKey} */
+  readonly adapter: string;
+  /** {@linkcode kernelVersion} when it was measured: other kernels have other variants. */
+  readonly kernels: string;
+  /** ISO 8601, UTC. */
+  readonly date: string;
+  readonly tuning: Tuning;
+}
+
+/** What the file holds for an adapter. */
+export interface KnownTuning {
+  readonly tuning: Tuning;
+  /** When it was measured; `null` where nothing is known. */
+  readonly date: string | null;
+  /** Why what is there is not used: one line, without a full stop. */
+  readonly note: string | null;
+}
+
+const NOTHING: KnownTuning = { tuning: {}, date: null, note: null };
+const AGAIN = "run deno task bench --tune";
+
+/**
+ * Where the results are kept: `longreach/tuning.json` in the user's folder for caches.
+ * @param env reads a variable of the environment
+ * @returns `null` where that folder cannot be told
+ */
+export function tuningFile(
+  env: (name: string) => string | undefined = permittedEnv,
+  os: typeof Deno.build.os = Deno.build.os,
+): string | null {
+  const home = env("HOME");
+  const folders = [
+    env("XDG_CACHE_HOME"),
+    os === "windows" ? env("LOCALAPPDATA") : undefined,
+    home && (os === "darwin" ? `${home}/Library/Caches` : `${home}/.cache`),
+  ];
+  const folder = folders.find((each) => each !== undefined && each !== "");
+  return folder === undefined ? null : `${folder}/longreach/tuning.json`;
+}
+
+/** A variable, or nothing where reading it is not allowed. */
+function permittedEnv(name: string): string | undefined {
+  try {
+    return Deno.env.get(name);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotCapable) return undefined;
+    throw error;
+  }
+}
+
+/** Names an adapter with its driver and what compiles for it, as far as WebGPU tells. */
+export function adapterKey({ webgpu, vendor, description, subgroupSize }: GpuInfo): string {
+  return [webgpu, vendor, description, `subgroups of ${subgroupSize}`, `Deno ${Deno.version.deno}`].join(
+    "; ",
+  );
+}
+
+/** A hash of the kernels' sources and of what chooses among them: other text, other version. */
+export async function kernelVersion(
+  folder: string = new URL("../kernels", import.meta.url).pathname,
+): Promise<string> {
+  const paths: string[] = [];
+  const collect = async (path: string): Promise<void> => {
+    for await (const { name, isDirectory } of Deno.readDir(path)) {
+      if (isDirectory) await collect(`${path}/${name}`);
+      else if (name.endsWith(".wgsl") || name === "variants.ts") paths.push(`${path}/${name}`);
+    }
+  };
+  await collect(folder);
+  const texts = await Promise.all(paths.sort().map((path) => Deno.readTextFile(path)));
+  const all = paths.map((path, i) => `${path.slice(folder.length)}\n${texts[i]}`).join("\n");
+  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(all));
+  return new Uint8Array(digest).toHex().slice(0, 16);
+}
+
+/** What was measured for this adapter with these kernels. Never throws: without it there are good defaults. */
+export async function readTuning(info: GpuInfo, file: string | null = tuningFile()): Promise<KnownTuning> {
+  if (file === null) return NOTHING;
+  try {
+    const adapter = adapterKey(info);
+    const known = parse(await Deno.readTextFile(file)).find((each) => each.adapter === adapter);
+    if (!known) return NOTHING;
+    if (known.kernels === await kernelVersion()) {
+      return { tuning: known.tuning, date: known.date, note: null };
+    }
+    return { ...NOTHING, note: `The tuning of ${known.date} is for other kernels and not used: ${AGAIN}` };
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotCapable) return NOTHING;
+    return { ...NOTHING, note: `"${file}" is not used (${(error as Error).message}): ${AGAIN}` };
+  }
+}
+
+/**
+ * Keeps what was measured, in place of what was known of the same adapter. A file that cannot be read is replaced.
+ * @throws {UserError} if it cannot be written
+ */
+export async function saveTuning(info: GpuInfo, tuning: Tuning, file: string): Promise<void> {
+  const adapter = adapterKey(info);
+  const others = await readOthers(file, adapter);
+  const mine: TunedAdapter = {
+    adapter,
+    kernels: await kernelVersion(),
+    date: new Date().toISOString(),
+    tuning,
+  };
+  await Deno.mkdir(file.slice(0, file.lastIndexOf("/")), { recursive: true });
+  await writeFileAtomic(file, JSON.stringify({ version: 1, adapters: [...others, mine] }, null, 2) + "\n");
+}
+
+async function readOthers(file: string, adapter: string): Promise<TunedAdapter[]> {
+  try {
+    return parse(await Deno.readTextFile(file)).filter((each) => each.adapter !== adapter);
+  } catch {
+    return [];
+  }
+}
+
+/** @throws {SyntaxError} if the text is not of this form */
+function parse(text: string): TunedAdapter[] {
+  const { version, adapters } = JSON.parse(text) ?? {};
+  if (version !== 1 || !Array.isArray(adapters) || !adapters.every(isTunedAdapter)) {
+    throw new SyntaxError("not written by bench --tune");
+  }
+  return adapters;
+}
+
+function isTunedAdapter(value: unknown): value is TunedAdapter {
+  const { adapter, kernels, date, tuning } = (value ?? {}) as Partial<Record<keyof TunedAdapter, unknown>>;
+  return [adapter, kernels, date].every((each) => typeof each === "string") &&
+    typeof tuning === "object" && tuning !== null &&
+    Object.values(tuning).every((name) => typeof name === "string");
+}

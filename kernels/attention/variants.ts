@@ -1,0 +1,141 @@
+/**
+ * The kernels of attention, and which serves what: every variant is a source, the blocks that its workgroups take, and
+ * what it needs of the device.
+ */
+import type { Gpu } from "../gpu.ts";
+import { chosenVariant, type Tunable } from "../tuning.ts";
+import type { Kernel } from "../wgsl.ts";
+import dkvSubgroupWgsl from "./attention_dkv_subgroup.wgsl" with { type: "text" };
+import dkvWorkgroupWgsl from "./attention_dkv_workgroup.wgsl" with { type: "text" };
+import dqSubgroupWgsl from "./attention_dq_subgroup.wgsl" with { type: "text" };
+import dqWorkgroupWgsl from "./attention_dq_workgroup.wgsl" with { type: "text" };
+import statsWgsl from "./attention_stats.wgsl" with { type: "text" };
+import forwardSubgroupWgsl from "./attention_subgroup.wgsl" with { type: "text" };
+import tileWgsl from "./attention_tile.wgsl" with { type: "text" };
+import forwardWorkgroupWgsl from "./attention_workgroup.wgsl" with { type: "text" };
+
+/** The kernels: o and lse; the gradient of the queries; the gradients of the keys and values. */
+export type Part = "forward" | "dq" | "dkv";
+
+export const PARTS: readonly Part[] = ["forward", "dq", "dkv"];
+
+/** What one workgroup takes. Own rows are queries in forward and dq, keys in dkv; the others are the other ones. */
+export interface Block {
+  /** Own rows: it makes their results. */
+  readonly own: number;
+  /** Other rows that it goes over in one step. */
+  readonly step: number;
+}
+
+/** One way to run a part for one head size. All variants of a part bind the same tensors. */
+export interface Variant {
+  readonly name: string;
+  readonly block: Block;
+  readonly kernel: Kernel;
+  readonly constants: Readonly<Record<string, number>>;
+}
+
+/** A class of attention; `part` and `headDim` are of its kind, for measuring. */
+export interface AttentionTunable extends Tunable {
+  readonly part: Part;
+  readonly headDim: number;
+}
+
+/** The variants of a part that a device can run for a head size, the one to try first in front. */
+type Family = (gpu: Gpu, part: Part, headDim: number) => Variant[];
+
+/** Largest head sizes of the classes. */
+const HEAD_SIZES = [32, 64, 128, 256] as const;
+type HeadSize = typeof HEAD_SIZES[number];
+
+/** For each row and head lse and the sum of dO * O. */
+export const STATS: Kernel = { name: "attention stats", wgsl: statsWgsl };
+
+/** The variant for a part: the tuned one of its class, else the default. */
+export function variantFor(gpu: Gpu, part: Part, headDim: number): Variant {
+  const name = chosenVariant(gpu.tuning, tunableOf(gpu, part, headDim));
+  return variantsOf(gpu, part, headDim).find((variant) => variant.name === name)!;
+}
+
+/** Every class of attention with the variants that this device can run, the default first. */
+export function attentionTunables(gpu: Gpu): readonly AttentionTunable[] {
+  return PARTS.flatMap((part) =>
+    HEAD_SIZES.map((headDim) => ({ ...tunableOf(gpu, part, headDim), part, headDim }))
+  );
+}
+
+function tunableOf(gpu: Gpu, part: Part, headDim: number): Tunable {
+  const [first, ...others] = variantsOf(gpu, part, headDim).map(({ name }) => name);
+  return { key: `attention ${part} ${headSizeOf(headDim)}`, variants: [first!, ...others] };
+}
+
+function variantsOf(gpu: Gpu, part: Part, headDim: number): Variant[] {
+  const families: readonly Family[] = gpu.sharing === "subgroup"
+    ? [bySubgroup, byWorkgroup]
+    : [byWorkgroup, bySubgroup];
+  return families.flatMap((family) => family(gpu, part, headDim));
+}
+
+function headSizeOf(headDim: number): HeadSize {
+  return HEAD_SIZES.find((size) => headDim <= size)!;
+}
+
+/**
+ * Own rows of a lane. More of them share a load, until registers spill into slow memory: at 64 to 128 quads for each
+ * of q, o, .. (docs/lab-log.md).
+ */
+const SUBGROUP_ROWS: Record<Part, Record<HeadSize, readonly number[]>> = {
+  forward: { 32: [4, 6], 64: [5, 4, 3], 128: [4, 3, 2], 256: [1, 2] },
+  dq: { 32: [4, 6], 64: [4, 3, 2], 128: [2, 1], 256: [1] },
+  dkv: { 32: [3, 4], 64: [3, 2], 128: [1, 2], 256: [1] },
+};
+
+const SUBGROUP_WGSL: Record<Part, string> = {
+  forward: forwardSubgroupWgsl,
+  dq: dqSubgroupWgsl,
+  dkv: dkvSubgroupWgsl,
+};
+
+/** Subgroups each for itself: for adapters that run on the CPU. */
+function bySubgroup({ info }: Gpu, part: Part, headDim: number): Variant[] {
+  if (info.subgroupSize < 8) return [];
+  const LANES = Math.min(info.subgroupSize, 32);
+  const quads = headDim / 4;
+  const PARTS = divisorUpTo(quads, LANES);
+  // The forward kernel's softmax has work for each step, which small heads feel.
+  const STEP = part === "forward" && headDim <= 32 ? 2 : 1;
+  return SUBGROUP_ROWS[part][headSizeOf(headDim)].map((R) => ({
+    name: `subgroup ${R}`,
+    block: { own: LANES * R, step: STEP },
+    kernel: { name: `attention ${part} by subgroups`, wgsl: SUBGROUP_WGSL[part] },
+    constants: { LANES, R, PARTS, QUADS: quads / PARTS, ...(part === "forward" ? { STEP } : {}) },
+  }));
+}
+
+/** Quads of the tile in attention_tile.wgsl. */
+const TILE_QUADS = 528;
+
+/** By part: the source, pairs of rows that it multiplies into scores, kinds of rows that it sums by weights. */
+const WORKGROUP_WGSL: Record<Part, readonly [wgsl: string, products: number, staged: number]> = {
+  forward: [forwardWorkgroupWgsl, 1, 2],
+  dq: [dqWorkgroupWgsl, 2, 1],
+  dkv: [dkvWorkgroupWgsl, 2, 2],
+};
+
+/** Tiles in workgroup memory: for GPUs. */
+function byWorkgroup(_: Gpu, part: Part, headDim: number): Variant[] {
+  const [wgsl, PRODUCTS, STAGED] = WORKGROUP_WGSL[part];
+  const D4 = headDim / 4;
+  const CHUNK = divisorUpTo(D4, 8);
+  const STAGE = [32, 16, 8].find((rows) => rows * D4 <= TILE_QUADS)!;
+  return [{
+    name: "workgroup 32x32",
+    block: { own: 32, step: 32 },
+    kernel: { name: `attention ${part} by tiles`, wgsl, libraries: [tileWgsl] },
+    constants: { D4, CHUNK, STAGE, PRODUCTS, STAGED, SUMS: Math.ceil(D4 / 8) },
+  }];
+}
+
+function divisorUpTo(n: number, most: number): number {
+  for (let divisor = most;; divisor--) if (n % divisor === 0) return divisor;
+}

@@ -1,0 +1,200 @@
+import type { AttentionShape } from "../attention/attention.ts";
+import { GpuError } from "../errors.ts";
+import type { Gpu } from "../gpu.ts";
+import { requireVector, threadGrid, wrappedGrid } from "../shared/grid.ts";
+import reduceWgsl from "../shared/reduce.wgsl" with { type: "text" };
+import { ROW_ALIGNMENT, rowRanges, type Tensor } from "../tensor.ts";
+import appendWgsl from "./cache_append.wgsl" with { type: "text" };
+import combineWgsl from "./cache_combine.wgsl" with { type: "text" };
+import spanWgsl from "./cache_span.wgsl" with { type: "text" };
+import subgroupWgsl from "./cache_split_subgroup.wgsl" with { type: "text" };
+import workgroupWgsl from "./cache_split_workgroup.wgsl" with { type: "text" };
+
+const APPEND = { name: "cache_append", wgsl: appendWgsl };
+const SPLIT = {
+  subgroup: { name: "cache_attention", wgsl: subgroupWgsl, libraries: [spanWgsl] },
+  workgroup: { name: "cache_attention_by_tiles", wgsl: workgroupWgsl, libraries: [spanWgsl] },
+};
+const COMBINE = { name: "cache_combine", wgsl: combineWgsl, libraries: [reduceWgsl] };
+
+/** Workgroups that fill a device: a GPU has many cores, a software adapter few. */
+const GROUPS = { subgroup: 16, workgroup: 1024 };
+/** Keys of a split at least: below, putting splits together costs as much as they save. */
+const LEAST_SPAN = 64;
+/** Queries that share a load of keys and values at most, by elements of all: their sums are held in registers. */
+const QUERY_ELEMENTS = 1024;
+/** Threads that put one head's splits together: the most quads of a head. */
+const COMBINE_LANES = 64;
+/** Bytes of keys that pass through workgroup memory at once. */
+const TILE_BYTES = 4096;
+
+/** Keys and values of one layer for some sequences: each has `capacity` rows, one after the other. */
+export interface LayerCache {
+  /** (sequences * capacity, kvHeads * headDim), any float format, positions applied. */
+  readonly k: Tensor;
+  /** Like `k`. */
+  readonly v: Tensor;
+  /** A multiple of 64, so that no sequence's rows share an alignment unit. */
+  readonly capacity: number;
+}
+
+/**
+ * Writes the keys and values of new rows into the cache.
+ *
+ * @param k (sequences * rows of each, kvHeads * headDim), any format, positions applied
+ * @param v like `k`
+ * @param positions (rows) u32 in their sequences; rows at or past the capacity are left out
+ * @throws {GpuError} if shapes do not fit
+ */
+export function appendToCache(gpu: Gpu, k: Tensor, v: Tensor, cache: LayerCache, positions: Tensor): void {
+  const perSequence = rowsOfEach("appendToCache", k, cache, positions);
+  if (k.width !== cache.k.width || v.width !== k.width || v.rows !== k.rows || v.dtype !== k.dtype) {
+    throw new GpuError(
+      `Cannot apply appendToCache: keys [${k.shape}] ${k.dtype} and values [${v.shape}] ${v.dtype} do not make rows ` +
+        `of a cache [${cache.k.shape}]`,
+    );
+  }
+  const quads = k.width / 4;
+  for (const part of rowRanges([cache.k, cache.v])) {
+    gpu.run(
+      APPEND,
+      [k, v, positions, cache.k.slice(part.start, part.end), cache.v.slice(part.start, part.end)],
+      {
+        grid: threadGrid(k.rows * quads),
+        uniforms: {
+          rows: k.rows,
+          quads,
+          per_sequence: perSequence,
+          capacity: cache.capacity,
+          k_start: part.start,
+          k_rows: part.end - part.start,
+        },
+        formats: { X: k.format, C: cache.k.format },
+      },
+    );
+  }
+}
+
+/**
+ * Attention of a few new rows of each sequence over its cache, in which their own keys and values already are: each sees
+ * the keys up to its own position. The keys are split among workgroups, so that one token of one sequence fills a GPU;
+ * the heads of a kv head share every load.
+ *
+ * @param q (sequences * rows of each, heads * headDim), any format, positions applied
+ * @param positions (rows of q) u32 in their sequences, ascending in each
+ * @param options.longest the largest position plus 1, or more
+ * @returns o like q; the caller frees it
+ * @throws {GpuError} if shapes do not fit
+ */
+export function cacheAttention(
+  gpu: Gpu,
+  q: Tensor,
+  cache: LayerCache,
+  positions: Tensor,
+  shape: AttentionShape,
+  { longest, scale = 1 / Math.sqrt(shape.headDim) }: { readonly longest: number; readonly scale?: number },
+): Tensor {
+  const perSequence = rowsOfEach("cacheAttention", q, cache, positions);
+  check(q, cache, shape, longest);
+  const { heads, kvHeads, headDim } = shape;
+  const pairs = q.rows * heads;
+  const sharing = perSequence * heads / kvHeads;
+  const QUERIES = Math.min(
+    ...[8, 2 ** Math.floor(Math.log2(QUERY_ELEMENTS / headDim)), 2 ** Math.ceil(Math.log2(sharing))],
+  );
+  const rowGroups = kvHeads * Math.ceil(sharing / QUERIES);
+  const sequences = q.rows / perSequence;
+  const visible = visibleRanges(cache, sequences, longest);
+  const fits = Math.floor(gpu.maxBindingBytes / (pairs * headDim * 4)) - visible.length;
+  const span = spanOf(longest, Math.min(fits, Math.ceil(GROUPS[gpu.sharing] / (rowGroups * sequences))));
+  const ranges = visible.map((range) => ({
+    ...range,
+    splits: Math.ceil(Math.min(range.end - range.start, longest) / span),
+  }));
+  const splits = ranges.reduce((sum, range) => sum + range.splits, 0);
+  const parts = gpu.empty([splits, pairs * headDim], "f32", "attention by splits");
+  const stats = gpu.empty([splits, pairs * 2], "f32", "attention split stats");
+  let firstSplit = 0;
+  for (const { start, end, splits } of ranges) {
+    gpu.run(
+      SPLIT[gpu.sharing],
+      [q, cache.k.slice(start, end), cache.v.slice(start, end), positions, parts, stats],
+      {
+        grid: [splits, rowGroups, sequences],
+        constants: { QUERIES, D4: headDim / 4, ...byMode(gpu, cache, headDim) },
+        formats: { X: q.format, C: cache.k.format },
+        uniforms: {
+          rows: q.rows,
+          per_sequence: perSequence,
+          heads,
+          kv_heads: kvHeads,
+          capacity: cache.capacity,
+          k_start: start,
+          k_rows: end - start,
+          span,
+          first_split: firstSplit,
+          scale,
+        },
+      },
+    );
+    firstSplit += splits;
+  }
+  const o = gpu.empty(q.shape, q.dtype, "attention o");
+  gpu.run(COMBINE, [parts, stats, o], {
+    grid: wrappedGrid(pairs),
+    constants: { D4: headDim / 4, LANES: COMBINE_LANES },
+    formats: { X: q.format },
+    uniforms: { pairs, splits },
+  });
+  parts.free();
+  stats.free();
+  return o;
+}
+
+function byMode(gpu: Gpu, { k }: LayerCache, headDim: number): Record<string, number> {
+  if (gpu.sharing === "subgroup") return { ROUNDS: Math.ceil(headDim / 32) };
+  const keyBytes = headDim * (k.format === "f32" ? 4 : 2);
+  return { TILE_KEYS: [32, 16, 8, 4].find((keys) => keys * keyBytes <= TILE_BYTES)! };
+}
+
+/** Keys of a split where `wanted` splits are. */
+function spanOf(longest: number, wanted: number): number {
+  const splits = Math.max(1, Math.min(wanted, Math.ceil(longest / LEAST_SPAN)));
+  return Math.ceil(longest / splits / LEAST_SPAN) * LEAST_SPAN;
+}
+
+/** The parts of the cache, each in one binding, that hold a key below `longest` of any sequence. */
+function visibleRanges({ k, v, capacity }: LayerCache, sequences: number, longest: number) {
+  return rowRanges([k, v]).filter(({ start, end }) =>
+    Array.from({ length: sequences }, (_, b) => b * capacity)
+      .some((base) => start < base + longest && end > base)
+  );
+}
+
+function rowsOfEach(op: string, rows: Tensor, { k, v, capacity }: LayerCache, positions: Tensor): number {
+  requireVector(op, positions, rows.rows, "u32");
+  const sequences = k.rows / capacity;
+  const fits = Number.isInteger(sequences) && capacity % ROW_ALIGNMENT === 0 && rows.rows % sequences === 0 &&
+    v.rows === k.rows && v.width === k.width && v.dtype === k.dtype;
+  if (fits) return rows.rows / sequences;
+  throw new GpuError(
+    `Cannot apply ${op}: ${rows.rows} rows do not belong to sequences of ${capacity} rows in a cache of keys ` +
+      `[${k.shape}] ${k.dtype} and values [${v.shape}] ${v.dtype}`,
+  );
+}
+
+function check(q: Tensor, { k, capacity }: LayerCache, shape: AttentionShape, longest: number): void {
+  const { heads, kvHeads, headDim } = shape;
+  if (heads % kvHeads !== 0 || headDim % 4 !== 0 || headDim > 4 * COMBINE_LANES) {
+    throw new GpuError(
+      `Cannot attend with ${heads} heads of ${headDim} and ${kvHeads} kv heads: kv heads must divide the heads, and a ` +
+        `head have a multiple of 4 elements, ${4 * COMBINE_LANES} at most`,
+    );
+  }
+  if (q.width !== heads * headDim || k.width !== kvHeads * headDim || longest < 1 || longest > capacity) {
+    throw new GpuError(
+      `Cannot attend: queries [${q.shape}] and keys [${k.shape}] are not of ${heads} and ${kvHeads} heads of ` +
+        `${headDim}, or ${longest} keys are not within the capacity of ${capacity}`,
+    );
+  }
+}

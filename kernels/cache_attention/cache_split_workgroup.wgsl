@@ -1,0 +1,131 @@
+// Attention of few queries over one span of a key cache. The span goes by blocks of BLOCK keys: first tiles of key rows
+// pass through workgroup memory, where all queries that share them multiply them; then the block's scores become
+// weights; then each thread sums one quad of the value rows of every PARTS-th key, which it loads itself.
+// Dao et al. 2023, "Flash-Decoding for long-context inference".
+//
+// Grid: x = splits, y = kv heads by groups of QUERIES queries, z = sequences.
+
+override QUERIES: u32;
+override D4: u32;                      // quads of a head
+override TILE_KEYS: u32;               // keys of a tile
+const THREADS = 128u;
+const BLOCK = 128u;                    // keys whose scores are kept
+const SHARE = 16u;                     // threads that weigh one query's scores
+override PARTS: u32 = THREADS / D4;    // threads that share a quad of the values
+override STRIDE: u32 = D4 + 1u;        // quads from key to key in the tile, odd or even: neighbours hit other banks
+
+var<workgroup> tile: array<C, TILE_KEYS * STRIDE>;
+var<workgroup> held_q: array<vec4f, QUERIES * D4>;
+var<workgroup> scores: array<f32, QUERIES * BLOCK>;
+var<workgroup> shares: array<f32, QUERIES * SHARE>;
+var<workgroup> run: array<vec3f, QUERIES>;          // maximum, sum, and what fades earlier blocks
+var<workgroup> sums: array<vec4f, THREADS>;
+
+// Turns the scores of a block's keys into weights and brings `run` up to date. Every thread must call it.
+fn weigh(thread: u32, keys: u32) {
+  let i = thread / SHARE;
+  let works = i < QUERIES;
+  if (works) {
+    var most = HIDDEN;
+    for (var key = thread % SHARE; key < keys; key += SHARE) {
+      most = max(most, scores[i * BLOCK + key]);
+    }
+    shares[thread] = most;
+  }
+  workgroupBarrier();
+  var most = HIDDEN;
+  if (works) {
+    most = run[i].x;
+    for (var x = 0u; x < SHARE; x++) {
+      most = max(most, shares[i * SHARE + x]);
+    }
+  }
+  workgroupBarrier();
+  if (works) {
+    var sum = 0.0;
+    for (var key = thread % SHARE; key < keys; key += SHARE) {
+      let score = scores[i * BLOCK + key];
+      // All keys so far may be hidden: then their maximum is the score that hides them.
+      let weight = select(exp(score - most), 0.0, score == HIDDEN);
+      scores[i * BLOCK + key] = weight;
+      sum += weight;
+    }
+    shares[thread] = sum;
+  }
+  workgroupBarrier();
+  if (works && thread % SHARE == 0u) {
+    let fade = exp(run[i].x - most);
+    var sum = run[i].y * fade;
+    for (var x = 0u; x < SHARE; x++) {
+      sum += shares[thread + x];
+    }
+    run[i] = vec3f(most, sum, fade);
+  }
+  workgroupBarrier();
+}
+
+@compute @workgroup_size(THREADS)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
+  let s = span_of(group);
+  for (var i = thread; i < QUERIES * D4; i += THREADS) {
+    held_q[i] = load_X(q[pair_of(query_of(s, i / D4)) * D4 + i % D4]) * p.scale;
+  }
+  if (thread < QUERIES) {
+    run[thread] = vec3f(HIDDEN, 0.0, 0.0);
+  }
+  let quad = thread % D4;
+  let sums_values = thread < PARTS * D4;
+#for i in 0..QUERIES
+  var o_$i = vec4f();
+#end
+  for (var block = s.first_key; block < s.end_key; block += BLOCK) {
+    let keys = min(BLOCK, s.end_key - block);
+    for (var first = 0u; first < keys; first += TILE_KEYS) {
+      workgroupBarrier();
+      for (var i = thread; i < TILE_KEYS * D4; i += THREADS) {
+        let key = min(block + first + i / D4, s.end_key - 1u);
+        tile[i / D4 * STRIDE + i % D4] = k[key_at(s, key) + i % D4];
+      }
+      workgroupBarrier();
+      for (var i = thread; i < TILE_KEYS * QUERIES; i += THREADS) {
+        let key = first + i % TILE_KEYS;
+        let query = i / TILE_KEYS;
+        var score = 0.0;
+        for (var e = 0u; e < D4; e++) {
+          score += dot(load_C(tile[i % TILE_KEYS * STRIDE + e]), held_q[query * D4 + e]);
+        }
+        let sees = key < keys && block + key <= positions[query_of(s, query).x];
+        scores[query * BLOCK + key] = select(HIDDEN, score, sees);
+      }
+    }
+    workgroupBarrier();
+    weigh(thread, keys);
+    if (sums_values) {
+#for i in 0..QUERIES
+      o_$i *= run[$iu].z;
+#end
+      for (var key = thread / D4; key < keys; key += PARTS) {
+        let value = load_C(v[key_at(s, block + key) + quad]);
+#for i in 0..QUERIES
+        o_$i += scores[$iu * BLOCK + key] * value;
+#end
+      }
+    }
+  }
+#for i in 0..QUERIES
+  workgroupBarrier();
+  sums[thread] = o_$i;
+  workgroupBarrier();
+  if (has_query(s, $iu) && thread < D4) {
+    let part_$i = part_of(group, query_of(s, $iu));
+    var sum_$i = vec4f();
+    for (var x = thread; x < PARTS * D4; x += D4) {
+      sum_$i += sums[x];
+    }
+    parts[part_$i * D4 + thread] = sum_$i;
+    if (thread == 0u) {
+      stats[part_$i] = run[$iu].xy;
+    }
+  }
+#end
+}

@@ -1,0 +1,46 @@
+/** Head counts of one attention layer. */
+interface Shape {
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+}
+
+/**
+ * Attention of new rows over the keys and values of their sequence up to their own positions, in float64: the definition.
+ *
+ * @param q (sequences * per sequence, heads * headDim)
+ * @param k (sequences * capacity, kvHeads * headDim), as v
+ * @param positions of the rows of q in their sequences
+ * @returns o like q
+ */
+export function cacheAttention64(
+  q: ArrayLike<number>,
+  { k, v, capacity }: { k: ArrayLike<number>; v: ArrayLike<number>; capacity: number },
+  positions: ArrayLike<number>,
+  { heads, kvHeads, headDim }: Shape,
+  scale = 1 / Math.sqrt(headDim),
+): Float64Array {
+  const o = new Float64Array(q.length);
+  const sequences = k.length / (capacity * kvHeads * headDim);
+  const perSequence = positions.length / sequences;
+  for (let row = 0; row < positions.length; row++) {
+    const base = Math.floor(row / perSequence) * capacity;
+    for (let h = 0; h < heads; h++) {
+      const at = (row * heads + h) * headDim;
+      const keyOf = (position: number) =>
+        ((base + position) * kvHeads + Math.floor(h * kvHeads / heads)) * headDim;
+      const scores = Float64Array.from({ length: positions[row]! + 1 }, (_, position) => {
+        let dot = 0;
+        for (let c = 0; c < headDim; c++) dot += q[at + c]! * k[keyOf(position) + c]!;
+        return scale * dot;
+      });
+      const most = scores.reduce((a, b) => Math.max(a, b));
+      const weights = scores.map((score) => Math.exp(score - most));
+      const sum = weights.reduce((a, b) => a + b);
+      weights.forEach((weight, position) => {
+        for (let c = 0; c < headDim; c++) o[at + c]! += weight / sum * v[keyOf(position) + c]!;
+      });
+    }
+  }
+  return o;
+}

@@ -1,0 +1,72 @@
+import { UserError } from "../errors.ts";
+
+/**
+ * Dawn, the WebGPU of Chrome, as the npm package `webgpu`. Unlike Deno's own it has matrices spread over a subgroup,
+ * which drivers run on tensor cores. It is native code, so it needs `--allow-ffi`, and it is large (130 MB), so nothing
+ * may name it in an import that Deno sees ahead: this file fetches it when Dawn is asked for, and never before.
+ */
+const PACKAGE = "npm:webgpu@0.6.2";
+
+/** How to start a command on Dawn, for messages. */
+const COMMAND = 'start the command as "./longreach COMMAND --webgpu dawn" or "deno task dawn COMMAND"';
+
+/**
+ * Toggles of Dawn: subgroup matrices are behind `allow_unsafe_apis`, and timestamps are rounded to 0.1 ms unless told.
+ * Each word is read by `create`: Vulkan has the matrices, and is what Longreach is tested on; macOS and Windows take
+ * their own.
+ */
+const FLAGS = ["enable-dawn-features=allow_unsafe_apis", "disable-dawn-features=timestamp_quantization"];
+
+interface DawnPackage {
+  create(flags: string[]): GPU;
+}
+
+let opened: Promise<GPU> | undefined;
+
+/**
+ * Loads Dawn, once for the process.
+ * @throws {UserError} if native code is not permitted, or the package cannot be had
+ */
+export function openDawn(): Promise<GPU> {
+  return opened ??= load();
+}
+
+async function load(): Promise<GPU> {
+  const { state } = await Deno.permissions.query({ name: "ffi" });
+  if (state !== "granted") {
+    throw new UserError(`Cannot load Dawn without permission for native code (--allow-ffi): ${COMMAND}`);
+  }
+  try {
+    const { create } = await import(PACKAGE) as DawnPackage;
+    const backend = Deno.build.os === "linux" ? ["backend=vulkan"] : [];
+    return withDirectives(create([...FLAGS, ...backend]));
+  } catch (error) {
+    throw new UserError(
+      `Cannot load Dawn (${PACKAGE}): ${error instanceof Error ? error.message : String(error)}. ` +
+        `The first use downloads it, 40 MB: go online once and ${COMMAND}, or leave out --webgpu dawn`,
+      { cause: error },
+    );
+  }
+}
+
+/**
+ * Dawn wants a directive above each use of subgroups, as the standard does; Deno refuses the same line. Kernels are
+ * written without it, so their devices put it in.
+ */
+function withDirectives(gpu: GPU): GPU {
+  const requestAdapter = gpu.requestAdapter.bind(gpu);
+  gpu.requestAdapter = async (options) => {
+    const adapter = await requestAdapter(options);
+    if (!adapter) return null;
+    const requestDevice = adapter.requestDevice.bind(adapter);
+    adapter.requestDevice = async (descriptor) => {
+      const device = await requestDevice(descriptor);
+      const createShaderModule = device.createShaderModule.bind(device);
+      device.createShaderModule = ({ code, ...rest }) =>
+        createShaderModule({ ...rest, code: /\bsubgroup/.test(code) ? `enable subgroups;${code}` : code });
+      return device;
+    };
+    return adapter;
+  };
+  return gpu;
+}

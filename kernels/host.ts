@@ -1,0 +1,219 @@
+import { GpuError } from "./errors.ts";
+import type { Gpu } from "./gpu.ts";
+import { bytesPerElement, type Dtype, type Tensor } from "./tensor.ts";
+
+/** How tensors go to host memory and back: see {@linkcode HostMemory}. */
+export type HostCopies = "commands" | "javascript";
+
+/** A tensor that waits in host memory. No kernel reads it; tensors of the device are copied here and back. */
+export interface HostTensor {
+  readonly shape: readonly number[];
+  readonly dtype: Dtype;
+  readonly byteLength: number;
+  /**
+   * Copies `from` here, as work recorded before left it; it may be freed or overwritten at once.
+   * @param from of the same dtype and width
+   * @param firstRow where its rows come to lie; 0 unless given
+   */
+  store(from: Tensor, firstRow?: number): Promise<void>;
+  /**
+   * Copies what was stored to `into`. Work recorded once this has resolved sees it.
+   * @param into of the same dtype and width
+   * @param firstRow where its rows lie here; 0 unless given
+   */
+  load(into: Tensor, firstRow?: number): Promise<void>;
+  /** Sets every byte to zero. */
+  clear(): void;
+  /** Its bytes, as stored last. */
+  read(): Promise<Uint8Array>;
+  /** Replaces all its bytes. */
+  write(bytes: Uint8Array): Promise<void>;
+  free(): void;
+}
+
+/**
+ * Host memory for tensors, counted apart from the device's.
+ *
+ * With "commands" a tensor lies in buffers that the host can map and that drivers therefore keep in its memory: copies
+ * both ways are commands like any others, and nothing waits. WebGPU lets such buffers be copied to but not from; wgpu's
+ * `mappable-primary-buffers` does. With "javascript" a tensor is read back to JavaScript's memory and uploaded again. One
+ * is on its way back at a time, while the device goes on with what is recorded after it.
+ */
+export class HostMemory {
+  readonly copies: HostCopies;
+  readonly #gpu: Gpu;
+  readonly #allocate: (shape: readonly number[], dtype: Dtype, label: string) => Tensor;
+  readonly #traffic = { readingBack: Promise.resolve() };
+  #liveBytes = 0;
+  #peakBytes = 0;
+
+  /** @param allocate makes a tensor of mappable buffers, for "commands" */
+  constructor(
+    gpu: Gpu,
+    copies: HostCopies,
+    allocate: (shape: readonly number[], dtype: Dtype, label: string) => Tensor,
+  ) {
+    this.#gpu = gpu;
+    this.copies = copies;
+    this.#allocate = allocate;
+  }
+
+  /** Bytes of host tensors now. */
+  get liveBytes(): number {
+    return this.#liveBytes;
+  }
+
+  /** The most bytes of host tensors at once since {@linkcode resetPeak}. */
+  get peakBytes(): number {
+    return this.#peakBytes;
+  }
+
+  resetPeak(): void {
+    this.#peakBytes = this.#liveBytes;
+  }
+
+  /** An uninitialised tensor. The caller frees it. */
+  empty(shape: readonly number[], dtype: Dtype, label: string): HostTensor {
+    const tensor = this.copies === "commands"
+      ? new MappableTensor(this.#gpu, this.#allocate(shape, dtype, label), this.#uncount)
+      : new JavaScriptTensor(this.#gpu, shape, dtype, this.#traffic, this.#uncount);
+    this.#liveBytes += tensor.byteLength;
+    this.#peakBytes = Math.max(this.#peakBytes, this.#liveBytes);
+    return tensor;
+  }
+
+  readonly #uncount = (bytes: number): void => {
+    this.#liveBytes -= bytes;
+  };
+}
+
+/** Buffers that only copies touch. */
+class MappableTensor implements HostTensor {
+  readonly #gpu: Gpu;
+  readonly #tensor: Tensor;
+  readonly #onFree: (bytes: number) => void;
+
+  constructor(gpu: Gpu, tensor: Tensor, onFree: (bytes: number) => void) {
+    this.#gpu = gpu;
+    this.#tensor = tensor;
+    this.#onFree = onFree;
+  }
+
+  get shape(): readonly number[] {
+    return this.#tensor.shape;
+  }
+
+  get dtype(): Dtype {
+    return this.#tensor.dtype;
+  }
+
+  get byteLength(): number {
+    return this.#tensor.byteLength;
+  }
+
+  store(from: Tensor, firstRow = 0): Promise<void> {
+    requireFit(this, from, firstRow);
+    this.#gpu.copy(from, this.#tensor.slice(firstRow, firstRow + from.rows));
+    return Promise.resolve();
+  }
+
+  load(into: Tensor, firstRow = 0): Promise<void> {
+    requireFit(this, into, firstRow);
+    this.#gpu.copy(this.#tensor.slice(firstRow, firstRow + into.rows), into);
+    return Promise.resolve();
+  }
+
+  clear(): void {
+    this.#gpu.clear(this.#tensor);
+  }
+
+  async read(): Promise<Uint8Array> {
+    const [bytes] = await this.#gpu.readBytes([this.#tensor]);
+    return bytes!;
+  }
+
+  write(bytes: Uint8Array): Promise<void> {
+    this.#gpu.write(this.#tensor, bytes);
+    return Promise.resolve();
+  }
+
+  free(): void {
+    this.#tensor.free();
+    this.#onFree(this.byteLength);
+  }
+}
+
+/** Bytes in JavaScript's memory. */
+class JavaScriptTensor implements HostTensor {
+  readonly shape: readonly number[];
+  readonly dtype: Dtype;
+  readonly byteLength: number;
+  readonly #gpu: Gpu;
+  readonly #bytes: Uint8Array<ArrayBuffer>;
+  /** Resolves when what all tensors stored has arrived. */
+  readonly #traffic: { readingBack: Promise<void> };
+  readonly #onFree: (bytes: number) => void;
+
+  constructor(
+    gpu: Gpu,
+    shape: readonly number[],
+    dtype: Dtype,
+    traffic: { readingBack: Promise<void> },
+    onFree: (bytes: number) => void,
+  ) {
+    this.shape = shape;
+    this.dtype = dtype;
+    this.byteLength = shape.reduce((product, axis) => product * axis, bytesPerElement(dtype));
+    this.#gpu = gpu;
+    this.#bytes = new Uint8Array(gpu.isDry ? 0 : this.byteLength);
+    this.#traffic = traffic;
+    this.#onFree = onFree;
+  }
+
+  async store(from: Tensor, firstRow = 0): Promise<void> {
+    requireFit(this, from, firstRow);
+    const before = this.#traffic.readingBack;
+    const arrived = this.#gpu.readBytes([from]).then(([bytes]) => {
+      if (!this.#gpu.isDry) this.#bytes.set(bytes!, firstRow * from.rowBytes);
+    });
+    this.#traffic.readingBack = before.then(() => arrived);
+    // Whoever waits next is told of a failure; nobody may be waiting yet.
+    this.#traffic.readingBack.catch(() => {});
+    await before;
+  }
+
+  async load(into: Tensor, firstRow = 0): Promise<void> {
+    requireFit(this, into, firstRow);
+    await this.#traffic.readingBack;
+    const from = firstRow * into.rowBytes;
+    if (!this.#gpu.isDry) this.#gpu.write(into, this.#bytes.subarray(from, from + into.byteLength));
+  }
+
+  clear(): void {
+    this.#bytes.fill(0);
+  }
+
+  async read(): Promise<Uint8Array> {
+    await this.#traffic.readingBack;
+    return this.#bytes.slice();
+  }
+
+  async write(bytes: Uint8Array): Promise<void> {
+    await this.#traffic.readingBack;
+    this.#bytes.set(bytes);
+  }
+
+  free(): void {
+    this.#onFree(this.byteLength);
+  }
+}
+
+function requireFit({ shape, dtype }: HostTensor, tensor: Tensor, firstRow: number): void {
+  const width = shape.length < 2 ? 1 : shape.at(-1)!;
+  const rows = shape.reduce((product, axis) => product * axis, 1) / width;
+  if (tensor.dtype === dtype && tensor.width === width && firstRow + tensor.rows <= rows) return;
+  throw new GpuError(
+    `Cannot copy "${tensor.label}" [${tensor.shape}] ${tensor.dtype} to or from rows ${firstRow} on of a host tensor ` +
+      `[${shape}] ${dtype}`,
+  );
+}

@@ -1,0 +1,31 @@
+// The loop of a subgroup's tile along the depth, operand B in NF4 with one row per depth: a word holds eight columns,
+// two lanes' worth, of one depth. Each of two neighbours loads half of what both need. Where every row starts with a
+// block all lanes of a tile need the same scales, and each loads one of eight.
+
+override ALIGNED: bool;     // rows are whole blocks
+
+fn accumulate(sums: ptr<function, Sums>, tile_row: u32, jq: u32, lane: u32, begin: u32, end: u32) {
+  let values = nf4_lane_values(lane);
+  let column = min(jq, p.cols - 1u);
+  let odd = lane % 2u;
+  for (var first = begin; first < end; first += 2u) {
+    var shared_scale = 0.0;
+    if (ALIGNED) {
+      shared_scale = b_scale(4u * first + lane, column);
+    }
+    for (var half = 0u; half < min(2u, end - first); half++) {
+      let depth = 4u * (first + half);
+      let mine = vec2u(b_word(depth + 2u * odd, column), b_word(depth + 2u * odd + 1u, column));
+      let other = subgroupShuffleXor(mine, 1u);
+      let codes = select(vec4u(mine, other), vec4u(other, mine), vec4<bool>(odd == 1u)) >> vec4u(16u * (jq % 2u));
+      #for d in 0..4
+      var scale$d = subgroupShuffle(shared_scale, 4u * half + $du);
+      if (!ALIGNED) {
+        scale$d = b_scale(depth + $du, column);
+      }
+      let column$d = nf4_shuffle(values, vec4u(codes[$d]) >> vec4u(4u, 0u, 12u, 8u)) * scale$d;
+      #end
+      add_block(sums, tile_row, lane, first + half, mat4x4f(column0, column1, column2, column3));
+    }
+  }
+}

@@ -1,0 +1,10 @@
+// Operand B of a product in NF4: rows of `p.b_stride` quads, two to a word. Rows past the end repeat the last one.
+
+fn b_word(row: u32, q: u32) -> u32 {
+  return b[min(row, p.b_rows - 1u) * (p.b_stride / 2u) + q / 2u];
+}
+
+// The scale of quad `q` of a row.
+fn b_scale(row: u32, q: u32) -> f32 {
+  return nf4_scale((p.b_first + min(row, p.b_rows - 1u) * p.b_stride + q) / 16u);
+}

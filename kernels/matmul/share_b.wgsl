@@ -1,0 +1,13 @@
+// Eight columns of B at one quad of depth, in every lane: column d of `left` holds the first four at depth d, of
+// `right` the others.
+
+struct SharedColumns { left: mat4x4f, right: mat4x4f }
+
+// Lane l loads column l.
+fn share_b(first_quad: u32, lane: u32, rq: u32) -> SharedColumns {
+  let mine = load_B(b_raw(4u * first_quad + lane, rq));
+  return SharedColumns(
+    transpose(mat4x4f(subgroupBroadcast(mine, 0u), subgroupBroadcast(mine, 1u), subgroupBroadcast(mine, 2u), subgroupBroadcast(mine, 3u))),
+    transpose(mat4x4f(subgroupBroadcast(mine, 4u), subgroupBroadcast(mine, 5u), subgroupBroadcast(mine, 6u), subgroupBroadcast(mine, 7u))),
+  );
+}

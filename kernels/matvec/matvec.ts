@@ -1,0 +1,145 @@
+import { GpuError } from "../errors.ts";
+import type { Gpu } from "../gpu.ts";
+import { matmul, type ProductOptions, type Weight } from "../matmul/matmul.ts";
+import { isNf4, type Nf4Tensor } from "../nf4/nf4.ts";
+import codesWgsl from "../nf4/codes.wgsl" with { type: "text" };
+import scaleWgsl from "../nf4/scale.wgsl" with { type: "text" };
+import scaleNestedWgsl from "../nf4/scale_nested.wgsl" with { type: "text" };
+import type { Tensor } from "../tensor.ts";
+import type { Format } from "../wgsl.ts";
+import lookupShuffleWgsl from "./lookup_shuffle.wgsl" with { type: "text" };
+import lookupTableWgsl from "./lookup_table.wgsl" with { type: "text" };
+import subgroupWgsl from "./matvec_subgroup.wgsl" with { type: "text" };
+import workgroupWgsl from "./matvec_workgroup.wgsl" with { type: "text" };
+import nf4Wgsl from "./operand_nf4.wgsl" with { type: "text" };
+import nf4WordsWgsl from "./operand_nf4_words.wgsl" with { type: "text" };
+import pairsWgsl from "./operand_pairs.wgsl" with { type: "text" };
+import quadsWgsl from "./operand_quads.wgsl" with { type: "text" };
+import paramsWgsl from "./params.wgsl" with { type: "text" };
+
+/** Most rows of x that {@linkcode matvec} takes. */
+export const MATVEC_ROWS = 8;
+
+/** Quads that the workgroup kernel has room for, and the threads it starts at most. */
+const TILE = 1024;
+const MOST_THREADS = 256;
+/** Workgroups below which a GPU would have idle cores: then each has fewer threads. */
+const FEW_GROUPS = 256;
+
+/**
+ * y = alpha x W^T + beta y for a few rows, as when a model writes one token at a time: the time is that of reading the
+ * weights, and each is read once.
+ *
+ * @param x (M, K) with M at most {@linkcode MATVEC_ROWS}
+ * @param weight (N, K)
+ * @returns y (M, N rounded up to a multiple of 4; columns past N hold a copy of column N - 1)
+ * @throws {GpuError} if the shapes do not fit, M is too large, or K is not a multiple of 4
+ */
+export function matvec(gpu: Gpu, x: Tensor, weight: Weight, options: ProductOptions = {}): Tensor {
+  const [outputs, depth] = weight.shape as [number, number];
+  const columns = Math.ceil(outputs / 4) * 4;
+  const y = options.into ?? gpu.empty([x.rows, columns], options.format ?? x.format, "y");
+  if (
+    x.rows > MATVEC_ROWS || x.width !== depth || depth % 4 !== 0 || y.rows !== x.rows || y.width !== columns
+  ) {
+    throw new GpuError(
+      `Cannot apply matvec: [${x.shape}] "${x.label}" and [${weight.shape}] "${weight.label}" do not make ` +
+        `[${y.shape}], with ${MATVEC_ROWS} rows at most and every row a multiple of 4 long`,
+    );
+  }
+  for (const part of partsOf(gpu, weight)) run(gpu, x, y, part, options);
+  return y;
+}
+
+/** y = alpha x W^T + beta y by {@linkcode matvec} where x has few rows, by {@linkcode matmul} where it has more. */
+export function product(gpu: Gpu, x: Tensor, weight: Weight, options: ProductOptions = {}): Tensor {
+  return x.rows <= MATVEC_ROWS ? matvec(gpu, x, weight, options) : matmul(gpu, x, weight, options);
+}
+
+/** Some rows of a weight that lie in one binding, and how a kernel reads them. */
+interface Part {
+  readonly name: string;
+  readonly start: number;
+  readonly rows: number;
+  readonly tensors: readonly Tensor[];
+  readonly libraries: readonly string[];
+  readonly format: Format | undefined;
+  /** Quads of a row that a thread loads at once. */
+  readonly quads: number;
+}
+
+function run(
+  gpu: Gpu,
+  x: Tensor,
+  y: Tensor,
+  part: Part,
+  { alpha = 1, beta = 0 }: ProductOptions,
+): void {
+  const depth = x.width / 4;
+  // A power of two, so that a step of a longer batch compiles few variants.
+  const M = 2 ** Math.ceil(Math.log2(x.rows));
+  const { constants, outputs } = gpu.sharing === "subgroup"
+    ? { constants: { M, CHUNKS: 8 / part.quads, PER_CHUNK: part.quads }, outputs: 32 }
+    : workgroupShape(part, M, depth);
+  gpu.run(
+    {
+      name: `matvec_${part.name}_${gpu.sharing}`,
+      wgsl: gpu.sharing === "subgroup" ? subgroupWgsl : workgroupWgsl,
+      libraries: [paramsWgsl, ...part.libraries],
+    },
+    [x, y, ...part.tensors],
+    {
+      grid: [Math.ceil(part.rows / outputs)],
+      constants,
+      formats: { X: x.format, Y: y.format, ...(part.format ? { B: part.format } : {}) },
+      uniforms: {
+        rows: x.rows,
+        depth,
+        b_rows: part.rows,
+        b_first: part.start * depth,
+        y_stride: y.width / 4,
+        y_offset: part.start / 4,
+        alpha,
+        beta,
+      },
+    },
+  );
+}
+
+/** As many lanes along the depth as have work in one tile; threads by the outputs there are. */
+function workgroupShape({ rows, quads }: Part, M: number, depth: number) {
+  const chunks = Math.min(TILE / M, depth) / quads;
+  const LANES = Math.min(32, 2 ** Math.ceil(Math.log2(chunks)));
+  let THREADS = Math.min(MOST_THREADS, TILE / M);
+  const groups = () => rows / 4 / (THREADS / LANES);
+  while (THREADS > 64 && groups() < FEW_GROUPS) THREADS /= 2;
+  return { constants: { M, LANES, THREADS, PER_CHUNK: quads }, outputs: 4 * THREADS / LANES };
+}
+
+function partsOf(gpu: Gpu, weight: Weight): Part[] {
+  if (isNf4(weight)) return nf4PartsOf(gpu, weight);
+  const quads = weight.format !== "f32" && weight.width % 8 === 0 ? 2 : 1;
+  return weight.segments.map(({ start, rows }) => ({
+    name: quads === 2 ? "pairs" : "quads",
+    start,
+    rows,
+    tensors: [weight.slice(start, start + rows)],
+    libraries: [quads === 2 ? pairsWgsl : quadsWgsl],
+    format: weight.format,
+    quads,
+  }));
+}
+
+function nf4PartsOf(gpu: Gpu, { codes, absmax, nested, shape: [, width] }: Nf4Tensor): Part[] {
+  const wide = width % 32 === 0;
+  const lookup = gpu.sharing === "subgroup" ? lookupShuffleWgsl : lookupTableWgsl;
+  return codes.segments.map(({ start, rows }) => ({
+    name: `nf4${wide ? "" : "_words"}${nested ? "_nested" : ""}`,
+    start,
+    rows,
+    tensors: [codes.slice(start, start + rows), absmax, ...(nested ? [nested.scales, nested.map] : [])],
+    libraries: [wide ? nf4Wgsl : nf4WordsWgsl, lookup, codesWgsl, nested ? scaleNestedWgsl : scaleWgsl],
+    format: undefined,
+    quads: wide ? 8 : 2,
+  }));
+}

@@ -1,0 +1,76 @@
+// y = alpha x W^T + beta y for up to M rows of x, lanes along the depth: a team of LANES threads makes four outputs, and
+// neighbours load neighbouring chunks of their weights. x passes through workgroup memory, where quad e of all chunks
+// lies together, so that the lanes of a team read it without a stride.
+//
+// Grid: x = 4 THREADS / LANES outputs.   Precision: sums in f32; the scale of a block multiplies its sum.
+
+override THREADS: u32;
+override LANES: u32;                // a power of two
+override M: u32;
+const TILE = 1024u;                 // quads: of x, later of sums; at least M THREADS
+
+var<workgroup> tile: array<vec4f, TILE>;
+
+@compute @workgroup_size(THREADS)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
+  prepare(thread);
+  let lane = thread % LANES;
+  let nq = group.x * (THREADS / LANES) + thread / LANES;
+  let width = TILE / M;             // quads of a row in the tile
+  let chunks = width / QUADS;
+#for n in 0..4
+  let row_$n = b_row(4u * nq + $nu);
+#end
+#for m in 0..M
+  var sum_$m = vec4f();
+#end
+  for (var first = 0u; first < p.depth; first += width) {
+    workgroupBarrier();
+    for (var i = thread; i < TILE; i += THREADS) {
+      let q = i % width;
+      tile[i - q + (q % QUADS) * chunks + q / QUADS] = x_quad(i / width, first + q);
+    }
+    workgroupBarrier();
+    for (var c = lane; c < min(width, p.depth - first) / QUADS; c += LANES) {
+      let at = first / QUADS + c;
+#for n in 0..4
+      let chunk_$n = b_chunk(row_$n, at);
+      let scale_$n = b_scale(row_$n, at);
+#end
+#for m in 0..M
+      var part_$m = vec4f();
+#end
+#for e in 0..PER_CHUNK
+#for n in 0..4
+      let b_$e_$n = b_quad(chunk_$n, $eu);
+#end
+#for m in 0..M
+      let x_$m_$e = tile[$mu * width + $eu * chunks + c];
+#for n in 0..4
+      part_$m[$n] += dot(x_$m_$e, b_$e_$n);
+#end
+#end
+#end
+#for m in 0..M
+      sum_$m += part_$m * vec4f(scale_0, scale_1, scale_2, scale_3);
+#end
+    }
+  }
+  workgroupBarrier();
+#for m in 0..M
+  tile[$mu * THREADS + thread] = sum_$m;
+#end
+  for (var stride = LANES / 2u; stride > 0u; stride /= 2u) {
+    workgroupBarrier();
+    if (lane < stride) {
+#for m in 0..M
+      tile[$mu * THREADS + thread] += tile[$mu * THREADS + thread + stride];
+#end
+    }
+  }
+  if (lane == 0u) {
+#for m in 0..M
+    store($mu, nq, tile[$mu * THREADS + thread]);
+#end
+  }
+}

@@ -1,0 +1,18 @@
+// Weights in NF4, half a block of 64 a load.
+
+const QUADS = 8u;
+alias Chunk = vec4u;
+
+@group(0) @binding(2) var<storage, read> b: array<vec4u>;
+
+fn b_chunk(row: u32, c: u32) -> Chunk {
+  return b[row * (p.depth / QUADS) + c];
+}
+
+fn b_quad(chunk: Chunk, e: u32) -> vec4f {
+  return nf4_lookup(nf4_codes(chunk[e / 2u], e % 2u));
+}
+
+fn b_scale(row: u32, c: u32) -> f32 {
+  return nf4_scale((p.b_first + row * p.depth + c * QUADS) / 16u);
+}

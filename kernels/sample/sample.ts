@@ -1,0 +1,92 @@
+import { GpuError } from "../errors.ts";
+import type { Gpu } from "../gpu.ts";
+import { requireVector, rowQuadsOf } from "../shared/grid.ts";
+import randomWgsl from "../shared/random.wgsl" with { type: "text" };
+import reduceWgsl from "../shared/reduce.wgsl" with { type: "text" };
+import type { Tensor } from "../tensor.ts";
+import sampleWgsl from "./sample.wgsl" with { type: "text" };
+
+const SAMPLE = { name: "sample", wgsl: sampleWgsl, libraries: [reduceWgsl, randomWgsl] };
+
+/** Threads that share a row of logits. */
+const LANES = 256;
+
+/** In place of a token where logits are no numbers. */
+export const NO_TOKEN = 0xffffffff;
+
+/** How the next token is picked. */
+export interface Sampling {
+  /** Divides the logits; 0 takes the likeliest token. */
+  readonly temperature: number;
+  /** Only so many of the likeliest tokens; 0 for all. */
+  readonly topK: number;
+  /** Only the likeliest tokens that make up this share of the probability; 1 for all. */
+  readonly topP: number;
+  /** Only tokens at least this many times as likely as the likeliest; 0 for all. */
+  readonly minP: number;
+  /** Divides positive logits of tokens that were seen, and multiplies negative ones; 1 for none. */
+  readonly repetitionPenalty: number;
+  /** A whole number from 0 to 2^32 - 1: the same gives the same tokens. */
+  readonly seed: number;
+}
+
+/** The last token of each sequence, on the device. */
+export interface SequenceHeads {
+  /** (rows) u32, their ids. */
+  readonly tokens: Tensor;
+  /** (rows) u32, their positions. */
+  readonly positions: Tensor;
+  /** (rows, V / 32 rounded up) u32: a bit for each token that was seen. */
+  readonly seen: Tensor;
+}
+
+/**
+ * Picks the next token of each sequence, makes it the sequence's last, and writes it down; nothing is read back.
+ *
+ * @param logits (rows, V rounded up to a multiple of 4) f32; overwritten
+ * @param heads overwritten: the new tokens, their positions, and that they were seen
+ * @param options.taken (steps * rows) u32; step `options.step` gets the new tokens, {@linkcode NO_TOKEN} where logits are
+ *   no numbers
+ * @throws {GpuError} if shapes or types do not fit
+ */
+export function sample(
+  gpu: Gpu,
+  logits: Tensor,
+  heads: SequenceHeads,
+  sampling: Sampling,
+  { vocabSize, taken, step }: { readonly vocabSize: number; readonly taken: Tensor; readonly step: number },
+): void {
+  const rows = logits.rows;
+  const quads = rowQuadsOf(logits);
+  requireVector("sample", heads.tokens, rows, "u32");
+  requireVector("sample", heads.positions, rows, "u32");
+  const fits = logits.dtype === "f32" && quads === Math.ceil(vocabSize / 4) && vocabSize < 2 ** 24 &&
+    heads.seen.dtype === "u32" && heads.seen.size === rows * Math.ceil(vocabSize / 32) &&
+    taken.dtype === "u32" && (step + 1) * rows <= taken.size;
+  if (!fits) {
+    throw new GpuError(
+      `Cannot apply sample: logits [${logits.shape}] ${logits.dtype}, seen [${heads.seen.shape}] and taken ` +
+        `[${taken.shape}] do not fit ${vocabSize} tokens and step ${step}`,
+    );
+  }
+  const greedy = sampling.temperature === 0;
+  gpu.run(SAMPLE, [logits, heads.tokens, heads.positions, heads.seen, taken], {
+    grid: [rows],
+    constants: {
+      LANES,
+      GREEDY: greedy ? 1 : 0,
+      TURNS: Math.max(1, Math.ceil(Math.log(quads) / Math.log(LANES) - 1e-9)),
+    },
+    uniforms: {
+      quads,
+      vocab_size: vocabSize,
+      first_taken: step * rows,
+      seed: sampling.seed,
+      penalty: sampling.repetitionPenalty,
+      temperature: greedy ? 1 : sampling.temperature,
+      top_k: sampling.topK,
+      top_p: sampling.topP,
+      min_p: sampling.minP,
+    },
+  });
+}

@@ -1,0 +1,59 @@
+/** Matrices that a subgroup multiplies as a whole, on units that the hardware has for them: which ones kernels use. */
+import type { GpuInfo, MatrixShape } from "../adapter.ts";
+import type { Gpu } from "../gpu.ts";
+import { rowRanges, type Tensor } from "../tensor.ts";
+import type { Kernel } from "../wgsl.ts";
+import largestWgsl from "./largest_matrix.wgsl" with { type: "text" };
+
+/** The matrices of a device, and how many lanes share one. */
+export interface MatrixUnit extends MatrixShape {
+  readonly lanes: number;
+}
+
+const LARGEST: Kernel = { name: "largest", wgsl: largestWgsl };
+
+/**
+ * The matrices that kernels multiply here: f16 with sums in f32, of those the largest. `undefined` where the device has
+ * none, and where the size of its subgroups varies, since kernels then do not know how many a workgroup has.
+ */
+export function matrixUnit({ matrices, subgroupSize, subgroupMaxSize }: GpuInfo): MatrixUnit | undefined {
+  if (subgroupSize !== subgroupMaxSize) return undefined;
+  const volume = ({ M, N, K }: MatrixShape) => M * N * K;
+  const [best] = matrices
+    .filter(({ component, result, M, N, K }) =>
+      component === "f16" && result === "f32" && [M, N, K].every((size) => size % 8 === 0)
+    )
+    .sort((a, b) => volume(b) - volume(a));
+  return best && { ...best, lanes: subgroupMaxSize };
+}
+
+/** WGSL that names the unit's sizes and types. */
+export function matrixTypes({ M, N, K, lanes }: MatrixUnit): string {
+  return `const SM = ${M}u;
+const SN = ${N}u;
+const SK = ${K}u;
+const LANES = ${lanes}u;
+alias Left = subgroup_matrix_left<f16, ${K}, ${M}>;
+alias Right = subgroup_matrix_right<f16, ${N}, ${K}>;
+alias Sums = subgroup_matrix_result<f32, ${N}, ${M}>;`;
+}
+
+/**
+ * The bits of each tensor's largest finite magnitude, from which kernels take a power of two that brings it into the
+ * range of f16.
+ * @returns (tensors) u32. The caller frees it
+ */
+export function largestMagnitudes(gpu: Gpu, tensors: readonly Tensor[]): Tensor {
+  const largest = gpu.zeros([tensors.length], "u32", "largest magnitudes");
+  tensors.forEach((tensor, at) => {
+    for (const { start, end } of rowRanges([tensor])) {
+      const quads = (end - start) * tensor.width / 4;
+      gpu.run(LARGEST, [tensor.slice(start, end), largest], {
+        grid: [Math.min(Math.ceil(quads / 256 / 4), 2 ** 10)],
+        uniforms: { quads, at },
+        formats: { X: tensor.format },
+      });
+    }
+  });
+  return largest;
+}

@@ -1,0 +1,24 @@
+import { ROW_ALIGNMENT } from "../kernels/tensor.ts";
+
+/** Rows `start` to `end` (excluded). */
+export interface RowRange {
+  readonly start: number;
+  readonly end: number;
+}
+
+/**
+ * Cuts rows into as few chunks of at most `most` as do, all of about one size, so that each finds the buffers of the one
+ * before it. Chunks start at multiples of {@linkcode ROW_ALIGNMENT}; `most` is one, or Infinity.
+ */
+export function rowChunks(rows: number, most: number): RowRange[] {
+  const chunks = Math.max(1, Math.ceil(rows / most));
+  const size = Math.ceil(rows / chunks / ROW_ALIGNMENT) * ROW_ALIGNMENT;
+  const ranges: RowRange[] = [];
+  for (let start = 0; start < rows; start += size) ranges.push({ start, end: Math.min(start + size, rows) });
+  return ranges;
+}
+
+/** The most rows, a multiple of {@linkcode ROW_ALIGNMENT} and at least one, that take at most `bytes`. */
+export function rowsWithin(bytes: number, rowBytes: number): number {
+  return Math.max(1, Math.floor(bytes / rowBytes / ROW_ALIGNMENT)) * ROW_ALIGNMENT;
+}

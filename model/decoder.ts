@@ -1,0 +1,288 @@
+import { swiglu } from "../kernels/activation/swiglu.ts";
+import { attention, type AttentionShape } from "../kernels/attention/attention.ts";
+import { makeAttentionMap } from "../kernels/attention/map.ts";
+import { appendToCache, cacheAttention } from "../kernels/cache_attention/cache_attention.ts";
+import { fillUniform } from "../kernels/elementwise/fill_random.ts";
+import { embed } from "../kernels/embedding/embedding.ts";
+import { GpuError } from "../kernels/errors.ts";
+import type { Gpu } from "../kernels/gpu.ts";
+import { product } from "../kernels/matvec/matvec.ts";
+import { isNf4, nf4Bytes } from "../kernels/nf4/nf4.ts";
+import { rmsNorm } from "../kernels/norm/rms_norm.ts";
+import { rope } from "../kernels/rope/rope.ts";
+import { sample, type Sampling, type SequenceHeads } from "../kernels/sample/sample.ts";
+import type { Tensor } from "../kernels/tensor.ts";
+import type { BlockWeights } from "./block.ts";
+import { KvCache } from "./kv_cache.ts";
+import { linear } from "./linear.ts";
+import type { Llama } from "./llama.ts";
+import { ropeTables } from "./rope.ts";
+
+export interface DecoderOptions {
+  /** Sequences that are written side by side; 1 unless given. */
+  readonly sequences?: number;
+  /** Most tokens of a sequence, prompt and answer: memory for them is taken at once. */
+  readonly capacity: number;
+}
+
+/** Tokens of a prompt that go through the layers at once, which bounds the memory of activations. */
+const PREFILL_ROWS = 1024;
+
+/** What attention does with the queries, keys and values of new rows in one layer. */
+type Attend = (layer: number, q: Tensor, k: Tensor, v: Tensor) => Tensor;
+
+/** Rows that go through the layers together, and where they are. */
+interface NewRows {
+  /** (rows) u32 */
+  readonly positions: Tensor;
+  readonly attend: Attend;
+}
+
+/** What the host knows of one sequence. */
+interface Sequence {
+  /** Its tokens, all that are known. */
+  readonly ids: number[];
+  /** How many tokens are in the cache: may be more than are known, while drawn tokens were not read yet. */
+  cached: number;
+}
+
+/**
+ * Writes sequences token by token: keys and values of what went before stay in a cache. Drawn tokens stay on the device,
+ * where the next step finds them; the host may record many steps before it reads any.
+ *
+ * Positions are scaled as for sequences of `capacity` tokens. This matters for dynamic scaling alone, whose angles depend
+ * on the length: all tokens then have the angles of the longest sequence there may be.
+ */
+export class Decoder {
+  readonly model: Llama;
+  readonly capacity: number;
+  readonly cache: KvCache;
+  readonly #gpu: Gpu;
+  readonly #shape: AttentionShape;
+  readonly #cos: Tensor;
+  readonly #sin: Tensor;
+  readonly #sequences: readonly Sequence[];
+  readonly #heads: SequenceHeads;
+  /** (sequences, C): what the layers gave for each sequence's last token. */
+  #hidden: Tensor;
+
+  /** @throws {GpuMemoryError} if the cache does not fit the device */
+  constructor(model: Llama, { sequences = 1, capacity }: DecoderOptions) {
+    const { gpu, config } = model;
+    this.model = model;
+    this.capacity = capacity;
+    this.#gpu = gpu;
+    this.#shape = {
+      heads: config.num_attention_heads,
+      kvHeads: config.num_key_value_heads,
+      headDim: config.head_dim,
+    };
+    this.cache = new KvCache(gpu, config, { sequences, capacity, format: model.parts.format });
+    const { cos, sin } = ropeTables(config, capacity);
+    this.#cos = gpu.tensor([capacity, config.head_dim / 2], cos, { label: "rope cos" });
+    this.#sin = gpu.tensor([capacity, config.head_dim / 2], sin, { label: "rope sin" });
+    this.#sequences = Array.from({ length: sequences }, () => ({ ids: [], cached: 0 }));
+    this.#heads = {
+      tokens: gpu.zeros([sequences], "u32", "last tokens"),
+      positions: gpu.zeros([sequences], "u32", "last positions"),
+      seen: gpu.zeros([sequences, Math.ceil(config.vocab_size / 32)], "u32", "seen tokens"),
+    };
+    this.#hidden = gpu.empty([sequences, config.hidden_size], model.parts.format, "last hidden states");
+  }
+
+  get sequences(): number {
+    return this.#sequences.length;
+  }
+
+  /** Tokens of a sequence that the host knows. */
+  ids(sequence: number): readonly number[] {
+    return this.#sequences[sequence]!.ids;
+  }
+
+  /** Tokens of the longest sequence, drawn ones that were not read yet included. */
+  get longest(): number {
+    return Math.max(...this.#sequences.map(({ cached }) => cached));
+  }
+
+  /**
+   * Adds tokens to a sequence. The next token drawn for it follows them.
+   * @throws {GpuError} if there are none, or they pass the capacity
+   */
+  prefill(sequence: number, ids: ArrayLike<number>): void {
+    const state = this.#sequences[sequence]!;
+    for (let i = 0; i < ids.length; i++) state.ids.push(ids[i]!);
+    const { cached } = state;
+    const end = state.ids.length;
+    if (end === cached || end > this.capacity) {
+      throw new GpuError(
+        `Cannot add ${ids.length} tokens to a sequence of ${cached}: it holds ${this.capacity}, and must get one`,
+      );
+    }
+    for (let start = cached; start < end; start += PREFILL_ROWS) {
+      this.#prefillChunk(sequence, start, Math.min(start + PREFILL_ROWS, end));
+    }
+    state.cached = end;
+    this.#writeHeads();
+  }
+
+  /** Makes the next token of every sequence its last: runs the token drawn before through the layers. */
+  advance(): void {
+    const longest = this.longest + 1;
+    if (longest > this.capacity) {
+      throw new GpuError(`Cannot write token ${longest}: the cache holds ${this.capacity}`);
+    }
+    const { tokens, positions } = this.#heads;
+    const attend: Attend = (layer, q, k, v) => {
+      const cache = this.cache.layers[layer]!;
+      appendToCache(this.#gpu, k, v, cache, positions);
+      return cacheAttention(this.#gpu, q, cache, positions, this.#shape, { longest });
+    };
+    this.#hidden.free();
+    this.#hidden = this.#layers(tokens, { positions, attend });
+    for (const sequence of this.#sequences) sequence.cached++;
+  }
+
+  /** Logits of every sequence's next token, (sequences, V rounded up to a multiple of 4) f32; the caller frees them. */
+  logits(): Tensor {
+    const { norm, lm_head } = this.model.parts;
+    const { y, rstd } = rmsNorm(this.#gpu, this.#hidden, norm.weight, this.model.config.rms_norm_eps);
+    const logits = product(this.#gpu, y, lm_head.weight, { format: "f32" });
+    y.free();
+    rstd.free();
+    return logits;
+  }
+
+  /**
+   * Draws the next token of every sequence; {@linkcode advance} goes on from it.
+   * @param taken (steps * sequences) u32: step `step` of it gets the tokens
+   */
+  sample(sampling: Sampling, taken: Tensor, step: number): void {
+    const logits = this.logits();
+    sample(this.#gpu, logits, this.#heads, sampling, {
+      vocabSize: this.model.config.vocab_size,
+      taken,
+      step,
+    });
+    logits.free();
+  }
+
+  /**
+   * Tells which of the drawn tokens belong to a sequence; what was drawn after them is forgotten. The sequence then waits
+   * for {@linkcode prefill}.
+   */
+  keep(sequence: number, ids: readonly number[]): void {
+    const state = this.#sequences[sequence]!;
+    state.ids.push(...ids);
+    state.cached = Math.min(state.cached, state.ids.length);
+  }
+
+  /** Forgets the tokens of a sequence from number `length` on. */
+  truncate(sequence: number, length: number): void {
+    const state = this.#sequences[sequence]!;
+    state.ids.length = Math.min(length, state.ids.length);
+    state.cached = Math.min(state.cached, length);
+  }
+
+  /** Makes all sequences `length` random tokens long, for measuring a step. */
+  pretend(length: number): void {
+    const stream = 2 * this.cache.layers.length;
+    this.cache.layers.forEach(({ k, v }, i) => {
+      fillUniform(this.#gpu, k, { seed: 1, stream: 2 * i, low: -1, high: 1 });
+      fillUniform(this.#gpu, v, { seed: 1, stream: 2 * i + 1, low: -1, high: 1 });
+    });
+    fillUniform(this.#gpu, this.#hidden, { seed: 1, stream, low: -1, high: 1 });
+    for (const sequence of this.#sequences) {
+      sequence.ids.splice(0, Infinity, ...new Array<number>(length).fill(0));
+      sequence.cached = length;
+    }
+    this.#writeHeads();
+  }
+
+  /** Bytes that a step of {@linkcode sample} and {@linkcode advance} cannot do without reading: weights, keys, values. */
+  stepBytes(): number {
+    const { lm_head, embed_tokens, format } = this.model.parts;
+    const linears = this.model.linears().reduce(
+      (sum, { weight, lora }) =>
+        sum + (isNf4(weight) ? nf4Bytes(weight) : weight.byteLength) +
+        (lora ? lora.A.byteLength + lora.B.byteLength : 0),
+      0,
+    );
+    const { num_hidden_layers, num_key_value_heads, head_dim } = this.model.config;
+    const keyBytes = num_key_value_heads * head_dim * (format === "f32" ? 4 : 2);
+    const tokens = this.#sequences.reduce((sum, { cached }) => sum + cached, 0);
+    return linears + lm_head.weight.byteLength + this.sequences * embed_tokens.weight.rowBytes +
+      2 * num_hidden_layers * tokens * keyBytes;
+  }
+
+  free(): void {
+    this.cache.free();
+    const { tokens, positions, seen } = this.#heads;
+    for (const tensor of [this.#cos, this.#sin, this.#hidden, tokens, positions, seen]) tensor.free();
+  }
+
+  #prefillChunk(sequence: number, start: number, end: number): void {
+    const gpu = this.#gpu;
+    const rows = end - start;
+    const ids = gpu.tensor([rows], Uint32Array.from(this.ids(sequence).slice(start, end)), {
+      label: "prompt",
+    });
+    const positions = gpu.tensor([rows], Uint32Array.from({ length: rows }, (_, i) => start + i));
+    const map = makeAttentionMap(gpu, { rows: end, starts: [0] });
+    const attend: Attend = (layer, q, k, v) => {
+      const cache = this.cache.of(layer, sequence);
+      appendToCache(gpu, k, v, cache, positions);
+      const { o, lse } = attention(gpu, q, cache.k.slice(0, end), cache.v.slice(0, end), map, this.#shape);
+      lse.free();
+      return o;
+    };
+    const hidden = this.#layers(ids, { positions, attend });
+    gpu.copy(hidden.slice(rows - 1, rows), this.#hidden.slice(sequence, sequence + 1));
+    for (const each of [ids, positions, map, hidden]) each.free();
+  }
+
+  /** The layers' last output (rows, C) for new tokens (rows). */
+  #layers(tokens: Tensor, rows: NewRows): Tensor {
+    const { blocks, embed_tokens, format } = this.model.parts;
+    const x = embed(this.#gpu, tokens, embed_tokens.weight, format);
+    blocks.forEach(({ weights }, layer) => this.#layer(x, layer, weights, rows));
+    return x;
+  }
+
+  /** One layer, in place: x += attn(norm(x)); x += mlp(norm(x)). */
+  #layer(x: Tensor, layer: number, w: BlockWeights, { positions, attend }: NewRows): void {
+    const gpu = this.#gpu;
+    const normed = this.#norm(x, w.input_layernorm.weight);
+    const [q, k, v] = [w.q_proj, w.k_proj, w.v_proj].map((each) => linear(gpu, normed, each, undefined));
+    rope(gpu, q!, this.#cos, this.#sin, positions, this.#shape.headDim);
+    rope(gpu, k!, this.#cos, this.#sin, positions, this.#shape.headDim);
+    const o = attend(layer, q!, k!, v!);
+    linear(gpu, o, w.o_proj, undefined, { addTo: x });
+    for (const tensor of [normed, q!, k!, v!, o]) tensor.free();
+
+    const middle = this.#norm(x, w.post_attention_layernorm.weight);
+    const gate = linear(gpu, middle, w.gate_proj, undefined);
+    const up = linear(gpu, middle, w.up_proj, undefined);
+    const act = swiglu(gpu, gate, up);
+    linear(gpu, act, w.down_proj, undefined, { addTo: x });
+    for (const tensor of [middle, gate, up, act]) tensor.free();
+  }
+
+  #norm(x: Tensor, weight: Tensor): Tensor {
+    const { y, rstd } = rmsNorm(this.#gpu, x, weight, this.model.config.rms_norm_eps);
+    rstd.free();
+    return y;
+  }
+
+  /** Tells the device where the sequences end, and what they have seen. */
+  #writeHeads(): void {
+    const words = this.#heads.seen.width;
+    const seen = new Uint32Array(this.sequences * words);
+    this.#sequences.forEach(({ ids }, row) => {
+      for (const id of ids) seen[row * words + (id >>> 5)]! |= 1 << (id & 31);
+    });
+    // A sequence without tokens has its last one before position 0.
+    const last = Uint32Array.from(this.#sequences, ({ cached }) => cached - 1);
+    this.#gpu.write(this.#heads.positions, last);
+    this.#gpu.write(this.#heads.seen, seen);
+  }
+}

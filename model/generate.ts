@@ -1,0 +1,180 @@
+import { UserError } from "../errors.ts";
+import { GpuError } from "../kernels/errors.ts";
+import type { Tensor } from "../kernels/tensor.ts";
+import { NO_TOKEN, type Sampling } from "../kernels/sample/sample.ts";
+import { Decoder } from "./decoder.ts";
+import type { Llama } from "./llama.ts";
+
+/** How tokens are drawn, and when to stop. What is not given of the sampling is left out of it. */
+export interface GenerateOptions extends Partial<Sampling> {
+  readonly maxNewTokens: number;
+  /** Tokens that end a sequence; they are part of it. */
+  readonly stopIds?: readonly number[];
+  /** Called with each sequence's new tokens as they are read. */
+  readonly onTokens?: (ids: readonly number[], sequence: number) => void;
+  /** Ends the writing after the tokens that are read next. */
+  readonly signal?: AbortSignal;
+}
+
+/** Draws from all tokens as the model gives them. */
+const DEFAULTS: Sampling = { temperature: 1, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 };
+
+/** How long a reader waits for tokens, in milliseconds, and how many steps are read at once at most. */
+const READ_MS = 50;
+const MOST_STEPS = 16;
+
+/**
+ * Continues a prompt.
+ *
+ * @param promptIds one token or more
+ * @returns the new tokens; the last is a stop token where one came
+ * @throws {UserError} if the prompt or an option is out of range
+ * @throws {GpuError} if the model gives logits that are not numbers
+ */
+export async function generate(
+  model: Llama,
+  promptIds: ArrayLike<number>,
+  options: GenerateOptions,
+): Promise<number[]> {
+  const [ids] = await generateBatch(model, [promptIds], options);
+  return ids!;
+}
+
+/** {@linkcode generate} for several prompts side by side: each weight is read once for all of them. */
+export async function generateBatch(
+  model: Llama,
+  prompts: readonly ArrayLike<number>[],
+  options: GenerateOptions,
+): Promise<number[][]> {
+  const { vocab_size } = model.config;
+  for (const prompt of prompts) {
+    const wrong = Array.from(prompt).find((id) => !(Number.isInteger(id) && id >= 0 && id < vocab_size));
+    if (prompt.length === 0 || wrong !== undefined) {
+      throw new UserError(
+        prompt.length === 0
+          ? "Cannot continue an empty prompt: give it one token at least"
+          : `Cannot continue the prompt: its token ${wrong} is not below the model's vocab_size ${vocab_size}`,
+        { exitCode: 2 },
+      );
+    }
+  }
+  const longest = Math.max(...prompts.map(({ length }) => length));
+  checkOptions(options);
+  const decoder = new Decoder(model, {
+    sequences: prompts.length,
+    capacity: longest + options.maxNewTokens,
+  });
+  try {
+    prompts.forEach((prompt, sequence) => decoder.prefill(sequence, prompt));
+    return await continueAll(decoder, options);
+  } finally {
+    decoder.free();
+  }
+}
+
+/**
+ * Continues the sequences of a decoder, all of which were just prefilled, and leaves in it what was written.
+ * @returns the new tokens of each sequence
+ */
+export async function continueAll(decoder: Decoder, options: GenerateOptions): Promise<number[][]> {
+  checkOptions(options);
+  const { stopIds = [], onTokens, signal } = options;
+  const written = Array.from({ length: decoder.sequences }, (): number[] => []);
+  const done = new Set<number>();
+  for await (const steps of drawnTokens(decoder, { ...DEFAULTS, ...options }, options.maxNewTokens)) {
+    written.forEach((ids, sequence) => {
+      if (done.has(sequence)) return;
+      const drawn = steps.map((tokens) => tokens[sequence]!);
+      const stop = drawn.findIndex((id) => stopIds.includes(id));
+      const fresh = stop < 0 ? drawn : drawn.slice(0, stop + 1);
+      if (fresh.includes(NO_TOKEN)) {
+        throw new GpuError(
+          "The model gives logits that are not numbers: its weights are damaged, or its format overflows. " +
+            "Try bf16 or f32",
+        );
+      }
+      if (stop >= 0) done.add(sequence);
+      ids.push(...fresh);
+      onTokens?.(fresh, sequence);
+    });
+    if (done.size === written.length || signal?.aborted) break;
+  }
+  written.forEach((ids, sequence) => decoder.keep(sequence, ids));
+  return written;
+}
+
+/** Steps whose tokens are on the device. */
+interface Recorded {
+  readonly taken: Tensor;
+  readonly steps: number;
+}
+
+/**
+ * Tokens of all sequences, step by step, as they are read: some steps at a time, as many as keep the reader waiting
+ * about 50 ms. While the host reads some, the device makes the next.
+ */
+async function* drawnTokens(
+  decoder: Decoder,
+  sampling: Sampling,
+  maxNewTokens: number,
+): AsyncGenerator<Uint32Array[]> {
+  const { gpu } = decoder.model;
+  const rows = decoder.sequences;
+  let recorded = 0;
+  const record = (steps: number): Recorded => {
+    const taken = gpu.empty([steps * rows], "u32", "drawn tokens");
+    for (let step = 0; step < steps; step++, recorded++) {
+      if (recorded > 0) decoder.advance();
+      decoder.sample(sampling, taken, step);
+    }
+    gpu.submit();
+    return { taken, steps };
+  };
+  let next: Recorded | undefined = record(1);
+  let steps = 1;
+  let readAt = performance.now();
+  try {
+    while (next) {
+      const { taken, steps: count }: Recorded = next;
+      next = undefined;
+      const reading = gpu.readBytes([taken]);
+      // A failure is thrown where the bytes are awaited, not before.
+      reading.catch(() => {});
+      // The wait for the device is over when this returns; reading then sleeps, and the device need not.
+      await new Promise((resolve) => setTimeout(resolve, 0));
+      const left = maxNewTokens - recorded;
+      if (left > 0) next = record(Math.min(steps, left));
+      const [bytes] = await reading;
+      taken.free();
+      const now = performance.now();
+      steps = Math.max(1, Math.min(MOST_STEPS, 2 * count, Math.floor(READ_MS * count / (now - readAt))));
+      readAt = now;
+      const tokens = new Uint32Array(bytes!.buffer);
+      yield Array.from({ length: count }, (_, step) => tokens.subarray(step * rows, (step + 1) * rows));
+    }
+  } finally {
+    next?.taken.free();
+  }
+}
+
+/** @throws {UserError} naming every option that is out of range */
+function checkOptions(options: GenerateOptions): void {
+  const { maxNewTokens } = options;
+  const { temperature, topK, topP, minP, repetitionPenalty, seed } = { ...DEFAULTS, ...options };
+  const problems: string[] = [];
+  const require = (holds: boolean, name: string, value: number, what: string) => {
+    if (!holds) problems.push(`${name} must be ${what}, got ${value}`);
+  };
+  const isWhole = (value: number, least: number) =>
+    Number.isInteger(value) && value >= least && value < 2 ** 32;
+  require(isWhole(maxNewTokens, 1), "maxNewTokens", maxNewTokens, "a whole number above 0");
+  const isTemperature = temperature === 0 || (temperature >= 0.01 && temperature <= 100);
+  require(isTemperature, "temperature", temperature, "0, or from 0.01 to 100");
+  require(isWhole(topK, 0), "topK", topK, "a whole number, 0 for all tokens");
+  require(topP >= 0 && topP <= 1, "topP", topP, "from 0 to 1");
+  require(minP >= 0 && minP <= 1, "minP", minP, "from 0 to 1");
+  const isPenalty = repetitionPenalty > 0 && repetitionPenalty <= 100;
+  require(isPenalty, "repetitionPenalty", repetitionPenalty, "above 0 and at most 100");
+  require(isWhole(seed, 0), "seed", seed, "a whole number from 0 to 4294967295");
+  if (problems.length > 0) throw new UserError(`Cannot generate: ${problems.join("; ")}`, { exitCode: 2 });
+}

@@ -1,0 +1,143 @@
+import { Gpu, type Sharing } from "../../kernels/gpu.ts";
+import { matmulReference } from "../../kernels/matmul/reference.ts";
+import { matvec, MATVEC_ROWS, product } from "../../kernels/matvec/matvec.ts";
+import { dequantiseNf4, quantiseNf4 } from "../../kernels/nf4/nf4.ts";
+import type { Format } from "../../kernels/wgsl.ts";
+import { assertEquals, assertThrows } from "../support/assert_close.ts";
+import { inFormat } from "../support/numeric.ts";
+import { normal } from "../support/random.ts";
+
+/** Relative rounding of one value stored in a format. */
+const UNIT: Record<Format, number> = { f32: 2 ** -24, bf16: 2 ** -8, f16: 2 ** -11 };
+
+interface Case {
+  readonly M: number;
+  readonly N: number;
+  readonly K: number;
+}
+
+/** Fails where an error passes 4 u sqrt(K) (|x| |W|) plus the rounding of the stored result. */
+function assertProduct(
+  label: string,
+  actual: Float32Array,
+  { x, w }: { x: ArrayLike<number>; w: ArrayLike<number> },
+  { M, N, K }: Case,
+  { stored = "f32" as Format, alpha = 1, added = (_m: number, _n: number): number => 0 } = {},
+) {
+  const width = Math.ceil(N / 4) * 4;
+  assertEquals(actual.length, M * width, `${label} length`);
+  const abs = (values: ArrayLike<number>) => Float64Array.from(values, Math.abs);
+  const expected = matmulReference(x, w, { M, N, K });
+  const magnitude = matmulReference(abs(x), abs(w), { M, N, K });
+  for (let m = 0; m < M; m++) {
+    for (let n = 0; n < width; n++) {
+      const at = m * N + Math.min(n, N - 1);
+      const [old, value] = [added(m, n), alpha * expected[at]!];
+      const bound = 4 * UNIT.f32 * (Math.sqrt(K) * Math.abs(alpha) * magnitude[at]! + Math.abs(old)) +
+        (stored === "f32" ? 0 : UNIT[stored] * Math.abs(value + old)) + 1e-30;
+      const got = actual[m * width + n]!;
+      if (!(Math.abs(got - value - old) <= bound)) {
+        throw new Error(`${label}: (${m}, ${n}) is ${got}, expected ${value + old}, allowed error ${bound}`);
+      }
+    }
+  }
+}
+
+/** Rows from 1 to the most, outputs past a multiple of 4, depths below, at and past a step, a tile and a team. */
+const CASES: Case[] = [
+  { M: 1, N: 1, K: 4 },
+  { M: 1, N: 37, K: 36 },
+  { M: 2, N: 32, K: 64 },
+  { M: 3, N: 130, K: 100 },
+  { M: 4, N: 66, K: 1028 },
+  { M: 5, N: 9, K: 264 },
+  { M: 7, N: 33, K: 8 },
+  { M: 8, N: 64, K: 520 },
+  { M: 1, N: 12, K: 4100 },
+];
+
+for (const sharing of ["subgroup", "workgroup"] satisfies Sharing[]) {
+  Deno.test(`matvec matches float64 for every format, ${sharing} sharing`, async () => {
+    using gpu = await Gpu.open({ sharing, poison: true });
+    const formats = [["f32", "f32"], ["bf16", "bf16"], ["f16", "f16"], ["bf16", "f32"], [
+      "f32",
+      "f16",
+    ]] as const;
+    for (const [seed, size] of CASES.entries()) {
+      const { M, N, K } = size;
+      const [formatX, formatW] = formats[seed % formats.length]!;
+      const x = inFormat(gpu, [M, K], normal(seed, M * K), formatX);
+      const w = inFormat(gpu, [N, K], normal(seed + 50, N * K), formatW);
+      const y = await gpu.read(matvec(gpu, x.tensor, w.tensor));
+      const label = `${M}x${N}x${K}, ${formatX} x ${formatW}`;
+      assertProduct(label, y, { x: x.values, w: w.values }, size, { stored: formatX });
+    }
+  });
+
+  Deno.test(`matvec reads NF4 as dequantising does, ${sharing} sharing`, async () => {
+    using gpu = await Gpu.open({ sharing, poison: true });
+    const sizes = [{ M: 1, N: 70, K: 176 }, { M: 1, N: 36, K: 1088 }, { M: 3, N: 9, K: 64 }, {
+      M: 8,
+      N: 40,
+      K: 96,
+    }];
+    for (const doubleQuant of [true, false]) {
+      for (const size of sizes) {
+        const { M, N, K } = size;
+        const x = normal(3, M * K);
+        const weight = quantiseNf4(gpu, gpu.tensor([N, K], normal(5, N * K)), { doubleQuant });
+        const w = await gpu.read(dequantiseNf4(gpu, weight));
+        const y = await gpu.read(matvec(gpu, gpu.tensor([M, K], x), weight));
+        assertProduct(`${M}x${N}x${K} nested ${doubleQuant}`, y, { x, w }, size);
+      }
+    }
+  });
+
+  Deno.test(`matvec over a split weight is that over a whole one, ${sharing} sharing`, async () => {
+    const { M, N, K } = { M: 2, N: 150, K: 136 };
+    const run = async (gpu: Gpu) => {
+      const weight = gpu.tensor([N, K], normal(7, N * K));
+      const x = gpu.tensor([M, K], normal(6, M * K));
+      const results = [matvec(gpu, x, weight), matvec(gpu, x, quantiseNf4(gpu, weight))];
+      return { parts: weight.segments.length, values: await Promise.all(results.map((y) => gpu.read(y))) };
+    };
+    using whole = await Gpu.open({ sharing, poison: true });
+    using split = await Gpu.open({ sharing, poison: true, maxBindingBytes: 64 * K * 4 });
+    const [expected, actual] = [await run(whole), await run(split)];
+    assertEquals([expected.parts, actual.parts], [1, 3]);
+    assertEquals(actual.values.map((y) => [...y]), expected.values.map((y) => [...y]));
+  });
+
+  Deno.test(`matvec scales by alpha and adds beta times what is there, ${sharing} sharing`, async () => {
+    using gpu = await Gpu.open({ sharing, poison: true });
+    const size = { M: 3, N: 20, K: 16 };
+    const [x, w, old] = [normal(9, 48), normal(10, 320), normal(11, 60)];
+    const y = gpu.tensor([3, 20], old);
+    const result = matvec(gpu, gpu.tensor([3, 16], x), gpu.tensor([20, 16], w), {
+      into: y,
+      alpha: 0.25,
+      beta: -2,
+    });
+    assertEquals(result === y, true, "the result is the given tensor");
+    const added = (m: number, n: number) => -2 * old[m * 20 + n]!;
+    assertProduct("y", await gpu.read(y), { x, w }, size, { alpha: 0.25, added });
+    const half = matvec(gpu, gpu.tensor([3, 16], x), gpu.tensor([20, 16], w), { format: "bf16" });
+    assertEquals(half.dtype, "bf16");
+    assertProduct("bf16", await gpu.read(half), { x, w }, size, { stored: "bf16" });
+  });
+}
+
+Deno.test("product takes few rows by matvec and more by matmul; matvec refuses more, and what does not fit", async () => {
+  using gpu = await Gpu.open({ poison: true });
+  const weight = gpu.tensor([12, 8], normal(1, 96));
+  const w = await gpu.read(weight);
+  for (const M of [MATVEC_ROWS, MATVEC_ROWS + 1]) {
+    const x = normal(M, M * 8);
+    const y = await gpu.read(product(gpu, gpu.tensor([M, 8], x), weight));
+    assertProduct(`${M} rows`, y, { x, w }, { M, N: 12, K: 8 });
+  }
+  const nine = gpu.tensor([9, 8], normal(2, 72));
+  await assertThrows(() => matvec(gpu, nine, weight), "matvec", "[9,8]", "8 rows at most");
+  const wide = gpu.tensor([1, 12], normal(3, 12));
+  await assertThrows(() => matvec(gpu, wide, weight), "[1,12]", "[12,8]");
+});

@@ -1,0 +1,126 @@
+import { TYPICAL_LIMITS } from "../../kernels/dry_device.ts";
+import { Gpu } from "../../kernels/gpu.ts";
+import { PURPOSES } from "../../kernels/pool.ts";
+import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
+
+const KIB = 1024;
+
+/** A device that counts, and what is on it before anything is made. */
+function dry(memoryLimitBytes = Infinity): { gpu: Gpu; ring: number } {
+  const ring = Gpu.dry({ limits: TYPICAL_LIMITS }).liveBytes;
+  return { gpu: Gpu.dry({ limits: TYPICAL_LIMITS, memoryLimitBytes: memoryLimitBytes + ring }), ring };
+}
+
+/** f32 tensor of so many KiB. */
+function make(gpu: Gpu, kib: number, label = "x") {
+  return gpu.empty([kib * KIB / 4], "f32", label);
+}
+
+const sum = (use: Gpu["memory"]) => PURPOSES.reduce((total, name) => total + use.byPurpose[name], 0);
+
+Deno.test("The pool reuses a freed buffer and refuses to free or use it twice", async () => {
+  using gpu = await Gpu.open();
+  const x = make(gpu, 4);
+  const { id } = x.bound.buffer;
+  x.free();
+  const y = make(gpu, 4);
+  assertEquals(y.bound.buffer.id, id);
+  y.free();
+  await assertThrows(() => y.free(), "freed twice");
+  await assertThrows(() => y.bound, "after it was freed");
+  await assertThrows(() => gpu.empty([0, 4]), "above 0");
+});
+
+Deno.test("Idle buffers of other sizes are given back before a new one passes the limit", async () => {
+  for (const open of [() => Gpu.open({ memoryLimitBytes: 12 * KIB + dry().ring }), () => dry(12 * KIB).gpu]) {
+    using gpu = await open();
+    const [x, y] = [make(gpu, 4), make(gpu, 8)];
+    await assertThrows(() => make(gpu, 1), "Not enough GPU memory");
+    y.free();
+    const [a, b] = [make(gpu, 2), make(gpu, 5)];
+    await assertThrows(() => make(gpu, 2), "Not enough GPU memory");
+    for (const tensor of [x, a, b]) tensor.free();
+    make(gpu, 12);
+    await gpu.settle();
+  }
+});
+
+Deno.test("What is held never passes the most that was in use at once", () => {
+  const { gpu, ring } = dry();
+  for (let step = 0; step < 3; step++) {
+    // 16 KiB at most in use, in sizes that cannot serve each other.
+    for (const sizes of [[16], [8, 7], [3, 2, 1], [12], [5, 5, 5], [9]]) {
+      const tensors = sizes.map((size) => make(gpu, size));
+      assert(gpu.memory.heldBytes <= ring + 16 * KIB, `${gpu.memory.heldBytes - ring} bytes held`);
+      for (const tensor of tensors) tensor.free();
+    }
+  }
+  assertEquals(gpu.peakBytes, ring + 16 * KIB);
+});
+
+Deno.test("Steps that ask for the same sizes ask the driver for nothing new", () => {
+  const { gpu } = dry();
+  const step = () => {
+    const kept = make(gpu, 40);
+    for (let layer = 0; layer < 4; layer++) {
+      const tensors = [10, 4, 4, 2].map((size) => make(gpu, size));
+      for (const tensor of tensors) tensor.free();
+    }
+    kept.free();
+  };
+  step();
+  const before = gpu.buffersCreated;
+  step();
+  assertEquals(gpu.buffersCreated, before);
+});
+
+Deno.test("Memory is counted by purpose, and the peak knows its moment", () => {
+  const { gpu, ring } = dry();
+  const base = () => {
+    using _ = gpu.purpose("base");
+    return make(gpu, 8);
+  };
+  const kept = base();
+  gpu.at("forward, layer 1");
+  using _ = gpu.purpose("activations");
+  const x = make(gpu, 4);
+  gpu.assign(x, "checkpoints");
+  gpu.at("backward, layer 1");
+  const y = make(gpu, 2);
+  y.free();
+  gpu.at("optimiser");
+  const expected = { base: 8 * KIB, checkpoints: 4 * KIB, activations: 2 * KIB, scratch: ring };
+  const { byPurpose, moment, heldBytes, liveBytes } = gpu.peak;
+  assertEquals(Object.fromEntries(Object.entries(byPurpose).filter(([, bytes]) => bytes > 0)), expected);
+  assertEquals([moment, heldBytes, liveBytes], ["backward, layer 1", ring + 14 * KIB, ring + 14 * KIB]);
+  assertEquals([gpu.liveBytes, sum(gpu.memory)], [ring + 12 * KIB, ring + 12 * KIB]);
+  for (const tensor of [x, kept]) tensor.free();
+  assertEquals([gpu.liveBytes, sum(gpu.memory)], [ring, ring]);
+  gpu.resetPeak();
+  assertEquals([gpu.peakBytes, gpu.memory.heldBytes], [ring, ring]);
+});
+
+Deno.test("What waits to be read counts while it waits", async () => {
+  using gpu = await Gpu.open();
+  const x = gpu.zeros([KIB]);
+  const before = gpu.liveBytes;
+  await gpu.read(x);
+  assertEquals([gpu.liveBytes, gpu.peakBytes], [before, before + 4 * KIB]);
+});
+
+Deno.test("A dry device allocates like a real one and reads as zeros", async () => {
+  const use = async (gpu: Gpu) => {
+    const x = gpu.tensor([300, 8], () => new Float32Array(2400).fill(1));
+    const y = gpu.zeros([300, 8], "bf16");
+    x.free();
+    const z = gpu.empty([200, 8], "f32", "z");
+    const values = await gpu.read(y);
+    y.free();
+    z.free();
+    return { values: [...values], peak: gpu.peak };
+  };
+  using real = await Gpu.open({ maxBindingBytes: 4096 });
+  using counting = Gpu.dry({ limits: TYPICAL_LIMITS, maxBindingBytes: 4096 });
+  assertEquals(await use(counting), await use(real));
+  assert(counting.isDry && !real.isDry, "only one of them is dry");
+});

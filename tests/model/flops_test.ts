@@ -1,0 +1,134 @@
+import { firstKeys } from "../../kernels/attention/map.ts";
+import { TYPICAL_LIMITS } from "../../kernels/dry_device.ts";
+import { type Dispatch, Gpu } from "../../kernels/gpu.ts";
+import { addLora } from "../../model/adapter.ts";
+import { makeBatch } from "../../model/batch.ts";
+import { type LlamaConfig, parseConfig } from "../../model/config.ts";
+import {
+  addFlops,
+  type Flops,
+  forwardFlops,
+  paperPairs,
+  seenPairs,
+  totalFlops,
+  trainingFlops,
+} from "../../model/flops.ts";
+import { randomModel } from "../../model/random.ts";
+import { shapeConfig } from "../../model/shapes.ts";
+import { Trainer } from "../../train/trainer.ts";
+import { assertEquals } from "../support/assert_close.ts";
+
+/** Teraflops of one forward pass of Llama-2-7B: attention full and S2, projections, FFN, head, totals, shares. */
+const PAPERS: readonly (readonly number[])[] = [
+  [8192, 35.2, 8.8, 35.2, 70.9, 2.1, 143.4, 117.0, 24.5, 7.5],
+  [16384, 140.7, 35.2, 70.4, 141.8, 4.3, 357.2, 251.7, 39.4, 14.0],
+  [32768, 562.9, 140.7, 140.7, 283.7, 8.6, 996.0, 573.7, 56.5, 24.5],
+  [65536, 2251.8, 562.9, 281.5, 567.3, 17.2, 3117.8, 1429.0, 72.2, 39.4],
+];
+
+Deno.test("The forward pass of Llama-2-7B takes what the papers say", () => {
+  const config = shapeConfig("llama2-7b");
+  for (const row of PAPERS) {
+    const tokens = row[0]!;
+    const full = forwardFlops(config, { tokens, pairs: paperPairs(tokens) });
+    const s2 = forwardFlops(config, { tokens, pairs: paperPairs(tokens, tokens / 4) });
+    const tera = (flops: number) => Number((flops / 1e12).toFixed(1));
+    const share = (flops: Flops) => Number((100 * flops.attention / totalFlops(flops)).toFixed(1));
+    assertEquals(
+      [
+        tokens,
+        tera(full.attention),
+        tera(s2.attention),
+        tera(full.projections),
+        tera(full.ffn),
+        tera(full.head),
+        tera(totalFlops(full)),
+        tera(totalFlops(s2)),
+        share(full),
+        share(s2),
+      ],
+      row,
+    );
+  }
+});
+
+Deno.test("Pairs that are computed are those a query may see", () => {
+  assertEquals(seenPairs(firstKeys({ starts: [0], rows: 7 })), 28);
+  assertEquals(seenPairs(firstKeys({ starts: [0, 3], rows: 7 })), 6 + 10);
+  // Groups of 4: 10 + 10; shifted by 2: 3 + 10 + 3.
+  assertEquals(seenPairs(firstKeys({ starts: [0], rows: 8, groupSize: 4 })), (20 + 16) / 2);
+  const [tokens, groupSize] = [4096, 1024];
+  const ratio = seenPairs(firstKeys({ starts: [0], rows: tokens, groupSize })) /
+    paperPairs(tokens, groupSize);
+  assertEquals(Math.round(100 * ratio), 47);
+});
+
+const CONFIG: LlamaConfig = parseConfig({
+  model_type: "llama",
+  vocab_size: 72,
+  hidden_size: 48,
+  intermediate_size: 104,
+  num_hidden_layers: 3,
+  num_attention_heads: 6,
+  num_key_value_heads: 3,
+  max_position_embeddings: 64,
+}, "tests");
+
+/** Adds up what the dispatches of a step say they multiply. */
+async function countStep(setup: { full: boolean; checkpointing: boolean; nf4: boolean }): Promise<number> {
+  let flops = 0;
+  const onDispatch = ({ kernel, uniforms: u }: Dispatch) => {
+    if (kernel.startsWith("matmul")) flops += 2 * u.rows! * (4 * u.cols!) * u.depth_rows!;
+  };
+  const gpu = Gpu.dry({ limits: TYPICAL_LIMITS, onDispatch });
+  const isTrained = (name: string) => setup.full || name.includes("lm_head");
+  const format = "f32";
+  const model = await randomModel(gpu, CONFIG, {
+    format,
+    loadIn4bit: setup.nf4,
+    doubleQuant: true,
+    isTrained,
+  });
+  if (!setup.full) {
+    addLora(model, {
+      rank: 8,
+      alpha: 8,
+      dropout: 0,
+      rslora: false,
+      targetModules: ["q_proj", "down_proj"],
+      seed: 1,
+    });
+  }
+  const trainer = new Trainer(model, {
+    maxGradNorm: 1,
+    groupSize: 16,
+    lossScaling: false,
+    seed: 5,
+    beta1: 0.9,
+    beta2: 0.999,
+    epsilon: 1e-8,
+    weightDecay: 0,
+    checkpointing: setup.checkpointing,
+  });
+  await trainer.step([makeBatch([{ inputIds: new Uint32Array(130) }])], 1e-3);
+  return flops;
+}
+
+for (
+  const setup of [
+    { full: false, checkpointing: true, nf4: true },
+    { full: false, checkpointing: false, nf4: false },
+    { full: true, checkpointing: true, nf4: false },
+  ]
+) {
+  Deno.test(`The products of a step are those that its kernels are asked for: ${JSON.stringify(setup)}`, async () => {
+    const { forward, recompute, backward } = trainingFlops(CONFIG, {
+      tokens: 130,
+      pairs: 0,
+      rank: (module) => !setup.full && /q_proj|down_proj/.test(module) ? 8 : 0,
+      isTrained: (name) => setup.full || name.includes("lm_head"),
+      checkpointing: setup.checkpointing,
+    });
+    assertEquals(totalFlops(addFlops(forward, recompute, backward)), await countStep(setup));
+  });
+}

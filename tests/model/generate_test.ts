@@ -1,0 +1,307 @@
+/** Text written token by token is what the whole model, run again for every token, would write. */
+import { readAdapter } from "../../checkpoint/peft.ts";
+import { Gpu, type GpuOptions } from "../../kernels/gpu.ts";
+import { addLora, applyAdapter } from "../../model/adapter.ts";
+import type { LlamaConfig } from "../../model/config.ts";
+import { Decoder } from "../../model/decoder.ts";
+import { continueAll, generate, generateBatch, type GenerateOptions } from "../../model/generate.ts";
+import { kvCacheBytes } from "../../model/kv_cache.ts";
+import type { Llama } from "../../model/llama.ts";
+import { openModel } from "../../model/open.ts";
+import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { integers, normal } from "../support/random.ts";
+import { changedWeights, load, logitsOf, smallConfig } from "./support.ts";
+
+const GREEDY: GenerateOptions = { maxNewTokens: 20, temperature: 0 };
+
+/** The likeliest tokens, each found by running the whole sequence again; tokens that are there already are penalised. */
+async function recomputed(
+  model: Llama,
+  prompt: readonly number[],
+  count: number,
+  penalty = 1,
+): Promise<number[]> {
+  const ids = [...prompt];
+  const { vocab_size } = model.config;
+  for (let i = 0; i < count; i++) {
+    const logits = await logitsOf(model, [{ inputIds: Uint32Array.from(ids) }]);
+    const last = logits.slice((ids.length - 1) * vocab_size);
+    for (const id of new Set(ids)) last[id]! *= last[id]! > 0 ? 1 / penalty : penalty;
+    ids.push(last.indexOf(Math.max(...last)));
+  }
+  return ids.slice(prompt.length);
+}
+
+/** Logits (steps, V) of a decoder that writes greedily, and what it wrote. */
+async function stepLogits(
+  model: Llama,
+  prompt: readonly number[],
+  count: number,
+  capacity = prompt.length + count,
+) {
+  const { gpu, config: { vocab_size } } = model;
+  const decoder = new Decoder(model, { capacity });
+  const sampling = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 };
+  decoder.prefill(0, prompt);
+  const taken = gpu.empty([count], "u32");
+  const logits: number[] = [];
+  for (let step = 0; step < count; step++) {
+    if (step > 0) decoder.advance();
+    const each = decoder.logits();
+    logits.push(...(await gpu.read(each)).subarray(0, vocab_size));
+    each.free();
+    decoder.sample(sampling, taken, step);
+  }
+  const ids = [...await gpu.readU32(taken)];
+  taken.free();
+  decoder.free();
+  return { logits, ids };
+}
+
+/** Rows `from` to `to` of the logits of a whole sequence. */
+async function wholeLogits(
+  model: Llama,
+  ids: readonly number[],
+  from: number,
+  to: number,
+): Promise<Float32Array> {
+  const { vocab_size } = model.config;
+  const logits = await logitsOf(model, [{ inputIds: Uint32Array.from(ids) }]);
+  return logits.subarray(from * vocab_size, to * vocab_size);
+}
+
+/** Fails unless each step's logits are those of the whole sequence so far. */
+async function assertSteps(
+  label: string,
+  model: Llama,
+  prompt: readonly number[],
+  count: number,
+  atol = 1e-5,
+) {
+  const { logits, ids } = await stepLogits(model, prompt, count);
+  const all = [...prompt, ...ids.slice(0, -1)];
+  const whole = await wholeLogits(model, all, prompt.length - 1, all.length);
+  const largest = whole.reduce((most, value) => Math.max(most, Math.abs(value)), 1);
+  assertClose(label, logits, whole, { rtol: 0, atol: atol * largest });
+}
+
+interface Golden {
+  readonly folder: string;
+  readonly contextSize: number;
+  readonly adapter?: boolean;
+}
+
+const GOLDEN: Record<string, Golden> = {
+  "mha, positions interpolated": { folder: "mha", contextSize: 128 },
+  "gqa, llama3 positions, tied head": { folder: "gqa", contextSize: 256 },
+  "mha in 4 bits with an adapter": { folder: "mha-bnb4", contextSize: 128, adapter: true },
+};
+
+const WAYS: Record<string, GpuOptions> = {
+  "subgroup sharing": { sharing: "subgroup" },
+  "workgroup sharing": { sharing: "workgroup" },
+  "bindings of 65 KiB": { maxBindingBytes: 66_560 },
+};
+
+for (const [name, { folder, contextSize, adapter }] of Object.entries(GOLDEN)) {
+  for (const [way, options] of Object.entries(WAYS)) {
+    Deno.test(`Greedy tokens and their logits are those of recomputation: ${name}, ${way}`, async () => {
+      using gpu = await Gpu.open({ poison: true, ...options });
+      const { model } = await openModel(gpu, {
+        baseModel: `tests/golden/${folder}`,
+        contextSize,
+        loadIn4bit: folder === "mha-bnb4",
+      });
+      if (adapter) applyAdapter(model, await readAdapter("tests/golden/adapter"), { isTrained: false });
+      const prompt = [...integers(3, 45, model.config.vocab_size)];
+      const before = gpu.liveBytes;
+      const ids = await generate(model, prompt, GREEDY);
+      assertEquals(gpu.liveBytes, before, "bytes left on the device");
+      assertEquals(ids, await recomputed(model, prompt, GREEDY.maxNewTokens), "tokens");
+      await assertSteps("logits", model, prompt, 20);
+    });
+  }
+}
+
+/** A small model whose weights, biases included, are random. */
+async function smallModel(
+  gpu: Gpu,
+  changes: Record<string, unknown> = {},
+  format?: "bf16" | "f16",
+): Promise<Llama> {
+  const config: LlamaConfig = smallConfig(changes);
+  const biases = ["q", "k", "v", "o"].map((each, i) => ({
+    name: `model.layers.0.self_attn.${each}_proj.bias`,
+    values: (values: Float32Array) => values.set(normal(i, values.length)),
+  }));
+  const weights = changedWeights(config, { changes: config.attention_bias ? biases : [] });
+  return await load(gpu, config, weights, format ? { format } : {});
+}
+
+Deno.test("Steps are those of the whole model: biases, LoRA, every scaling of positions, 16 bits", async () => {
+  using gpu = await Gpu.open({ poison: true });
+  const prompt = [...integers(1, 30, 50)];
+  const scalings = [
+    { type: "linear", factor: 4 },
+    { type: "yarn", factor: 4, original_max_position_embeddings: 16 },
+  ];
+  for (const rope_scaling of scalings) {
+    await assertSteps(rope_scaling.type, await smallModel(gpu, { rope_scaling }), prompt, 6);
+  }
+  const model = await smallModel(gpu, { attention_bias: true, mlp_bias: true });
+  addLora(model, { rank: 6, alpha: 12, dropout: 0.5, rslora: false, targetModules: null, seed: 1 });
+  for (const [i, { lora }] of model.linears().entries()) gpu.write(lora!.B, normal(i, lora!.B.size, 0.3));
+  await assertSteps("biases and LoRA", model, prompt, 6);
+  for (const format of ["bf16", "f16"] as const) {
+    await assertSteps(format, await smallModel(gpu, {}, format), prompt, 6, format === "bf16" ? 0.1 : 0.01);
+  }
+});
+
+Deno.test("Dynamic scaling has the angles of the longest sequence there may be", async () => {
+  using gpu = await Gpu.open({ poison: true });
+  const model = await smallModel(gpu, {
+    max_position_embeddings: 16,
+    rope_scaling: { type: "dynamic", factor: 2 },
+  });
+  const [prompt, count, capacity] = [[...integers(1, 30, 50)], 6, 50];
+  const { logits, ids } = await stepLogits(model, prompt, count, capacity);
+  const padded = [...prompt, ...ids, ...new Array(capacity - prompt.length - count).fill(0)];
+  const whole = await wholeLogits(model, padded, prompt.length - 1, prompt.length + count - 1);
+  assertClose("logits", logits, whole, { rtol: 0, atol: 1e-5 });
+});
+
+Deno.test("A prompt of several chunks fills the cache as one pass does", async () => {
+  using gpu = await Gpu.open({ poison: true });
+  const model = await smallModel(gpu);
+  await assertSteps("logits", model, [...integers(5, 2051, 50)], 3);
+});
+
+Deno.test("Prompts of different lengths are written side by side as alone, and stop one by one", async () => {
+  using gpu = await Gpu.open({ poison: true });
+  const model = await smallModel(gpu);
+  const prompts = [[...integers(1, 70, 50)], [3], [...integers(2, 9, 50)]];
+  const alone: number[][] = [];
+  for (const prompt of prompts) alone.push(await generate(model, prompt, GREEDY));
+  assertEquals(await generateBatch(model, prompts, GREEDY), alone);
+  const stopIds = [alone[0]![7]!, alone[2]![3]!];
+  const cut = alone.map((ids) => {
+    const at = ids.findIndex((id) => stopIds.includes(id));
+    return at < 0 ? ids : ids.slice(0, at + 1);
+  });
+  const heard: number[][] = [[], [], []];
+  const onTokens = (ids: readonly number[], sequence: number) => heard[sequence]!.push(...ids);
+  assertEquals(await generateBatch(model, prompts, { ...GREEDY, stopIds, onTokens }), cut);
+  assertEquals(heard, cut, "tokens heard");
+});
+
+Deno.test("A seed gives the same text whatever is read when; another seed another", async () => {
+  using gpu = await Gpu.open({ poison: true });
+  const model = await smallModel(gpu);
+  const options: GenerateOptions = { maxNewTokens: 40, temperature: 1.5, topK: 40, topP: 0.95, minP: 0.01 };
+  const first = await generate(model, [1, 2, 3], { ...options, seed: 5 });
+  assertEquals(await generate(model, [1, 2, 3], { ...options, seed: 5 }), first);
+  assertEquals(
+    await generate(model, [1, 2, 3], { ...options, seed: 5, maxNewTokens: 11 }),
+    first.slice(0, 11),
+  );
+  const other = await generate(model, [1, 2, 3], { ...options, seed: 6 });
+  assert(other.join() !== first.join(), "two seeds give one text");
+});
+
+Deno.test("A repetition penalty is for tokens of the prompt too", async () => {
+  using gpu = await Gpu.open({ poison: true });
+  const model = await smallModel(gpu);
+  const prompt = [...integers(8, 20, 50)];
+  const ids = await generate(model, prompt, { ...GREEDY, repetitionPenalty: 1.7 });
+  assertEquals(ids, await recomputed(model, prompt, GREEDY.maxNewTokens, 1.7), "tokens");
+  assert(ids.join() !== (await generate(model, prompt, GREEDY)).join(), "the penalty changes nothing");
+});
+
+Deno.test("A conversation goes on in the cache as one text would", async () => {
+  using gpu = await Gpu.open({ poison: true });
+  const model = await smallModel(gpu);
+  const [question, further] = [[...integers(1, 12, 50)], [...integers(2, 5, 50)]];
+  const decoder = new Decoder(model, { capacity: 128 });
+  decoder.prefill(0, question);
+  const [full] = await continueAll(decoder, { ...GREEDY, maxNewTokens: 12 });
+  decoder.truncate(0, question.length - 3);
+  assertEquals([...decoder.ids(0)], question.slice(0, -3), "what truncation leaves");
+
+  decoder.prefill(0, question.slice(-3));
+  const stop = full![8]!;
+  const [answer] = await continueAll(decoder, { ...GREEDY, maxNewTokens: 50, stopIds: [stop] });
+  assertEquals(answer, full!.slice(0, full!.indexOf(stop) + 1), "answer");
+  assertEquals([...decoder.ids(0)], [...question, ...answer!]);
+  decoder.prefill(0, further);
+  const [second] = await continueAll(decoder, GREEDY);
+  const text = [...question, ...answer!, ...further];
+  assertEquals(second, await recomputed(model, text, GREEDY.maxNewTokens), "second answer");
+  decoder.free();
+});
+
+Deno.test("An aborted text ends soon and is what was written so far", async () => {
+  using gpu = await Gpu.open({ poison: true });
+  const model = await smallModel(gpu);
+  const controller = new AbortController();
+  const whole = await generate(model, [4], { ...GREEDY, maxNewTokens: 60 });
+  const cut = await generate(model, [4], {
+    ...GREEDY,
+    maxNewTokens: 60,
+    signal: controller.signal,
+    onTokens: () => controller.abort(),
+  });
+  assert(cut.length > 0 && cut.length < 60, `${cut.length} tokens`);
+  assertEquals(cut, whole.slice(0, cut.length));
+});
+
+Deno.test("The cache takes the bytes that are announced", async () => {
+  using gpu = await Gpu.open();
+  const model = await smallModel(gpu, {}, "bf16");
+  const size = { sequences: 2, capacity: 100, format: "bf16" } as const;
+  // 2 for keys and values, 2 layers, 2 sequences of 128 rows, 2 kv heads of 8, 2 bytes.
+  assertEquals(kvCacheBytes(model.config, size), 2 * 2 * 2 * 128 * 2 * 8 * 2);
+  const before = gpu.liveBytes;
+  const decoder = new Decoder(model, size);
+  const rest = gpu.liveBytes - before - decoder.cache.bytes;
+  assertEquals(decoder.cache.bytes, kvCacheBytes(model.config, size));
+  assert(rest > 0 && rest < 5000, `${rest} bytes besides the cache`);
+  decoder.free();
+  assertEquals(gpu.liveBytes, before);
+});
+
+Deno.test("Options and prompts out of range are named, all at once", async () => {
+  using gpu = await Gpu.open();
+  const model = await smallModel(gpu);
+  const bad = {
+    maxNewTokens: 0,
+    temperature: -1,
+    topK: 0.5,
+    topP: 1.5,
+    minP: -1,
+    repetitionPenalty: 0,
+    seed: -1,
+  };
+  await assertThrows(
+    () => generate(model, [1], bad),
+    ...[
+      "maxNewTokens",
+      "temperature",
+      "topK",
+      "topP",
+      "minP",
+      "repetitionPenalty",
+      "seed must be a whole number",
+    ],
+  );
+  await assertThrows(() => generate(model, [], GREEDY), "empty prompt");
+  await assertThrows(() => generate(model, [1, 50], GREEDY), "token 50", "vocab_size 50");
+  const decoder = new Decoder(model, { capacity: 4 });
+  await assertThrows(() => decoder.prefill(0, [1, 2, 3, 4, 5]), "it holds 4");
+});
+
+Deno.test("Logits that are no numbers end the text with an error", async () => {
+  using gpu = await Gpu.open();
+  const model = await smallModel(gpu);
+  gpu.write(model.parts.norm.weight, new Float32Array(32).fill(NaN));
+  await assertThrows(() => generate(model, [1], GREEDY), "logits that are not numbers");
+});

@@ -1,0 +1,85 @@
+/** The plan of a training run, before anything is loaded: what it takes, whether that fits, and what would make it fit. */
+import { UserError } from "../errors.ts";
+import type { LlamaConfig } from "../model/config.ts";
+import type { TrainArgs } from "../train_args/schema.ts";
+import type { Rates } from "./rates.ts";
+import { findRemedies, type Remedy } from "./remedies.ts";
+import { type PlanDevice, secondsOf, type StepCost, stepCost, TYPICAL_DEVICE } from "./step_cost.ts";
+
+/** A step's cost, and what it means for a given memory. */
+export interface Plan extends StepCost {
+  readonly device: PlanDevice;
+  /** Bytes that may be used on the device; `null` where nobody knows. */
+  readonly memoryBytes: number | null;
+  /** `null` where the memory is not known. */
+  readonly fits: boolean | null;
+  /** Seconds of an optimiser step at measured rates; `null` without them. */
+  readonly seconds: number | null;
+  /** In order, each on top of those before; the last one fits unless nothing does. Empty if it fits already. */
+  readonly remedies: readonly Remedy[];
+}
+
+export interface PlanOptions {
+  readonly device?: PlanDevice;
+  readonly rates?: Rates | null;
+  /** Tokens of the sequences of the largest batch; all that the settings allow unless given. */
+  readonly lengths?: readonly number[];
+}
+
+/**
+ * Plans a training run; whether it fits is decided by `max_memory`.
+ *
+ * @param base the model's own configuration, its positions not yet settled
+ * @throws {UserError} if the settings do not fit the model
+ */
+export async function planTraining(
+  args: TrainArgs,
+  base: LlamaConfig,
+  { device = TYPICAL_DEVICE, rates = null, lengths }: PlanOptions = {},
+): Promise<Plan> {
+  const { max_memory: memoryBytes } = args;
+  const cost = await stepCost(args, base, device, lengths);
+  const fits = memoryBytes === null ? null : cost.peak.heldBytes <= memoryBytes;
+  return {
+    ...cost,
+    device,
+    memoryBytes,
+    fits,
+    seconds: rates && secondsOf(cost, rates),
+    remedies: memoryBytes !== null && !fits ? await findRemedies(args, base, cost, memoryBytes, device) : [],
+  };
+}
+
+/** @throws {UserError} with numbers and changes, if the plan does not fit */
+export function requireFit({ fits, memoryBytes, peak, remedies }: Plan): void {
+  if (fits !== false) return;
+  throw new UserError(
+    [
+      `Cannot train in max_memory ${sizeText(memoryBytes!)}: a step takes ${
+        sizeText(peak.heldBytes)
+      } on the device ` +
+      `(${peak.moment}). ${remediesText(remedies)}`,
+      ...remedies.map(({ change, savedBytes, peakBytes }) =>
+        `  ${describeChange(change)}: saves ${sizeText(savedBytes)}, leaves ${sizeText(peakBytes)}`
+      ),
+    ].join("\n"),
+  );
+}
+
+/** What the remedies together do, in a sentence. */
+export function remediesText(remedies: readonly Remedy[]): string {
+  if (remedies.length === 0) return "No change of settings would make it fit";
+  return remedies.at(-1)!.fits
+    ? "In this order, until it fits:"
+    : "These changes together are not enough, it takes a smaller model:";
+}
+
+/** Settings as in YAML: `bf16: true, lora_rank: 8`. */
+export function describeChange(change: Partial<TrainArgs>): string {
+  return Object.entries(change).map(([name, value]) => `${name}: ${value}`).join(", ");
+}
+
+/** `23.42 GiB` */
+export function sizeText(bytes: number): string {
+  return bytes < 2 ** 30 ? `${(bytes / 2 ** 20).toFixed(1)} MiB` : `${(bytes / 2 ** 30).toFixed(2)} GiB`;
+}

@@ -1,0 +1,152 @@
+/**
+ * What a step of training takes, from a dry run of the program itself: the engine runs one step on a device that only counts.
+ * So memory is known to the byte, and there is no second description of it that could fall behind.
+ */
+import { firstKeys } from "../kernels/attention/map.ts";
+import { DRY_INFO, TYPICAL_LIMITS } from "../kernels/dry_device.ts";
+import { type DeviceLimits, type Dispatch, Gpu, type GpuOptions, type MemoryUse } from "../kernels/gpu.ts";
+import type { GpuInfo } from "../kernels/adapter.ts";
+import { makeBatch, type Sequence } from "../model/batch.ts";
+import type { LlamaConfig } from "../model/config.ts";
+import { configForPositions } from "../model/context.ts";
+import { addFlops, seenPairs, type StepFlops, totalFlops, trainingFlops } from "../model/flops.ts";
+import type { Llama } from "../model/llama.ts";
+import { randomModel } from "../model/random.ts";
+import type { TrainArgs } from "../train_args/schema.ts";
+import type { Rates } from "./rates.ts";
+import { addFreshLora, formatOf, trainedNames, trainerOptions } from "./setup.ts";
+import { Trainer } from "./trainer.ts";
+
+/** The device that a step is counted for. */
+export interface PlanDevice extends Pick<GpuOptions, "sharing" | "maxBindingBytes" | "hostCopies"> {
+  readonly info: GpuInfo;
+  readonly limits: DeviceLimits;
+}
+
+/** What a step takes. */
+export interface StepCost {
+  /** The device's memory when it holds most, from loading to the end of a step. */
+  readonly peak: MemoryUse;
+  /** Most bytes of tensors in the host's memory at once. */
+  readonly hostBytes: number;
+  /** The most bytes that one kernel sees of one tensor. */
+  readonly largestBinding: { readonly bytes: number; readonly kernel: string };
+  /** Of a whole optimiser step. */
+  readonly flops: StepFlops;
+  /** Bytes that kernels other than products and attention go over in an optimiser step. */
+  readonly trafficBytes: number;
+  /** Dispatches of an optimiser step. */
+  readonly dispatches: number;
+  /** Tokens of an optimiser step. */
+  readonly tokens: number;
+  /** Numbers the optimiser changes. */
+  readonly trainable: number;
+}
+
+/** A device as most GPUs are. */
+export const TYPICAL_DEVICE: PlanDevice = {
+  info: { ...DRY_INFO, description: "a typical GPU" },
+  limits: TYPICAL_LIMITS,
+};
+
+/** The device that is open. */
+export function planDevice(gpu: Gpu): PlanDevice {
+  const { info, device: { limits }, sharing, maxBindingBytes, host } = gpu;
+  return { info, limits, sharing, maxBindingBytes, hostCopies: host.copies };
+}
+
+/**
+ * Runs loading and one step on a device that only counts.
+ *
+ * @param base the model's own configuration, its positions not yet settled
+ * @param lengths tokens of the sequences of the largest batch; all that the settings allow unless given
+ * @throws {UserError} if the settings do not fit the model
+ */
+export async function stepCost(
+  args: TrainArgs,
+  base: LlamaConfig,
+  { info, ...device }: PlanDevice = TYPICAL_DEVICE,
+  lengths: readonly number[] = fullBatch(args),
+): Promise<StepCost> {
+  const config = configForPositions(base, args);
+  const tally = new Tally();
+  const gpu = Gpu.dry({ ...device, info, onDispatch: (dispatch) => tally.add(dispatch) });
+  gpu.at("loading");
+  const model = await randomModel(gpu, config, {
+    format: formatOf(args),
+    loadIn4bit: args.load_in_4bit,
+    doubleQuant: args.double_quant,
+    isTrained: trainedNames(config, args),
+  });
+  if (args.low_rank_training) addFreshLora(model, args);
+  const trainer = new Trainer(model, trainerOptions(args));
+  tally.start();
+  await trainer.step([makeBatch(sequencesOf(lengths, config))], args.learning_rate);
+  const passes = args.gradient_accumulation_steps;
+  return {
+    peak: gpu.peak,
+    hostBytes: gpu.host.peakBytes,
+    largestBinding: tally.largest,
+    flops: flopsOf(args, model, lengths),
+    trafficBytes: passes * tally.trafficBytes,
+    dispatches: passes * tally.dispatches,
+    tokens: passes * lengths.reduce((sum, length) => sum + length, 0),
+    trainable: trainer.optimised.reduce((sum, { value }) => sum + value.size, 0),
+  };
+}
+
+/** Seconds of an optimiser step at measured rates. */
+export function secondsOf({ flops, trafficBytes }: StepCost, rates: Rates): number {
+  const all = addFlops(flops.forward, flops.recompute, flops.backward);
+  return (totalFlops(all) - all.attention) / rates.productFlops +
+    all.attention / rates.attentionFlops + trafficBytes / rates.bytesPerSecond;
+}
+
+/** Counts what is dispatched. */
+class Tally {
+  largest = { bytes: 0, kernel: "" };
+  trafficBytes = 0;
+  dispatches = 0;
+
+  add({ kernel, bindings }: Dispatch): void {
+    this.dispatches++;
+    const isTraffic = !kernel.startsWith("matmul") && !kernel.startsWith("attention");
+    for (const { size } of bindings) {
+      if (size > this.largest.bytes) this.largest = { bytes: size, kernel };
+      if (isTraffic) this.trafficBytes += size;
+    }
+  }
+
+  /** Forgets the dispatches so far, but not their bindings. */
+  start(): void {
+    this.dispatches = this.trafficBytes = 0;
+  }
+}
+
+function fullBatch({ per_device_train_batch_size: sequences, max_seq_length }: TrainArgs): number[] {
+  return new Array(sequences).fill(max_seq_length);
+}
+
+/** As many different ids as can be: each takes room where embeddings are trained. */
+function sequencesOf(lengths: readonly number[], { vocab_size }: LlamaConfig): Sequence[] {
+  let next = 0;
+  return lengths.map((length) => ({ inputIds: Uint32Array.from({ length }, () => next++ % vocab_size) }));
+}
+
+/** Of an optimiser step whose passes are all of one batch. */
+function flopsOf(args: TrainArgs, model: Llama, lengths: readonly number[]): StepFlops {
+  const { config } = model;
+  const { groupSize, checkpointing } = trainerOptions(args);
+  const passes = args.gradient_accumulation_steps;
+  let tokens = 0;
+  const starts = lengths.map((length) => (tokens += length) - length);
+  const layout = { starts, rows: tokens, ...(groupSize === undefined ? {} : { groupSize }) };
+  const ranks = new Map(model.linears().map(({ name, lora }) => [name, lora?.A.rows ?? 0]));
+  return trainingFlops(config, {
+    tokens: passes * tokens,
+    pairs: passes * seenPairs(firstKeys(layout)),
+    rank: (module) => ranks.get(module) ?? 0,
+    isTrained: trainedNames(config, args),
+    checkpointing,
+  });
+}
