@@ -27,7 +27,7 @@ import {
   checkSameRun,
   hashSamples,
   readSavedState,
-  restoreMoments,
+  restoreStates,
   type SavedState,
   writeSavedState,
 } from "./saved_state.ts";
@@ -62,7 +62,7 @@ export async function runTraining(args: TrainArgs, hooks: TrainHooks): Promise<T
   await checkPlan(gpu, args, data, hooks);
   const trainee = await loadTrainee(gpu, args, resumeFrom);
   const run = new Run(args, hooks, data, dataHash, trainee, saved);
-  if (saved) await restoreMoments(resumeFrom!, run.trainer);
+  if (saved) await restoreStates(resumeFrom!, run.trainer);
   else await removeOldRun(args);
   return await run.train();
 }

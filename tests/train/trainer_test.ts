@@ -70,7 +70,12 @@ function sequences(...lengths: number[]): Sequence[] {
 
 /** Every byte that training changes. */
 async function stateOf(trainer: Trainer): Promise<string> {
-  const bytes = await trainer.gpu.readBytes(trainer.optimised.flatMap(({ value, m, v }) => [value, m, v]));
+  const parts = trainer.optimised.flatMap(({ states }) => Object.values(states.parts));
+  const bytes = await trainer.gpu.readBytes([
+    ...trainer.optimised.map(({ value }) => value),
+    ...parts.flatMap(({ device }) => device ?? []),
+  ]);
+  for (const { host } of parts) if (host) bytes.push(await host.read() as Uint8Array<ArrayBuffer>);
   return bytes.map((part) => part.toBase64()).join();
 }
 
