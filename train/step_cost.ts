@@ -14,7 +14,7 @@ import type { Llama } from "../model/llama.ts";
 import { randomModel } from "../model/random.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
 import type { Rates } from "./rates.ts";
-import { addFreshLora, formatOf, trainedNames, trainerOptions } from "./setup.ts";
+import { addFreshLora, formatOf, type Placement, trainedNames, trainerOptions } from "./setup.ts";
 import { Trainer } from "./trainer.ts";
 
 /** The device that a step is counted for. */
@@ -43,6 +43,16 @@ export interface StepCost {
   readonly trainable: number;
 }
 
+/** What a step is counted for besides its settings. */
+export interface StepOptions {
+  /** {@linkcode TYPICAL_DEVICE} unless given. */
+  readonly device?: PlanDevice;
+  /** Tokens of the sequences of the largest batch; all that the settings allow unless given. */
+  readonly lengths?: readonly number[];
+  /** As `trainerOptions` has it unless given. */
+  readonly placement?: Placement;
+}
+
 /** A device as most GPUs are. */
 export const TYPICAL_DEVICE: PlanDevice = {
   info: { ...DRY_INFO, description: "a typical GPU" },
@@ -59,18 +69,16 @@ export function planDevice(gpu: Gpu): PlanDevice {
  * Runs loading and one step on a device that only counts.
  *
  * @param base the model's own configuration, its positions not yet settled
- * @param lengths tokens of the sequences of the largest batch; all that the settings allow unless given
  * @throws {UserError} if the settings do not fit the model
  */
 export async function stepCost(
   args: TrainArgs,
   base: LlamaConfig,
-  { info, ...device }: PlanDevice = TYPICAL_DEVICE,
-  lengths: readonly number[] = fullBatch(args),
+  { device = TYPICAL_DEVICE, lengths = fullBatch(args), placement }: StepOptions = {},
 ): Promise<StepCost> {
   const config = configForPositions(base, args);
   const tally = new Tally();
-  const gpu = Gpu.dry({ ...device, info, onDispatch: (dispatch) => tally.add(dispatch) });
+  const gpu = Gpu.dry({ ...device, onDispatch: (dispatch) => tally.add(dispatch) });
   gpu.at("loading");
   const model = await randomModel(gpu, config, {
     format: formatOf(args),
@@ -79,7 +87,7 @@ export async function stepCost(
     isTrained: trainedNames(config, args),
   });
   if (args.low_rank_training) addFreshLora(model, args);
-  const trainer = new Trainer(model, trainerOptions(args));
+  const trainer = new Trainer(model, trainerOptions(args, placement));
   tally.start();
   await trainer.step([makeBatch(sequencesOf(lengths, config))], args.learning_rate);
   const passes = args.gradient_accumulation_steps;
