@@ -19,7 +19,12 @@ export interface StateForm {
   readonly bits: 32 | 8;
   /** In host memory, and streamed through the device. The numbers are the same. */
   readonly paged: boolean;
+  /** Bytes of a paged state that are on the device at once; {@linkcode PAGE_BYTES} unless given. */
+  readonly pageBytes?: number;
 }
+
+/** Fewer would make more copies than a GPU's bus does well. */
+const PAGE_BYTES = 32 * 2 ** 20;
 
 /** AdamW's running means of one parameter. */
 export interface AdamStates {
@@ -35,8 +40,8 @@ export function makeStates(gpu: Gpu, parameters: readonly Parameter[], form: Sta
   const maps = parameters.some(isCoded) ? adamW8bitMaps(gpu) : undefined;
   return parameters.map((parameter) =>
     maps && isCoded(parameter)
-      ? new CodedStates(gpu, parameter, form.paged, maps)
-      : new WideStates(gpu, parameter, form.paged)
+      ? new CodedStates(gpu, parameter, form, maps)
+      : new WideStates(gpu, parameter, form)
   );
 }
 
@@ -46,7 +51,7 @@ class WideStates implements AdamStates {
   readonly #gpu: Gpu;
   readonly #parameter: Parameter;
 
-  constructor(gpu: Gpu, parameter: Parameter, paged: boolean) {
+  constructor(gpu: Gpu, parameter: Parameter, form: StateForm) {
     this.#gpu = gpu;
     this.#parameter = parameter;
     const { shape } = parameter.value;
@@ -56,7 +61,7 @@ class WideStates implements AdamStates {
         shape: asRows(parameter.value).shape,
         dtype: "f32",
         stored: { dtype: "F32", shape },
-        paged,
+        form,
       });
     this.parts = { m: make("m"), v: make("v") };
   }
@@ -81,7 +86,7 @@ class CodedStates implements AdamStates {
   readonly #parameter: Parameter;
   readonly #maps: Tensor;
 
-  constructor(gpu: Gpu, parameter: Parameter, paged: boolean, maps: Tensor) {
+  constructor(gpu: Gpu, parameter: Parameter, form: StateForm, maps: Tensor) {
     this.#gpu = gpu;
     this.#parameter = parameter;
     this.#maps = maps;
@@ -92,7 +97,7 @@ class CodedStates implements AdamStates {
         shape: codesShape(shape),
         dtype: "u32",
         stored: { dtype: "U8", shape },
-        paged,
+        form,
       });
     const scales = [Math.ceil(size / STATE_BLOCK), 2];
     this.parts = {
@@ -103,7 +108,7 @@ class CodedStates implements AdamStates {
         shape: scales,
         dtype: "f32",
         stored: { dtype: "F32", shape: scales },
-        paged: false,
+        form: { ...form, paged: false },
       }),
     };
   }
@@ -122,16 +127,13 @@ class CodedStates implements AdamStates {
   }
 }
 
-/** Bytes of a paged state that are on the device at once. */
-const PAGE_BYTES = 32 * 2 ** 20;
-
 interface StateTensorOptions {
   readonly label: string;
   /** (rows, width) */
   readonly shape: readonly number[];
   readonly dtype: Dtype;
   readonly stored: StateTensor["stored"];
-  readonly paged: boolean;
+  readonly form: StateForm;
 }
 
 /** One tensor of states, zero at first: on the device, or on the host and lent to the device by pages. */
@@ -145,17 +147,17 @@ export class StateTensor {
   readonly pageRows: number;
   readonly #gpu: Gpu;
 
-  constructor(gpu: Gpu, { label, shape, dtype, stored, paged }: StateTensorOptions) {
+  constructor(gpu: Gpu, { label, shape, dtype, stored, form }: StateTensorOptions) {
     this.#gpu = gpu;
     this.stored = stored;
     this.pageRows = Infinity;
-    if (!paged) {
+    if (!form.paged) {
       this.device = gpu.zeros(shape, dtype, label);
       return;
     }
     this.host = gpu.host.empty(shape, dtype, label);
     this.host.clear();
-    this.pageRows = rowsWithin(PAGE_BYTES, shape[1]! * bytesPerElement(dtype));
+    this.pageRows = rowsWithin(form.pageBytes ?? PAGE_BYTES, shape[1]! * bytesPerElement(dtype));
   }
 
   /** Some rows, on the device. */
