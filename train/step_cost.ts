@@ -9,6 +9,7 @@ import type { GpuInfo } from "../kernels/adapter.ts";
 import { makeBatch, type Sequence } from "../model/batch.ts";
 import type { LlamaConfig } from "../model/config.ts";
 import { configForPositions } from "../model/context.ts";
+import type { Format } from "../kernels/wgsl.ts";
 import { addFlops, seenPairs, type StepFlops, totalFlops, trainingFlops } from "../model/flops.ts";
 import type { Llama } from "../model/llama.ts";
 import { randomModel } from "../model/random.ts";
@@ -82,7 +83,8 @@ export async function stepCost(
   gpu.at("loading");
   const model = await randomModel(gpu, config, {
     format: formatOf(args),
-    loadIn4bit: args.load_in_4bit,
+    ...storedForm(base),
+    ...(args.load_in_4bit ? { loadIn4bit: true } : {}),
     doubleQuant: args.double_quant,
     isTrained: trainedNames(config, args),
   });
@@ -108,6 +110,16 @@ export function secondsOf({ flops, trafficBytes }: StepCost, rates: Rates): numb
   const all = addFlops(flops.forward, flops.recompute, flops.backward);
   return (totalFlops(all) - all.attention) / rates.productFlops +
     all.attention / rates.attentionFlops + trafficBytes / rates.bytesPerSecond;
+}
+
+/** What config.json says of the form that its weights are in. */
+function storedForm({ raw }: LlamaConfig): { readonly stored: Format; readonly loadIn4bit: boolean } {
+  const formats: Readonly<Record<string, Format>> = { float32: "f32", float16: "f16", bfloat16: "bf16" };
+  const { torch_dtype, dtype = torch_dtype, quantization_config: quantised } = raw;
+  return {
+    stored: formats[String(dtype)] ?? "bf16",
+    loadIn4bit: (quantised as { load_in_4bit?: unknown } | undefined)?.load_in_4bit === true,
+  };
 }
 
 /** Counts what is dispatched. */
