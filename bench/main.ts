@@ -7,8 +7,9 @@ import { EXIT, UserError } from "../errors.ts";
 import { GpuError } from "../kernels/errors.ts";
 import { Gpu, type GpuInfo, type Sharing } from "../kernels/gpu.ts";
 import { type Tuning, useTuning } from "../kernels/tuning.ts";
+import { answerRate, decodeCases, decodeModel } from "./decode.ts";
 import type { Effort } from "./measure.ts";
-import { type BenchOptions, HELP, type Mode, readOptions } from "./options.ts";
+import { type BenchOptions, HELP, readOptions } from "./options.ts";
 import { type Peaks, probe } from "./probe.ts";
 import { describeChanges, describeRows, describeSurroundings } from "./report.ts";
 import { type BenchResult, compareRows, lookAround, readResult, type Row } from "./result.ts";
@@ -31,6 +32,8 @@ interface Measured {
   readonly info: GpuInfo;
   readonly rows: readonly Row[];
   readonly steps: readonly StepReport[];
+  /** Lines below the tables. */
+  readonly notes: readonly string[];
 }
 
 /** Runs the bench and returns the exit code. */
@@ -81,7 +84,7 @@ async function runTuner(options: BenchOptions, io: Io): Promise<void> {
 
 async function report(options: BenchOptions, words: readonly string[], io: Io): Promise<void> {
   const old = options.compare === undefined ? undefined : await readResult(options.compare);
-  const { info, ...measured } = options.mode === "step"
+  const { info, notes, ...measured } = options.mode === "step"
     ? await benchStep(options)
     : await benchCases(options, io);
   const surroundings = await lookAround(info, options.clock, words);
@@ -89,7 +92,7 @@ async function report(options: BenchOptions, words: readonly string[], io: Io): 
   const { peaks, rows, steps } = result;
   if (rows.length > 0) io.out(`${describeRows(rows)}\n`);
   for (const step of steps) io.out(`${describeStep(step, peaks.gflops)}\n`);
-  for (const line of judgeS2(rows)) io.out(line);
+  for (const line of [...judgeS2(rows), ...notes]) io.out(line);
   io.out(describeSurroundings(surroundings, peaks));
   if (options.json !== undefined) {
     await Deno.writeTextFile(options.json, JSON.stringify(result, null, 1) + "\n");
@@ -100,13 +103,14 @@ async function report(options: BenchOptions, words: readonly string[], io: Io): 
 async function benchCases(options: BenchOptions, io: Io): Promise<Measured> {
   const started = performance.now();
   const rows: Row[] = [];
+  const notes: string[] = [];
   let peaks: Peaks | undefined;
   let info: GpuInfo | undefined;
   for (const sharing of await sharingsOf(options)) {
     using gpu = await openGpu(options, sharing);
     info = gpu.info;
     const effort = effortOf(options, gpu);
-    const cases = selectCases(casesOf(options.mode, extentOf(options, gpu)), options.filter);
+    const cases = selectCases(await casesOf(options, gpu, notes), options.filter);
     if (cases.length === 0) {
       throw new UserError(`--filter: no row has ${options.filter} in it`, { exitCode: EXIT.usage });
     }
@@ -121,7 +125,7 @@ async function benchCases(options: BenchOptions, io: Io): Promise<Measured> {
     }
   }
   io.err(`${rows.length} rows in ${formatSeconds((performance.now() - started) / 1000)}`);
-  return { peaks: peaks!, info: info!, rows, steps: [] };
+  return { peaks: peaks!, info: info!, rows, steps: [], notes };
 }
 
 async function benchStep(options: BenchOptions): Promise<Measured> {
@@ -136,12 +140,25 @@ async function benchStep(options: BenchOptions): Promise<Measured> {
   gpu.trim();
   gpu.resetPeak();
   const step = await measureStep(gpu, options, options.seconds ?? STEP_SECONDS);
-  return { peaks, info: gpu.info, rows: [], steps: [step] };
+  return { peaks, info: gpu.info, rows: [], steps: [step], notes: [] };
 }
 
-function casesOf(mode: Mode, extent: Extent): Case[] {
-  if (mode === "s2") return s2Cases(extent);
-  return [...productCases(extent), ...attentionCases(extent), ...smallOpCases(extent)];
+async function casesOf(options: BenchOptions, gpu: Gpu, notes: string[]): Promise<Case[]> {
+  const extent = extentOf(options, gpu);
+  switch (options.mode) {
+    case "s2":
+      return s2Cases(extent);
+    case "decode": {
+      const model = await decodeModel(gpu, options.shape);
+      const rate = await answerRate(model);
+      notes.push(
+        `Writing ${options.shape}: ${rate.toFixed(1)} tokens a second on the clock, reading included`,
+      );
+      return decodeCases(model, options.shape);
+    }
+    default:
+      return [...productCases(extent), ...attentionCases(extent), ...smallOpCases(extent)];
+  }
 }
 
 async function openGpu({ clock }: BenchOptions, sharing: Sharing | undefined): Promise<Gpu> {

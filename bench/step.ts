@@ -129,7 +129,7 @@ async function settingsOf(
       ...lengths,
       ...(rank === undefined ? {} : { lora_rank: String(rank) }),
     });
-    return { args, config: await readConfig(DEMO_MODEL) };
+    return { args, config: await baseConfig(shape) };
   }
   const { args } = await loadTrainArgs(null, {
     ...paths,
@@ -138,7 +138,15 @@ async function settingsOf(
     optim: "paged_adamw_32bit",
     lora_rank: String(rank ?? DEFAULTS.real.rank),
   });
-  return { args, config: shapeConfig(shape) };
+  return { args, config: await baseConfig(shape) };
+}
+
+/**
+ * The configuration of the demo's model, or of a model that everybody knows.
+ * @throws {UserError} if the name is not known
+ */
+export async function baseConfig(shape: string): Promise<LlamaConfig> {
+  return shape === "demo" ? await readConfig(DEMO_MODEL) : shapeConfig(shape);
 }
 
 function nameOf(shape: string, args: TrainArgs): string {

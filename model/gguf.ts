@@ -63,17 +63,30 @@ function tensorOf({ config, weights, type }: GgufExport, name: string, shape: re
           dtype,
         };
       }
-      if (!projection) return { bytes: await weights.readRows(name, start, count), dtype };
+      if (!projection) return { bytes: await readRows(weights, name, start, count), dtype };
       const { head_dim } = config;
       const first = Math.floor(start / head_dim) * head_dim;
       const end = Math.ceil((start + count) / head_dim) * head_dim;
-      const heads = await weights.readRows(name, first, end - first);
+      const heads = await readRows(weights, name, first, end - first);
       return {
         bytes: interleave(heads, head_dim, heads.length / (end - first), start - first, count),
         dtype,
       };
     },
   };
+}
+
+async function readRows(
+  weights: WeightReader,
+  name: string,
+  start: number,
+  count: number,
+): Promise<Uint8Array> {
+  const { shape, byteLength } = weights.info(name);
+  const rowBytes = byteLength / shape[0]!;
+  const bytes = new Uint8Array(count * rowBytes);
+  await weights.readInto(name, start * rowBytes, bytes);
+  return bytes;
 }
 
 /** Rows that blocks of 32 do not divide stay in F16, as llama.cpp's own converter has it. */

@@ -37,6 +37,8 @@ export interface GradientOptions {
   readonly gradScale: number;
   /** Recompute each layer in the backward pass instead of keeping its activations. */
   readonly checkpointing: boolean;
+  /** With checkpointing: the layers' inputs wait in host memory in between. */
+  readonly offload?: boolean;
   readonly dropout?: DropoutKey;
   /** (1) f32: the sum of the batch's losses is added to it, in nats. */
   readonly lossSum: Tensor;
@@ -54,6 +56,12 @@ export interface Predictions {
 const LOGITS_BYTES = 64 * 2 ** 20;
 /** The three widest tensors of a chunk of rows in a layer, at most: enough rows to fill any GPU. */
 const CHUNK_BYTES = 128 * 2 ** 20;
+
+/** A layer's input that waits for the backward pass. */
+interface Kept {
+  /** Gives it back; the caller frees it. */
+  take(): Promise<Tensor>;
+}
 
 /** Some rows on their way from the last layer to the loss. */
 interface HeadChunk extends RowRange {
@@ -123,26 +131,27 @@ export class Llama {
 
   /**
    * Adds the gradient of the batch's summed loss, times `gradScale`, to every parameter's, and the summed loss to
-   * `lossSum`. Nothing is read back.
+   * `lossSum`. Waits only where host memory is JavaScript's (kernels/host.ts).
    */
-  lossAndGradients(device: DeviceBatch, options: GradientOptions): void {
+  async lossAndGradients(device: DeviceBatch, options: GradientOptions): Promise<void> {
     const { gpu } = this;
     const { blocks, embed_tokens } = this.parts;
-    const { checkpointing } = options;
+    const { checkpointing, offload = false } = options;
     const pass = this.#pass(device, options.dropout);
     using _ = gpu.purpose("activations");
     gpu.at("embedding");
     let x = embed(gpu, device.tokens, embed_tokens.weight, this.parts.format);
-    const kept: { readonly x: Tensor; readonly saved?: BlockSaved }[] = [];
+    const kept: { readonly x: Kept; readonly saved?: BlockSaved }[] = [];
     for (const [i, block] of blocks.entries()) {
       gpu.at(`forward, layer ${i + 1}`);
       if (checkpointing) {
-        gpu.assign(x, "checkpoints");
-        kept.push({ x });
-        x = block.forward(gpu, x, pass);
+        const out = block.forward(gpu, x, pass);
+        // The last layer's turn comes at once.
+        kept.push({ x: await this.#keep(x, offload && i < blocks.length - 1) });
+        x = out;
       } else {
         const { out, saved } = block.forwardKeeping(gpu, x, pass);
-        kept.push({ x, saved });
+        kept.push({ x: onDevice(x), saved });
         x = out;
       }
       gpu.submit();
@@ -150,7 +159,8 @@ export class Llama {
     const gradient = this.#lossBackward(x, device, options);
     for (const [i, block] of [...blocks.entries()].reverse()) {
       gpu.at(`backward, layer ${i + 1}`);
-      const { x, saved } = kept.pop()!;
+      const { x: checkpoint, saved } = kept.pop()!;
+      const x = await checkpoint.take();
       block.backward(gpu, gradient, x, pass, saved);
       x.free();
       gpu.submit();
@@ -158,6 +168,28 @@ export class Llama {
     gpu.at("embedding, backward");
     if (embed_tokens.grad) embedBackward(gpu, device.batch.tokens, gradient, embed_tokens.grad);
     gradient.free();
+  }
+
+  /** Keeps a layer's input for the backward pass; on the host its memory on the device is free in between. */
+  async #keep(x: Tensor, offload: boolean): Promise<Kept> {
+    const { gpu } = this;
+    if (!offload) {
+      gpu.assign(x, "checkpoints");
+      return onDevice(x);
+    }
+    const { shape, dtype } = x;
+    const host = gpu.host.empty(shape, dtype, "checkpoint");
+    await host.store(x);
+    x.free();
+    return {
+      take: async () => {
+        using _ = gpu.purpose("checkpoints");
+        const back = gpu.empty(shape, dtype, "checkpoint");
+        await host.load(back);
+        host.free();
+        return back;
+      },
+    };
   }
 
   /** Loss and likeliest next token of every row. */
@@ -282,6 +314,10 @@ export class Llama {
     );
     return { map: device.map, positions: device.positions, cos, sin, dropout, chunkRows };
   }
+}
+
+function onDevice(x: Tensor): Kept {
+  return { take: () => Promise.resolve(x) };
 }
 
 function maxOf(values: Uint32Array): number {

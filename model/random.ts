@@ -13,6 +13,8 @@ import { requirePackable } from "./load.ts";
 export interface RandomOptions {
   /** How activations are stored. */
   readonly format: Format;
+  /** How a checkpoint would store what is not trained and not in NF4; bf16 unless given. */
+  readonly stored?: Format;
   /** Keep the layers' linears in NF4. */
   readonly loadIn4bit: boolean;
   /** Keep the scales of NF4 in 8 bits. */
@@ -24,18 +26,18 @@ export interface RandomOptions {
 }
 
 /**
- * A model of random weights, made on the device: the tensors, sizes and formats that loading a bf16 checkpoint gives,
+ * A model of random weights, made on the device: the tensors, sizes and formats that loading a checkpoint gives,
  * with norms of ones, biases of zeros and matrices of root mean square 1 / sqrt(inputs). For measuring; the host
  * holds nothing of the model's size.
  *
  * @throws {UserError} if a linear that should be in 4 bits has rows that are no multiple of 8
  */
 export async function randomModel(gpu: Gpu, config: LlamaConfig, options: RandomOptions): Promise<Llama> {
-  const { format, loadIn4bit, doubleQuant, seed = 1 } = options;
+  const { format, stored = "bf16", loadIn4bit, doubleQuant, seed = 1 } = options;
   const isTrained = options.isTrained ?? (() => false);
   let stream = 0;
   const dense = (name: string, shape: readonly [number, number]): Tensor => {
-    const weight = gpu.empty(shape, isTrained(name) ? "f32" : "bf16", name);
+    const weight = gpu.empty(shape, isTrained(name) ? "f32" : stored, name);
     // A uniform distribution's root mean square is its bound over sqrt(3).
     const bound = Math.sqrt(3 / shape[1]);
     fillUniform(gpu, weight, { seed, stream: stream++, low: -bound, high: bound });

@@ -5,10 +5,12 @@ import type { Tensor } from "../kernels/tensor.ts";
 /** Host memory for tensors on their way to a file. */
 const GROUP_BYTES = 64 * 2 ** 20;
 
-/** A tensor (f32) on the device, and the name it gets in a file. */
+/** A tensor on the device, and the name it gets in a file. */
 export interface NamedTensor {
   readonly name: string;
   readonly value: Tensor;
+  /** What its bytes are in the file; f32 of its own shape unless given. */
+  readonly stored?: Pick<TensorSource, "dtype" | "shape">;
 }
 
 /**
@@ -33,10 +35,10 @@ export function tensorSources(gpu: Gpu, tensors: readonly NamedTensor[]): Tensor
     return ready.get(index)!;
   }
 
-  return tensors.map(({ name, value }, index) => ({
+  return tensors.map(({ name, value, stored }, index) => ({
     name,
-    dtype: "F32",
-    shape: value.shape,
+    dtype: stored?.dtype ?? "F32",
+    shape: stored?.shape ?? value.shape,
     read: () => read(index),
   }));
 }

@@ -1,14 +1,17 @@
 /** The plan of a training run, before anything is loaded: what it takes, whether that fits, and what would make it fit. */
-import { UserError } from "../errors.ts";
+import { EXIT, UserError } from "../errors.ts";
 import type { LlamaConfig } from "../model/config.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
 import type { Rates } from "./rates.ts";
-import { findRemedies, type Remedy } from "./remedies.ts";
-import { type PlanDevice, secondsOf, type StepCost, stepCost, TYPICAL_DEVICE } from "./step_cost.ts";
+import { findRemedies, type Remedy, resolvePlacement } from "./remedies.ts";
+import type { Placement } from "./setup.ts";
+import { type PlanDevice, secondsOf, type StepCost, type StepOptions, TYPICAL_DEVICE } from "./step_cost.ts";
 
 /** A step's cost, and what it means for a given memory. */
 export interface Plan extends StepCost {
   readonly device: PlanDevice;
+  /** Where the run keeps what may wait in host memory. */
+  readonly placement: Placement;
   /** Bytes that may be used on the device; `null` where nobody knows. */
   readonly memoryBytes: number | null;
   /** `null` where the memory is not known. */
@@ -19,11 +22,8 @@ export interface Plan extends StepCost {
   readonly remedies: readonly Remedy[];
 }
 
-export interface PlanOptions {
-  readonly device?: PlanDevice;
+export interface PlanOptions extends Omit<StepOptions, "placement"> {
   readonly rates?: Rates | null;
-  /** Tokens of the sequences of the largest batch; all that the settings allow unless given. */
-  readonly lengths?: readonly number[];
 }
 
 /**
@@ -35,18 +35,19 @@ export interface PlanOptions {
 export async function planTraining(
   args: TrainArgs,
   base: LlamaConfig,
-  { device = TYPICAL_DEVICE, rates = null, lengths }: PlanOptions = {},
+  { rates = null, ...options }: PlanOptions = {},
 ): Promise<Plan> {
   const { max_memory: memoryBytes } = args;
-  const cost = await stepCost(args, base, device, lengths);
+  const { placement, cost } = await resolvePlacement(args, base, memoryBytes, options);
   const fits = memoryBytes === null ? null : cost.peak.heldBytes <= memoryBytes;
   return {
     ...cost,
-    device,
+    device: options.device ?? TYPICAL_DEVICE,
+    placement,
     memoryBytes,
     fits,
     seconds: rates && secondsOf(cost, rates),
-    remedies: memoryBytes !== null && !fits ? await findRemedies(args, base, cost, memoryBytes, device) : [],
+    remedies: memoryBytes !== null && !fits ? await findRemedies(args, base, cost, memoryBytes, options) : [],
   };
 }
 
@@ -63,6 +64,7 @@ export function requireFit({ fits, memoryBytes, peak, remedies }: Plan): void {
         `  ${describeChange(change)}: saves ${sizeText(savedBytes)}, leaves ${sizeText(peakBytes)}`
       ),
     ].join("\n"),
+    { exitCode: EXIT.doesNotFit },
   );
 }
 

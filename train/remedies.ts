@@ -1,7 +1,8 @@
 /** What to change where a run does not fit in a device's memory, each change tried by a dry run. */
 import type { LlamaConfig } from "../model/config.ts";
-import type { TrainArgs } from "../train_args/schema.ts";
-import { type PlanDevice, type StepCost, stepCost } from "./step_cost.ts";
+import { stateBits, type TrainArgs } from "../train_args/schema.ts";
+import type { Placement } from "./setup.ts";
+import { type StepCost, stepCost, type StepOptions, TYPICAL_DEVICE } from "./step_cost.ts";
 
 /** A change of settings towards less memory. */
 export interface Remedy {
@@ -13,11 +14,52 @@ export interface Remedy {
   readonly fits: boolean;
 }
 
+/** A step with the places that `auto` and `paged` stand for. */
+export interface PlacedCost {
+  readonly placement: Placement;
+  readonly cost: StepCost;
+}
+
+/**
+ * Finds where to keep what may wait in host memory: on the device if it fits there, else as little as must go. States go
+ * before checkpoints, which travel in every pass. If nothing fits, as much goes as may.
+ *
+ * @param memoryBytes that may be used on the device; `null` where nobody knows: then all stays there that may
+ */
+export async function resolvePlacement(
+  args: TrainArgs,
+  base: LlamaConfig,
+  memoryBytes: number | null,
+  options: StepOptions = {},
+): Promise<PlacedCost> {
+  const { offload_activations: offload, gradient_checkpointing, optim } = args;
+  const pages = optim.startsWith("paged") ? [false, true] : [false];
+  const offloads = offload === true
+    ? [true]
+    : offload === "auto" && gradient_checkpointing
+    ? [false, true]
+    : [false];
+  const places = offloads.flatMap((offloadActivations) =>
+    pages.map((pageStates): Placement => ({ pageStates, offloadActivations }))
+  );
+  let found: PlacedCost | undefined;
+  for (const placement of places) {
+    found = { placement, cost: await stepCost(args, base, { ...options, placement }) };
+    if (memoryBytes === null || found.cost.peak.heldBytes <= memoryBytes) break;
+  }
+  return found!;
+}
+
 /** Changes in order, those that cost least first: what each would set, or nothing where it is set already. */
 const CHANGES: readonly ((args: TrainArgs) => Partial<TrainArgs> | undefined)[] = [
   ({ per_device_train_batch_size: batch, gradient_accumulation_steps: passes }) =>
     batch > 1 ? { per_device_train_batch_size: 1, gradient_accumulation_steps: batch * passes } : undefined,
   ({ gradient_checkpointing }) => gradient_checkpointing ? undefined : { gradient_checkpointing: true },
+  ({ offload_activations: offload }) => offload === false ? { offload_activations: "auto" } : undefined,
+  ({ optim }) =>
+    optim.startsWith("paged")
+      ? undefined
+      : { optim: stateBits(optim) === 8 ? "paged_adamw_8bit" : "paged_adamw_32bit" },
   ({ bf16, fp16 }) => bf16 || fp16 ? undefined : { bf16: true },
   ({ load_in_4bit, low_rank_training }) =>
     low_rank_training && !load_in_4bit ? { load_in_4bit: true } : undefined,
@@ -36,14 +78,15 @@ export async function findRemedies(
   base: LlamaConfig,
   cost: StepCost,
   memoryBytes: number,
-  device: PlanDevice,
+  options: StepOptions = {},
 ): Promise<Remedy[]> {
   const remedies: Remedy[] = [];
   let now = args;
   let bytes = cost.peak.heldBytes;
   const isEnough = async (change: Partial<TrainArgs>): Promise<boolean> => {
     const changed = { ...now, ...change };
-    const { peak: { heldBytes: peakBytes } } = await stepCost(changed, base, device);
+    const { cost } = await resolvePlacement(changed, base, memoryBytes, adapted(options, changed));
+    const peakBytes = cost.peak.heldBytes;
     if (peakBytes >= bytes) return false;
     const fits = peakBytes <= memoryBytes;
     remedies.push({ change, peakBytes, savedBytes: bytes - peakBytes, fits });
@@ -55,7 +98,10 @@ export async function findRemedies(
     const change = propose(now);
     if (change && await isEnough(change)) return remedies;
   }
-  const longest = await longestContext(now, base, memoryBytes, device, now.max_seq_length);
+  const longest = await longestContext(now, base, memoryBytes, {
+    ...options,
+    below: Math.max(...options.lengths ?? [now.max_seq_length]),
+  });
   if (longest > 0) await isEnough(lengthChange(now, longest));
   return remedies;
 }
@@ -65,19 +111,25 @@ const RESOLUTION = { tokens: 16, share: 1 / 256 };
 /** Dry runs to find a length with, at most. */
 const ROUNDS = 10;
 
+export interface LongestOptions extends Pick<StepOptions, "device"> {
+  /** A length that does not fit, or is not of interest. */
+  readonly below?: number;
+}
+
 /**
  * The longest sequence that fits, in tokens, rounded down a little; 0 if none does.
- * @param below a length that does not fit, or is not of interest
  */
 export async function longestContext(
   args: TrainArgs,
   base: LlamaConfig,
   memoryBytes: number,
-  device: PlanDevice,
-  below = 2 ** 22,
+  { below = 2 ** 22, device = TYPICAL_DEVICE }: LongestOptions = {},
 ): Promise<number> {
+  // All that may go to the host goes there: it fits longest.
+  const { placement } = await resolvePlacement({ ...args, ...lengthChange(args, 64) }, base, 0, { device });
   const at = async (length: number) => {
-    const { peak } = await stepCost({ ...args, ...lengthChange(args, length) }, base, device);
+    const changed = { ...args, ...lengthChange(args, length) };
+    const { peak } = await stepCost(changed, base, { device, placement });
     return { length, bytes: peak.heldBytes };
   };
   let [before, last] = [await at(Math.min(64, below - 2)), await at(Math.min(4096, below - 1))];
@@ -96,6 +148,13 @@ export async function longestContext(
     else aim -= memoryBytes * RESOLUTION.share / 4;
   }
   return best;
+}
+
+/** The same sequences as far as other settings let them be: fewer of them, cut where they are too long. */
+function adapted({ lengths, ...options }: StepOptions, args: TrainArgs): StepOptions {
+  if (!lengths) return options;
+  const some = lengths.slice(0, args.per_device_train_batch_size);
+  return { ...options, lengths: some.map((length) => Math.min(length, args.max_seq_length)) };
 }
 
 /** Sequences of another length; the context that the model is extended to and its groups stay what they are if they can. */

@@ -27,11 +27,12 @@ import {
   checkSameRun,
   hashSamples,
   readSavedState,
-  restoreMoments,
+  restoreStates,
   type SavedState,
   writeSavedState,
 } from "./saved_state.ts";
 import { learningRate, type Schedule } from "./schedule.ts";
+<<<<<<< HEAD
 import {
   describeSources,
   formatOf,
@@ -40,6 +41,9 @@ import {
   type Trainee,
   trainerOptions,
 } from "./setup.ts";
+=======
+import { formatOf, loadData, loadTrainee, type Placement, type Trainee, trainerOptions } from "./setup.ts";
+>>>>>>> main
 import { planDevice } from "./step_cost.ts";
 import { type StepResult, Trainer } from "./trainer.ts";
 
@@ -66,16 +70,25 @@ export async function runTraining(args: TrainArgs, hooks: TrainHooks): Promise<T
   const saved = resumeFrom === undefined ? undefined : await readSavedState(resumeFrom);
   if (saved) checkSameRun(saved, args, dataHash, resumeFrom!);
   using gpu = await Gpu.open(args.max_memory === null ? {} : { memoryLimitBytes: args.max_memory });
-  await checkPlan(gpu, args, data, hooks);
+  gpu.onCompile = (kernels) => hooks.onCompile?.(kernels);
+  const placement = await makePlan(gpu, args, data, hooks);
   const trainee = await loadTrainee(gpu, args, resumeFrom);
-  const run = new Run(args, hooks, data, dataHash, trainee, saved);
-  if (saved) await restoreMoments(resumeFrom!, run.trainer);
+  const run = new Run(args, hooks, data, dataHash, trainee, placement, saved);
+  if (saved) await restoreStates(resumeFrom!, run.trainer);
   else await removeOldRun(args);
   return await run.train();
 }
 
-/** Says what the run takes on the device. @throws {UserError} if that is more than it may take */
-async function checkPlan(gpu: Gpu, args: TrainArgs, { samples }: Dataset, hooks: TrainHooks): Promise<void> {
+/**
+ * Says what the run takes on the device, and finds out what has to wait in host memory.
+ * @throws {UserError} if it takes more than it may
+ */
+async function makePlan(
+  gpu: Gpu,
+  args: TrainArgs,
+  { samples }: Dataset,
+  hooks: TrainHooks,
+): Promise<Placement> {
   const lengths = samples.map(({ inputIds }) => inputIds.length).sort((a, b) => b - a);
   const plan = await planTraining(args, await readConfig(args.model_name_or_path), {
     device: planDevice(gpu),
@@ -83,6 +96,7 @@ async function checkPlan(gpu: Gpu, args: TrainArgs, { samples }: Dataset, hooks:
   });
   requireFit(plan);
   hooks.note(`The plan is ${sizeText(plan.peak.heldBytes)} on the device at most (${plan.peak.moment})`);
+  return plan.placement;
 }
 
 /** One run over its loaded model and data. */
@@ -111,6 +125,7 @@ class Run {
     readonly data: Dataset,
     readonly dataHash: string,
     readonly trainee: Trainee,
+    placement: Placement,
     saved: SavedState | undefined,
   ) {
     const perStep = args.per_device_train_batch_size * args.gradient_accumulation_steps;
@@ -123,10 +138,15 @@ class Run {
       warmupSteps: args.warmup_steps || Math.ceil(args.warmup_ratio * this.#totalSteps),
       totalSteps: this.#totalSteps,
     };
+<<<<<<< HEAD
     this.trainer = new Trainer(trainee.model, trainerOptions(args));
     const lengths = data.samples.map(({ inputIds }) => inputIds.length);
     const groups = args.group_by_length ? { lengths, batch: perStep } : undefined;
     this.#sampler = new Sampler(data.samples.length, args.data_seed, groups);
+=======
+    this.trainer = new Trainer(trainee.model, trainerOptions(args, placement));
+    this.#sampler = new Sampler(data.samples.length, args.data_seed);
+>>>>>>> main
     this.#log = new RunLog(args.output_dir, args.logging_steps, saved?.log);
     this.#step = this.#startStep = saved?.step ?? 0;
     this.#skippedSteps = saved?.skippedSteps ?? 0;

@@ -1,10 +1,15 @@
 import { writeSafetensors } from "../checkpoint/safetensors.ts";
-import { openWeightsFile } from "../checkpoint/weights.ts";
+import { openWeightsFile, type WeightReader } from "../checkpoint/weights.ts";
 import { UserError } from "../errors.ts";
 import { tensorSources } from "../model/read_back.ts";
+<<<<<<< HEAD
 import type { Sample } from "../data/dataset.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
+=======
+import { stateBits, type TrainArgs } from "../train_args/schema.ts";
+>>>>>>> main
 import type { LogState } from "./run_log.ts";
+import type { StateTensor } from "./states.ts";
 import type { Trainer, TrainerState } from "./trainer.ts";
 
 const STATE_FILE = "training_state.json";
@@ -39,17 +44,24 @@ const FREE: ReadonlySet<string> = new Set<keyof TrainArgs>([
   "save_total_limit",
   "report_to",
   "gradient_checkpointing",
+  "offload_activations",
   "max_memory",
   "eval_file",
 ]);
 
-/** Writes moments and state into a checkpoint's folder. */
+/** Writes the optimiser's states and all else of the run into a checkpoint's folder. */
 export async function writeSavedState(folder: string, trainer: Trainer, state: SavedState): Promise<void> {
-  const moments = trainer.optimised.flatMap(({ name, m, v }) => [
-    { name: `${name}.m`, value: m },
-    { name: `${name}.v`, value: v },
-  ]);
-  await writeSafetensors(`${folder}/${OPTIMIZER_FILE}`, tensorSources(trainer.gpu, moments), {});
+  const parts = trainer.optimised.flatMap(({ name, states }) =>
+    Object.entries(states.parts).map(([part, state]) => ({ name: `${name}.${part}`, state }))
+  );
+  const onDevice = parts.flatMap(({ name, state }) =>
+    state.device ? [{ name, value: state.device, stored: state.stored }] : []
+  );
+  const onHost = parts.flatMap(({ name, state: { host, stored } }) =>
+    host ? [{ name, ...stored, read: () => host.read() }] : []
+  );
+  const sources = [...tensorSources(trainer.gpu, onDevice), ...onHost];
+  await writeSafetensors(`${folder}/${OPTIMIZER_FILE}`, sources, {});
   await Deno.writeTextFile(`${folder}/${STATE_FILE}`, JSON.stringify(state) + "\n");
 }
 
@@ -79,6 +91,7 @@ export async function readSavedState(folder: string): Promise<SavedState> {
 export function checkSameRun(saved: SavedState, args: TrainArgs, dataHash: string, folder: string): void {
   const problems = (Object.keys(args) as (keyof TrainArgs)[])
     .filter((key) => !FREE.has(key) && JSON.stringify(saved.args[key]) !== JSON.stringify(args[key]))
+    .filter((key) => key !== "optim" || stateBits(saved.args.optim) !== stateBits(args.optim))
     .map((key) => `${key} was ${JSON.stringify(saved.args[key])}, now ${JSON.stringify(args[key])}`);
   if (saved.dataHash !== dataHash) {
     problems.push("the training data gives other samples than in the first run");
@@ -91,21 +104,49 @@ export function checkSameRun(saved: SavedState, args: TrainArgs, dataHash: strin
   );
 }
 
-/** Puts the moments of a checkpoint into a trainer. */
-export async function restoreMoments(folder: string, trainer: Trainer): Promise<void> {
+/**
+ * Puts the optimiser's states of a checkpoint into a trainer; on the device or on the host, they are the same.
+ * @throws {UserError} if they are of another form or shape
+ */
+export async function restoreStates(folder: string, trainer: Trainer): Promise<void> {
   const reader = await openWeightsFile(`${folder}/${OPTIMIZER_FILE}`);
   try {
-    for (const { name, m, v } of trainer.optimised) {
-      trainer.gpu.write(m, await reader.read(`${name}.m`));
-      trainer.gpu.write(v, await reader.read(`${name}.v`));
+    for (const { name, states } of trainer.optimised) {
+      for (const [part, state] of Object.entries(states.parts)) {
+        requireStored(reader, `${name}.${part}`, state.stored, folder);
+        await state.write(await reader.read(`${name}.${part}`));
+      }
     }
   } finally {
     reader.close();
   }
 }
 
+<<<<<<< HEAD
 /** Which data a run was trained on. */
 export async function hashSamples(samples: readonly Sample[]): Promise<string> {
+=======
+function requireStored(
+  reader: WeightReader,
+  name: string,
+  { dtype, shape }: StateTensor["stored"],
+  folder: string,
+): void {
+  const found = reader.has(name) ? reader.info(name) : undefined;
+  if (found?.dtype === dtype && found.shape.join() === shape.join()) return;
+  throw new UserError(
+    `Cannot resume from "${folder}": its optimiser has ${
+      found ? `"${name}" as ${found.dtype} [${found.shape}]` : `no "${name}"`
+    }, but these settings need ${dtype} [${shape}]. Use the settings of the first run`,
+    { exitCode: 2 },
+  );
+}
+
+/** Of anything with ids and labels: which data a run was trained on. */
+export async function hashSamples(
+  samples: readonly { readonly inputIds: Uint32Array; readonly labels: Int32Array }[],
+): Promise<string> {
+>>>>>>> main
   const { createHash } = await import("node:crypto");
   const hash = createHash("sha256");
   for (const { inputIds, labels, documents } of samples) {

@@ -13,7 +13,7 @@ import { freshWeights } from "../model/fresh.ts";
 import { loadModel } from "../model/load.ts";
 import type { Llama } from "../model/llama.ts";
 import { checkpointTensors, countParameters } from "../model/tensors.ts";
-import { groupSize, type TrainArgs } from "../train_args/schema.ts";
+import { groupSize, stateBits, type TrainArgs } from "../train_args/schema.ts";
 import type { TrainerOptions } from "./trainer.ts";
 
 /** A model ready to be trained. */
@@ -33,12 +33,28 @@ export function formatOf({ bf16, fp16 }: Pick<TrainArgs, "bf16" | "fp16">): Form
   return bf16 ? "bf16" : fp16 ? "f16" : "f32";
 }
 
-/** What the trainer needs of the settings. */
-export function trainerOptions(args: TrainArgs): TrainerOptions {
+/** Where a run keeps what the device may have no room for: `auto`, resolved. */
+export interface Placement {
+  /** Layers' inputs between forward and backward pass: on the host. */
+  readonly offloadActivations: boolean;
+  /** The optimiser's states: on the host, if its name says `paged`. */
+  readonly pageStates: boolean;
+}
+
+/**
+ * What the trainer needs of the settings.
+ * @param placement on the device, as far as the settings leave it open, unless given
+ */
+export function trainerOptions(
+  args: TrainArgs,
+  placement: Placement = { offloadActivations: args.offload_activations === true, pageStates: false },
+): TrainerOptions {
   return {
     maxGradNorm: args.max_grad_norm,
     groupSize: args.attention === "s2" ? groupSize(args, args.max_seq_length) : undefined,
     checkpointing: args.gradient_checkpointing,
+    offloadActivations: placement.offloadActivations,
+    states: { bits: stateBits(args.optim), paged: placement.pageStates && args.optim.startsWith("paged") },
     lossScaling: args.fp16,
     seed: args.seed,
     beta1: args.adam_beta1,

@@ -9,12 +9,13 @@ import type { GpuInfo } from "../kernels/adapter.ts";
 import { makeBatch, type Sequence } from "../model/batch.ts";
 import type { LlamaConfig } from "../model/config.ts";
 import { configForPositions } from "../model/context.ts";
+import type { Format } from "../kernels/wgsl.ts";
 import { addFlops, seenPairs, type StepFlops, totalFlops, trainingFlops } from "../model/flops.ts";
 import type { Llama } from "../model/llama.ts";
 import { randomModel } from "../model/random.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
 import type { Rates } from "./rates.ts";
-import { addFreshLora, formatOf, trainedNames, trainerOptions } from "./setup.ts";
+import { addFreshLora, formatOf, type Placement, trainedNames, trainerOptions } from "./setup.ts";
 import { Trainer } from "./trainer.ts";
 
 /** The device that a step is counted for. */
@@ -43,6 +44,16 @@ export interface StepCost {
   readonly trainable: number;
 }
 
+/** What a step is counted for besides its settings. */
+export interface StepOptions {
+  /** {@linkcode TYPICAL_DEVICE} unless given. */
+  readonly device?: PlanDevice;
+  /** Tokens of the sequences of the largest batch; all that the settings allow unless given. */
+  readonly lengths?: readonly number[];
+  /** As `trainerOptions` has it unless given. */
+  readonly placement?: Placement;
+}
+
 /** A device as most GPUs are. */
 export const TYPICAL_DEVICE: PlanDevice = {
   info: { ...DRY_INFO, description: "a typical GPU" },
@@ -59,27 +70,26 @@ export function planDevice(gpu: Gpu): PlanDevice {
  * Runs loading and one step on a device that only counts.
  *
  * @param base the model's own configuration, its positions not yet settled
- * @param lengths tokens of the sequences of the largest batch; all that the settings allow unless given
  * @throws {UserError} if the settings do not fit the model
  */
 export async function stepCost(
   args: TrainArgs,
   base: LlamaConfig,
-  { info, ...device }: PlanDevice = TYPICAL_DEVICE,
-  lengths: readonly number[] = fullBatch(args),
+  { device = TYPICAL_DEVICE, lengths = fullBatch(args), placement }: StepOptions = {},
 ): Promise<StepCost> {
   const config = configForPositions(base, args);
   const tally = new Tally();
-  const gpu = Gpu.dry({ ...device, info, onDispatch: (dispatch) => tally.add(dispatch) });
+  const gpu = Gpu.dry({ ...device, onDispatch: (dispatch) => tally.add(dispatch) });
   gpu.at("loading");
   const model = await randomModel(gpu, config, {
     format: formatOf(args),
-    loadIn4bit: args.load_in_4bit,
+    ...storedForm(base),
+    ...(args.load_in_4bit ? { loadIn4bit: true } : {}),
     doubleQuant: args.double_quant,
     isTrained: trainedNames(config, args),
   });
   if (args.low_rank_training) addFreshLora(model, args);
-  const trainer = new Trainer(model, trainerOptions(args));
+  const trainer = new Trainer(model, trainerOptions(args, placement));
   tally.start();
   await trainer.step([makeBatch(sequencesOf(lengths, config))], args.learning_rate);
   const passes = args.gradient_accumulation_steps;
@@ -100,6 +110,16 @@ export function secondsOf({ flops, trafficBytes }: StepCost, rates: Rates): numb
   const all = addFlops(flops.forward, flops.recompute, flops.backward);
   return (totalFlops(all) - all.attention) / rates.productFlops +
     all.attention / rates.attentionFlops + trafficBytes / rates.bytesPerSecond;
+}
+
+/** What config.json says of the form that its weights are in. */
+function storedForm({ raw }: LlamaConfig): { readonly stored: Format; readonly loadIn4bit: boolean } {
+  const formats: Readonly<Record<string, Format>> = { float32: "f32", float16: "f16", bfloat16: "bf16" };
+  const { torch_dtype, dtype = torch_dtype, quantization_config: quantised } = raw;
+  return {
+    stored: formats[String(dtype)] ?? "bf16",
+    loadIn4bit: (quantised as { load_in_4bit?: unknown } | undefined)?.load_in_4bit === true,
+  };
 }
 
 /** Counts what is dispatched. */

@@ -1,10 +1,11 @@
 import type { Gpu } from "../kernels/gpu.ts";
-import { adamW, type AdamWOptions } from "../kernels/optimizer/adamw.ts";
+import type { AdamWOptions } from "../kernels/optimizer/adamw.ts";
 import { globalNorm, STATUS } from "../kernels/optimizer/global_norm.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import { type Batch, freeBatch, uploadBatch } from "../model/batch.ts";
 import type { Llama } from "../model/llama.ts";
 import type { Parameter } from "../model/parameter.ts";
+import { type AdamStates, makeStates, type StateForm } from "./states.ts";
 
 export interface TrainerOptions extends Omit<AdamWOptions, "learningRate" | "step"> {
   /** Gradients longer than this are scaled down to it; 0 turns clipping off. */
@@ -12,6 +13,10 @@ export interface TrainerOptions extends Omit<AdamWOptions, "learningRate" | "ste
   /** G of shifted sparse attention in tokens; full attention if undefined. */
   readonly groupSize: number | undefined;
   readonly checkpointing: boolean;
+  /** With checkpointing: layers' inputs wait in host memory for the backward pass; on the device unless true. */
+  readonly offloadActivations?: boolean;
+  /** 32 bits on the device unless given. */
+  readonly states?: StateForm;
   /** Scale the loss so that small gradients survive in f16, and adapt the scale. */
   readonly lossScaling: boolean;
   /** Of dropout. */
@@ -39,10 +44,9 @@ export interface TrainerState {
   scaleAge: number;
 }
 
-/** A parameter with AdamW's moments, all f32 of one shape. */
+/** A parameter with AdamW's running means. */
 export interface Optimised extends Parameter {
-  readonly m: Tensor;
-  readonly v: Tensor;
+  readonly states: AdamStates;
 }
 
 /** PyTorch's GradScaler has the same numbers. */
@@ -63,11 +67,9 @@ export class Trainer {
     this.model = model;
     this.#options = options;
     using _ = this.gpu.purpose("optimiser");
-    this.optimised = model.parameters().map((parameter) => ({
-      ...parameter,
-      m: this.gpu.zeros(parameter.value.shape, "f32", `m of ${parameter.name}`),
-      v: this.gpu.zeros(parameter.value.shape, "f32", `v of ${parameter.name}`),
-    }));
+    const parameters = model.parameters();
+    const states = makeStates(this.gpu, parameters, options.states ?? { bits: 32, paged: false });
+    this.optimised = parameters.map((parameter, i) => ({ ...parameter, states: states[i]! }));
     this.#lossSum = this.gpu.empty([1], "f32", "loss sum");
     this.#status = this.gpu.zeros([STATUS.length], "f32", "step status");
     if (options.lossScaling) this.state.lossScale = LOSS_SCALE.initial;
@@ -79,15 +81,17 @@ export class Trainer {
    */
   async step(batches: readonly Batch[], learningRate: number): Promise<StepResult> {
     const { gpu } = this;
-    const { lossScaling: _, maxGradNorm, seed, groupSize, checkpointing, ...adam } = this.#options;
+    const { maxGradNorm, seed, groupSize, checkpointing, offloadActivations: offload = false } =
+      this.#options;
     const targets = batches.reduce((sum, batch) => sum + batch.targets, 0);
     for (const { grad } of this.optimised) gpu.clear(grad);
     gpu.clear(this.#lossSum);
     for (const batch of batches) {
       const device = uploadBatch(gpu, batch, groupSize);
-      this.model.lossAndGradients(device, {
+      await this.model.lossAndGradients(device, {
         gradScale: this.state.lossScale / Math.max(1, targets),
         checkpointing,
+        offload,
         dropout: { seed, pass: this.state.passes++ },
         lossSum: this.#lossSum,
       });
@@ -99,10 +103,9 @@ export class Trainer {
       maxNorm: maxGradNorm,
       inverseScale,
     });
-    for (const { value, grad, m, v } of this.optimised) {
-      const step = this.state.updates + 1;
-      adamW(gpu, { param: value, grad, m, v }, this.#status, { ...adam, learningRate, step });
-    }
+    const { beta1, beta2, epsilon, weightDecay } = this.#options;
+    const adam = { beta1, beta2, epsilon, weightDecay, learningRate, step: this.state.updates + 1 };
+    for (const { states } of this.optimised) await states.update(this.#status, adam);
     const [lossBytes, statusBytes] = await gpu.readBytes([this.#lossSum, this.#status]);
     const status = new Float32Array(statusBytes!.buffer);
     const applied = status[STATUS.isFinite] === 1;

@@ -157,7 +157,7 @@ class Reading {
 }
 
 function wrongValue(option: TrainOption, value: unknown): string {
-  return option.explain?.(value) ?? `must be ${option.kind.wanted}, got ${quoted(value)}`;
+  return `must be ${option.kind.wanted}, got ${quoted(value)}`;
 }
 
 function unknownKey(key: string, dashes: string): string {

@@ -59,6 +59,12 @@ export function applyRules(values: OptionValues, given: ReadonlySet<OptionName>)
       "would remove the checkpoint that resume_from_checkpoint asks for: set one of them",
     );
   }
+  if (args.offload_activations === true && !args.gradient_checkpointing) {
+    refuse(
+      ["offload_activations", "gradient_checkpointing"],
+      "is true, but without gradient_checkpointing a layer keeps more than its input: set that to true",
+    );
+  }
   addNotes(args, given, notes);
   return { args, broken, notes };
 }

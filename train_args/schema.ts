@@ -31,8 +31,6 @@ export interface TrainOption<T = unknown> {
   readonly required: boolean;
   /** What the table shows in place of the default, where the default depends on other options. */
   readonly defaultDoc?: string;
-  /** Words for a value that deserves more than "must be ..."; `null` where it does not. */
-  readonly explain?: (value: unknown) => string | null;
 }
 
 /** An option with a default of its own kind. */
@@ -50,7 +48,7 @@ function required<T>(group: Group, doc: string, kind: Kind<T>) {
   return { group, kind, doc, default: null, required: true } satisfies TrainOption<T>;
 }
 
-/** Names of the optimiser that all mean AdamW with its state in 32 bits. */
+/** Names of the optimiser, all AdamW. Those with `8bit` keep its states in 8 bits. */
 export const OPTIMISERS = [
   "adamw_torch",
   "adamw_torch_fused",
@@ -61,13 +59,14 @@ export const OPTIMISERS = [
   "adamw",
   "paged_adamw",
   "paged_adamw_32bit",
+  "adamw_8bit",
+  "adamw_bnb_8bit",
+  "paged_adamw_8bit",
 ] as const;
 
-/** 8-bit states are a thing people ask for by name, so the refusal says more than "must be one of". */
-function explainOptimiser(value: unknown): string | null {
-  return typeof value === "string" && value.includes("8bit")
-    ? `${JSON.stringify(value)} keeps its state in 8 bits, which is not supported yet; use paged_adamw_32bit`
-    : null;
+/** Bits in which an optimiser of this name keeps its states. */
+export function stateBits(optim: TrainArgs["optim"]): 32 | 8 {
+  return optim.endsWith("8bit") ? 8 : 32;
 }
 
 const SCHEDULES = ["constant", "constant_with_warmup", "linear", "cosine"] as const;
@@ -192,15 +191,12 @@ export const OPTIONS = {
   train_norm: option("lora", "also train the norms", flag(), false),
 
   learning_rate: option("optimiser", "highest learning rate", real({ above: 0 }), 5e-5),
-  optim: {
-    ...option(
-      "optimiser",
-      "every accepted name is AdamW with 32-bit state",
-      oneOf(OPTIMISERS),
-      "adamw_torch",
-    ),
-    explain: explainOptimiser,
-  },
+  optim: option(
+    "optimiser",
+    "AdamW; 8bit: states in 8 bits; paged: states in host memory where the device has no room for them",
+    oneOf(OPTIMISERS),
+    "adamw_torch",
+  ),
   weight_decay: option("optimiser", "AdamW weight decay", real({ min: 0 }), 0),
   adam_beta1: option("optimiser", "AdamW decay of the first moment", real({ min: 0, below: 1 }), 0.9),
   adam_beta2: option("optimiser", "AdamW decay of the second moment", real({ min: 0, below: 1 }), 0.999),
@@ -237,6 +233,12 @@ export const OPTIONS = {
     "most memory to use on the device, as in 24GiB; a run that needs more is refused before anything is loaded",
     bytes(),
     "unknown, since WebGPU does not tell",
+  ),
+  offload_activations: option(
+    "run",
+    "keep each layer's input in host memory until the backward pass; auto: where it would not fit otherwise",
+    either(oneOf(["auto"]), flag()),
+    "auto",
   ),
   seed: option("run", "seed of adapter weights, dropout and data order", whole(0, 4_294_967_295), 42),
   data_seed: unset("run", "seed of the data order alone", whole(0, 4_294_967_295), "seed"),

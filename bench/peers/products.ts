@@ -1,6 +1,7 @@
 /** Contests of products: f32, and weights of 4 bits. */
 import type { Gpu } from "../../kernels/gpu.ts";
 import { matmul } from "../../kernels/matmul/matmul.ts";
+import { product } from "../../kernels/matvec/matvec.ts";
 import { dequantiseNf4, freeNf4, quantiseNf4 } from "../../kernels/nf4/nf4.ts";
 import type { Contest } from "./contest.ts";
 import { type Entrant, type HostArray, randomArray } from "./entrant.ts";
@@ -62,7 +63,7 @@ function ourFourBits(gpu: Gpu, x: HostArray, N: number): Entrant {
   const input = gpu.tensor(x.shape, x.data);
   return ourEntrant(
     gpu,
-    () => [matmul(gpu, input, weight)],
+    () => [product(gpu, input, weight)],
     () => {
       input.free();
       freeNf4(weight);

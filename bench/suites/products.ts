@@ -1,9 +1,5 @@
-import {
-  matmul,
-  matmulBackwardInput,
-  matmulBackwardWeight,
-  type Weight,
-} from "../../kernels/matmul/matmul.ts";
+import { matmulBackwardInput, matmulBackwardWeight, type Weight } from "../../kernels/matmul/matmul.ts";
+import { product } from "../../kernels/matvec/matvec.ts";
 import { freeNf4, isNf4, quantiseNf4 } from "../../kernels/nf4/nf4.ts";
 import type { Gpu } from "../../kernels/gpu.ts";
 import { bytesPerElement } from "../../kernels/tensor.ts";
@@ -91,7 +87,7 @@ export function productCase(layout: keyof typeof OPS, { M, N, K, name, x, w }: S
         });
       }
       const weight = randomWeight(gpu, [N, K], w);
-      const multiply = layout === "nt" ? matmul : matmulBackwardInput;
+      const multiply = layout === "nt" ? product : matmulBackwardInput;
       const { run, free } = prepared([given], () => [multiply(gpu, given, weight)]);
       return { run, free: () => [free, () => freeWeight(weight)].forEach((each) => each()) };
     },

@@ -31,7 +31,7 @@ async function wgslFiles(folder: string): Promise<string[]> {
 
 const CONFIG: LlamaConfig = parseConfig({
   model_type: "llama",
-  vocab_size: 36,
+  vocab_size: 68,
   hidden_size: 64,
   intermediate_size: 72,
   num_hidden_layers: 1,
@@ -41,7 +41,7 @@ const CONFIG: LlamaConfig = parseConfig({
 
 /**
  * One training step and two tokens of text with everything on: LoRA with dropout, biases, trained norms, embeddings and
- * head, both NF4 forms.
+ * head, both NF4 forms, states in 8 bits and in 32.
  */
 async function trainAndWrite(sharing: Sharing, format: Format): Promise<void> {
   using gpu = await Gpu.open({ sharing });
@@ -64,6 +64,8 @@ async function trainAndWrite(sharing: Sharing, format: Format): Promise<void> {
     beta2: 0.999,
     epsilon: 1e-8,
     weightDecay: 0,
+    // The embeddings are large enough for 8 bits, the rest is not.
+    states: { bits: 8, paged: false },
   });
   await trainer.step([makeBatch([{ inputIds: integers(1, 20, 36) }])], 1e-3);
   const dequantised = dequantiseNf4(gpu, quantiseNf4(gpu, gpu.tensor([4, 64], normal(1, 256))));

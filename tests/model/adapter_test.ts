@@ -70,7 +70,7 @@ Deno.test("Any rank goes through device and PEFT files without changing a bit, a
 
       const lossSum = gpu.zeros([1]);
       const device = uploadBatch(gpu, makeBatch([sequence(config, 12)]));
-      model.lossAndGradients(device, { gradScale: 1, checkpointing: true, lossSum });
+      await model.lossAndGradients(device, { gradScale: 1, checkpointing: true, lossSum });
       const { lora, weight } = model.linears()[3]!;
       const [a, b] = [await gpu.read(lora!.gradA!), await gpu.read(lora!.gradB!)];
       const padded = Math.ceil(rank / 4) * 4;

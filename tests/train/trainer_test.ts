@@ -5,8 +5,11 @@ import { makeBatch, type Sequence } from "../../model/batch.ts";
 import { type LlamaConfig, parseConfig } from "../../model/config.ts";
 import { freshWeights } from "../../model/fresh.ts";
 import { loadModel } from "../../model/load.ts";
+import { checkSameRun, restoreStates, type SavedState, writeSavedState } from "../../train/saved_state.ts";
+import type { StateForm } from "../../train/states.ts";
 import { Trainer } from "../../train/trainer.ts";
-import { assert, assertClose, assertEquals } from "../support/assert_close.ts";
+import { loadTrainArgs } from "../../train_args/load.ts";
+import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { integers } from "../support/random.ts";
 
 /** Grouped queries, biases, a vocabulary that is no multiple of 4, a rank that is none either. */
@@ -30,6 +33,7 @@ interface Setup {
   readonly dropout?: number;
   readonly checkpointing?: boolean;
   readonly lossScaling?: boolean;
+  readonly states?: StateForm;
 }
 
 async function makeTrainer(gpu: Gpu, setup: Setup = {}): Promise<Trainer> {
@@ -40,6 +44,7 @@ async function makeTrainer(gpu: Gpu, setup: Setup = {}): Promise<Trainer> {
     dropout = 0,
     checkpointing = true,
     lossScaling = false,
+    states = { bits: 32, paged: false },
   } = setup;
   const model = await loadModel(gpu, freshWeights(CONFIG, 7), {
     config: CONFIG,
@@ -56,6 +61,7 @@ async function makeTrainer(gpu: Gpu, setup: Setup = {}): Promise<Trainer> {
     groupSize: 16,
     checkpointing,
     lossScaling,
+    states,
     seed: 5,
     beta1: 0.9,
     beta2: 0.999,
@@ -70,7 +76,12 @@ function sequences(...lengths: number[]): Sequence[] {
 
 /** Every byte that training changes. */
 async function stateOf(trainer: Trainer): Promise<string> {
-  const bytes = await trainer.gpu.readBytes(trainer.optimised.flatMap(({ value, m, v }) => [value, m, v]));
+  const parts = trainer.optimised.flatMap(({ states }) => Object.values(states.parts));
+  const bytes = await trainer.gpu.readBytes([
+    ...trainer.optimised.map(({ value }) => value),
+    ...parts.flatMap(({ device }) => device ?? []),
+  ]);
+  for (const { host } of parts) if (host) bytes.push(await host.read() as Uint8Array<ArrayBuffer>);
   return bytes.map((part) => part.toBase64()).join();
 }
 
@@ -186,4 +197,124 @@ Deno.test("Memory in use is the same after every step", async () => {
     live.push(gpu.liveBytes);
   }
   assertEquals(new Set(live.slice(1)).size, 1, `bytes in use ${live}`);
+});
+
+/** Two of the model's tensors, and four vectors, fall short of the size that 8 bits start at. */
+const FORMS: readonly StateForm[] = [
+  { bits: 32, paged: false },
+  { bits: 8, paged: false },
+  { bits: 32, paged: true, pageBytes: 64 * 192 },
+  { bits: 8, paged: true, pageBytes: 64 * 48 },
+];
+
+Deno.test("States on the host, page by page, give the bytes of those on the device", async () => {
+  for (const bits of [32, 8] as const) {
+    const outcomes: string[] = [];
+    for (const hostCopies of [undefined, "commands", "javascript"] as const) {
+      using gpu = await Gpu.open({ poison: true, ...(hostCopies ? { hostCopies } : {}) });
+      const paged = hostCopies !== undefined;
+      const trainer = await makeTrainer(gpu, { full: true, states: { bits, paged, pageBytes: 64 * 100 } });
+      await losses(trainer, 3, [sequences(33)]);
+      const bytes = trainer.optimised.map(({ states }) =>
+        Object.values(states.parts).reduce((sum, { host }) => sum + (host?.byteLength ?? 0), 0)
+      );
+      assertEquals(gpu.host.liveBytes, bytes.reduce((a, b) => a + b), "all of the host's memory");
+      assertEquals(bytes.every((count) => paged === count > 0), true, "every state is on the host, or none");
+      outcomes.push(await stateOf(trainer));
+    }
+    // The parts on the host come last in what stateOf() gives.
+    const sorted = outcomes.map((outcome) => outcome.split(",").sort().join());
+    assert(sorted[1] === sorted[0] && sorted[2] === sorted[0], `states of ${bits} bits differ`);
+  }
+});
+
+Deno.test("8-bit states take about a quarter of the memory, and training follows that with 32 bits", async () => {
+  const run = async (bits: 32 | 8) => {
+    using gpu = await Gpu.open({ poison: true });
+    const trainer = await makeTrainer(gpu, { full: true, states: { bits, paged: false } });
+    const curve = await losses(trainer, 12, [sequences(24)]);
+    const large = trainer.optimised.filter(({ value }) => value.size >= 4096);
+    const bytes = large.flatMap(({ states }) => Object.values(states.parts)).reduce(
+      (sum, { device }) => sum + device!.byteLength,
+      0,
+    );
+    return {
+      curve: curve.filter((_, i) => i % 2 === 0),
+      perElement: bytes / large.reduce((sum, { value }) => sum + value.size, 0),
+    };
+  };
+  const [wide, coded] = [await run(32), await run(8)];
+  assertEquals(wide.perElement, 8);
+  assertClose("bytes per element", [coded.perElement], [2 + 8 / 256], { rtol: 0.01, atol: 0 });
+  assert(
+    coded.curve.at(-1)! < 0.8 * coded.curve[0]!,
+    `loss went from ${coded.curve[0]} to ${coded.curve.at(-1)}`,
+  );
+  assertClose("losses", coded.curve, wide.curve, { rtol: 0.05, atol: 0 });
+  assert(coded.curve.at(-1) !== wide.curve.at(-1), "8 bits must round");
+});
+
+async function inFolder(use: (folder: string) => Promise<void>): Promise<void> {
+  const folder = await Deno.makeTempDir();
+  try {
+    await use(folder);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+/** Gives a trainer the weights of another and what a checkpoint holds. */
+async function resume(to: Trainer, from: Trainer, folder: string): Promise<void> {
+  for (const [i, { value }] of to.optimised.entries()) {
+    to.gpu.write(value, await from.gpu.read(from.optimised[i]!.value));
+  }
+  to.state = { ...from.state };
+  await restoreStates(folder, to);
+}
+
+const STATE = {} as SavedState;
+
+for (const [i, states] of FORMS.entries()) {
+  Deno.test(`States in ${states.bits} bits${states.paged ? ", paged," : ""} are saved and restored bit for bit`, async () => {
+    await inFolder(async (folder) => {
+      using gpu = await Gpu.open({ poison: true, ...(i === 3 ? { hostCopies: "javascript" } : {}) });
+      const whole = await makeTrainer(gpu, { full: true, states });
+      await losses(whole, 2, [sequences(20)]);
+      await writeSavedState(folder, whole, STATE);
+      // Where they are makes no difference to a checkpoint.
+      const elsewhere = { ...states, paged: !states.paged };
+      for (const form of [states, elsewhere]) {
+        const resumed = await makeTrainer(gpu, { full: true, states: form });
+        await resume(resumed, whole, folder);
+        const sorted = async (trainer: Trainer) => (await stateOf(trainer)).split(",").sort().join();
+        assert(await sorted(resumed) === await sorted(whole), "restored states differ");
+      }
+      const other = await makeTrainer(gpu, {
+        full: true,
+        states: { bits: states.bits === 8 ? 32 : 8, paged: false },
+      });
+      await assertThrows(
+        () => restoreStates(folder, other),
+        "its optimiser has no",
+        "Use the settings of the first run",
+      );
+    });
+  });
+}
+
+Deno.test("Resuming takes an optimiser with states of as many bits, and no other", async () => {
+  const argsOf = async (optim: string) =>
+    (await loadTrainArgs(null, {
+      model_name_or_path: "m",
+      train_file: "t",
+      output_dir: "o",
+      max_seq_length: "64",
+      optim,
+    })).args;
+  const saved = { args: await argsOf("adamw_bnb_8bit"), dataHash: "h" } as SavedState;
+  checkSameRun(saved, await argsOf("paged_adamw_8bit"), "h", "folder");
+  await assertThrows(
+    async () => checkSameRun(saved, await argsOf("paged_adamw_32bit"), "h", "folder"),
+    'optim was "adamw_bnb_8bit", now "paged_adamw_32bit"',
+  );
 });

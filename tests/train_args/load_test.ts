@@ -220,7 +220,16 @@ Deno.test("without a file, flags alone are enough", async () => {
 });
 
 const RULES: [name: string, yaml: string, wanted: string][] = [
-  ["8-bit optimisers", "optim: paged_adamw_8bit", "keeps its state in 8 bits, which is not supported yet"],
+  [
+    "offloading of what is not kept",
+    "offload_activations: true\ngradient_checkpointing: false",
+    "offload_activations: is true, but without gradient_checkpointing",
+  ],
+  [
+    "half an offload",
+    "offload_activations: some",
+    "offload_activations: must be one of auto, or true or false",
+  ],
   ["other optimisers", "optim: adafactor", "optim: must be one of adamw_torch, "],
   ["nothing to do", "num_train_epochs: 0", "there is nothing to do"],
   ["group above length", "group_size: 256", "group_size: 256 is more than max_seq_length 128"],

@@ -1,0 +1,79 @@
+/** Writing one token after another: the device's time for one, by the length of what stands before it. */
+import type { Gpu } from "../kernels/gpu.ts";
+import { Decoder } from "../model/decoder.ts";
+import { generate } from "../model/generate.ts";
+import type { Llama } from "../model/llama.ts";
+import { randomModel } from "../model/random.ts";
+import { randomIds } from "./inputs.ts";
+import { baseConfig } from "./step.ts";
+import type { Case } from "./suites/case.ts";
+
+/** Tokens before the one that is written. */
+const CONTEXTS = { demo: [256, 1024], real: [1024, 4096, 16384] } as const;
+/** Room for the tokens that are written while measuring. */
+const ROOM = 4096;
+/** Tokens written in a whole answer, and of the prompt before it. */
+const ANSWER = { prompt: 32, tokens: 64 } as const;
+const SAMPLING = { temperature: 1, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 1 } as const;
+
+/** A model of random weights in NF4 to write with. @param shape a name of model/shapes.ts, or `demo` */
+export async function decodeModel(gpu: Gpu, shape: string): Promise<Llama> {
+  return await randomModel(gpu, await baseConfig(shape), {
+    format: shape === "demo" ? "f32" : "bf16",
+    loadIn4bit: true,
+    doubleQuant: true,
+  });
+}
+
+/** The step that draws a token and runs it through the layers; it can be no faster than reading the weights and the cache. */
+export function decodeCases(model: Llama, shape: string): Case[] {
+  return CONTEXTS[shape === "demo" ? "demo" : "real"].map((length) => {
+    const work = (): Decoder => new Decoder(model, { capacity: length + ROOM });
+    const { num_hidden_layers, num_key_value_heads, head_dim } = model.config;
+    const cacheBytes = 2 * num_hidden_layers * num_key_value_heads * head_dim * (length + ROOM) * 4;
+    return {
+      suite: "decode",
+      op: "one token",
+      shape: `${shape}, after ${length}`,
+      format: `nf4, x ${model.parts.format}`,
+      flops: 0,
+      bytes: bytesOf(work, length),
+      memory: cacheBytes,
+      prepare(gpu) {
+        const decoder = work();
+        decoder.pretend(length);
+        const taken = gpu.empty([1], "u32", "drawn token");
+        return {
+          run() {
+            decoder.sample(SAMPLING, taken, 0);
+            decoder.advance();
+          },
+          free() {
+            decoder.free();
+            taken.free();
+          },
+        };
+      },
+    };
+  });
+}
+
+function bytesOf(work: () => Decoder, length: number): number {
+  const decoder = work();
+  decoder.pretend(length);
+  const bytes = decoder.stepBytes();
+  decoder.free();
+  return bytes;
+}
+
+/** Tokens per second of a whole answer on the clock, reading them included; the second of two answers. */
+export async function answerRate(model: Llama): Promise<number> {
+  const prompt = randomIds(ANSWER.prompt, model.config.vocab_size);
+  let rate = 0;
+  for (let i = 0; i < 2; i++) {
+    const start = performance.now();
+    await generate(model, prompt, { maxNewTokens: ANSWER.tokens, temperature: 1, seed: i });
+    rate = 1000 * ANSWER.tokens / (performance.now() - start);
+  }
+  return rate;
+}

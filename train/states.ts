@@ -1,0 +1,188 @@
+import type { Gpu } from "../kernels/gpu.ts";
+import type { HostTensor } from "../kernels/host.ts";
+import { adamW, type AdamWOptions } from "../kernels/optimizer/adamw.ts";
+import {
+  adamW8bit,
+  adamW8bitMaps,
+  asRows,
+  codesShape,
+  LEAST_8BIT,
+  STATE_BLOCK,
+} from "../kernels/optimizer/adamw_8bit.ts";
+import { bytesPerElement, type Dtype, type Tensor } from "../kernels/tensor.ts";
+import { rowChunks, rowsWithin } from "../model/chunks.ts";
+import type { Parameter } from "../model/parameter.ts";
+
+/** How AdamW's running means are kept. */
+export interface StateForm {
+  /** 8: in blocks of codes, but in 32 bits for small tensors. */
+  readonly bits: 32 | 8;
+  /** In host memory, and streamed through the device. The numbers are the same. */
+  readonly paged: boolean;
+  /** Bytes of a paged state that are on the device at once; {@linkcode PAGE_BYTES} unless given. */
+  readonly pageBytes?: number;
+}
+
+/** Fewer would make more copies than a GPU's bus does well. */
+const PAGE_BYTES = 32 * 2 ** 20;
+
+/** AdamW's running means of one parameter. */
+export interface AdamStates {
+  /** All that a checkpoint holds of them, by name. */
+  readonly parts: Readonly<Record<string, StateTensor>>;
+  /** Updates the parameter and them. @param status see `STATUS`, written by `globalNorm` */
+  update(status: Tensor, options: AdamWOptions): Promise<void>;
+}
+
+/** Means of zero for each parameter, before the first update. */
+export function makeStates(gpu: Gpu, parameters: readonly Parameter[], form: StateForm): AdamStates[] {
+  const isCoded = ({ value }: Parameter) => form.bits === 8 && value.size >= LEAST_8BIT;
+  const maps = parameters.some(isCoded) ? adamW8bitMaps(gpu) : undefined;
+  return parameters.map((parameter) =>
+    maps && isCoded(parameter)
+      ? new CodedStates(gpu, parameter, form, maps)
+      : new WideStates(gpu, parameter, form)
+  );
+}
+
+/** Means in 32 bits. */
+class WideStates implements AdamStates {
+  readonly parts: Readonly<Record<"m" | "v", StateTensor>>;
+  readonly #gpu: Gpu;
+  readonly #parameter: Parameter;
+
+  constructor(gpu: Gpu, parameter: Parameter, form: StateForm) {
+    this.#gpu = gpu;
+    this.#parameter = parameter;
+    const { shape } = parameter.value;
+    const make = (name: string) =>
+      new StateTensor(gpu, {
+        label: `${name} of ${parameter.name}`,
+        shape: asRows(parameter.value).shape,
+        dtype: "f32",
+        stored: { dtype: "F32", shape },
+        form,
+      });
+    this.parts = { m: make("m"), v: make("v") };
+  }
+
+  async update(status: Tensor, options: AdamWOptions): Promise<void> {
+    const [param, grad] = [asRows(this.#parameter.value), asRows(this.#parameter.grad)];
+    const { m, v } = this.parts;
+    for (const { start, end } of rowChunks(param.rows, m.pageRows)) {
+      const page = { m: await m.take(start, end), v: await v.take(start, end) };
+      const part = { param: param.slice(start, end), grad: grad.slice(start, end) };
+      adamW(this.#gpu, { ...part, ...page }, status, options);
+      await m.giveBack(page.m, start);
+      await v.giveBack(page.v, start);
+    }
+  }
+}
+
+/** Means in 8 bits, their scales always on the device. */
+class CodedStates implements AdamStates {
+  readonly parts: Readonly<Record<"m.codes" | "v.codes" | "absmax", StateTensor>>;
+  readonly #gpu: Gpu;
+  readonly #parameter: Parameter;
+  readonly #maps: Tensor;
+
+  constructor(gpu: Gpu, parameter: Parameter, form: StateForm, maps: Tensor) {
+    this.#gpu = gpu;
+    this.#parameter = parameter;
+    this.#maps = maps;
+    const { shape, size } = parameter.value;
+    const make = (name: string) =>
+      new StateTensor(gpu, {
+        label: `${name} of ${parameter.name}`,
+        shape: codesShape(shape),
+        dtype: "u32",
+        stored: { dtype: "U8", shape },
+        form,
+      });
+    const scales = [Math.ceil(size / STATE_BLOCK), 2];
+    this.parts = {
+      "m.codes": make("m"),
+      "v.codes": make("v"),
+      absmax: new StateTensor(gpu, {
+        label: `scales of ${parameter.name}`,
+        shape: scales,
+        dtype: "f32",
+        stored: { dtype: "F32", shape: scales },
+        form: { ...form, paged: false },
+      }),
+    };
+  }
+
+  async update(status: Tensor, options: AdamWOptions): Promise<void> {
+    const [param, grad] = [asRows(this.#parameter.value), asRows(this.#parameter.grad)];
+    const { "m.codes": m, "v.codes": v, absmax } = this.parts;
+    for (const { start, end } of rowChunks(param.rows, m.pageRows)) {
+      const page = { mCodes: await m.take(start, end), vCodes: await v.take(start, end) };
+      const part = { param: param.slice(start, end), grad: grad.slice(start, end), absmax: absmax.device! };
+      const firstBlock = start * param.width / STATE_BLOCK;
+      adamW8bit(this.#gpu, { ...part, ...page }, this.#maps, status, options, { firstBlock });
+      await m.giveBack(page.mCodes, start);
+      await v.giveBack(page.vCodes, start);
+    }
+  }
+}
+
+interface StateTensorOptions {
+  readonly label: string;
+  /** (rows, width) */
+  readonly shape: readonly number[];
+  readonly dtype: Dtype;
+  readonly stored: StateTensor["stored"];
+  readonly form: StateForm;
+}
+
+/** One tensor of states, zero at first: on the device, or on the host and lent to the device by pages. */
+export class StateTensor {
+  /** What it is in a file. */
+  readonly stored: { readonly dtype: "F32" | "U8"; readonly shape: readonly number[] };
+  /** Where it is: one of the two. */
+  readonly device: Tensor | undefined;
+  readonly host: HostTensor | undefined;
+  /** Most rows to {@linkcode take} at once. */
+  readonly pageRows: number;
+  readonly #gpu: Gpu;
+
+  constructor(gpu: Gpu, { label, shape, dtype, stored, form }: StateTensorOptions) {
+    this.#gpu = gpu;
+    this.stored = stored;
+    this.pageRows = Infinity;
+    if (!form.paged) {
+      this.device = gpu.zeros(shape, dtype, label);
+      return;
+    }
+    this.host = gpu.host.empty(shape, dtype, label);
+    this.host.clear();
+    this.pageRows = rowsWithin(form.pageBytes ?? PAGE_BYTES, shape[1]! * bytesPerElement(dtype));
+  }
+
+  /** Some rows, on the device. */
+  async take(start: number, end: number): Promise<Tensor> {
+    if (!this.host) return this.device!.slice(start, end);
+    const page = this.#newPage(end - start, this.host);
+    await this.host.load(page, start);
+    return page;
+  }
+
+  /** Ends what {@linkcode take} began, and keeps what is in `page` now. */
+  async giveBack(page: Tensor, start: number): Promise<void> {
+    if (!this.host) return;
+    await this.host.store(page, start);
+    page.free();
+  }
+
+  #newPage(rows: number, { shape, dtype }: HostTensor): Tensor {
+    using _ = this.#gpu.purpose("optimiser");
+    return this.#gpu.empty([rows, shape[1]!], dtype, "page of states");
+  }
+
+  /** Replaces all its bytes. */
+  async write(bytes: Uint8Array): Promise<void> {
+    if (this.host) await this.host.write(bytes);
+    else this.#gpu.write(this.device!, bytes);
+  }
+}
