@@ -32,18 +32,15 @@ import {
   writeSavedState,
 } from "./saved_state.ts";
 import { learningRate, type Schedule } from "./schedule.ts";
-<<<<<<< HEAD
 import {
   describeSources,
   formatOf,
   loadData,
   loadTrainee,
+  type Placement,
   type Trainee,
   trainerOptions,
 } from "./setup.ts";
-=======
-import { formatOf, loadData, loadTrainee, type Placement, type Trainee, trainerOptions } from "./setup.ts";
->>>>>>> main
 import { planDevice } from "./step_cost.ts";
 import { type StepResult, Trainer } from "./trainer.ts";
 
@@ -138,15 +135,10 @@ class Run {
       warmupSteps: args.warmup_steps || Math.ceil(args.warmup_ratio * this.#totalSteps),
       totalSteps: this.#totalSteps,
     };
-<<<<<<< HEAD
-    this.trainer = new Trainer(trainee.model, trainerOptions(args));
+    this.trainer = new Trainer(trainee.model, trainerOptions(args, placement));
     const lengths = data.samples.map(({ inputIds }) => inputIds.length);
     const groups = args.group_by_length ? { lengths, batch: perStep } : undefined;
     this.#sampler = new Sampler(data.samples.length, args.data_seed, groups);
-=======
-    this.trainer = new Trainer(trainee.model, trainerOptions(args, placement));
-    this.#sampler = new Sampler(data.samples.length, args.data_seed);
->>>>>>> main
     this.#log = new RunLog(args.output_dir, args.logging_steps, saved?.log);
     this.#step = this.#startStep = saved?.step ?? 0;
     this.#skippedSteps = saved?.skippedSteps ?? 0;

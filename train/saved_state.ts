@@ -2,12 +2,8 @@ import { writeSafetensors } from "../checkpoint/safetensors.ts";
 import { openWeightsFile, type WeightReader } from "../checkpoint/weights.ts";
 import { UserError } from "../errors.ts";
 import { tensorSources } from "../model/read_back.ts";
-<<<<<<< HEAD
 import type { Sample } from "../data/dataset.ts";
-import type { TrainArgs } from "../train_args/schema.ts";
-=======
 import { stateBits, type TrainArgs } from "../train_args/schema.ts";
->>>>>>> main
 import type { LogState } from "./run_log.ts";
 import type { StateTensor } from "./states.ts";
 import type { Trainer, TrainerState } from "./trainer.ts";
@@ -122,10 +118,6 @@ export async function restoreStates(folder: string, trainer: Trainer): Promise<v
   }
 }
 
-<<<<<<< HEAD
-/** Which data a run was trained on. */
-export async function hashSamples(samples: readonly Sample[]): Promise<string> {
-=======
 function requireStored(
   reader: WeightReader,
   name: string,
@@ -142,11 +134,8 @@ function requireStored(
   );
 }
 
-/** Of anything with ids and labels: which data a run was trained on. */
-export async function hashSamples(
-  samples: readonly { readonly inputIds: Uint32Array; readonly labels: Int32Array }[],
-): Promise<string> {
->>>>>>> main
+/** Which data a run was trained on. */
+export async function hashSamples(samples: readonly Sample[]): Promise<string> {
   const { createHash } = await import("node:crypto");
   const hash = createHash("sha256");
   for (const { inputIds, labels, documents } of samples) {
