@@ -34,6 +34,10 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     load: () => import("./download.ts"),
   },
   doctor: { summary: "what this machine offers: Deno, adapter, limits", load: () => import("./doctor.ts") },
+  study: {
+    summary: "the papers' comparisons on the demo model, as a report",
+    load: () => import("./study.ts"),
+  },
   make_demo: { summary: "make the demo's base model and corpus again", load: () => import("./make_demo.ts") },
 };
 

@@ -1,0 +1,32 @@
+/** `study`: the papers' comparisons on the demo model, as a report with tables and plots. */
+import { list, whole } from "../train_args/values.ts";
+import { type BuiltCommand, newCommand, optionalFlag, valueFlag } from "./flags.ts";
+import { formatCount } from "./format.ts";
+import { text } from "../train_args/values.ts";
+import type { Io } from "./io.ts";
+import { stagesOn } from "./stages.ts";
+
+/** The command. */
+export function build(summary: string, io: Io): BuiltCommand {
+  return newCommand("study", summary, io)
+    .addOption(valueFlag("steps", "steps of a run, of 1024 tokens each", whole(4), 60))
+    .addOption(valueFlag("seeds", "runs of each kind", whole(1, 100), 3))
+    .addOption(optionalFlag("only", "experiments to run, with commas between them", list(), "all"))
+    .addOption(valueFlag("output_dir", "folder for results and models", text("path"), "output/study"))
+    .addOption(valueFlag("report_dir", "folder for study.md and its plots", text("path"), "docs"))
+    .action(async ({ json, report_dir, ...options }) => {
+      const [{ runStudy }, { studyReport }] = await Promise.all([
+        import("../demo/study/study.ts"),
+        import("../demo/study/report.ts"),
+      ]);
+      const rows = await runStudy(options, stagesOn(io));
+      const command = `deno task study --steps ${options.steps} --seeds ${options.seeds}`;
+      const { markdown, plots } = studyReport(rows, "study", command);
+      await Deno.mkdir(`${report_dir}/study`, { recursive: true });
+      for (const [name, svg] of plots) await Deno.writeTextFile(`${report_dir}/study/${name}`, svg);
+      await Deno.writeTextFile(`${report_dir}/study.md`, markdown);
+      io.out(
+        json ? JSON.stringify(rows) : `${formatCount(rows.length)} runs, report in ${report_dir}/study.md`,
+      );
+    });
+}
