@@ -156,8 +156,8 @@ for (const { options, names, tolerance } of DEVICES) {
       assertEquals([hostBytes, peak.moment], [measured.hostBytes - hostBefore, gpu.peak.moment], each.name);
       const error = (peak.heldBytes - ring) / measured.peakBytes - 1;
       assert(
-        error >= 0 && error <= tolerance,
-        `${each.name}: the plan is ${100 * error} % above what was measured`,
+        Math.abs(error) <= tolerance,
+        `${each.name}: the plan is off by ${100 * error} %`,
       );
       assert(peak.heldBytes - peak.liveBytes <= 0.02 * peak.heldBytes, `${each.name}: bytes wait for reuse`);
     }
