@@ -1,5 +1,5 @@
 /** Process exit codes: scripts branch on them. */
-export const EXIT = { ok: 0, failed: 1, usage: 2 } as const;
+export const EXIT = { ok: 0, failed: 1, usage: 2, doesNotFit: 3 } as const;
 
 /**
  * A failure the user can act on. Commands print its message as it is, without a stack, and exit with
@@ -7,7 +7,7 @@ export const EXIT = { ok: 0, failed: 1, usage: 2 } as const;
  */
 export class UserError extends Error {
   override readonly name: string = "UserError";
-  /** 1 for a failure while working, 2 for wrong usage: flags, YAML keys, values. */
+  /** 1 for a failure while working, 2 for wrong usage: flags, YAML keys, values; 3 where a run would not fit in memory. */
   readonly exitCode: number;
 
   constructor(message: string, options: { exitCode?: number; cause?: unknown } = {}) {

@@ -13,6 +13,7 @@ import { type BuiltCommand, newCommand } from "./flags.ts";
 import { formatBytes, formatCount, formatTable, paint } from "./format.ts";
 import type { Io } from "./io.ts";
 import type { KernelCheck } from "./kernel_check.ts";
+import type { KnownTuning } from "./tuning.ts";
 
 /** What `doctor --json` prints. */
 export interface DoctorReport {
@@ -26,6 +27,8 @@ export interface DoctorReport {
   readonly adapter: AdapterReport | null;
   /** Kernels against float64; empty where no device opens. */
   readonly kernels: readonly KernelCheck[];
+  /** When variants of kernels were chosen for this adapter, or why those that were are not used; `null` without a device. */
+  readonly tuning: Pick<KnownTuning, "date" | "note"> | null;
 }
 
 /** One WebGPU adapter. */
@@ -77,8 +80,9 @@ export function build(summary: string, io: Io): BuiltCommand {
   return newCommand("doctor", summary, io).action(async ({ json }) => {
     const { checkKernels } = await import("./kernel_check.ts");
     const seen = await examine();
-    const kernels = seen.adapter?.deviceError === null ? await checkKernels() : [];
-    const report = { ...seen, kernels };
+    const isOpen = seen.adapter?.deviceError === null;
+    const kernels = isOpen ? await checkKernels() : [];
+    const report = { ...seen, kernels, tuning: isOpen ? await findTuning() : null };
     io.out(json ? JSON.stringify(report) : describe(report, io.color));
     const problem = problemOf(report);
     if (problem !== null) throw new UserError(problem);
@@ -96,7 +100,15 @@ export async function examine(find: typeof findAdapter = findAdapter): Promise<D
     webgpu: usedWebGpu(),
     adapter: adapter === null ? null : await examineAdapter(adapter),
     kernels: [],
+    tuning: null,
   };
+}
+
+async function findTuning(): Promise<DoctorReport["tuning"]> {
+  const [{ readTuning }, { Gpu }] = await Promise.all([import("./tuning.ts"), import("../kernels/gpu.ts")]);
+  using gpu = await Gpu.open({ tuning: {} });
+  const { date, note } = await readTuning(gpu.info);
+  return { date, note };
 }
 
 async function examineAdapter(adapter: GPUAdapter): Promise<AdapterReport> {
@@ -149,6 +161,7 @@ export function describe(report: DoctorReport, color: boolean): string {
   }
   rows.push(["matrix units", describeMatrices(adapter.matrices)]);
   for (const [name, show] of Object.entries(LIMITS)) rows.push([name, show(adapter.limits[name]!)]);
+  if (report.tuning !== null) rows.push(["tuned", describeTuning(report.tuning)]);
   const lines = [formatTable(rows)];
   if (report.kernels.length > 0) lines.push("", describeKernels(report.kernels, color));
   if (adapter.isSoftware) {
@@ -168,6 +181,11 @@ export function describe(report: DoctorReport, color: boolean): string {
 function describeMatrices(matrices: readonly MatrixShape[]): string {
   const shapes = matrices.map(({ component, result, M, N, K }) => `${component} to ${result} ${M}x${N}x${K}`);
   return shapes.length === 0 ? "none" : shapes.join(", ");
+}
+
+function describeTuning({ date, note }: NonNullable<DoctorReport["tuning"]>): string {
+  if (date !== null) return `yes, ${date}`;
+  return note ?? "no: deno task bench --tune finds the fastest kernels for this adapter";
 }
 
 function describeKernels(kernels: readonly KernelCheck[], color: boolean): string {

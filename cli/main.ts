@@ -4,6 +4,7 @@ import { DeviceLostError, GpuMemoryError } from "../kernels/errors.ts";
 import { nearest } from "../train_args/problems.ts";
 import type { BuiltCommand } from "./flags.ts";
 import { traceKernels } from "../kernels/trace.ts";
+import { useTuning } from "../kernels/tuning.ts";
 import { formatBytes, formatTable } from "./format.ts";
 import { type Io, terminalIo } from "./io.ts";
 
@@ -21,6 +22,10 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     load: () => import("./demo.ts"),
   },
   train: { summary: "pre-training or fine-tuning from a YAML file", load: () => import("./train.ts") },
+  plan: {
+    summary: "memory, arithmetic and time of a training run, without loading anything",
+    load: () => import("./plan.ts"),
+  },
   evaluate: {
     summary: "sliding-window perplexity, as LongLoRA measures it",
     load: () => import("./evaluate.ts"),
@@ -42,7 +47,7 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
 };
 
 /**
- * Runs one command line and returns the exit code: 0 done, 1 failed, 2 wrong usage.
+ * Runs one command line and returns the exit code: 0 done, 1 failed, 2 wrong usage, 3 too little memory.
  *
  * @param words the command and its flags, without the program's name
  */
@@ -109,5 +114,13 @@ if (import.meta.main) {
       io.err(`${kernel} [${grid.join(" ")}] ${microseconds.toFixed(0)} us ${formatBytes(bytes)}`)
     );
   }
+  let told = false;
+  useTuning(async (info) => {
+    const { readTuning } = await import("./tuning.ts");
+    const { tuning, note } = await readTuning(info);
+    if (note !== null && !told) io.err(note);
+    told = true;
+    return tuning;
+  });
   Deno.exit(await runCli(Deno.args, io));
 }

@@ -1,34 +1,20 @@
 /** `train`: pre-training or fine-tuning from a YAML file, with any option as a flag on top. */
-import { Option } from "@commander-js/extra-typings";
-import { describeOptions } from "../train_args/describe.ts";
-import { FOREIGN_KEYS, SAME_OPTIONS } from "../train_args/foreign_keys.ts";
 import { loadTrainArgs } from "../train_args/load.ts";
 import type { TrainResult } from "../train/hooks.ts";
 import { type BuiltCommand, newCommand } from "./flags.ts";
 import { formatBytes, formatCount, formatSeconds } from "./format.ts";
 import type { Io } from "./io.ts";
 import { stagesOn } from "./stages.ts";
+import { addTrainFlags, givenSettings } from "./train_flags.ts";
 
 /** The command; every option of train_args/schema.ts is a flag of it. */
 export function build(summary: string, io: Io): BuiltCommand {
   const command: BuiltCommand = newCommand("train", summary, io);
-  const file = new Option("--train_args_file <path>", "YAML file with any of the options below");
-  file.defaultValueDescription = "none, everything comes from flags";
-  command.addOption(file);
-  for (const { name, group, doc, kind, default: initial, isBoolean } of describeOptions()) {
-    const option = new Option(`--${name} ${isBoolean ? "[value]" : "<value>"}`, doc).helpGroup(group);
-    option.defaultValueDescription = isBoolean || initial === "required" ? initial : `${initial}; ${kind}`;
-    command.addOption(option);
-  }
-  // Foreign keys parse as flags too, so that whole command lines carry over; loading notes them.
-  for (const key of [...FOREIGN_KEYS.keys(), ...SAME_OPTIONS.keys()]) {
-    command.addOption(new Option(`--${key} [value]`).hideHelp());
-  }
+  addTrainFlags(command);
   return command.action(async () => {
-    const { train_args_file, json, webgpu: _, ...flags } = command.opts() as Record<string, string | boolean>;
-    const file = train_args_file === undefined ? null : String(train_args_file);
-    const overrides = Object.fromEntries(Object.entries(flags).map(([name, value]) => [name, String(value)]));
-    await run(file, overrides, json === true, io);
+    const flags = command.opts();
+    const { file, overrides } = givenSettings(flags);
+    await run(file, overrides, flags.json === true, io);
   });
 }
 

@@ -1,6 +1,6 @@
-// Gradients of the keys and values by tiles in workgroup memory (attention_tile.wgsl): a workgroup takes 32 key rows of
-// one kv head and goes over the query heads of that kv head, 32 queries a step, always in the same order. Thread (r, c)
-// holds the sums of quads c, c + 8, .. of rows r, r + 8, ...
+// Gradients of the keys and values by tiles in workgroup memory (attention_tile.wgsl): a workgroup takes OWN key rows of
+// one kv head and goes over the query heads of that kv head, OTHER queries a step, always in the same order. Thread
+// (r, c) holds the sums of quads c, c + THREAD_COLS, .. of its rows.
 
 struct Params {
   heads: u32,
@@ -22,7 +22,7 @@ struct Params {
 @group(0) @binding(7) var<storage, read_write> dv: array<X>;   // (k_rows, kv_heads, D4)
 @group(0) @binding(8) var<uniform> p: Params;
 
-// Quads of a row that a thread sums: D4 / 8, rounded up.
+// Quads of a row that a thread sums: D4 / THREAD_COLS, rounded up.
 override SUMS: u32;
 // 1 to add to the dk and dv of earlier queries.
 override RESUME: u32;
@@ -32,60 +32,73 @@ fn own_1(row: u32, head: u32, quad: u32) -> vec4f { return load_X(v[(row * p.kv_
 fn other_0(row: u32, head: u32, quad: u32) -> vec4f { return load_X(q[(row * p.heads + head) * D4 + quad]); }
 fn other_1(row: u32, head: u32, quad: u32) -> vec4f { return load_X(d_o[(row * p.heads + head) * D4 + quad]); }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
-  let r = thread / 8u;
-  let c = thread % 8u;
+  let r = thread / THREAD_COLS;
+  let c = thread % THREAD_COLS;
   let kv_head = group.y;
   let sharers = p.heads / p.kv_heads;
-  let keys = Side(group.x * 32u, min(group.x * 32u + 32u, p.k_rows), kv_head);
-#for j in 0..4
-  let row_$j = min(keys.start + r + 8u * $ju, keys.end - 1u);
+  let keys = Side(group.x * OWN, min(group.x * OWN + OWN, p.k_rows), kv_head);
+#for g in 0..ROW_QUADS
+#for h in 0..4
+  let row_$g_$h = min(keys.start + r + THREAD_ROWS * (4u * $gu + $hu), keys.end - 1u);
 #for i in 0..SUMS
   // Of dk and of dv.
-  var sum_0_$j_$i = vec4f();
-  var sum_1_$j_$i = vec4f();
+  var sum_0_$g_$h_$i = vec4f();
+  var sum_1_$g_$h_$i = vec4f();
+#end
 #end
 #end
   for (var head = kv_head * sharers; head < (kv_head + 1u) * sharers; head++) {
     let table = select(0u, p.rows, 2u * head >= p.heads) + p.k_start;
     let query_end = min(last[table + keys.end - 1u] + 1u, p.q_start + p.q_rows);
-#for j in 0..4
-    let from_$j = vec4u(p.k_start + row_$j);
-    let to_$j = vec4u(min(last[table + row_$j], query_end - 1u));
+#for g in 0..ROW_QUADS
+#for h in 0..4
+    let from_$g_$h = vec4u(p.k_start + row_$g_$h);
+    let to_$g_$h = vec4u(min(last[table + row_$g_$h], query_end - 1u));
 #end
-    for (var query = max(p.k_start + keys.start, p.q_start); query < query_end; query += 32u) {
+#end
+    for (var query = max(p.k_start + keys.start, p.q_start); query < query_end; query += OTHER) {
       let queries = Side(query - p.q_start, query_end - p.q_start, head);
-      let x = scores_0(thread, keys, queries);
-      let d = scores_1(thread, keys, queries);
+      let scores = scores_0(thread, keys, queries);
+      let slopes = scores_1(thread, keys, queries);
       let column = query + 4u * c + vec4u(0u, 1u, 2u, 3u);
 #for e in 0..4
       let stats_$e = stats[(min(column[$e], query_end - 1u) - p.q_start) * p.heads + head];
 #end
       let log_sum = vec4f(stats_0.x, stats_1.x, stats_2.x, stats_3.x);
       let mean = vec4f(stats_0.y, stats_1.y, stats_2.y, stats_3.y);
-#for j in 0..4
-      let seen_$j = (column >= from_$j) & (column <= to_$j);
-      let weight_1_$j = select(vec4f(), exp(x[$j] - log_sum), seen_$j);
-      let weight_0_$j = weight_1_$j * (d[$j] - mean);
+#for g in 0..ROW_QUADS
+#for h in 0..4
+      let seen_$g_$h = (column >= from_$g_$h) & (column <= to_$g_$h);
+      let weight_1_$g_$h = select(vec4f(), exp(scores.x_$g_$h - log_sum), seen_$g_$h);
+      let weight_0_$g_$h = weight_1_$g_$h * (slopes.x_$g_$h - mean);
+#end
 #end
 #for m in 0..2
       workgroupBarrier();
-#for j in 0..4
-      weights[c * 33u + r + 8u * $ju] = weight_$m_$j;
+#for g in 0..ROW_QUADS
+#for h in 0..4
+      weights[c * OWN_LINE + r + THREAD_ROWS * (4u * $gu + $hu)] = weight_$m_$g_$h;
 #end
-      for (var start = 0u; start < 32u; start += STAGE) {
+#end
+      for (var start = 0u; start < OTHER; start += STAGE) {
         stage_$m(thread, queries, start);
         for (var n = 0u; n < STAGE; n += 4u) {
-          let weights_at = (start + n) / 4u * 33u + r;
-#for j in 0..4
-          let w_$j = weights[weights_at + 8u * $ju];
+          let weights_at = (start + n) / 4u * OWN_LINE + r;
+#for g in 0..ROW_QUADS
+#for h in 0..4
+          let w_$g_$h = weights[weights_at + THREAD_ROWS * (4u * $gu + $hu)];
+#end
 #end
 #for i in 0..SUMS
-          let at_$i = n * D4 + c + 8u * $iu;
-          let rows_$i = mat4x4f(tile[at_$i], tile[at_$i + D4], tile[at_$i + 2u * D4], tile[at_$i + 3u * D4]);
-#for j in 0..4
-          sum_$m_$j_$i += rows_$i * w_$j;
+#for d in 0..4
+          let quad_$i_$d = tile[(n + $du) * D4 + c + THREAD_COLS * $iu];
+#for g in 0..ROW_QUADS
+#for h in 0..4
+          sum_$m_$g_$h_$i = fma(vec4f(w_$g_$h[$d]), quad_$i_$d, sum_$m_$g_$h_$i);
+#end
+#end
 #end
 #end
         }
@@ -93,18 +106,20 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
 #end
     }
   }
-#for j in 0..4
+#for g in 0..ROW_QUADS
+#for h in 0..4
 #for i in 0..SUMS
-  if (keys.start + r + 8u * $ju < p.k_rows && c + 8u * $iu < D4) {
-    let at = (row_$j * p.kv_heads + kv_head) * D4 + c + 8u * $iu;
-    sum_0_$j_$i *= p.scale;
+  if (keys.start + r + THREAD_ROWS * (4u * $gu + $hu) < p.k_rows && c + THREAD_COLS * $iu < D4) {
+    let at = (row_$g_$h * p.kv_heads + kv_head) * D4 + c + THREAD_COLS * $iu;
+    sum_0_$g_$h_$i *= p.scale;
     if (RESUME == 1u) {
-      sum_0_$j_$i += load_X(dk[at]);
-      sum_1_$j_$i += load_X(dv[at]);
+      sum_0_$g_$h_$i += load_X(dk[at]);
+      sum_1_$g_$h_$i += load_X(dv[at]);
     }
-    dk[at] = store_X(sum_0_$j_$i);
-    dv[at] = store_X(sum_1_$j_$i);
+    dk[at] = store_X(sum_0_$g_$h_$i);
+    dv[at] = store_X(sum_1_$g_$h_$i);
   }
+#end
 #end
 #end
 }

@@ -112,8 +112,36 @@ function bySubgroup({ info }: Gpu, part: Part, headDim: number): Variant[] {
   }));
 }
 
-/** Quads of the tile in attention_tile.wgsl. */
-const TILE_QUADS = 528;
+/** How many threads share a tile, and how many rows of its own each holds, by four. */
+interface TileShape {
+  readonly threadRows: number;
+  readonly threadColumns: number;
+  readonly rowQuads: number;
+}
+
+function tileShape(threadRows: number, threadColumns: number, rowQuads: number): TileShape {
+  return { threadRows, threadColumns, rowQuads };
+}
+
+/**
+ * Tiles by head size, the one to try first on a GPU in front. A thread holds 16 rowQuads scores, twice as many in the
+ * backward kernels, and its share of the sums: 64 numbers for 64 rows of 128 elements on 128 threads, twice as many in
+ * dkv. Past some 200 a thread runs out of registers; below 128 it reads shared memory more often than it multiplies.
+ */
+const TILE_SHAPES: Record<Part, Record<"small" | "large", readonly TileShape[]>> = {
+  forward: {
+    small: [tileShape(8, 16, 2), tileShape(8, 16, 1), tileShape(16, 8, 1), tileShape(8, 8, 1)],
+    large: [tileShape(8, 16, 1), tileShape(16, 16, 1), tileShape(8, 8, 1)],
+  },
+  dq: {
+    small: [tileShape(8, 16, 2), tileShape(8, 16, 1), tileShape(16, 8, 1), tileShape(8, 8, 1)],
+    large: [tileShape(8, 16, 1), tileShape(16, 16, 1), tileShape(8, 8, 1)],
+  },
+  dkv: {
+    small: [tileShape(8, 16, 1), tileShape(8, 16, 2), tileShape(16, 16, 1), tileShape(8, 8, 1)],
+    large: [tileShape(8, 16, 1), tileShape(16, 16, 1), tileShape(8, 8, 1)],
+  },
+};
 
 /** By part: the source, pairs of rows that it multiplies into scores, kinds of rows that it sums by weights. */
 const WORKGROUP_WGSL: Record<Part, readonly [wgsl: string, products: number, staged: number]> = {
@@ -122,20 +150,61 @@ const WORKGROUP_WGSL: Record<Part, readonly [wgsl: string, products: number, sta
   dkv: [dkvWorkgroupWgsl, 2, 2],
 };
 
-/** Tiles in workgroup memory: for GPUs. */
-function byWorkgroup(_: Gpu, part: Part, headDim: number): Variant[] {
-  const [wgsl, PRODUCTS, STAGED] = WORKGROUP_WGSL[part];
-  const D4 = headDim / 4;
-  const CHUNK = divisorUpTo(D4, 8);
-  const STAGE = [32, 16, 8].find((rows) => rows * D4 <= TILE_QUADS)!;
-  return [{
-    name: "workgroup 32x32",
-    block: { own: 32, step: 32 },
-    kernel: { name: `attention ${part} by tiles`, wgsl, libraries: [tileWgsl] },
-    constants: { D4, CHUNK, STAGE, PRODUCTS, STAGED, SUMS: Math.ceil(D4 / 8) },
-  }];
+/** Tiles in workgroup memory: for GPUs. On the CPU the smallest, which compiles fastest. */
+function byWorkgroup({ info, device: { limits } }: Gpu, part: Part, headDim: number): Variant[] {
+  const shapes = TILE_SHAPES[part][headDim <= 128 ? "small" : "large"]
+    .filter(({ threadRows, threadColumns }) =>
+      threadRows * threadColumns <= limits.maxComputeInvocationsPerWorkgroup
+    );
+  return (info.isSoftware ? shapes.toReversed() : shapes)
+    .flatMap((shape) => tileVariant(shape, part, headDim, limits.maxComputeWorkgroupStorageSize) ?? []);
 }
 
+/** The variant whose tile takes most of a head at a time; `undefined` if none fits in the memory. */
+function tileVariant(
+  { threadRows: THREAD_ROWS, threadColumns: THREAD_COLS, rowQuads: ROW_QUADS }: TileShape,
+  part: Part,
+  headDim: number,
+  memoryBytes: number,
+): Variant | undefined {
+  const [wgsl, PRODUCTS, STAGED] = WORKGROUP_WGSL[part];
+  const threads = THREAD_ROWS * THREAD_COLS;
+  const own = 4 * THREAD_ROWS * ROW_QUADS;
+  const step = 4 * THREAD_COLS;
+  const D4 = headDim / 4;
+  // Threads past the end of a row read on, into the next one.
+  const stagedQuads = (rows: number) => rows * D4 + THREAD_COLS;
+  for (let CHUNK = divisorUpTo(D4, 8); CHUNK > 0; CHUNK = divisorUpTo(D4, CHUNK - 1)) {
+    const TILE = Math.max(CHUNK * (own + step + 2), stagedQuads(4));
+    if (16 * (TILE + THREAD_COLS * (own + 1)) > memoryBytes) continue;
+    const STAGE = [64, 32, 16, 8, 4].find((rows) => rows <= step && stagedQuads(rows) <= TILE)!;
+    return {
+      name: `workgroup ${own}x${step} by ${threads}`,
+      block: { own, step },
+      kernel: { name: `attention ${part} by tiles`, wgsl, libraries: [tileWgsl] },
+      constants: {
+        THREAD_ROWS,
+        THREAD_COLS,
+        ROW_QUADS,
+        D4,
+        CHUNK,
+        STAGE,
+        TILE,
+        PRODUCTS,
+        STAGED,
+        SUMS: Math.ceil(D4 / THREAD_COLS),
+        OWN_LOADS: Math.ceil(own * CHUNK / threads),
+        OTHER_LOADS: Math.ceil(step * CHUNK / threads),
+        STAGE_LOADS: Math.ceil(STAGE * D4 / threads),
+      },
+    };
+  }
+  return undefined;
+}
+
+/** The largest divisor of n that is at most `most`; 0 if `most` is. */
 function divisorUpTo(n: number, most: number): number {
-  for (let divisor = most;; divisor--) if (n % divisor === 0) return divisor;
+  let divisor = most;
+  while (divisor > 0 && n % divisor !== 0) divisor--;
+  return divisor;
 }

@@ -20,13 +20,24 @@ fn main(@builtin(workgroup_id) tile: vec3u, @builtin(subgroup_invocation_id) lan
   let jq = tile.y * 8u + lane;
   var sums = Sums();
   accumulate(&sums, tile.x, jq, lane % 8u, tile.z * p.span, min((tile.z + 1u) * p.span, p.depth));
-  #for g in 0..GROUPS
-  let row$g = 8u * (tile.x * GROUPS + $gu);
-  #for e in 0..4
-  store(tile.z, row$g + $eu, jq, sums.low$g_$e);
-  store(tile.z, row$g + 4u + $eu, jq, sums.high$g_$e);
-  #end
-  #end
+  // A loop, for each place that loads or stores costs a driver on the processor time to compile.
+  for (var g = 0u; g < GROUPS; g++) {
+    #for e in 0..4
+    var low$e = sums.low0_$e;
+    var high$e = sums.high0_$e;
+    #end
+    #for h in 1..GROUPS
+    #for e in 0..4
+    low$e = select(low$e, sums.low$h_$e, g == $hu);
+    high$e = select(high$e, sums.high$h_$e, g == $hu);
+    #end
+    #end
+    let row = 8u * (tile.x * GROUPS + g);
+    #for e in 0..4
+    store(tile.z, row + $eu, jq, low$e);
+    store(tile.z, row + 4u + $eu, jq, high$e);
+    #end
+  }
 }
 
 override GROUPS: u32;

@@ -1,11 +1,11 @@
 import { GpuError } from "../errors.ts";
 import type { Gpu } from "../gpu.ts";
+import { sumInto } from "../shared/sum.ts";
 import { ROW_ALIGNMENT, rowRanges, type Tensor } from "../tensor.ts";
 import type { Kernel } from "../wgsl.ts";
 import { BLOCK, dynamicMap, NESTED_BLOCK } from "./reference.ts";
 import codesWgsl from "./codes.wgsl" with { type: "text" };
 import dequantiseWgsl from "./dequantise.wgsl" with { type: "text" };
-import meanWgsl from "./mean.wgsl" with { type: "text" };
 import operandWgsl from "./operand.wgsl" with { type: "text" };
 import quantiseWgsl from "./quantise.wgsl" with { type: "text" };
 import quantiseScalesWgsl from "./quantise_scales.wgsl" with { type: "text" };
@@ -13,7 +13,6 @@ import scaleWgsl from "./scale.wgsl" with { type: "text" };
 import scaleNestedWgsl from "./scale_nested.wgsl" with { type: "text" };
 
 const QUANTISE: Kernel = { name: "nf4_quantise", wgsl: quantiseWgsl };
-const MEAN: Kernel = { name: "nf4_mean", wgsl: meanWgsl };
 const QUANTISE_SCALES: Kernel = { name: "nf4_quantise_scales", wgsl: quantiseScalesWgsl };
 
 /** Workgroups along x before a grid wraps to y. */
@@ -109,6 +108,7 @@ export class Nf4Quantiser {
     this.#gpu = gpu;
     this.#weight = emptyNf4(gpu, shape, options);
     const { label, absmax, nested } = this.#weight;
+    using _ = gpu.purpose("scratch");
     this.#absmax = nested ? gpu.empty([blocksOf(shape)], "f32", `${label} scales in f32`) : absmax;
   }
 
@@ -148,11 +148,14 @@ export class Nf4Quantiser {
     }
     if (!nested) return this.#weight;
     const [gpu, blocks] = [this.#gpu, this.#absmax.size];
-    gpu.run(MEAN, [this.#absmax, nested.scales], { grid: [1], uniforms: { length: blocks } });
-    gpu.run(QUANTISE_SCALES, [this.#absmax, nested.map, absmax, nested.scales], {
+    using _ = gpu.purpose("scratch");
+    const sum = gpu.zeros([1], "f32", "sum of scales");
+    sumInto(gpu, this.#absmax, sum);
+    gpu.run(QUANTISE_SCALES, [this.#absmax, sum, nested.map, absmax, nested.scales], {
       grid: [Math.ceil(blocks / NESTED_BLOCK)],
       uniforms: { blocks },
     });
+    sum.free();
     this.#absmax.free();
     return this.#weight;
   }

@@ -6,17 +6,18 @@
 struct Params { blocks: u32 }
 
 @group(0) @binding(0) var<storage, read> absmax: array<f32>;             // (blocks)
-@group(0) @binding(1) var<storage, read> dynamic_code: array<f32>;       // (256), ascending
-@group(0) @binding(2) var<storage, read_write> codes: array<u32>;        // (blocks), 4 a word
-@group(0) @binding(3) var<storage, read_write> nested: array<f32>;       // the offset, then one scale per 256 blocks
-@group(0) @binding(4) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> sum: array<f32>;                // (1), of all scales
+@group(0) @binding(2) var<storage, read> dynamic_code: array<f32>;       // (256), ascending
+@group(0) @binding(3) var<storage, read_write> codes: array<u32>;        // (blocks), 4 a word
+@group(0) @binding(4) var<storage, read_write> nested: array<f32>;       // the offset, then one scale per 256 blocks
+@group(0) @binding(5) var<uniform> p: Params;
 
 var<workgroup> most: array<f32, 64>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
   let first = group.x * 256u + 4u * thread;
-  let offset = nested[0];
+  let offset = sum[0] / f32(p.blocks);
   var centred = vec4f();
   var largest = 0.0;
   for (var i = 0u; i < 4u; i++) {
@@ -32,6 +33,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   }
   if (thread == 0u) {
     nested[1u + group.x] = largest;
+    if (group.x == 0u) {
+      nested[0] = offset;
+    }
   }
   let inverse = select(0.0, 1.0 / largest, largest > 0.0);
   var word = 0u;

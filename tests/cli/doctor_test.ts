@@ -36,6 +36,15 @@ Deno.test("without an adapter, doctor says what to install", async () => {
   }
 });
 
+Deno.test("doctor says whether the kernels were tuned for this adapter", async () => {
+  const report = await examine();
+  const as = (tuning: DoctorReport["tuning"]) => describe({ ...report, tuning }, false);
+  assert(!as(null).includes("tuned"), "nothing without a device");
+  assertIncludes(as({ date: null, note: null }), "no: deno task bench --tune");
+  assertIncludes(as({ date: "2026-11-20T15:00:00.000Z", note: null }), "yes, 2026-11-20T15:00:00.000Z");
+  assertIncludes(as({ date: null, note: "The tuning is for other kernels" }), "for other kernels");
+});
+
 Deno.test("a software adapter comes with a warning, a GPU does not", async () => {
   const report = await examine();
   assert(report.adapter !== null, "an adapter");

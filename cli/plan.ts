@@ -1,0 +1,137 @@
+/** `plan`: what training with these settings would take, before anything is loaded. */
+import { EXIT, UserError } from "../errors.ts";
+import { Gpu } from "../kernels/gpu.ts";
+import { PURPOSES } from "../kernels/pool.ts";
+import { type LlamaConfig, readConfig } from "../model/config.ts";
+import { SHAPE_NAMES, shapeConfig } from "../model/shapes.ts";
+import { type Plan, planTraining } from "../train/plan.ts";
+import { measureRates, type Rates } from "../train/rates.ts";
+import { longestContext } from "../train/remedies.ts";
+import { type PlanDevice, planDevice, stepCost, TYPICAL_DEVICE } from "../train/step_cost.ts";
+import { loadTrainArgs } from "../train_args/load.ts";
+import type { TrainArgs } from "../train_args/schema.ts";
+import { bytes, oneOf } from "../train_args/values.ts";
+import { booleanFlag, type BuiltCommand, newCommand, optionalFlag } from "./flags.ts";
+import type { Io } from "./io.ts";
+import { describeLongest, describePlan, type LongestRow } from "./plan_text.ts";
+import { addTrainFlags, givenSettings } from "./train_flags.ts";
+
+/** Memory of common cards, for the table of longest contexts. */
+const CARDS_GIB = [8, 12, 16, 24, 48, 80];
+/** Longer contexts are not looked for. */
+const LONGEST = 2 ** 20;
+
+interface Flags {
+  readonly json: boolean;
+  readonly shape: (typeof SHAPE_NAMES)[number] | null;
+  readonly max_binding: number | null;
+  readonly rates: boolean;
+  readonly longest: boolean;
+}
+
+/** The command; every option of train_args/schema.ts is a flag of it. */
+export function build(summary: string, io: Io): BuiltCommand {
+  const command: BuiltCommand = newCommand("plan", summary, io)
+    .addOption(
+      optionalFlag(
+        "shape",
+        "plan for this model in place of a folder",
+        oneOf(SHAPE_NAMES),
+        "the model folder",
+      ),
+    )
+    .addOption(booleanFlag("longest", "the longest context that fits, for common sizes of memory", false))
+    .addOption(
+      optionalFlag(
+        "max_binding",
+        "plan for a device with this limit, without an adapter",
+        bytes(),
+        "the adapter's",
+      ),
+    )
+    .addOption(
+      booleanFlag("rates", "measure the adapter for a few seconds, to tell the time of a step", true),
+    );
+  addTrainFlags(command);
+  return command.action(async () => {
+    const flags = command.opts();
+    const own = flags as unknown as Flags;
+    const { file, overrides } = givenSettings(flags);
+    const { args, notes } = await loadTrainArgs(file, { ...unneeded(own, file), ...overrides });
+    notes.forEach((line) => io.err(line));
+    const config = own.shape === null ? await readConfig(args.model_name_or_path) : shapeConfig(own.shape);
+    await (own.longest ? runLongest : runPlan)(own, args, config, io);
+  });
+}
+
+/** Settings that a run needs but a plan does not. */
+function unneeded({ shape, longest }: Flags, file: string | null): Record<string, string> {
+  if (file !== null) return {};
+  return {
+    train_file: "-",
+    output_dir: "-",
+    ...(shape === null ? {} : { model_name_or_path: shape }),
+    ...(longest ? { max_seq_length: "8192" } : {}),
+  };
+}
+
+async function runPlan(flags: Flags, args: TrainArgs, config: LlamaConfig, io: Io): Promise<void> {
+  const { device, rates } = await examineDevice(flags, io);
+  const plan = await planTraining(args, config, { device, rates });
+  io.out(flags.json ? JSON.stringify(planRecord(plan, rates)) : describePlan(plan, args, config, rates));
+  if (plan.fits !== false) return;
+  throw new UserError("This does not fit in max_memory", { exitCode: EXIT.doesNotFit });
+}
+
+/** The device to plan for: the adapter's, or where none answers or a limit is given, one as most are. */
+async function examineDevice(
+  { max_binding, rates }: Flags,
+  io: Io,
+): Promise<{ device: PlanDevice; rates: Rates | null }> {
+  if (max_binding !== null) {
+    return { device: { ...TYPICAL_DEVICE, maxBindingBytes: max_binding }, rates: null };
+  }
+  try {
+    using gpu = await Gpu.open();
+    return { device: planDevice(gpu), rates: rates ? await measureRates(gpu) : null };
+  } catch (error) {
+    if (!(error instanceof UserError)) throw error;
+    io.err("No GPU adapter answers: the plan is for the limits of a typical GPU, and without times");
+    return { device: TYPICAL_DEVICE, rates: null };
+  }
+}
+
+async function runLongest(flags: Flags, args: TrainArgs, config: LlamaConfig, io: Io): Promise<void> {
+  const { device } = await examineDevice({ ...flags, rates: false }, io);
+  const sizes = args.max_memory === null ? CARDS_GIB.map((gib) => gib * 2 ** 30) : [args.max_memory];
+  const rows: LongestRow[] = [];
+  for (const memoryBytes of sizes) {
+    const find = async (attention: TrainArgs["attention"]) => {
+      const own: TrainArgs = { ...args, attention, use_full_attn: attention === "full" };
+      const tokens = await longestContext(own, config, memoryBytes, { device, below: LONGEST + 1 });
+      const length = { max_seq_length: tokens, model_max_length: tokens };
+      const placement = { pageStates: true, offloadActivations: args.offload_activations !== false };
+      const hostBytes = tokens === 0
+        ? 0
+        : (await stepCost({ ...own, ...length }, config, { device, placement })).hostBytes;
+      return { tokens, hostBytes };
+    };
+    rows.push({ memoryBytes, s2: await find("s2"), full: await find("full") });
+  }
+  io.out(flags.json ? JSON.stringify(rows) : describeLongest(rows));
+}
+
+/** The plan as one JSON object. */
+function planRecord(plan: Plan, rates: Rates | null) {
+  const { device: { info, limits, maxBindingBytes }, peak, ...rest } = plan;
+  return {
+    device: info.description,
+    maxBindingBytes: maxBindingBytes ?? limits.maxStorageBufferBindingSize,
+    peakBytes: peak.heldBytes,
+    moment: peak.moment,
+    bytes: Object.fromEntries(PURPOSES.map((purpose) => [purpose, peak.byPurpose[purpose]])),
+    idleBytes: peak.heldBytes - peak.liveBytes,
+    ...rest,
+    rates,
+  };
+}

@@ -1,0 +1,188 @@
+/** A plan as people read it. */
+import { PURPOSES } from "../kernels/pool.ts";
+import type { LlamaConfig } from "../model/config.ts";
+import { addFlops, type Flops, FLOPS_PARTS, totalFlops } from "../model/flops.ts";
+import { countParameters } from "../model/tensors.ts";
+import { describeChange, type Plan, remediesText } from "../train/plan.ts";
+import type { Rates } from "../train/rates.ts";
+import { groupSize, type TrainArgs } from "../train_args/schema.ts";
+import { formatBytes, formatCount, formatRate, formatSeconds, formatTable } from "./format.ts";
+
+/** What each purpose of memory is called. */
+const NAMES: Readonly<Record<(typeof PURPOSES)[number], string>> = {
+  base: "base model",
+  adapters: "adapters",
+  gradients: "gradients",
+  optimiser: "optimiser's states",
+  checkpoints: "layers' inputs",
+  activations: "activations of a layer",
+  "cross-entropy": "cross-entropy chunk",
+  scratch: "scratch",
+};
+
+/** The whole plan: settings, memory, arithmetic, time, and whether it fits. */
+export function describePlan(plan: Plan, args: TrainArgs, config: LlamaConfig, rates: Rates | null): string {
+  return [
+    describeSettings(plan, args, config),
+    describeMemory(plan),
+    describeFlops(plan),
+    describeTime(plan, rates),
+    describeFit(plan),
+  ].join("\n\n");
+}
+
+function describeSettings(plan: Plan, args: TrainArgs, config: LlamaConfig): string {
+  const batch = args.per_device_train_batch_size;
+  const passes = args.gradient_accumulation_steps;
+  const attention = args.attention === "s2"
+    ? `S2-Attn in groups of ${formatCount(groupSize(args, args.max_seq_length))}`
+    : "full attention";
+  const base = args.load_in_4bit ? `, base in 4 bits` : "";
+  return formatTable([
+    ["model", `${args.model_name_or_path}, ${formatCount(countParameters(config))} parameters${base}`],
+    [
+      "trained",
+      `${formatCount(plan.trainable)} numbers` +
+      (args.low_rank_training ? `, LoRA rank ${args.lora_rank}` : ""),
+    ],
+    [
+      "a step",
+      `${passes} x ${batch} x ${formatCount(args.max_seq_length)} tokens, ${attention}, ` +
+      `activations in ${args.bf16 ? "bf16" : args.fp16 ? "fp16" : "f32"}`,
+    ],
+    ["device", plan.device.info.description],
+  ]);
+}
+
+function describeMemory({ peak, hostBytes, largestBinding, device, placement }: Plan): string {
+  const row = (name: string, bytes: number, remark = "") => [
+    `  ${name}`,
+    formatBytes(bytes),
+    `${(100 * bytes / peak.heldBytes).toFixed(0)} %`,
+    remark,
+  ];
+  const waiting = [
+    ...(placement.offloadActivations ? ["layers' inputs"] : []),
+    ...(placement.pageStates ? ["optimiser's states"] : []),
+  ];
+  const idle = peak.heldBytes - peak.liveBytes;
+  const limit = device.maxBindingBytes ?? device.limits.maxStorageBufferBindingSize;
+  return [
+    `Memory on the device at its peak: ${peak.moment}`,
+    formatTable(
+      [
+        ...PURPOSES.filter((purpose) => peak.byPurpose[purpose] > 0)
+          .map((purpose) => row(NAMES[purpose], peak.byPurpose[purpose])),
+        ...(idle > 0 ? [row("waiting for reuse", idle)] : []),
+        row("in all", peak.heldBytes),
+      ],
+      "lrr",
+    ),
+    formatTable([
+      [
+        "Host memory",
+        formatBytes(hostBytes),
+        waiting.length > 0 ? waiting.join(", ") : "no tensors wait there",
+      ],
+      [
+        "Largest binding",
+        formatBytes(largestBinding.bytes),
+        `of ${formatBytes(limit)} (${largestBinding.kernel})`,
+      ],
+    ]),
+  ].join("\n");
+}
+
+const FLOPS_NAMES: Readonly<Record<keyof Flops, string>> = {
+  attention: "attention",
+  projections: "projections",
+  ffn: "FFN",
+  head: "head",
+  lora: "LoRA",
+};
+
+function describeFlops({ flops: { forward, recompute, backward }, dispatches }: Plan): string {
+  const columns = [forward, recompute, backward, addFlops(forward, recompute, backward)];
+  const all = totalFlops(columns[3]!);
+  const row = (name: string, value: (flops: Flops) => number) => [
+    `  ${name}`,
+    ...columns.map((flops) => teraText(value(flops))),
+    `${(100 * value(columns[3]!) / all).toFixed(1)} %`,
+  ];
+  return [
+    `Arithmetic of a step in TFLOP, ${formatCount(dispatches)} dispatches`,
+    formatTable(
+      [
+        ["", "forward", "recompute", "backward", "all", ""],
+        ...FLOPS_PARTS.filter((part) => columns[3]![part] > 0)
+          .map((part) => row(FLOPS_NAMES[part], (flops) => flops[part])),
+        row("in all", totalFlops),
+      ],
+      "lrrrrr",
+    ),
+  ].join("\n");
+}
+
+function teraText(flops: number): string {
+  const tera = flops / 1e12;
+  return tera >= 1000 ? formatCount(tera) : tera === 0 ? "-" : tera.toPrecision(3);
+}
+
+function describeTime({ seconds, tokens }: Plan, rates: Rates | null): string {
+  if (seconds === null || rates === null) return "Time of a step: not known without measured rates";
+  const giga = (rate: number) => formatRate(rate / 1e9);
+  return `Time of a step: about ${formatSeconds(seconds)}, ${
+    formatRate(tokens / seconds)
+  } tokens/s, at this adapter's ` +
+    `rates now\n  products ${giga(rates.productFlops)} GFLOP/s, attention ${
+      giga(rates.attentionFlops)
+    } GFLOP/s, ` +
+    `memory ${giga(rates.bytesPerSecond)} GB/s`;
+}
+
+function describeFit({ fits, memoryBytes, peak, remedies }: Plan): string {
+  if (fits === null) {
+    return "Whether it fits is not known: WebGPU does not tell how much memory there is. Set max_memory, as in 24GiB";
+  }
+  const difference = formatBytes(Math.abs(memoryBytes! - peak.heldBytes));
+  if (fits) return `It fits in ${formatBytes(memoryBytes!)}: ${difference} are left`;
+  const rows = remedies.map(({ change, savedBytes, peakBytes, fits }) => [
+    `  ${describeChange(change)}`,
+    `saves ${formatBytes(savedBytes)}`,
+    `leaves ${formatBytes(peakBytes)}`,
+    fits ? "fits" : "",
+  ]);
+  return [
+    `It does not fit in ${formatBytes(memoryBytes!)}: ${difference} are missing. ${remediesText(remedies)}`,
+    ...(rows.length > 0 ? [formatTable(rows, "lrr")] : []),
+  ].join("\n");
+}
+
+/** A longest context, and the tensors that wait in host memory then. */
+export interface Longest {
+  readonly tokens: number;
+  readonly hostBytes: number;
+}
+
+/** The longest contexts in some amount of memory. */
+export interface LongestRow {
+  readonly memoryBytes: number;
+  readonly s2: Longest;
+  readonly full: Longest;
+}
+
+/** The table of longest contexts. */
+export function describeLongest(rows: readonly LongestRow[]): string {
+  const cells = ({ tokens, hostBytes }: Longest) =>
+    tokens === 0 ? ["none", "-"] : [formatCount(tokens), formatBytes(hostBytes)];
+  return [
+    "Longest sequence in tokens, and what waits in host memory then",
+    formatTable(
+      [
+        ["on the device", "S2-Attn", "host", "full attention", "host"],
+        ...rows.map(({ memoryBytes, s2, full }) => [formatBytes(memoryBytes), ...cells(s2), ...cells(full)]),
+      ],
+      "rrrrr",
+    ),
+  ].join("\n");
+}

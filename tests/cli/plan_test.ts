@@ -1,0 +1,89 @@
+import { runCli } from "../../cli/main.ts";
+import { assert, assertEquals } from "../support/assert_close.ts";
+import { assertIncludes } from "../support/text.ts";
+import { MemoryIo } from "./memory_io.ts";
+
+async function plan(...words: string[]): Promise<{ code: number; io: MemoryIo }> {
+  const io = new MemoryIo();
+  return { code: await runCli(["plan", ...words], io), io };
+}
+
+/** A small model, planned for without measuring. */
+const SMALL = [
+  "--model_name_or_path",
+  "tests/golden/mha",
+  "--max_seq_length",
+  "128",
+  "--max_binding",
+  "128MiB",
+];
+
+Deno.test("plan shows settings, memory, arithmetic and whether it fits", async () => {
+  const { code, io } = await plan(
+    "--shape",
+    "llama2-7b",
+    "--max_seq_length",
+    "8192",
+    "--bf16",
+    "--max_binding",
+    "2GiB",
+    "--max_memory",
+    "10GiB",
+  );
+  assertEquals([code, io.stderr], [0, ""]);
+  for (
+    const part of [
+      "llama2-7b, 6,738,415,616 parameters, base in 4 bits",
+      "1 x 1 x 8,192 tokens, S2-Attn in groups of 2,048, activations in bf16",
+      "Memory on the device at its peak: backward, layer 32",
+      "base model                3.6 GiB",
+      "Host memory      0 B",
+      "of 2.0 GiB",
+      "It fits in 10.0 GiB",
+      "Time of a step: not known",
+    ]
+  ) assertIncludes(io.stdout, part);
+  // Forward products of section 8.1 of the papers' facts.
+  assertIncludes(io.stdout.replace(/ +/g, " "), "projections 35.2 35.2 35.2");
+});
+
+Deno.test("plan --json is one object whose bytes add up", async () => {
+  const { code, io } = await plan(...SMALL, "--json");
+  assertEquals([code, io.stderr], [0, ""]);
+  const record = JSON.parse(io.stdout);
+  const bytes = Object.values(record.bytes as Record<string, number>).reduce((a, b) => a + b, 0);
+  assertEquals([record.fits, record.seconds, bytes + record.idleBytes], [null, null, record.peakBytes]);
+  assertEquals(record.maxBindingBytes, 128 * 2 ** 20);
+  assert(record.flops.forward.attention > 0 && record.tokens === 128, "flops and tokens");
+});
+
+Deno.test("plan measures the adapter to tell the time of a step", async () => {
+  const { code, io } = await plan(...SMALL.slice(0, 4));
+  assertEquals([code, io.stderr], [0, ""]);
+  assert(/Time of a step: about [\d.]+s, [\d.,]+ tokens\/s/.test(io.stdout), io.stdout);
+  assertIncludes(io.stdout, "GFLOP/s");
+});
+
+Deno.test("plan exits 3 with the changes to make where a run does not fit", async () => {
+  const { code, io } = await plan(...SMALL, "--load_in_4bit", "false", "--max_memory", "1700KB");
+  assertEquals([code, io.stderr], [3, "This does not fit in max_memory\n"]);
+  assertIncludes(io.stdout, "It does not fit in 1.6 MiB");
+  assert(/lora_rank: 8 +saves .* leaves .*/.test(io.stdout), io.stdout);
+});
+
+Deno.test("plan --longest says how long a context may be", async () => {
+  const words = ["--longest", "--shape", "llama2-7b", "--bf16", "--offload_activations", "false"];
+  const { code, io } = await plan(...words, "--max_binding", "2GiB", "--max_memory", "8GiB", "--json");
+  assertEquals([code, io.stderr], [0, ""]);
+  const [row] = JSON.parse(io.stdout);
+  assert(row.full.tokens > 4096 && row.full.tokens <= row.s2.tokens && row.s2.tokens < 32768, io.stdout);
+});
+
+Deno.test("plan refuses a shape that is not known, and a missing length", async () => {
+  const unknown = await plan("--shape", "llama9", "--max_seq_length", "64");
+  assertEquals(unknown.code, 2);
+  assertIncludes(unknown.io.stderr, "llama2-7b");
+  const missing = await plan("--shape", "llama2-7b");
+  assertEquals(missing.code, 2);
+  assertIncludes(missing.io.stderr, "max_seq_length");
+});
