@@ -1,9 +1,13 @@
 import { GpuError } from "./errors.ts";
 import type { Gpu } from "./gpu.ts";
+import { rowChunks, rowsWithin } from "./shared/row_chunks.ts";
 import { bytesPerElement, type Dtype, type Tensor } from "./tensor.ts";
 
 /** How tensors go to host memory and back: see {@linkcode HostMemory}. */
 export type HostCopies = "commands" | "javascript";
+
+/** Bytes read back at once on the way to JavaScript's memory: they pass through a buffer of their own. */
+const PIECE_BYTES = 64 * 2 ** 20;
 
 /** A tensor that waits in host memory. No kernel reads it; tensors of the device are copied here and back. */
 export interface HostTensor {
@@ -11,7 +15,7 @@ export interface HostTensor {
   readonly dtype: Dtype;
   readonly byteLength: number;
   /**
-   * Copies `from` here, as work recorded before left it; it may be freed or overwritten at once.
+   * Copies `from` here, as work recorded before left it. Once this has resolved it may be freed or overwritten.
    * @param from of the same dtype and width
    * @param firstRow where its rows come to lie; 0 unless given
    */
@@ -36,8 +40,8 @@ export interface HostTensor {
  *
  * With "commands" a tensor lies in buffers that the host can map and that drivers therefore keep in its memory: copies
  * both ways are commands like any others, and nothing waits. WebGPU lets such buffers be copied to but not from; wgpu's
- * `mappable-primary-buffers` does. With "javascript" a tensor is read back to JavaScript's memory and uploaded again. One
- * is on its way back at a time, while the device goes on with what is recorded after it.
+ * `mappable-primary-buffers` does. With "javascript" a tensor is read back to JavaScript's memory and uploaded again,
+ * piece by piece. One is on its way back at a time, while the device goes on with what is recorded after it.
  */
 export class HostMemory {
   readonly copies: HostCopies;
@@ -172,14 +176,16 @@ class JavaScriptTensor implements HostTensor {
 
   async store(from: Tensor, firstRow = 0): Promise<void> {
     requireFit(this, from, firstRow);
-    const before = this.#traffic.readingBack;
-    const arrived = this.#gpu.readBytes([from]).then(([bytes]) => {
-      if (!this.#gpu.isDry) this.#bytes.set(bytes!, firstRow * from.rowBytes);
-    });
-    this.#traffic.readingBack = before.then(() => arrived);
-    // Whoever waits next is told of a failure; nobody may be waiting yet.
-    this.#traffic.readingBack.catch(() => {});
-    await before;
+    for (const { start, end } of rowChunks(from.rows, rowsWithin(PIECE_BYTES, from.rowBytes))) {
+      const before = this.#traffic.readingBack;
+      const arrived = this.#gpu.readBytes([from.slice(start, end)]).then(([bytes]) => {
+        if (!this.#gpu.isDry) this.#bytes.set(bytes!, (firstRow + start) * from.rowBytes);
+      });
+      this.#traffic.readingBack = before.then(() => arrived);
+      // Whoever waits next is told of a failure; nobody may be waiting yet.
+      this.#traffic.readingBack.catch(() => {});
+      await before;
+    }
   }
 
   async load(into: Tensor, firstRow = 0): Promise<void> {

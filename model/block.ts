@@ -13,7 +13,7 @@ import type { Gpu } from "../kernels/gpu.ts";
 import { rmsNorm, rmsNormBackward } from "../kernels/norm/rms_norm.ts";
 import { rope } from "../kernels/rope/rope.ts";
 import type { Tensor } from "../kernels/tensor.ts";
-import { rowChunks, type RowRange } from "./chunks.ts";
+import { rowChunks, type RowRange } from "../kernels/shared/row_chunks.ts";
 import type { LlamaConfig } from "./config.ts";
 import { type DropoutKey, type Linear, linear, linearBackward } from "./linear.ts";
 

@@ -8,7 +8,7 @@ import { bytesPerElement, rowRanges, type Tensor } from "../kernels/tensor.ts";
 import type { Format } from "../kernels/wgsl.ts";
 import type { DeviceBatch } from "./batch.ts";
 import type { Block, BlockSaved, Norm, Pass } from "./block.ts";
-import { type RowRange, rowsWithin } from "./chunks.ts";
+import { type RowRange, rowsWithin } from "../kernels/shared/row_chunks.ts";
 import type { LlamaConfig } from "./config.ts";
 import type { DropoutKey, Linear } from "./linear.ts";
 import type { Parameter } from "./parameter.ts";

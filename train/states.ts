@@ -10,7 +10,7 @@ import {
   STATE_BLOCK,
 } from "../kernels/optimizer/adamw_8bit.ts";
 import { bytesPerElement, type Dtype, type Tensor } from "../kernels/tensor.ts";
-import { rowChunks, rowsWithin } from "../model/chunks.ts";
+import { rowChunks, rowsWithin } from "../kernels/shared/row_chunks.ts";
 import type { Parameter } from "../model/parameter.ts";
 
 /** How AdamW's running means are kept. */

@@ -3,7 +3,7 @@ import { Gpu } from "../../kernels/gpu.ts";
 import type { Format } from "../../kernels/wgsl.ts";
 import { addLora } from "../../model/adapter.ts";
 import { freeBatch, makeBatch, uploadBatch } from "../../model/batch.ts";
-import { rowChunks, rowsWithin } from "../../model/chunks.ts";
+import { rowChunks, rowsWithin } from "../../kernels/shared/row_chunks.ts";
 import { type LlamaConfig, parseConfig } from "../../model/config.ts";
 import { freshWeights } from "../../model/fresh.ts";
 import type { GradientOptions, Llama } from "../../model/llama.ts";

@@ -213,7 +213,7 @@ Deno.test("States on the host, page by page, give the bytes of those on the devi
     for (const hostCopies of [undefined, "commands", "javascript"] as const) {
       using gpu = await Gpu.open({ poison: true, ...(hostCopies ? { hostCopies } : {}) });
       const paged = hostCopies !== undefined;
-      const trainer = await makeTrainer(gpu, { full: true, states: { bits, paged, pageBytes: 64 * 100 } });
+      const trainer = await makeTrainer(gpu, { full: true, states: { bits, paged, pageBytes: 64 * 48 } });
       await losses(trainer, 3, [sequences(33)]);
       const bytes = trainer.optimised.map(({ states }) =>
         Object.values(states.parts).reduce((sum, { host }) => sum + (host?.byteLength ?? 0), 0)

@@ -1,4 +1,4 @@
-import { ROW_ALIGNMENT } from "../kernels/tensor.ts";
+import { ROW_ALIGNMENT } from "../tensor.ts";
 
 /** Rows `start` to `end` (excluded). */
 export interface RowRange {
