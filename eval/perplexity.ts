@@ -4,7 +4,7 @@ import { UserError } from "../errors.ts";
 import { Gpu } from "../kernels/gpu.ts";
 import { isNf4 } from "../kernels/nf4/nf4.ts";
 import type { Format } from "../kernels/wgsl.ts";
-import { freeBatch, makeBatch, uploadBatch } from "../model/batch.ts";
+import { freeBatch, makeBatch } from "../model/batch.ts";
 import { contextLength, type LlamaConfig, readConfig, type RopeScaling } from "../model/config.ts";
 import { settleContext } from "../model/context.ts";
 import { SILENT, type WorkHooks } from "../model/hooks.ts";
@@ -227,7 +227,7 @@ async function scoreBatch(
   length: number,
 ): Promise<{ loss: number; hits: number }> {
   const windows = starts.map((start) => ({ inputIds: tokens.subarray(start, start + length) }));
-  const device = uploadBatch(model.gpu, makeBatch(windows));
+  const device = model.upload(makeBatch(windows));
   const { losses, argmax } = await model.predict(device);
   freeBatch(device);
   const loss = losses.reduce((sum, value) => sum + value, 0);

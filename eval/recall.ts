@@ -2,7 +2,7 @@
 import { readJsonl } from "../data/jsonl.ts";
 import type { Tokenizer } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
-import { freeBatch, makeBatch, uploadBatch } from "../model/batch.ts";
+import { freeBatch, makeBatch } from "../model/batch.ts";
 import { SILENT, type WorkHooks } from "../model/hooks.ts";
 import type { Llama } from "../model/llama.ts";
 
@@ -55,7 +55,7 @@ export async function scoreRecall(
       batch.push(next);
       rows += next.tokens.length;
     }
-    const device = uploadBatch(model.gpu, makeBatch(batch.map(({ tokens }) => ({ inputIds: tokens }))));
+    const device = model.upload(makeBatch(batch.map(({ tokens }) => ({ inputIds: tokens }))));
     const { argmax } = await model.predict(device);
     freeBatch(device);
     let end = 0;

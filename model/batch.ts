@@ -1,4 +1,4 @@
-import { makeAttentionMap } from "../kernels/attention/map.ts";
+import { type AttentionRule, makeAttentionMap } from "../kernels/attention/map.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import { NO_LABEL } from "../kernels/loss/cross_entropy.ts";
 import type { Tensor } from "../kernels/tensor.ts";
@@ -66,20 +66,15 @@ export interface DeviceBatch {
   readonly map: AttentionMap;
 }
 
-/** @param groupSize G of shifted sparse attention in tokens; full attention unless given */
-export function uploadBatch(gpu: Gpu, batch: Batch, groupSize?: number): DeviceBatch {
+/** @param rule who sees whom within a sequence; full attention unless given */
+export function uploadBatch(gpu: Gpu, batch: Batch, rule: AttentionRule = {}): DeviceBatch {
   const { rows, starts, documents } = batch;
   return {
     batch,
     tokens: gpu.tensor([rows], batch.tokens, { label: "tokens" }),
     labels: gpu.tensor([rows], batch.labels, { label: "labels" }),
     positions: gpu.tensor([rows], batch.positions, { label: "positions" }),
-    map: makeAttentionMap(gpu, {
-      rows,
-      starts,
-      documents,
-      ...(groupSize === undefined ? {} : { groupSize }),
-    }),
+    map: makeAttentionMap(gpu, { rows, starts, documents, ...rule }),
   };
 }
 

@@ -21,7 +21,13 @@ export type RopeScaling =
     readonly attention_factor: number;
   };
 
-/** A LLaMA model's shape: the keys of its `config.json`, checked, with Hugging Face's defaults filled in. */
+/** The architectures that are LLaMA's layers with a difference each: see {@linkcode LlamaConfig}. */
+export const LLAMA_LIKE = ["llama", "mistral", "qwen2"] as const;
+
+/**
+ * A LLaMA model's shape: the keys of its `config.json`, checked, with Hugging Face's defaults filled in. Mistral may see
+ * only a window of the last tokens; Qwen2 has biases on q, k and v, and may have such a window too.
+ */
 export interface LlamaConfig {
   readonly vocab_size: number;
   readonly hidden_size: number;
@@ -35,8 +41,11 @@ export interface LlamaConfig {
   readonly rope_theta: number;
   readonly rope_scaling: RopeScaling | null;
   readonly tie_word_embeddings: boolean;
-  readonly attention_bias: boolean;
+  /** Which of the attention's linears have a bias. */
+  readonly attention_bias: "none" | "qkv" | "all";
   readonly mlp_bias: boolean;
+  /** Most tokens that one sees, itself included; all unless given. */
+  readonly sliding_window: number | null;
   /** The file as it is: `merge` writes it back with what changed. */
   readonly raw: Readonly<Record<string, unknown>>;
 }
@@ -62,6 +71,9 @@ const SCHEMA = z.object({
   tie_word_embeddings: z.boolean().default(false),
   attention_bias: z.boolean().default(false),
   mlp_bias: z.boolean().default(false),
+  sliding_window: count.nullish(),
+  use_sliding_window: z.boolean().nullish(),
+  max_window_layers: z.int().min(0).nullish(),
 });
 
 const LINEAR = z.object({ factor: z.number().min(1) });
@@ -110,11 +122,10 @@ export async function readConfig(folder: string): Promise<LlamaConfig> {
 /** Checks the content of a `config.json`; `path` is for messages. */
 export function parseConfig(raw: unknown, path: string): LlamaConfig {
   const modelType = (raw as { model_type?: unknown } | null)?.model_type;
-  if (modelType !== "llama") {
+  if (!(LLAMA_LIKE as readonly unknown[]).includes(modelType)) {
     throw new UserError(
-      `Cannot load "${path}": its model_type is ${
-        JSON.stringify(modelType)
-      }; only "llama" models can be loaded`,
+      `Cannot load "${path}": its model_type is ${JSON.stringify(modelType)}; models of type ` +
+        `${LLAMA_LIKE.join(", ")} can be loaded`,
     );
   }
   const parsed = SCHEMA.safeParse(raw);
@@ -141,13 +152,33 @@ export function parseConfig(raw: unknown, path: string): LlamaConfig {
       path,
     ),
     tie_word_embeddings: c.tie_word_embeddings,
-    attention_bias: c.attention_bias,
+    attention_bias: modelType === "qwen2" ? "qkv" : c.attention_bias ? "all" : "none",
     mlp_bias: c.mlp_bias,
+    sliding_window: windowOf(modelType, parsed.data, path),
     raw: raw as Record<string, unknown>,
   };
   const problem = problemOf(config, hidden_act);
   if (problem) throw new UserError(`Cannot use "${path}": ${problem}`);
   return config;
+}
+
+/** LLaMA has no window. Qwen2's is in the layers from `max_window_layers` on, if it is switched on. */
+function windowOf(
+  modelType: unknown,
+  c: Pick<
+    z.infer<typeof SCHEMA>,
+    "sliding_window" | "use_sliding_window" | "max_window_layers" | "num_hidden_layers"
+  >,
+  path: string,
+): number | null {
+  if (modelType === "mistral") return c.sliding_window ?? null;
+  const first = c.max_window_layers ?? 0;
+  if (modelType !== "qwen2" || !c.use_sliding_window || first >= c.num_hidden_layers) return null;
+  if (first === 0) return c.sliding_window ?? null;
+  throw new UserError(
+    `Cannot use "${path}": its sliding window is in the layers from ${first} on only, and every layer must have the ` +
+      `same here. Set use_sliding_window: false in it if your sequences are no longer than ${c.sliding_window}`,
+  );
 }
 
 /**

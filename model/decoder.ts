@@ -135,7 +135,8 @@ export class Decoder {
     const attend: Attend = (layer, q, k, v) => {
       const cache = this.cache.layers[layer]!;
       appendToCache(this.#gpu, k, v, cache, positions);
-      return cacheAttention(this.#gpu, q, cache, positions, this.#shape, { longest });
+      const window = this.model.window;
+      return cacheAttention(this.#gpu, q, cache, positions, this.#shape, { longest, window });
     };
     this.#hidden.free();
     this.#hidden = this.#layers(tokens, { positions, attend });
@@ -227,7 +228,7 @@ export class Decoder {
       label: "prompt",
     });
     const positions = gpu.tensor([rows], Uint32Array.from({ length: rows }, (_, i) => start + i));
-    const map = makeAttentionMap(gpu, { rows: end, starts: [0] });
+    const map = makeAttentionMap(gpu, { rows: end, starts: [0], window: this.model.window });
     const attend: Attend = (layer, q, k, v) => {
       const cache = this.cache.of(layer, sequence);
       appendToCache(gpu, k, v, cache, positions);

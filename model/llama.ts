@@ -1,3 +1,4 @@
+import type { AttentionRule } from "../kernels/attention/map.ts";
 import { embed, embedBackward } from "../kernels/embedding/embedding.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import { crossEntropy } from "../kernels/loss/cross_entropy.ts";
@@ -6,7 +7,7 @@ import { rmsNorm, rmsNormBackward } from "../kernels/norm/rms_norm.ts";
 import { sumInto } from "../kernels/shared/sum.ts";
 import { bytesPerElement, rowRanges, type Tensor } from "../kernels/tensor.ts";
 import type { Format } from "../kernels/wgsl.ts";
-import type { DeviceBatch } from "./batch.ts";
+import { type Batch, type DeviceBatch, uploadBatch } from "./batch.ts";
 import type { Block, BlockSaved, Norm, Pass } from "./block.ts";
 import { type RowRange, rowsWithin } from "../kernels/shared/row_chunks.ts";
 import type { LlamaConfig } from "./config.ts";
@@ -90,6 +91,16 @@ export class Llama {
 
   get config(): LlamaConfig {
     return this.parts.config;
+  }
+
+  /** Most tokens that one sees, itself included; all if undefined. */
+  get window(): number | undefined {
+    return this.config.sliding_window ?? undefined;
+  }
+
+  /** Brings a batch to the device, with what this model's tokens see of each other within `rule`. */
+  upload(batch: Batch, rule: AttentionRule = {}): DeviceBatch {
+    return uploadBatch(this.gpu, batch, { ...rule, window: this.window });
   }
 
   /** Every linear of every layer, in the order of the checkpoint. */

@@ -8,7 +8,7 @@ import { Random } from "../data/random.ts";
 import { UserError } from "../errors.ts";
 import { GpuMemoryError } from "../kernels/errors.ts";
 import { Gpu } from "../kernels/gpu.ts";
-import { makeBatch, uploadBatch } from "./batch.ts";
+import { makeBatch } from "./batch.ts";
 import { contextLength, readConfig, type RopeScaling } from "./config.ts";
 import { configJson, settleContext, type TrainedSettings } from "./context.ts";
 import { SILENT, type WorkHooks } from "./hooks.ts";
@@ -226,7 +226,7 @@ async function verifyMerge(
 async function logitsOf(options: OpenOptions, tokens: Uint32Array): Promise<Float32Array> {
   using gpu = await Gpu.open();
   const { model } = await openModel(gpu, options);
-  return await model.logits(uploadBatch(gpu, makeBatch([{ inputIds: tokens }])));
+  return await model.logits(model.upload(makeBatch([{ inputIds: tokens }])));
 }
 
 /**

@@ -43,7 +43,8 @@ export function linearShape(config: LlamaConfig, name: LinearName): [number, num
 
 /** Whether a linear has a bias. */
 export function hasBias(config: LlamaConfig, name: LinearName): boolean {
-  return LINEARS[name] === "self_attn" ? config.attention_bias : config.mlp_bias;
+  if (LINEARS[name] === "mlp") return config.mlp_bias;
+  return config.attention_bias === "all" || (config.attention_bias === "qkv" && name !== "o_proj");
 }
 
 /** Name and shape of every tensor of a checkpoint, in its order. */

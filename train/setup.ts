@@ -41,6 +41,20 @@ export interface Placement {
   readonly pageStates: boolean;
 }
 
+/** Who sees whom in training, by the longest sequence of a batch. */
+function attentionRule(args: TrainArgs): TrainerOptions["attention"] {
+  if (args.attention === "full") return () => ({});
+  const { group_shift: shift, sft_group_size } = args;
+  if (sft_group_size === null) {
+    const rule = { groupSize: groupSize(args, args.max_seq_length), shift };
+    return () => rule;
+  }
+  return ({ starts, rows }) => {
+    const longest = starts.reduce((most, start, i) => Math.max(most, (starts[i + 1] ?? rows) - start), 0);
+    return { groupSize: longest % 4096 === 0 ? longest / 4 : sft_group_size, shift };
+  };
+}
+
 /**
  * What the trainer needs of the settings.
  * @param placement on the device, as far as the settings leave it open, unless given
@@ -51,7 +65,7 @@ export function trainerOptions(
 ): TrainerOptions {
   return {
     maxGradNorm: args.max_grad_norm,
-    groupSize: args.attention === "s2" ? groupSize(args, args.max_seq_length) : undefined,
+    attention: attentionRule(args),
     checkpointing: args.gradient_checkpointing,
     offloadActivations: placement.offloadActivations,
     states: { bits: stateBits(args.optim), paged: placement.pageStates && args.optim.startsWith("paged") },

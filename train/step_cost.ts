@@ -156,11 +156,11 @@ function sequencesOf(lengths: readonly number[], { vocab_size }: LlamaConfig): S
 /** Of an optimiser step whose passes are all of one batch. */
 function flopsOf(args: TrainArgs, model: Llama, lengths: readonly number[]): StepFlops {
   const { config } = model;
-  const { groupSize, checkpointing } = trainerOptions(args);
+  const { attention, checkpointing } = trainerOptions(args);
   const passes = args.gradient_accumulation_steps;
   let tokens = 0;
   const starts = lengths.map((length) => (tokens += length) - length);
-  const layout = { starts, rows: tokens, ...(groupSize === undefined ? {} : { groupSize }) };
+  const layout = { starts, rows: tokens, ...attention({ starts, rows: tokens }) };
   const ranks = new Map(model.linears().map(({ name, lora }) => [name, lora?.A.rows ?? 0]));
   return trainingFlops(config, {
     tokens: passes * tokens,

@@ -1,8 +1,9 @@
+import type { AttentionRule } from "../kernels/attention/map.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import type { AdamWOptions } from "../kernels/optimizer/adamw.ts";
 import { globalNorm, STATUS } from "../kernels/optimizer/global_norm.ts";
 import type { Tensor } from "../kernels/tensor.ts";
-import { type Batch, freeBatch, uploadBatch } from "../model/batch.ts";
+import { type Batch, freeBatch } from "../model/batch.ts";
 import type { Llama } from "../model/llama.ts";
 import type { Parameter } from "../model/parameter.ts";
 import { type AdamStates, makeStates, type StateForm } from "./states.ts";
@@ -10,8 +11,8 @@ import { type AdamStates, makeStates, type StateForm } from "./states.ts";
 export interface TrainerOptions extends Omit<AdamWOptions, "learningRate" | "step"> {
   /** Gradients longer than this are scaled down to it; 0 turns clipping off. */
   readonly maxGradNorm: number;
-  /** G of shifted sparse attention in tokens; full attention if undefined. */
-  readonly groupSize: number | undefined;
+  /** Who sees whom in a batch. */
+  readonly attention: (batch: Pick<Batch, "starts" | "rows">) => AttentionRule;
   readonly checkpointing: boolean;
   /** With checkpointing: layers' inputs wait in host memory for the backward pass; on the device unless true. */
   readonly offloadActivations?: boolean;
@@ -81,13 +82,13 @@ export class Trainer {
    */
   async step(batches: readonly Batch[], learningRate: number): Promise<StepResult> {
     const { gpu } = this;
-    const { maxGradNorm, seed, groupSize, checkpointing, offloadActivations: offload = false } =
+    const { maxGradNorm, seed, attention, checkpointing, offloadActivations: offload = false } =
       this.#options;
     const targets = batches.reduce((sum, batch) => sum + batch.targets, 0);
     for (const { grad } of this.optimised) gpu.clear(grad);
     gpu.clear(this.#lossSum);
     for (const batch of batches) {
-      const device = uploadBatch(gpu, batch, groupSize);
+      const device = this.model.upload(batch, attention(batch));
       await this.model.lossAndGradients(device, {
         gradScale: this.state.lossScale / Math.max(1, targets),
         checkpointing,

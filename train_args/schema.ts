@@ -170,6 +170,19 @@ export const OPTIONS = {
     "from group_size_ratio",
   ),
 
+  group_shift: option(
+    "attention",
+    "shift the groups of half of the heads by half a group; false is for comparison",
+    flag(),
+    true,
+  ),
+  sft_group_size: unset(
+    "attention",
+    "LongLoRA's rule for fine-tuning: a quarter of a batch's longest sequence if that is a multiple of 4096, else this",
+    whole(2, 16_777_216),
+    "groups are as above",
+  ),
+
   low_rank_training: option("lora", "true: LoRA; false: train every weight", flag(), true),
   lora_rank: option("lora", "rank of each LoRA pair", whole(1, 4096), 64),
   lora_alpha: option("lora", "LoRA scale: alpha / rank multiplies each update", real({ above: 0 }), 16),

@@ -1,14 +1,22 @@
 import type { Gpu } from "../gpu.ts";
 import type { Tensor } from "../tensor.ts";
 
+/** Which keys a query may see besides being no later than itself; all of them unless something is set. */
+export interface AttentionRule {
+  /** G of shifted sparse attention, in tokens; full attention unless set. */
+  readonly groupSize?: number | undefined;
+  /** Whether the groups of half of the heads lie between those of the others; true unless set. */
+  readonly shift?: boolean | undefined;
+  /** Most keys that a query sees, itself included (Mistral's sliding window). */
+  readonly window?: number | undefined;
+}
+
 /** What the rows of a batch are: its sequences one after the other, without padding. */
-export interface RowLayout {
+export interface RowLayout extends AttentionRule {
   /** First row of each sequence, ascending, from 0. */
   readonly starts: readonly number[];
   /** Rows in all. */
   readonly rows: number;
-  /** G of shifted sparse attention, in tokens; full attention unless set. */
-  readonly groupSize?: number;
   /** First row of each document packed into the sequences, where tokens must not see other documents. */
   readonly documents?: readonly number[];
 }
@@ -39,7 +47,8 @@ export interface AttentionMap {
  * floor(G/2) tokens. What a boundary cuts off stays cut off: a query sees its group up to itself.
  * @throws {RangeError} if the rows are not laid out as promised
  */
-export function firstKeys({ starts, rows, groupSize = Infinity, documents = [] }: RowLayout): KeyTables {
+export function firstKeys(layout: RowLayout): KeyTables {
+  const { starts, rows, groupSize = Infinity, shift = true, window = Infinity, documents = [] } = layout;
   checkStarts("Sequences", starts, rows);
   if (documents.length > 0) checkStarts("Documents", documents, rows);
   if (!(groupSize === Infinity || Number.isInteger(groupSize)) || groupSize < 1) {
@@ -51,7 +60,7 @@ export function firstKeys({ starts, rows, groupSize = Infinity, documents = [] }
   const last = new Uint32Array(2 * rows);
   for (const set of [0, 1]) {
     // Boundaries lie at k G - lead: the first shifted group has floor(G/2) tokens, for odd G too.
-    const lead = set === 0 ? 0 : groupSize - Math.floor(groupSize / 2);
+    const lead = set === 0 || !shift ? 0 : groupSize - Math.floor(groupSize / 2);
     const at = set * rows;
     let sequence = 0;
     let document = 0;
@@ -62,7 +71,7 @@ export function firstKeys({ starts, rows, groupSize = Infinity, documents = [] }
       const start = starts[sequence]!;
       const position = row - start;
       const group = groupSize === Infinity ? 0 : Math.floor((position + lead) / groupSize) * groupSize - lead;
-      first[at + row] = Math.max(start, start + group, documents[document] ?? 0);
+      first[at + row] = Math.max(start, start + group, documents[document] ?? 0, row - window + 1);
       while (seen < first[at + row]!) last[at + seen++] = row - 1;
     }
     last.fill(rows - 1, at + seen, at + rows);

@@ -28,6 +28,17 @@ const COMBINE_LANES = 64;
 /** Bytes of keys that pass through workgroup memory at once. */
 const TILE_BYTES = 4096;
 
+export interface CacheAttentionOptions {
+  /** The largest position plus 1, or more. */
+  readonly longest: number;
+  /** Most keys that a query sees, itself included; all unless given. */
+  readonly window?: number | undefined;
+  readonly scale?: number;
+}
+
+/** More keys than any cache has. */
+const NO_WINDOW = 2 ** 32 - 1;
+
 /** Keys and values of one layer for some sequences: each has `capacity` rows, one after the other. */
 export interface LayerCache {
   /** (sequences * capacity, kvHeads * headDim), any float format, positions applied. */
@@ -82,7 +93,6 @@ export function appendToCache(gpu: Gpu, k: Tensor, v: Tensor, cache: LayerCache,
  *
  * @param q (sequences * rows of each, heads * headDim), any format, positions applied
  * @param positions (rows of q) u32 in their sequences, ascending in each
- * @param options.longest the largest position plus 1, or more
  * @returns o like q; the caller frees it
  * @throws {GpuError} if shapes do not fit
  */
@@ -92,7 +102,7 @@ export function cacheAttention(
   cache: LayerCache,
   positions: Tensor,
   shape: AttentionShape,
-  { longest, scale = 1 / Math.sqrt(shape.headDim) }: { readonly longest: number; readonly scale?: number },
+  { longest, window = NO_WINDOW, scale = 1 / Math.sqrt(shape.headDim) }: CacheAttentionOptions,
 ): Tensor {
   const perSequence = rowsOfEach("cacheAttention", q, cache, positions);
   check(q, cache, shape, longest);
@@ -133,6 +143,7 @@ export function cacheAttention(
           k_rows: end - start,
           span,
           first_split: firstSplit,
+          window,
           scale,
         },
       },

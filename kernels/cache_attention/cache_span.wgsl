@@ -11,6 +11,7 @@ struct Params {
   k_rows: u32,
   span: u32,            // keys of a split
   first_split: u32,     // number of the part's first split among all
+  window: u32,          // most keys that a query sees, itself included
   scale: f32,
 }
 @group(0) @binding(0) var<storage, read> q: array<X>;                   // (rows, heads, D4)
@@ -28,7 +29,7 @@ struct Span {
   first_row: u32,    // of q: the sequence's first
   kv_head: u32,
   first_query: u32,  // among the per_sequence * heads / kv_heads that share the kv head
-  first_key: u32,    // position in the sequence
+  first_key: u32,    // position in the sequence of the first key that any query sees
   end_key: u32,      // past the last key that any query sees
   at: u32,           // row of the bound part that position 0 would have; may wrap below 0
 }
@@ -40,11 +41,12 @@ fn span_of(group: vec3u) -> Span {
   let end = max(min(p.k_start + p.k_rows, base + p.capacity), base) - base;
   let first_row = group.z * p.per_sequence;
   let seen = positions[first_row + p.per_sequence - 1u] + 1u;
+  let first_seen = positions[first_row] + 1u;
   return Span(
     first_row,
     group.y / query_groups,
     group.y % query_groups * QUERIES,
-    begin,
+    max(begin, first_seen - min(first_seen, p.window)),
     min(min(begin + p.span, end), seen),
     base - p.k_start,
   );
@@ -55,6 +57,11 @@ fn query_of(s: Span, i: u32) -> vec2u {
   let share = p.heads / p.kv_heads;
   let index = min(s.first_query + i, p.per_sequence * share - 1u);
   return vec2u(s.first_row + index / share, s.kv_head * share + index % share);
+}
+
+// Whether the query at a position sees the key at another.
+fn sees(position: u32, key: u32) -> bool {
+  return key <= position && position - key < p.window;
 }
 
 fn has_query(s: Span, i: u32) -> bool {

@@ -39,7 +39,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
 #end
     let inside = key + lane < s.end_key;
 #for i in 0..QUERIES
-    x_$i = select(HIDDEN, x_$i, inside && key + lane <= seen_$i);
+    x_$i = select(HIDDEN, x_$i, inside && sees(seen_$i, key + lane));
     let was_$i = max_$i;
     max_$i = max(max_$i, subgroupMax(x_$i));
     let fade_$i = exp(was_$i - max_$i);

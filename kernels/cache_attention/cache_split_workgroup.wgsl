@@ -94,8 +94,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
         for (var e = 0u; e < D4; e++) {
           score += dot(load_C(tile[i % TILE_KEYS * STRIDE + e]), held_q[query * D4 + e]);
         }
-        let sees = key < keys && block + key <= positions[query_of(s, query).x];
-        scores[query * BLOCK + key] = select(HIDDEN, score, sees);
+        let is_seen = key < keys && sees(positions[query_of(s, query).x], block + key);
+        scores[query * BLOCK + key] = select(HIDDEN, score, is_seen);
       }
     }
     workgroupBarrier();

@@ -11,6 +11,7 @@ interface Shape {
  * @param q (sequences * per sequence, heads * headDim)
  * @param k (sequences * capacity, kvHeads * headDim), as v
  * @param positions of the rows of q in their sequences
+ * @param options.window most keys that a query sees, itself included
  * @returns o like q
  */
 export function cacheAttention64(
@@ -18,7 +19,7 @@ export function cacheAttention64(
   { k, v, capacity }: { k: ArrayLike<number>; v: ArrayLike<number>; capacity: number },
   positions: ArrayLike<number>,
   { heads, kvHeads, headDim }: Shape,
-  scale = 1 / Math.sqrt(headDim),
+  { window = Infinity, scale = 1 / Math.sqrt(headDim) } = {},
 ): Float64Array {
   const o = new Float64Array(q.length);
   const sequences = k.length / (capacity * kvHeads * headDim);
@@ -32,7 +33,7 @@ export function cacheAttention64(
       const scores = Float64Array.from({ length: positions[row]! + 1 }, (_, position) => {
         let dot = 0;
         for (let c = 0; c < headDim; c++) dot += q[at + c]! * k[keyOf(position) + c]!;
-        return scale * dot;
+        return positions[row]! - position < window ? scale * dot : -Infinity;
       });
       const most = scores.reduce((a, b) => Math.max(a, b));
       const weights = scores.map((score) => Math.exp(score - most));

@@ -55,18 +55,27 @@ Deno.test("Who sees whom is the definition's, and last is the inverse of first",
     const [rows, groupSize, ...cuts] = integers(seed, 8, 40).map((x) => x + 1);
     const starts = [...new Set([0, ...cuts!.slice(0, 2)])].filter((x) => x < rows!).sort((a, b) => a - b);
     const documents = [...new Set([0, ...cuts!.slice(2)])].filter((x) => x < rows!).sort((a, b) => a - b);
-    const { first, last } = firstKeys({ starts, rows: rows!, groupSize: groupSize!, documents });
+    const [shift, window] = [seed % 3 > 0, seed % 4 === 0 ? 1 + seed % 7 : Infinity];
+    const { first, last } = firstKeys({
+      starts,
+      rows: rows!,
+      groupSize: groupSize!,
+      documents,
+      shift,
+      window,
+    });
     const indexOf = (cut: number[], row: number) => cut.findLastIndex((start) => start <= row);
     for (const table of [0, 1]) {
       const groupOf = (row: number) => {
         const position = row - starts[indexOf(starts, row)]!;
         const half = Math.floor(groupSize! / 2);
-        return Math.floor((table === 0 ? position : position - half) / groupSize!);
+        return Math.floor((table === 0 || !shift ? position : position - half) / groupSize!);
       };
       for (let i = 0; i < rows!; i++) {
         for (let j = 0; j < rows!; j++) {
           const sees = j <= i && indexOf(starts, i) === indexOf(starts, j) &&
-            indexOf(documents, i) === indexOf(documents, j) && groupOf(i) === groupOf(j);
+            indexOf(documents, i) === indexOf(documents, j) && groupOf(i) === groupOf(j) &&
+            i - j < window;
           const label = `seed ${seed}: table ${table}, query ${i}, key ${j}`;
           assertEquals(first[table * rows! + i]! <= j && j <= i, sees, `${label}, first`);
           assertEquals(j <= i && i <= last[table * rows! + j]!, sees, `${label}, last`);

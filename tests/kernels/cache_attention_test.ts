@@ -21,6 +21,7 @@ interface Case {
   readonly positions: readonly (readonly number[])[];
   readonly format: Format;
   readonly cacheFormat?: Format;
+  readonly window?: number;
 }
 
 /** One to three sequences of different lengths, one or several new rows, heads alone and shared, sizes off any tile. */
@@ -31,6 +32,16 @@ const CASES: Case[] = [
   { heads: 6, kvHeads: 2, headDim: 64, capacity: 192, positions: [[130], [191], [64]], format: "f16" },
   { heads: 2, kvHeads: 1, headDim: 128, capacity: 192, positions: [[150, 151, 152]], format: "f32" },
   { heads: 10, kvHeads: 1, headDim: 8, capacity: 64, positions: [[3, 4], [62, 63]], format: "f32" },
+  { heads: 4, kvHeads: 2, headDim: 32, capacity: 256, positions: [[200], [7]], format: "f32", window: 50 },
+  {
+    heads: 2,
+    kvHeads: 1,
+    headDim: 16,
+    capacity: 192,
+    positions: [[150, 151, 152]],
+    format: "f32",
+    window: 1,
+  },
   {
     heads: 3,
     kvHeads: 3,
@@ -43,7 +54,7 @@ const CASES: Case[] = [
 ];
 
 async function check(gpu: Gpu, c: Case, seed: number): Promise<void> {
-  const { heads, kvHeads, headDim, capacity, format, cacheFormat = format } = c;
+  const { heads, kvHeads, headDim, capacity, format, cacheFormat = format, window } = c;
   const cacheRows = c.positions.length * capacity;
   const rows = c.positions.flat().length;
   const q = inFormat(gpu, [rows, heads * headDim], normal(seed, rows * heads * headDim), format);
@@ -63,13 +74,17 @@ async function check(gpu: Gpu, c: Case, seed: number): Promise<void> {
     { k: k.tensor, v: v.tensor, capacity },
     gpu.tensor([rows], positions),
     { heads, kvHeads, headDim },
-    { longest: Math.max(...positions) + 1 },
+    { longest: Math.max(...positions) + 1, window },
   );
-  const expected = cacheAttention64(q.values, { k: k.values, v: v.values, capacity }, positions, {
-    heads,
-    kvHeads,
-    headDim,
-  });
+  const shape = { heads, kvHeads, headDim };
+  const saved = { k: k.values, v: v.values, capacity };
+  const expected = cacheAttention64(
+    q.values,
+    saved,
+    positions,
+    shape,
+    window === undefined ? {} : { window },
+  );
   const label = `${heads}/${kvHeads} heads of ${headDim}, positions ${JSON.stringify(c.positions)}`;
   if (format === "f32") assertClose(label, await gpu.read(o), expected, { rtol: 2e-6, atol: 2e-6 });
   else assertRounded(label, await gpu.read(o), expected, format);

@@ -56,7 +56,7 @@ async function trainAndWrite(sharing: Sharing, format: Format): Promise<void> {
   addLora(model, { rank: 4, alpha: 4, dropout: 0.1, rslora: false, targetModules: null, seed: 1 });
   const trainer = new Trainer(model, {
     maxGradNorm: 1,
-    groupSize: 8,
+    attention: () => ({ groupSize: 8 }),
     checkpointing: true,
     lossScaling: false,
     seed: 1,

@@ -67,7 +67,7 @@ async function gradientsOf(
   if (chunkRows) model.chunkBytes = chunkRows * 3 * config.intermediate_size * (format === "f32" ? 4 : 2);
   const lossSum = gpu.zeros([1]);
   const inputs = [150, 43].map((length, i) => ({ inputIds: integers(5 + i, length, config.vocab_size) }));
-  const device = uploadBatch(gpu, makeBatch(inputs), 64);
+  const device = uploadBatch(gpu, makeBatch(inputs), { groupSize: 64 });
   const before = gpu.liveBytes;
   const dropout = { seed: 4, pass: 2 };
   await model.lossAndGradients(device, { gradScale: 1, checkpointing: true, dropout, lossSum, ...options });

@@ -70,8 +70,9 @@ Deno.test("Defaults are those of Hugging Face's LlamaConfig", () => {
     rope_theta: 10000,
     rope_scaling: null,
     tie_word_embeddings: false,
-    attention_bias: false,
+    attention_bias: "none",
     mlp_bias: false,
+    sliding_window: null,
   });
 });
 
@@ -91,7 +92,15 @@ Deno.test("Every key is taken from the file, null means the default, and unknown
   const { raw, ...config } = parse({ ...given, pretraining_tp: 2, hidden_act: "silu", use_cache: true });
   const { rope_type: type, ...scaling } = LLAMA3;
   const { num_key_value_heads, head_dim, ...rest } = given;
-  const wanted = { ...LEAST, num_key_value_heads, head_dim, ...rest, rope_scaling: { type, ...scaling } };
+  const wanted = {
+    ...LEAST,
+    num_key_value_heads,
+    head_dim,
+    ...rest,
+    attention_bias: "all",
+    sliding_window: null,
+    rope_scaling: { type, ...scaling },
+  };
   for (const [key, value] of Object.entries(config)) {
     assertEquals(value, wanted[key as keyof typeof wanted], key);
   }
@@ -140,7 +149,7 @@ Deno.test("rope_scaling is read with rope_type or type, and yarn gets its defaul
 });
 
 Deno.test("Other architectures, activations and rope types are refused by name", async () => {
-  await assertRefused({ model_type: "mistral" }, 'model_type is "mistral"', 'only "llama"');
+  await assertRefused({ model_type: "gpt_neox" }, 'model_type is "gpt_neox"', "llama, mistral, qwen2");
   await assertRefused({ model_type: undefined }, "model_type");
   for (const raw of [null, [], "llama", 3]) {
     await assertThrows(() => parseConfig(raw, "config.json"), '"config.json"', "model_type");

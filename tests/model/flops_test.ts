@@ -101,7 +101,7 @@ async function countStep(setup: { full: boolean; checkpointing: boolean; nf4: bo
   }
   const trainer = new Trainer(model, {
     maxGradNorm: 1,
-    groupSize: 16,
+    attention: () => ({ groupSize: 16 }),
     lossScaling: false,
     seed: 5,
     beta1: 0.9,

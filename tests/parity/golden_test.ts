@@ -126,7 +126,7 @@ for (const [name, setup] of Object.entries(CURVES)) {
       );
       const trainer = new Trainer(model, {
         maxGradNorm: 0.3,
-        groupSize: setup.groupSize,
+        attention: () => ({ groupSize: setup.groupSize }),
         checkpointing,
         lossScaling: false,
         seed: 1,

@@ -58,7 +58,7 @@ async function makeTrainer(gpu: Gpu, setup: Setup = {}): Promise<Trainer> {
   }
   return new Trainer(model, {
     maxGradNorm: 1,
-    groupSize: 16,
+    attention: () => ({ groupSize: 16 }),
     checkpointing,
     lossScaling,
     states,
