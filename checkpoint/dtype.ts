@@ -149,6 +149,27 @@ export function fromF32(values: Float32Array, dtype: FloatDtype): Uint8Array<Arr
   }
 }
 
+/** Bits of a word of one f32 or two halves: all exponents, and the lowest bit of each. */
+const EXPONENTS: Record<FloatDtype, readonly [all: number, lowest: number]> = {
+  F32: [0x7f800000, 0x00800000],
+  BF16: [0x7f807f80, 0x00800080],
+  F16: [0x7c007c00, 0x04000400],
+};
+
+/**
+ * Whether no element is NaN or infinite, without converting them: adding the lowest bit of an exponent to one that is
+ * all ones, and to no other, carries into the sign.
+ */
+export function allFinite(bytes: Uint8Array<ArrayBuffer>, dtype: FloatDtype): boolean {
+  const view = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
+  const words = new Int32Array(view.buffer, view.byteOffset, view.length >> 2);
+  const [all, lowest] = EXPONENTS[dtype];
+  let carried = 0;
+  for (let i = 0; i < words.length; i++) carried |= (words[i]! & all) + lowest;
+  const rest = toF32(bytes.subarray(words.length * 4), dtype);
+  return (carried & (dtype === "F32" ? 0x80000000 : 0x80008000)) === 0 && rest.every(Number.isFinite);
+}
+
 /**
  * Throws a {@linkcode UserError} naming the tensor, the file or folder if given, and the first element that is NaN or
  * infinite.

@@ -7,7 +7,7 @@ import type { Gpu } from "../kernels/gpu.ts";
 import type { Weight } from "../kernels/matmul/matmul.ts";
 import { emptyNf4, Nf4Quantiser, writeScales } from "../kernels/nf4/nf4.ts";
 import { BLOCK, NESTED_BLOCK, NF4_VALUES } from "../kernels/nf4/reference.ts";
-import type { Tensor } from "../kernels/tensor.ts";
+import { bytesPerElement, type Tensor } from "../kernels/tensor.ts";
 import type { Format } from "../kernels/wgsl.ts";
 import { assembleModel } from "./assemble.ts";
 import type { LlamaConfig } from "./config.ts";
@@ -43,14 +43,12 @@ export async function loadModel(gpu: Gpu, weights: WeightReader, options: LoadOp
   requireKnown(options.replacements, expected);
   requireNoMore(weights, config, expected);
   const tensors = new TensorLoader(gpu, weights, options, expected.size);
-  const model = await assembleModel(gpu, config, format, {
+  return await assembleModel(gpu, config, format, {
     table: (name, shape) => tensors.load(name, shape),
     vector: (name, length) => tensors.load(name, [length], "f32"),
     matrix: (name, shape) => tensors.loadLinear(name, shape, loadIn4bit),
     isTrained: options.isTrained ?? (() => false),
   });
-  await tensors.check();
-  return model;
 }
 
 /** @throws {UserError} if an adapter replaces a tensor that the model does not have */
@@ -83,10 +81,7 @@ export function requireNoMore(
   }
 }
 
-/**
- * Brings single tensors of a checkpoint to the device, each checked against the config. Whether their numbers are
- * finite is known after {@linkcode check}.
- */
+/** Brings single tensors of a checkpoint to the device, each checked against the config. */
 export class TensorLoader {
   readonly #uploader: Uploader;
   #done = 0;
@@ -108,17 +103,11 @@ export class TensorLoader {
     const stored = Uploader.formatOf(source.dtype);
     const wanted = this.#isTrained(name) ? "f32" : format ?? stored;
     const tensor = gpu.empty(shape, wanted, name);
-    if (wanted === stored) {
-      await this.#uploader.floats(source, (start, end) => tensor.slice(start, end));
-    } else {
-      const staged = (start: number, end: number) => this.#staging(source, start, end);
-      let row = 0;
-      await this.#uploader.floats(source, staged, (rows) => {
-        castInto(gpu, rows, tensor.slice(row, row + rows.rows));
-        row += rows.rows;
-        rows.free();
-      });
-    }
+    await this.#uploader.floats(source, (values, start, end) => {
+      const rows = tensor.slice(start, end);
+      if (wanted === stored) gpu.write(rows, values);
+      else this.#staged(source, values, (stage) => castInto(gpu, stage, rows));
+    });
     return tensor;
   }
 
@@ -140,11 +129,6 @@ export class TensorLoader {
     return await this.#quantise(name, shape);
   }
 
-  /** @throws {UserError} naming the first element that is NaN or infinite of what was loaded since the last check */
-  async check(): Promise<void> {
-    await this.#uploader.check();
-  }
-
   #isTrained(name: string): boolean {
     return this.options.isTrained?.(name) ?? false;
   }
@@ -154,17 +138,25 @@ export class TensorLoader {
     const source = this.open(name, shape);
     const { doubleQuant } = this.options;
     const quantiser = new Nf4Quantiser(this.gpu, shape, { doubleQuant, label: name });
-    const staged = (start: number, end: number) => this.#staging(source, start, end);
-    await this.#uploader.floats(source, staged, (rows) => {
-      quantiser.add(rows);
-      rows.free();
+    await this.#uploader.floats(source, (values) => {
+      this.#staged(source, values, (rows) => quantiser.add(rows));
     });
     return quantiser.finish();
   }
 
-  /** Room for rows that are on the device only until they are converted. */
-  #staging({ name, dtype, shape }: RowSource, start: number, end: number): Tensor {
-    return this.gpu.empty([end - start, ...shape.slice(1)], Uploader.formatOf(dtype), name);
+  /** Rows that are on the device only until they are converted. */
+  #staged(
+    { name, dtype, shape }: RowSource,
+    values: Uint8Array | Float32Array,
+    convert: (rows: Tensor) => void,
+  ): void {
+    using _ = this.gpu.purpose("scratch");
+    const format = Uploader.formatOf(dtype);
+    const width = shape.length < 2 ? [] : [shape.at(-1)!];
+    const count = values.byteLength / bytesPerElement(format) / (width[0] ?? 1);
+    const rows = this.gpu.tensor([count, ...width], values, { dtype: format, label: name });
+    convert(rows);
+    rows.free();
   }
 
   async #loadBnb4(name: string, shape: readonly [number, number]): Promise<Weight> {

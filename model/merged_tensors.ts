@@ -139,7 +139,6 @@ export function mergedTensors(
       if (pair) addLora(gpu, merged, linear, pair, loraScaling(adapter.config, linear));
       const values = await gpu.read(merged);
       merged.free();
-      await loader.check();
       return encode(name, values, dtype);
     };
     return { name, dtype, shape, read };

@@ -1,6 +1,11 @@
-import { assertFinite, type Dtype, DTYPE_BYTES, toF32 } from "../checkpoint/dtype.ts";
-import { UserError } from "../errors.ts";
-import { flagNonFinite } from "../kernels/elementwise/flag_non_finite.ts";
+import {
+  allFinite,
+  assertFinite,
+  type Dtype,
+  DTYPE_BYTES,
+  type FloatDtype,
+  toF32,
+} from "../checkpoint/dtype.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import { ROW_ALIGNMENT, type Tensor } from "../kernels/tensor.ts";
 import type { Format } from "../kernels/wgsl.ts";
@@ -28,13 +33,10 @@ const FORMATS: Partial<Record<Dtype, Format>> = { F32: "f32", F16: "f16", BF16: 
 const CHUNK_BYTES = 4 * 2 ** 20;
 /** The driver keeps what is written until it is done with it: this much at a time, twice. */
 const WINDOW_BYTES = 64 * 2 ** 20;
-/** Tensors whose flags are waited for together, and the most bytes they have: a wait costs 10 ms. */
-const FLAGS = 1024;
-const FLAG_BYTES = 4 * 2 ** 30;
 
 /**
  * Moves tensors from files to the device by chunks of rows, reading one chunk while the one before it is uploaded. The
- * host holds two chunks, and what the driver has not copied yet.
+ * host holds two chunks, and what the driver is not done with.
  */
 export class Uploader {
   readonly #gpu: Gpu;
@@ -42,10 +44,6 @@ export class Uploader {
   /** Ends of the windows that the device is still working on, oldest first. */
   readonly #windows: Promise<void>[] = [];
   #windowBytes = 0;
-  /** Of each source since the last {@linkcode check}: u32, 1 if it is not finite. */
-  #flags: Tensor | undefined;
-  #unchecked: RowSource[] = [];
-  #uncheckedBytes = 0;
 
   constructor(gpu: Gpu) {
     this.#gpu = gpu;
@@ -57,25 +55,19 @@ export class Uploader {
   }
 
   /**
-   * Uploads a tensor of floats, row range by row range.
+   * Reads a tensor of floats, row range by row range.
    *
-   * @param target where rows `start` to `end` go, in the format of {@linkcode formatOf}; if it was made for them alone,
-   * `use` frees it
-   * @param use records work on the rows after they are uploaded
-   * @throws {UserError} as the source does; later, from {@linkcode check}, if elements are NaN or infinite
+   * @param use writes rows `start` to `end` to the device, in the format of {@linkcode formatOf}, and records the work
+   * on them
+   * @throws {UserError} as the source does, and if an element is NaN or infinite, naming the first
    */
   async floats(
     source: RowSource,
-    target: (start: number, end: number) => Tensor,
-    use: (rows: Tensor) => void = () => {},
+    use: (values: Uint8Array | Float32Array, start: number, end: number) => void,
   ): Promise<void> {
-    const slot = await this.#takeSlot(source);
-    for await (const { start, end, bytes } of this.#chunks(source)) {
-      const rows = target(start, end);
-      this.#gpu.write(rows, source.dtype in FORMATS ? bytes : toF32(bytes, source.dtype));
-      flagNonFinite(this.#gpu, rows, this.#flags!, slot);
-      use(rows);
-      await this.#paced(rows.byteLength);
+    for await (const chunk of this.#chunks(source)) {
+      use(finite(source, chunk), chunk.start, chunk.end);
+      await this.#paced(chunk.bytes.length);
     }
   }
 
@@ -88,47 +80,10 @@ export class Uploader {
     }
   }
 
-  /** @throws {UserError} naming the first element that is NaN or infinite of what was uploaded since the last check */
-  async check(): Promise<void> {
-    if (!this.#flags) return;
-    const [flags, sources] = [this.#flags, this.#unchecked];
-    this.#forget();
-    const values = await this.#gpu.readU32(flags);
-    flags.free();
-    for (const [slot, source] of sources.entries()) {
-      if (values[slot] !== 0) await this.#refuse(source);
-    }
-  }
-
-  #forget(): void {
-    this.#flags = undefined;
-    this.#unchecked = [];
-    this.#uncheckedBytes = 0;
-  }
-
-  async #takeSlot(source: RowSource): Promise<number> {
-    if (this.#unchecked.length === FLAGS || this.#uncheckedBytes > FLAG_BYTES) await this.check();
-    this.#flags ??= this.#gpu.zeros([FLAGS], "u32", "flags of tensors that are not finite");
-    this.#uncheckedBytes += sizeOf(source.shape) * DTYPE_BYTES[source.dtype];
-    return this.#unchecked.push(source) - 1;
-  }
-
-  /** Reads it once more, to name the element. */
-  async #refuse(source: RowSource): Promise<never> {
-    const width = source.shape.length < 2 ? 1 : source.shape.at(-1)!;
-    for await (const { start, bytes } of this.#chunks(source)) {
-      assertFinite(source.name, toF32(bytes, source.dtype), {
-        first: start * width,
-        of: sizeOf(source.shape),
-      });
-    }
-    throw new UserError(`Cannot use tensor "${source.name}": it changed while it was being loaded`);
-  }
-
   /** Chunks of whole rows, as many as fit, each read while the one before is used. */
   async *#chunks(source: RowSource): AsyncGenerator<Chunk> {
-    const rowBytes = (source.shape.length < 2 ? 1 : source.shape.at(-1)!) * DTYPE_BYTES[source.dtype];
-    const rows = sizeOf(source.shape) * DTYPE_BYTES[source.dtype] / rowBytes;
+    const rowBytes = widthOf(source) * DTYPE_BYTES[source.dtype];
+    const rows = sizeOf(source.shape) / widthOf(source);
     const most = ROW_ALIGNMENT * Math.max(1, Math.floor(CHUNK_BYTES / rowBytes / ROW_ALIGNMENT));
     const read = (start: number): Promise<Chunk> => {
       const end = Math.min(start + most, rows);
@@ -154,6 +109,10 @@ export class Uploader {
 
   /** Waits where the device is two windows behind. */
   async #paced(bytes: number): Promise<void> {
+    // The driver keeps a copy of what is written until a submit that follows is done. Taken from fresh memory at every
+    // write, such copies cost three times what they do where the last ones are free by then.
+    this.#gpu.submit();
+    this.#gpu.device.queue.submit([]);
     this.#windowBytes += bytes;
     if (this.#windowBytes < WINDOW_BYTES) return;
     this.#windowBytes = 0;
@@ -162,6 +121,20 @@ export class Uploader {
     this.#windows.push(done);
     if (this.#windows.length > 1) await this.#windows.shift();
   }
+}
+
+/** The elements of a chunk as they go to the device. @throws {UserError} if one is NaN or infinite */
+function finite(source: RowSource, { start, bytes }: Chunk): Uint8Array | Float32Array {
+  const { name, dtype, shape } = source;
+  if (dtype in FORMATS && allFinite(bytes, dtype as FloatDtype)) return bytes;
+  const values = toF32(bytes, dtype);
+  assertFinite(name, values, { first: start * widthOf(source), of: sizeOf(shape) });
+  return values;
+}
+
+/** Elements in a row. */
+function widthOf({ shape }: RowSource): number {
+  return shape.length < 2 ? 1 : shape.at(-1)!;
 }
 
 function sizeOf(shape: readonly number[]): number {

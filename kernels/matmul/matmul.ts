@@ -3,6 +3,7 @@ import type { Gpu, Sharing } from "../gpu.ts";
 import { isNf4, nf4Operand, type Nf4Tensor } from "../nf4/nf4.ts";
 import { BLOCK as NF4_BLOCK } from "../nf4/reference.ts";
 import { threadGrid } from "../shared/grid.ts";
+import { largestMagnitudes } from "../shared/matrix.ts";
 import { rowRanges, type Tensor } from "../tensor.ts";
 import type { Format, Kernel } from "../wgsl.ts";
 import denseWgsl from "./dense.wgsl" with { type: "text" };
@@ -165,17 +166,17 @@ interface Product extends ProductShape {
   readonly beta: number;
 }
 
-/** Workgroups that keep an adapter busy: a few for each core of a CPU, a few for each of a large GPU's. */
-const BUSY: Record<Sharing, number> = { subgroup: 4, workgroup: 256 };
+/** Threads that keep an adapter busy: of a CPU a few subgroups, of a large GPU 512 on each of its cores. */
+const BUSY: Record<Sharing, number> = { subgroup: 32, workgroup: 2 ** 16 };
 /** Shortest stretch of the depth that is worth a workgroup of its own. A multiple of an NF4 block. */
 const LEAST_SPAN = 256;
 
 function run(gpu: Gpu, layout: Layout, product: Product): void {
   const { a, b, c, rows, columns, depth, alpha, beta } = product;
-  const kind = { layout, weight: b.kind, aligned: b.width % NF4_BLOCK === 0 };
-  const { tile, program } = variantFor(gpu, kind, product);
+  const kind = { layout, weight: b.kind, aligned: b.width % NF4_BLOCK === 0, format: a.format };
+  const { tile, threads, program, isScaled } = variantFor(gpu, kind, product);
   const tiles = Math.ceil(rows / tile.rows) * Math.ceil(columns / tile.columns);
-  const span = spanOf(depth, Math.ceil(BUSY[gpu.sharing] / tiles));
+  const span = spanOf(depth, Math.ceil(BUSY[gpu.sharing] / (tiles * threads)));
   const parts = Math.ceil(depth / span);
   const cols = Math.ceil(columns / 4);
   const sums = parts === 1 ? undefined : gpu.empty([parts * rows, 4 * cols], "f32", "parts of a product");
@@ -183,15 +184,16 @@ function run(gpu: Gpu, layout: Layout, product: Product): void {
     ? { c: sums, c_stride: cols, c_offset: 0, c_part: rows * cols, alpha: 1, beta: 0 }
     : { c, c_stride: c.width / 4, c_offset: product.cFirst / 4, c_part: 0, alpha, beta };
   const { c: into, ...uniforms } = result;
-  const { kernel, constants } = program(kind);
+  const { kernel, constants } = program(gpu, kind);
+  const range = isScaled ? rangeOf(gpu, a, b) : undefined;
   const bound = {
     ...kernel,
     name: `${kernel.name}_${b.name}`,
     libraries: [...kernel.libraries ?? [], ...b.libraries],
   };
-  gpu.run(bound, [a, into, ...b.tensors], {
+  gpu.run(bound, [a, into, ...b.tensors, ...(range ? [range.largest] : [])], {
     grid: [Math.ceil(rows / tile.rows), Math.ceil(columns / tile.columns), parts],
-    constants,
+    constants: { ...constants, ...range?.constants },
     formats: { A: a.format, C: into.format, ...(b.format ? { B: b.format } : {}) },
     uniforms: {
       rows,
@@ -207,6 +209,7 @@ function run(gpu: Gpu, layout: Layout, product: Product): void {
       ...uniforms,
     },
   });
+  range?.largest.free();
   if (!sums) return;
   gpu.run(SUM_PARTS, [sums, c], {
     grid: threadGrid(rows * cols),
@@ -214,6 +217,13 @@ function run(gpu: Gpu, layout: Layout, product: Product): void {
     uniforms: { parts, rows, cols, c_stride: c.width / 4, c_offset: product.cFirst / 4, alpha, beta },
   });
   sums.free();
+}
+
+/** What a kernel needs to bring both operands into the range of f16; those of f16 and NF4 are there. */
+function rangeOf(gpu: Gpu, a: Tensor, b: OperandB) {
+  const scaled = [a.format !== "f16" && a, b.format && b.format !== "f16" && b.tensors[0]!] as const;
+  const [A_SCALED, B_SCALED] = scaled.map((tensor) => tensor ? 1 : 0) as [number, number];
+  return { largest: largestMagnitudes(gpu, scaled), constants: { A_SCALED, B_SCALED } };
 }
 
 /** Depth of one part, where `wanted` parts would keep the device busy: a multiple of LEAST_SPAN, or all of it. */

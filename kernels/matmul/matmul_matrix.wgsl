@@ -1,16 +1,16 @@
-// C = alpha A B^T + beta C on matrix units: f16 operands, f32 sums (docs/numerics.md says what the conversion keeps).
-//
-// A workgroup makes a tile of ROWS x COLUMNS; each of its subgroups sums a part of DOWN x ACROSS matrices. Both operands
-// lie in workgroup memory with the depth inside, DEPTH at a time; while one step is multiplied, the next is on its way
-// from storage in registers. matrix.ts sets what is in capitals.
-//
-// Grid: x = COLUMNS columns, y = ROWS rows.   Precision: sums in f32, operands rounded to f16 after a power of two has
-// brought the largest value of each near the end of its range.
+// C = alpha A B^T + beta C on matrix units: f16 operands, f32 sums.
 
 enable f16;
 enable chromium_experimental_subgroup_matrix;
 requires subgroup_id;
-diagnostic(off, chromium.subgroup_matrix_uniformity);  // offsets differ between subgroups, not within
+diagnostic(off, chromium.subgroup_matrix_uniformity);  // offsets differ between subgroups, not within one
+
+// A workgroup makes a tile of ROWS x COLUMNS; each of its subgroups sums a part of DOWN x ACROSS matrices. Both operands
+// lie in workgroup memory with the depth inside, DEPTH at a time. The loads of a step are under way while the step
+// before is multiplied; values are decoded, scaled (range_matrix.wgsl) and rounded once, on their way into the tile.
+// matrix.ts sets what is in capitals.
+//
+// Grid: x = rows of a tile, y = columns of a tile, z = parts of the depth.
 
 const QUADS = DEPTH / 4u;
 const LINE = DEPTH + 8u;            // of a row in workgroup memory: 16 bytes more keep rows off the same banks
@@ -20,30 +20,11 @@ const PART_COLUMNS = COLUMNS / SUBGROUPS_ACROSS;
 
 var<workgroup> a_tile: array<f16, ROWS * LINE>;
 var<workgroup> b_tile: array<f16, COLUMNS * LINE>;
-var<workgroup> result: array<f32, SUBGROUPS * SM * SN>;
+var<workgroup> sums: array<f32, SUBGROUPS * SM * SN>;
 
-// 4 x 4 values in f16: column e holds row e of the block along the depth.
-struct Block { r0: vec4h, r1: vec4h, r2: vec4h, r3: vec4h }
-
-fn block_of(values: mat4x4f, scale: f32) -> Block {
-  let rows = transpose(values) * scale;
-  return Block(vec4h(rows[0]), vec4h(rows[1]), vec4h(rows[2]), vec4h(rows[3]));
-}
-
-fn a_staged(tile: u32, n: u32, rq: u32, scale: f32) -> Block {
-  let quad = rq + n % QUADS;
-  if (quad >= p.depth) {
-    return Block();
-  }
-  return block_of(a_block(tile * (ROWS / 4u) + n / QUADS, quad), scale);
-}
-
-fn b_staged(tile: u32, n: u32, rq: u32, scale: f32) -> Block {
-  let quad = rq + n % QUADS;
-  if (quad >= p.depth) {
-    return Block();
-  }
-  return block_of(b_block(tile * (COLUMNS / 4u) + n / QUADS, quad), scale);
+// Block n of a tile is four of its rows (or columns) at one quad of the depth; this is where it begins.
+fn start_of(n: u32) -> u32 {
+  return n / QUADS * 4u * LINE + n % QUADS * 4u;
 }
 
 @compute @workgroup_size(THREADS)
@@ -53,54 +34,68 @@ fn main(
   @builtin(subgroup_id) subgroup: u32,
   @builtin(subgroup_invocation_id) lane: u32,
 ) {
+  b_begin(thread);
   let a_scale = a_range();
   let b_scale = b_range();
   let part_row = subgroup / SUBGROUPS_ACROSS * PART_ROWS;
   let part_column = subgroup % SUBGROUPS_ACROSS * PART_COLUMNS;
+  let begin = tile.z * p.span;
+  let end = min(begin + p.span, p.depth);
 #for i in 0..DOWN
 #for j in 0..ACROSS
   var sum_$i_$j: Sums;
 #end
 #end
 #for n in 0..A_BLOCKS
-  var a_next_$n = a_staged(tile.y, thread + $nu * THREADS, 0u, a_scale.up);
+  let a_at_$n = thread + $nu * THREADS;
+  let a_quad_$n = begin + a_at_$n % QUADS;
+  var a_next_$n = RawA();
+  if (a_quad_$n < end) { a_next_$n = a_fetch(tile.x * (ROWS / 4u) + a_at_$n / QUADS, a_quad_$n); }
 #end
 #for n in 0..B_BLOCKS
-  var b_next_$n = b_staged(tile.x, thread + $nu * THREADS, 0u, b_scale.up);
+  let b_at_$n = thread + $nu * THREADS;
+  let b_quad_$n = begin + b_at_$n % QUADS;
+  var b_next_$n = RawB();
+  if (b_quad_$n < end) { b_fetch(&b_next_$n, tile.y * (COLUMNS / 4u) + b_at_$n / QUADS, b_quad_$n); }
 #end
-  for (var rq = 0u; rq < p.depth; rq += QUADS) {
+  for (var step = 0u; begin + step < end; step += QUADS) {
     workgroupBarrier();
 #for n in 0..A_BLOCKS
     {
-      let n = thread + $nu * THREADS;
-      let at = n / QUADS * 4u * LINE + n % QUADS * 4u;
+      let rows = a_rows(a_next_$n) * a_scale.up;
+      let at = start_of(a_at_$n);
 #for e in 0..4
 #for d in 0..4
-      a_tile[at + $eu * LINE + $du] = a_next_$n.r$e[$d];
+      a_tile[at + $eu * LINE + $du] = f16(rows[$e][$d]);
 #end
 #end
     }
 #end
 #for n in 0..B_BLOCKS
     {
-      let n = thread + $nu * THREADS;
-      let at = n / QUADS * 4u * LINE + n % QUADS * 4u;
+      let columns = b_columns(b_next_$n) * b_scale.up;
+      let at = start_of(b_at_$n);
 #for e in 0..4
 #for d in 0..4
-      b_tile[at + $eu * LINE + $du] = b_next_$n.r$e[$d];
+      b_tile[at + $eu * LINE + $du] = f16(columns[$d][$e]);
 #end
 #end
     }
 #end
     workgroupBarrier();
-    if (rq + QUADS < p.depth) {
+    let next = step + QUADS;
+    // Past the end A is 0, and B whatever it was.
 #for n in 0..A_BLOCKS
-      a_next_$n = a_staged(tile.y, thread + $nu * THREADS, rq + QUADS, a_scale.up);
+    a_next_$n = RawA();
+    if (a_quad_$n + next < end) {
+      a_next_$n = a_fetch(tile.x * (ROWS / 4u) + a_at_$n / QUADS, a_quad_$n + next);
+    }
 #end
 #for n in 0..B_BLOCKS
-      b_next_$n = b_staged(tile.x, thread + $nu * THREADS, rq + QUADS, b_scale.up);
-#end
+    if (b_quad_$n + next < end) {
+      b_fetch(&b_next_$n, tile.y * (COLUMNS / 4u) + b_at_$n / QUADS, b_quad_$n + next);
     }
+#end
     for (var k = 0u; k < DEPTH; k += SK) {
 #for i in 0..DOWN
       let left_$i = subgroupMatrixLoad<Left, row_major>(&a_tile, (part_row + $iu * SM) * LINE + k, LINE);
@@ -113,17 +108,22 @@ fn main(
 #end
     }
   }
+  // The sums of a matrix go through workgroup memory, since only whole matrices have an address.
   let base = subgroup * (SM * SN);
 #for i in 0..DOWN
 #for j in 0..ACROSS
   workgroupBarrier();
-  subgroupMatrixStore<row_major>(&result, base, sum_$i_$j, SN);
+  subgroupMatrixStore<row_major>(&sums, base, sum_$i_$j, SN);
   workgroupBarrier();
   for (var n = lane; n < SM * SN / 4u; n += LANES) {
     let at = base + 4u * n;
-    let value = vec4f(result[at], result[at + 1u], result[at + 2u], result[at + 3u]) * a_scale.down * b_scale.down;
-    let row = tile.y * ROWS + part_row + $iu * SM + n / (SN / 4u);
-    store(row, (tile.x * COLUMNS + part_column + $ju * SN) / 4u + n % (SN / 4u), value);
+    let value = vec4f(sums[at], sums[at + 1u], sums[at + 2u], sums[at + 3u]);
+    store(
+      tile.z,
+      tile.x * ROWS + part_row + $iu * SM + n / (SN / 4u),
+      (tile.y * COLUMNS + part_column + $ju * SN) / 4u + n % (SN / 4u),
+      value * a_scale.down * b_scale.down,
+    );
   }
 #end
 #end

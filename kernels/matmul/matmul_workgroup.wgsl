@@ -6,26 +6,20 @@
 // last thread down: where there are more threads than blocks, some load A and the others B. The loads of a step are
 // under way while the step before is multiplied; values are decoded once, on their way into the tile.
 //
-// A tile has at most as many rows, and as many columns, as the workgroup has threads.
+// A tile has at most as many rows, and as many columns, as the workgroup has threads. variants.ts sets THREAD_ROWS,
+// THREAD_COLS, ROW_QUADS and COL_QUADS.
 //
 // Grid: x = rows of a tile, y = columns of a tile, z = parts of the depth.   Precision: sums in f32.
 
-override THREAD_ROWS: u32;
-override THREAD_COLS: u32;
-override ROW_QUADS: u32;            // quads of rows a thread sums
-override COL_QUADS: u32;
-override THREADS = THREAD_ROWS * THREAD_COLS;
-override A_QUADS = THREAD_ROWS * ROW_QUADS;     // quads of rows in a tile
-override B_QUADS = THREAD_COLS * COL_QUADS;
-override A_TILE = 16u * A_QUADS;
-override B_TILE = 16u * B_QUADS;
+const THREADS = THREAD_ROWS * THREAD_COLS;
+const A_QUADS = THREAD_ROWS * ROW_QUADS;        // quads of rows in a tile
+const B_QUADS = THREAD_COLS * COL_QUADS;
+const STEP = 4u;                                // quads along the depth in a step
 
-// Quads along the depth in a step.
-const STEP = 4u;
-
-// (depth, quads of rows or columns)
-var<workgroup> a_tile: array<vec4f, A_TILE>;
-var<workgroup> b_tile: array<vec4f, B_TILE>;
+// By depth, then by quads of rows or columns. Two subscripts, for each is checked against its own bound: those that do
+// not change along the depth are checked once.
+var<workgroup> a_tile: array<array<vec4f, A_QUADS>, 16>;
+var<workgroup> b_tile: array<array<vec4f, B_QUADS>, 16>;
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) tile: vec3u, @builtin(local_invocation_index) thread: u32) {
@@ -58,13 +52,13 @@ fn main(@builtin(workgroup_id) tile: vec3u, @builtin(local_invocation_index) thr
     if (loads_a) {
       let block = a_columns(a_next);
       #for d in 0..4
-      a_tile[(4u * a_step + $du) * A_QUADS + a_quad] = block[$d];
+      a_tile[4u * a_step + $du][a_quad] = block[$d];
       #end
     }
     if (loads_b) {
       let block = b_columns(b_next);
       #for d in 0..4
-      b_tile[(4u * b_step + $du) * B_QUADS + b_quad] = block[$d];
+      b_tile[4u * b_step + $du][b_quad] = block[$d];
       #end
     }
     workgroupBarrier();
@@ -73,15 +67,17 @@ fn main(@builtin(workgroup_id) tile: vec3u, @builtin(local_invocation_index) thr
     a_next = RawA();
     if (loads_a && next + a_step < end) { a_next = a_fetch(iq, next + a_step); }
     if (loads_b && next + b_step < end) { b_fetch(&b_next, jq, next + b_step); }
-    for (var d = 0u; d < 4u * STEP; d++) {
+    for (var first = 0u; first < 4u * STEP; first += 4u) {
+      #for d in 0..4
       #for r in 0..ROW_QUADS
-      let a$r = a_tile[d * A_QUADS + $ru * THREAD_ROWS + row];
+      let a$d_$r = a_tile[first + $du][$ru * THREAD_ROWS + row];
       #end
       #for s in 0..COL_QUADS
-      let b$s = b_tile[d * B_QUADS + $su * THREAD_COLS + column];
+      let b$d_$s = b_tile[first + $du][$su * THREAD_COLS + column];
       #for r in 0..ROW_QUADS
       #for e in 0..4
-      sum$r_$s_$e = fma(vec4f(a$r[$e]), b$s, sum$r_$s_$e);
+      sum$r_$s_$e = fma(vec4f(a$d_$r[$e]), b$d_$s, sum$r_$s_$e);
+      #end
       #end
       #end
       #end

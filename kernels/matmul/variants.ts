@@ -3,8 +3,10 @@
  * that one workgroup makes, and what it needs of the device.
  */
 import type { Gpu, Sharing } from "../gpu.ts";
+import { matrixUnit } from "../shared/matrix.ts";
 import { chosenVariant, type Tunable } from "../tuning.ts";
-import type { Kernel } from "../wgsl.ts";
+import type { Format, Kernel } from "../wgsl.ts";
+import { MATRIX_TILES, matrixProgram, type MatrixTile, matrixTileFits } from "./matrix.ts";
 import depthDenseWgsl from "./depth_dense.wgsl" with { type: "text" };
 import depthNf4Wgsl from "./depth_nf4.wgsl" with { type: "text" };
 import depthNf4StridedWgsl from "./depth_nf4_strided.wgsl" with { type: "text" };
@@ -45,6 +47,8 @@ export interface ProductKind {
   readonly weight: WeightKind;
   /** Whether every row of B is whole blocks of NF4. */
   readonly aligned: boolean;
+  /** Format of operand A. Matrix units round operands to f16, which is for those who work in 16 bits. */
+  readonly format: Format;
 }
 
 /** One way to run products. */
@@ -52,10 +56,14 @@ export interface Variant {
   readonly name: string;
   /** Rows and columns of C that one workgroup makes. */
   readonly tile: { readonly rows: number; readonly columns: number };
+  /** Threads of that workgroup. */
+  readonly threads: number;
   /** Whether it can run on this device, and serve this kind of product. */
   fits(gpu: Gpu, kind: ProductKind): boolean;
+  /** Whether it binds the largest magnitudes of both operands, last. */
+  readonly isScaled?: boolean;
   /** Source and constants, but for the libraries by which operand B is bound. */
-  program(kind: ProductKind): Program;
+  program(gpu: Gpu, kind: ProductKind): Program;
 }
 
 export interface Program {
@@ -67,14 +75,15 @@ export interface Program {
 export interface MatmulTunable extends Tunable {
   readonly layout: Layout;
   readonly weight: WeightKind;
+  readonly format: Format;
   readonly shape: ProductShape;
 }
 
-const SIZES = ["few rows", "narrow", "large", "medium"] as const;
+const SIZES = ["8 rows", "16 rows", "8 columns", "16 columns", "large", "medium"] as const;
+
+/** A product's size: rows or columns up to so many (a batch being decoded, a LoRA rank), else many or fewer of both. */
 type Size = typeof SIZES[number];
 
-/** Rows, or columns, up to which a product is served by a tile of its own: a batch being decoded, a small LoRA rank. */
-const FEW = 16;
 /** Elements of C from which the largest tiles still make a few hundred workgroups. */
 const LARGE = 2 ** 22;
 
@@ -98,19 +107,29 @@ const BY_WORKGROUP: readonly Variant[] = [
   workgroupTile({ threads: [32, 4], quads: [1, 1] }),
 ];
 
+/** On matrix units, for operands of 16 bits. */
+const BY_MATRIX: readonly Variant[] = MATRIX_TILES.map(matrixTile);
+
+/** Names of the variants to try first on matrix units, where those are not the processor's. */
+const MATRIX_DEFAULTS: Partial<Record<Size, string>> = { large: "matrix 128x128", medium: "matrix 64x64" };
+
 /** Names of the variants to try first, by how the device shares operands. */
 const DEFAULTS: Record<Sharing, Record<Size, string>> = {
   subgroup: {
-    "few rows": "subgroup 16x32",
-    narrow: "subgroup 32x16",
+    "8 rows": "subgroup 8x32",
+    "16 rows": "subgroup 16x32",
+    "8 columns": "subgroup 32x8",
+    "16 columns": "subgroup 32x16",
     large: "subgroup 32x32",
     medium: "subgroup 32x32",
   },
   workgroup: {
-    "few rows": "workgroup 16x128",
-    narrow: "workgroup 128x16",
-    large: "workgroup 128x128",
-    medium: "workgroup 64x64",
+    "8 rows": "workgroup 16x128 4x4",
+    "16 rows": "workgroup 16x128 4x4",
+    "8 columns": "workgroup 128x16 4x4",
+    "16 columns": "workgroup 128x16 4x4",
+    large: "workgroup 128x128 8x8",
+    medium: "workgroup 64x64 8x8",
   },
 };
 
@@ -121,38 +140,51 @@ export function variantFor(gpu: Gpu, kind: ProductKind, shape: ProductShape): Va
   return variantsOf(gpu, kind).find((variant) => variant.name === name)!;
 }
 
-/** Every class of products with the variants that this device can run, the default first. */
+/**
+ * Every class of products with the variants that this device can run, the default first. Products of 16-bit operands
+ * are classes of their own where the device has matrix units.
+ */
 export function matmulTunables(gpu: Gpu): readonly MatmulTunable[] {
   const kinds = [["nt", "dense"], ["nn", "dense"], ["tn", "dense"], ["nt", "nf4"], ["nn", "nf4"]] as const;
-  return kinds.flatMap(([layout, weight]) =>
-    SIZES.filter((size) => !(weight === "nf4" && size === "narrow")).map((size) => ({
-      ...tunableOf(gpu, { layout, weight, aligned: true }, size),
-      layout,
-      weight,
-      shape: exampleOf(gpu, size),
-    }))
+  const formats = matrixUnit(gpu.info) ? ["f32", "bf16"] as const : ["f32"] as const;
+  return formats.flatMap((format) =>
+    kinds.flatMap(([layout, weight]) =>
+      SIZES.filter((size) => !(weight === "nf4" && size.endsWith("columns"))).map((size) => ({
+        ...tunableOf(gpu, { layout, weight, aligned: true, format }, size),
+        layout,
+        weight,
+        format,
+        shape: exampleOf(gpu, size),
+      }))
+    )
   );
 }
 
 function tunableOf(gpu: Gpu, kind: ProductKind, size: Size): Tunable {
   const names = variantsOf(gpu, kind).map(({ name }) => name);
-  const wanted = DEFAULTS[gpu.sharing][size];
+  const onMatrices = usesMatrices(gpu, kind);
+  const wanted = (onMatrices && !gpu.info.isSoftware && MATRIX_DEFAULTS[size]) || DEFAULTS[gpu.sharing][size];
   const [first, ...others] = [wanted, ...names.filter((name) => name !== wanted)].filter((name) =>
     names.includes(name)
   );
-  return { key: `matmul ${kind.layout} ${kind.weight} ${size}`, variants: [first!, ...others] };
+  const key = `matmul ${kind.layout} ${kind.weight} ${size}${onMatrices ? " 16-bit" : ""}`;
+  return { key, variants: [first!, ...others] };
+}
+
+function usesMatrices(gpu: Gpu, { format }: ProductKind): boolean {
+  return format !== "f32" && matrixUnit(gpu.info) !== undefined;
 }
 
 function variantsOf(gpu: Gpu, kind: ProductKind): Variant[] {
   const own = gpu.sharing === "subgroup"
-    ? [...BY_SUBGROUP, ...BY_WORKGROUP]
-    : [...BY_WORKGROUP, ...BY_SUBGROUP];
+    ? [...BY_SUBGROUP, ...BY_WORKGROUP, ...BY_MATRIX]
+    : [...BY_WORKGROUP, ...BY_SUBGROUP, ...BY_MATRIX];
   return own.filter((variant) => variant.fits(gpu, kind));
 }
 
 function sizeOf({ rows, columns }: ProductShape): Size {
-  if (rows <= FEW) return "few rows";
-  if (columns <= FEW) return "narrow";
+  if (rows <= 16) return rows <= 8 ? "8 rows" : "16 rows";
+  if (columns <= 16) return columns <= 8 ? "8 columns" : "16 columns";
   return rows * columns >= LARGE ? "large" : "medium";
 }
 
@@ -160,10 +192,14 @@ function sizeOf({ rows, columns }: ProductShape): Size {
 function exampleOf(gpu: Gpu, size: Size): ProductShape {
   const [columns, depth] = gpu.info.isSoftware ? [2048, 256] : [4096, 4096];
   switch (size) {
-    case "few rows":
-      return { rows: FEW, columns, depth };
-    case "narrow":
-      return { rows: columns, columns: FEW, depth };
+    case "8 rows":
+      return { rows: 8, columns, depth };
+    case "16 rows":
+      return { rows: 16, columns, depth };
+    case "8 columns":
+      return { rows: columns, columns: 8, depth };
+    case "16 columns":
+      return { rows: columns, columns: 16, depth };
     case "large":
       return { rows: columns, columns, depth };
     case "medium":
@@ -176,8 +212,9 @@ function subgroupTile(groups: number): Variant {
   return {
     name: `subgroup ${8 * groups}x32`,
     tile: { rows: 8 * groups, columns: 32 },
+    threads: 8,
     fits: (gpu) => gpu.info.subgroupSize >= 8,
-    program: ({ layout, weight, aligned }) => ({
+    program: (_, { layout, weight, aligned }) => ({
       kernel: {
         name: `matmul_${layout}_${weight}_subgroup`,
         wgsl: subgroupWgsl,
@@ -199,8 +236,9 @@ function narrowSubgroupTile(groups: number): Variant {
   return {
     name: `subgroup 32x${8 * groups}`,
     tile: { rows: 32, columns: 8 * groups },
+    threads: 8,
     fits: (gpu, { weight }) => gpu.info.subgroupSize >= 8 && weight === "dense",
-    program: ({ layout }) => ({
+    program: (_, { layout }) => ({
       kernel: {
         name: `matmul_${layout}_dense_narrow_subgroup`,
         wgsl: narrowSubgroupWgsl,
@@ -216,7 +254,7 @@ function narrowSubgroupTile(groups: number): Variant {
 }
 
 /**
- * Threads own squares of the tile.
+ * Threads own squares of the tile; named by the tile and by what a thread sums.
  * @param threads along the rows and the columns
  * @param quads of rows and of columns that each thread sums
  */
@@ -225,34 +263,66 @@ function workgroupTile({ threads: [THREAD_ROWS, THREAD_COLS], quads: [ROW_QUADS,
   readonly quads: readonly [number, number];
 }): Variant {
   const tile = { rows: 4 * THREAD_ROWS * ROW_QUADS, columns: 4 * THREAD_COLS * COL_QUADS };
+  const name = `workgroup ${tile.rows}x${tile.columns} ${4 * ROW_QUADS}x${4 * COL_QUADS}`;
   const threads = THREAD_ROWS * THREAD_COLS;
-  /** 16 deep, 4 bytes each. */
-  const tileBytes = 64 * (tile.rows + tile.columns);
+  const sizes = Object.entries({ THREAD_ROWS, THREAD_COLS, ROW_QUADS, COL_QUADS })
+    .map(([constant, value]) => `const ${constant} = ${value}u;`).join("\n");
+  /** Both operands 16 deep, and the table of NF4's values. */
+  const storageBytes = 64 * (tile.rows + tile.columns) + 64;
   return {
-    name: `workgroup ${tile.rows}x${tile.columns}`,
+    name,
     tile,
-    fits: (gpu) =>
-      gpu.device.limits.maxComputeInvocationsPerWorkgroup >= threads &&
-      gpu.device.limits.maxComputeWorkgroupStorageSize >= tileBytes + 64,
-    program: ({ layout, weight, aligned }) => ({
+    threads,
+    fits: ({ device: { limits } }) =>
+      limits.maxComputeInvocationsPerWorkgroup >= threads &&
+      limits.maxComputeWorkgroupStorageSize >= storageBytes,
+    program: (_, { layout, weight, aligned }) => ({
       kernel: {
-        name: `matmul_${layout}_${weight}_workgroup`,
+        name: `matmul_${layout}_${weight}_${name.replaceAll(" ", "_")}`,
         wgsl: workgroupWgsl,
-        libraries: [
-          resultWgsl,
-          layout === "tn" ? operandAStridedWgsl : operandAWgsl,
-          ...(weight === "dense"
-            ? [layout === "nt" ? operandBWgsl : operandBStridedWgsl]
-            : [layout === "nt" ? operandBNf4Wgsl : operandBNf4StridedWgsl, nf4WordsWgsl, nf4TableWgsl]),
-        ],
+        libraries: [sizes, ...blockLibraries(layout, weight)],
       },
       constants: {
-        THREAD_ROWS,
-        THREAD_COLS,
         ROW_QUADS,
         COL_QUADS,
         ...(weight === "nf4" && layout === "nt" ? { ALIGNED: Number(aligned) } : {}),
       },
     }),
   };
+}
+
+/** Subgroups multiply matrices of f16. */
+function matrixTile(tile: MatrixTile): Variant {
+  return {
+    name: `matrix ${tile.rows}x${tile.columns}`,
+    tile,
+    // Four subgroups, of the 32 lanes that most GPUs have.
+    threads: 128,
+    fits: (gpu, kind) => usesMatrices(gpu, kind) && matrixTileFits(gpu, tile),
+    isScaled: true,
+    program(gpu, { layout, weight }) {
+      const { kernel, constants } = matrixProgram(
+        gpu,
+        `matmul_${layout}_${weight}`,
+        tile,
+        blockLibraries(layout, weight),
+      );
+      // Its threads are at different quads of a block of NF4.
+      return {
+        kernel,
+        constants: weight === "nf4" && layout === "nt" ? { ...constants, ALIGNED: 0 } : constants,
+      };
+    },
+  };
+}
+
+/** Result, and operands by blocks of 4 x 4. */
+function blockLibraries(layout: Layout, weight: WeightKind): string[] {
+  return [
+    resultWgsl,
+    layout === "tn" ? operandAStridedWgsl : operandAWgsl,
+    ...(weight === "dense"
+      ? [layout === "nt" ? operandBWgsl : operandBStridedWgsl]
+      : [layout === "nt" ? operandBNf4Wgsl : operandBNf4StridedWgsl, nf4WordsWgsl, nf4TableWgsl]),
+  ];
 }

@@ -40,12 +40,13 @@ alias Sums = subgroup_matrix_result<f32, ${N}, ${M}>;`;
 
 /**
  * The bits of each tensor's largest finite magnitude, from which kernels take a power of two that brings it into the
- * range of f16.
+ * range of f16; 0 where there is no tensor.
  * @returns (tensors) u32. The caller frees it
  */
-export function largestMagnitudes(gpu: Gpu, tensors: readonly Tensor[]): Tensor {
+export function largestMagnitudes(gpu: Gpu, tensors: readonly (Tensor | false | undefined)[]): Tensor {
   const largest = gpu.zeros([tensors.length], "u32", "largest magnitudes");
   tensors.forEach((tensor, at) => {
+    if (!tensor) return;
     for (const { start, end } of rowRanges([tensor])) {
       const quads = (end - start) * tensor.width / 4;
       gpu.run(LARGEST, [tensor.slice(start, end), largest], {

@@ -1,4 +1,12 @@
-import { assertFinite, type Dtype, DTYPE_BYTES, fromF32, isDtype, toF32 } from "../../checkpoint/dtype.ts";
+import {
+  allFinite,
+  assertFinite,
+  type Dtype,
+  DTYPE_BYTES,
+  fromF32,
+  isDtype,
+  toF32,
+} from "../../checkpoint/dtype.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { normal } from "../support/random.ts";
 
@@ -118,4 +126,27 @@ Deno.test("assertFinite() names the tensor and the first bad element", async () 
       `${bad}`,
     );
   }
+});
+
+Deno.test("allFinite() agrees with the values themselves: every half in either half of a word, single floats at the limits", () => {
+  for (const dtype of ["F16", "BF16"] as const) {
+    const filler = fromF32(Float32Array.of(-1.5, 2, 0.25), dtype);
+    for (let half = 0; half < 65536; half++) {
+      const bits = new Uint16Array(filler.buffer.slice(0));
+      bits[half % 3] = half;
+      const bytes = new Uint8Array(bits.buffer);
+      const expected = toF32(bytes, dtype).every(Number.isFinite);
+      if (allFinite(bytes, dtype) !== expected) throw new Error(`${dtype} 0x${half.toString(16)}`);
+    }
+  }
+  const singles = [0, 0x80000000, 1, 0x7f7fffff, 0xff7fffff, 0x7f800000, 0xff800000, 0x7f800001, 0xffffffff];
+  for (const [i, bits] of singles.entries()) {
+    const bytes = new Uint8Array(Uint32Array.of(0x3f800000, bits, 0xbf800000).buffer);
+    assertEquals(allFinite(bytes, "F32"), i < 5, bits.toString(16));
+    // At an offset that no word can have.
+    const shifted = new Uint8Array(14);
+    shifted.set(bytes, 1);
+    assertEquals(allFinite(shifted.subarray(1, 13), "F32"), i < 5, `${bits.toString(16)}, shifted`);
+  }
+  assertEquals(allFinite(new Uint8Array(0), "F16"), true);
 });

@@ -5,7 +5,14 @@ import { writeModel } from "../../checkpoint/save_model.ts";
 import { openWeights, type WeightReader } from "../../checkpoint/weights.ts";
 import { UserError } from "../../errors.ts";
 import { Gpu } from "../../kernels/gpu.ts";
-import { dequantiseNf4, isNf4, nf4Bytes, type Nf4Tensor } from "../../kernels/nf4/nf4.ts";
+import {
+  dequantiseNf4,
+  freeNf4,
+  isNf4,
+  nf4Bytes,
+  type Nf4Tensor,
+  quantiseNf4,
+} from "../../kernels/nf4/nf4.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import { readConfig } from "../../model/config.ts";
 import { configJson } from "../../model/context.ts";
@@ -281,6 +288,112 @@ Deno.test("Fresh weights: the same for a seed whatever is read first, normal in 
   assertEquals([...part], [...(await a.read(name)).subarray(3 * 1024 + 2, 5 * 1024 + 3)], "a part");
   await assertThrows(() => Promise.resolve().then(() => a.read("model.layers.9.x")), "model.layers.9.x");
 });
+
+/** One layer whose matrices are larger than what is read at once. */
+const WIDE = smallConfig({
+  vocab_size: 5000,
+  hidden_size: 512,
+  intermediate_size: 4608,
+  num_hidden_layers: 1,
+  num_attention_heads: 8,
+  num_key_value_heads: 2,
+});
+
+/** Weights of {@linkcode WIDE} that cost little to make; notes what is read. `spoil` changes what a read gives. */
+function wideWeights(
+  dtype: "F32" | "BF16",
+  spoil: (name: string, from: number, into: Uint8Array) => void = () => {},
+): WeightReader & { readonly lengths: number[] } {
+  const fresh = freshWeights(WIDE, 1);
+  const size = dtype === "F32" ? 4 : 2;
+  const lengths: number[] = [];
+  const info = (name: string) => {
+    const { shape, byteLength } = fresh.info(name);
+    return { name, dtype, shape, byteLength: byteLength / 4 * size };
+  };
+  const readInto = (name: string, from: number, into: Uint8Array) => {
+    // Sign and fraction at random, exponents from 2^-8 to 2^-5.
+    const [words, first] = [new Uint32Array(into.length / 4), from / 4 + name.length];
+    for (let i = 0; i < words.length; i++) {
+      const word = Math.imul(first + i, 2654435761) ^ 0x5bd1e995;
+      words[i] = dtype === "F32" ? word & 0x80ffffff | 0x3c000000 : word & 0x80ff80ff | 0x3c003c00;
+    }
+    into.set(new Uint8Array(words.buffer));
+    lengths.push(into.length);
+    spoil(name, from, into);
+    return Promise.resolve();
+  };
+  const read = async (name: string) => {
+    const bytes = new Uint8Array(info(name).byteLength);
+    await readInto(name, 0, bytes);
+    return bytes;
+  };
+  return { names: fresh.names, has: fresh.has, info, read, readInto, lengths, close() {} };
+}
+
+Deno.test("Tensors of many chunks arrive as they are, in any format and binding size; little is read at once", async () => {
+  for (const maxBindingBytes of [undefined, 2 ** 21]) {
+    using gpu = await Gpu.open({ poison: true, ...(maxBindingBytes ? { maxBindingBytes } : {}) });
+    for (const dtype of ["F32", "BF16"] as const) {
+      const weights = wideWeights(dtype);
+      const isTrained = (name: string) => name === "lm_head.weight";
+      const model = await load(gpu, WIDE, weights, { isTrained });
+      assert(
+        Math.max(...weights.lengths) <= 4 * 2 ** 20,
+        `${Math.max(...weights.lengths)} bytes were read at once`,
+      );
+      const { embed_tokens, lm_head } = model.parts;
+      const down = model.linears()[6]!.weight as Tensor;
+      const tensors = { "model.embed_tokens.weight": embed_tokens.weight, "lm_head.weight": lm_head.weight };
+      for (const [name, tensor] of Object.entries({ ...tensors, [down.label]: down })) {
+        const wanted = toF32(await weights.read(name), dtype);
+        const found = await gpu.read(tensor);
+        assertEquals(found.findIndex((value, i) => value !== wanted[i]), -1, `first difference in ${name}`);
+      }
+    }
+  }
+});
+
+Deno.test("Quantised by chunks a matrix is what it is quantised whole, and no more stays on the device", async () => {
+  using gpu = await Gpu.open({ poison: true });
+  const weights = wideWeights("BF16");
+  const { scratch } = gpu.memory.byPurpose;
+  const model = await load(gpu, WIDE, weights, { loadIn4bit: true });
+  assertEquals(gpu.memory.byPurpose.scratch, scratch, "bytes that stay");
+  for (const { name, weight } of model.linears()) {
+    const { shape } = weight;
+    const dense = gpu.tensor(shape, toF32(await weights.read(`${name}.weight`), "BF16"));
+    const whole = quantiseNf4(gpu, dense);
+    const parts = (packed: Nf4Tensor) => [packed.codes, packed.absmax, packed.nested!.scales];
+    const expected = await gpu.readBytes(parts(whole));
+    for (const [i, bytes] of (await gpu.readBytes(parts(weight as Nf4Tensor))).entries()) {
+      assertEquals(bytes.findIndex((byte, at) => byte !== expected[i]![at]), -1, `${name}, part ${i}`);
+    }
+    freeNf4(whole);
+    dense.free();
+  }
+});
+
+Deno.test("What goes wrong in a later chunk is named as in the first: a number, a read", async () => {
+  using gpu = await Gpu.open();
+  const name = "model.layers.0.mlp.down_proj.weight";
+  const last = 512 * 4608 - 1;
+  for (const loadIn4bit of [false, true]) {
+    const infinite = wideWeights("BF16", (tensor, from, into) => {
+      const at = 2 * last - from;
+      if (tensor === name && at < into.length) into.set([0x80, 0xff], at);
+    });
+    await assertRefusedWide(gpu, infinite, loadIn4bit, name, `element ${last} of ${last + 1} is -Infinity`);
+    const torn = wideWeights("BF16", (tensor, from) => {
+      if (tensor === name && from > 0) throw new UserError("it became shorter");
+    });
+    await assertRefusedWide(gpu, torn, loadIn4bit, "it became shorter");
+  }
+});
+
+function assertRefusedWide(gpu: Gpu, weights: WeightReader, loadIn4bit: boolean, ...parts: string[]) {
+  return assertThrows(() => load(gpu, WIDE, weights, { loadIn4bit }), ...parts);
+}
 
 Deno.test("4-bit weights read back are within half a step of what was loaded", async () => {
   using gpu = await Gpu.open({ poison: true });

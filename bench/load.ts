@@ -1,0 +1,162 @@
+/**
+ * Loading against the disk: `deno run --allow-read --allow-write --allow-env bench/load.ts [FOLDER]`.
+ *
+ * Writes a temporary checkpoint below FOLDER (the system's own unless given) of two layers and both tables of
+ * Llama-2-7B with random weights in bf16, 1.3 GB, reads its files with nothing else to do, and loads it dense and in
+ * NF4. The files are in the page cache for all, so that the rates are those of the computer, not of its disk. The
+ * device's memory is that of the run before but for one row: on a software adapter, where it is the process's own, to
+ * touch a page for the first time costs more than to fill it.
+ */
+import { join } from "../checkpoint/deps.ts";
+import { writeModel } from "../checkpoint/save_model.ts";
+import { openWeights } from "../checkpoint/weights.ts";
+import { formatBytes, formatTable } from "../cli/format.ts";
+import { type Io, terminalIo } from "../cli/io.ts";
+import { Gpu } from "../kernels/gpu.ts";
+import { freeNf4, isNf4 } from "../kernels/nf4/nf4.ts";
+import { type LlamaConfig, parseConfig } from "../model/config.ts";
+import { configJson } from "../model/context.ts";
+import { loadModel } from "../model/load.ts";
+import { shapeConfig } from "../model/shapes.ts";
+import { checkpointTensors } from "../model/tensors.ts";
+import { processorMs } from "./clock.ts";
+
+/** One way of going through the checkpoint's bytes. */
+interface Measured {
+  readonly name: string;
+  /** Of the checkpoint's bytes, best of the runs. */
+  readonly bytesPerSecond: number;
+  /** The same by processor time, all threads together. */
+  readonly bytesPerCpuSecond: number;
+  /** Most memory of the process in any run but the first, above what it had before: the device's is used again. */
+  readonly hostBytes: number;
+}
+
+const RUNS = 3;
+const LAYERS = 2;
+const SHARD_BYTES = 500e6;
+/** What loading reads at once. */
+const CHUNK_BYTES = 4 * 2 ** 20;
+const SAMPLE_MS = 2;
+
+/** Measures, and returns a table for people. */
+export async function benchLoad(folder: string, io: Io): Promise<string> {
+  const config = parseConfig({ ...shapeConfig("llama2-7b").raw, num_hidden_layers: LAYERS }, "bench");
+  const root = await Deno.makeTempDir({ dir: folder, prefix: "longreach-bench-" });
+  try {
+    io.err(`Writing a checkpoint to ${root}`);
+    const total = await writeRandom(root, config);
+    using gpu = await Gpu.open();
+    const trim = () => gpu.trim();
+    const dense = () => load(gpu, root, config, false);
+    const nf4 = () => load(gpu, root, config, true);
+    const rows = [
+      await measure("read the files", total, () => readFiles(root)),
+      await measure("load dense bf16", total, dense),
+      await measure("load dense bf16 into new memory", total, dense, trim),
+      await measure("load in NF4", total, nf4),
+    ];
+    return report(rows, total, gpu);
+  } finally {
+    await Deno.remove(root, { recursive: true });
+  }
+}
+
+/** Finite bf16 numbers below 2, the same megabytes over and over. @returns bytes of all tensors */
+async function writeRandom(root: string, config: LlamaConfig): Promise<number> {
+  const noise = new Uint32Array(2 ** 20);
+  for (let at = 0; at < noise.length; at += 2 ** 14) crypto.getRandomValues(noise.subarray(at, at + 2 ** 14));
+  // Without the highest bit of the exponent.
+  noise.forEach((word, i) => noise[i] = word & 0xbfffbfff);
+  const bytes = new Uint8Array(noise.buffer);
+  const tensors = [...checkpointTensors(config)].map(([name, shape]) => ({
+    name,
+    shape,
+    dtype: "BF16" as const,
+    async *read() {
+      let left = 2 * shape.reduce((product, axis) => product * axis, 1);
+      for (; left > 0; left -= bytes.length) yield bytes.subarray(0, left);
+    },
+  }));
+  const written = await writeModel(root, { config: configJson(config), tensors, maxShardBytes: SHARD_BYTES });
+  return written.totalBytes;
+}
+
+/** Every byte of the weights into one buffer, in the chunks and by the calls that loading uses. */
+async function readFiles(root: string): Promise<void> {
+  const buffer = new Uint8Array(CHUNK_BYTES);
+  for await (const { name } of Deno.readDir(root)) {
+    if (!name.endsWith(".safetensors")) continue;
+    using file = await Deno.open(join(root, name));
+    while (await file.read(buffer) !== null);
+  }
+}
+
+async function load(gpu: Gpu, root: string, config: LlamaConfig, loadIn4bit: boolean): Promise<void> {
+  const weights = await openWeights(root);
+  try {
+    const model = await loadModel(gpu, weights, { config, format: "bf16", loadIn4bit, doubleQuant: true });
+    await gpu.settle();
+    const { embed_tokens, lm_head } = model.parts;
+    for (
+      const weight of [
+        embed_tokens.weight,
+        lm_head.weight,
+        ...model.linears().map(({ weight }) => weight),
+      ]
+    ) {
+      if (isNf4(weight)) freeNf4(weight);
+      else weight.free();
+    }
+  } finally {
+    weights.close();
+  }
+}
+
+/** @param before each run, outside its time */
+async function measure(
+  name: string,
+  total: number,
+  run: () => Promise<void>,
+  before: () => void = () => {},
+): Promise<Measured> {
+  let [seconds, cpuSeconds, hostBytes] = [Infinity, Infinity, 0];
+  // The first run compiles, and makes what later ones use again.
+  for (let i = 0; i <= RUNS; i++) {
+    before();
+    const floor = Deno.memoryUsage().rss;
+    let most = 0;
+    const timer = setInterval(() => most = Math.max(most, Deno.memoryUsage().rss - floor), SAMPLE_MS);
+    const [start, cpuStart] = [performance.now(), processorMs()];
+    await run();
+    const [elapsed, cpu] = [performance.now() - start, processorMs() - cpuStart];
+    clearInterval(timer);
+    if (i === 0) continue;
+    seconds = Math.min(seconds, elapsed / 1000);
+    cpuSeconds = Math.min(cpuSeconds, cpu / 1000);
+    hostBytes = Math.max(hostBytes, most);
+  }
+  return { name, bytesPerSecond: total / seconds, bytesPerCpuSecond: total / cpuSeconds, hostBytes };
+}
+
+function report(rows: readonly Measured[], total: number, gpu: Gpu): string {
+  const [plain] = rows;
+  const gigabytes = (bytes: number) => (bytes / 1e9).toFixed(2);
+  const table = rows.map(({ name, bytesPerSecond, bytesPerCpuSecond, hostBytes }) => [
+    name,
+    gigabytes(bytesPerSecond),
+    `${(100 * bytesPerSecond / plain!.bytesPerSecond).toFixed(0)} %`,
+    gigabytes(bytesPerCpuSecond),
+    formatBytes(Math.max(0, hostBytes)),
+  ]);
+  const head = ["", "GB/s", "of reading", "GB per CPU second", "host memory"];
+  return `${formatTable([head, ...table], "lrrrr")}\n\n${
+    formatBytes(total)
+  } of bf16 on ${gpu.info.description}; ` +
+    `files in the page cache; best of ${RUNS}`;
+}
+
+if (import.meta.main) {
+  const io = terminalIo();
+  io.out(await benchLoad(Deno.args[0] ?? Deno.env.get("TMPDIR") ?? "/tmp", io));
+}
