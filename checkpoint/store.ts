@@ -139,16 +139,18 @@ export async function findLatest(
  * Removes the oldest checkpoints so that `keep` whole ones at most are left (at least one, whatever `keep` says).
  * Nothing is removed unless a newer checkpoint verifies, so the last good one always stays.
  * Returns the removed paths. Throws a {@linkcode UserError} if a folder cannot be removed.
+ *
+ * @param options.except the step of a checkpoint that stays in any case
  */
 export async function rotate(
   outputDir: string,
   keep: number,
-  { files = diskFiles }: { files?: Files } = {},
+  { files = diskFiles, except }: { files?: Files; except?: number | undefined } = {},
 ): Promise<string[]> {
   const { found } = await listCheckpoints(outputDir, files);
   let good = 0;
   while (good < found.length && await damage(found[good]!.path, files) !== undefined) good++;
-  const doomed = found.slice(good + Math.max(1, keep)).reverse();
+  const doomed = found.slice(good + Math.max(1, keep)).filter(({ step }) => step !== except).reverse();
   for (const { path } of doomed) {
     try {
       await removeFolder(path, files);

@@ -191,6 +191,16 @@ export class TrainProgress implements Omit<TrainHooks, "shouldStop"> {
     this.#progress?.update(step, stepFields(metrics), { print });
   }
 
+  onEvaluate(step: number, loss: number, isBest: boolean): void {
+    const when = step === 0 ? "before the first step" : `after step ${formatCount(step)}`;
+    const perplexity = Math.exp(loss).toPrecision(4);
+    this.note(
+      `eval_loss ${loss.toFixed(4)} ${when}, perplexity ${perplexity}${
+        isBest && step > 0 ? ", the best so far" : ""
+      }`,
+    );
+  }
+
   onSave(path: string): void {
     this.note(`saved ${path}`);
   }

@@ -79,6 +79,8 @@ export interface TrainHooks {
   onCompile?(kernels: number): void;
   /** After every optimiser step. */
   onStep(metrics: StepMetrics): void;
+  /** After an evaluation: its loss in nats per target, and whether none was lower before. */
+  onEvaluate?(step: number, loss: number, isBest: boolean): void;
   /** After a checkpoint, or the final adapter, is safely on disk. */
   onSave(path: string): void;
   /** Something the user should know: one line, without a full stop. */

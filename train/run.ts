@@ -20,6 +20,7 @@ import { configJson } from "../model/context.ts";
 import { tensorSources } from "../model/read_back.ts";
 import { dumpTrainArgs } from "../train_args/describe.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
+import { Evaluation } from "./evaluation.ts";
 import type { StepMetrics, TrainHooks, TrainResult } from "./hooks.ts";
 import { planTraining, requireFit, sizeText } from "./plan.ts";
 import { RunLog, trainerStateJson } from "./run_log.ts";
@@ -28,6 +29,7 @@ import {
   hashSamples,
   readSavedState,
   restoreStates,
+  RUN_FILES,
   type SavedState,
   writeSavedState,
 } from "./saved_state.ts";
@@ -36,6 +38,7 @@ import {
   describeSources,
   formatOf,
   loadData,
+  loadEvalData,
   loadTrainee,
   type Placement,
   type Trainee,
@@ -63,6 +66,7 @@ export async function runTraining(args: TrainArgs, hooks: TrainHooks): Promise<T
   if (resumeFrom === undefined) await refuseOccupied(args);
   const data = await loadData(args);
   noteData(data, args, hooks);
+  const evalData = await loadEvalData(args);
   const dataHash = await hashSamples(data.samples);
   const saved = resumeFrom === undefined ? undefined : await readSavedState(resumeFrom);
   if (saved) checkSameRun(saved, args, dataHash, resumeFrom!);
@@ -70,7 +74,7 @@ export async function runTraining(args: TrainArgs, hooks: TrainHooks): Promise<T
   gpu.onCompile = (kernels) => hooks.onCompile?.(kernels);
   const placement = await makePlan(gpu, args, data, hooks);
   const trainee = await loadTrainee(gpu, args, resumeFrom);
-  const run = new Run(args, hooks, data, dataHash, trainee, placement, saved);
+  const run = new Run(args, hooks, data, dataHash, evalData, trainee, placement, saved);
   if (saved) await restoreStates(resumeFrom!, run.trainer);
   else await removeOldRun(args);
   return await run.train();
@@ -101,6 +105,7 @@ class Run {
   readonly trainer: Trainer;
   readonly #sampler: Sampler;
   readonly #log: RunLog;
+  readonly #evaluation: Evaluation | undefined;
   readonly #totalSteps: number;
   readonly #totalEpochs: number;
   readonly #schedule: Schedule;
@@ -121,6 +126,7 @@ class Run {
     readonly hooks: TrainHooks,
     readonly data: Dataset,
     readonly dataHash: string,
+    evalData: Dataset | undefined,
     readonly trainee: Trainee,
     placement: Placement,
     saved: SavedState | undefined,
@@ -140,6 +146,7 @@ class Run {
     const groups = args.group_by_length ? { lengths, batch: perStep } : undefined;
     this.#sampler = new Sampler(data.samples.length, args.data_seed, groups);
     this.#log = new RunLog(args.output_dir, args.logging_steps, saved?.log);
+    this.#evaluation = evalData && new Evaluation(evalData.samples, args, saved?.evaluation ?? undefined);
     this.#step = this.#startStep = saved?.step ?? 0;
     this.#skippedSteps = saved?.skippedSteps ?? 0;
     if (saved) {
@@ -155,8 +162,10 @@ class Run {
     await this.#log.open();
     this.#announce();
     let stopped = false;
-    while (this.#step < this.#totalSteps && !stopped) {
+    let isHopeless = this.#step === 0 && await this.#evaluate();
+    while (this.#step < this.#totalSteps && !stopped && !isHopeless) {
       await this.#trainStep();
+      isHopeless = await this.#evaluate();
       stopped = hooks.shouldStop() && this.#step < this.#totalSteps;
       if (this.#shouldSave(stopped)) await this.#saveCheckpoint();
     }
@@ -196,6 +205,21 @@ class Run {
       await this.#skip(result);
     }
     this.hooks.onStep(metrics);
+  }
+
+  /** Evaluates if it is time. @returns whether the run should end */
+  async #evaluate(): Promise<boolean> {
+    const evaluation = this.#evaluation;
+    const { epoch } = this.#sampler;
+    const when = { isLast: this.#step === this.#totalSteps, endsEpoch: Number.isInteger(epoch) };
+    if (!evaluation?.isDue(this.#step, when)) return false;
+    const { loss, isBest, isHopeless } = await evaluation.run(this.trainee.model, this.#step);
+    await this.#log.addEvaluation({ epoch, step: this.#step, eval_loss: loss });
+    this.hooks.onEvaluate?.(this.#step, loss, isBest);
+    const { load_best_model_at_end: keepsBest, early_stopping_patience: patience } = this.args;
+    if (isBest && keepsBest && this.#step > 0 && !this.#shouldSave(false)) await this.#saveCheckpoint();
+    if (isHopeless) this.hooks.note(`The run ends: ${patience} evaluations brought no lower eval_loss`);
+    return isHopeless;
   }
 
   #measure(result: StepResult, rate: number, tokens: number): StepMetrics {
@@ -266,20 +290,27 @@ class Run {
         trainer: trainer.state,
         skippedSteps: this.#skippedSteps,
         log: this.#log.state,
+        evaluation: this.#evaluation?.state ?? null,
         args,
         dataHash: this.dataHash,
       });
       await Deno.writeTextFile(`${folder}/trainer_state.json`, this.#trainerState());
     });
     this.#savedStep = this.#step;
-    if (args.save_total_limit !== null) await rotate(args.output_dir, args.save_total_limit);
+    const except = args.load_best_model_at_end ? this.#evaluation?.state.best?.step : undefined;
+    if (args.save_total_limit !== null) await rotate(args.output_dir, args.save_total_limit, { except });
     hooks.onSave(path);
   }
 
   async #saveFinal(): Promise<void> {
     const { args, hooks } = this;
+    const best = this.#bestCheckpoint;
+    if (best !== null) {
+      hooks.note(`The best evaluation was after step ${this.#evaluation!.state.best!.step}: taking ${best}`);
+    }
     await saveFinal(args.output_dir, async (folder) => {
-      await this.#writeTrained(folder);
+      if (best === null) await this.#writeTrained(folder);
+      else await copyTrained(best, folder);
       await Deno.writeTextFile(`${folder}/trainer_state.json`, this.#trainerState());
     });
     hooks.onSave(args.output_dir);
@@ -300,9 +331,18 @@ class Run {
     });
   }
 
+  /** The checkpoint to end with, where it is not what was trained last. */
+  get #bestCheckpoint(): string | null {
+    const best = this.#evaluation?.state.best;
+    const isOlder = this.args.load_best_model_at_end && best && best.step > 0 && best.step < this.#step;
+    return isOlder ? `${this.args.output_dir}/checkpoint-${best.step}` : null;
+  }
+
   #trainerState(): string {
     const { args } = this;
+    const best = this.#evaluation?.state.best ?? null;
     return trainerStateJson(this.#log.state.history, {
+      best: best && { loss: best.loss, checkpoint: this.#bestCheckpoint },
       step: this.#step,
       epoch: this.#sampler.epoch,
       totalSteps: this.#totalSteps,
@@ -329,6 +369,14 @@ class Run {
       totalEpochs: this.#totalEpochs,
       startStep: this.#startStep,
     });
+  }
+}
+
+/** Copies what a checkpoint has trained, once it is known to be whole. */
+async function copyTrained(checkpoint: string, folder: string): Promise<void> {
+  await verify(checkpoint);
+  for await (const { name, isFile } of Deno.readDir(checkpoint)) {
+    if (isFile && !RUN_FILES.has(name)) await Deno.copyFile(`${checkpoint}/${name}`, `${folder}/${name}`);
   }
 }
 

@@ -12,9 +12,16 @@ export interface LogEntry {
   readonly learning_rate: number;
 }
 
+/** An evaluation in `log_history`. */
+export interface EvalEntry {
+  readonly epoch: number;
+  readonly step: number;
+  readonly eval_loss: number;
+}
+
 /** What is logged so far: all of it goes into a checkpoint, so that a resumed run writes the same log. */
 export interface LogState {
-  readonly history: LogEntry[];
+  readonly history: (LogEntry | EvalEntry)[];
   /** Of the steps since the last entry. */
   lossSum: number;
   steps: number;
@@ -58,6 +65,14 @@ export class RunLog {
     );
   }
 
+  /** Adds an evaluation. */
+  async addEvaluation(entry: EvalEntry): Promise<void> {
+    const { step, epoch, eval_loss } = entry;
+    this.state.history.push(entry);
+    await writeText(this.#metricsPath, line(entry), { append: true });
+    await this.write(`step ${step} epoch ${epoch.toFixed(2)} eval_loss ${eval_loss.toFixed(4)}`);
+  }
+
   /** Adds a line to `train.log`. */
   async write(text: string): Promise<void> {
     await writeText(this.#logPath, `${new Date().toISOString()} ${text}\n`, { append: true });
@@ -81,14 +96,15 @@ async function writeText(path: string, text: string, options?: { readonly append
   }
 }
 
-function line(entry: LogEntry): string {
+function line(entry: LogEntry | EvalEntry): string {
   return JSON.stringify(entry) + "\n";
 }
 
 /** The content of Hugging Face's `trainer_state.json`. */
 export function trainerStateJson(
-  history: readonly LogEntry[],
+  history: LogState["history"],
   run: {
+    readonly best: { readonly loss: number; readonly checkpoint: string | null } | null;
     readonly step: number;
     readonly epoch: number;
     readonly totalSteps: number;
@@ -99,8 +115,8 @@ export function trainerStateJson(
   },
 ): string {
   const state = {
-    best_metric: null,
-    best_model_checkpoint: null,
+    best_metric: run.best?.loss ?? null,
+    best_model_checkpoint: run.best?.checkpoint ?? null,
     epoch: run.epoch,
     global_step: run.step,
     is_hyper_param_search: false,

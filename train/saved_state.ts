@@ -4,12 +4,21 @@ import { UserError } from "../errors.ts";
 import { tensorSources } from "../model/read_back.ts";
 import type { Sample } from "../data/dataset.ts";
 import { stateBits, type TrainArgs } from "../train_args/schema.ts";
+import type { EvaluationState } from "./evaluation.ts";
 import type { LogState } from "./run_log.ts";
 import type { StateTensor } from "./states.ts";
 import type { Trainer, TrainerState } from "./trainer.ts";
 
 const STATE_FILE = "training_state.json";
 const OPTIMIZER_FILE = "optimizer.safetensors";
+
+/** Files of a checkpoint that are of the run, not of what was trained. */
+export const RUN_FILES: ReadonlySet<string> = new Set([
+  STATE_FILE,
+  OPTIMIZER_FILE,
+  "trainer_state.json",
+  "manifest.json",
+]);
 const VERSION = 1;
 
 /** What a run needs besides weights and moments to go on bit for bit. */
@@ -22,6 +31,7 @@ export interface SavedState {
   readonly trainer: TrainerState;
   readonly skippedSteps: number;
   readonly log: LogState;
+  readonly evaluation: EvaluationState | null;
   readonly args: TrainArgs;
   /** SHA-256 of all token ids and labels, in the order of the file. */
   readonly dataHash: string;
@@ -43,6 +53,13 @@ const FREE: ReadonlySet<string> = new Set<keyof TrainArgs>([
   "offload_activations",
   "max_memory",
   "eval_file",
+  "eval_strategy",
+  "eval_steps",
+  "eval_on_start",
+  "per_device_eval_batch_size",
+  "load_best_model_at_end",
+  "early_stopping_patience",
+  "early_stopping_threshold",
 ]);
 
 /** Writes the optimiser's states and all else of the run into a checkpoint's folder. */

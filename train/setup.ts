@@ -115,6 +115,14 @@ async function loadConfig(args: TrainArgs): Promise<LlamaConfig> {
   return configForPositions(await readConfig(args.model_name_or_path), args);
 }
 
+/** Reads eval_file, if evaluation is on. @throws {UserError} as {@linkcode loadData} */
+export async function loadEvalData(args: TrainArgs): Promise<Dataset | undefined> {
+  if (args.eval_strategy === "no") return undefined;
+  const tokenizer = await Tokenizer.load(args.model_name_or_path);
+  const sources = parseSources([args.eval_file!], { data_root: args.data_root });
+  return await loadDataset(sources, tokenizer, args);
+}
+
 /**
  * Loads the base model and puts on it what is trained.
  * @param resumeFrom a checkpoint's folder, which replaces the adapter, or in full fine-tuning the model, to start from

@@ -8,7 +8,7 @@ import type { OptionName } from "./schema.ts";
 
 const ONE_PROCESS = "one process drives one GPU here";
 const NO_WORKERS = "data is read in the same process";
-const NO_EVALUATION = "training does not evaluate; use the evaluate command";
+const OWN_EVALUATION = "evaluation while training is set by eval_strategy and eval_file";
 const NO_TRACKER = "metrics are in metrics.jsonl and trainer_state.json";
 const NO_HUB = "models are read from folders";
 const NO_TORCH = "there is no PyTorch underneath";
@@ -51,26 +51,19 @@ export const FOREIGN_KEYS: ReadonlyMap<string, string> = new Map([
     "include_for_metrics",
     "past_index",
   ]),
-  ...notes(NO_EVALUATION, [
+  ...notes(OWN_EVALUATION, [
     "do_train",
     "do_eval",
     "do_predict",
-    "eval_strategy",
-    "evaluation_strategy",
-    "eval_steps",
     "eval_delay",
-    "eval_on_start",
     "eval_accumulation_steps",
     "eval_do_concat_batches",
     "eval_use_gather_object",
     "batch_eval_metrics",
-    "per_device_eval_batch_size",
     "per_gpu_eval_batch_size",
     "prediction_loss_only",
     "bf16_full_eval",
     "fp16_full_eval",
-    "load_best_model_at_end",
-    "metric_for_best_model",
     "greater_is_better",
     "include_tokens_per_second",
     "include_num_input_tokens_seen",
@@ -154,6 +147,7 @@ function notes(why: string, keys: readonly string[]): [string, string][] {
 /** Names that LongLoRA, Long-LLM and Hugging Face give to options that exist here; they are read as those. */
 export const SAME_OPTIONS: ReadonlyMap<string, OptionName> = new Map([
   ["data_path", "train_file"],
+  ["evaluation_strategy", "eval_strategy"],
   ["max_length", "max_seq_length"],
   ["lora", "adapter_name_or_path"],
   ["lora_targets", "target_modules"],

@@ -42,6 +42,7 @@ export function applyRules(values: OptionValues, given: ReadonlySet<OptionName>)
     );
   }
   checkData(args, given, refuse);
+  checkEvaluation(args, given, refuse);
   if (length > 0 && args.attention === "s2") checkGroups(args, given, refuse, notes);
   checkMethod(args, given, refuse, notes);
   if (args.fp16 && args.bf16) {
@@ -122,6 +123,22 @@ function checkData(args: TrainArgs, given: ReadonlySet<OptionName>, refuse: Refu
   }
 }
 
+function checkEvaluation(args: TrainArgs, given: ReadonlySet<OptionName>, refuse: Refuse): void {
+  const { eval_strategy, eval_file, load_best_model_at_end, early_stopping_patience } = args;
+  if (eval_strategy !== "no") {
+    if (eval_file === null) {
+      refuse(["eval_strategy", "eval_file"], `is ${eval_strategy}, so eval_file must be set`);
+    }
+    return;
+  }
+  if (load_best_model_at_end) {
+    refuse(["load_best_model_at_end", "eval_strategy"], "needs eval_strategy: steps or epoch");
+  }
+  if (early_stopping_patience !== null && given.has("early_stopping_patience")) {
+    refuse(["early_stopping_patience", "eval_strategy"], "needs eval_strategy: steps or epoch");
+  }
+}
+
 function checkMethod(args: TrainArgs, given: ReadonlySet<OptionName>, refuse: Refuse, notes: string[]): void {
   if (args.low_rank_training) {
     if (args.train_from_scratch) {
@@ -158,8 +175,8 @@ function addNotes(args: TrainArgs, given: ReadonlySet<OptionName>, notes: string
   if (args.lr_scheduler_type === "constant" && (args.warmup_steps > 0 || args.warmup_ratio > 0)) {
     notes.push("the warm-up has no effect: lr_scheduler_type is constant; constant_with_warmup has one");
   }
-  if (args.eval_file !== null) {
-    notes.push("eval_file is not read while training: use the evaluate command");
+  if (args.eval_file !== null && args.eval_strategy === "no") {
+    notes.push("eval_file is not read: set eval_strategy to steps or epoch to evaluate while training");
   }
   const trackers = args.report_to.filter((name) => name !== "none" && name !== "all");
   if (trackers.length > 0) {

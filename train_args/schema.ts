@@ -13,6 +13,7 @@ export const GROUPS = {
   lora: "What is trained",
   optimiser: "Optimiser and schedule",
   run: "Length of the run, precision, randomness",
+  evaluation: "Evaluation while training",
   output: "Output, saving, resuming",
 } as const;
 
@@ -114,7 +115,12 @@ export const OPTIONS = {
     "as many rows as each has",
   ),
   data_root: unset("data", "folder that `long-llm:` in train_data stands for", text("path"), "none"),
-  eval_file: unset("data", "accepted for LongQLoRA's files; not read while training", text("path"), "none"),
+  eval_file: unset(
+    "data",
+    "held-out data in any form of train_file; see eval_strategy",
+    text("path"),
+    "none",
+  ),
   sft: unset(
     "data",
     "true: every row must have an answer; false: every row must be plain `text`",
@@ -255,6 +261,40 @@ export const OPTIONS = {
   ),
   seed: option("run", "seed of adapter weights, dropout and data order", whole(0, 4_294_967_295), 42),
   data_seed: unset("run", "seed of the data order alone", whole(0, 4_294_967_295), "seed"),
+
+  eval_strategy: option(
+    "evaluation",
+    "when to measure the loss on eval_file, besides the end",
+    oneOf(["no", "steps", "epoch"]),
+    "no",
+  ),
+  eval_steps: unset("evaluation", "steps between evaluations", whole(1), "logging_steps"),
+  eval_on_start: option("evaluation", "evaluate before the first step too", flag(), true),
+  per_device_eval_batch_size: option("evaluation", "sequences per forward pass", whole(1, 65_536), 1),
+  load_best_model_at_end: option(
+    "evaluation",
+    "keep the checkpoint of the lowest eval_loss, and make it the final one",
+    flag(),
+    false,
+  ),
+  metric_for_best_model: option(
+    "evaluation",
+    "what tells the best: there is eval_loss",
+    oneOf(["eval_loss", "loss"]),
+    "eval_loss",
+  ),
+  early_stopping_patience: unset(
+    "evaluation",
+    "evaluations without improvement after which the run ends",
+    whole(1),
+    "never",
+  ),
+  early_stopping_threshold: option(
+    "evaluation",
+    "how much lower eval_loss must be to count as improvement, in nats",
+    real({ min: 0 }),
+    0,
+  ),
 
   output_dir: required("output", "folder for checkpoints, logs and the final adapter", text("path")),
   overwrite_output_dir: option(

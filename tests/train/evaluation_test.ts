@@ -1,0 +1,162 @@
+import { readAdapter } from "../../checkpoint/peft.ts";
+import { Gpu } from "../../kernels/gpu.ts";
+import { openModel } from "../../model/open.ts";
+import { makeBatch } from "../../model/batch.ts";
+import type { Sample } from "../../data/dataset.ts";
+import { loadDataset } from "../../data/dataset.ts";
+import { parseSources } from "../../data/sources.ts";
+import { Tokenizer } from "../../data/tokenizer.ts";
+import { Evaluation } from "../../train/evaluation.ts";
+import { runTraining } from "../../train/run.ts";
+import { loadTrainArgs } from "../../train_args/load.ts";
+import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
+
+const GOLDEN = "tests/golden";
+const SETTINGS: Record<string, string> = {
+  model_name_or_path: `${GOLDEN}/mha`,
+  train_file: `${GOLDEN}/train.jsonl`,
+  eval_file: `${GOLDEN}/train.jsonl`,
+  model_max_length: "64",
+  lora_rank: "4",
+  lora_dropout: "0",
+  eval_strategy: "steps",
+  eval_steps: "2",
+  max_steps: "6",
+  save_steps: "6",
+  logging_steps: "6",
+  per_device_eval_batch_size: "3",
+};
+
+async function train(overrides: Record<string, string>, stopAfter = Infinity) {
+  const { args } = await loadTrainArgs(null, { ...SETTINGS, ...overrides });
+  const losses: [number, number][] = [];
+  const notes: string[] = [];
+  let steps = 0;
+  const result = await runTraining(args, {
+    onStart() {},
+    onStep: () => steps++,
+    onEvaluate: (step, loss) => losses.push([step, loss]),
+    onSave() {},
+    note: (line) => notes.push(line),
+    shouldStop: () => steps >= stopAfter,
+  });
+  return { result, losses, notes };
+}
+
+async function inFolder(use: (folder: string) => Promise<void>): Promise<void> {
+  const folder = await Deno.makeTempDir();
+  try {
+    await use(folder);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+Deno.test("A run evaluates before its first step, every so often and at its end, and logs it", async () => {
+  await inFolder(async (output_dir) => {
+    const { losses } = await train({ output_dir, max_steps: "5", learning_rate: "0.002" });
+    assertEquals(losses.map(([step]) => step), [0, 2, 4, 5]);
+    assert(losses.at(-1)![1] < losses[0]![1] - 0.01, `nothing was learnt: ${losses}`);
+    const state = JSON.parse(await Deno.readTextFile(`${output_dir}/trainer_state.json`));
+    const logged = state.log_history.filter((entry: { eval_loss?: number }) => entry.eval_loss !== undefined);
+    assertEquals(
+      logged.map((entry: { step: number; eval_loss: number }) => [entry.step, entry.eval_loss]),
+      losses,
+    );
+    assertEquals(state.best_metric, Math.min(...losses.map(([, loss]) => loss)));
+    // The loss is the mean over targets, however batches are cut, with full attention.
+    const tokenizer = await Tokenizer.load(`${GOLDEN}/mha`);
+    const sources = parseSources([SETTINGS.eval_file!], { data_root: null });
+    const { samples } = await loadDataset(sources, tokenizer, { max_seq_length: 64 });
+    using gpu = await Gpu.open();
+    const { model } = await openModel(gpu, {
+      baseModel: `${GOLDEN}/mha`,
+      peftModel: output_dir,
+      loadIn4bit: true,
+    });
+    const { losses: each } = await model.predict(model.upload(makeBatch(samples)));
+    const mean = each.reduce((sum, loss) => sum + loss, 0) / makeBatch(samples).targets;
+    assertClose("eval_loss", [losses.at(-1)![1]], [mean], { rtol: 1e-5, atol: 0 });
+  });
+});
+
+Deno.test("The best checkpoint is kept and becomes the final one; a run that gets no better ends early", async () => {
+  await inFolder(async (folder) => {
+    // A learning rate that helps for some steps and then destroys.
+    const settings = {
+      learning_rate: "0.06",
+      eval_steps: "1",
+      max_steps: "12",
+      load_best_model_at_end: "true",
+    };
+    const { losses, notes, result } = await train({
+      ...settings,
+      output_dir: `${folder}/best`,
+      early_stopping_patience: "2",
+      save_total_limit: "1",
+    });
+    const best = losses.reduce((least, each) => each[1] < least[1] ? each : least);
+    const text = JSON.stringify(losses);
+    assert(best[0] > 0 && best[0] < losses.at(-1)![0], `the best is not in the middle: ${text}`);
+    assertEquals(result.steps, best[0] + 2, text);
+    assert(
+      notes.some((line) => line.includes(`The best evaluation was after step ${best[0]}`)),
+      notes.join("\n"),
+    );
+    const names = (await Array.fromAsync(Deno.readDir(`${folder}/best`))).map(({ name }) => name);
+    assert(names.includes(`checkpoint-${best[0]}`), names.join());
+    const [final, kept] = await Promise.all(
+      [`${folder}/best`, `${folder}/best/checkpoint-${best[0]}`].map((path) =>
+        Deno.readFile(`${path}/adapter_model.safetensors`)
+      ),
+    );
+    assertEquals(final, kept);
+    assertEquals((await readAdapter(`${folder}/best`)).config.r, 4);
+  });
+});
+
+Deno.test("Resumed, a run knows what was best", async () => {
+  await inFolder(async (folder) => {
+    const settings = {
+      learning_rate: "0.06",
+      eval_steps: "1",
+      max_steps: "6",
+      load_best_model_at_end: "true",
+    };
+    const whole = await train({ ...settings, output_dir: `${folder}/whole` });
+    await train({ ...settings, output_dir: `${folder}/cut` }, 4);
+    const rest = await train({ ...settings, output_dir: `${folder}/cut`, resume_from_checkpoint: "true" });
+    assertEquals(rest.losses, whole.losses.slice(-2));
+    for (const name of ["adapter_model.safetensors", "metrics.jsonl"]) {
+      assertEquals(
+        await Deno.readFile(`${folder}/cut/${name}`),
+        await Deno.readFile(`${folder}/whole/${name}`),
+        name,
+      );
+    }
+  });
+});
+
+Deno.test("Evaluation counts what is no better than the threshold as no improvement", async () => {
+  const { args } = await loadTrainArgs(null, {
+    ...SETTINGS,
+    output_dir: "o",
+    early_stopping_patience: "2",
+    early_stopping_threshold: "0.1",
+  });
+  const evaluation = new Evaluation([] as Sample[], args);
+  const judged = [2, 1.95, 1.5, 1.45, 1.42].map((loss, step) => evaluation.judge(loss, step));
+  assertEquals(judged.map(({ isBest }) => isBest), [true, true, true, true, true]);
+  assertEquals(judged.map(({ isHopeless }) => isHopeless), [false, false, false, false, true]);
+  assertEquals(evaluation.state, { best: { loss: 1.42, step: 4 }, worse: 2 });
+});
+
+Deno.test("Evaluation wants its file, and its options a strategy", async () => {
+  const refused = async (changes: Record<string, string>, ...parts: string[]) => {
+    const { eval_file: _, ...others } = SETTINGS;
+    await assertThrows(() => loadTrainArgs(null, { ...others, output_dir: "o", ...changes }), ...parts);
+  };
+  await refused({}, "eval_strategy", "eval_file must be set");
+  await refused({ eval_strategy: "no", load_best_model_at_end: "true" }, "needs eval_strategy");
+  await refused({ eval_strategy: "no", early_stopping_patience: "2" }, "needs eval_strategy");
+});

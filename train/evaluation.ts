@@ -1,0 +1,81 @@
+/** Evaluation while training: when, the loss on held-out data, and which step was the best. */
+import type { Sample } from "../data/dataset.ts";
+import { UserError } from "../errors.ts";
+import { freeBatch, makeBatch } from "../model/batch.ts";
+import type { Llama } from "../model/llama.ts";
+import type { TrainArgs } from "../train_args/schema.ts";
+
+/** What an evaluation remembers; it goes into checkpoints. */
+export interface EvaluationState {
+  /** Lowest loss so far, in nats per target, and the step after which it was measured. */
+  readonly best: { readonly loss: number; readonly step: number } | null;
+  /** Evaluations since then that brought no improvement. */
+  readonly worse: number;
+}
+
+/** What an evaluation found. */
+export interface Evaluated {
+  /** Mean over all targets, in nats. */
+  readonly loss: number;
+  readonly isBest: boolean;
+  /** Too many evaluations in a row were no better. */
+  readonly isHopeless: boolean;
+}
+
+/** Measures a model on held-out samples, with full attention whatever training uses. */
+export class Evaluation {
+  state: EvaluationState;
+  readonly #samples: readonly Sample[];
+  readonly #args: TrainArgs;
+
+  /** @param kept the state in a checkpoint that the run goes on from */
+  constructor(samples: readonly Sample[], args: TrainArgs, kept?: EvaluationState) {
+    this.#samples = samples;
+    this.#args = args;
+    this.state = kept ?? { best: null, worse: 0 };
+  }
+
+  /** Whether it is time, after a step of the run; step 0 is before the first. */
+  isDue(
+    step: number,
+    { isLast, endsEpoch }: { readonly isLast: boolean; readonly endsEpoch: boolean },
+  ): boolean {
+    const { eval_strategy, eval_steps, logging_steps, eval_on_start } = this.#args;
+    if (step === 0) return eval_on_start;
+    return isLast || (eval_strategy === "epoch" ? endsEpoch : step % (eval_steps ?? logging_steps) === 0);
+  }
+
+  /** @throws {UserError} if the loss is not finite */
+  async run(model: Llama, step: number): Promise<Evaluated> {
+    const size = this.#args.per_device_eval_batch_size;
+    let sum = 0;
+    let targets = 0;
+    for (let at = 0; at < this.#samples.length; at += size) {
+      const batch = makeBatch(this.#samples.slice(at, at + size));
+      const device = model.upload(batch);
+      const { losses } = await model.predict(device);
+      freeBatch(device);
+      sum += losses.reduce((total, loss) => total + loss, 0);
+      targets += batch.targets;
+    }
+    const loss = sum / targets;
+    if (!Number.isFinite(loss)) {
+      throw new UserError(
+        `Training diverged: after step ${step} the loss on eval_file is ${loss}. Lower learning_rate ` +
+          `(now ${this.#args.learning_rate})`,
+      );
+    }
+    return this.judge(loss, step);
+  }
+
+  /** What a loss after a step means for the run. */
+  judge(loss: number, step: number): Evaluated {
+    const { early_stopping_patience: patience, early_stopping_threshold: threshold } = this.#args;
+    const { best, worse } = this.state;
+    // Any improvement makes the best, only one past the threshold counts as progress (transformers' rule).
+    const isBest = best === null || loss < best.loss;
+    const isProgress = best === null || loss < best.loss - threshold;
+    this.state = { best: isBest ? { loss, step } : best, worse: isProgress ? 0 : worse + 1 };
+    return { loss, isBest, isHopeless: patience !== null && this.state.worse >= patience };
+  }
+}
