@@ -1,4 +1,6 @@
 /** How far a long piece of work has come: one line drawn again on a terminal, plain lines with the time elsewhere. */
+import { formatPreview } from "./preview.ts";
+import type { DataPreview } from "../data/preview.ts";
 import cliProgress from "cli-progress";
 import type { WorkHooks } from "../model/hooks.ts";
 import type { StepMetrics, TrainHooks, TrainInfo } from "../train/hooks.ts";
@@ -189,6 +191,10 @@ export class TrainProgress implements Omit<TrainHooks, "shouldStop"> {
     }
     const print = step % this.loggingSteps === 0 || step === totalSteps;
     this.#progress?.update(step, stepFields(metrics), { print });
+  }
+
+  onData(preview: DataPreview): void {
+    this.io.err(formatPreview(preview, this.io.color));
   }
 
   onEvaluate(step: number, loss: number, isBest: boolean): void {

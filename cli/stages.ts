@@ -15,9 +15,11 @@ export function stagesOn(io: Io): StageHooks {
       const signal = new StopSignal(io, (line) => progress.note(line));
       try {
         return await run({
+          onData: (preview) => progress.onData(preview),
           onStart: (info) => progress.onStart(info),
           onCompile: (kernels) => progress.onCompile(kernels),
           onStep: (metrics) => progress.onStep(metrics),
+          onEvaluate: (step, loss, isBest) => progress.onEvaluate(step, loss, isBest),
           onSave: (path) => progress.onSave(path),
           note: (line) => progress.note(line),
           shouldStop: () => signal.asked,

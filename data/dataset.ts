@@ -4,6 +4,7 @@ import { readTokenBin } from "./bin.ts";
 import { type EncodedRow, NO_TARGET, type TemplateChoice, textRow } from "./encode.ts";
 import { encodeRows } from "./encode_pool.ts";
 import { countTargets, packStream, packWhole } from "./packing.ts";
+import { type DataPreview, previewData } from "./preview.ts";
 import { Random } from "./random.ts";
 import { type PlacedRow, readRows } from "./rows.ts";
 import type { DataSource } from "./sources.ts";
@@ -49,6 +50,7 @@ export interface DatasetReport {
 export interface Dataset {
   readonly samples: readonly Sample[];
   readonly report: DatasetReport;
+  readonly preview: DataPreview;
 }
 
 export interface DatasetOptions {
@@ -109,7 +111,7 @@ export async function loadDataset(
         `within max_seq_length ${max_seq_length}. Raise max_seq_length, or check that the rows are not empty`,
     );
   }
-  return { samples, report: filter.report(drawn.length, samples) };
+  return { samples, report: filter.report(drawn.length, samples), preview: previewData(samples, tokenizer) };
 }
 
 async function* encodeFile(

@@ -1,3 +1,4 @@
+import type { DataPreview } from "../data/preview.ts";
 import type { WorkHooks } from "../model/hooks.ts";
 
 /** What a training run tells its caller while it runs, and what it asks. The library itself prints nothing. */
@@ -73,6 +74,8 @@ export interface TrainResult {
 
 /** What the caller of a run provides. Hooks are called between steps and must not throw. */
 export interface TrainHooks {
+  /** Once, when the data is read: what of it the model will learn. */
+  onData?(preview: DataPreview): void;
   /** Once, when model and data are loaded and the first step is about to start. */
   onStart(info: TrainInfo): void;
   /** When work with new kernels goes to the device, which compiles them first: how many there are by now. */

@@ -66,6 +66,7 @@ export async function runTraining(args: TrainArgs, hooks: TrainHooks): Promise<T
   if (resumeFrom === undefined) await refuseOccupied(args);
   const data = await loadData(args);
   noteData(data, args, hooks);
+  hooks.onData?.(data.preview);
   const evalData = await loadEvalData(args);
   const dataHash = await hashSamples(data.samples);
   const saved = resumeFrom === undefined ? undefined : await readSavedState(resumeFrom);
@@ -422,7 +423,7 @@ function isOfRun(name: string): boolean {
   );
 }
 
-function noteData({ report }: Dataset, args: TrainArgs, hooks: TrainHooks): void {
+function noteData({ report, preview }: Dataset, args: TrainArgs, hooks: TrainHooks): void {
   const { rows, truncated, tooShort, tooLong, skippedWithoutTargets, kept, drawn, samples } = report;
   const note = (count: number, text: string) => {
     if (count > 0) hooks.note(`${count} of ${rows} rows ${text}`);
@@ -431,6 +432,9 @@ function noteData({ report }: Dataset, args: TrainArgs, hooks: TrainHooks): void
   note(tooLong, `are longer than ${args.max_seq_length} tokens and were left out`);
   note(tooShort, `are shorter than min_length ${args.min_length} and were left out`);
   note(skippedWithoutTargets, "have nothing to train on and were left out");
+  if (preview.neverEnds) {
+    hooks.note("No answer is learnt with its end, so the model may never stop writing: is the end cut off?");
+  }
   if (drawn !== kept) hooks.note(`${drawn} rows were drawn from ${kept}, as train_data says`);
   if (args.packing) hooks.note(`${drawn} rows were packed into ${samples} sequences`);
 }
