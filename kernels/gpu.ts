@@ -176,7 +176,7 @@ export class Gpu {
     return this.#pool.peak.heldBytes;
   }
 
-  /** The memory when most was held since {@linkcode resetPeak}. */
+  /** The memory when most was in use since {@linkcode resetPeak}, and the most that was held. */
   get peak(): MemoryUse {
     return this.#pool.peak;
   }
