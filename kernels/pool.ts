@@ -207,8 +207,7 @@ export class BufferPool {
     if (this.#liveBytes + size > limitBytes) {
       throw new GpuMemoryError(
         `Not enough GPU memory for "${label}": it needs ${mib(size)}, ${mib(this.#liveBytes)} are in use ` +
-          `and ${mib(limitBytes)} are allowed. Lower max_seq_length or per_device_train_batch_size, ` +
-          `or set gradient_checkpointing: true or load_in_4bit: true`,
+          `and ${mib(limitBytes)} are allowed. The plan command tells which settings need less`,
       );
     }
     this.#trimTo(

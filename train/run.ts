@@ -21,7 +21,7 @@ import { tensorSources } from "../model/read_back.ts";
 import { dumpTrainArgs } from "../train_args/describe.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
 import type { StepMetrics, TrainHooks, TrainResult } from "./hooks.ts";
-import { planTraining, requireFit, sizeText } from "./plan.ts";
+import { type Plan, planTraining, requireFit, sizeText } from "./plan.ts";
 import { RunLog, trainerStateJson } from "./run_log.ts";
 import {
   checkSameRun,
@@ -32,7 +32,7 @@ import {
   writeSavedState,
 } from "./saved_state.ts";
 import { learningRate, type Schedule } from "./schedule.ts";
-import { formatOf, loadData, loadTrainee, type Placement, type Trainee, trainerOptions } from "./setup.ts";
+import { formatOf, loadData, loadTrainee, type Trainee, trainerOptions } from "./setup.ts";
 import { planDevice } from "./step_cost.ts";
 import { type StepResult, Trainer } from "./trainer.ts";
 
@@ -60,32 +60,26 @@ export async function runTraining(args: TrainArgs, hooks: TrainHooks): Promise<T
   if (saved) checkSameRun(saved, args, dataHash, resumeFrom!);
   using gpu = await Gpu.open(args.max_memory === null ? {} : { memoryLimitBytes: args.max_memory });
   gpu.onCompile = (kernels) => hooks.onCompile?.(kernels);
-  const placement = await makePlan(gpu, args, data, hooks);
+  const plan = await makePlan(gpu, args, data);
   const trainee = await loadTrainee(gpu, args, resumeFrom);
-  const run = new Run(args, hooks, data, dataHash, trainee, placement, saved);
+  const run = new Run(args, hooks, data, dataHash, trainee, plan, saved);
   if (saved) await restoreStates(resumeFrom!, run.trainer);
   else await removeOldRun(args);
   return await run.train();
 }
 
 /**
- * Says what the run takes on the device, and finds out what has to wait in host memory.
+ * Finds out what the run takes on the device, and what has to wait in host memory.
  * @throws {UserError} if it takes more than it may
  */
-async function makePlan(
-  gpu: Gpu,
-  args: TrainArgs,
-  { samples }: Dataset,
-  hooks: TrainHooks,
-): Promise<Placement> {
+async function makePlan(gpu: Gpu, args: TrainArgs, { samples }: Dataset): Promise<Plan> {
   const lengths = samples.map(({ inputIds }) => inputIds.length).sort((a, b) => b - a);
   const plan = await planTraining(args, await readConfig(args.model_name_or_path), {
     device: planDevice(gpu),
     lengths: lengths.slice(0, args.per_device_train_batch_size),
   });
   requireFit(plan);
-  hooks.note(`The plan is ${sizeText(plan.peak.heldBytes)} on the device at most (${plan.peak.moment})`);
-  return plan.placement;
+  return plan;
 }
 
 /** One run over its loaded model and data. */
@@ -114,7 +108,7 @@ class Run {
     readonly data: Dataset,
     readonly dataHash: string,
     readonly trainee: Trainee,
-    placement: Placement,
+    readonly plan: Plan,
     saved: SavedState | undefined,
   ) {
     const perStep = args.per_device_train_batch_size * args.gradient_accumulation_steps;
@@ -127,7 +121,7 @@ class Run {
       warmupSteps: args.warmup_steps || Math.ceil(args.warmup_ratio * this.#totalSteps),
       totalSteps: this.#totalSteps,
     };
-    this.trainer = new Trainer(trainee.model, trainerOptions(args, placement));
+    this.trainer = new Trainer(trainee.model, trainerOptions(args, plan.placement));
     this.#sampler = new Sampler(data.samples.length, args.data_seed);
     this.#log = new RunLog(args.output_dir, args.logging_steps, saved?.log);
     this.#step = this.#startStep = saved?.step ?? 0;
@@ -304,13 +298,15 @@ class Run {
   }
 
   #announce(): void {
-    const { args, trainee, data } = this;
+    const { args, trainee, data, plan: { peak, hostBytes } } = this;
     const { kept, longest } = data.report;
+    const onHost = hostBytes > 0 ? ` and ${sizeText(hostBytes)} of host memory` : "";
     this.hooks.onStart({
       model: args.model_name_or_path,
       method: trainee.method,
       data: `${kept} sequences of up to ${longest} tokens from ${args.train_file}`,
       device: this.trainer.gpu.info.description,
+      memory: `${sizeText(peak.heldBytes)} on the device at most (${peak.moment})${onHost}`,
       precision: { f32: "f32", bf16: "bf16", f16: "fp16" }[formatOf(args)],
       trainableParameters: trainee.trainableParameters,
       totalParameters: trainee.totalParameters,
