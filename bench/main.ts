@@ -4,15 +4,25 @@ import { type Io, terminalIo } from "../cli/io.ts";
 import { createProgress } from "../cli/progress.ts";
 import { readTuning, saveTuning, tuningFile } from "../cli/tuning.ts";
 import { EXIT, UserError } from "../errors.ts";
+import { useWebGpu } from "../kernels/adapter.ts";
 import { GpuError } from "../kernels/errors.ts";
 import { Gpu, type GpuInfo, type Sharing } from "../kernels/gpu.ts";
 import { type Tuning, useTuning } from "../kernels/tuning.ts";
+import { TYPICAL_DEVICE } from "../train/step_cost.ts";
 import { answerRate, decodeCases, decodeModel } from "./decode.ts";
 import type { Effort } from "./measure.ts";
+import { describeMemory, planMemory } from "./memory.ts";
 import { type BenchOptions, HELP, readOptions } from "./options.ts";
 import { type Peaks, probe } from "./probe.ts";
 import { describeChanges, describeRows, describeSurroundings } from "./report.ts";
-import { type BenchResult, compareRows, lookAround, readResult, type Row } from "./result.ts";
+import {
+  type BenchResult,
+  compareRows,
+  lookAround,
+  type MemoryResult,
+  readResult,
+  type Row,
+} from "./result.ts";
 import { runCases, selectCases } from "./run_cases.ts";
 import { describeStep, measureStep, type StepReport } from "./step.ts";
 import { attentionCases } from "./suites/attention.ts";
@@ -36,12 +46,21 @@ interface Measured {
   readonly notes: readonly string[];
 }
 
-/** Runs the bench and returns the exit code. */
-export async function runBench(words: readonly string[], io: Io): Promise<number> {
+/**
+ * Runs the bench and returns the exit code.
+ * @param env reads a variable of the environment
+ */
+export async function runBench(
+  words: readonly string[],
+  io: Io,
+  env?: (name: string) => string | undefined,
+): Promise<number> {
   try {
-    const options = readOptions(words);
+    const options = readOptions(words, env);
+    if (options !== null) useWebGpu(options.webgpu);
     if (options === null) io.out(HELP.trimEnd());
     else if (options.mode === "tune") await runTuner(options, io);
+    else if (options.mode === "memory") await runMemory(options, words, io);
     else await report(options, words, io);
     return EXIT.ok;
   } catch (error) {
@@ -77,9 +96,18 @@ async function runTuner(options: BenchOptions, io: Io): Promise<void> {
   const before = await readTuning(info!, file);
   await saveTuning(info!, { ...before.tuning, ...tuningOf(choices) }, file);
   io.out(`\nSaved in ${file} for ${info!.description}; every command uses it from now on`);
-  if (options.json !== undefined) {
-    await Deno.writeTextFile(options.json, JSON.stringify(choices, null, 1) + "\n");
-  }
+  await save(options, choices);
+}
+
+async function runMemory(options: BenchOptions, words: readonly string[], io: Io): Promise<void> {
+  const memory = await planMemory((line) => io.err(line));
+  io.out(describeMemory(memory));
+  const surroundings = await lookAround(TYPICAL_DEVICE.info, options.clock, words);
+  await save(options, { version: 1, kind: "memory", surroundings, ...memory } satisfies MemoryResult);
+}
+
+async function save({ json }: BenchOptions, result: unknown): Promise<void> {
+  if (json !== undefined) await Deno.writeTextFile(json, JSON.stringify(result, null, 1) + "\n");
 }
 
 async function report(options: BenchOptions, words: readonly string[], io: Io): Promise<void> {
@@ -88,15 +116,14 @@ async function report(options: BenchOptions, words: readonly string[], io: Io): 
     ? await benchStep(options)
     : await benchCases(options, io);
   const surroundings = await lookAround(info, options.clock, words);
-  const result: BenchResult = { version: 1, surroundings, ...measured };
+  const kind = options.mode as BenchResult["kind"];
+  const result: BenchResult = { version: 1, kind, surroundings, ...measured };
   const { peaks, rows, steps } = result;
   if (rows.length > 0) io.out(`${describeRows(rows)}\n`);
   for (const step of steps) io.out(`${describeStep(step, peaks.gflops)}\n`);
   for (const line of [...judgeS2(rows), ...notes]) io.out(line);
   io.out(describeSurroundings(surroundings, peaks));
-  if (options.json !== undefined) {
-    await Deno.writeTextFile(options.json, JSON.stringify(result, null, 1) + "\n");
-  }
+  await save(options, result);
   if (old) io.out(`\n${describeChanges(compareRows(old.rows, rows), options.compare!)}`);
 }
 
@@ -185,5 +212,5 @@ if (import.meta.main) {
   if (from !== undefined && from !== "") Deno.chdir(from);
   // What is measured is what the commands run.
   useTuning(async (info) => (await readTuning(info)).tuning);
-  Deno.exit(await runBench(Deno.args, terminalIo()));
+  Deno.exit(await runBench(Deno.args, terminalIo(), (name) => Deno.env.get(name)));
 }

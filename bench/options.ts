@@ -1,12 +1,13 @@
 import { parseArgs } from "./deps.ts";
 import { EXIT, UserError } from "../errors.ts";
+import { type WebGpu, WEBGPUS } from "../kernels/adapter.ts";
 import type { Sharing } from "../kernels/gpu.ts";
 import { nearest } from "../train_args/problems.ts";
 import type { Clock } from "./clock.ts";
 import type { Extent } from "./suites/case.ts";
 
 /** What is measured. */
-export type Mode = "kernels" | "s2" | "step" | "decode" | "tune";
+export type Mode = "kernels" | "s2" | "step" | "decode" | "memory" | "tune";
 
 /** The command line, read. */
 export interface BenchOptions {
@@ -17,6 +18,8 @@ export interface BenchOptions {
   readonly filter: RegExp | undefined;
   /** One mode of sharing, or each the adapter has; its own unless set. */
   readonly sharing: Sharing | "both" | undefined;
+  /** Whose WebGPU: Deno's unless set, here or in the environment. */
+  readonly webgpu: WebGpu;
   /** `device` unless set. */
   readonly clock: Clock;
   /** Seconds a row; by the extent unless set. */
@@ -45,6 +48,7 @@ What to measure (kernels, unless one of these is given)
   --s2                S2-Attn: time per token at fixed G over the length, and against full attention
   --step              one whole training step: by kind of kernel, on the device and on the clock
   --decode            one token after another, with the cache
+  --memory            what real models take on the device, as planned, and the longest contexts; needs no adapter
   --tune              the variants of each kernel; keeps the fastest for this adapter in the user's cache folder
 
 How much
@@ -54,6 +58,7 @@ How much
   --seconds N         time for each row
   --sharing MODE      subgroup or workgroup, in place of the adapter's own
   --both              every sharing mode that the adapter can run
+  --webgpu NAME       deno (default) or dawn, which has tensor cores: deno task bench:dawn
   --clock CLOCK       device: pass timestamps (default); cpu: processor time of this process, for a software adapter
                       on a machine that others use too, best with LP_NUM_THREADS=1 in the environment
 
@@ -73,6 +78,7 @@ const FLAGS = {
   s2: { type: "boolean" },
   step: { type: "boolean" },
   decode: { type: "boolean" },
+  memory: { type: "boolean" },
   tune: { type: "boolean" },
   quick: { type: "boolean" },
   all: { type: "boolean" },
@@ -80,6 +86,7 @@ const FLAGS = {
   seconds: { type: "string" },
   sharing: { type: "string" },
   both: { type: "boolean" },
+  webgpu: { type: "string" },
   clock: { type: "string" },
   shape: { type: "string" },
   tokens: { type: "string" },
@@ -92,9 +99,13 @@ const FLAGS = {
 
 /**
  * Reads the command line; `null` where help is asked for.
+ * @param env reads a variable of the environment
  * @throws {UserError} with exit code 2 if a flag is not known, or its value cannot be used
  */
-export function readOptions(words: readonly string[]): BenchOptions | null {
+export function readOptions(
+  words: readonly string[],
+  env: (name: string) => string | undefined = () => undefined,
+): BenchOptions | null {
   const values = parse(words);
   if (values.help) return null;
   return {
@@ -102,6 +113,7 @@ export function readOptions(words: readonly string[]): BenchOptions | null {
     extent: readExtent(values),
     filter: values.filter === undefined ? undefined : readFilter(values.filter),
     sharing: values.both ? "both" : oneOf("sharing", values.sharing, ["subgroup", "workgroup"]),
+    webgpu: oneOf("webgpu", values.webgpu ?? env("LONGREACH_WEBGPU"), WEBGPUS) ?? "deno",
     clock: oneOf("clock", values.clock, ["device", "cpu"]) ?? "device",
     seconds: readNumber("seconds", values.seconds),
     json: values.json,
@@ -130,7 +142,7 @@ function parse(words: readonly string[]) {
 }
 
 function readMode(values: Partial<Record<Mode, boolean>>): Mode {
-  const asked = (["s2", "step", "decode", "tune"] as const).filter((mode) => values[mode]);
+  const asked = (["s2", "step", "decode", "memory", "tune"] as const).filter((mode) => values[mode]);
   if (asked.length > 1) throw usage(`Only one of ${asked.map((mode) => `--${mode}`).join(", ")} at a time`);
   return asked[0] ?? "kernels";
 }

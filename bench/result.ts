@@ -1,7 +1,10 @@
 import { UserError } from "../errors.ts";
+import type { WebGpu } from "../kernels/adapter.ts";
 import type { GpuInfo, Sharing } from "../kernels/gpu.ts";
 import type { Clock } from "./clock.ts";
 import type { Sample } from "./measure.ts";
+import type { MemoryReport } from "./memory.ts";
+import type { Mode } from "./options.ts";
 import type { Peaks } from "./probe.ts";
 import type { StepReport } from "./step.ts";
 import type { Case } from "./suites/case.ts";
@@ -27,6 +30,7 @@ export interface Surroundings {
   readonly dirty: boolean | null;
   /** ISO 8601, UTC. */
   readonly date: string;
+  readonly webgpu: WebGpu;
   readonly adapter: string;
   readonly vendor: string;
   readonly isSoftware: boolean;
@@ -38,13 +42,23 @@ export interface Surroundings {
   readonly command: string;
 }
 
-/** What `--json` writes. */
-export interface BenchResult {
+/** What `--json` writes, whatever was measured. */
+export interface AnyResult {
   readonly version: 1;
   readonly surroundings: Surroundings;
+}
+
+/** What `--json` writes of times. */
+export interface BenchResult extends AnyResult {
+  readonly kind: Exclude<Mode, "memory" | "tune">;
   readonly peaks: Peaks;
   readonly rows: readonly Row[];
   readonly steps: readonly StepReport[];
+}
+
+/** What `--memory --json` writes. */
+export interface MemoryResult extends AnyResult, MemoryReport {
+  readonly kind: "memory";
 }
 
 /** A case and its sample as a row, measured against the peaks. */
@@ -86,6 +100,7 @@ export async function lookAround(
     commit: commit ?? "unknown",
     dirty: changes === null ? null : changes !== "",
     date: new Date().toISOString(),
+    webgpu: info.webgpu,
     adapter: info.description,
     vendor: info.vendor,
     isSoftware: info.isSoftware,

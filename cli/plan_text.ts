@@ -73,7 +73,7 @@ function describeMemory({ peak, hostBytes, largestBinding, device, placement }: 
       [
         ...PURPOSES.filter((purpose) => peak.byPurpose[purpose] > 0)
           .map((purpose) => row(NAMES[purpose], peak.byPurpose[purpose])),
-        ...(idle > 0 ? [row("waiting for reuse", idle)] : []),
+        ...(idle > 0 ? [row("kept for reuse, at most", idle)] : []),
         row("in all", peak.heldBytes),
       ],
       "lrr",

@@ -170,6 +170,7 @@ export class TrainProgress implements Omit<TrainHooks, "shouldStop"> {
         (info.startStep > 0 ? `, going on from step ${formatCount(info.startStep)}` : ""),
       precision: info.precision,
       device: info.device,
+      memory: info.memory,
     }));
     this.#progress = createProgress(this.io, "step", info.totalSteps, this.clock);
     this.#startStep = info.startStep;

@@ -1,5 +1,5 @@
 import { type GpuInfo, MAPPABLE_BUFFERS, openDevice } from "./adapter.ts";
-import { DeviceLostError, GpuError } from "./errors.ts";
+import { DeviceLostError, GpuError, GpuMemoryError } from "./errors.ts";
 import { type DeviceLimits, DRY_INFO, dryDevice } from "./dry_device.ts";
 import { type HostCopies, HostMemory } from "./host.ts";
 import { BufferPool, type MemoryUse, type PooledBuffer, type Purpose } from "./pool.ts";
@@ -132,9 +132,7 @@ export class Gpu {
     this.#ring = this.#pool.make(this.#slots.length, "uniform ring", UNIFORM | COPY_DST);
     device.addEventListener("uncapturederror", (event) => {
       event.preventDefault();
-      this.#failure ??= new GpuError(
-        `The GPU reported an error: ${(event as GPUUncapturedErrorEvent).error.message}`,
-      );
+      this.#failure ??= failureOf((event as GPUUncapturedErrorEvent).error, this.#pool.heldBytes);
     });
     device.lost.then(({ reason, message }) => {
       if (reason !== "destroyed") this.#failure = new DeviceLostError(`The GPU device was lost: ${message}`);
@@ -176,7 +174,7 @@ export class Gpu {
     return this.#pool.peak.heldBytes;
   }
 
-  /** The memory when most was held since {@linkcode resetPeak}. */
+  /** The memory when most was in use since {@linkcode resetPeak}, and the most that was held. */
   get peak(): MemoryUse {
     return this.#pool.peak;
   }
@@ -497,6 +495,19 @@ export class Gpu {
     this.#pass?.end();
     this.#pass = undefined;
   }
+}
+
+/** What a device reports out of band, in words. */
+function failureOf(error: GPUError, heldBytes: number): GpuError {
+  if (!(error instanceof GPUOutOfMemoryError)) {
+    return new GpuError(`The GPU reported an error: ${error.message}`);
+  }
+  return new GpuMemoryError(
+    `The GPU has no more memory: ${
+      (heldBytes / 2 ** 30).toFixed(2)
+    } GiB were asked of it. The plan command tells which ` +
+      `settings need less; set max_memory to what the device has, and training sees to it`,
+  );
 }
 
 /** NaN in every float format, far out of range as an index. */

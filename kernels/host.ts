@@ -6,7 +6,7 @@ import { bytesPerElement, type Dtype, type Tensor } from "./tensor.ts";
 /** How tensors go to host memory and back: see {@linkcode HostMemory}. */
 export type HostCopies = "commands" | "javascript";
 
-/** Bytes read back at once on the way to JavaScript's memory: they pass through a buffer of their own. */
+/** Bytes on their way to JavaScript's memory at once: each piece passes through a buffer of its own. */
 const PIECE_BYTES = 64 * 2 ** 20;
 
 /** A tensor that waits in host memory. No kernel reads it; tensors of the device are copied here and back. */
@@ -41,13 +41,13 @@ export interface HostTensor {
  * With "commands" a tensor lies in buffers that the host can map and that drivers therefore keep in its memory: copies
  * both ways are commands like any others, and nothing waits. WebGPU lets such buffers be copied to but not from; wgpu's
  * `mappable-primary-buffers` does. With "javascript" a tensor is read back to JavaScript's memory and uploaded again,
- * piece by piece. One is on its way back at a time, while the device goes on with what is recorded after it.
+ * piece by piece. Some are always on their way back, while the device goes on with what is recorded after them.
  */
 export class HostMemory {
   readonly copies: HostCopies;
   readonly #gpu: Gpu;
   readonly #allocate: (shape: readonly number[], dtype: Dtype, label: string) => Tensor;
-  readonly #traffic = { readingBack: Promise.resolve() };
+  readonly #arrivals = new Arrivals();
   #liveBytes = 0;
   #peakBytes = 0;
 
@@ -80,7 +80,7 @@ export class HostMemory {
   empty(shape: readonly number[], dtype: Dtype, label: string): HostTensor {
     const tensor = this.copies === "commands"
       ? new MappableTensor(this.#gpu, this.#allocate(shape, dtype, label), this.#uncount)
-      : new JavaScriptTensor(this.#gpu, shape, dtype, this.#traffic, this.#uncount);
+      : new JavaScriptTensor(this.#gpu, shape, dtype, this.#arrivals, this.#uncount);
     this.#liveBytes += tensor.byteLength;
     this.#peakBytes = Math.max(this.#peakBytes, this.#liveBytes);
     return tensor;
@@ -147,6 +147,23 @@ class MappableTensor implements HostTensor {
   }
 }
 
+/** What is on its way to JavaScript's memory: at most {@linkcode PIECE_BYTES}, or one piece. */
+class Arrivals {
+  readonly #expected: { readonly bytes: number; readonly arrival: Promise<void> }[] = [];
+  #bytes = 0;
+
+  /** Waits for the oldest where all together are too many. */
+  async expect(bytes: number, arrival: Promise<void>): Promise<void> {
+    this.#expected.push({ bytes, arrival });
+    this.#bytes += bytes;
+    while (this.#expected.length > 1 && this.#bytes > PIECE_BYTES) {
+      const oldest = this.#expected.shift()!;
+      this.#bytes -= oldest.bytes;
+      await oldest.arrival;
+    }
+  }
+}
+
 /** Bytes in JavaScript's memory. */
 class JavaScriptTensor implements HostTensor {
   readonly shape: readonly number[];
@@ -154,15 +171,16 @@ class JavaScriptTensor implements HostTensor {
   readonly byteLength: number;
   readonly #gpu: Gpu;
   readonly #bytes: Uint8Array<ArrayBuffer>;
-  /** Resolves when what all tensors stored has arrived. */
-  readonly #traffic: { readingBack: Promise<void> };
+  readonly #arrivals: Arrivals;
+  /** Resolves when all that was stored here has arrived. */
+  #stored: Promise<unknown> = Promise.resolve();
   readonly #onFree: (bytes: number) => void;
 
   constructor(
     gpu: Gpu,
     shape: readonly number[],
     dtype: Dtype,
-    traffic: { readingBack: Promise<void> },
+    arrivals: Arrivals,
     onFree: (bytes: number) => void,
   ) {
     this.shape = shape;
@@ -170,27 +188,26 @@ class JavaScriptTensor implements HostTensor {
     this.byteLength = shape.reduce((product, axis) => product * axis, bytesPerElement(dtype));
     this.#gpu = gpu;
     this.#bytes = new Uint8Array(gpu.isDry ? 0 : this.byteLength);
-    this.#traffic = traffic;
+    this.#arrivals = arrivals;
     this.#onFree = onFree;
   }
 
   async store(from: Tensor, firstRow = 0): Promise<void> {
     requireFit(this, from, firstRow);
     for (const { start, end } of rowChunks(from.rows, rowsWithin(PIECE_BYTES, from.rowBytes))) {
-      const before = this.#traffic.readingBack;
-      const arrived = this.#gpu.readBytes([from.slice(start, end)]).then(([bytes]) => {
+      const arrival = this.#gpu.readBytes([from.slice(start, end)]).then(([bytes]) => {
         if (!this.#gpu.isDry) this.#bytes.set(bytes!, (firstRow + start) * from.rowBytes);
       });
-      this.#traffic.readingBack = before.then(() => arrived);
+      this.#stored = Promise.all([this.#stored, arrival]);
       // Whoever waits next is told of a failure; nobody may be waiting yet.
-      this.#traffic.readingBack.catch(() => {});
-      await before;
+      this.#stored.catch(() => {});
+      await this.#arrivals.expect((end - start) * from.rowBytes, arrival);
     }
   }
 
   async load(into: Tensor, firstRow = 0): Promise<void> {
     requireFit(this, into, firstRow);
-    await this.#traffic.readingBack;
+    await this.#stored;
     const from = firstRow * into.rowBytes;
     if (!this.#gpu.isDry) this.#gpu.write(into, this.#bytes.subarray(from, from + into.byteLength));
   }
@@ -200,12 +217,12 @@ class JavaScriptTensor implements HostTensor {
   }
 
   async read(): Promise<Uint8Array> {
-    await this.#traffic.readingBack;
+    await this.#stored;
     return this.#bytes.slice();
   }
 
   async write(bytes: Uint8Array): Promise<void> {
-    await this.#traffic.readingBack;
+    await this.#stored;
     this.#bytes.set(bytes);
   }
 

@@ -11,7 +11,10 @@ export interface Pipeline {
   readonly layout: GPUBindGroupLayout;
 }
 
-/** Compiles each specialisation once, makes each bind group once, and reports what fails by the kernel's name. */
+/** Bind groups that are kept: a step over a long sequence in chunks has more than the host should hold. */
+const MOST_GROUPS = 2 ** 15;
+
+/** Compiles each specialisation once, keeps bind groups for when they come again, and reports what fails by the kernel's name. */
 export class PipelineCache {
   readonly #device: GPUDevice;
   readonly #onFailure: (error: GpuError) => void;
@@ -62,6 +65,10 @@ export class PipelineCache {
       return { binding: index, resource: { buffer: buffer.gpu, offset, size } };
     });
     const group = this.#device.createBindGroup({ label: pipeline.name, layout: pipeline.layout, entries });
+    if (this.#groups.size >= MOST_GROUPS) {
+      this.#groups.clear();
+      this.#groupsOfBuffer.clear();
+    }
     this.#groups.set(key, group);
     for (const { buffer } of bounds) {
       const keys = this.#groupsOfBuffer.get(buffer.id);

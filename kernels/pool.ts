@@ -23,9 +23,9 @@ export const PURPOSES = [
 
 export type Purpose = (typeof PURPOSES)[number];
 
-/** The memory on the device at one time, in bytes. */
+/** The memory on the device at one time, or at its peak, in bytes. */
 export interface MemoryUse {
-  /** Buffers that the driver has given, in use or idle. */
+  /** Buffers that the driver has given, in use or idle; of a peak, the most there were, at whatever moment. */
   readonly heldBytes: number;
   /** Buffers in use; the sum of {@linkcode byPurpose}. */
   readonly liveBytes: number;
@@ -47,13 +47,15 @@ export interface PoolOptions {
 
 /** A freed buffer serves a later request if at most this much larger than it. */
 const LARGEST_WASTE = 1.25;
+/** Idle buffers may make it hold this much more than was ever in use, as a share: less, and steps make buffers anew. */
+const IDLE_SHARE = 1 / 16;
 
 /**
  * Buffers by size: freed ones are handed out again, since a training step asks for the same sizes over and over.
  *
- * Counts every byte on the device, in use or idle, by purpose. Idle buffers never make it hold more than the most that was
- * ever in use at once: where a new buffer would, idle ones of other sizes are destroyed first. So the peak of what is
- * held is the peak of what is used.
+ * Counts every byte on the device, in use or idle, by purpose. What it holds stays within {@linkcode IDLE_SHARE} of the
+ * most that was ever in use at once, and within the limit: where a new buffer would pass that, idle ones of other sizes
+ * are destroyed first.
  */
 export class BufferPool {
   /** What the buffers taken from now on are for. */
@@ -104,7 +106,7 @@ export class BufferPool {
     };
   }
 
-  /** The memory when most was held, or most in use if that came later, since the last {@linkcode resetPeak}. */
+  /** The memory when most was in use since the last {@linkcode resetPeak}, and the most that was held. */
   get peak(): MemoryUse {
     return { ...this.#peak, byPurpose: named(this.#peak.byPurpose) };
   }
@@ -113,6 +115,7 @@ export class BufferPool {
   resetPeak(): void {
     this.trim();
     this.#mostLive = this.#liveBytes;
+    this.#peak.heldBytes = this.#heldBytes;
     this.#setPeak();
   }
 
@@ -163,14 +166,10 @@ export class BufferPool {
     this.#byPurpose[buffer.place]! += buffer.size;
     this.#liveBytes += buffer.size;
     this.#mostLive = Math.max(this.#mostLive, this.#liveBytes);
-    const { heldBytes, liveBytes } = this.#peak;
-    if (this.#heldBytes > heldBytes || (this.#heldBytes === heldBytes && this.#liveBytes > liveBytes)) {
-      this.#setPeak();
-    }
+    if (this.#liveBytes > this.#peak.liveBytes) this.#setPeak();
   }
 
   #setPeak(): void {
-    this.#peak.heldBytes = this.#heldBytes;
     this.#peak.liveBytes = this.#liveBytes;
     this.#peak.moment = this.moment;
     this.#peak.byPurpose.set(this.#byPurpose);
@@ -187,10 +186,13 @@ export class BufferPool {
       const fits = candidate >= size && candidate <= size * LARGEST_WASTE;
       if (fits && (best === undefined || candidate < best)) best = candidate;
     }
-    if (best === undefined) return undefined;
-    const list = this.#idle.get(best)!;
+    return best === undefined ? undefined : this.#popIdle(best);
+  }
+
+  #popIdle(size: number): PooledBuffer {
+    const list = this.#idle.get(size)!;
     const buffer = list.pop()!;
-    if (list.length === 0) this.#idle.delete(best);
+    if (list.length === 0) this.#idle.delete(size);
     return buffer;
   }
 
@@ -205,25 +207,32 @@ export class BufferPool {
     if (this.#liveBytes + size > limitBytes) {
       throw new GpuMemoryError(
         `Not enough GPU memory for "${label}": it needs ${mib(size)}, ${mib(this.#liveBytes)} are in use ` +
-          `and ${mib(limitBytes)} are allowed. Lower max_seq_length or per_device_train_batch_size, ` +
-          `or set gradient_checkpointing: true or load_in_4bit: true`,
+          `and ${mib(limitBytes)} are allowed. The plan command tells which settings need less`,
       );
     }
-    this.#trimTo(Math.min(limitBytes, Math.max(this.#mostLive, this.#liveBytes + size)) - size);
+    this.#trimTo(
+      Math.min(limitBytes, Math.max(this.#mostLive, this.#liveBytes + size) * (1 + IDLE_SHARE)) - size,
+    );
     const gpu = this.#device.createBuffer({ label, size, usage });
     this.#heldBytes += size;
+    this.#peak.heldBytes = Math.max(this.#peak.heldBytes, this.#heldBytes);
     this.#created++;
     return { id: this.#nextId++, gpu, size, place: 0 };
   }
 
-  /** Destroys idle buffers, the largest first, until at most `bytes` are held or none is left. */
+  /**
+   * Destroys idle buffers until at most `bytes` are held or none is left: the smallest that is enough, or else the largest.
+   */
   #trimTo(bytes: number): void {
     if (this.#heldBytes <= bytes || this.#idle.size === 0) return;
     this.#options.beforeDestroy();
-    for (const size of [...this.#idle.keys()].sort((a, b) => b - a)) {
-      const list = this.#idle.get(size)!;
-      while (list.length > 0 && this.#heldBytes > bytes) this.#destroy(list.shift()!);
-      if (list.length === 0) this.#idle.delete(size);
+    while (this.#heldBytes > bytes && this.#idle.size > 0) {
+      const missing = this.#heldBytes - bytes;
+      let best = 0;
+      for (const size of this.#idle.keys()) {
+        if (best < missing ? size > best : size >= missing && size < best) best = size;
+      }
+      this.#destroy(this.#popIdle(best));
     }
   }
 

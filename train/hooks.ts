@@ -13,6 +13,8 @@ export interface TrainInfo {
   readonly data: string;
   /** The adapter's name, and its driver where known. */
   readonly device: string;
+  /** What the plan says that it takes, in words: `8.66 GiB on the device at most (backward, layer 32)`. */
+  readonly memory: string;
   /** `f32`, `bf16` or `fp16`. */
   readonly precision: string;
   /** Numbers the optimiser changes. */

@@ -22,7 +22,7 @@ import { dumpTrainArgs } from "../train_args/describe.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
 import { Evaluation } from "./evaluation.ts";
 import type { StepMetrics, TrainHooks, TrainResult } from "./hooks.ts";
-import { planTraining, requireFit, sizeText } from "./plan.ts";
+import { type Plan, planTraining, requireFit, sizeText } from "./plan.ts";
 import { RunLog, trainerStateJson } from "./run_log.ts";
 import {
   checkSameRun,
@@ -40,7 +40,6 @@ import {
   loadData,
   loadEvalData,
   loadTrainee,
-  type Placement,
   type Trainee,
   trainerOptions,
 } from "./setup.ts";
@@ -73,32 +72,26 @@ export async function runTraining(args: TrainArgs, hooks: TrainHooks): Promise<T
   if (saved) checkSameRun(saved, args, dataHash, resumeFrom!);
   using gpu = await Gpu.open(args.max_memory === null ? {} : { memoryLimitBytes: args.max_memory });
   gpu.onCompile = (kernels) => hooks.onCompile?.(kernels);
-  const placement = await makePlan(gpu, args, data, hooks);
+  const plan = await makePlan(gpu, args, data);
   const trainee = await loadTrainee(gpu, args, resumeFrom);
-  const run = new Run(args, hooks, data, dataHash, evalData, trainee, placement, saved);
+  const run = new Run(args, hooks, data, dataHash, evalData, trainee, plan, saved);
   if (saved) await restoreStates(resumeFrom!, run.trainer);
   else await removeOldRun(args);
   return await run.train();
 }
 
 /**
- * Says what the run takes on the device, and finds out what has to wait in host memory.
+ * Finds out what the run takes on the device, and what has to wait in host memory.
  * @throws {UserError} if it takes more than it may
  */
-async function makePlan(
-  gpu: Gpu,
-  args: TrainArgs,
-  { samples }: Dataset,
-  hooks: TrainHooks,
-): Promise<Placement> {
+async function makePlan(gpu: Gpu, args: TrainArgs, { samples }: Dataset): Promise<Plan> {
   const lengths = samples.map(({ inputIds }) => inputIds.length).sort((a, b) => b - a);
   const plan = await planTraining(args, await readConfig(args.model_name_or_path), {
     device: planDevice(gpu),
     lengths: lengths.slice(0, args.per_device_train_batch_size),
   });
   requireFit(plan);
-  hooks.note(`The plan is ${sizeText(plan.peak.heldBytes)} on the device at most (${plan.peak.moment})`);
-  return plan.placement;
+  return plan;
 }
 
 /** One run over its loaded model and data. */
@@ -129,7 +122,7 @@ class Run {
     readonly dataHash: string,
     evalData: Dataset | undefined,
     readonly trainee: Trainee,
-    placement: Placement,
+    readonly plan: Plan,
     saved: SavedState | undefined,
   ) {
     const perStep = args.per_device_train_batch_size * args.gradient_accumulation_steps;
@@ -142,7 +135,7 @@ class Run {
       warmupSteps: args.warmup_steps || Math.ceil(args.warmup_ratio * this.#totalSteps),
       totalSteps: this.#totalSteps,
     };
-    this.trainer = new Trainer(trainee.model, trainerOptions(args, placement));
+    this.trainer = new Trainer(trainee.model, trainerOptions(args, plan.placement));
     const lengths = data.samples.map(({ inputIds }) => inputIds.length);
     const groups = args.group_by_length ? { lengths, batch: perStep } : undefined;
     this.#sampler = new Sampler(data.samples.length, args.data_seed, groups);
@@ -355,13 +348,15 @@ class Run {
   }
 
   #announce(): void {
-    const { args, trainee, data } = this;
+    const { args, trainee, data, plan: { peak, hostBytes } } = this;
     const { samples, longest } = data.report;
+    const onHost = hostBytes > 0 ? ` and ${sizeText(hostBytes)} of host memory` : "";
     this.hooks.onStart({
       model: args.model_name_or_path,
       method: trainee.method,
       data: `${samples} sequences of up to ${longest} tokens from ${describeSources(args)}`,
       device: this.trainer.gpu.info.description,
+      memory: `${sizeText(peak.heldBytes)} on the device at most (${peak.moment})${onHost}`,
       precision: { f32: "f32", bf16: "bf16", f16: "fp16" }[formatOf(args)],
       trainableParameters: trainee.trainableParameters,
       totalParameters: trainee.totalParameters,

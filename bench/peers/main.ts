@@ -98,7 +98,7 @@ async function main(words: readonly string[], io: Io): Promise<number> {
   if (values.json !== undefined) {
     await Deno.writeTextFile(
       values.json,
-      JSON.stringify({ version: 1, surroundings: around, contests: results }, null, 1) + "\n",
+      JSON.stringify({ version: 1, kind: "peers", surroundings: around, contests: results }, null, 1) + "\n",
     );
   }
   return EXIT.ok;

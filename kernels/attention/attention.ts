@@ -1,5 +1,6 @@
 import { GpuError } from "../errors.ts";
 import type { Gpu } from "../gpu.ts";
+import { largestMagnitudes } from "../shared/matrix.ts";
 import { rowRanges, type Tensor } from "../tensor.ts";
 import type { AttentionMap } from "./map.ts";
 import { type Part, STATS, variantFor } from "./variants.ts";
@@ -192,7 +193,15 @@ function pass<const Q extends readonly Tensor[], const K extends readonly Tensor
   { map, shape, scale }: { map: AttentionMap; shape: AttentionShape; scale: number },
   { byQuery, byKey, firstQuery = 0, firstKey = 0, bind }: Pass<Q, K>,
 ): void {
-  const { kernel, block, constants } = variantFor(gpu, part, shape.headDim);
+  const { format } = byQuery[0]!;
+  const { kernel, block, constants, isScaled } = variantFor(gpu, part, shape.headDim, format);
+  // The values of f16 are in its range as they are.
+  const range = isScaled
+    ? {
+      largest: largestMagnitudes(gpu, [byQuery[0]!, byKey[0]!, byKey[1]!].map((x) => format !== "f16" && x)),
+      SCALED: format === "f16" ? 0 : 1,
+    }
+    : undefined;
   const own = part === "dkv" ? "keys" : "queries";
   const ranges = { queries: rowRanges(byQuery, LONGEST), keys: rowRanges(byKey, LONGEST) };
   for (const mine of ranges[own]) {
@@ -204,7 +213,7 @@ function pass<const Q extends readonly Tensor[], const K extends readonly Tensor
     );
     seen.forEach(({ queries, keys }, turn) => {
       const tensors = bind(cut(byQuery, queries), cut(byKey, keys));
-      gpu.run(kernel, tensors, {
+      gpu.run(kernel, range ? [...tensors, range.largest] : tensors, {
         grid: [
           Math.ceil((mine.end - mine.start) / block.own),
           own === "queries" ? shape.heads : shape.kvHeads,
@@ -219,11 +228,12 @@ function pass<const Q extends readonly Tensor[], const K extends readonly Tensor
           k_rows: keys.end - keys.start,
           scale,
         },
-        constants: { ...constants, RESUME: turn > 0 ? 1 : 0 },
-        formats: { X: byQuery[0]!.format },
+        constants: { ...constants, RESUME: turn > 0 ? 1 : 0, ...(range ? { SCALED: range.SCALED } : {}) },
+        formats: { X: format },
       });
     });
   }
+  range?.largest.free();
 }
 
 function shift({ start, end }: Rows, by: number): Rows {

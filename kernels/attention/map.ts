@@ -58,23 +58,23 @@ export function firstKeys(layout: RowLayout): KeyTables {
   }
   const first = new Uint32Array(2 * rows);
   const last = new Uint32Array(2 * rows);
-  for (const set of [0, 1]) {
-    // Boundaries lie at k G - lead: the first shifted group has floor(G/2) tokens, for odd G too.
-    const lead = set === 0 || !shift ? 0 : groupSize - Math.floor(groupSize / 2);
-    const at = set * rows;
-    let sequence = 0;
-    let document = 0;
-    let seen = 0;
-    for (let row = 0; row < rows; row++) {
-      while (sequence + 1 < starts.length && starts[sequence + 1]! <= row) sequence++;
-      while (document + 1 < documents.length && documents[document + 1]! <= row) document++;
-      const start = starts[sequence]!;
-      const position = row - start;
-      const group = groupSize === Infinity ? 0 : Math.floor((position + lead) / groupSize) * groupSize - lead;
-      first[at + row] = Math.max(start, start + group, documents[document] ?? 0, row - window + 1);
-      while (seen < first[at + row]!) last[at + seen++] = row - 1;
+  for (
+    const [at, firstGroup] of [[0, groupSize], [rows, shift ? Math.floor(groupSize / 2) : groupSize]] as const
+  ) {
+    const cuts = [...starts, ...documents];
+    starts.forEach((start, i) => {
+      const end = starts[i + 1] ?? rows;
+      for (let cut = start + firstGroup; cut < end; cut += groupSize) cuts.push(cut);
+    });
+    cuts.sort((a, b) => a - b).forEach((from, i) => {
+      const to = cuts[i + 1] ?? rows;
+      first.fill(from, at + from, at + to);
+      last.fill(to - 1, at + from, at + to);
+    });
+    for (let row = 0; row < rows && window < rows; row++) {
+      first[at + row] = Math.max(first[at + row]!, row - window + 1);
+      last[at + row] = Math.min(last[at + row]!, row + window - 1);
     }
-    last.fill(rows - 1, at + seen, at + rows);
   }
   return { first, last };
 }
@@ -95,26 +95,6 @@ export function makeAttentionMap(gpu: Gpu, layout: RowLayout): AttentionMap {
       last.free();
     },
   };
-}
-
-/**
- * Blocks of `keys` keys that the forward kernel visits for a head of each set, with `queries` queries in a block:
- * its cost. Unshifted heads first.
- */
-export function countKeyBlocks(
-  { first }: KeyTables,
-  { queries, keys }: { queries: number; keys: number },
-): [number, number] {
-  const rows = first.length / 2;
-  const count = (at: number) => {
-    let blocks = 0;
-    for (let row = 0; row < rows; row += queries) {
-      const end = Math.min(row + queries, rows);
-      blocks += Math.ceil((end - first[at + row]!) / keys);
-    }
-    return blocks;
-  };
-  return [count(0), count(rows)];
 }
 
 function checkStarts(what: string, starts: readonly number[], rows: number): void {

@@ -4,12 +4,14 @@
  */
 import type { Gpu } from "../gpu.ts";
 import { chosenVariant, type Tunable } from "../tuning.ts";
-import type { Kernel } from "../wgsl.ts";
+import { matrixLibraries, matrixUnit } from "../shared/matrix.ts";
+import type { Format, Kernel } from "../wgsl.ts";
 import dkvSubgroupWgsl from "./attention_dkv_subgroup.wgsl" with { type: "text" };
 import dkvWorkgroupWgsl from "./attention_dkv_workgroup.wgsl" with { type: "text" };
 import dqSubgroupWgsl from "./attention_dq_subgroup.wgsl" with { type: "text" };
 import dqWorkgroupWgsl from "./attention_dq_workgroup.wgsl" with { type: "text" };
 import statsWgsl from "./attention_stats.wgsl" with { type: "text" };
+import forwardMatrixWgsl from "./attention_matrix.wgsl" with { type: "text" };
 import forwardSubgroupWgsl from "./attention_subgroup.wgsl" with { type: "text" };
 import tileWgsl from "./attention_tile.wgsl" with { type: "text" };
 import forwardWorkgroupWgsl from "./attention_workgroup.wgsl" with { type: "text" };
@@ -27,9 +29,11 @@ export interface Block {
   readonly step: number;
 }
 
-/** One way to run a part for one head size. All variants of a part bind the same tensors. */
+/** One way to run a part for one head size. All variants of a part bind the same tensors, but for `isScaled`. */
 export interface Variant {
   readonly name: string;
+  /** Whether it binds the largest magnitudes of q, k and v too, last. */
+  readonly isScaled?: boolean;
   readonly block: Block;
   readonly kernel: Kernel;
   readonly constants: Readonly<Record<string, number>>;
@@ -39,10 +43,11 @@ export interface Variant {
 export interface AttentionTunable extends Tunable {
   readonly part: Part;
   readonly headDim: number;
+  readonly format: Format;
 }
 
 /** The variants of a part that a device can run for a head size, the one to try first in front. */
-type Family = (gpu: Gpu, part: Part, headDim: number) => Variant[];
+type Family = (gpu: Gpu, part: Part, headDim: number, format: Format) => Variant[];
 
 /** Largest head sizes of the classes. */
 const HEAD_SIZES = [32, 64, 128, 256] as const;
@@ -52,28 +57,36 @@ type HeadSize = typeof HEAD_SIZES[number];
 export const STATS: Kernel = { name: "attention stats", wgsl: statsWgsl };
 
 /** The variant for a part: the tuned one of its class, else the default. */
-export function variantFor(gpu: Gpu, part: Part, headDim: number): Variant {
-  const name = chosenVariant(gpu.tuning, tunableOf(gpu, part, headDim));
-  return variantsOf(gpu, part, headDim).find((variant) => variant.name === name)!;
+export function variantFor(gpu: Gpu, part: Part, headDim: number, format: Format = "f32"): Variant {
+  const name = chosenVariant(gpu.tuning, tunableOf(gpu, part, headDim, format));
+  return variantsOf(gpu, part, headDim, format).find((variant) => variant.name === name)!;
 }
 
-/** Every class of attention with the variants that this device can run, the default first. */
+/**
+ * Every class of attention with the variants that this device can run, the default first. Attention in 16 bits is in
+ * classes of its own where the device has matrix units.
+ */
 export function attentionTunables(gpu: Gpu): readonly AttentionTunable[] {
-  return PARTS.flatMap((part) =>
-    HEAD_SIZES.map((headDim) => ({ ...tunableOf(gpu, part, headDim), part, headDim }))
+  const formats = matrixUnit(gpu.info) ? ["f32", "bf16"] as const : ["f32"] as const;
+  return formats.flatMap((format) =>
+    PARTS.flatMap((part) =>
+      HEAD_SIZES.map((headDim) => ({ ...tunableOf(gpu, part, headDim, format), part, headDim, format }))
+    )
   );
 }
 
-function tunableOf(gpu: Gpu, part: Part, headDim: number): Tunable {
-  const [first, ...others] = variantsOf(gpu, part, headDim).map(({ name }) => name);
-  return { key: `attention ${part} ${headSizeOf(headDim)}`, variants: [first!, ...others] };
+function tunableOf(gpu: Gpu, part: Part, headDim: number, format: Format): Tunable {
+  const [first, ...others] = variantsOf(gpu, part, headDim, format).map(({ name }) => name);
+  const mayRound = format !== "f32" && matrixUnit(gpu.info) !== undefined;
+  const key = `attention ${part} ${headSizeOf(headDim)}${mayRound ? " 16-bit" : ""}`;
+  return { key, variants: [first!, ...others] };
 }
 
-function variantsOf(gpu: Gpu, part: Part, headDim: number): Variant[] {
-  const families: readonly Family[] = gpu.sharing === "subgroup"
-    ? [bySubgroup, byWorkgroup]
-    : [byWorkgroup, bySubgroup];
-  return families.flatMap((family) => family(gpu, part, headDim));
+function variantsOf(gpu: Gpu, part: Part, headDim: number, format: Format): Variant[] {
+  const plain: Family[] = gpu.sharing === "subgroup" ? [bySubgroup, byWorkgroup] : [byWorkgroup, bySubgroup];
+  // On a processor matrices are only emulated.
+  const families = gpu.info.isSoftware ? [...plain, byMatrix] : [byMatrix, ...plain];
+  return families.flatMap((family) => family(gpu, part, headDim, format));
 }
 
 function headSizeOf(headDim: number): HeadSize {
@@ -200,6 +213,33 @@ function tileVariant(
     };
   }
   return undefined;
+}
+
+/** Matrix units, for 16 bits: they round to f16. Four subgroups, each with the rows of one matrix. */
+function byMatrix({ info, device: { limits } }: Gpu, part: Part, headDim: number, format: Format): Variant[] {
+  const unit = matrixUnit(info);
+  if (part !== "forward" || format === "f32" || !unit) return [];
+  const { M, N, K, lanes } = unit;
+  const SUBGROUPS = 4;
+  const own = SUBGROUPS * M;
+  const step = own / 2;
+  const bytes = 2 * own * (headDim + 8) + 4 * own * (step + 4) + 2 * own * (step + 8) + 4 * own + 16;
+  const fits = headDim % N === 0 && headDim % K === 0 && step % N === 0 && step % K === 0 &&
+    lanes % M === 0 && SUBGROUPS * lanes <= limits.maxComputeInvocationsPerWorkgroup &&
+    bytes <= limits.maxComputeWorkgroupStorageSize;
+  if (!fits) return [];
+  const sizes = `const SUBGROUPS = ${SUBGROUPS}u;\nconst D4 = ${headDim / 4}u;`;
+  return [{
+    name: `matrix ${own}x${step}`,
+    isScaled: true,
+    block: { own, step },
+    kernel: {
+      name: `attention ${part} by matrices of ${headDim}`,
+      wgsl: forwardMatrixWgsl,
+      libraries: [sizes, ...matrixLibraries(unit)],
+    },
+    constants: { LEFTS: headDim / K, SUMS: headDim / N },
+  }];
 }
 
 /** The largest divisor of n that is at most `most`; 0 if `most` is. */

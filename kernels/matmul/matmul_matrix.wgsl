@@ -43,7 +43,7 @@ fn main(
   let end = min(begin + p.span, p.depth);
 #for i in 0..DOWN
 #for j in 0..ACROSS
-  var sum_$i_$j: Sums;
+  var sum_$i_$j = Sums();
 #end
 #end
 #for n in 0..A_BLOCKS

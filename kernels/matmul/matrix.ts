@@ -1,6 +1,6 @@
 /** Products on matrix units: which tiles there are, and their source. */
 import type { Gpu } from "../gpu.ts";
-import { matrixTypes, type MatrixUnit, matrixUnit } from "../shared/matrix.ts";
+import { matrixLibraries, type MatrixUnit, matrixUnit } from "../shared/matrix.ts";
 import type { Program } from "./variants.ts";
 import matrixWgsl from "./matmul_matrix.wgsl" with { type: "text" };
 import rangeWgsl from "./range_matrix.wgsl" with { type: "text" };
@@ -71,7 +71,7 @@ const SUBGROUPS = ${DOWN * ACROSS}u;`;
     kernel: {
       name: `${name}_matrix_${tile.rows}x${tile.columns}`,
       wgsl: matrixWgsl,
-      libraries: [sizes, matrixTypes(unit), rangeWgsl, ...libraries],
+      libraries: [sizes, ...matrixLibraries(unit), rangeWgsl, ...libraries],
     },
     constants: { DOWN: matrices[0], ACROSS: matrices[1], A_BLOCKS: blocks[0], B_BLOCKS: blocks[1] },
   };

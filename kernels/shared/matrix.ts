@@ -4,6 +4,7 @@ import type { Gpu } from "../gpu.ts";
 import { rowRanges, type Tensor } from "../tensor.ts";
 import type { Kernel } from "../wgsl.ts";
 import largestWgsl from "./largest_matrix.wgsl" with { type: "text" };
+import rangeWgsl from "./range_matrix.wgsl" with { type: "text" };
 
 /** The matrices of a device, and how many lanes share one. */
 export interface MatrixUnit extends MatrixShape {
@@ -27,15 +28,18 @@ export function matrixUnit({ matrices, subgroupSize, subgroupMaxSize }: GpuInfo)
   return best && { ...best, lanes: subgroupMaxSize };
 }
 
-/** WGSL that names the unit's sizes and types. */
-export function matrixTypes({ M, N, K, lanes }: MatrixUnit): string {
-  return `const SM = ${M}u;
+/** WGSL that names the unit's sizes and types, and `range_of`. */
+export function matrixLibraries({ M, N, K, lanes }: MatrixUnit): string[] {
+  return [
+    `const SM = ${M}u;
 const SN = ${N}u;
 const SK = ${K}u;
 const LANES = ${lanes}u;
 alias Left = subgroup_matrix_left<f16, ${K}, ${M}>;
 alias Right = subgroup_matrix_right<f16, ${N}, ${K}>;
-alias Sums = subgroup_matrix_result<f32, ${N}, ${M}>;`;
+alias Sums = subgroup_matrix_result<f32, ${N}, ${M}>;`,
+    rangeWgsl,
+  ];
 }
 
 /**

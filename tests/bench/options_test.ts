@@ -35,6 +35,10 @@ Deno.test("flags of bench are read, with what holds unless they are given", () =
     extent: "quick",
     clock: "cpu",
   });
+  const dawn = (name: string) => name === "LONGREACH_WEBGPU" ? "dawn" : undefined;
+  assertEquals(readOptions([], dawn)!.webgpu, "dawn");
+  assertEquals(readOptions(["--webgpu", "deno"], dawn)!.webgpu, "deno");
+  assertEquals(readOptions(["--memory"])!.mode, "memory");
   assert(readOptions(["--filter", "NF4"])!.filter!.test("matmul nf4"), "case does not matter");
 });
 
@@ -55,7 +59,7 @@ Deno.test("--help wins, and names every flag", () => {
       "both",
       "clock",
     ]
-      .concat(["shape", "tokens", "rank", "full", "json", "compare"])
+      .concat(["memory", "webgpu", "shape", "tokens", "rank", "full", "json", "compare"])
   ) {
     assertIncludes(HELP, `--${flag}`);
   }

@@ -16,6 +16,7 @@ const INFO: TrainInfo = {
   totalSteps: 40,
   totalEpochs: 2,
   startStep: 0,
+  memory: "8.66 GiB on the device at most (backward, layer 32)",
 };
 
 function metrics(step: number, more: Partial<StepMetrics> = {}): StepMetrics {
@@ -57,7 +58,7 @@ Deno.test("without a terminal: a summary, then a line with the time every loggin
   progress.stop();
   const lines = io.stderr.trimEnd().split("\n");
   assertIncludes(io.stderr, "LoRA rank 8 on 28 linears (12,288 of 1,000,000 numbers)");
-  assertEquals(lines.slice(6), [
+  assertEquals(lines.slice(7), [
     ...[10, 20, 30, 40].map((step) =>
       `2026-11-20T12:00:${step}Z step ${step}/40  loss 2.5000  eta 3m 05s  1,234 tok/s  mem 3.0 GiB  ` +
       `lr 2.00e-4  norm 0.313  epoch ${(step / 20).toFixed(2)}  peak 4.0 GiB`
@@ -92,7 +93,7 @@ Deno.test("on a terminal: one line drawn again, never wider than the terminal, n
     progress.onStep(metrics(40));
     progress.stop();
     assertIncludes(io.stderr, "\r\u001b[Ka note\n");
-    const drawn = io.stderr.split("\n").slice(6).join("\n").replaceAll("\u001b[K", "\n").split(/[\r\n]/);
+    const drawn = io.stderr.split("\n").slice(7).join("\n").replaceAll("\u001b[K", "\n").split(/[\r\n]/);
     assert(drawn.every((line) => line.length < columns), `at most ${columns} columns`);
     assertIncludes(io.stderr, "step 40/40");
     if (columns >= 80) assertIncludes(io.stderr, "loss 2.5000");

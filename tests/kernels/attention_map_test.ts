@@ -1,4 +1,6 @@
-import { countKeyBlocks, firstKeys, type RowLayout } from "../../kernels/attention/map.ts";
+import { firstKeys, type RowLayout } from "../../kernels/attention/map.ts";
+import { PARTS } from "../../kernels/attention/variants.ts";
+import { visitedPairs } from "../../kernels/attention/visits.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { integers } from "../support/random.ts";
 
@@ -85,16 +87,53 @@ Deno.test("Who sees whom is the definition's, and last is the inverse of first",
   }
 });
 
-Deno.test("countKeyBlocks() counts the blocks that S2 leaves", () => {
-  const blocks = { queries: 8, keys: 8 };
-  assertEquals(countKeyBlocks(firstKeys({ starts: [0], rows: 64 }), blocks), [36, 36]);
-  assertEquals(countKeyBlocks(firstKeys({ starts: [0], rows: 64, groupSize: 16 }), blocks), [12, 11]);
-  const [full] = countKeyBlocks(firstKeys({ starts: [0], rows: 8192 }), { queries: 16, keys: 8 });
-  const [, s2] = countKeyBlocks(firstKeys({ starts: [0], rows: 8192, groupSize: 2048 }), {
-    queries: 16,
-    keys: 8,
+Deno.test("visitedPairs() counts what is seen, and what blocks take along", () => {
+  const map = (layout: Omit<RowLayout, "starts">) => ({ tables: firstKeys({ starts: [0], ...layout }) });
+  const heads = 2;
+  assertEquals(visitedPairs(map({ rows: 7 }), { heads }), 2 * 28);
+  assertEquals(visitedPairs(map({ rows: 8, groupSize: 4 }), { heads: 3 }), 20 + 20 + 16);
+  const layouts = [{ rows: 64, groupSize: 16 }, { rows: 61, groupSize: 13, documents: [0, 5, 40] }];
+  for (const part of PARTS) {
+    const block = { own: 8, step: 4 };
+    assertEquals(visitedPairs(map({ rows: 64 }), { heads }, { part, block }), 2 * 36 * 64);
+    for (const layout of layouts) {
+      const { first } = firstKeys({ starts: [0], ...layout });
+      const { rows } = layout;
+      let steps = 0;
+      for (const set of [0, rows]) {
+        for (let start = 0; start < rows; start += block.own) {
+          const mine = (row: number) => row >= start && row < start + block.own;
+          const sees = (query: number, key: number) => first[set + query]! <= key && key <= query;
+          const others = Array.from({ length: rows }, (_, other) => other).filter((other) =>
+            Array.from({ length: rows }, (_, row) => row).some((row) =>
+              mine(row) && (part === "dkv" ? sees(other, row) : sees(row, other))
+            )
+          );
+          steps += Math.ceil((others.at(-1)! + 1 - others[0]!) / block.step);
+        }
+      }
+      const label = `${part} of ${JSON.stringify(layout)}`;
+      assertEquals(visitedPairs(map(layout), { heads }, { part, block }), steps * 32, label);
+    }
+  }
+});
+
+Deno.test("Blocks of S2 cost what its formula says: flat over the length at fixed G, under 0.3 of full at G = N / 4", () => {
+  const layout = (rows: number, groupSize?: number) => ({
+    tables: firstKeys({ starts: [0], rows, ...(groupSize ? { groupSize } : {}) }),
   });
-  assert(s2 < 0.24 * full && s2 > 0.2 * full, `shifted heads visit ${s2} of ${full} blocks`);
+  for (const part of PARTS) {
+    for (const block of [{ own: 64, step: 64 }, { own: 40, step: 1 }]) {
+      const perToken = [8192, 16384, 32768, 65536].map((rows) =>
+        visitedPairs(layout(rows, 2048), { heads: 32 }, { part, block }) / rows
+      );
+      const spread = Math.max(...perToken) / Math.min(...perToken);
+      assert(spread < 1.1, `${part}: pairs a token from 8k to 64k are ${perToken}`);
+      const s2 = visitedPairs(layout(32768, 8192), { heads: 32 }, { part, block });
+      const full = visitedPairs(layout(32768), { heads: 32 }, { part, block });
+      assert(s2 < 0.25 * full && s2 > 0.2 * full, `${part}: S2 visits ${s2} of ${full} pairs`);
+    }
+  }
 });
 
 Deno.test("firstKeys() refuses rows laid out otherwise than promised", async () => {

@@ -1,6 +1,15 @@
-import { attention, attentionBackward, type AttentionShape } from "../../kernels/attention/attention.ts";
+import {
+  attention,
+  attentionBackward,
+  attentionBackwardKeys,
+  attentionBackwardQueries,
+  type AttentionShape,
+  attentionStats,
+} from "../../kernels/attention/attention.ts";
 import { firstKeys, makeAttentionMap, type RowLayout } from "../../kernels/attention/map.ts";
 import { attention64, attentionBackward64 } from "../../kernels/attention/reference.ts";
+import { attentionTunables, type Part, variantFor } from "../../kernels/attention/variants.ts";
+import { visitedByKernels, visitedPairs } from "../../kernels/attention/visits.ts";
 import { Gpu, type Sharing } from "../../kernels/gpu.ts";
 import { rowRanges, type Tensor } from "../../kernels/tensor.ts";
 import type { Format, Kernel } from "../../kernels/wgsl.ts";
@@ -124,7 +133,7 @@ for (const sharing of MODES) {
 
   Deno.test(`Attention and its gradients match float64, ${sharing}: head sizes`, async () => {
     using gpu = await Gpu.open({ sharing, poison: true });
-    for (const headDim of [36, 64, 80, 128]) {
+    for (const headDim of [16, 64, 80, 96, 128, 256]) {
       await assertMatches(gpu, { heads: 4, kvHeads: 2, headDim, starts: [0, 30], rows: 97, groupSize: 24 });
     }
   });
@@ -183,6 +192,26 @@ for (const sharing of MODES) {
     }
   });
 
+  Deno.test(`Kernels visit the blocks that are counted and no others, ${sharing}`, async () => {
+    using gpu = await Gpu.open({ sharing, poison: true });
+    const shape = { heads: 6, kvHeads: 6, headDim: 32 };
+    for (const layout of [{ starts: [0], rows: 150 }, { starts: [0, 70], rows: 150, groupSize: 20 }]) {
+      const of = { ...shape, ...layout };
+      const reached = await rowsThatReadPoison(gpu, of, [0, 19, 67, 71, 110, 149]);
+      const map = { tables: firstKeys(of) };
+      for (const part of ["forward", "dq", "dkv"] as const) {
+        const { block } = variantFor(gpu, part, of.headDim);
+        for (const { head, poisoned, rows } of reached[part]) {
+          const label = `${part}, rows that read row ${poisoned} of head ${head} in ${
+            JSON.stringify(layout)
+          }`;
+          assertEquals(rows, rowsOfBlocksThatVisit(of, part, block.own, { head, row: poisoned }), label);
+        }
+        assertEquals(visitedByKernels(gpu, map, of)[part], visitedPairs(map, of, { part, block }), part);
+      }
+    }
+  });
+
   Deno.test(`Repeated runs give the same bits, ${sharing}`, async () => {
     using gpu = await Gpu.open({ sharing, poison: true });
     const of = { ...ODD_KV, starts: [0, 30], rows: 257, groupSize: 64 };
@@ -217,6 +246,123 @@ for (const sharing of MODES) {
       assertClose(`d${name}`, actual[`d${name}`], differences(of, inputs, name), reduction(of.rows));
     }
   });
+}
+
+Deno.test("Every variant matches float64", async () => {
+  const of = {
+    heads: 4,
+    kvHeads: 2,
+    headDim: 96,
+    starts: [0, 30],
+    rows: 150,
+    groupSize: 50,
+    documents: [0, 110],
+  };
+  using first = await Gpu.open();
+  const tunables = attentionTunables(first).filter(({ headDim }) => headDim === 128);
+  const rounds = Math.max(...tunables.map(({ variants }) => variants.length));
+  for (let round = 0; round < rounds; round++) {
+    const tuning = Object.fromEntries(
+      tunables.map(({ key, variants }) => [key, variants[round % variants.length]!]),
+    );
+    using gpu = await Gpu.open({ tuning, poison: true });
+    const chosen = tunables.map(({ part }) => variantFor(gpu, part, of.headDim).name);
+    assertEquals(chosen, Object.values(tuning));
+    await assertMatches(gpu, of);
+  }
+});
+
+Deno.test("Tiles shrink to the memory of a workgroup; a variant that the device lacks is refused by name", async () => {
+  using gpu = await Gpu.open({ sharing: "workgroup" });
+  const memoryOf = (bytes: number) => {
+    const limits = { maxComputeInvocationsPerWorkgroup: 256, maxComputeWorkgroupStorageSize: bytes };
+    return attentionTunables({ ...traits(gpu), device: { limits } } as unknown as Gpu);
+  };
+  for (const { key, variants } of memoryOf(16384)) {
+    assert(variants.some((name) => name.startsWith("workgroup 32x32")), `${key} has ${variants}`);
+    assert(!variants.some((name) => name.startsWith("workgroup 64x64")), `${key} has ${variants}`);
+  }
+  for (const { key, variants } of memoryOf(32768)) {
+    assert(variants.some((name) => name.startsWith("workgroup 64x64")), `${key} has ${variants}`);
+  }
+  using other = await Gpu.open({ tuning: { "attention dq 64": "workgroup 1x1" } });
+  await assertThrows(
+    () => variantFor(other, "dq", 64),
+    `Cannot use the variant "workgroup 1x1" for "attention dq 64"`,
+  );
+});
+
+/** What the choice of variants looks at, but for the device. */
+function traits({ sharing, tuning, info }: Gpu): Pick<Gpu, "sharing" | "tuning" | "info"> {
+  return { sharing, tuning, info };
+}
+
+/** Rows of a head that came out NaN, as rows that read a poisoned one do: a hidden key has weight 0, and 0 NaN is NaN. */
+interface Reached {
+  readonly head: number;
+  readonly poisoned: number;
+  readonly rows: number[];
+}
+
+/** Makes one row of each head NaN: of k and v for forward and dq, of q and dO for dkv. */
+async function rowsThatReadPoison(gpu: Gpu, of: Case, poisoned: number[]): Promise<Record<Part, Reached[]>> {
+  const { rows, heads, headDim } = of;
+  const shape = [rows, heads * headDim];
+  const clean = inputsOf(of);
+  const poison = (x: Float32Array) =>
+    x.map((value, at) => {
+      const head = Math.floor(at / headDim) % heads;
+      return Math.floor(at / (heads * headDim)) === poisoned[head] ? NaN : value;
+    });
+  const [q, k, v, dO] = [clean.q, clean.k, clean.v, clean.dO].map((x) => gpu.tensor(shape, x));
+  const [badQ, badK, badV, badDO] = [clean.q, clean.k, clean.v, clean.dO].map((x) =>
+    gpu.tensor(shape, poison(x))
+  );
+  const map = makeAttentionMap(gpu, of);
+  const { o, lse } = attention(gpu, q!, k!, v!, map, of);
+  const stats = gpu.empty([rows, 2 * heads]);
+  attentionStats(gpu, dO!, { o, lse }, of, stats);
+  const all = { start: 0, end: rows };
+  const byKeys = { q: q!, k: badK!, v: badV!, dO: dO!, stats };
+  const byQueries = { q: badQ!, k: k!, v: v!, dO: badDO!, stats };
+  const results = {
+    forward: attention(gpu, q!, badK!, badV!, map, of).o,
+    dq: attentionBackwardQueries(gpu, byKeys, map, of, all),
+    dkv: attentionBackwardKeys(gpu, byQueries, map, of, all).dk,
+  };
+  const reached = async (result: Tensor) => {
+    const values = await gpu.read(result);
+    return poisoned.map((row, head) => ({
+      head,
+      poisoned: row,
+      rows: Array.from({ length: rows }, (_, at) => at).filter((at) =>
+        Number.isNaN(values[(at * heads + head) * headDim]!)
+      ),
+    }));
+  };
+  return {
+    forward: await reached(results.forward),
+    dq: await reached(results.dq),
+    dkv: await reached(results.dkv),
+  };
+}
+
+/** Rows of the blocks in which some row sees the given one, or one on either side of it. */
+function rowsOfBlocksThatVisit(
+  of: Case,
+  part: Part,
+  own: number,
+  visited: { head: number; row: number },
+): number[] {
+  const { first, last } = firstKeys(of);
+  const set = 2 * visited.head < of.heads ? 0 : of.rows;
+  const rows: number[] = [];
+  for (let start = 0; start < of.rows; start += own) {
+    const end = Math.min(start + own, of.rows);
+    const [from, to] = part === "dkv" ? [start, last[set + end - 1]!] : [first[set + start]!, end - 1];
+    if (from <= visited.row && visited.row <= to) { for (let row = start; row < end; row++) rows.push(row); }
+  }
+  return rows;
 }
 
 Deno.test("The float64 gradients match finite differences", () => {

@@ -4,6 +4,7 @@ import { type LlamaConfig, parseConfig } from "../../model/config.ts";
 import { freshWeights } from "../../model/fresh.ts";
 import { loadModel } from "../../model/load.ts";
 import { shapeConfig } from "../../model/shapes.ts";
+import type { TrainInfo } from "../../train/hooks.ts";
 import { planTraining, requireFit } from "../../train/plan.ts";
 import { longestContext, resolvePlacement } from "../../train/remedies.ts";
 import { runTraining } from "../../train/run.ts";
@@ -124,7 +125,7 @@ async function measure(
     const batches = new Array(args.gradient_accumulation_steps).fill(makeBatch(sequences));
     await trainer.step(batches, 1e-3);
   }
-  return { peakBytes: gpu.peakBytes - before, hostBytes: gpu.host.peakBytes };
+  return { liveBytes: gpu.peak.liveBytes - before, hostBytes: gpu.host.peakBytes };
 }
 
 /** With copies by JavaScript a tensor on its way to the host may take its memory a little longer, or not. */
@@ -154,15 +155,29 @@ for (const { options, names, tolerance } of DEVICES) {
       gpu.host.resetPeak();
       const measured = await measure(gpu, args, each, placement);
       assertEquals([hostBytes, peak.moment], [measured.hostBytes - hostBefore, gpu.peak.moment], each.name);
-      const error = (peak.heldBytes - ring) / measured.peakBytes - 1;
-      assert(
-        Math.abs(error) <= tolerance,
-        `${each.name}: the plan is off by ${100 * error} %`,
-      );
-      assert(peak.heldBytes - peak.liveBytes <= 0.02 * peak.heldBytes, `${each.name}: bytes wait for reuse`);
+      const error = (peak.liveBytes - ring) / measured.liveBytes - 1;
+      assert(Math.abs(error) <= tolerance, `${each.name}: the plan is off by ${100 * error} %`);
+      for (const { heldBytes, liveBytes } of [peak, gpu.peak]) {
+        assert(
+          heldBytes <= liveBytes * 17 / 16,
+          `${each.name}: ${heldBytes} bytes held for ${liveBytes} in use`,
+        );
+      }
     }
   });
 }
+
+Deno.test("What is kept for reuse is planned too", async () => {
+  using gpu = await Gpu.open();
+  const each = CASES.find(({ name }) => name === "QLoRA, bf16")!;
+  const args = await settings({ max_seq_length: each.lengths[0]!, ...each.given });
+  const placement = { pageStates: false, offloadActivations: false };
+  const { peak } = await stepCost(args, SMALL, { device: planDevice(gpu), lengths: each.lengths });
+  await measure(gpu, args, each, placement);
+  assertEquals({ ...gpu.peak, heldBytes: 0 }, { ...peak, heldBytes: 0 });
+  const error = peak.heldBytes / gpu.peakBytes - 1;
+  assert(Math.abs(error) < 0.005, `off by ${100 * error} %`);
+});
 
 /** Settings of the goals: S2-Attn, LoRA on all linears of a 4-bit base, bf16, states that may go to the host. */
 function goalSettings(tokens: number, rank: number, gib: number): Promise<TrainArgs> {
@@ -190,7 +205,7 @@ for (const [shape, tokens, rank, gib] of GOALS) {
     const placement = { pageStates: true, offloadActivations: true };
     const { peak, hostBytes } = await stepCost(args, shapeConfig(shape), { placement });
     assert(peak.heldBytes <= gib * GIB, `${peak.heldBytes / GIB} GiB at ${peak.moment}`);
-    assert(peak.heldBytes <= 1.02 * peak.liveBytes, "bytes wait for reuse");
+    assert(peak.heldBytes <= 1.05 * peak.liveBytes, "bytes wait for reuse");
     // Checkpoints of all layers but the last in bf16, and two means in f32.
     const { hidden_size, num_hidden_layers } = shapeConfig(shape);
     assert(hostBytes > 2 * (num_hidden_layers - 1) * tokens * hidden_size, `${hostBytes} bytes on the host`);
@@ -275,7 +290,7 @@ Deno.test("The longest context fits, and a little more does not", async () => {
         .peak;
     };
     assert((await at(tokens)).heldBytes <= gib * GIB, `${tokens} tokens do not fit in ${gib} GiB`);
-    assert((await at(Math.ceil(1.02 * tokens))).heldBytes > gib * GIB, `${tokens} tokens are too few`);
+    assert((await at(Math.ceil(1.05 * tokens))).heldBytes > gib * GIB, `${tokens} tokens are too few`);
   }
   assertEquals(await longestContext(args, base, GIB), 0);
 });
@@ -291,17 +306,17 @@ Deno.test("Training refuses what does not fit before anything is uploaded", asyn
       max_steps: "1",
       output_dir,
     });
-    const notes: string[] = [];
+    let planned = "";
     const hooks = {
-      onStart() {},
+      onStart: ({ memory }: TrainInfo) => planned = memory,
       onStep() {},
       onSave() {},
-      note: (line: string) => notes.push(line),
+      note() {},
       shouldStop: () => false,
     };
     await assertThrows(() => runTraining(args, hooks), "Cannot train in max_memory 1.4 MiB", "saves");
     await runTraining({ ...args, max_memory: 8e6 }, hooks);
-    assert(notes.some((note) => note.startsWith("The plan is")), `no plan among ${notes}`);
+    assert(/MiB on the device at most \(backward, layer 2\)$/.test(planned), planned);
   } finally {
     await Deno.remove(output_dir, { recursive: true });
   }

@@ -2,7 +2,7 @@ import { loadTrainArgs } from "../../train_args/load.ts";
 import type { StepMetrics, TrainHooks, TrainResult } from "../../train/hooks.ts";
 import { runTraining } from "../../train/run.ts";
 import { readAdapter } from "../../checkpoint/peft.ts";
-import { openWeights } from "../../checkpoint/weights.ts";
+import { openWeights, openWeightsFile } from "../../checkpoint/weights.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 
 const GOLDEN = "tests/golden";
@@ -121,6 +121,27 @@ Deno.test("Stopped after any step and resumed, a run ends with the same bytes as
         assertEquals(b, a, name);
       }
     }
+  });
+});
+
+Deno.test("With checkpoints on the host and states in 8 bits, a resumed run ends with the same bytes too", async () => {
+  await inFolder(async (folder) => {
+    const settings = { max_steps: "3", optim: "adamw_8bit" };
+    const whole = await run({ ...settings, output_dir: `${folder}/whole` });
+    const expected = await Deno.readFile(`${folder}/whole/adapter_model.safetensors`);
+    const output_dir = `${folder}/stopped`;
+    // Neither what waits on the host nor where states are changes a byte.
+    await run({ ...settings, output_dir, offload_activations: "true" }, 2);
+    const rest = { optim: "paged_adamw_8bit", offload_activations: "false", resume_from_checkpoint: "true" };
+    const { steps } = await run({ ...settings, ...rest, output_dir });
+    assertEquals(curve(steps), curve(whole.steps.slice(2)));
+    const actual = await Deno.readFile(`${output_dir}/adapter_model.safetensors`);
+    assert(actual.toBase64() === expected.toBase64(), "the adapters differ");
+    const stored = await openWeightsFile(`${output_dir}/checkpoint-3/optimizer.safetensors`);
+    const names = [...stored.names()];
+    stored.close();
+    assert(names.includes("model.embed_tokens.weight.m.codes"), "the embeddings' states are in 8 bits");
+    assert(names.includes("model.norm.weight.m"), "those of a norm are too few for it");
   });
 });
 

@@ -1,0 +1,250 @@
+/** What issue 3 asks of speed and memory, line by line, and where in the results each figure stands. */
+import type { ContestResult } from "./peers/contest.ts";
+import type { AnyResult, BenchResult, MemoryResult, Row } from "./result.ts";
+
+/** Results of one device, by kind; what was not measured is not there. */
+export interface DeviceResults {
+  readonly kernels?: BenchResult;
+  readonly s2?: BenchResult;
+  readonly step?: BenchResult;
+  readonly decode?: BenchResult;
+  readonly peers?: PeersResult;
+  readonly memory?: MemoryResult;
+}
+
+/** What bench/peers writes. */
+export interface PeersResult extends AnyResult {
+  readonly kind: "peers";
+  readonly contests: readonly ContestResult[];
+}
+
+export type Kind = keyof DeviceResults;
+/** Where results come from: a driver on the processor, a GPU by Deno's WebGPU, a GPU by Dawn. */
+export type Device = "software" | "gpu" | "dawn";
+
+/** A figure and what it is held against. */
+export interface Figure {
+  readonly ours: string;
+  readonly peer?: string;
+  /** Ours over the peer's, or over whatever the goal is of. */
+  readonly ratio?: string;
+  /** Of the probe's peak. */
+  readonly share?: number;
+  readonly isMet: boolean;
+}
+
+/** One line of the issue. */
+export interface Goal {
+  readonly device: Device;
+  readonly kind: Kind;
+  readonly what: string;
+  readonly goal: string;
+  /** Several where a line asks for several shapes; none where the results have no such row. */
+  read(results: Required<DeviceResults>): readonly Figure[];
+}
+
+export const GOALS: readonly Goal[] = [
+  peerGoal("f32 matmul against jax-js", /matmul f32/, "jax-js", 3),
+  peerGoal("4-bit matmul against `MatMulNBits`", /^matmul 4-bit/, "onnxruntime", 8),
+  {
+    device: "software",
+    kind: "kernels",
+    what: "NF4 matmul against our f32",
+    goal: "1x or more",
+    read: ({ kernels }) => ratioOfRows(kernels.rows, /^M256 N1024 K1024$/, "nf4, x f32", "f32", 1),
+  },
+  peerGoal("causal attention against jax-js", /^causal attention$/, "jax-js", 4),
+  peerGoal("causal attention against onnxruntime", /^causal attention$/, "onnxruntime", 4),
+  peerGoal("causal attention, forward and backward", /attention, forward and backward/, "jax-js", 3),
+  peerGoal("SwiGLU MLP, forward and backward", /^SwiGLU/, "jax-js", 3),
+  {
+    device: "software",
+    kind: "step",
+    what: "demo's LoRA step: products and attention, of the device's time",
+    goal: "80 % or more",
+    read: ({ step }) =>
+      step.steps.map(({ productsAndAttention: share }) => ({ ours: percent(share), isMet: share >= 0.8 })),
+  },
+  {
+    device: "software",
+    kind: "step",
+    what: "demo's LoRA step: the device, of the time on the clock",
+    goal: "90 % or more",
+    read: ({ step }) =>
+      step.steps.map(({ onDevice }) => ({ ours: percent(onDevice), isMet: onDevice >= 0.9 })),
+  },
+  ...(["software", "gpu"] as const).flatMap(s2Goals),
+  ...(["software", "gpu"] as const).map(decodeGoal),
+  shareGoal(
+    "f32 matmul, M8192 N4096 K4096",
+    { op: /^x W/, shape: /^M8192 N4096 K4096$/, format: "f32" },
+    0.6,
+  ),
+  {
+    device: "gpu",
+    kind: "kernels",
+    what: "NF4 matmul against our f32, M8192 N4096 K4096",
+    goal: "0.9x or more",
+    read: ({ kernels }) => ratioOfRows(kernels.rows, /^M8192 N4096 K4096$/, "nf4, x f32", "f32", 0.9),
+  },
+  shareGoal(
+    "attention forward, D128",
+    { op: /^attention$/, shape: /^H32 D128 T8192$/, format: "bf16" },
+    0.45,
+  ),
+  shareGoal("attention backward, D128", {
+    op: /^attention backward$/,
+    shape: /^H32 D128 T8192$/,
+    format: "bf16",
+  }, 0.35),
+  {
+    device: "gpu",
+    kind: "step",
+    what: "Llama-2-7B QLoRA step at 8192, of the f32 peak",
+    goal: "50 % or more",
+    read: ({ step: { steps, peaks } }) =>
+      steps.filter(({ name }) => name.startsWith("llama2-7b")).map(({ gflops }) => {
+        const share = gflops / peaks.gflops;
+        return { ours: `${gflops.toFixed(0)} GFLOP/s`, share, isMet: share >= 0.5 };
+      }),
+  },
+  {
+    device: "dawn",
+    kind: "kernels",
+    what: "matmul on tensor cores (bf16, M8192 N4096 K4096), of the f32 peak by Deno's WebGPU",
+    goal: "5x our f32 matmul there",
+    read: ({ kernels }) =>
+      find(kernels.rows, { op: /^x W/, shape: /^M8192 N4096 K4096$/, format: "bf16" }).map((row) => ({
+        ours: rate(row),
+        share: row.share,
+        isMet: row.share >= 3,
+      })),
+  },
+];
+
+function peerGoal(what: string, op: RegExp, peer: string, least: number): Goal {
+  return {
+    device: "software",
+    kind: "peers",
+    what,
+    goal: `${least}x or more`,
+    read: ({ peers }) =>
+      peers.contests.filter((contest) => op.test(contest.op)).flatMap(({ shape, scores }) => {
+        const [ours, theirs] = [scores[0]!, scores.find(({ name }) => name.startsWith(peer))];
+        if (!theirs) return [];
+        return [{
+          ours: `${shape}: ${ours.gflops.toFixed(1)} GFLOP/s`,
+          peer: `${theirs.gflops.toFixed(1)} GFLOP/s`,
+          ratio: theirs.ratio === null ? "wrong values" : `${theirs.ratio.toFixed(1)}x`,
+          isMet: theirs.ratio !== null && theirs.ratio >= least,
+        }];
+      }),
+  };
+}
+
+function s2Goals(device: "software" | "gpu"): Goal[] {
+  const own = (rows: readonly Row[], suite: string) =>
+    rows.filter((row) => row.suite === suite && row.op === "attention");
+  return [
+    {
+      device,
+      kind: "s2",
+      what: "S2-Attn at fixed G: time per token from 8k to 64k",
+      goal: "within 10 %",
+      read({ s2 }) {
+        const times = own(s2.rows, "s2 over length").map(({ bestMs, shape }) =>
+          bestMs / Number(/T(\d+)/.exec(shape)![1])
+        );
+        const apart = Math.max(...times) / Math.min(...times) - 1;
+        return times.length < 2 ? [] : [{ ours: `${percent(apart)} apart`, isMet: apart <= 0.1 }];
+      },
+    },
+    {
+      device,
+      kind: "s2",
+      what: "S2-Attn at N = 32768, G = N / 4, of full attention's time",
+      goal: "0.3 or less",
+      read({ s2 }) {
+        const [full, grouped] = own(s2.rows, "full and s2");
+        if (!full || !grouped) return [];
+        const ratio = grouped.bestMs / full.bestMs;
+        return [{
+          ours: `${grouped.bestMs.toFixed(0)} ms`,
+          peer: `${full.bestMs.toFixed(0)} ms, full`,
+          ratio: ratio.toFixed(3),
+          isMet: ratio <= 0.3,
+        }];
+      },
+    },
+  ];
+}
+
+function decodeGoal(device: "software" | "gpu"): Goal {
+  return {
+    device,
+    kind: "decode",
+    what: "writing a token, of the memory's rate",
+    goal: "near it",
+    read: ({ decode }) =>
+      decode.rows.map((row) => ({
+        ours: `${row.shape}: ${row.bestMs.toFixed(2)} ms, ${row.gbps.toFixed(1)} GB/s`,
+        share: row.share,
+        isMet: row.share >= 0.7,
+      })),
+  };
+}
+
+interface RowFilter {
+  readonly op: RegExp;
+  readonly shape: RegExp;
+  readonly format: string;
+}
+
+function shareGoal(what: string, filter: RowFilter, least: number): Goal {
+  return {
+    device: "gpu",
+    kind: "kernels",
+    what: `${what}, of the f32 peak`,
+    goal: `${100 * least} % or more`,
+    read: ({ kernels: { rows, peaks } }) =>
+      find(rows, filter).map((row) => {
+        const share = row.gflops! / peaks.gflops;
+        return { ours: rate(row), share, isMet: share >= least };
+      }),
+  };
+}
+
+function find(rows: readonly Row[], { op, shape, format }: RowFilter): Row[] {
+  return rows.filter((row) => op.test(row.op) && shape.test(row.shape) && row.format === format);
+}
+
+/** The product x W^T in one format against the same in another. */
+function ratioOfRows(
+  rows: readonly Row[],
+  shape: RegExp,
+  format: string,
+  other: string,
+  least: number,
+): Figure[] {
+  const [[a], [b]] = [format, other].map((each) => find(rows, { op: /^x W/, shape, format: each })) as [
+    Row[],
+    Row[],
+  ];
+  if (!a || !b) return [];
+  const ratio = b.bestMs / a.bestMs;
+  return [{
+    ours: rate(a),
+    peer: rate(b),
+    ratio: `${ratio.toFixed(2)}x`,
+    share: a.share,
+    isMet: ratio >= least,
+  }];
+}
+
+function rate({ gflops }: Row): string {
+  return `${gflops!.toFixed(1)} GFLOP/s`;
+}
+
+function percent(share: number): string {
+  return `${(100 * share).toFixed(1)} %`;
+}

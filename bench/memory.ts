@@ -1,0 +1,123 @@
+/** Memory on the device as planned: the goals for real models, and the longest contexts by size of card. No adapter is used. */
+import { formatBytes, formatTable } from "../cli/format.ts";
+import { shapeConfig } from "../model/shapes.ts";
+import { planTraining } from "../train/plan.ts";
+import { longestContext } from "../train/remedies.ts";
+import { loadTrainArgs, type TrainArgs } from "../train_args/load.ts";
+
+const GIB = 2 ** 30;
+
+/** What is to fit where: QLoRA on all linears, bf16, S2-Attn, checkpointing, batch 1, paged AdamW. */
+interface Goal {
+  readonly shape: string;
+  readonly tokens: number;
+  readonly rank: number;
+  readonly gib: number;
+}
+
+const GOALS: readonly Goal[] = [
+  { shape: "llama2-7b", tokens: 8192, rank: 64, gib: 10 },
+  { shape: "llama2-13b", tokens: 8192, rank: 64, gib: 16 },
+  { shape: "llama2-7b", tokens: 12288, rank: 64, gib: 12 },
+  { shape: "llama3-8b", tokens: 81920, rank: 32, gib: 24 },
+  { shape: "llama2-70b", tokens: 32768, rank: 64, gib: 80 },
+];
+
+/** Longest contexts of unsloth's documentation for Llama-3.1-8B, QLoRA rank 32 on all linears, batch 1, by GB of the card. */
+const UNSLOTH: Readonly<Record<number, number>> = {
+  8: 2_972,
+  12: 21_848,
+  16: 40_724,
+  24: 78_475,
+  48: 191_728,
+  80: 342_733,
+};
+
+/** A goal and what is planned for it. */
+export interface PlannedGoal extends Goal {
+  readonly plannedBytes: number;
+  readonly moment: string;
+  /** Bytes in host memory meanwhile. */
+  readonly hostBytes: number;
+}
+
+/** Longest contexts, in tokens, that fit a card. */
+export interface LongestContexts {
+  readonly gib: number;
+  readonly full: number;
+  readonly s2: number;
+  readonly unsloth: number;
+}
+
+export interface MemoryReport {
+  readonly goals: readonly PlannedGoal[];
+  readonly longest: readonly LongestContexts[];
+}
+
+/** @param note is told what goes on */
+export async function planMemory(note: (line: string) => void): Promise<MemoryReport> {
+  const goals: PlannedGoal[] = [];
+  for (const goal of GOALS) {
+    const { shape, tokens, rank, gib } = goal;
+    note(`${shape}, ${tokens} tokens`);
+    const { peak, hostBytes } = await planTraining(
+      { ...await settings(tokens, rank), max_memory: gib * GIB },
+      shapeConfig(shape),
+    );
+    goals.push({ ...goal, plannedBytes: peak.heldBytes, moment: peak.moment, hostBytes });
+  }
+  const longest: LongestContexts[] = [];
+  for (const [size, unsloth] of Object.entries(UNSLOTH)) {
+    const gib = Number(size);
+    note(`llama3-8b in ${gib} GiB`);
+    const find = async (full: boolean) => {
+      const args = {
+        ...await settings(8192, 32),
+        use_full_attn: full,
+        attention: full ? "full" : "s2",
+      } as const;
+      return await longestContext(args, shapeConfig("llama3-8b"), gib * GIB);
+    };
+    longest.push({ gib, full: await find(true), s2: await find(false), unsloth });
+  }
+  return { goals, longest };
+}
+
+async function settings(tokens: number, rank: number): Promise<TrainArgs> {
+  const { args } = await loadTrainArgs(null, {
+    model_name_or_path: "unused",
+    train_file: "unused",
+    output_dir: "unused",
+    model_max_length: String(tokens),
+    max_seq_length: String(tokens),
+    lora_rank: String(rank),
+    bf16: "true",
+    optim: "paged_adamw_32bit",
+  });
+  return args;
+}
+
+/** Both tables as text. */
+export function describeMemory({ goals, longest }: MemoryReport): string {
+  const planned = goals.map(({ shape, tokens, rank, gib, plannedBytes, hostBytes, moment }) => [
+    shape,
+    String(tokens),
+    String(rank),
+    formatBytes(plannedBytes),
+    `${gib} GiB ${plannedBytes <= gib * GIB ? "met" : "missed"}`,
+    formatBytes(hostBytes),
+    moment,
+  ]);
+  const contexts = longest.map(({ gib, full, s2, unsloth }) => [
+    `${gib} GiB`,
+    String(s2),
+    String(full),
+    String(unsloth),
+    `${(full / unsloth).toFixed(2)}x ${full >= unsloth && s2 >= unsloth ? "met" : "missed"}`,
+  ]);
+  return [
+    formatTable([["model", "tokens", "rank", "device", "goal", "host", "peak at"], ...planned], "lrrrrrl"),
+    "",
+    formatTable([["llama3-8b in", "S2-Attn", "full", "unsloth", "full is"], ...contexts], "lrrrr"),
+  ].join("\n");
+}

@@ -1,0 +1,188 @@
+/**
+ * Fills the tables of docs/performance.md from bench/results/<device>/<kind>.json: `deno task bench:report`. A table is
+ * what stands between `<!-- table: NAME -->` and `<!-- end -->`.
+ */
+import { formatBytes } from "../cli/format.ts";
+import { type Device, type DeviceResults, type Figure, GOALS, type Kind, type PeersResult } from "./goals.ts";
+import { formatMs } from "./report.ts";
+import type { AnyResult, BenchResult, MemoryResult, Surroundings } from "./result.ts";
+
+const PAGE = new URL("../docs/performance.md", import.meta.url);
+const RESULTS = new URL("./results/", import.meta.url);
+
+const DEVICES: readonly Device[] = ["software", "gpu", "dawn"];
+const KINDS: readonly Kind[] = ["kernels", "peers", "s2", "step", "decode", "memory"];
+const NAMES: Record<Device, string> = { software: "software", gpu: "GPU", dawn: "GPU, Dawn" };
+
+type Results = Record<Device, DeviceResults>;
+
+/** The page with its tables made anew. @throws {Error} if a table has a name that nobody knows */
+export function fill(page: string, results: Results): string {
+  return page.replace(
+    /(<!-- table: ([\w ]+) -->\n)[\s\S]*?(<!-- end -->)/g,
+    (_, start, name, end) => `${start}\n${tableOf(name, results)}\n\n${end}`,
+  );
+}
+
+function tableOf(name: string, results: Results): string {
+  if (name === "goals") return goalsTable(results);
+  const [kind, device] = name.split(" ") as [Kind, Device];
+  const result = results[device]?.[kind];
+  if (!KINDS.includes(kind) || !DEVICES.includes(device)) throw new Error(`No table is called "${name}"`);
+  if (!result) return "Not measured.";
+  return `${captionOf(result.surroundings)}\n\n${BODIES[kind](result as never)}`;
+}
+
+function captionOf(around: Surroundings): string {
+  const threads = around.threads === null ? "" : `, LP_NUM_THREADS=${around.threads}`;
+  return `\`${around.command}\`${threads}; ${around.adapter}; Deno ${around.deno}; commit ${around.commit}` +
+    `${around.dirty ? " with changes" : ""}; ${around.date.slice(0, 16).replace("T", " ")} UTC`;
+}
+
+function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  const line = (cells: readonly string[]) =>
+    `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
+  return [line(head), line(head.map(() => "---")), ...rows.map(line)].join("\n");
+}
+
+/** A row for each line of the issue, or for each shape of it. */
+function goalsTable(results: Results): string {
+  const rows = GOALS.flatMap(({ device, kind, what, goal, read }) => {
+    const result = results[device][kind];
+    const figures = result ? read(results[device] as Required<DeviceResults>) : [];
+    if (!result || figures.length === 0) {
+      return [[what, NAMES[device], goal, "not measured", "", "", "", "", ""]];
+    }
+    const { commit, date } = result.surroundings;
+    return figures.map((figure: Figure) => [
+      what,
+      NAMES[device],
+      goal,
+      figure.ours,
+      figure.peer ?? "",
+      figure.ratio ?? "",
+      figure.share === undefined ? "" : percent(figure.share),
+      figure.isMet ? "met" : "**missed**",
+      `${commit}, ${date.slice(0, 10)}`,
+    ]);
+  });
+  return table(["line", "adapter", "goal", "ours", "peer", "ratio", "of peak", "", "commit, date"], rows);
+}
+
+const BODIES: Record<Kind, (result: never) => string> = {
+  kernels: timesTable,
+  s2: timesTable,
+  decode: timesTable,
+  step: stepTable,
+  peers: peersTable,
+  memory: memoryTable,
+};
+
+function timesTable({ rows, peaks, surroundings }: BenchResult): string {
+  const clock = surroundings.clock === "cpu" ? "processor time" : "pass timestamps";
+  const lines = rows.map((row) => [
+    row.op,
+    row.shape,
+    row.format,
+    formatMs(row.bestMs),
+    formatMs(row.medianMs),
+    row.gflops?.toFixed(1) ?? "",
+    row.gbps.toFixed(1),
+    percent(row.share),
+    row.compileMs === null ? "" : formatMs(row.compileMs),
+  ]);
+  const head = ["op", "shape", "format", "best", "median", "GFLOP/s", "GB/s", "of peak", "compile"];
+  return `By ${clock}; the probes reach ${peaks.gflops.toFixed(1)} GFLOP/s and ${
+    peaks.gbps.toFixed(1)
+  } GB/s.\n\n` +
+    table(head, lines);
+}
+
+function stepTable({ steps, peaks }: BenchResult): string {
+  return steps.map((step) => {
+    const facts = [
+      ["time", `${formatMs(step.wallMs)}, median ${formatMs(step.medianMs)} of ${step.steps}`],
+      ["first step longer by", `${formatMs(step.compileMs)}, for ${step.kernels} kernels`],
+      ["products and attention", `${percent(step.productsAndAttention)} of the device's time`],
+      ["on the device", `${percent(step.onDevice)} of the time on the clock`],
+      [
+        "arithmetic",
+        `${step.gflops.toFixed(1)} GFLOP/s, ${percent(step.gflops / peaks.gflops)} of the probe`,
+      ],
+      ["memory", `${formatBytes(step.peakBytes)}, planned ${formatBytes(step.plannedBytes)}`],
+    ];
+    const kernels = step.byKernel.map(({ kernel, dispatches, ms }) => [
+      kernel,
+      String(dispatches),
+      formatMs(ms),
+      percent(ms / step.deviceMs),
+    ]);
+    return `${table([step.name, ""], facts)}\n\n${
+      table(["kernel", "dispatches", "time", "of device"], kernels)
+    }`;
+  }).join("\n\n");
+}
+
+function peersTable({ contests }: PeersResult): string {
+  const rows = contests.flatMap(({ op, shape, scores }) =>
+    scores.map(({ name, bestMs, gflops, error, ratio, goal }, i) => [
+      i === 0 ? op : "",
+      i === 0 ? shape : "",
+      name,
+      formatMs(bestMs),
+      gflops.toFixed(1),
+      error.toExponential(0),
+      i === 0 ? "" : ratio === null ? "wrong values" : `${ratio.toFixed(1)}x`,
+      goal === null ? "" : `${goal}x`,
+    ])
+  );
+  return table(["contest", "shape", "by", "best", "GFLOP/s", "error", "ours is", "goal"], rows);
+}
+
+function memoryTable({ goals, longest }: MemoryResult): string {
+  const planned = goals.map(({ shape, tokens, rank, gib, plannedBytes, hostBytes, moment }) => [
+    shape,
+    String(tokens),
+    String(rank),
+    formatBytes(plannedBytes),
+    `${gib} GiB`,
+    plannedBytes <= gib * 2 ** 30 ? "met" : "**missed**",
+    formatBytes(hostBytes),
+    moment,
+  ]);
+  const contexts = longest.map(({ gib, full, s2, unsloth }) => [
+    `${gib} GiB`,
+    String(s2),
+    String(full),
+    String(unsloth),
+    `${(full / unsloth).toFixed(2)}x`,
+    full >= unsloth && s2 >= unsloth ? "met" : "**missed**",
+  ]);
+  return table(["model", "tokens", "rank", "device, planned", "goal", "", "host", "peak at"], planned) +
+    "\n\n" +
+    table(["Llama-3-8B, rank 32, in", "S2-Attn", "full", "unsloth", "full is", ""], contexts);
+}
+
+function percent(share: number): string {
+  return `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
+}
+
+async function readResults(): Promise<Results> {
+  const results: Record<Device, Partial<Record<Kind, AnyResult>>> = { software: {}, gpu: {}, dawn: {} };
+  for (const device of DEVICES) {
+    for (const kind of KINDS) {
+      try {
+        results[device][kind] = JSON.parse(
+          await Deno.readTextFile(new URL(`${device}/${kind}.json`, RESULTS)),
+        );
+      } catch (error) {
+        if (!(error instanceof Deno.errors.NotFound)) throw error;
+      }
+    }
+  }
+  return results as Results;
+}
+
+if (import.meta.main) {
+  await Deno.writeTextFile(PAGE, fill(await Deno.readTextFile(PAGE), await readResults()));
+}

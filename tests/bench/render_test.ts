@@ -1,0 +1,94 @@
+import { type DeviceResults, GOALS } from "../../bench/goals.ts";
+import { fill } from "../../bench/render.ts";
+import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { assertIncludes } from "../support/text.ts";
+
+const SURROUNDINGS = {
+  commit: "0123456789",
+  dirty: false,
+  date: "2026-11-20T15:00:00.000Z",
+  webgpu: "deno",
+  adapter: "an adapter",
+  vendor: "1",
+  isSoftware: true,
+  deno: "2.9.6",
+  clock: "cpu",
+  threads: "1",
+  command: "deno task bench --quick",
+};
+const ROW = {
+  suite: "matmul",
+  op: "x W^T",
+  shape: "M256 N1024 K1024",
+  sharing: "subgroup",
+  runs: 3,
+  medianMs: 10,
+};
+const KERNELS = {
+  version: 1,
+  kind: "kernels",
+  surroundings: SURROUNDINGS,
+  peaks: { gflops: 100, gbps: 10 },
+  rows: [
+    { ...ROW, format: "f32", bestMs: 9, gflops: 50, gbps: 1, share: 0.5, compileMs: null },
+    { ...ROW, format: "nf4, x f32", bestMs: 6, gflops: 75, gbps: 1, share: 0.75, compileMs: 3 },
+  ],
+  steps: [],
+};
+const PEERS = {
+  version: 1,
+  kind: "peers",
+  surroundings: SURROUNDINGS,
+  contests: [{
+    op: "matmul f32, x W^T",
+    shape: "M1",
+    scores: [
+      { name: "longreach", bestMs: 1, medianMs: 1, gflops: 40, error: 0, ratio: 1, goal: null },
+      { name: "jax-js 0.1.25", bestMs: 2.5, medianMs: 3, gflops: 16, error: 1e-7, ratio: 2.5, goal: 3 },
+    ],
+  }],
+};
+
+function withResults(software: object) {
+  return { software: software as DeviceResults, gpu: {}, dawn: {} };
+}
+
+Deno.test("every line of the issue is a row, and says where it was not measured", () => {
+  const page = fill("<!-- table: goals -->\nold\n<!-- end -->", withResults({}));
+  const rows = page.split("\n").filter((line) => line.startsWith("| ")).slice(2);
+  assertEquals(rows.length, GOALS.length);
+  assert(rows.every((row) => row.includes("not measured")), page);
+  assert(!page.includes("old"), page);
+});
+
+Deno.test("figures come from the results, and are held against the goals", () => {
+  const page = fill("<!-- table: goals -->\n<!-- end -->", withResults({ kernels: KERNELS, peers: PEERS }));
+  const line = (text: string) => page.split("\n").find((each) => each.includes(text))!;
+  assertIncludes(line("NF4 matmul against our f32 |"), "75.0 GFLOP/s | 50.0 GFLOP/s | 1.50x | 75 % | met");
+  assertIncludes(
+    line("against jax-js | software | 3x"),
+    "M1: 40.0 GFLOP/s | 16.0 GFLOP/s | 2.5x |  | **missed**",
+  );
+  assertIncludes(line("NF4 matmul against our f32 |"), "0123456789, 2026-11-20");
+});
+
+Deno.test("a table says how it was made, one without results that it was not, others stay", () => {
+  const text = "before\n<!-- table: kernels software -->\n<!-- end -->\nbetween\n" +
+    "<!-- table: kernels gpu -->\n<!-- end -->\nafter\n";
+  const page = fill(text, withResults({ kernels: KERNELS }));
+  assertIncludes(
+    page,
+    "`deno task bench --quick`, LP_NUM_THREADS=1; an adapter; Deno 2.9.6; commit 0123456789;",
+  );
+  assertIncludes(page, "| x W^T | M256 N1024 K1024 | nf4, x f32 | 6.00 ms |");
+  assertIncludes(page, "<!-- table: kernels gpu -->\n\nNot measured.");
+  assert(/^before\n[\s\S]*\nbetween\n[\s\S]*\nafter\n$/.test(page), page);
+  assertEquals(fill(page, withResults({ kernels: KERNELS })), page);
+});
+
+Deno.test("a table that nobody knows is refused", async () => {
+  await assertThrows(
+    () => fill("<!-- table: kernel software -->\n<!-- end -->", withResults({})),
+    "kernel software",
+  );
+});
