@@ -1,5 +1,4 @@
 /** Names of models and data on the command line: folders here, or what the Hugging Face hub has. */
-import { fetchSnapshot } from "../checkpoint/hub/hub.ts";
 import { parseHubReference } from "../checkpoint/hub/reference.ts";
 import { hubSettings } from "../checkpoint/hub/settings.ts";
 import { dataFiles, modelFiles } from "../checkpoint/hub/wanted.ts";
@@ -28,6 +27,8 @@ export async function locate(io: Io, place: string, kind: "model" | "dataset"): 
       },
     );
   }
+  // Most runs never need it.
+  const { fetchSnapshot } = await import("../checkpoint/hub/hub.ts");
   const folder = await fetchSnapshot(reference, {
     settings: hubSettings((name) => Deno.env.get(name)),
     wanted: kind === "dataset" ? dataFiles(reference.path) : modelFiles,

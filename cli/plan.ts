@@ -12,6 +12,7 @@ import { loadTrainArgs } from "../train_args/load.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
 import { bytes, oneOf } from "../train_args/values.ts";
 import { booleanFlag, type BuiltCommand, newCommand, optionalFlag } from "./flags.ts";
+import { locate } from "./hub.ts";
 import type { Io } from "./io.ts";
 import { describeLongest, describePlan, type LongestRow } from "./plan_text.ts";
 import { addTrainFlags, givenSettings } from "./train_flags.ts";
@@ -59,7 +60,9 @@ export function build(summary: string, io: Io): BuiltCommand {
     const { file, overrides } = givenSettings(flags);
     const { args, notes } = await loadTrainArgs(file, { ...unneeded(own, file), ...overrides });
     notes.forEach((line) => io.err(line));
-    const config = own.shape === null ? await readConfig(args.model_name_or_path) : shapeConfig(own.shape);
+    const config = own.shape === null
+      ? await readConfig(await locate(io, args.model_name_or_path, "model"))
+      : shapeConfig(own.shape);
     await (own.longest ? runLongest : runPlan)(own, args, config, io);
   });
 }

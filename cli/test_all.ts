@@ -5,7 +5,13 @@
  */
 
 /** What tests may do: the same for everybody, so that none needs more by accident. */
-const PERMISSIONS = ["--allow-read", "--allow-write", "--allow-env", "--allow-run=deno,sh"];
+const PERMISSIONS = [
+  "--allow-read",
+  "--allow-write",
+  "--allow-env",
+  "--allow-run=deno,sh",
+  "--allow-net=127.0.0.1",
+];
 
 interface Count {
   passed: number;

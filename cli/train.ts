@@ -28,7 +28,8 @@ async function run(
   notes.forEach((line) => io.err(line));
   const result = await stagesOn(io).training(args.logging_steps, async (hooks) => {
     const { runTraining } = await import("../train/run.ts");
-    return runTraining(args, hooks);
+    const { locate } = await import("./hub.ts");
+    return runTraining(args, { ...hooks, locate: (place, kind) => locate(io, place, kind) });
   });
   io.out(json ? JSON.stringify(result) : describeResult(result));
 }

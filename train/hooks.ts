@@ -90,6 +90,11 @@ export interface TrainHooks {
   onSave(path: string): void;
   /** Something the user should know: one line, without a full stop. */
   note(line: string): void;
+  /**
+   * Where a model or data set is on this machine, by what the settings call it: fetched, if it is a name on the hub.
+   * Names are paths unless given.
+   */
+  locate?(place: string, kind: "model" | "dataset"): Promise<string>;
   /** Asked between steps: true makes the run save and end. */
   shouldStop(): boolean;
 }

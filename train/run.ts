@@ -36,6 +36,7 @@ import {
 import { learningRate, type Schedule } from "./schedule.ts";
 import {
   describeSources,
+  findPlaces,
   formatOf,
   loadData,
   loadEvalData,
@@ -63,18 +64,19 @@ export async function runTraining(args: TrainArgs, hooks: TrainHooks): Promise<T
   using _lock = await lockFolder(args.output_dir);
   const resumeFrom = await findResume(args, hooks);
   if (resumeFrom === undefined) await refuseOccupied(args);
-  const data = await loadData(args);
+  const places = await findPlaces(args, hooks.locate);
+  const data = await loadData(args, places);
   noteData(data, args, hooks);
   hooks.onData?.(data.preview);
-  const evalData = await loadEvalData(args);
+  const evalData = await loadEvalData(args, places);
   const dataHash = await hashSamples(data.samples);
   const saved = resumeFrom === undefined ? undefined : await readSavedState(resumeFrom);
   if (saved) checkSameRun(saved, args, dataHash, resumeFrom!);
   using gpu = await Gpu.open(args.max_memory === null ? {} : { memoryLimitBytes: args.max_memory });
   gpu.onCompile = (kernels) => hooks.onCompile?.(kernels);
-  const plan = await makePlan(gpu, args, data);
-  const trainee = await loadTrainee(gpu, args, resumeFrom);
-  const run = new Run(args, hooks, data, dataHash, evalData, trainee, plan, saved);
+  const plan = await makePlan(gpu, args, places.model, data);
+  const trainee = await loadTrainee(gpu, args, places, resumeFrom);
+  const run = new Run(args, places.model, hooks, data, dataHash, evalData, trainee, plan, saved);
   if (saved) await restoreStates(resumeFrom!, run.trainer);
   else await removeOldRun(args);
   return await run.train();
@@ -84,9 +86,9 @@ export async function runTraining(args: TrainArgs, hooks: TrainHooks): Promise<T
  * Finds out what the run takes on the device, and what has to wait in host memory.
  * @throws {UserError} if it takes more than it may
  */
-async function makePlan(gpu: Gpu, args: TrainArgs, { samples }: Dataset): Promise<Plan> {
+async function makePlan(gpu: Gpu, args: TrainArgs, model: string, { samples }: Dataset): Promise<Plan> {
   const lengths = samples.map(({ inputIds }) => inputIds.length).sort((a, b) => b - a);
-  const plan = await planTraining(args, await readConfig(args.model_name_or_path), {
+  const plan = await planTraining(args, await readConfig(model), {
     device: planDevice(gpu),
     lengths: lengths.slice(0, args.per_device_train_batch_size),
   });
@@ -117,6 +119,7 @@ class Run {
 
   constructor(
     readonly args: TrainArgs,
+    readonly modelFolder: string,
     readonly hooks: TrainHooks,
     readonly data: Dataset,
     readonly dataHash: string,
@@ -321,7 +324,7 @@ class Run {
     await writeModel(folder, {
       config: { ...configJson(model.config), torch_dtype: "float32" },
       tensors: tensorSources(model.gpu, model.parameters()),
-      filesFrom: this.args.model_name_or_path,
+      filesFrom: this.modelFolder,
     });
   }
 

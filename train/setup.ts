@@ -14,6 +14,7 @@ import { loadModel } from "../model/load.ts";
 import type { Llama } from "../model/llama.ts";
 import { checkpointTensors, countParameters } from "../model/tensors.ts";
 import { groupSize, stateBits, type TrainArgs } from "../train_args/schema.ts";
+import type { TrainHooks } from "./hooks.ts";
 import type { TrainerOptions } from "./trainer.ts";
 
 /** A model ready to be trained. */
@@ -26,6 +27,28 @@ export interface Trainee {
   readonly method: string;
   readonly trainableParameters: number;
   readonly totalParameters: number;
+}
+
+/** Where on this machine is what the settings name. */
+export interface Places {
+  readonly model: string;
+  readonly adapter: string | undefined;
+  readonly train: readonly DataSource[];
+  readonly eval: readonly DataSource[];
+}
+
+/** Finds, or fetches, the model and the data. @throws {UserError} if that fails */
+export async function findPlaces(args: TrainArgs, locate: TrainHooks["locate"]): Promise<Places> {
+  const find = async (place: string, kind: "model" | "dataset") => await locate?.(place, kind) ?? place;
+  const findAll = (sources: readonly DataSource[]) =>
+    Array.fromAsync(sources, async (source) => ({ ...source, path: await find(source.path, "dataset") }));
+  const { adapter_name_or_path: adapter, eval_file, eval_strategy, data_root } = args;
+  return {
+    model: await find(args.model_name_or_path, "model"),
+    adapter: adapter === null ? undefined : await find(adapter, "model"),
+    train: await findAll(sourcesOf(args)),
+    eval: eval_strategy === "no" ? [] : await findAll(parseSources([eval_file!], { data_root })),
+  };
 }
 
 /** How activations are stored under the settings. */
@@ -82,12 +105,11 @@ export function trainerOptions(
  * Reads the training data.
  * @throws {UserError} if it cannot be used, or has tokens that the model does not know
  */
-export async function loadData(args: TrainArgs): Promise<Dataset> {
+export async function loadData(args: TrainArgs, places: Places): Promise<Dataset> {
   // First, since it takes no time: what is wrong with the model shows before hours of tokenizing.
-  const config = await loadConfig(args);
-  const tokenizer = await Tokenizer.load(args.model_name_or_path);
-  const sources = sourcesOf(args);
-  const data = await loadDataset(sources, tokenizer, { ...args, seed: args.data_seed });
+  const config = await loadConfig(args, places);
+  const tokenizer = await Tokenizer.load(places.model);
+  const data = await loadDataset(places.train, tokenizer, { ...args, seed: args.data_seed });
   for (const { inputIds } of data.samples) {
     const unknown = inputIds.find((id) => id >= config.vocab_size);
     if (unknown === undefined) continue;
@@ -111,16 +133,14 @@ export function describeSources(args: TrainArgs): string {
 }
 
 /** The model's configuration with its positions for the length to train for. */
-async function loadConfig(args: TrainArgs): Promise<LlamaConfig> {
-  return configForPositions(await readConfig(args.model_name_or_path), args);
+async function loadConfig(args: TrainArgs, { model }: Places): Promise<LlamaConfig> {
+  return configForPositions(await readConfig(model), args);
 }
 
 /** Reads eval_file, if evaluation is on. @throws {UserError} as {@linkcode loadData} */
-export async function loadEvalData(args: TrainArgs): Promise<Dataset | undefined> {
-  if (args.eval_strategy === "no") return undefined;
-  const tokenizer = await Tokenizer.load(args.model_name_or_path);
-  const sources = parseSources([args.eval_file!], { data_root: args.data_root });
-  return await loadDataset(sources, tokenizer, args);
+export async function loadEvalData(args: TrainArgs, places: Places): Promise<Dataset | undefined> {
+  if (places.eval.length === 0) return undefined;
+  return await loadDataset(places.eval, await Tokenizer.load(places.model), { ...args, packing: false });
 }
 
 /**
@@ -130,15 +150,14 @@ export async function loadEvalData(args: TrainArgs): Promise<Dataset | undefined
 export async function loadTrainee(
   gpu: Gpu,
   args: TrainArgs,
+  places: Places,
   resumeFrom: string | undefined,
 ): Promise<Trainee> {
-  const config = await loadConfig(args);
+  const config = await loadConfig(args, places);
   const isTrained = trainedNames(config, args);
-  const adapterFolder = args.low_rank_training
-    ? resumeFrom ?? args.adapter_name_or_path ?? undefined
-    : undefined;
+  const adapterFolder = args.low_rank_training ? resumeFrom ?? places.adapter : undefined;
   const start = adapterFolder === undefined ? undefined : await readAdapter(adapterFolder);
-  const weights = await openBase(config, args, args.low_rank_training ? undefined : resumeFrom);
+  const weights = await openBase(config, args, places.model, args.low_rank_training ? undefined : resumeFrom);
   let model: Llama;
   try {
     model = await loadModel(gpu, weights, {
@@ -186,11 +205,12 @@ export function trainedNames(config: LlamaConfig, args: TrainArgs): (name: strin
 async function openBase(
   config: LlamaConfig,
   args: TrainArgs,
+  model: string,
   resumeFrom: string | undefined,
 ): Promise<WeightReader> {
   if (resumeFrom !== undefined) return await openWeights(resumeFrom);
   if (args.train_from_scratch) return freshWeights(config, args.seed);
-  return await openWeights(args.model_name_or_path);
+  return await openWeights(model);
 }
 
 /** Puts the LoRA factors that the settings ask for on a model. */
