@@ -36,7 +36,7 @@ const RUNS = 3;
 const LAYERS = 2;
 const SHARD_BYTES = 500e6;
 /** What loading reads at once. */
-const CHUNK_BYTES = 4 * 2 ** 20;
+const CHUNK_BYTES = 8 * 2 ** 20;
 const SAMPLE_MS = 2;
 
 /** Measures, and returns a table for people. */

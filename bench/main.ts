@@ -23,8 +23,8 @@ import {
   readResult,
   type Row,
 } from "./result.ts";
-import { runCases, selectCases } from "./run_cases.ts";
-import { describeStep, measureStep, type StepReport } from "./step.ts";
+import { ROOM_GIB, runCases, selectCases } from "./run_cases.ts";
+import { describeStep, measureStep, type StepReport, stepRow } from "./step.ts";
 import { attentionCases } from "./suites/attention.ts";
 import type { Case, Extent } from "./suites/case.ts";
 import { productCases } from "./suites/products.ts";
@@ -144,9 +144,13 @@ async function benchCases(options: BenchOptions, io: Io): Promise<Measured> {
     peaks ??= await probe(gpu, effort);
     const progress = createProgress(io, "row", cases.length);
     try {
-      const { rows: measured, tooLarge } = await runCases(gpu, cases, { effort, peaks, progress });
+      const room = options.room ?? ROOM_GIB[gpu.info.isSoftware ? "software" : "gpu"];
+      const roomBytes = room * 2 ** 30;
+      const { rows: measured, tooLarge } = await runCases(gpu, cases, { effort, peaks, roomBytes, progress });
       rows.push(...measured);
-      if (tooLarge.length > 0) progress.note(`Left out as too large here: ${tooLarge.join("; ")}`);
+      if (tooLarge.length > 0) {
+        progress.note(`Left out, as they need more than ${room} GiB: ${tooLarge.join("; ")}`);
+      }
     } finally {
       progress.stop();
     }
@@ -167,7 +171,7 @@ async function benchStep(options: BenchOptions): Promise<Measured> {
   gpu.trim();
   gpu.resetPeak();
   const step = await measureStep(gpu, options, options.seconds ?? STEP_SECONDS);
-  return { peaks, info: gpu.info, rows: [], steps: [step], notes: [] };
+  return { peaks, info: gpu.info, rows: [stepRow(step, gpu.sharing, peaks)], steps: [step], notes: [] };
 }
 
 async function casesOf(options: BenchOptions, gpu: Gpu, notes: string[]): Promise<Case[]> {

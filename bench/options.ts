@@ -24,6 +24,8 @@ export interface BenchOptions {
   readonly clock: Clock;
   /** Seconds a row; by the extent unless set. */
   readonly seconds: number | undefined;
+  /** GiB on the device that a row may take; by the adapter unless set. */
+  readonly room: number | undefined;
   /** Where the result goes as JSON. */
   readonly json: string | undefined;
   /** An earlier result to set beside this one. */
@@ -56,6 +58,7 @@ How much
   --all               shapes of real models (the default on a GPU)
   --filter TEXT       rows with this regular expression in suite, op, shape or format
   --seconds N         time for each row
+  --room GIB          leaves out rows that take more on the device (default: 3 on a software adapter, 12 on a GPU)
   --sharing MODE      subgroup or workgroup, in place of the adapter's own
   --both              every sharing mode that the adapter can run
   --webgpu NAME       deno (default) or dawn, which has tensor cores: deno task bench:dawn
@@ -84,6 +87,7 @@ const FLAGS = {
   all: { type: "boolean" },
   filter: { type: "string" },
   seconds: { type: "string" },
+  room: { type: "string" },
   sharing: { type: "string" },
   both: { type: "boolean" },
   webgpu: { type: "string" },
@@ -116,6 +120,7 @@ export function readOptions(
     webgpu: oneOf("webgpu", values.webgpu ?? env("LONGREACH_WEBGPU"), WEBGPUS) ?? "deno",
     clock: oneOf("clock", values.clock, ["device", "cpu"]) ?? "device",
     seconds: readNumber("seconds", values.seconds),
+    room: readNumber("room", values.room),
     json: values.json,
     compare: values.compare,
     shape: values.shape ?? "demo",

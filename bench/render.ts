@@ -62,7 +62,7 @@ function goalsTable(results: Results): string {
       figure.peer ?? "",
       figure.ratio ?? "",
       figure.share === undefined ? "" : percent(figure.share),
-      figure.isMet ? "met" : "**missed**",
+      figure.isMet === null ? "" : figure.isMet ? "met" : "**missed**",
       `${commit}, ${date.slice(0, 10)}`,
     ]);
   });

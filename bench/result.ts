@@ -63,7 +63,7 @@ export interface MemoryResult extends AnyResult, MemoryReport {
 
 /** A case and its sample as a row, measured against the peaks. */
 export function rowOf(
-  { suite, op, shape, format, flops, bytes }: Case,
+  { suite, op, shape, format, flops, bytes }: Omit<Case, "memory" | "prepare">,
   sharing: Sharing,
   sample: Sample,
   peaks: Peaks,

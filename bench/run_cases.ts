@@ -5,8 +5,8 @@ import type { Peaks } from "./probe.ts";
 import { type Row, rowOf } from "./result.ts";
 import type { Case } from "./suites/case.ts";
 
-/** Device memory that rows may take: a driver of a CPU takes the machine's own. */
-const MEMORY = { software: 3 * 2 ** 30, gpu: 60 * 2 ** 30 } as const;
+/** GiB on the device that a row may take, unless told: a driver on the processor takes the machine's own memory. */
+export const ROOM_GIB = { software: 3, gpu: 12 } as const;
 
 /** The cases whose suite, op, shape or format the filter finds. */
 export function selectCases(cases: readonly Case[], filter: RegExp | undefined): Case[] {
@@ -22,21 +22,20 @@ export function selectCases(cases: readonly Case[], filter: RegExp | undefined):
 export async function runCases(
   gpu: Gpu,
   cases: readonly Case[],
-  { effort, peaks, progress, done = 0 }: {
+  { effort, peaks, roomBytes, progress }: {
     effort: Effort;
     peaks: Peaks;
+    /** Most bytes on the device. */
+    roomBytes: number;
     progress: Progress;
-    /** Cases that `progress` has counted before these. */
-    done?: number;
   },
 ): Promise<{ rows: Row[]; tooLarge: string[] }> {
   const rows: Row[] = [];
   const tooLarge: string[] = [];
-  const most = MEMORY[gpu.info.isSoftware ? "software" : "gpu"];
   for (const [i, each] of cases.entries()) {
     const label = `${each.op} ${each.shape} ${each.format}`;
-    progress.update(done + i, [label]);
-    if (each.memory > most) {
+    progress.update(i, [label]);
+    if (each.memory > roomBytes) {
       tooLarge.push(label);
       continue;
     }
@@ -45,7 +44,7 @@ export async function runCases(
     work.free();
     gpu.trim();
     rows.push(rowOf(each, gpu.sharing, sample, peaks));
-    progress.update(done + i + 1, [label]);
+    progress.update(i + 1, [label]);
   }
   return { rows, tooLarge };
 }

@@ -1,6 +1,6 @@
 /** One whole training step: where its time goes, on the device and on the clock. */
 import { formatBytes, formatTable } from "../cli/format.ts";
-import type { Gpu } from "../kernels/gpu.ts";
+import type { Gpu, Sharing } from "../kernels/gpu.ts";
 import type { KernelTiming } from "../kernels/profiler.ts";
 import { makeBatch } from "../model/batch.ts";
 import { type LlamaConfig, readConfig } from "../model/config.ts";
@@ -15,7 +15,9 @@ import { loadTrainArgs, type TrainArgs } from "../train_args/load.ts";
 import { randomIds } from "./inputs.ts";
 import { median } from "./measure.ts";
 import type { BenchOptions } from "./options.ts";
+import type { Peaks } from "./probe.ts";
 import { formatMs } from "./report.ts";
+import { type Row, rowOf } from "./result.ts";
 
 /** The time of one kind of kernel in a step. */
 export interface KernelShare {
@@ -166,6 +168,13 @@ function sumByKernel(timings: readonly KernelTiming[]): KernelShare[] {
 
 function isProductOrAttention(kernel: string): boolean {
   return /^(matmul|matvec|attention|cache.attention)/.test(kernel);
+}
+
+/** The step as a row, by which it is compared with that of another run; its times are those on the clock. */
+export function stepRow(step: StepReport, sharing: Sharing, peaks: Peaks): Row {
+  const { name: shape, flops, steps: runs, wallMs: bestMs, medianMs, compileMs } = step;
+  const work = { suite: "step", op: "step", shape, format: "", flops, bytes: 0 };
+  return rowOf(work, sharing, { runs, bestMs, medianMs, compileMs }, peaks);
 }
 
 /** The step as text: by kernel, and what the goals ask. */

@@ -1,5 +1,5 @@
 import { UserError } from "../errors.ts";
-import { toF32 } from "./dtype.ts";
+import { assertFinite, toF32 } from "./dtype.ts";
 import { quote } from "./paths.ts";
 import type { WeightReader } from "./weights.ts";
 
@@ -75,7 +75,8 @@ function parseState(bytes: Uint8Array, weightName: string, fail: Fail): QuantSta
   }
   const base = { shape: [sizes[0], sizes[1]] as const, blockSize: blocksize };
   if (nested_blocksize === undefined) return { ...base, nested: undefined };
-  if (!isBlockSize(nested_blocksize) || typeof nested_offset !== "number" || nested_dtype !== "float32") {
+  const isOffset = typeof nested_offset === "number" && Number.isFinite(nested_offset);
+  if (!isBlockSize(nested_blocksize) || !isOffset || nested_dtype !== "float32") {
     return fail("its second quantisation is not as bitsandbytes writes it");
   }
   return { ...base, nested: { blockSize: nested_blocksize, offset: nested_offset } };
@@ -105,8 +106,11 @@ export async function readBnb4(reader: WeightReader, weightName: string): Promis
     requireSize(name, length * dtypeBytes);
     return await reader.read(name);
   };
-  const floats = async (name: string, length: number): Promise<Float32Array> =>
-    toF32(await sized(name, length, 4), "F32");
+  const floats = async (name: string, length: number): Promise<Float32Array> => {
+    const values = toF32(await sized(name, length, 4), "F32");
+    assertFinite(name, values);
+    return values;
+  };
 
   const count = state.shape[0] * state.shape[1];
   const blocks = Math.ceil(count / state.blockSize);

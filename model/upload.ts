@@ -19,7 +19,7 @@ export interface RowSource {
   readInto(from: number, into: Uint8Array): Promise<void>;
 }
 
-/** Rows `start` to `end` of a source. The bytes are overwritten when the next chunk but one is asked for. */
+/** Rows `start` to `end` of a source. The bytes are overwritten after the next chunk was asked for. */
 interface Chunk {
   readonly start: number;
   readonly end: number;
@@ -29,14 +29,16 @@ interface Chunk {
 /** How the elements of each type go to the device; the others are made f32 on the host. */
 const FORMATS: Partial<Record<Dtype, Format>> = { F32: "f32", F16: "f16", BF16: "bf16" };
 
-/** Small enough to stay in the processor's caches on its way, large enough to cost a few calls a millisecond. */
-const CHUNK_BYTES = 4 * 2 ** 20;
+/** Read at once: enough that waking the thread that reads does not count. */
+const READ_BYTES = 8 * 2 ** 20;
+/** Checked and written at once: stays in the processor's cache in between. */
+const CHUNK_BYTES = 2 * 2 ** 20;
 /** The driver keeps what is written until it is done with it: this much at a time, twice. */
 const WINDOW_BYTES = 64 * 2 ** 20;
 
 /**
- * Moves tensors from files to the device by chunks of rows, reading one chunk while the one before it is uploaded. The
- * host holds two chunks, and what the driver is not done with.
+ * Moves tensors from files to the device by chunks of rows, reading ahead while they are uploaded. The host holds two
+ * reads, and what the driver is not done with.
  */
 export class Uploader {
   readonly #gpu: Gpu;
@@ -80,11 +82,25 @@ export class Uploader {
     }
   }
 
-  /** Chunks of whole rows, as many as fit, each read while the one before is used. */
   async *#chunks(source: RowSource): AsyncGenerator<Chunk> {
     const rowBytes = widthOf(source) * DTYPE_BYTES[source.dtype];
+    const step = rowsIn(CHUNK_BYTES, rowBytes);
+    for await (const { start, end, bytes } of this.#reads(source, rowBytes)) {
+      for (let from = start; from < end; from += step) {
+        const to = Math.min(from + step, end);
+        yield {
+          start: from,
+          end: to,
+          bytes: bytes.subarray((from - start) * rowBytes, (to - start) * rowBytes),
+        };
+      }
+    }
+  }
+
+  /** Each is read while the one before is used. */
+  async *#reads(source: RowSource, rowBytes: number): AsyncGenerator<Chunk> {
     const rows = sizeOf(source.shape) / widthOf(source);
-    const most = ROW_ALIGNMENT * Math.max(1, Math.floor(CHUNK_BYTES / rowBytes / ROW_ALIGNMENT));
+    const most = rowsIn(READ_BYTES, rowBytes);
     const read = (start: number): Promise<Chunk> => {
       const end = Math.min(start + most, rows);
       const bytes = this.#buffer(start / most % 2, (end - start) * rowBytes);
@@ -130,6 +146,11 @@ function finite(source: RowSource, { start, bytes }: Chunk): Uint8Array | Float3
   const values = toF32(bytes, dtype);
   assertFinite(name, values, { first: start * widthOf(source), of: sizeOf(shape) });
   return values;
+}
+
+/** As many whole rows as fit, of those that a slice of a tensor may begin with; at least the fewest of them. */
+function rowsIn(bytes: number, rowBytes: number): number {
+  return ROW_ALIGNMENT * Math.max(1, Math.floor(bytes / rowBytes / ROW_ALIGNMENT));
 }
 
 /** Elements in a row. */

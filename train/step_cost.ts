@@ -19,7 +19,8 @@ import { addFreshLora, formatOf, type Placement, trainedNames, trainerOptions } 
 import { Trainer } from "./trainer.ts";
 
 /** The device that a step is counted for. */
-export interface PlanDevice extends Pick<GpuOptions, "sharing" | "maxBindingBytes" | "hostCopies"> {
+export interface PlanDevice
+  extends Pick<GpuOptions, "sharing" | "maxBindingBytes" | "hostCopies" | "tuning"> {
   readonly info: GpuInfo;
   readonly limits: DeviceLimits;
 }
@@ -62,8 +63,8 @@ export const TYPICAL_DEVICE: PlanDevice = {
 
 /** The device that is open. */
 export function planDevice(gpu: Gpu): PlanDevice {
-  const { info, device: { limits }, sharing, maxBindingBytes, host } = gpu;
-  return { info, limits, sharing, maxBindingBytes, hostCopies: host.copies };
+  const { info, device: { limits }, sharing, tuning, maxBindingBytes, host } = gpu;
+  return { info, limits, sharing, tuning, maxBindingBytes, hostCopies: host.copies };
 }
 
 /**

@@ -113,7 +113,7 @@ function workgroupShape({ rows, quads }: Part, M: number, depth: number) {
   let THREADS = Math.min(MOST_THREADS, TILE / M);
   const groups = () => rows / 4 / (THREADS / LANES);
   while (THREADS > 64 && groups() < FEW_GROUPS) THREADS /= 2;
-  return { constants: { M, LANES, THREADS, PER_CHUNK: quads }, outputs: 4 * THREADS / LANES };
+  return { constants: { M, LANES, THREADS, PER_TURN: Math.min(quads, 2) }, outputs: 4 * THREADS / LANES };
 }
 
 function partsOf(gpu: Gpu, weight: Weight): Part[] {

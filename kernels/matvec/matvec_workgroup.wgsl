@@ -7,6 +7,7 @@
 override THREADS: u32;
 override LANES: u32;                // a power of two
 override M: u32;
+override PER_TURN: u32;             // quads of a chunk
 const TILE = 1024u;                 // quads: of x, later of sums; at least M THREADS
 
 var<workgroup> tile: array<vec4f, TILE>;
@@ -40,17 +41,20 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
 #for m in 0..M
       var part_$m = vec4f();
 #end
-#for e in 0..PER_CHUNK
+      // Two quads a turn: all at once would be half a minute of compiling for some drivers.
+      for (var e = 0u; e < QUADS; e += PER_TURN) {
+#for t in 0..PER_TURN
 #for n in 0..4
-      let b_$e_$n = b_quad(chunk_$n, $eu);
+        let b_$t_$n = b_quad(chunk_$n, e + $tu);
 #end
 #for m in 0..M
-      let x_$m_$e = tile[$mu * width + $eu * chunks + c];
+        let x_$m_$t = tile[$mu * width + (e + $tu) * chunks + c];
 #for n in 0..4
-      part_$m[$n] += dot(x_$m_$e, b_$e_$n);
+        part_$m[$n] += dot(x_$m_$t, b_$t_$n);
 #end
 #end
 #end
+      }
 #for m in 0..M
       sum_$m += part_$m * vec4f(scale_0, scale_1, scale_2, scale_3);
 #end

@@ -59,7 +59,7 @@ Deno.test("--help wins, and names every flag", () => {
       "both",
       "clock",
     ]
-      .concat(["memory", "webgpu", "shape", "tokens", "rank", "full", "json", "compare"])
+      .concat(["memory", "room", "webgpu", "shape", "tokens", "rank", "full", "json", "compare"])
   ) {
     assertIncludes(HELP, `--${flag}`);
   }

@@ -90,6 +90,10 @@ Deno.test("readBnb4() refuses other kinds and damaged states by name", async () 
   await refused(changed(reader, { [STATE]: new Uint8Array(5000) }), "too long");
   await refused(changed(reader, { [`${WEIGHT}.absmax`]: new Uint8Array(63) }), "absmax", "63 bytes");
   await refused(changed(reader, { [STATE]: undefined }), "no NF4");
+  const offset = JSON.stringify(state).replace(/"nested_offset":[^,}]+/, '"nested_offset":1e999');
+  await refused(changed(reader, { [STATE]: new TextEncoder().encode(offset) }), "second quantisation");
+  const scale = new Uint8Array(Float32Array.of(NaN).buffer);
+  await refused(changed(reader, { [`${WEIGHT}.nested_absmax`]: scale }), "nested_absmax", "element 0", "NaN");
 
   const fp4 = changed(reader, { [STATE]: undefined, [STATE.replace("nf4", "fp4")]: new Uint8Array(1) });
   await assertThrows(() => isBnb4(fp4, WEIGHT), WEIGHT, "FP4");

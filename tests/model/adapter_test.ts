@@ -108,6 +108,11 @@ Deno.test("Fresh LoRA changes nothing; A is uniform within 1 / sqrt(K), by the s
     const mean = A.data.reduce((sum, value) => sum + value, 0) / A.data.length;
     assert(Math.abs(mean) < 0.15 * bound, `A of ${module} has mean ${mean}`);
   }
+  for (const { name, lora } of model.linears()) {
+    const [padded, inputs] = lora!.A.shape as [number, number];
+    const padding = (await gpu.read(lora!.A)).subarray(6 * inputs);
+    assert(padded === 8 && padding.every((value) => value === 0), `the padding of ${name} is not zero`);
+  }
   const again = await load(gpu, config);
   addLora(again, { ...LORA, rank: 6 });
   assertSameLora(await exportAdapter(again, settings), exported, "the same seed");

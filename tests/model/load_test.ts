@@ -339,7 +339,7 @@ Deno.test("Tensors of many chunks arrive as they are, in any format and binding 
       const isTrained = (name: string) => name === "lm_head.weight";
       const model = await load(gpu, WIDE, weights, { isTrained });
       assert(
-        Math.max(...weights.lengths) <= 4 * 2 ** 20,
+        Math.max(...weights.lengths) <= 8 * 2 ** 20,
         `${Math.max(...weights.lengths)} bytes were read at once`,
       );
       const { embed_tokens, lm_head } = model.parts;
@@ -384,7 +384,7 @@ Deno.test("What goes wrong in a later chunk is named as in the first: a number, 
       if (tensor === name && at < into.length) into.set([0x80, 0xff], at);
     });
     await assertRefusedWide(gpu, infinite, loadIn4bit, name, `element ${last} of ${last + 1} is -Infinity`);
-    const torn = wideWeights("BF16", (tensor, from) => {
+    const torn = wideWeights("F32", (tensor, from) => {
       if (tensor === name && from > 0) throw new UserError("it became shorter");
     });
     await assertRefusedWide(gpu, torn, loadIn4bit, "it became shorter");
