@@ -156,14 +156,15 @@ export async function settleContext(
 }
 
 /**
- * The content of config.json with the positions in force. Linear and dynamic scaling have the two keys of the older form,
+ * The content of config.json with the positions and the vocabulary in force. Linear and dynamic scaling have the two keys of the older form,
  * which every version of `transformers` and llama.cpp reads.
  */
 export function configJson(config: LlamaConfig): Record<string, unknown> {
-  const { raw, rope_theta, rope_scaling, max_position_embeddings } = config;
+  const { rope_theta, rope_scaling, max_position_embeddings, vocab_size } = config;
+  const raw: Record<string, unknown> = { ...config.raw, vocab_size };
   const own = parseConfig(raw, "config.json");
   if (samePositions(own, config) && own.max_position_embeddings === max_position_embeddings) {
-    return { ...raw };
+    return raw;
   }
   if (raw.rope_parameters) {
     const { type, ...rest } = rope_scaling ?? { type: "default" };

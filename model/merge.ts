@@ -9,6 +9,7 @@ import { UserError } from "../errors.ts";
 import { GpuMemoryError } from "../kernels/errors.ts";
 import { Gpu } from "../kernels/gpu.ts";
 import { makeBatch } from "./batch.ts";
+import { grownWeights, withVocabularyOf } from "./vocabulary.ts";
 import { contextLength, readConfig, type RopeScaling } from "./config.ts";
 import { configJson, settleContext, type TrainedSettings } from "./context.ts";
 import { SILENT, type WorkHooks } from "./hooks.ts";
@@ -86,12 +87,13 @@ export async function mergeAdapter(
   const { base_model, peft_model, save_path } = options;
   const started = performance.now();
   const base = await readConfig(base_model);
-  const { config, trained, notes } = await settleContext(base, {
+  const { config: settled, trained, notes } = await settleContext(base, {
     peftModel: peft_model,
     contextSize: options.context_size,
   });
   const adapter = await readAdapter(peft_model);
-  const weights = await openWeights(base_model);
+  const config = withVocabularyOf(settled, adapter.extra);
+  const weights = grownWeights(await openWeights(base_model), config);
   try {
     const plan = planMerge(weights, config, adapter, options.dtype);
     [...notes, ...planNotes(plan, options, trained)].forEach((line) => hooks.note(line));

@@ -6,6 +6,7 @@ import { applyAdapter } from "./adapter.ts";
 import { extendContext, type LlamaConfig, readConfig } from "./config.ts";
 import type { Llama } from "./llama.ts";
 import { loadModel, type LoadOptions } from "./load.ts";
+import { grownWeights, withVocabularyOf } from "./vocabulary.ts";
 
 export interface OpenOptions {
   /** Folder of the base model. */
@@ -36,9 +37,10 @@ export interface OpenModel {
  */
 export async function openModel(gpu: Gpu, options: OpenOptions): Promise<OpenModel> {
   const { baseModel, peftModel, contextSize = 0, loadIn4bit, format = "f32", onProgress } = options;
-  const config = options.config ?? extendContext(await readConfig(baseModel), contextSize);
+  const base = options.config ?? extendContext(await readConfig(baseModel), contextSize);
   const adapter = peftModel === undefined ? undefined : await readAdapter(peftModel);
-  const weights = await openWeights(baseModel);
+  const config = withVocabularyOf(base, adapter?.extra);
+  const weights = grownWeights(await openWeights(baseModel), config);
   try {
     const model = await loadModel(gpu, weights, {
       config,

@@ -13,6 +13,7 @@ import { freshWeights } from "../model/fresh.ts";
 import { loadModel } from "../model/load.ts";
 import type { Llama } from "../model/llama.ts";
 import { checkpointTensors, countParameters } from "../model/tensors.ts";
+import { grownWeights, withVocabularyOf } from "../model/vocabulary.ts";
 import { groupSize, stateBits, type TrainArgs } from "../train_args/schema.ts";
 import type { TrainHooks } from "./hooks.ts";
 import type { TrainerOptions } from "./trainer.ts";
@@ -106,9 +107,8 @@ export function trainerOptions(
  * @throws {UserError} if it cannot be used, or has tokens that the model does not know
  */
 export async function loadData(args: TrainArgs, places: Places): Promise<Dataset> {
-  // First, since it takes no time: what is wrong with the model shows before hours of tokenizing.
-  const config = await loadConfig(args, places);
   const tokenizer = await Tokenizer.load(places.model);
+  const config = await loadConfig(args, places, tokenizer);
   const data = await loadDataset(places.train, tokenizer, { ...args, seed: args.data_seed });
   for (const { inputIds } of data.samples) {
     const unknown = inputIds.find((id) => id >= config.vocab_size);
@@ -133,8 +133,10 @@ export function describeSources(args: TrainArgs): string {
 }
 
 /** The model's configuration with its positions for the length to train for. */
-async function loadConfig(args: TrainArgs, { model }: Places): Promise<LlamaConfig> {
-  return configForPositions(await readConfig(model), args);
+async function loadConfig(args: TrainArgs, { model }: Places, tokenizer: Tokenizer): Promise<LlamaConfig> {
+  const config = configForPositions(await readConfig(model), args);
+  const grows = args.resize_vocabulary && tokenizer.vocabSize > config.vocab_size;
+  return grows ? { ...config, vocab_size: tokenizer.vocabSize } : config;
 }
 
 /** Reads eval_file, if evaluation is on. @throws {UserError} as {@linkcode loadData} */
@@ -153,11 +155,13 @@ export async function loadTrainee(
   places: Places,
   resumeFrom: string | undefined,
 ): Promise<Trainee> {
-  const config = await loadConfig(args, places);
-  const isTrained = trainedNames(config, args);
+  const tokenizer = await Tokenizer.load(places.model);
   const adapterFolder = args.low_rank_training ? resumeFrom ?? places.adapter : undefined;
   const start = adapterFolder === undefined ? undefined : await readAdapter(adapterFolder);
-  const weights = await openBase(config, args, places.model, args.low_rank_training ? undefined : resumeFrom);
+  const config = withVocabularyOf(await loadConfig(args, places, tokenizer), start?.extra);
+  const isTrained = trainedNames(config, args);
+  const base = await openBase(config, args, places.model, args.low_rank_training ? undefined : resumeFrom);
+  const weights = grownWeights(base, config);
   let model: Llama;
   try {
     model = await loadModel(gpu, weights, {

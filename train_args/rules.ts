@@ -141,6 +141,14 @@ function checkEvaluation(args: TrainArgs, given: ReadonlySet<OptionName>, refuse
 
 function checkMethod(args: TrainArgs, given: ReadonlySet<OptionName>, refuse: Refuse, notes: string[]): void {
   if (args.low_rank_training) {
+    const trainsEmbeddings = args.train_embedding ||
+      args.trainable_params?.some((part) => "model.embed_tokens.weight".includes(part));
+    if (args.resize_vocabulary && !trainsEmbeddings) {
+      refuse(
+        ["resize_vocabulary", "trainable_params"],
+        "needs trainable_params: embed, or new tokens would neither be learnt nor saved",
+      );
+    }
     if (args.train_from_scratch) {
       refuse(
         ["train_from_scratch", "low_rank_training"],

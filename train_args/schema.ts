@@ -89,6 +89,12 @@ export const OPTIONS = {
     map(),
     "linear by ceil(model_max_length / trained length)",
   ),
+  resize_vocabulary: option(
+    "model",
+    "add rows to embeddings and head for tokens that the tokenizer has and the model has not; new rows are the mean",
+    flag(),
+    false,
+  ),
   train_from_scratch: option(
     "model",
     "draw fresh weights from config.json when the model folder holds none; needs low_rank_training: false",

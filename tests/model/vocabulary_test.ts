@@ -1,0 +1,99 @@
+/** Adapters whose embeddings have more tokens than the base: LongLoRA's have a padding token more. */
+import { toF32 } from "../../checkpoint/dtype.ts";
+import { readAdapter, writeAdapter } from "../../checkpoint/peft.ts";
+import { openWeights } from "../../checkpoint/weights.ts";
+import { Gpu } from "../../kernels/gpu.ts";
+import { makeBatch } from "../../model/batch.ts";
+import { readConfig } from "../../model/config.ts";
+import { mergeAdapter } from "../../model/merge.ts";
+import { openModel } from "../../model/open.ts";
+import { grownWeights, withVocabularyOf } from "../../model/vocabulary.ts";
+import { withFolder } from "../checkpoint/support.ts";
+import { assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { normal } from "../support/random.ts";
+
+const BASE = "tests/golden/mha";
+
+/** The golden adapter with embeddings of two tokens more, in a folder. */
+async function grownAdapter(folder: string, rows: number): Promise<void> {
+  await Deno.mkdir(folder);
+  const adapter = await readAdapter("tests/golden/adapter");
+  const { hidden_size } = await readConfig(BASE);
+  const data = normal(5, rows * hidden_size, 0.1);
+  await writeAdapter(folder, {
+    ...adapter,
+    extra: new Map([["model.embed_tokens.weight", { shape: [rows, hidden_size], data, dtype: "F32" }]]),
+  });
+}
+
+Deno.test("grownWeights() adds rows that are the mean, whatever range is read, and leaves all else alone", async () => {
+  const config = await readConfig(BASE);
+  const weights = await openWeights(BASE);
+  const grown = grownWeights(weights, { ...config, vocab_size: config.vocab_size + 3 });
+  const head = toF32(await grown.read("lm_head.weight"), grown.info("lm_head.weight").dtype);
+  const [rows, width] = grown.info("lm_head.weight").shape as [number, number];
+  assertEquals([rows, head.length], [config.vocab_size + 3, rows * width]);
+  const mean = Float64Array.from({ length: width }, (_, c) => {
+    let sum = 0;
+    for (let row = 0; row < config.vocab_size; row++) sum += head[row * width + c]!;
+    return sum / config.vocab_size;
+  });
+  for (const row of [rows - 3, rows - 1]) {
+    assertClose(`row ${row}`, head.subarray(row * width, (row + 1) * width), mean, {
+      rtol: 1e-6,
+      atol: 1e-8,
+    });
+  }
+  // A range that begins before the added rows and ends inside one of them, off any boundary.
+  const bytes = await grown.read("lm_head.weight");
+  const part = new Uint8Array(4 * width + 12);
+  await grown.readInto("lm_head.weight", bytes.length - part.length - 8, part);
+  assertEquals(part, bytes.slice(bytes.length - part.length - 8, bytes.length - 8));
+  assertEquals(grown.info("model.norm.weight"), weights.info("model.norm.weight"));
+  grown.close();
+});
+
+Deno.test("An adapter with more tokens runs and merges, with the same head in both", async () => {
+  await withFolder(async (folder) => {
+    const { vocab_size } = await readConfig(BASE);
+    await grownAdapter(`${folder}/adapter`, vocab_size + 1);
+    const ids = Uint32Array.of(5, 80, vocab_size, 9, 33, vocab_size, 2);
+    using gpu = await Gpu.open({ poison: true });
+    const logitsOf = async (options: { baseModel: string; peftModel?: string }) => {
+      const { model } = await openModel(gpu, { ...options, loadIn4bit: false, contextSize: 64 });
+      assertEquals(model.config.vocab_size, vocab_size + 1);
+      return await model.logits(model.upload(makeBatch([{ inputIds: ids }])));
+    };
+    const apart = await logitsOf({ baseModel: BASE, peftModel: `${folder}/adapter` });
+    await mergeAdapter({
+      base_model: BASE,
+      peft_model: `${folder}/adapter`,
+      context_size: 64,
+      save_path: `${folder}/merged`,
+      dtype: "fp32",
+      max_shard_size: 5e9,
+      load_in_4bit: false,
+    });
+    assertEquals((await readConfig(`${folder}/merged`)).vocab_size, vocab_size + 1);
+    const merged = await logitsOf({ baseModel: `${folder}/merged` });
+    assertClose("logits", merged, apart, { rtol: 1e-4, atol: 1e-4 });
+  });
+});
+
+Deno.test("withVocabularyOf() refuses adapters of another base", async () => {
+  const config = await readConfig(BASE);
+  const tables = (...sizes: [string, number][]) =>
+    new Map(
+      sizes.map((
+        [name, rows],
+      ) => [name, { shape: [rows, 4], data: new Float32Array(4 * rows), dtype: "F32" as const }]),
+    );
+  const embed = "model.embed_tokens.weight";
+  assertEquals(withVocabularyOf(config, undefined), config);
+  assertEquals(withVocabularyOf(config, tables([embed, 300])).vocab_size, 300);
+  await assertThrows(() => withVocabularyOf(config, tables([embed, 10])), "of 10 tokens", "another base");
+  await assertThrows(
+    () => withVocabularyOf(config, tables([embed, 300], ["lm_head.weight", 299])),
+    "of 299 tokens",
+  );
+});
