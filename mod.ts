@@ -24,6 +24,8 @@ export {
   type Sequence,
   uploadBatch,
 } from "./model/batch.ts";
+export { Decoder, type DecoderOptions } from "./model/decoder.ts";
+export { continueAll, generate, generateBatch, type GenerateOptions } from "./model/generate.ts";
 export { Llama } from "./model/llama.ts";
 export { type OpenModel, openModel, type OpenOptions } from "./model/open.ts";
 export { mergeAdapter } from "./model/merge.ts";

@@ -2,19 +2,16 @@ import { UserError } from "../errors.ts";
 
 /**
  * Dawn, the WebGPU of Chrome, as the npm package `webgpu`. Unlike Deno's own it has matrices spread over a subgroup,
- * which drivers run on tensor cores. It is native code, so it needs `--allow-ffi`, and it is large (130 MB), so nothing
- * may name it in an import that Deno sees ahead: this file fetches it when Dawn is asked for, and never before.
+ * which drivers run on tensor cores. It is native code, so it needs `--allow-ffi`, and it is large (51 MB, 132 unpacked),
+ * so nothing may name it where Deno looks ahead: in an import that is not computed, or in deno.lock. This file fetches
+ * it when Dawn is asked for, and the commands that may do so use dawn.lock.
  */
 const PACKAGE = "npm:webgpu@0.6.2";
 
 /** How to start a command on Dawn, for messages. */
 const COMMAND = 'start the command as "./longreach COMMAND --webgpu dawn" or "deno task dawn COMMAND"';
 
-/**
- * Toggles of Dawn: subgroup matrices are behind `allow_unsafe_apis`, and timestamps are rounded to 0.1 ms unless told.
- * Each word is read by `create`: Vulkan has the matrices, and is what Longreach is tested on; macOS and Windows take
- * their own.
- */
+/** Toggles of Dawn: subgroup matrices are behind `allow_unsafe_apis`; timestamps are rounded to 0.1 ms unless told. */
 const FLAGS = ["enable-dawn-features=allow_unsafe_apis", "disable-dawn-features=timestamp_quantization"];
 
 interface DawnPackage {
@@ -41,9 +38,10 @@ async function load(): Promise<GPU> {
     const backend = Deno.build.os === "linux" ? ["backend=vulkan"] : [];
     return withDirectives(create([...FLAGS, ...backend]));
   } catch (error) {
+    const [reason] = (error instanceof Error ? error.message : String(error)).split("\n");
     throw new UserError(
-      `Cannot load Dawn (${PACKAGE}): ${error instanceof Error ? error.message : String(error)}. ` +
-        `The first use downloads it, 40 MB: go online once and ${COMMAND}, or leave out --webgpu dawn`,
+      `Cannot load Dawn (${PACKAGE}): ${reason}. The first use downloads it, 51 MB: go online once and ${COMMAND}, ` +
+        `or leave out --webgpu dawn`,
       { cause: error },
     );
   }

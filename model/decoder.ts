@@ -173,7 +173,7 @@ export class Decoder {
    */
   keep(sequence: number, ids: readonly number[]): void {
     const state = this.#sequences[sequence]!;
-    state.ids.push(...ids);
+    for (const id of ids) state.ids.push(id);
     state.cached = Math.min(state.cached, state.ids.length);
   }
 
@@ -193,7 +193,8 @@ export class Decoder {
     });
     fillUniform(this.#gpu, this.#hidden, { seed: 1, stream, low: -1, high: 1 });
     for (const sequence of this.#sequences) {
-      sequence.ids.splice(0, Infinity, ...new Array<number>(length).fill(0));
+      sequence.ids.length = 0;
+      for (let i = 0; i < length; i++) sequence.ids.push(0);
       sequence.cached = length;
     }
     this.#writeHeads();

@@ -10,6 +10,8 @@ export interface GenerateOptions extends Partial<Sampling> {
   readonly maxNewTokens: number;
   /** Tokens that end a sequence; they are part of it. */
   readonly stopIds?: readonly number[];
+  /** Steps whose tokens are read at once; as many as take about 50 ms unless given. */
+  readonly readEvery?: number;
   /** Called with each sequence's new tokens as they are read. */
   readonly onTokens?: (ids: readonly number[], sequence: number) => void;
   /** Ends the writing after the tokens that are read next. */
@@ -81,7 +83,7 @@ export async function continueAll(decoder: Decoder, options: GenerateOptions): P
   const { stopIds = [], onTokens, signal } = options;
   const written = Array.from({ length: decoder.sequences }, (): number[] => []);
   const done = new Set<number>();
-  for await (const steps of drawnTokens(decoder, { ...DEFAULTS, ...options }, options.maxNewTokens)) {
+  for await (const steps of drawnTokens(decoder, { ...DEFAULTS, ...options }, options)) {
     written.forEach((ids, sequence) => {
       if (done.has(sequence)) return;
       const drawn = steps.map((tokens) => tokens[sequence]!);
@@ -110,13 +112,13 @@ interface Recorded {
 }
 
 /**
- * Tokens of all sequences, step by step, as they are read: some steps at a time, as many as keep the reader waiting
- * about 50 ms. While the host reads some, the device makes the next.
+ * Tokens of all sequences, step by step, as they are read: one step first, then some at a time. While the host reads
+ * some, the device makes the next.
  */
 async function* drawnTokens(
   decoder: Decoder,
   sampling: Sampling,
-  maxNewTokens: number,
+  { maxNewTokens, readEvery }: GenerateOptions,
 ): AsyncGenerator<Uint32Array[]> {
   const { gpu } = decoder.model;
   const rows = decoder.sequences;
@@ -131,7 +133,7 @@ async function* drawnTokens(
     return { taken, steps };
   };
   let next: Recorded | undefined = record(1);
-  let steps = 1;
+  let steps = readEvery ?? 1;
   let readAt = performance.now();
   try {
     while (next) {
@@ -147,7 +149,8 @@ async function* drawnTokens(
       const [bytes] = await reading;
       taken.free();
       const now = performance.now();
-      steps = Math.max(1, Math.min(MOST_STEPS, 2 * count, Math.floor(READ_MS * count / (now - readAt))));
+      const inTime = Math.floor(READ_MS * count / (now - readAt));
+      steps = readEvery ?? Math.max(1, Math.min(MOST_STEPS, 2 * count, inTime));
       readAt = now;
       const tokens = new Uint32Array(bytes!.buffer);
       yield Array.from({ length: count }, (_, step) => tokens.subarray(step * rows, (step + 1) * rows));
@@ -159,7 +162,7 @@ async function* drawnTokens(
 
 /** @throws {UserError} naming every option that is out of range */
 function checkOptions(options: GenerateOptions): void {
-  const { maxNewTokens } = options;
+  const { maxNewTokens, readEvery = 1 } = options;
   const { temperature, topK, topP, minP, repetitionPenalty, seed } = { ...DEFAULTS, ...options };
   const problems: string[] = [];
   const require = (holds: boolean, name: string, value: number, what: string) => {
@@ -168,6 +171,7 @@ function checkOptions(options: GenerateOptions): void {
   const isWhole = (value: number, least: number) =>
     Number.isInteger(value) && value >= least && value < 2 ** 32;
   require(isWhole(maxNewTokens, 1), "maxNewTokens", maxNewTokens, "a whole number above 0");
+  require(isWhole(readEvery, 1), "readEvery", readEvery, "a whole number above 0");
   const isTemperature = temperature === 0 || (temperature >= 0.01 && temperature <= 100);
   require(isTemperature, "temperature", temperature, "0, or from 0.01 to 100");
   require(isWhole(topK, 0), "topK", topK, "a whole number, 0 for all tokens");

@@ -56,7 +56,7 @@ export interface Predictions {
 /** Logits of one chunk of rows at most: the head is never applied to all rows at once. */
 const LOGITS_BYTES = 64 * 2 ** 20;
 /** The three widest tensors of a chunk of rows in a layer, at most: enough rows to fill any GPU. */
-const CHUNK_BYTES = 128 * 2 ** 20;
+const CHUNK_BYTES = 192 * 2 ** 20;
 
 /** A layer's input that waits for the backward pass. */
 interface Kept {

@@ -32,14 +32,15 @@ function productOf({ layout, weight, format, shape: { rows, columns, depth } }: 
   return productCase(layout, { ...sizes, name: w, x: format, w });
 }
 
-function attentionOf({ info }: Gpu, { part, headDim }: AttentionTunable): Case {
+function attentionOf({ info }: Gpu, { part, headDim, format }: AttentionTunable): Case {
   const [heads, tokens] = info.isSoftware ? [2, 512] : [32, 4096];
   const [forward, backward] = attentionPair({
     heads,
     kvHeads: heads,
     headDim,
     tokens,
-    format: info.isSoftware ? "f32" : "bf16",
+    // Without matrix units one class serves all formats, and GPUs work in 16 bits.
+    format: info.isSoftware || info.matrices.length > 0 ? format : "bf16",
   });
   return part === "forward" ? forward : backward;
 }

@@ -94,7 +94,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
         for (var e = 0u; e < D4; e++) {
           score += dot(load_C(tile[i % TILE_KEYS * STRIDE + e]), held_q[query * D4 + e]);
         }
-        let is_seen = key < keys && sees(positions[query_of(s, query).x], block + key);
+        let is_seen = sees(positions[query_of(s, query).x], block + key);
         scores[query * BLOCK + key] = select(HIDDEN, score, is_seen);
       }
     }

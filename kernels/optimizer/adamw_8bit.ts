@@ -87,11 +87,10 @@ export function adamW8bit(
     rows === param.rows && width * 4 === param.width && dtype === "u32"
   );
   if (!fits || param.dtype !== "f32" || grad.dtype !== "f32" || absmax.rows < firstBlock + blocks) {
+    const wanted = `codes [${codesShape(param.shape)}] and ${firstBlock + blocks} scales`;
     throw new GpuError(
-      `Cannot apply adamW8bit: "${param.label}" [${param.shape}] ${param.dtype} takes codes [${
-        codesShape(param.shape)
-      }] ` +
-        `and ${firstBlock + blocks} scales, got [${mCodes.shape}], [${vCodes.shape}] and ${absmax.rows}`,
+      `Cannot apply adamW8bit: "${param.label}" [${param.shape}] ${param.dtype} takes ${wanted}, got ` +
+        `[${mCodes.shape}], [${vCodes.shape}] and ${absmax.rows}`,
     );
   }
   for (const { start, end } of rowRanges([param, grad, mCodes, vCodes])) {

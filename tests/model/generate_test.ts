@@ -190,7 +190,7 @@ Deno.test("Prompts of different lengths are written side by side as alone, and s
   });
   const heard: number[][] = [[], [], []];
   const onTokens = (ids: readonly number[], sequence: number) => heard[sequence]!.push(...ids);
-  assertEquals(await generateBatch(model, prompts, { ...GREEDY, stopIds, onTokens }), cut);
+  assertEquals(await generateBatch(model, prompts, { ...GREEDY, stopIds, onTokens, readEvery: 7 }), cut);
   assertEquals(heard, cut, "tokens heard");
 });
 
@@ -199,7 +199,7 @@ Deno.test("A seed gives the same text whatever is read when; another seed anothe
   const model = await smallModel(gpu);
   const options: GenerateOptions = { maxNewTokens: 40, temperature: 1.5, topK: 40, topP: 0.95, minP: 0.01 };
   const first = await generate(model, [1, 2, 3], { ...options, seed: 5 });
-  assertEquals(await generate(model, [1, 2, 3], { ...options, seed: 5 }), first);
+  assertEquals(await generate(model, [1, 2, 3], { ...options, seed: 5, readEvery: 16 }), first);
   assertEquals(
     await generate(model, [1, 2, 3], { ...options, seed: 5, maxNewTokens: 11 }),
     first.slice(0, 11),

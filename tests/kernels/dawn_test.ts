@@ -1,0 +1,239 @@
+/**
+ * Dawn, and the kernels on matrix units that only it runs. `deno task test:dawn` runs this and every other test of the
+ * kernels on it; without the permission, the package, an adapter or the units the tests say so and are skipped.
+ */
+import { findAdapter, matricesOf, usedWebGpu, useWebGpu } from "../../kernels/adapter.ts";
+import { attention } from "../../kernels/attention/attention.ts";
+import { firstKeys, makeAttentionMap, type RowLayout } from "../../kernels/attention/map.ts";
+import { attention64 } from "../../kernels/attention/reference.ts";
+import { attentionTunables } from "../../kernels/attention/variants.ts";
+import { Gpu, type GpuOptions } from "../../kernels/gpu.ts";
+import { matmul, matmulBackwardInput, matmulBackwardWeight } from "../../kernels/matmul/matmul.ts";
+import {
+  matmulBackwardInputReference,
+  matmulBackwardWeightReference,
+  matmulReference,
+} from "../../kernels/matmul/reference.ts";
+import { matmulTunables } from "../../kernels/matmul/variants.ts";
+import { largestMagnitudes } from "../../kernels/shared/matrix.ts";
+import type { Format } from "../../kernels/wgsl.ts";
+import { assert, assertEquals } from "../support/assert_close.ts";
+import { inFormat } from "../support/numeric.ts";
+import { normal } from "../support/random.ts";
+
+const ROOT = new URL("../../", import.meta.url);
+
+/** Runs on Dawn, whatever the other tests run on. */
+async function onDawn<T>(run: () => Promise<T>): Promise<T> {
+  const before = usedWebGpu();
+  useWebGpu("dawn");
+  try {
+    return await run();
+  } finally {
+    useWebGpu(before);
+  }
+}
+
+/** What is missing for tests on Dawn, and for those of matrix units. */
+async function missing(): Promise<{ dawn?: string; matrices?: string }> {
+  const { state } = await Deno.permissions.query({ name: "ffi" });
+  if (state !== "granted") return { dawn: "no permission for native code, which deno task test:dawn has" };
+  try {
+    const adapter = await onDawn(findAdapter);
+    if (!adapter) return { dawn: "Dawn finds no adapter" };
+    return matricesOf(adapter).length > 0
+      ? {}
+      : { matrices: `"${adapter.info.description}" has no matrix units` };
+  } catch (error) {
+    return { dawn: (error as Error).message };
+  }
+}
+
+const { dawn, matrices = dawn } = await missing();
+
+function dawnTest(name: string, reason: string | undefined, fn: () => Promise<void>): void {
+  const note = reason === undefined ? "" : ` (skipped: ${reason})`;
+  Deno.test({ name: `Dawn: ${name}${note}`, ignore: reason !== undefined, fn: () => onDawn(fn) });
+}
+
+/** A device on which all that matrix units can do is done on them. */
+async function openWithMatrices(options: GpuOptions = {}): Promise<Gpu> {
+  using probe = await Gpu.open();
+  const tuning: Record<string, string> = {};
+  for (const { key, variants } of [...matmulTunables(probe), ...attentionTunables(probe)]) {
+    const onMatrices = variants.findLast((name) => name.startsWith("matrix"));
+    if (onMatrices) tuning[key] = onMatrices;
+  }
+  assert(Object.keys(tuning).length > 0, "classes that matrix units serve");
+  return await Gpu.open({ poison: true, ...options, tuning });
+}
+
+const abs = (values: ArrayLike<number>) => Float64Array.from(values, Math.abs);
+
+/** Largest error as a share of the magnitudes that were summed. */
+function worst(actual: ArrayLike<number>, expected: Float64Array, magnitude: Float64Array): number {
+  return expected.reduce((most, value, i) => {
+    const share = Math.abs(actual[i]! - value) / magnitude[i]!;
+    return share >= 0 ? Math.max(most, share) : Infinity;
+  }, 0);
+}
+
+Deno.test("dawn.lock pins what deno.lock does, and Dawn, which deno.lock must not name", async () => {
+  const [lock, dawnLock] = await Promise.all(
+    ["deno.lock", "dawn.lock"].map(async (name) => JSON.parse(await Deno.readTextFile(new URL(name, ROOT)))),
+  );
+  for (const part of ["specifiers", "npm"]) {
+    for (const [name, pinned] of Object.entries(lock[part])) assertEquals(dawnLock[part][name], pinned, name);
+    const more = Object.keys(dawnLock[part]).filter((name) => !(name in lock[part]));
+    assert(more.some((name) => /^(npm:)?webgpu@/.test(name)), `${part} of dawn.lock: ${more}`);
+  }
+});
+
+dawnTest("a process that used it ends by itself, with exit code 0", dawn, async () => {
+  const code = `
+    import { useWebGpu } from "${ROOT}kernels/adapter.ts";
+    import { Gpu } from "${ROOT}kernels/gpu.ts";
+    import { matmul } from "${ROOT}kernels/matmul/matmul.ts";
+    useWebGpu("dawn");
+    const gpu = await Gpu.open();
+    const ones = gpu.tensor([4, 4], new Float32Array(16).fill(1));
+    console.log(gpu.info.webgpu, (await gpu.read(matmul(gpu, ones, ones))).join(" "));
+    gpu.close();`;
+  const { code: status, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["eval", "--quiet", "--ext=ts", "--lock=dawn.lock", code],
+    cwd: ROOT,
+    signal: AbortSignal.timeout(120_000),
+  }).output();
+  const [out, err] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes).trim());
+  assertEquals([status, out], [0, `dawn ${"4 ".repeat(16).trim()}`], err);
+});
+
+dawnTest("the largest magnitude of a tensor is found, whatever else is in it", dawn, async () => {
+  using gpu = await Gpu.open({ poison: true, maxBindingBytes: 64 * 64 * 4 });
+  const values = normal(1, 300 * 64);
+  values[299 * 64 + 3] = -77.5;
+  values[5] = NaN;
+  values[6] = -Infinity;
+  const wide = gpu.tensor([300, 64], values);
+  assert(wide.segments.length > 1, "in several parts");
+  const half = inFormat(gpu, [1, 8], Float32Array.of(0, 1e-30, -3e-30, 0, 0, 0, 0, 0), "bf16");
+  const bits = await gpu.readU32(largestMagnitudes(gpu, [wide, undefined, half.tensor]));
+  const expected = Float32Array.of(77.5, 0, Math.abs(half.values[2]!));
+  assertEquals([...new Float32Array(bits.buffer)], [...expected]);
+});
+
+dawnTest(
+  "products on matrix units are exact for 16 bits far outside the range of f16",
+  matrices,
+  async () => {
+    using gpu = await openWithMatrices();
+    const [M, N, K] = [35, 44, 68];
+    const size = { M, N, K };
+    for (const [left, right] of [[1e6, 1e-9], [1e-20, 1e20]] as const) {
+      const x = inFormat(gpu, [M, K], normal(1, M * K, left), "bf16");
+      const w = inFormat(gpu, [N, K], normal(2, N * K, right), "bf16");
+      const dyOfX = inFormat(gpu, [M, N], normal(3, M * N, left), "bf16");
+      const dyOfW = inFormat(gpu, [M, N], normal(3, M * N, right), "bf16");
+      const format = "f32";
+      const y = matmul(gpu, x.tensor, w.tensor, { format });
+      const dx = matmulBackwardInput(gpu, dyOfX.tensor, w.tensor, { format });
+      const dw = matmulBackwardWeight(gpu, dyOfW.tensor, x.tensor, { into: gpu.empty([N, K]) });
+      const products = [
+        [y, matmulReference, x, w],
+        [dx, matmulBackwardInputReference, dyOfX, w],
+        [dw, matmulBackwardWeightReference, dyOfW, x],
+      ] as const;
+      for (const [product, reference, a, b] of products) {
+        const magnitude = reference(abs(a.values), abs(b.values), size);
+        const error = worst(await gpu.read(product), reference(a.values, b.values, size), magnitude);
+        assert(error < 8 * 2 ** -24, `${reference.name} at ${left} by ${right}: ${error}`);
+      }
+    }
+  },
+);
+
+dawnTest("rows of small values keep their bits beside rows of large ones", matrices, async () => {
+  using gpu = await openWithMatrices();
+  const [M, N, K] = [33, 32, 64];
+  // Down to 2^-28 of the largest, which is what f16 has room for.
+  const values = normal(4, M * K).map((value, i) => i < K ? value * 2 ** 26 : value);
+  const x = inFormat(gpu, [M, K], values, "bf16");
+  const w = inFormat(gpu, [N, K], normal(5, N * K), "bf16");
+  const y = await gpu.read(matmul(gpu, x.tensor, w.tensor, { format: "f32" }));
+  const magnitude = matmulReference(abs(x.values), abs(w.values), { M, N, K });
+  const error = worst(y, matmulReference(x.values, w.values, { M, N, K }), magnitude);
+  assert(error < 2 ** -11, `${error}`);
+});
+
+dawnTest("what is not finite reaches its own row, and no other", matrices, async () => {
+  using gpu = await openWithMatrices();
+  const [M, N, K] = [33, 32, 64];
+  const values = normal(6, M * K);
+  values[2 * K + 5] = NaN;
+  values[7 * K + 9] = Infinity;
+  const x = inFormat(gpu, [M, K], values, "bf16");
+  const w = inFormat(gpu, [N, K], normal(7, N * K), "bf16");
+  const y = await gpu.read(matmul(gpu, x.tensor, w.tensor, { format: "f32" }));
+  for (let row = 0; row < M; row++) {
+    const isFinite = y.subarray(row * N, row * N + N).map((value) => Number(Number.isFinite(value)));
+    assertEquals(new Set(isFinite), new Set([row === 2 || row === 7 ? 0 : 1]), `row ${row}`);
+  }
+});
+
+interface Heads {
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+}
+
+/** Attention on matrix units against float64: o to the rounding of its format, lse to that of f32. */
+async function assertAttends(
+  gpu: Gpu,
+  of: RowLayout & Heads,
+  { format = "bf16", loud = 1, size = 1 }: { format?: Format; loud?: number; size?: number } = {},
+): Promise<void> {
+  const { rows, heads, kvHeads, headDim } = of;
+  const before = gpu.liveBytes;
+  const map = makeAttentionMap(gpu, of);
+  const q = inFormat(gpu, [rows, heads * headDim], normal(8, rows * heads * headDim, loud), format);
+  const k = inFormat(gpu, [rows, kvHeads * headDim], normal(9, rows * kvHeads * headDim), format);
+  const v = inFormat(gpu, [rows, kvHeads * headDim], normal(10, rows * kvHeads * headDim, size), format);
+  const { o, lse } = attention(gpu, q.tensor, k.tensor, v.tensor, map, of);
+  const expected = attention64({ q: q.values, k: k.values, v: v.values }, firstKeys(of), of);
+  const label = JSON.stringify({ ...of, format, loud, size });
+  const unit = format === "bf16" ? 2 ** -8 : 2 ** -10;
+  const scale = new Float64Array(expected.o.length).fill(Math.max(...abs(expected.o)));
+  const error = worst(await gpu.read(o), expected.o, scale);
+  assert(error < unit, `o of ${label}: ${error}`);
+  const lseError = worst(await gpu.read(lse), expected.lse, expected.lse.map((x) => Math.abs(x) + loud));
+  assert(lseError < 2 ** -20, `lse of ${label}: ${lseError}`);
+  for (const tensor of [q.tensor, k.tensor, v.tensor, o, lse]) tensor.free();
+  map.free();
+  assertEquals(gpu.liveBytes, before, "live bytes");
+}
+
+dawnTest(
+  "attention on matrix units matches float64, whoever sees whom, at any size of its values",
+  matrices,
+  async () => {
+    using gpu = await openWithMatrices();
+    const of = { heads: 4, kvHeads: 2, headDim: 32, starts: [0, 30], rows: 97 };
+    for (const rows of [31, 32, 33, 97]) await assertAttends(gpu, { ...of, rows });
+    await assertAttends(gpu, { ...of, groupSize: 24 });
+    await assertAttends(gpu, { ...of, rows: 131, documents: [0, 3, 40, 41, 72] });
+    // Peaks that move far within a row, and values outside the range of f16.
+    await assertAttends(gpu, of, { loud: 20, size: 1e6 });
+    await assertAttends(gpu, of, { loud: 100, size: 1e-9 });
+    await assertAttends(gpu, of, { format: "f16" });
+  },
+);
+
+dawnTest(
+  "attention on matrix units goes on from earlier keys where tensors are split",
+  matrices,
+  async () => {
+    using gpu = await openWithMatrices({ maxBindingBytes: 64 * 4 * 32 * 2 });
+    assert(gpu.empty([300, 128], "bf16").segments.length > 1, "in several parts");
+    await assertAttends(gpu, { heads: 4, kvHeads: 4, headDim: 32, starts: [0, 100], rows: 300 });
+  },
+);
