@@ -164,11 +164,14 @@ for (const variant of VARIANTS) {
     using gpu = await openWith(variant);
     // Rows that are whole blocks, and rows that blocks run across.
     for (
-      const [doubleQuant, size] of [[true, { M: 33, N: 68, K: 192 }], [false, {
-        M: 9,
-        N: 36,
-        K: 176,
-      }]] as const
+      const [doubleQuant, size] of [[true, { M: 33, N: 68, K: 192 }], [true, { M: 9, N: 36, K: 96 }], [
+        false,
+        {
+          M: 9,
+          N: 36,
+          K: 176,
+        },
+      ]] as const
     ) {
       const { M, N, K } = size;
       const format = onMatrices ? "bf16" : "f32";
@@ -253,7 +256,7 @@ Deno.test("Each class of products is measured by a shape of its own kind, and ru
     const classes = matmulTunables(gpu);
     assertEquals(new Set(classes.map(({ key }) => key)).size, classes.length);
     for (const { key, variants, layout, weight, format, shape } of classes) {
-      const kind = { layout, weight, format, aligned: true };
+      const kind = { layout, weight, format, stretch: 64 };
       assertEquals(variantFor(gpu, kind, shape).name, variants[0], key);
       using tuned = await Gpu.open({ sharing, tuning: { [key]: variants.at(-1)! } });
       assertEquals(variantFor(tuned, kind, shape).name, variants.at(-1), key);
