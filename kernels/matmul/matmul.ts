@@ -180,9 +180,10 @@ function run(gpu: Gpu, layout: Layout, product: Product): void {
   const kind = { layout, weight: b.kind, stretch: stretchOf(b.width), format: a.format };
   const { tile, threads, program, isScaled } = variantFor(gpu, kind, product);
   const [down, across] = [Math.ceil(rows / tile.rows), Math.ceil(columns / tile.columns)];
-  const span = spanOf(depth, Math.ceil(BUSY[gpu.sharing] / (down * across * threads)));
-  const parts = Math.ceil(depth / span);
   const cols = Math.ceil(columns / 4);
+  const idle = Math.ceil(BUSY[gpu.sharing] / (down * across * threads));
+  const span = spanOf(depth, Math.min(idle, Math.floor(gpu.maxBindingBytes / (16 * rows * cols))));
+  const parts = Math.ceil(depth / span);
   const sums = parts === 1 ? undefined : gpu.empty([parts * rows, 4 * cols], "f32", "parts of a product");
   const result = sums
     ? { c: sums, c_stride: cols, c_offset: 0, c_part: rows * cols, alpha: 1, beta: 0 }

@@ -250,6 +250,16 @@ Deno.test("A depth summed in parts is scaled once, and added to once", async () 
   }
 });
 
+Deno.test("The depth is not summed in parts where those would not fit a binding", async () => {
+  const size = { M: 512, N: 512, K: 512 };
+  using gpu = await Gpu.open({ sharing: "workgroup", poison: true, maxBindingBytes: 512 * 512 * 4 });
+  const [x, w] = [normal(18, 512 * 512), normal(19, 512 * 512)];
+  const y = await gpu.read(matmul(gpu, gpu.tensor([512, 512], x), gpu.tensor([512, 512], w)));
+  const some = { ...size, M: 2 };
+  const [first, made] = [x.subarray(0, 1024), y.subarray(0, 1024)];
+  assertProduct("y", made, matmulReference(first, w, some), matmulReference(abs(first), abs(w), some), 512);
+});
+
 Deno.test("Each class of products is measured by a shape of its own kind, and runs what it was tuned to", async () => {
   for (const sharing of ["subgroup", "workgroup"] satisfies Sharing[]) {
     using gpu = await Gpu.open({ sharing });
