@@ -100,7 +100,7 @@ async function runTuner(options: BenchOptions, io: Io): Promise<void> {
 }
 
 async function runMemory(options: BenchOptions, words: readonly string[], io: Io): Promise<void> {
-  const memory = await planMemory((line) => io.err(line));
+  const memory = await planMemory(options.filter, (line) => io.err(line));
   io.out(describeMemory(memory));
   const surroundings = await lookAround(TYPICAL_DEVICE.info, options.clock, words);
   await save(options, { version: 1, kind: "memory", surroundings, ...memory } satisfies MemoryResult);
