@@ -32,7 +32,10 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   },
   merge: { summary: "merge an adapter into its base model", load: () => import("./merge.ts") },
   tokenize: { summary: "text to a token file for evaluate", load: () => import("./tokenize.ts") },
-  convert: { summary: "a model folder to GGUF", load: () => import("./convert.ts") },
+  convert: {
+    summary: "a model folder to GGUF, or to 4 bits as bitsandbytes has them",
+    load: () => import("./convert.ts"),
+  },
   pdf2txt: { summary: "papers and books from PDF to text", load: () => import("./pdf2txt.ts") },
   download: {
     summary: "a model or data set of the hub into the shared cache",
