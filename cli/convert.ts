@@ -26,8 +26,10 @@ interface Converted {
 /** The command. */
 export function build(summary: string, io: Io): BuiltCommand {
   return newCommand("convert", summary, io)
-    .addOption(requiredPath("model", "folder of the model, or its name on the hub"))
-    .addOption(requiredFlag("to", "format to write", oneOf(["gguf", "bnb-4bit"])))
+    .addOption(
+      requiredPath("model", "folder of the model (or adapter, to safetensors), or its name on the hub"),
+    )
+    .addOption(requiredFlag("to", "format to write", oneOf(["gguf", "bnb-4bit", "safetensors"])))
     .addOption(requiredPath("save_path", "file to write, or folder that is empty or does not exist"))
     .addOption(
       optionalFlag(
@@ -51,14 +53,22 @@ export function build(summary: string, io: Io): BuiltCommand {
       const started = performance.now();
       const { locate } = await import("./hub.ts");
       const model = await locate(io, place, "model");
+      if (outtype !== null && to !== "gguf") {
+        throw new UserError(`--outtype is for --to gguf, not for ${to}`, { exitCode: EXIT.usage });
+      }
       const { bytes, of } = await stagesOn(io).counting("tensor", async (hooks): Promise<Converted> => {
         if (to === "gguf") return await toGguf(model, save_path, outtype ?? "f16", hooks);
-        if (outtype !== null) {
-          throw new UserError("--outtype is for --to gguf: bnb-4bit takes --dtype", { exitCode: EXIT.usage });
+        if (to === "safetensors") {
+          const { convertToSafetensors } = await import("../checkpoint/to_safetensors.ts");
+          await convertToSafetensors(model, save_path, {
+            ...options,
+            onProgress: hooks.onProgress,
+          });
+          return { bytes: await folderBytes(save_path), of: "safetensors" };
         }
         const { convertToBnb4 } = await import("../model/bnb4.ts");
-        const { totalBytes } = await convertToBnb4(model, save_path, options, hooks);
-        return { bytes: totalBytes, of: "NF4 as bitsandbytes has it" };
+        await convertToBnb4(model, save_path, options, hooks);
+        return { bytes: await folderBytes(save_path), of: "NF4 as bitsandbytes has it" };
       });
       const seconds = (performance.now() - started) / 1000;
       io.out(
@@ -88,4 +98,10 @@ async function toGguf(
   const { convertToGguf } = await import("../model/gguf.ts");
   await convertToGguf(model, path, outtype, hooks.onProgress);
   return { bytes: (await Deno.stat(path)).size, of: outtype };
+}
+
+async function folderBytes(folder: string): Promise<number> {
+  let bytes = 0;
+  for await (const { name } of Deno.readDir(folder)) bytes += (await Deno.stat(`${folder}/${name}`)).size;
+  return bytes;
 }
