@@ -41,6 +41,7 @@ import {
   loadData,
   loadEvalData,
   loadTrainee,
+  rowCache,
   type Trainee,
   trainerOptions,
 } from "./setup.ts";
@@ -65,10 +66,11 @@ export async function runTraining(args: TrainArgs, hooks: TrainHooks): Promise<T
   const resumeFrom = await findResume(args, hooks);
   if (resumeFrom === undefined) await refuseOccupied(args);
   const places = await findPlaces(args, hooks.locate);
-  const data = await loadData(args, places);
+  const cache = rowCache(args, hooks);
+  const data = await loadData(args, places, cache);
   noteData(data, args, hooks);
   hooks.onData?.(data.preview);
-  const evalData = await loadEvalData(args, places);
+  const evalData = await loadEvalData(args, places, cache);
   const dataHash = await hashSamples(data.samples);
   const saved = resumeFrom === undefined ? undefined : await readSavedState(resumeFrom);
   if (saved) checkSameRun(saved, args, dataHash, resumeFrom!);

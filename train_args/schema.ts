@@ -153,6 +153,12 @@ export const OPTIONS = {
     oneOf(["cut", "drop"]),
     "cut",
   ),
+  dataset_cache_dir: option(
+    "data",
+    "folder that keeps tokenized data; true: the user's folder for caches; false: tokenize at every start",
+    either(flag(), text("path")),
+    true,
+  ),
   group_by_length: option("data", "put sequences of like length into the same step", flag(), false),
   max_seq_length: unset("data", "tokens in one training sequence", whole(2, 16_777_216), "model_max_length"),
   model_max_length: unset(

@@ -165,6 +165,23 @@ Deno.test("Full fine-tuning writes a model that loads again and resumes", async 
   });
 });
 
+Deno.test("A second run on the same data tokenizes nothing, unless told to", async () => {
+  await inFolder(async (folder) => {
+    const settings = { max_steps: "1", dataset_cache_dir: `${folder}/cache` };
+    const first = await run({ ...settings, output_dir: `${folder}/first` });
+    const { Worker } = globalThis;
+    globalThis.Worker = undefined as unknown as typeof Worker;
+    try {
+      const second = await run({ ...settings, output_dir: `${folder}/second` });
+      assertEquals(curve(second.steps), curve(first.steps));
+      const without = { output_dir: `${folder}/third`, dataset_cache_dir: "false" };
+      await assertThrows(() => run({ ...settings, ...without }), "Worker");
+    } finally {
+      globalThis.Worker = Worker;
+    }
+  });
+});
+
 Deno.test("A run does not touch what an earlier one left, unless told to", async () => {
   await inFolder(async (output_dir) => {
     await run({ output_dir, max_steps: "2" });
