@@ -327,7 +327,7 @@ export const OPTIONS = {
   save_total_limit: unset("output", "checkpoints to keep", whole(1), "all"),
   report_to: option(
     "output",
-    "accepted for Hugging Face files; metrics are always in metrics.jsonl",
+    "accepted for Hugging Face files; metrics.jsonl, TensorBoard events (runs) and report.html are always written",
     list(),
     [],
   ),
