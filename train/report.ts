@@ -19,7 +19,7 @@ const STYLE = `
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 760px; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; width: 100%; margin: 1rem 0; }
 th, td { text-align: left; vertical-align: top; padding: .2rem .8rem .2rem 0; border-bottom: 1px solid #8884; }
-th { font-weight: normal; opacity: .75; white-space: nowrap; }
+th { font-weight: normal; opacity: .75; white-space: nowrap; width: 15rem; }
 td { overflow-wrap: anywhere; }
 svg { max-width: 100%; height: auto; }
 .changed { font-weight: bold; }
@@ -94,7 +94,7 @@ function settingsTables(args: TrainArgs): string[] {
     const rows = names.map((name): Row => {
       const value = JSON.stringify(args[name]);
       const option: TrainOption = OPTIONS[name];
-      return [name, value, value !== JSON.stringify(option.default)];
+      return [name, value === "null" ? "not set" : value, value !== JSON.stringify(option.default)];
     });
     return `<h3>${escape(title)}</h3>\n${table(rows)}`;
   });
