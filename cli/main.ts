@@ -45,6 +45,10 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     summary: "a model or data set of the hub into the shared cache",
     load: () => import("./download.ts"),
   },
+  upload: {
+    summary: "an adapter or model to the hub, with a model card",
+    load: () => import("./upload.ts"),
+  },
   doctor: { summary: "what this machine offers: Deno, adapter, limits", load: () => import("./doctor.ts") },
   study: {
     summary: "the papers' comparisons on the demo model, as a report",
