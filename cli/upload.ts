@@ -69,8 +69,11 @@ function repositoryOf(name: string): string {
 /** The base model's config.json, for the card: from here, or from the hub; without it the card tells less. */
 async function baseConfigOf(io: Io, path: string, given: string | null): Promise<LlamaConfig | undefined> {
   const { readTrainedBase } = await import("../model/publish.ts");
-  const place = await readTrainedBase(path) ?? given;
-  if (place === null) return undefined;
+  const trained = await readTrainedBase(path);
+  if (trained === null) return undefined;
+  // The name given may be all that another machine has of it.
+  const isHere = await Deno.stat(trained).then(() => true, () => false);
+  const place = isHere ? trained : given ?? trained;
   try {
     const [{ locate }, { readConfig }] = await Promise.all([
       import("./hub.ts"),

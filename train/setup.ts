@@ -96,6 +96,7 @@ export function trainerOptions(
     states: { bits: stateBits(args.optim), paged: placement.pageStates && args.optim.startsWith("paged") },
     lossScaling: args.fp16,
     seed: args.seed,
+    noiseAlpha: args.neftune_noise_alpha ?? undefined,
     beta1: args.adam_beta1,
     beta2: args.adam_beta2,
     epsilon: args.adam_epsilon,

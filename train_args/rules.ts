@@ -189,7 +189,9 @@ function addNotes(args: TrainArgs, given: ReadonlySet<OptionName>, notes: string
   const trackers = args.report_to.filter((name) => !["none", "all", "tensorboard"].includes(name));
   if (trackers.length > 0) {
     notes.push(
-      `report_to has no effect (${trackers.join(", ")}): metrics are in metrics.jsonl, TensorBoard's runs and report.html`,
+      `report_to has no effect (${
+        trackers.join(", ")
+      }): metrics are in metrics.jsonl, TensorBoard's runs and report.html`,
     );
   }
 }

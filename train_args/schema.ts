@@ -220,6 +220,12 @@ export const OPTIONS = {
   ),
   train_embedding: option("lora", "also train the embeddings and the head", flag(), false),
   train_norm: option("lora", "also train the norms", flag(), false),
+  neftune_noise_alpha: unset(
+    "lora",
+    "NEFTune: noise of this strength on the embeddings while training, 5 to 15 in the paper",
+    real({ above: 0 }),
+    "no noise",
+  ),
 
   learning_rate: option("optimiser", "highest learning rate", real({ above: 0 }), 5e-5),
   optim: option(

@@ -16,6 +16,7 @@ const SETTINGS: Record<string, string> = {
   model_max_length: "128",
   lora_rank: "6",
   lora_dropout: "0.1",
+  neftune_noise_alpha: "5",
   trainable_params: "embed,norm",
   per_device_train_batch_size: "1",
   gradient_accumulation_steps: "3",
