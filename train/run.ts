@@ -62,7 +62,6 @@ export async function runTraining(args: TrainArgs, hooks: TrainHooks): Promise<T
   const cache = rowCache(args, hooks);
   const data = await loadData(args, places, cache);
   noteData(data, args, hooks);
-  hooks.onData?.(data.preview);
   const evalData = await loadEvalData(args, places, cache);
   const dataHash = await hashSamples(data.samples);
   const saved = resumeFrom === undefined ? undefined : await readSavedState(resumeFrom);
@@ -153,6 +152,7 @@ class Run {
     const { args, hooks } = this;
     await writeFileAtomic(`${args.output_dir}/train_args.yaml`, dumpTrainArgs(args));
     await this.#log.open(this.#startStep);
+    hooks.onData?.(this.data.preview);
     hooks.onStart(this.#info);
     let stopped = false;
     let isHopeless = this.#step === 0 && await this.#evaluate();
