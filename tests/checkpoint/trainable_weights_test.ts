@@ -1,6 +1,7 @@
 import { join } from "../../checkpoint/deps.ts";
 import { fromF32 } from "../../checkpoint/dtype.ts";
 import { type Adapter, readAdapter, writeAdapter } from "../../checkpoint/peft.ts";
+import { writeSafetensors } from "../../checkpoint/safetensors.ts";
 import { convertToSafetensors } from "../../checkpoint/to_safetensors.ts";
 import { readTrainableWeights } from "../../checkpoint/trainable_weights.ts";
 import { openWeights } from "../../checkpoint/weights.ts";
@@ -129,5 +130,25 @@ Deno.test("convert to safetensors keeps every value of a pickled adapter, and ev
     assertEquals(namesIn(`${root}/model`).includes("tokenizer.json"), true);
     await assertThrows(() => convertToSafetensors(`${GOLDEN}mha-bin`, `${root}/model`, options), "not empty");
     assertEquals(namesIn(root), ["adapter", "model"]);
+  });
+});
+
+Deno.test("convert to safetensors copies tensors of several pieces whole", async () => {
+  await withFolder(async (root) => {
+    await Deno.mkdir(`${root}/model`);
+    await Deno.writeTextFile(`${root}/model/config.json`, "{}");
+    const values = Float32Array.from({ length: 4_500_000 }, (_, i) => i);
+    const read = () => Promise.resolve(fromF32(values, "F32"));
+    await writeSafetensors(`${root}/model/model.safetensors`, [{
+      name: "a",
+      dtype: "F32",
+      shape: [4_500_000],
+      read,
+    }]);
+    await convertToSafetensors(`${root}/model`, `${root}/out`, { max_shard_size: 1e9 });
+    const weights = await openWeights(`${root}/out`);
+    const copy = new Float32Array((await weights.read("a")).buffer);
+    weights.close();
+    assertEquals(copy.findIndex((value, i) => value !== values[i]), -1, "the first other value");
   });
 });
