@@ -221,11 +221,10 @@ export async function convertToGguf(
   type: "f32" | "f16" | "bf16" | "q8_0",
   onProgress?: GgufExport["onProgress"],
 ): Promise<void> {
-  const [config, tokenizer, weights] = await Promise.all([
-    readConfig(folder),
-    Tokenizer.load(folder),
-    openWeights(folder),
-  ]);
+  // In this order: what is no model's folder says so by its config.json.
+  const config = await readConfig(folder);
+  const tokenizer = await Tokenizer.load(folder);
+  const weights = await openWeights(folder);
   try {
     const name = basename(folder);
     const upper = type.toUpperCase() as GgufType;

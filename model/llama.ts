@@ -12,6 +12,7 @@ import type { Block, BlockSaved, Norm, Pass } from "./block.ts";
 import { type RowRange, rowsWithin } from "../kernels/shared/row_chunks.ts";
 import type { LlamaConfig } from "./config.ts";
 import type { DropoutKey, Linear } from "./linear.ts";
+import { addEmbeddingNoise } from "./noise.ts";
 import type { Parameter } from "./parameter.ts";
 import { type RopeTables, ropeTables } from "./rope.ts";
 
@@ -41,6 +42,8 @@ export interface GradientOptions {
   /** With checkpointing: the layers' inputs wait in host memory in between. */
   readonly offload?: boolean;
   readonly dropout?: DropoutKey;
+  /** Noise on the embeddings, in NEFTune's measure, drawn by the key of `dropout`; none unless given. */
+  readonly noiseAlpha?: number | undefined;
   /** (1) f32: the sum of the batch's losses is added to it, in nats. */
   readonly lossSum: Tensor;
 }
@@ -152,6 +155,9 @@ export class Llama {
     using _ = gpu.purpose("activations");
     gpu.at("embedding");
     let x = embed(gpu, device.tokens, embed_tokens.weight, this.parts.format);
+    if (options.noiseAlpha && options.dropout) {
+      addEmbeddingNoise(gpu, x, device.batch, options.noiseAlpha, options.dropout);
+    }
     const kept: { readonly x: Kept; readonly saved?: BlockSaved }[] = [];
     for (const [i, block] of blocks.entries()) {
       gpu.at(`forward, layer ${i + 1}`);

@@ -60,6 +60,7 @@ async function trainAndWrite(sharing: Sharing, format: Format): Promise<void> {
     checkpointing: true,
     lossScaling: false,
     seed: 1,
+    noiseAlpha: 5,
     beta1: 0.9,
     beta2: 0.999,
     epsilon: 1e-8,
