@@ -15,7 +15,7 @@ export { EXIT, UserError } from "./errors.ts";
 export { DeviceLostError, GpuError, GpuMemoryError } from "./kernels/errors.ts";
 export { Gpu, type GpuInfo, type GpuOptions, type Sharing } from "./kernels/gpu.ts";
 export { Tensor } from "./kernels/tensor.ts";
-export { type LlamaConfig, readConfig } from "./model/config.ts";
+export { type ModelConfig, readConfig } from "./model/config.ts";
 export {
   type Batch,
   type DeviceBatch,

@@ -5,7 +5,7 @@ import { Gpu } from "../kernels/gpu.ts";
 import { isNf4 } from "../kernels/nf4/nf4.ts";
 import type { Format } from "../kernels/wgsl.ts";
 import { freeBatch, makeBatch } from "../model/batch.ts";
-import { contextLength, type LlamaConfig, readConfig, type RopeScaling } from "../model/config.ts";
+import { contextLength, type ModelConfig, readConfig, type RopeScaling } from "../model/config.ts";
 import { settleContext } from "../model/context.ts";
 import { SILENT, type WorkHooks } from "../model/hooks.ts";
 import type { Llama } from "../model/llama.ts";
@@ -245,7 +245,7 @@ async function scoreBatch(
   return { loss, hits };
 }
 
-function quantisationOf(model: Llama, { raw }: LlamaConfig, loadIn4bit: boolean): LoadedModel["quantized"] {
+function quantisationOf(model: Llama, { raw }: ModelConfig, loadIn4bit: boolean): LoadedModel["quantized"] {
   if (!model.linears().some(({ weight }) => isNf4(weight))) return "no";
   return loadIn4bit && raw.quantization_config === undefined ? "while loading" : "by the checkpoint";
 }

@@ -1,5 +1,5 @@
 import { UserError } from "../errors.ts";
-import { type LlamaConfig, parseConfig } from "./config.ts";
+import { type ModelConfig, parseConfig } from "./config.ts";
 
 const LLAMA2 = {
   model_type: "llama",
@@ -64,7 +64,7 @@ export const SHAPE_NAMES = Object.keys(SHAPES) as (keyof typeof SHAPES)[];
  * The configuration of a well-known model by its name, such as `llama2-7b`.
  * @throws {UserError} if the name is not known
  */
-export function shapeConfig(name: string): LlamaConfig {
+export function shapeConfig(name: string): ModelConfig {
   if (!Object.hasOwn(SHAPES, name)) {
     throw new UserError(`Unknown shape "${name}": ${SHAPE_NAMES.join(", ")} are known`, { exitCode: 2 });
   }

@@ -7,12 +7,12 @@ import { UserError } from "../errors.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import type { Format } from "../kernels/wgsl.ts";
 import { addLora, applyAdapter } from "../model/adapter.ts";
-import { type LlamaConfig, readConfig } from "../model/config.ts";
+import { type ModelConfig, readConfig } from "../model/config.ts";
 import { configForPositions } from "../model/context.ts";
 import { freshWeights } from "../model/fresh.ts";
 import { loadModel } from "../model/load.ts";
 import type { Llama } from "../model/llama.ts";
-import { checkpointTensors, countParameters } from "../model/tensors.ts";
+import { checkpointTensors, countParameters, layoutOf } from "../model/tensors.ts";
 import { grownWeights, withVocabularyOf } from "../model/vocabulary.ts";
 import { groupSize, stateBits, type TrainArgs } from "../train_args/schema.ts";
 import type { TrainHooks } from "./hooks.ts";
@@ -133,7 +133,7 @@ export function describeSources(args: TrainArgs): string {
 }
 
 /** The model's configuration with its positions for the length to train for. */
-async function loadConfig(args: TrainArgs, { model }: Places, tokenizer: Tokenizer): Promise<LlamaConfig> {
+async function loadConfig(args: TrainArgs, { model }: Places, tokenizer: Tokenizer): Promise<ModelConfig> {
   const config = configForPositions(await readConfig(model), args);
   const grows = args.resize_vocabulary && tokenizer.vocabSize > config.vocab_size;
   return grows ? { ...config, vocab_size: tokenizer.vocabSize } : config;
@@ -191,10 +191,11 @@ export async function loadTrainee(
  * Which tensors of the checkpoint are trained whole.
  * @throws {UserError} if `trainable_params` has a part that is in no name
  */
-export function trainedNames(config: LlamaConfig, args: TrainArgs): (name: string) => boolean {
+export function trainedNames(config: ModelConfig, args: TrainArgs): (name: string) => boolean {
   if (!args.low_rank_training) return () => true;
   const parts = [...args.trainable_params ?? []];
-  if (args.train_embedding) parts.push("embed_tokens", "lm_head");
+  const { embeddings, head } = layoutOf(config);
+  if (args.train_embedding) parts.push(embeddings, head);
   if (args.train_norm) parts.push("norm");
   const names = [...checkpointTensors(config).keys()];
   for (const part of args.trainable_params ?? []) {
@@ -207,7 +208,7 @@ export function trainedNames(config: LlamaConfig, args: TrainArgs): (name: strin
 }
 
 async function openBase(
-  config: LlamaConfig,
+  config: ModelConfig,
   args: TrainArgs,
   model: string,
   resumeFrom: string | undefined,
@@ -246,14 +247,15 @@ function freshConfig(model: Llama, args: TrainArgs): AdapterConfig {
 function describeMethod(model: Llama, adapter: AdapterConfig | undefined): string {
   if (!adapter) return "all weights";
   const linears = model.linears().filter(({ lora }) => lora).length;
-  const groups: Record<string, string> = { embed_tokens: "embeddings", lm_head: "head", norm: "norms" };
+  const { embeddings, head } = layoutOf(model.config);
+  const groups: Record<string, string> = { [embeddings]: "embeddings", [head]: "head", norm: "norms" };
   const extras = Object.entries(groups).filter(([part]) =>
     model.parameters().some(({ name }) => !name.includes(".lora_") && name.includes(part))
   );
   return [`LoRA rank ${adapter.r} on ${linears} linears`, ...extras.map(([, word]) => word)].join(", ");
 }
 
-function countTrained(model: Llama, config: LlamaConfig) {
+function countTrained(model: Llama, config: ModelConfig) {
   const lora = model.linears().reduce((sum, { lora: pair }) => {
     return sum + (pair ? pair.rank * (pair.A.width + pair.B.rows) : 0);
   }, 0);

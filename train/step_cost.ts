@@ -7,7 +7,7 @@ import { DRY_INFO, TYPICAL_LIMITS } from "../kernels/dry_device.ts";
 import { type DeviceLimits, type Dispatch, Gpu, type GpuOptions, type MemoryUse } from "../kernels/gpu.ts";
 import type { GpuInfo } from "../kernels/adapter.ts";
 import { makeBatch, type Sequence } from "../model/batch.ts";
-import type { LlamaConfig } from "../model/config.ts";
+import type { ModelConfig } from "../model/config.ts";
 import { configForPositions } from "../model/context.ts";
 import type { Format } from "../kernels/wgsl.ts";
 import { addFlops, seenPairs, type StepFlops, totalFlops, trainingFlops } from "../model/flops.ts";
@@ -75,7 +75,7 @@ export function planDevice(gpu: Gpu): PlanDevice {
  */
 export async function stepCost(
   args: TrainArgs,
-  base: LlamaConfig,
+  base: ModelConfig,
   { device = TYPICAL_DEVICE, lengths = fullBatch(args), placement }: StepOptions = {},
 ): Promise<StepCost> {
   const config = configForPositions(base, args);
@@ -114,7 +114,7 @@ export function secondsOf({ flops, trafficBytes }: StepCost, rates: Rates): numb
 }
 
 /** What config.json says of the form that its weights are in. */
-function storedForm({ raw }: LlamaConfig): { readonly stored: Format; readonly loadIn4bit: boolean } {
+function storedForm({ raw }: ModelConfig): { readonly stored: Format; readonly loadIn4bit: boolean } {
   const formats: Readonly<Record<string, Format>> = { float32: "f32", float16: "f16", bfloat16: "bf16" };
   const { torch_dtype, dtype = torch_dtype, quantization_config: quantised } = raw;
   return {
@@ -149,7 +149,7 @@ function fullBatch({ per_device_train_batch_size: sequences, max_seq_length }: T
 }
 
 /** As many different ids as can be: each takes room where embeddings are trained. */
-function sequencesOf(lengths: readonly number[], { vocab_size }: LlamaConfig): Sequence[] {
+function sequencesOf(lengths: readonly number[], { vocab_size }: ModelConfig): Sequence[] {
   let next = 0;
   return lengths.map((length) => ({ inputIds: Uint32Array.from({ length }, () => next++ % vocab_size) }));
 }

@@ -4,7 +4,7 @@ import type { Format } from "../../kernels/wgsl.ts";
 import { addLora } from "../../model/adapter.ts";
 import { freeBatch, makeBatch, uploadBatch } from "../../model/batch.ts";
 import { rowChunks, rowsWithin } from "../../kernels/shared/row_chunks.ts";
-import { type LlamaConfig, parseConfig } from "../../model/config.ts";
+import { type ModelConfig, parseConfig } from "../../model/config.ts";
 import { freshWeights } from "../../model/fresh.ts";
 import type { GradientOptions, Llama } from "../../model/llama.ts";
 import { loadModel } from "../../model/load.ts";
@@ -12,7 +12,7 @@ import { readNamed } from "../../model/read_back.ts";
 import { assert, assertClose, assertEquals } from "../support/assert_close.ts";
 import { integers } from "../support/random.ts";
 
-function configOf(kvHeads: number): LlamaConfig {
+function configOf(kvHeads: number): ModelConfig {
   return parseConfig({
     model_type: "llama",
     vocab_size: 75,
@@ -30,7 +30,7 @@ function configOf(kvHeads: number): LlamaConfig {
 /** Many keys and values (their gradients wait for their chunk), and few (the queries' do). */
 const CONFIGS = { "4 kv heads": configOf(4), "1 kv head": configOf(1) };
 
-async function makeModel(gpu: Gpu, config: LlamaConfig, format: Format): Promise<Llama> {
+async function makeModel(gpu: Gpu, config: ModelConfig, format: Format): Promise<Llama> {
   const model = await loadModel(gpu, freshWeights(config, 7), {
     config,
     format,
@@ -60,7 +60,7 @@ interface Way {
 /** Loss and gradients of a batch of 150 and 43 rows, by the parameters' names. */
 async function gradientsOf(
   gpu: Gpu,
-  config: LlamaConfig,
+  config: ModelConfig,
   { format = "f32", chunkRows, options }: Way = {},
 ): Promise<Map<string, Float32Array>> {
   const model = await makeModel(gpu, config, format);

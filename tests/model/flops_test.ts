@@ -3,7 +3,7 @@ import { TYPICAL_LIMITS } from "../../kernels/dry_device.ts";
 import { type Dispatch, Gpu } from "../../kernels/gpu.ts";
 import { addLora } from "../../model/adapter.ts";
 import { makeBatch } from "../../model/batch.ts";
-import { type LlamaConfig, parseConfig } from "../../model/config.ts";
+import { type ModelConfig, parseConfig } from "../../model/config.ts";
 import {
   addFlops,
   type Flops,
@@ -63,7 +63,7 @@ Deno.test("Pairs that are computed are those a query may see", () => {
   assertEquals(Math.round(100 * ratio), 47);
 });
 
-const CONFIG: LlamaConfig = parseConfig({
+const CONFIG: ModelConfig = parseConfig({
   model_type: "llama",
   vocab_size: 72,
   hidden_size: 48,

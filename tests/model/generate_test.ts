@@ -2,7 +2,7 @@
 import { readAdapter } from "../../checkpoint/peft.ts";
 import { Gpu, type GpuOptions } from "../../kernels/gpu.ts";
 import { addLora, applyAdapter } from "../../model/adapter.ts";
-import type { LlamaConfig } from "../../model/config.ts";
+import type { ModelConfig } from "../../model/config.ts";
 import { Decoder } from "../../model/decoder.ts";
 import { continueAll, generate, generateBatch, type GenerateOptions } from "../../model/generate.ts";
 import { kvCacheBytes } from "../../model/kv_cache.ts";
@@ -129,7 +129,7 @@ async function smallModel(
   changes: Record<string, unknown> = {},
   format?: "bf16" | "f16",
 ): Promise<Llama> {
-  const config: LlamaConfig = smallConfig(changes);
+  const config: ModelConfig = smallConfig(changes);
   const biases = ["q", "k", "v", "o"].map((each, i) => ({
     name: `model.layers.0.self_attn.${each}_proj.bias`,
     values: (values: Float32Array) => values.set(normal(i, values.length)),

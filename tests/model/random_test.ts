@@ -19,8 +19,12 @@ function inventory(model: Llama): unknown[] {
       : [describe(weight)]),
     ...[bias, weightGrad, biasGrad].map(describe),
   ]);
-  const { embed_tokens, lm_head, norm } = model.parts;
-  return [linears, [embed_tokens, lm_head, norm].map(({ weight, grad }) => [weight, grad].map(describe))];
+  const { embeddings, head, norm } = model.parts;
+  return [
+    linears,
+    [embeddings, head].map(({ weight, grad }) => [weight, grad].map(describe)),
+    [norm.weight, norm.weightGrad].map(describe),
+  ];
 }
 
 Deno.test("The tensors are those of a loaded bf16 checkpoint: names, shapes, types and bytes", async () => {

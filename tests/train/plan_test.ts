@@ -1,6 +1,6 @@
 import { Gpu, type GpuOptions } from "../../kernels/gpu.ts";
 import { makeBatch, type Sequence } from "../../model/batch.ts";
-import { type LlamaConfig, parseConfig } from "../../model/config.ts";
+import { type ModelConfig, parseConfig } from "../../model/config.ts";
 import { freshWeights } from "../../model/fresh.ts";
 import { loadModel } from "../../model/load.ts";
 import { shapeConfig } from "../../model/shapes.ts";
@@ -17,7 +17,7 @@ import { integers } from "../support/random.ts";
 
 const GIB = 2 ** 30;
 
-const SMALL: LlamaConfig = parseConfig({
+const SMALL: ModelConfig = parseConfig({
   model_type: "llama",
   vocab_size: 75,
   hidden_size: 64,
@@ -29,7 +29,7 @@ const SMALL: LlamaConfig = parseConfig({
   torch_dtype: "float32",
 }, "tests");
 /** Another shape: head and embeddings are one, biases everywhere, a large vocabulary. */
-const TIED: LlamaConfig = parseConfig({
+const TIED: ModelConfig = parseConfig({
   ...SMALL.raw,
   vocab_size: 1500,
   num_hidden_layers: 2,
@@ -47,7 +47,7 @@ async function settings(given: Record<string, string | number | boolean>): Promi
 
 interface Case {
   readonly name: string;
-  readonly config?: LlamaConfig;
+  readonly config?: ModelConfig;
   readonly given: Record<string, string | number | boolean>;
   /** Tokens of the sequences of a pass. */
   readonly lengths: readonly number[];
