@@ -17,6 +17,13 @@ const LLAMA3 = {
   num_key_value_heads: 8,
 };
 
+const PYTHIA = {
+  model_type: "gpt_neox",
+  max_position_embeddings: 2048,
+  rotary_pct: 0.25,
+  use_parallel_residual: true,
+};
+
 /** `config.json` of models people extend, for planning and measuring without their weights. */
 const SHAPES = {
   "llama2-7b": {
@@ -54,6 +61,22 @@ const SHAPES = {
     intermediate_size: 28672,
     num_hidden_layers: 80,
     num_attention_heads: 64,
+  },
+  "pythia-1.4b": {
+    ...PYTHIA,
+    vocab_size: 50304,
+    hidden_size: 2048,
+    intermediate_size: 8192,
+    num_hidden_layers: 24,
+    num_attention_heads: 16,
+  },
+  "pythia-6.9b": {
+    ...PYTHIA,
+    vocab_size: 50432,
+    hidden_size: 4096,
+    intermediate_size: 16384,
+    num_hidden_layers: 32,
+    num_attention_heads: 32,
   },
 } as const;
 

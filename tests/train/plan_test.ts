@@ -39,6 +39,13 @@ const TIED: ModelConfig = parseConfig({
   mlp_bias: true,
 }, "tests");
 
+/** Another architecture. */
+const NEOX: ModelConfig = parseConfig({
+  ...SMALL.raw,
+  model_type: "gpt_neox",
+  intermediate_size: 256,
+}, "tests");
+
 async function settings(given: Record<string, string | number | boolean>): Promise<TrainArgs> {
   const required = { model_name_or_path: "-", train_file: "-", output_dir: "-" };
   const texts = Object.entries({ ...required, ...given }).map(([name, value]) => [name, String(value)]);
@@ -68,6 +75,13 @@ const CASES: readonly Case[] = [
   { name: "QLoRA, fp16, rank 4", given: { fp16: true, lora_rank: 4 }, lengths: [257] },
   { name: "LoRA on two linears", given: { target_modules: "q_proj,down_proj" }, lengths: [96], config: TIED },
   { name: "every weight", given: { low_rank_training: false }, lengths: [150] },
+  {
+    name: "QLoRA of GPT-NeoX with norms, bf16",
+    given: { bf16: true, trainable_params: "embed,norm" },
+    lengths: [300],
+    config: NEOX,
+  },
+  { name: "every weight of GPT-NeoX", given: { low_rank_training: false }, lengths: [150], config: NEOX },
   {
     name: "every weight, tied, bf16",
     given: { low_rank_training: false, bf16: true },
