@@ -1,7 +1,8 @@
 /** What issue 3 asks of speed and memory, line by line, and where in the results each figure stands. */
 import { formatBytes } from "../cli/format.ts";
 import type { ContestResult } from "./peers/contest.ts";
-import type { AnyResult, BenchResult, MemoryResult, Row } from "./result.ts";
+import { type LoadReport, LOADS } from "./load.ts";
+import type { AnyResult, BenchResult, LoadResult, MemoryResult, Row } from "./result.ts";
 
 /** Results of one device, by kind; what was not measured is not there. */
 export interface DeviceResults {
@@ -11,6 +12,7 @@ export interface DeviceResults {
   readonly decode?: BenchResult;
   readonly peers?: PeersResult;
   readonly memory?: MemoryResult;
+  readonly load?: LoadResult;
 }
 
 /** What bench/peers writes. */
@@ -114,6 +116,25 @@ export const GOALS: readonly Goal[] = [
         isMet: Math.abs(peakBytes / plannedBytes - 1) <= 0.05,
       })),
   })),
+  {
+    device: "software",
+    kind: "load",
+    what: "loading dense bf16, of the rate at which its files are read",
+    goal: "60 % or more",
+    read: ({ load: { loads } }) =>
+      loads.filter(({ name }) => name === LOADS.dense).map((each) => againstReading(each, loads[0]!)),
+  },
+  {
+    device: "software",
+    kind: "load",
+    what: "loading: host memory above the process's floor",
+    goal: "2 GiB or less",
+    read: ({ load: { loads } }) =>
+      loads.filter(({ name }) => name === LOADS.dense || name === LOADS.nf4).map(({ name, hostBytes }) => ({
+        ours: `${name}: ${formatBytes(Math.max(0, hostBytes))}`,
+        isMet: hostBytes <= 2 ** 31,
+      })),
+  },
   ...(["software", "gpu"] as const).flatMap(s2Goals),
   ...(["software", "gpu"] as const).map(decodeGoal),
   shareGoal(
@@ -289,4 +310,15 @@ function rate({ gflops }: Row): string {
 
 function percent(share: number): string {
   return `${(100 * share).toFixed(1)} %`;
+}
+
+function againstReading(load: LoadReport["loads"][number], read: LoadReport["loads"][number]): Figure {
+  const share = load.bytesPerSecond / read.bytesPerSecond;
+  const rate = (bytes: number) => `${(bytes / 1e9).toFixed(2)} GB/s`;
+  return {
+    ours: rate(load.bytesPerSecond),
+    peer: `${rate(read.bytesPerSecond)}, reading`,
+    ratio: `${share.toFixed(2)}x`,
+    isMet: share >= 0.6,
+  };
 }

@@ -1,7 +1,7 @@
 /**
- * Loading against the disk: `deno run --allow-read --allow-write --allow-env bench/load.ts [FOLDER]`.
+ * Loading against the disk: `deno task bench --load`.
  *
- * Writes a temporary checkpoint below FOLDER (the system's own unless given) of two layers and both tables of
+ * Writes a temporary checkpoint (below TMPDIR, where that is set) of two layers and both tables of
  * Llama-2-7B with random weights in bf16, 1.3 GB, reads its files with nothing else to do, and loads it dense and in
  * NF4. The files are in the page cache for all, so that the rates are those of the computer, not of its disk. The
  * device's memory is that of the run before but for one row: on a software adapter, where it is the process's own, to
@@ -11,8 +11,8 @@ import { join } from "../checkpoint/deps.ts";
 import { writeModel } from "../checkpoint/save_model.ts";
 import { openWeights } from "../checkpoint/weights.ts";
 import { formatBytes, formatTable } from "../cli/format.ts";
-import { type Io, terminalIo } from "../cli/io.ts";
-import { Gpu } from "../kernels/gpu.ts";
+import type { Io } from "../cli/io.ts";
+import type { Gpu } from "../kernels/gpu.ts";
 import { freeNf4, isNf4 } from "../kernels/nf4/nf4.ts";
 import { type ModelConfig, parseConfig } from "../model/config.ts";
 import { configJson } from "../model/context.ts";
@@ -20,6 +20,12 @@ import { loadModel } from "../model/load.ts";
 import { shapeConfig } from "../model/shapes.ts";
 import { checkpointTensors } from "../model/tensors.ts";
 import { processorMs } from "./clock.ts";
+
+/** The rates of loading, plain reading first. */
+export interface LoadReport {
+  readonly totalBytes: number;
+  readonly loads: readonly Measured[];
+}
 
 /** One way of going through the checkpoint's bytes. */
 interface Measured {
@@ -39,24 +45,31 @@ const SHARD_BYTES = 500e6;
 const CHUNK_BYTES = 8 * 2 ** 20;
 const SAMPLE_MS = 2;
 
-/** Measures, and returns a table for people. */
-export async function benchLoad(folder: string, io: Io): Promise<string> {
+/** The rows of {@linkcode LoadReport} by their names. */
+export const LOADS = {
+  read: "read the files",
+  dense: "load dense bf16",
+  fresh: "load dense bf16 into new memory",
+  nf4: "load in NF4",
+} as const;
+
+/** Measures reading and loading. */
+export async function benchLoad(gpu: Gpu, folder: string | undefined, io: Io): Promise<LoadReport> {
   const config = parseConfig({ ...shapeConfig("llama2-7b").raw, num_hidden_layers: LAYERS }, "bench");
-  const root = await Deno.makeTempDir({ dir: folder, prefix: "longreach-bench-" });
+  const root = await Deno.makeTempDir({ prefix: "longreach-bench-", ...(folder ? { dir: folder } : {}) });
   try {
     io.err(`Writing a checkpoint to ${root}`);
     const total = await writeRandom(root, config);
-    using gpu = await Gpu.open();
     const trim = () => gpu.trim();
     const dense = () => load(gpu, root, config, false);
     const nf4 = () => load(gpu, root, config, true);
-    const rows = [
-      await measure("read the files", total, () => readFiles(root)),
-      await measure("load dense bf16", total, dense),
-      await measure("load dense bf16 into new memory", total, dense, trim),
-      await measure("load in NF4", total, nf4),
+    const loads = [
+      await measure(LOADS.read, total, () => readFiles(root)),
+      await measure(LOADS.dense, total, dense),
+      await measure(LOADS.fresh, total, dense, trim),
+      await measure(LOADS.nf4, total, nf4),
     ];
-    return report(rows, total, gpu);
+    return { totalBytes: total, loads };
   } finally {
     await Deno.remove(root, { recursive: true });
   }
@@ -139,24 +152,24 @@ async function measure(
   return { name, bytesPerSecond: total / seconds, bytesPerCpuSecond: total / cpuSeconds, hostBytes };
 }
 
-function report(rows: readonly Measured[], total: number, gpu: Gpu): string {
-  const [plain] = rows;
+/** The rates as rows: GB/s, the share of plain reading, GB per processor second, host memory above the floor. */
+export function loadRows({ loads }: LoadReport): string[][] {
   const gigabytes = (bytes: number) => (bytes / 1e9).toFixed(2);
-  const table = rows.map(({ name, bytesPerSecond, bytesPerCpuSecond, hostBytes }) => [
+  return loads.map(({ name, bytesPerSecond, bytesPerCpuSecond, hostBytes }) => [
     name,
     gigabytes(bytesPerSecond),
-    `${(100 * bytesPerSecond / plain!.bytesPerSecond).toFixed(0)} %`,
+    `${(100 * bytesPerSecond / loads[0]!.bytesPerSecond).toFixed(0)} %`,
     gigabytes(bytesPerCpuSecond),
     formatBytes(Math.max(0, hostBytes)),
   ]);
-  const head = ["", "GB/s", "of reading", "GB per CPU second", "host memory"];
-  return `${formatTable([head, ...table], "lrrrr")}\n\n${
-    formatBytes(total)
-  } of bf16 on ${gpu.info.description}; ` +
-    `files in the page cache; best of ${RUNS}`;
 }
 
-if (import.meta.main) {
-  const io = terminalIo();
-  io.out(await benchLoad(Deno.args[0] ?? Deno.env.get("TMPDIR") ?? "/tmp", io));
+export const LOAD_HEAD = ["", "GB/s", "of reading", "GB per CPU second", "host memory"];
+
+/** The report as a table for people. */
+export function describeLoad(report: LoadReport): string {
+  return `${formatTable([LOAD_HEAD, ...loadRows(report)], "lrrrr")}\n\n${
+    formatBytes(report.totalBytes)
+  } of bf16; ` +
+    `files in the page cache; best of ${RUNS}`;
 }

@@ -10,6 +10,7 @@ import { Gpu, type GpuInfo, type Sharing } from "../kernels/gpu.ts";
 import { type Tuning, useTuning } from "../kernels/tuning.ts";
 import { TYPICAL_DEVICE } from "../train/step_cost.ts";
 import { answerRate, decodeCases, decodeModel } from "./decode.ts";
+import { benchLoad, describeLoad } from "./load.ts";
 import type { Effort } from "./measure.ts";
 import { describeMemory, planMemory } from "./memory.ts";
 import { type BenchOptions, HELP, readOptions } from "./options.ts";
@@ -18,6 +19,7 @@ import { describeChanges, describeRows, describeSurroundings } from "./report.ts
 import {
   type BenchResult,
   compareRows,
+  type LoadResult,
   lookAround,
   type MemoryResult,
   readResult,
@@ -61,6 +63,7 @@ export async function runBench(
     if (options === null) io.out(HELP.trimEnd());
     else if (options.mode === "tune") await runTuner(options, io);
     else if (options.mode === "memory") await runMemory(options, words, io);
+    else if (options.mode === "load") await runLoad(options, words, io, env?.("TMPDIR"));
     else await report(options, words, io);
     return EXIT.ok;
   } catch (error) {
@@ -100,10 +103,23 @@ async function runTuner(options: BenchOptions, io: Io): Promise<void> {
 }
 
 async function runMemory(options: BenchOptions, words: readonly string[], io: Io): Promise<void> {
-  const memory = await planMemory((line) => io.err(line));
+  const memory = await planMemory(options.filter, (line) => io.err(line));
   io.out(describeMemory(memory));
   const surroundings = await lookAround(TYPICAL_DEVICE.info, options.clock, words);
   await save(options, { version: 1, kind: "memory", surroundings, ...memory } satisfies MemoryResult);
+}
+
+async function runLoad(
+  options: BenchOptions,
+  words: readonly string[],
+  io: Io,
+  folder: string | undefined,
+): Promise<void> {
+  using gpu = await Gpu.open();
+  const load = await benchLoad(gpu, folder, io);
+  io.out(describeLoad(load));
+  const surroundings = await lookAround(gpu.info, options.clock, words);
+  await save(options, { version: 1, kind: "load", surroundings, ...load } satisfies LoadResult);
 }
 
 async function save({ json }: BenchOptions, result: unknown): Promise<void> {

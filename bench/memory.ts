@@ -54,12 +54,24 @@ export interface MemoryReport {
   readonly longest: readonly LongestContexts[];
 }
 
-/** @param note is told what goes on */
-export async function planMemory(note: (line: string) => void): Promise<MemoryReport> {
+/**
+ * Plans everything, in a few minutes.
+ * @param filter plans only what it finds in a goal's model and tokens, or in "longest" and a size
+ * @param note is told what goes on
+ */
+export async function planMemory(
+  filter: RegExp | undefined,
+  note: (line: string) => void,
+): Promise<MemoryReport> {
+  const isWanted = (label: string): boolean => {
+    const wanted = filter === undefined || filter.test(label);
+    if (wanted) note(label);
+    return wanted;
+  };
   const goals: PlannedGoal[] = [];
   for (const goal of GOALS) {
     const { shape, tokens, rank, gib } = goal;
-    note(`${shape}, ${tokens} tokens`);
+    if (!isWanted(`${shape}, ${tokens} tokens`)) continue;
     const { peak, hostBytes } = await planTraining(
       { ...await settings(tokens, rank), max_memory: gib * GIB },
       shapeConfig(shape),
@@ -69,7 +81,7 @@ export async function planMemory(note: (line: string) => void): Promise<MemoryRe
   const longest: LongestContexts[] = [];
   for (const [size, unsloth] of Object.entries(UNSLOTH)) {
     const gib = Number(size);
-    note(`llama3-8b in ${gib} GiB`);
+    if (!isWanted(`longest llama3-8b in ${gib} GiB`)) continue;
     const find = async (full: boolean) => {
       const args = {
         ...await settings(8192, 32),

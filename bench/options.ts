@@ -7,7 +7,7 @@ import type { Clock } from "./clock.ts";
 import type { Extent } from "./suites/case.ts";
 
 /** What is measured. */
-export type Mode = "kernels" | "s2" | "step" | "decode" | "memory" | "tune";
+export type Mode = "kernels" | "s2" | "step" | "decode" | "memory" | "load" | "tune";
 
 /** The command line, read. */
 export interface BenchOptions {
@@ -51,6 +51,7 @@ What to measure (kernels, unless one of these is given)
   --step              one whole training step: by kind of kernel, on the device and on the clock
   --decode            one token after another, with the cache
   --memory            what real models take on the device, as planned, and the longest contexts; needs no adapter
+  --load              loading a model against reading its files
   --tune              the variants of each kernel; keeps the fastest for this adapter in the user's cache folder
 
 How much
@@ -82,6 +83,7 @@ const FLAGS = {
   step: { type: "boolean" },
   decode: { type: "boolean" },
   memory: { type: "boolean" },
+  load: { type: "boolean" },
   tune: { type: "boolean" },
   quick: { type: "boolean" },
   all: { type: "boolean" },
@@ -147,7 +149,7 @@ function parse(words: readonly string[]) {
 }
 
 function readMode(values: Partial<Record<Mode, boolean>>): Mode {
-  const asked = (["s2", "step", "decode", "memory", "tune"] as const).filter((mode) => values[mode]);
+  const asked = (["s2", "step", "decode", "memory", "load", "tune"] as const).filter((mode) => values[mode]);
   if (asked.length > 1) throw usage(`Only one of ${asked.map((mode) => `--${mode}`).join(", ")} at a time`);
   return asked[0] ?? "kernels";
 }

@@ -4,14 +4,15 @@
  */
 import { formatBytes } from "../cli/format.ts";
 import { type Device, type DeviceResults, type Figure, GOALS, type Kind, type PeersResult } from "./goals.ts";
+import { LOAD_HEAD, loadRows } from "./load.ts";
 import { formatMs } from "./report.ts";
-import type { AnyResult, BenchResult, MemoryResult, Surroundings } from "./result.ts";
+import type { AnyResult, BenchResult, LoadResult, MemoryResult, Surroundings } from "./result.ts";
 
 const PAGE = new URL("../docs/performance.md", import.meta.url);
 const RESULTS = new URL("./results/", import.meta.url);
 
 const DEVICES: readonly Device[] = ["software", "gpu", "dawn"];
-const KINDS: readonly Kind[] = ["kernels", "peers", "s2", "step", "decode", "memory"];
+const KINDS: readonly Kind[] = ["kernels", "peers", "s2", "step", "decode", "memory", "load"];
 const NAMES: Record<Device, string> = { software: "software", gpu: "GPU", dawn: "GPU, Dawn" };
 
 type Results = Record<Device, DeviceResults>;
@@ -76,6 +77,7 @@ const BODIES: Record<Kind, (result: never) => string> = {
   step: stepTable,
   peers: peersTable,
   memory: memoryTable,
+  load: (report: LoadResult) => table(LOAD_HEAD, loadRows(report)),
 };
 
 function timesTable({ rows, peaks, surroundings }: BenchResult): string {

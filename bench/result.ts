@@ -2,6 +2,7 @@ import { UserError } from "../errors.ts";
 import type { WebGpu } from "../kernels/adapter.ts";
 import type { GpuInfo, Sharing } from "../kernels/gpu.ts";
 import type { Clock } from "./clock.ts";
+import type { LoadReport } from "./load.ts";
 import type { Sample } from "./measure.ts";
 import type { MemoryReport } from "./memory.ts";
 import type { Mode } from "./options.ts";
@@ -50,7 +51,7 @@ export interface AnyResult {
 
 /** What `--json` writes of times. */
 export interface BenchResult extends AnyResult {
-  readonly kind: Exclude<Mode, "memory" | "tune">;
+  readonly kind: Exclude<Mode, "memory" | "load" | "tune">;
   readonly peaks: Peaks;
   readonly rows: readonly Row[];
   readonly steps: readonly StepReport[];
@@ -59,6 +60,11 @@ export interface BenchResult extends AnyResult {
 /** What `--memory --json` writes. */
 export interface MemoryResult extends AnyResult, MemoryReport {
   readonly kind: "memory";
+}
+
+/** What `--load --json` writes. */
+export interface LoadResult extends AnyResult, LoadReport {
+  readonly kind: "load";
 }
 
 /** A case and its sample as a row, measured against the peaks. */

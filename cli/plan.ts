@@ -3,11 +3,12 @@ import { EXIT, UserError } from "../errors.ts";
 import { Gpu } from "../kernels/gpu.ts";
 import { PURPOSES } from "../kernels/pool.ts";
 import { type ModelConfig, readConfig } from "../model/config.ts";
+import { addFlops, totalFlops } from "../model/flops.ts";
 import { SHAPE_NAMES, shapeConfig } from "../model/shapes.ts";
 import { type Plan, planTraining } from "../train/plan.ts";
 import { measureRates, type Rates } from "../train/rates.ts";
 import { longestContext } from "../train/remedies.ts";
-import { type PlanDevice, planDevice, stepCost, TYPICAL_DEVICE } from "../train/step_cost.ts";
+import { type PlanDevice, planDevice, type StepCost, stepCost, TYPICAL_DEVICE } from "../train/step_cost.ts";
 import { loadTrainArgs } from "../train_args/load.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
 import { bytes, oneOf } from "../train_args/values.ts";
@@ -20,7 +21,7 @@ import { addTrainFlags, givenSettings } from "./train_flags.ts";
 /** Memory of common cards, for the table of longest contexts. */
 const CARDS_GIB = [8, 12, 16, 24, 48, 80];
 /** Longer contexts are not looked for. */
-const LONGEST = 2 ** 20;
+const LONGEST = 2 ** 19;
 
 interface Flags {
   readonly json: boolean;
@@ -109,19 +110,30 @@ async function runLongest(flags: Flags, args: TrainArgs, config: ModelConfig, io
   const sizes = args.max_memory === null ? CARDS_GIB.map((gib) => gib * 2 ** 30) : [args.max_memory];
   const rows: LongestRow[] = [];
   for (const memoryBytes of sizes) {
-    const find = async (attention: TrainArgs["attention"]) => {
-      const own: TrainArgs = { ...args, attention, use_full_attn: attention === "full" };
-      const tokens = await longestContext(own, config, memoryBytes, { device, below: LONGEST + 1 });
-      const length = { max_seq_length: tokens, model_max_length: tokens };
-      const placement = { pageStates: true, offloadActivations: args.offload_activations !== false };
-      const hostBytes = tokens === 0
-        ? 0
-        : (await stepCost({ ...own, ...length }, config, { device, placement })).hostBytes;
-      return { tokens, hostBytes };
-    };
-    rows.push({ memoryBytes, s2: await find("s2"), full: await find("full") });
+    const tokens = await longestContext(args, config, memoryBytes, { device, below: LONGEST + 1 });
+    rows.push({ memoryBytes, ...await costOf(tokens, args, config, device) });
   }
   io.out(flags.json ? JSON.stringify(rows) : describeLongest(rows));
+}
+
+/** What a step over one sequence of this length takes; attention in groups and full differ in arithmetic alone. */
+async function costOf(
+  tokens: number,
+  args: TrainArgs,
+  config: ModelConfig,
+  device: PlanDevice,
+): Promise<Omit<LongestRow, "memoryBytes">> {
+  if (tokens === 0) return { tokens, hostBytes: 0, s2Flops: 0, fullFlops: 0 };
+  const length = { max_seq_length: tokens, model_max_length: Math.max(tokens, args.model_max_length) };
+  const placement = { pageStates: true, offloadActivations: args.offload_activations !== false };
+  const cost = (attention: TrainArgs["attention"]) =>
+    stepCost({ ...args, ...length, attention }, config, { device, placement });
+  const [s2, full] = [await cost("s2"), await cost("full")];
+  return { tokens, hostBytes: full.hostBytes, s2Flops: flopsOf(s2), fullFlops: flopsOf(full) };
+}
+
+function flopsOf({ flops: { forward, recompute, backward } }: StepCost): number {
+  return totalFlops(addFlops(forward, recompute, backward));
 }
 
 /** The plan as one JSON object. */

@@ -158,29 +158,30 @@ function describeFit({ fits, memoryBytes, peak, remedies }: Plan): string {
   ].join("\n");
 }
 
-/** A longest context, and the tensors that wait in host memory then. */
-export interface Longest {
-  readonly tokens: number;
-  readonly hostBytes: number;
-}
-
-/** The longest contexts in some amount of memory. */
+/** The longest sequence in some amount of memory, and what a step over it takes. */
 export interface LongestRow {
   readonly memoryBytes: number;
-  readonly s2: Longest;
-  readonly full: Longest;
+  /** 0 where none fits. */
+  readonly tokens: number;
+  /** Of the tensors that wait in host memory. */
+  readonly hostBytes: number;
+  readonly s2Flops: number;
+  readonly fullFlops: number;
 }
 
 /** The table of longest contexts. */
 export function describeLongest(rows: readonly LongestRow[]): string {
-  const cells = ({ tokens, hostBytes }: Longest) =>
-    tokens === 0 ? ["none", "-"] : [formatCount(tokens), formatBytes(hostBytes)];
   return [
-    "Longest sequence in tokens, and what waits in host memory then",
+    "The longest sequence that fits; S2-Attn and full attention need the same memory and differ in TFLOP a step",
     formatTable(
       [
-        ["on the device", "S2-Attn", "host", "full attention", "host"],
-        ...rows.map(({ memoryBytes, s2, full }) => [formatBytes(memoryBytes), ...cells(s2), ...cells(full)]),
+        ["on the device", "tokens", "host memory", "S2-Attn", "full"],
+        ...rows.map(({ memoryBytes, tokens, hostBytes, s2Flops, fullFlops }) => [
+          formatBytes(memoryBytes),
+          ...(tokens === 0
+            ? ["none"]
+            : [formatCount(tokens), formatBytes(hostBytes), teraText(s2Flops), teraText(fullFlops)]),
+        ]),
       ],
       "rrrrr",
     ),

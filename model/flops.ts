@@ -1,5 +1,4 @@
 /** How much arithmetic a pass takes, from a model's shape alone. A multiplication and an addition count as two. */
-import type { KeyTables } from "../kernels/attention/map.ts";
 import type { ModelConfig } from "./config.ts";
 import { layoutOf, linearsOf, type LinearSpec } from "./tensors.ts";
 
@@ -49,14 +48,6 @@ export const FLOPS_PARTS = ["attention", "projections", "ffn", "head", "lora"] a
  */
 export function paperPairs(tokens: number, groupSize: number = tokens): number {
   return tokens * Math.min(groupSize, tokens);
-}
-
-/** Pairs that are computed: every query with the keys that it may see. */
-export function seenPairs({ first }: KeyTables): number {
-  const rows = first.length / 2;
-  let pairs = 0;
-  for (let i = 0; i < first.length; i++) pairs += i % rows - first[i]! + 1;
-  return pairs / 2;
 }
 
 /** A forward pass. */

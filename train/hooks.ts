@@ -76,7 +76,7 @@ export interface TrainResult {
 
 /** What the caller of a run provides. Hooks are called between steps and must not throw. */
 export interface TrainHooks {
-  /** Once, when the data is read: what of it the model will learn. */
+  /** Once, before {@linkcode TrainHooks.onStart}: what of the data the model will learn. */
   onData?(preview: DataPreview): void;
   /** Once, when model and data are loaded and the first step is about to start. */
   onStart(info: TrainInfo): void;

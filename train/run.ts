@@ -67,7 +67,6 @@ export async function runTraining(args: TrainArgs, hooks: TrainHooks): Promise<T
   const places = await findPlaces(args, hooks.locate);
   const data = await loadData(args, places);
   noteData(data, args, hooks);
-  hooks.onData?.(data.preview);
   const evalData = await loadEvalData(args, places);
   const dataHash = await hashSamples(data.samples);
   const saved = resumeFrom === undefined ? undefined : await readSavedState(resumeFrom);
@@ -354,6 +353,7 @@ class Run {
     const { args, trainee, data, plan: { peak, hostBytes } } = this;
     const { samples, longest } = data.report;
     const onHost = hostBytes > 0 ? ` and ${sizeText(hostBytes)} of host memory` : "";
+    this.hooks.onData?.(data.preview);
     this.hooks.onStart({
       model: args.model_name_or_path,
       method: trainee.method,

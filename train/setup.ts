@@ -107,8 +107,9 @@ export function trainerOptions(
  * @throws {UserError} if it cannot be used, or has tokens that the model does not know
  */
 export async function loadData(args: TrainArgs, places: Places): Promise<Dataset> {
+  // First, since it takes no time: what is wrong with the model shows before hours of tokenizing.
+  const config = await loadConfig(args, places);
   const tokenizer = await Tokenizer.load(places.model);
-  const config = await loadConfig(args, places, tokenizer);
   const data = await loadDataset(places.train, tokenizer, { ...args, seed: args.data_seed });
   for (const { inputIds } of data.samples) {
     const unknown = inputIds.find((id) => id >= config.vocab_size);
@@ -132,11 +133,12 @@ export function describeSources(args: TrainArgs): string {
   return sourcesOf(args).map(({ path }) => `"${path}"`).join(", ");
 }
 
-/** The model's configuration with its positions for the length to train for. */
-async function loadConfig(args: TrainArgs, { model }: Places, tokenizer: Tokenizer): Promise<ModelConfig> {
+/** The model's configuration with its positions for the length to train for, and its vocabulary. */
+async function loadConfig(args: TrainArgs, { model }: Places): Promise<ModelConfig> {
   const config = configForPositions(await readConfig(model), args);
-  const grows = args.resize_vocabulary && tokenizer.vocabSize > config.vocab_size;
-  return grows ? { ...config, vocab_size: tokenizer.vocabSize } : config;
+  if (!args.resize_vocabulary) return config;
+  const { vocabSize } = await Tokenizer.load(model);
+  return { ...config, vocab_size: Math.max(config.vocab_size, vocabSize) };
 }
 
 /** Reads eval_file, if evaluation is on. @throws {UserError} as {@linkcode loadData} */
@@ -155,10 +157,9 @@ export async function loadTrainee(
   places: Places,
   resumeFrom: string | undefined,
 ): Promise<Trainee> {
-  const tokenizer = await Tokenizer.load(places.model);
   const adapterFolder = args.low_rank_training ? resumeFrom ?? places.adapter : undefined;
   const start = adapterFolder === undefined ? undefined : await readAdapter(adapterFolder);
-  const config = withVocabularyOf(await loadConfig(args, places, tokenizer), start?.extra);
+  const config = withVocabularyOf(await loadConfig(args, places), start?.extra);
   const isTrained = trainedNames(config, args);
   const base = await openBase(config, args, places.model, args.low_rank_training ? undefined : resumeFrom);
   const weights = grownWeights(base, config);

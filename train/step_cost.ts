@@ -10,7 +10,8 @@ import { makeBatch, type Sequence } from "../model/batch.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { configForPositions } from "../model/context.ts";
 import type { Format } from "../kernels/wgsl.ts";
-import { addFlops, seenPairs, type StepFlops, totalFlops, trainingFlops } from "../model/flops.ts";
+import { visitedPairs } from "../kernels/attention/visits.ts";
+import { addFlops, type StepFlops, totalFlops, trainingFlops } from "../model/flops.ts";
 import type { Llama } from "../model/llama.ts";
 import { randomModel } from "../model/random.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
@@ -157,6 +158,7 @@ function sequencesOf(lengths: readonly number[], { vocab_size }: ModelConfig): S
 /** Of an optimiser step whose passes are all of one batch. */
 function flopsOf(args: TrainArgs, model: Llama, lengths: readonly number[]): StepFlops {
   const { config } = model;
+  const heads = config.num_attention_heads;
   const { attention, checkpointing } = trainerOptions(args);
   const passes = args.gradient_accumulation_steps;
   let tokens = 0;
@@ -165,7 +167,7 @@ function flopsOf(args: TrainArgs, model: Llama, lengths: readonly number[]): Ste
   const ranks = new Map(model.linears().map(({ name, lora }) => [name, lora?.A.rows ?? 0]));
   return trainingFlops(config, {
     tokens: passes * tokens,
-    pairs: passes * seenPairs(firstKeys(layout)),
+    pairs: passes * visitedPairs({ tables: firstKeys(layout) }, { heads }) / heads,
     rank: (module) => ranks.get(module) ?? 0,
     isTrained: trainedNames(config, args),
     checkpointing,

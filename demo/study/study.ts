@@ -57,6 +57,8 @@ export async function runStudy(options: StudyOptions, stages: StageHooks): Promi
   const rows: StudyRow[] = [];
   for (let seed = 1; seed <= seeds; seed++) {
     for (const variant of variants) {
+      // Nothing is drawn where nothing is trained.
+      if (variant === UNTRAINED && seed > 1) continue;
       const key = keyOf({ options: settingsOf(variant, options), seed });
       const row = known.get(key) ?? await runVariant(variant, seed, options, stages);
       if (!known.has(key)) await Deno.writeTextFile(path, JSON.stringify(row) + "\n", { append: true });

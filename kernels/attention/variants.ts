@@ -19,7 +19,7 @@ import forwardWorkgroupWgsl from "./attention_workgroup.wgsl" with { type: "text
 /** The kernels: o and lse; the gradient of the queries; the gradients of the keys and values. */
 export type Part = "forward" | "dq" | "dkv";
 
-export const PARTS: readonly Part[] = ["forward", "dq", "dkv"];
+export const ALL_PARTS: readonly Part[] = ["forward", "dq", "dkv"];
 
 /** What one workgroup takes. Own rows are queries in forward and dq, keys in dkv; the others are the other ones. */
 export interface Block {
@@ -69,7 +69,7 @@ export function variantFor(gpu: Gpu, part: Part, headDim: number, format: Format
 export function attentionTunables(gpu: Gpu): readonly AttentionTunable[] {
   const formats = matrixUnit(gpu.info) ? ["f32", "bf16"] as const : ["f32"] as const;
   return formats.flatMap((format) =>
-    PARTS.flatMap((part) =>
+    ALL_PARTS.flatMap((part) =>
       HEAD_SIZES.map((headDim) => ({ ...tunableOf(gpu, part, headDim, format), part, headDim, format }))
     )
   );
@@ -94,11 +94,11 @@ function headSizeOf(headDim: number): HeadSize {
 }
 
 /**
- * Own rows of a lane. More of them share a load, until registers spill into slow memory: at 64 to 128 quads for each
- * of q, o, .. (docs/lab-log.md).
+ * Own rows of a lane, the count to try first in front. More of them share a load and a broadcast, until what a lane
+ * holds no longer fits in the first cache: some 16 KiB a workgroup.
  */
 const SUBGROUP_ROWS: Record<Part, Record<HeadSize, readonly number[]>> = {
-  forward: { 32: [4, 6], 64: [5, 4, 3], 128: [4, 3, 2], 256: [1, 2] },
+  forward: { 32: [4, 6], 64: [4, 5, 3], 128: [4, 3, 2], 256: [1, 2] },
   dq: { 32: [4, 6], 64: [4, 3, 2], 128: [2, 1], 256: [1] },
   dkv: { 32: [3, 4], 64: [3, 2], 128: [1, 2], 256: [1] },
 };
@@ -138,8 +138,8 @@ function tileShape(threadRows: number, threadColumns: number, rowQuads: number):
 
 /**
  * Tiles by head size, the one to try first on a GPU in front. A thread holds 16 rowQuads scores, twice as many in the
- * backward kernels, and its share of the sums: 64 numbers for 64 rows of 128 elements on 128 threads, twice as many in
- * dkv. Past some 200 a thread runs out of registers; below 128 it reads shared memory more often than it multiplies.
+ * backward kernels, and its share of the sums: for 64 rows of 128 elements on 128 threads 64 numbers, in dkv twice as
+ * many. More scores a thread mean fewer reads of shared memory for each multiplication, until registers run out.
  */
 const TILE_SHAPES: Record<Part, Record<"small" | "large", readonly TileShape[]>> = {
   forward: {

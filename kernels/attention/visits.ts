@@ -1,8 +1,9 @@
 /** What attention costs: the pairs of a query and a key that its kernels compute. */
 import type { Gpu } from "../gpu.ts";
+import type { Format } from "../wgsl.ts";
 import type { AttentionShape } from "./attention.ts";
 import type { AttentionMap } from "./map.ts";
-import { type Block, type Part, PARTS, variantFor } from "./variants.ts";
+import { ALL_PARTS, type Block, type Part, variantFor } from "./variants.ts";
 
 /** One query and one key: no row is taken in vain. */
 const SINGLE: Block = { own: 1, step: 1 };
@@ -39,10 +40,15 @@ export function visitedPairs(
   return steps * block.own * block.step;
 }
 
-/** {@linkcode visitedPairs} of the kernels that serve this device. */
-export function visitedByKernels(gpu: Gpu, map: Map, shape: AttentionShape): Record<Part, number> {
-  const entries = PARTS.map((part) => {
-    const { block } = variantFor(gpu, part, shape.headDim);
+/** {@linkcode visitedPairs} of the kernels that serve this device in a format. */
+export function visitedByKernels(
+  gpu: Gpu,
+  map: Map,
+  shape: AttentionShape,
+  format: Format = "f32",
+): Record<Part, number> {
+  const entries = ALL_PARTS.map((part) => {
+    const { block } = variantFor(gpu, part, shape.headDim, format);
     return [part, visitedPairs(map, shape, { part, block })] as const;
   });
   return Object.fromEntries(entries) as Record<Part, number>;

@@ -1,16 +1,15 @@
 // The loop of a subgroup's tile along the depth, operand B in NF4 with one row per column of the result: a word holds
-// eight depths of one column. Scales are read once a block where every row starts with a block, else once a word.
+// eight depths of one column. Scales are read once a block where every row starts with a block.
 
-override ALIGNED: bool;     // rows are whole blocks
+override STRETCH: u32;      // quads that share a scale, from the first of a row on
 
 fn accumulate(sums: ptr<function, Sums>, tile_row: u32, jq: u32, lane: u32, begin: u32, end: u32) {
   let values = nf4_lane_values(lane);
-  let stretch = select(2u, 16u, ALIGNED);
-  for (var first = begin; first < end; first += stretch) {
+  for (var first = begin; first < end; first += STRETCH) {
     let scales = vec4f(
       b_scale(4u * jq, first), b_scale(4u * jq + 1u, first), b_scale(4u * jq + 2u, first), b_scale(4u * jq + 3u, first),
     );
-    for (var word = first; word < min(first + stretch, end); word += 2u) {
+    for (var word = first; word < min(first + STRETCH, end); word += 2u) {
       var codes = vec4u(
         b_word(4u * jq, word), b_word(4u * jq + 1u, word), b_word(4u * jq + 2u, word), b_word(4u * jq + 3u, word),
       );

@@ -168,17 +168,22 @@ interface Product extends ProductShape {
 
 /** Threads that keep an adapter busy: of a CPU a few subgroups, of a large GPU 512 on each of its cores. */
 const BUSY: Record<Sharing, number> = { subgroup: 32, workgroup: 2 ** 16 };
+/** Depth up to which a product is mostly the writing of its result. */
+const SHORT = 64;
+/** Tiles, one below the other, that share the columns of B in a processor's cache while C's rows stay in reach. */
+const BAND = 16;
 /** Shortest stretch of the depth that is worth a workgroup of its own. A multiple of an NF4 block. */
 const LEAST_SPAN = 256;
 
 function run(gpu: Gpu, layout: Layout, product: Product): void {
   const { a, b, c, rows, columns, depth, alpha, beta } = product;
-  const kind = { layout, weight: b.kind, aligned: b.width % NF4_BLOCK === 0, format: a.format };
+  const kind = { layout, weight: b.kind, stretch: stretchOf(b.width), format: a.format };
   const { tile, threads, program, isScaled } = variantFor(gpu, kind, product);
-  const tiles = Math.ceil(rows / tile.rows) * Math.ceil(columns / tile.columns);
-  const span = spanOf(depth, Math.ceil(BUSY[gpu.sharing] / (tiles * threads)));
-  const parts = Math.ceil(depth / span);
+  const [down, across] = [Math.ceil(rows / tile.rows), Math.ceil(columns / tile.columns)];
   const cols = Math.ceil(columns / 4);
+  const idle = Math.ceil(BUSY[gpu.sharing] / (down * across * threads));
+  const span = spanOf(depth, Math.min(idle, Math.floor(gpu.maxBindingBytes / (16 * rows * cols))));
+  const parts = Math.ceil(depth / span);
   const sums = parts === 1 ? undefined : gpu.empty([parts * rows, 4 * cols], "f32", "parts of a product");
   const result = sums
     ? { c: sums, c_stride: cols, c_offset: 0, c_part: rows * cols, alpha: 1, beta: 0 }
@@ -192,8 +197,8 @@ function run(gpu: Gpu, layout: Layout, product: Product): void {
     libraries: [...kernel.libraries ?? [], ...b.libraries],
   };
   gpu.run(bound, [a, into, ...b.tensors, ...(range ? [range.largest] : [])], {
-    grid: [Math.ceil(rows / tile.rows), Math.ceil(columns / tile.columns), parts],
-    constants: { ...constants, ...range?.constants },
+    grid: [down, across, parts],
+    constants: { ...constants, ...range?.constants, ADDS: Number(uniforms.beta !== 0) },
     formats: { A: a.format, C: into.format, ...(b.format ? { B: b.format } : {}) },
     uniforms: {
       rows,
@@ -206,6 +211,7 @@ function run(gpu: Gpu, layout: Layout, product: Product): void {
       b_stride: b.width / 4,
       b_rows: b.rows,
       b_first: b.firstQuad,
+      band: depth <= SHORT ? 1 : BAND,
       ...uniforms,
     },
   });
@@ -224,6 +230,13 @@ function rangeOf(gpu: Gpu, a: Tensor, b: OperandB) {
   const scaled = [a.format !== "f16" && a, b.format && b.format !== "f16" && b.tensors[0]!] as const;
   const [A_SCALED, B_SCALED] = scaled.map((tensor) => tensor ? 1 : 0) as [number, number];
   return { largest: largestMagnitudes(gpu, scaled), constants: { A_SCALED, B_SCALED } };
+}
+
+/** The largest power of two that divides both a row and an NF4 block. */
+function stretchOf(width: number): number {
+  let stretch = NF4_BLOCK;
+  while (width % stretch !== 0) stretch /= 2;
+  return stretch;
 }
 
 /** Depth of one part, where `wanted` parts would keep the device busy: a multiple of LEAST_SPAN, or all of it. */

@@ -1,16 +1,15 @@
 // Operand B of a product in NF4: one row per column of the result, words along the depth.
 
-override ALIGNED: bool;     // rows are whole blocks
+override STRETCH: u32;      // quads that share a scale, from the first of a row on
 
 // Columns 4 jq .. 4 jq + 3 at one quad of depth: the halves of their words, and their scales.
 struct RawB { codes: vec4u, scales: vec4f }
 
-// Called with `rq` 4 further on each time, as every thread of the workgroup: an aligned block of 16 quads begins for
-// all of them at once.
+// Called with `rq` 4 further on each time: scales are read in the first of the steps that lie in a stretch.
 fn b_fetch(raw: ptr<function, RawB>, jq: u32, rq: u32) {
   let words = vec4u(b_word(4u * jq, rq), b_word(4u * jq + 1u, rq), b_word(4u * jq + 2u, rq), b_word(4u * jq + 3u, rq));
   (*raw).codes = words >> vec4u(16u * (rq % 2u));
-  if (!ALIGNED || rq % 16u < 4u) {
+  if (rq % STRETCH < 4u) {
     (*raw).scales = vec4f(
       b_scale(4u * jq, rq), b_scale(4u * jq + 1u, rq), b_scale(4u * jq + 2u, rq), b_scale(4u * jq + 3u, rq),
     );

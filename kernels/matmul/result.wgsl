@@ -1,5 +1,8 @@
 // The sizes of a product, and its result C (rows, c_stride quads).
 
+// Whether C is added to: without, nothing of it is loaded, which saves half the time that stores take to compile.
+override ADDS: bool;
+
 struct Params {
   rows: u32,          // rows of C
   cols: u32,          // quads of a row of C that are written
@@ -11,6 +14,7 @@ struct Params {
   b_stride: u32,
   b_rows: u32,
   b_first: u32,       // index of B's first quad in its whole tensor: NF4 counts its blocks from there
+  band: u32,          // rows of tiles that are worked through together, column by column
   c_stride: u32,
   c_offset: u32,      // first quad of a row of C
   c_part: u32,        // quads from one part of the sums to the next
@@ -27,7 +31,7 @@ fn store(part: u32, row: u32, jq: u32, sum: vec4f) {
   }
   let at = part * p.c_part + row * p.c_stride + p.c_offset + jq;
   var value = p.alpha * sum;
-  if (p.beta != 0.0) {
+  if (ADDS) {
     value += p.beta * load_C(c[at]);
   }
   c[at] = store_C(value);

@@ -4,6 +4,7 @@
  */
 import type { Gpu, Sharing } from "../gpu.ts";
 import { matrixUnit } from "../shared/matrix.ts";
+import { BLOCK } from "../nf4/reference.ts";
 import { chosenVariant, type Tunable } from "../tuning.ts";
 import type { Format, Kernel } from "../wgsl.ts";
 import { MATRIX_TILES, matrixProgram, type MatrixTile, matrixTileFits } from "./matrix.ts";
@@ -45,8 +46,8 @@ export interface ProductShape {
 export interface ProductKind {
   readonly layout: Layout;
   readonly weight: WeightKind;
-  /** Whether every row of B is whole blocks of NF4. */
-  readonly aligned: boolean;
+  /** Weights of a row of B in NF4, counted from its first, that share a scale: a block where rows are whole blocks. */
+  readonly stretch: number;
   /** Format of operand A. Matrix units round operands to f16, which is for those who work in 16 bits. */
   readonly format: Format;
 }
@@ -150,7 +151,7 @@ export function matmulTunables(gpu: Gpu): readonly MatmulTunable[] {
   return formats.flatMap((format) =>
     kinds.flatMap(([layout, weight]) =>
       SIZES.filter((size) => !(weight === "nf4" && size.endsWith("columns"))).map((size) => ({
-        ...tunableOf(gpu, { layout, weight, aligned: true, format }, size),
+        ...tunableOf(gpu, { layout, weight, stretch: BLOCK, format }, size),
         layout,
         weight,
         format,
@@ -214,7 +215,7 @@ function subgroupTile(groups: number): Variant {
     tile: { rows: 8 * groups, columns: 32 },
     threads: 8,
     fits: (gpu) => gpu.info.subgroupSize >= 8,
-    program: (_, { layout, weight, aligned }) => ({
+    program: (_, { layout, weight, stretch }) => ({
       kernel: {
         name: `matmul_${layout}_${weight}_subgroup`,
         wgsl: subgroupWgsl,
@@ -226,7 +227,7 @@ function subgroupTile(groups: number): Variant {
             : [layout === "nt" ? depthNf4Wgsl : depthNf4StridedWgsl, nf4WordsWgsl, nf4ShuffleWgsl]),
         ],
       },
-      constants: { GROUPS: groups, ...(weight === "nf4" ? { ALIGNED: Number(aligned) } : {}) },
+      constants: { GROUPS: groups, ...(weight === "nf4" ? { STRETCH: stretch / 4 } : {}) },
     }),
   };
 }
@@ -276,7 +277,7 @@ function workgroupTile({ threads: [THREAD_ROWS, THREAD_COLS], quads: [ROW_QUADS,
     fits: ({ device: { limits } }) =>
       limits.maxComputeInvocationsPerWorkgroup >= threads &&
       limits.maxComputeWorkgroupStorageSize >= storageBytes,
-    program: (_, { layout, weight, aligned }) => ({
+    program: (_, { layout, weight, stretch }) => ({
       kernel: {
         name: `matmul_${layout}_${weight}_${name.replaceAll(" ", "_")}`,
         wgsl: workgroupWgsl,
@@ -285,7 +286,7 @@ function workgroupTile({ threads: [THREAD_ROWS, THREAD_COLS], quads: [ROW_QUADS,
       constants: {
         ROW_QUADS,
         COL_QUADS,
-        ...(weight === "nf4" && layout === "nt" ? { ALIGNED: Number(aligned) } : {}),
+        ...(weight === "nf4" && layout === "nt" ? { STRETCH: stretch / 4 } : {}),
       },
     }),
   };
@@ -307,10 +308,10 @@ function matrixTile(tile: MatrixTile): Variant {
         tile,
         blockLibraries(layout, weight),
       );
-      // Its threads are at different quads of a block of NF4.
+      // Its threads are at different quads of a block of NF4: each reads the scales at every step.
       return {
         kernel,
-        constants: weight === "nf4" && layout === "nt" ? { ...constants, ALIGNED: 0 } : constants,
+        constants: weight === "nf4" && layout === "nt" ? { ...constants, STRETCH: 1 } : constants,
       };
     },
   };

@@ -1,5 +1,5 @@
 import { firstKeys, type RowLayout } from "../../kernels/attention/map.ts";
-import { PARTS } from "../../kernels/attention/variants.ts";
+import { ALL_PARTS } from "../../kernels/attention/variants.ts";
 import { visitedPairs } from "../../kernels/attention/visits.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { integers } from "../support/random.ts";
@@ -93,7 +93,7 @@ Deno.test("visitedPairs() counts what is seen, and what blocks take along", () =
   assertEquals(visitedPairs(map({ rows: 7 }), { heads }), 2 * 28);
   assertEquals(visitedPairs(map({ rows: 8, groupSize: 4 }), { heads: 3 }), 20 + 20 + 16);
   const layouts = [{ rows: 64, groupSize: 16 }, { rows: 61, groupSize: 13, documents: [0, 5, 40] }];
-  for (const part of PARTS) {
+  for (const part of ALL_PARTS) {
     const block = { own: 8, step: 4 };
     assertEquals(visitedPairs(map({ rows: 64 }), { heads }, { part, block }), 2 * 36 * 64);
     for (const layout of layouts) {
@@ -122,7 +122,7 @@ Deno.test("Blocks of S2 cost what its formula says: flat over the length at fixe
   const layout = (rows: number, groupSize?: number) => ({
     tables: firstKeys({ starts: [0], rows, ...(groupSize ? { groupSize } : {}) }),
   });
-  for (const part of PARTS) {
+  for (const part of ALL_PARTS) {
     for (const block of [{ own: 64, step: 64 }, { own: 40, step: 1 }]) {
       const perToken = [8192, 16384, 32768, 65536].map((rows) =>
         visitedPairs(layout(rows, 2048), { heads: 32 }, { part, block }) / rows

@@ -83,7 +83,9 @@ Deno.test("dawn.lock pins what deno.lock does, and Dawn, which deno.lock must no
     ["deno.lock", "dawn.lock"].map(async (name) => JSON.parse(await Deno.readTextFile(new URL(name, ROOT)))),
   );
   for (const part of ["specifiers", "npm"]) {
-    for (const [name, pinned] of Object.entries(lock[part])) assertEquals(dawnLock[part][name], pinned, name);
+    for (const [name, pinned] of Object.entries(lock[part])) {
+      assertEquals(dawnLock[part][name], pinned, `copy it from deno.lock to dawn.lock: ${name}`);
+    }
     const more = Object.keys(dawnLock[part]).filter((name) => !(name in lock[part]));
     assert(more.some((name) => /^(npm:)?webgpu@/.test(name)), `${part} of dawn.lock: ${more}`);
   }

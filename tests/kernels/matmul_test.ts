@@ -164,11 +164,14 @@ for (const variant of VARIANTS) {
     using gpu = await openWith(variant);
     // Rows that are whole blocks, and rows that blocks run across.
     for (
-      const [doubleQuant, size] of [[true, { M: 33, N: 68, K: 192 }], [false, {
-        M: 9,
-        N: 36,
-        K: 176,
-      }]] as const
+      const [doubleQuant, size] of [[true, { M: 33, N: 68, K: 192 }], [true, { M: 9, N: 36, K: 96 }], [
+        false,
+        {
+          M: 9,
+          N: 36,
+          K: 176,
+        },
+      ]] as const
     ) {
       const { M, N, K } = size;
       const format = onMatrices ? "bf16" : "f32";
@@ -247,13 +250,23 @@ Deno.test("A depth summed in parts is scaled once, and added to once", async () 
   }
 });
 
+Deno.test("The depth is not summed in parts where those would not fit a binding", async () => {
+  const size = { M: 512, N: 512, K: 512 };
+  using gpu = await Gpu.open({ sharing: "workgroup", poison: true, maxBindingBytes: 512 * 512 * 4 });
+  const [x, w] = [normal(18, 512 * 512), normal(19, 512 * 512)];
+  const y = await gpu.read(matmul(gpu, gpu.tensor([512, 512], x), gpu.tensor([512, 512], w)));
+  const some = { ...size, M: 2 };
+  const [first, made] = [x.subarray(0, 1024), y.subarray(0, 1024)];
+  assertProduct("y", made, matmulReference(first, w, some), matmulReference(abs(first), abs(w), some), 512);
+});
+
 Deno.test("Each class of products is measured by a shape of its own kind, and runs what it was tuned to", async () => {
   for (const sharing of ["subgroup", "workgroup"] satisfies Sharing[]) {
     using gpu = await Gpu.open({ sharing });
     const classes = matmulTunables(gpu);
     assertEquals(new Set(classes.map(({ key }) => key)).size, classes.length);
     for (const { key, variants, layout, weight, format, shape } of classes) {
-      const kind = { layout, weight, format, aligned: true };
+      const kind = { layout, weight, format, stretch: 64 };
       assertEquals(variantFor(gpu, kind, shape).name, variants[0], key);
       using tuned = await Gpu.open({ sharing, tuning: { [key]: variants.at(-1)! } });
       assertEquals(variantFor(tuned, kind, shape).name, variants.at(-1), key);

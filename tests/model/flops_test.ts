@@ -1,3 +1,4 @@
+import { visitedPairs } from "../../kernels/attention/visits.ts";
 import { firstKeys } from "../../kernels/attention/map.ts";
 import { TYPICAL_LIMITS } from "../../kernels/dry_device.ts";
 import { type Dispatch, Gpu } from "../../kernels/gpu.ts";
@@ -9,7 +10,6 @@ import {
   type Flops,
   forwardFlops,
   paperPairs,
-  seenPairs,
   totalFlops,
   trainingFlops,
 } from "../../model/flops.ts";
@@ -52,14 +52,10 @@ Deno.test("The forward pass of Llama-2-7B takes what the papers say", () => {
   }
 });
 
-Deno.test("Pairs that are computed are those a query may see", () => {
-  assertEquals(seenPairs(firstKeys({ starts: [0], rows: 7 })), 28);
-  assertEquals(seenPairs(firstKeys({ starts: [0, 3], rows: 7 })), 6 + 10);
-  // Groups of 4: 10 + 10; shifted by 2: 3 + 10 + 3.
-  assertEquals(seenPairs(firstKeys({ starts: [0], rows: 8, groupSize: 4 })), (20 + 16) / 2);
+Deno.test("S2-Attn computes less than half of the pairs that papers count", () => {
   const [tokens, groupSize] = [4096, 1024];
-  const ratio = seenPairs(firstKeys({ starts: [0], rows: tokens, groupSize })) /
-    paperPairs(tokens, groupSize);
+  const tables = firstKeys({ starts: [0], rows: tokens, groupSize });
+  const ratio = visitedPairs({ tables }, { heads: 2 }) / 2 / paperPairs(tokens, groupSize);
   assertEquals(Math.round(100 * ratio), 47);
 });
 
