@@ -2,13 +2,13 @@ import type { Gpu } from "../kernels/gpu.ts";
 import type { Weight } from "../kernels/matmul/matmul.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import type { Format } from "../kernels/wgsl.ts";
-import { Block } from "./block.ts";
+import { LlamaBlock } from "./llama_block.ts";
 import type { ModelConfig } from "./config.ts";
 import { GptNeoxBlock } from "./gpt_neox_block.ts";
 import { GPT_NEOX_LINEARS } from "./gpt_neox_config.ts";
 import type { Layer } from "./layer.ts";
 import type { Linear } from "./linear.ts";
-import { Llama, type Table } from "./llama.ts";
+import { LanguageModel, type Table } from "./language_model.ts";
 import { LLAMA_LINEARS } from "./llama_config.ts";
 import type { Norm } from "./norm.ts";
 import { LAYER_NORMS, layoutOf, type LinearSpec } from "./tensors.ts";
@@ -31,7 +31,7 @@ export async function assembleModel(
   config: ModelConfig,
   format: Format,
   source: WeightSource,
-): Promise<Llama> {
+): Promise<LanguageModel> {
   using _base = gpu.purpose("base");
   const layout = layoutOf(config);
   const gradient = (name: string, { shape }: Weight): Tensor | undefined => {
@@ -67,7 +67,7 @@ export async function assembleModel(
     const post_attention_layernorm = await norm(`${within}.${LAYER_NORMS[1]}`);
     layers.push(makeLayer(config, { input_layernorm, post_attention_layernorm }, linears));
   }
-  return new Llama(gpu, {
+  return new LanguageModel(gpu, {
     config,
     format,
     embeddings,
@@ -87,5 +87,5 @@ function makeLayer(
     Object.fromEntries(names.map((name, i) => [name, linears[i]])) as Record<N, Linear>;
   return config.model_type === "gpt_neox"
     ? new GptNeoxBlock({ ...norms, ...named(GPT_NEOX_LINEARS) }, config)
-    : new Block({ ...norms, ...named(LLAMA_LINEARS) }, config);
+    : new LlamaBlock({ ...norms, ...named(LLAMA_LINEARS) }, config);
 }

@@ -11,7 +11,7 @@ import { sample, type Sampling, type SequenceHeads } from "../kernels/sample/sam
 import type { Tensor } from "../kernels/tensor.ts";
 import { KvCache } from "./kv_cache.ts";
 import { attentionShape } from "./layer.ts";
-import type { Llama } from "./llama.ts";
+import type { LanguageModel } from "./language_model.ts";
 import { norm } from "./norm.ts";
 import { ropeTables } from "./rope.ts";
 
@@ -44,7 +44,7 @@ interface Sequence {
  * on the length: all tokens then have the angles of the longest sequence there may be.
  */
 export class Decoder {
-  readonly model: Llama;
+  readonly model: LanguageModel;
   readonly capacity: number;
   readonly cache: KvCache;
   readonly #gpu: Gpu;
@@ -57,7 +57,7 @@ export class Decoder {
   #hidden: Tensor;
 
   /** @throws {GpuMemoryError} if the cache does not fit the device */
-  constructor(model: Llama, { sequences = 1, capacity }: DecoderOptions) {
+  constructor(model: LanguageModel, { sequences = 1, capacity }: DecoderOptions) {
     const { gpu, config } = model;
     this.model = model;
     this.capacity = capacity;

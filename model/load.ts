@@ -11,7 +11,7 @@ import { bytesPerElement, type Tensor } from "../kernels/tensor.ts";
 import type { Format } from "../kernels/wgsl.ts";
 import { assembleModel } from "./assemble.ts";
 import type { ModelConfig } from "./config.ts";
-import type { Llama } from "./llama.ts";
+import type { LanguageModel } from "./language_model.ts";
 import { checkpointTensors, isExpendable, layoutOf } from "./tensors.ts";
 import { type RowSource, Uploader } from "./upload.ts";
 
@@ -37,7 +37,11 @@ export interface LoadOptions {
  *
  * @throws {UserError} naming the tensor that is missing, has another shape than the config says, or is not finite
  */
-export async function loadModel(gpu: Gpu, weights: WeightReader, options: LoadOptions): Promise<Llama> {
+export async function loadModel(
+  gpu: Gpu,
+  weights: WeightReader,
+  options: LoadOptions,
+): Promise<LanguageModel> {
   const { config, format, loadIn4bit } = options;
   const expected = checkpointTensors(config);
   requireKnown(options.replacements, expected);

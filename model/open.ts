@@ -4,7 +4,7 @@ import type { Gpu } from "../kernels/gpu.ts";
 import type { Format } from "../kernels/wgsl.ts";
 import { applyAdapter } from "./adapter.ts";
 import { extendContext, type ModelConfig, readConfig } from "./config.ts";
-import type { Llama } from "./llama.ts";
+import type { LanguageModel } from "./language_model.ts";
 import { loadModel, type LoadOptions } from "./load.ts";
 import { grownWeights, withVocabularyOf } from "./vocabulary.ts";
 
@@ -25,7 +25,7 @@ export interface OpenOptions {
 
 /** A model to run, not to train. */
 export interface OpenModel {
-  readonly model: Llama;
+  readonly model: LanguageModel;
   /** With the context extended. */
   readonly config: ModelConfig;
   readonly adapter: Adapter | undefined;

@@ -11,7 +11,7 @@ import { type ModelConfig, readConfig } from "../model/config.ts";
 import { configForPositions } from "../model/context.ts";
 import { freshWeights } from "../model/fresh.ts";
 import { loadModel } from "../model/load.ts";
-import type { Llama } from "../model/llama.ts";
+import type { LanguageModel } from "../model/language_model.ts";
 import { checkpointTensors, countParameters, layoutOf } from "../model/tensors.ts";
 import { grownWeights, withVocabularyOf } from "../model/vocabulary.ts";
 import { groupSize, stateBits, type TrainArgs } from "../train_args/schema.ts";
@@ -20,7 +20,7 @@ import type { TrainerOptions } from "./trainer.ts";
 
 /** A model ready to be trained. */
 export interface Trainee {
-  readonly model: Llama;
+  readonly model: LanguageModel;
   /** What the adapter's folder says of it; undefined in full fine-tuning. */
   readonly adapter: AdapterConfig | undefined;
   /** What an adapter that the run starts from replaces in the base model. */
@@ -163,7 +163,7 @@ export async function loadTrainee(
   const isTrained = trainedNames(config, args);
   const base = await openBase(config, args, places.model, args.low_rank_training ? undefined : resumeFrom);
   const weights = grownWeights(base, config);
-  let model: Llama;
+  let model: LanguageModel;
   try {
     model = await loadModel(gpu, weights, {
       config,
@@ -220,7 +220,7 @@ async function openBase(
 }
 
 /** Puts the LoRA factors that the settings ask for on a model. */
-export function addFreshLora(model: Llama, args: TrainArgs): void {
+export function addFreshLora(model: LanguageModel, args: TrainArgs): void {
   addLora(model, {
     rank: args.lora_rank,
     alpha: args.lora_alpha,
@@ -231,7 +231,7 @@ export function addFreshLora(model: Llama, args: TrainArgs): void {
   });
 }
 
-function freshConfig(model: Llama, args: TrainArgs): AdapterConfig {
+function freshConfig(model: LanguageModel, args: TrainArgs): AdapterConfig {
   const targets = model.linears().filter(({ lora }) => lora).map(({ name }) => name.split(".").at(-1)!);
   return adapterConfig({
     base_model_name_or_path: args.model_name_or_path,
@@ -245,7 +245,7 @@ function freshConfig(model: Llama, args: TrainArgs): AdapterConfig {
   });
 }
 
-function describeMethod(model: Llama, adapter: AdapterConfig | undefined): string {
+function describeMethod(model: LanguageModel, adapter: AdapterConfig | undefined): string {
   if (!adapter) return "all weights";
   const linears = model.linears().filter(({ lora }) => lora).length;
   const { embeddings, head } = layoutOf(model.config);
@@ -256,7 +256,7 @@ function describeMethod(model: Llama, adapter: AdapterConfig | undefined): strin
   return [`LoRA rank ${adapter.r} on ${linears} linears`, ...extras.map(([, word]) => word)].join(", ");
 }
 
-function countTrained(model: Llama, config: ModelConfig) {
+function countTrained(model: LanguageModel, config: ModelConfig) {
   const lora = model.linears().reduce((sum, { lora: pair }) => {
     return sum + (pair ? pair.rank * (pair.A.width + pair.B.rows) : 0);
   }, 0);

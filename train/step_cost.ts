@@ -12,7 +12,7 @@ import { configForPositions } from "../model/context.ts";
 import type { Format } from "../kernels/wgsl.ts";
 import { visitedPairs } from "../kernels/attention/visits.ts";
 import { addFlops, type StepFlops, totalFlops, trainingFlops } from "../model/flops.ts";
-import type { Llama } from "../model/llama.ts";
+import type { LanguageModel } from "../model/language_model.ts";
 import { randomModel } from "../model/random.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
 import type { Rates } from "./rates.ts";
@@ -156,7 +156,7 @@ function sequencesOf(lengths: readonly number[], { vocab_size }: ModelConfig): S
 }
 
 /** Of an optimiser step whose passes are all of one batch. */
-function flopsOf(args: TrainArgs, model: Llama, lengths: readonly number[]): StepFlops {
+function flopsOf(args: TrainArgs, model: LanguageModel, lengths: readonly number[]): StepFlops {
   const { config } = model;
   const heads = config.num_attention_heads;
   const { attention, checkpointing } = trainerOptions(args);

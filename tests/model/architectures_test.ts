@@ -4,7 +4,7 @@ import { makeBatch } from "../../model/batch.ts";
 import { type ModelConfig, parseConfig } from "../../model/config.ts";
 import { freshWeights } from "../../model/fresh.ts";
 import { generate } from "../../model/generate.ts";
-import type { Llama } from "../../model/llama.ts";
+import type { LanguageModel } from "../../model/language_model.ts";
 import { loadModel } from "../../model/load.ts";
 import { checkpointTensors } from "../../model/tensors.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
@@ -21,7 +21,7 @@ const SHAPE = {
 };
 const parse = (changes: Record<string, unknown>) => parseConfig({ ...SHAPE, ...changes }, "config.json");
 
-async function fresh(gpu: Gpu, config: ModelConfig): Promise<Llama> {
+async function fresh(gpu: Gpu, config: ModelConfig): Promise<LanguageModel> {
   return await loadModel(gpu, freshWeights(config, 5), {
     config,
     format: "f32",
@@ -31,7 +31,7 @@ async function fresh(gpu: Gpu, config: ModelConfig): Promise<Llama> {
 }
 
 /** Logits of the last token. */
-async function lastLogits(model: Llama, ids: Uint32Array): Promise<Float32Array> {
+async function lastLogits(model: LanguageModel, ids: Uint32Array): Promise<Float32Array> {
   const logits = await model.logits(model.upload(makeBatch([{ inputIds: ids }])));
   return logits.slice(-SHAPE.vocab_size);
 }

@@ -5,7 +5,7 @@ import type { Gpu } from "../../kernels/gpu.ts";
 import { makeBatch, type Sequence, uploadBatch } from "../../model/batch.ts";
 import { type ModelConfig, parseConfig } from "../../model/config.ts";
 import { freshWeights } from "../../model/fresh.ts";
-import type { Llama } from "../../model/llama.ts";
+import type { LanguageModel } from "../../model/language_model.ts";
 import { loadModel, type LoadOptions } from "../../model/load.ts";
 import { integers } from "../support/random.ts";
 
@@ -74,7 +74,7 @@ export function load(
   config: ModelConfig,
   weights: WeightReader = changedWeights(config),
   options: Partial<LoadOptions> = {},
-): Promise<Llama> {
+): Promise<LanguageModel> {
   return loadModel(gpu, weights, { config, format: "f32", loadIn4bit: false, doubleQuant: true, ...options });
 }
 
@@ -84,6 +84,6 @@ export function sequence({ vocab_size }: ModelConfig, length: number, seed = 7):
 }
 
 /** Logits (rows, V) of sequences. */
-export async function logitsOf(model: Llama, sequences: readonly Sequence[]): Promise<Float32Array> {
+export async function logitsOf(model: LanguageModel, sequences: readonly Sequence[]): Promise<Float32Array> {
   return await model.logits(uploadBatch(model.gpu, makeBatch(sequences)));
 }

@@ -13,7 +13,7 @@ import { Gpu, type GpuOptions } from "../../kernels/gpu.ts";
 import { applyAdapter } from "../../model/adapter.ts";
 import { freeBatch, makeBatch, uploadBatch } from "../../model/batch.ts";
 import { extendContext, parseConfig, readConfig } from "../../model/config.ts";
-import type { Llama } from "../../model/llama.ts";
+import type { LanguageModel } from "../../model/language_model.ts";
 import { loadModel } from "../../model/load.ts";
 import { Trainer } from "../../train/trainer.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
@@ -40,7 +40,7 @@ interface Setup {
 async function open(
   gpu: Gpu,
   { folder, length, adapter, nf4 = false, doubleQuant = true, changes, trained }: Setup,
-): Promise<Llama> {
+): Promise<LanguageModel> {
   const { raw } = await readConfig(`${GOLDEN}/${folder}`);
   const config = extendContext(parseConfig({ ...raw, ...changes }, folder), length);
   const weights = await openWeights(`${GOLDEN}/${folder}`);

@@ -24,7 +24,7 @@ export interface Table {
 }
 
 /** What a model is made of; `load.ts` makes these from a checkpoint. */
-export interface LlamaParts {
+export interface ModelParts {
   readonly config: ModelConfig;
   /** How activations are stored. */
   readonly format: Format;
@@ -79,14 +79,14 @@ interface HeadChunk extends RowRange {
 }
 
 /** A model on the device, forward and backward. */
-export class Llama {
+export class LanguageModel {
   readonly gpu: Gpu;
-  readonly parts: LlamaParts;
+  readonly parts: ModelParts;
   /** Bytes of the three widest tensors, such as gate, up and their product, in one chunk of rows. */
   chunkBytes = CHUNK_BYTES;
   #rope: { length: number; cos: Tensor; sin: Tensor } | undefined;
 
-  constructor(gpu: Gpu, parts: LlamaParts) {
+  constructor(gpu: Gpu, parts: ModelParts) {
     this.gpu = gpu;
     this.parts = parts;
   }

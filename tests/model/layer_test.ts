@@ -6,7 +6,7 @@ import { freeBatch, makeBatch, uploadBatch } from "../../model/batch.ts";
 import { rowChunks, rowsWithin } from "../../kernels/shared/row_chunks.ts";
 import { type ModelConfig, parseConfig } from "../../model/config.ts";
 import { freshWeights } from "../../model/fresh.ts";
-import type { GradientOptions, Llama } from "../../model/llama.ts";
+import type { GradientOptions, LanguageModel } from "../../model/language_model.ts";
 import { loadModel } from "../../model/load.ts";
 import { readNamed } from "../../model/read_back.ts";
 import { assert, assertClose, assertEquals } from "../support/assert_close.ts";
@@ -39,7 +39,7 @@ const CONFIGS = {
   "GPT-NeoX, MLP after attention": gptNeox(false),
 };
 
-async function makeModel(gpu: Gpu, config: ModelConfig, format: Format): Promise<Llama> {
+async function makeModel(gpu: Gpu, config: ModelConfig, format: Format): Promise<LanguageModel> {
   const model = await loadModel(gpu, freshWeights(config, 7), {
     config,
     format,

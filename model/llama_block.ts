@@ -22,7 +22,7 @@ import { LLAMA_LINEARS, type LlamaConfig } from "./llama_config.ts";
 import { type Norm, norm, normBackward } from "./norm.ts";
 
 /** One layer's weights, under their names in the checkpoint. */
-export interface BlockWeights {
+export interface LlamaWeights {
   readonly input_layernorm: Norm;
   readonly q_proj: Linear;
   readonly k_proj: Linear;
@@ -44,7 +44,7 @@ interface MlpInputs {
 }
 
 /** What a layer's backward pass reads besides its input. */
-export interface BlockSaved extends Attended, MlpInputs {}
+export interface LlamaSaved extends Attended, MlpInputs {}
 
 /**
  * One LLaMA layer: h = x + attn(norm(x)); out = h + mlp(norm(h)). Touvron et al. 2023, arXiv:2302.13971.
@@ -64,13 +64,13 @@ export interface BlockSaved extends Attended, MlpInputs {}
  *
  * x is the layer's checkpoint; dH becomes dx. Without checkpointing h, gate and up of all rows are there too.
  */
-export class Block implements Layer<BlockSaved> {
-  readonly weights: BlockWeights;
+export class LlamaBlock implements Layer<LlamaSaved> {
+  readonly weights: LlamaWeights;
   readonly linears: readonly Linear[];
   readonly norms: readonly Norm[];
   readonly #shape: AttentionShape;
 
-  constructor(weights: BlockWeights, config: LlamaConfig) {
+  constructor(weights: LlamaWeights, config: LlamaConfig) {
     this.weights = weights;
     this.linears = LLAMA_LINEARS.map((name) => weights[name]);
     this.norms = [weights.input_layernorm, weights.post_attention_layernorm];
@@ -88,7 +88,7 @@ export class Block implements Layer<BlockSaved> {
     return o;
   }
 
-  forwardKeeping(gpu: Gpu, x: Tensor, pass: Pass): { out: Tensor; saved: BlockSaved } {
+  forwardKeeping(gpu: Gpu, x: Tensor, pass: Pass): { out: Tensor; saved: LlamaSaved } {
     const attended = this.#attend(gpu, x, pass);
     const [rows] = chunksOf(x, Infinity);
     const inputs = this.#mlpInputs(gpu, x, attended.o, pass, rows!);
@@ -97,7 +97,7 @@ export class Block implements Layer<BlockSaved> {
     return { out, saved: { ...attended, ...inputs } };
   }
 
-  backward(gpu: Gpu, dOut: Tensor, x: Tensor, pass: Pass, saved?: BlockSaved): Tensor {
+  backward(gpu: Gpu, dOut: Tensor, x: Tensor, pass: Pass, saved?: LlamaSaved): Tensor {
     const { q, k, v, o, lse } = saved ?? this.#attend(gpu, x, pass);
     const shape = this.#shape;
     const { dropout } = pass;
