@@ -11,7 +11,8 @@ import { generate } from "../../model/generate.ts";
 import { convertToGguf } from "../../model/gguf.ts";
 import { mergeAdapter } from "../../model/merge.ts";
 import { openModel } from "../../model/open.ts";
-import { checkpointTensors, isExpendable } from "../../model/tensors.ts";
+import { shapeConfig } from "../../model/shapes.ts";
+import { checkpointTensors, countParameters, isExpendable } from "../../model/tensors.ts";
 import { runTraining } from "../../train/run.ts";
 import { loadTrainArgs } from "../../train_args/load.ts";
 import { withFolder } from "../checkpoint/support.ts";
@@ -63,6 +64,11 @@ Deno.test("Defaults are those of Hugging Face's GPTNeoXConfig", () => {
     use_parallel_residual: true,
     vocab_size: 50304,
   });
+});
+
+Deno.test("Pythia's models have as many parameters as their cards say", () => {
+  assertEquals(countParameters(shapeConfig("pythia-1.4b")), 1_414_647_808);
+  assertEquals(countParameters(shapeConfig("pythia-6.9b")), 6_857_302_016);
 });
 
 Deno.test("Rotation and activation are read in every form that Hugging Face has written them", async () => {
