@@ -11,6 +11,7 @@ import { type RowRange, rowsWithin } from "../kernels/shared/row_chunks.ts";
 import type { ModelConfig } from "./config.ts";
 import type { Layer, Pass } from "./layer.ts";
 import type { DropoutKey, Linear } from "./linear.ts";
+import { addEmbeddingNoise } from "./noise.ts";
 import { type Norm, norm, normBackward } from "./norm.ts";
 import type { Parameter } from "./parameter.ts";
 import { type RopeTables, ropeTables } from "./rope.ts";
@@ -43,6 +44,8 @@ export interface GradientOptions {
   /** With checkpointing: the layers' inputs wait in host memory in between. */
   readonly offload?: boolean;
   readonly dropout?: DropoutKey;
+  /** Noise on the embeddings, in NEFTune's measure, drawn by the key of `dropout`; none unless given. */
+  readonly noiseAlpha?: number | undefined;
   /** (1) f32: the sum of the batch's losses is added to it, in nats. */
   readonly lossSum: Tensor;
 }
@@ -146,6 +149,9 @@ export class LanguageModel {
     using _ = gpu.purpose("activations");
     gpu.at("embedding");
     let x = embed(gpu, device.tokens, embeddings.weight, this.parts.format);
+    if (options.noiseAlpha && options.dropout) {
+      addEmbeddingNoise(gpu, x, device.batch, options.noiseAlpha, options.dropout);
+    }
     const kept: { readonly x: Kept; readonly saved?: unknown }[] = [];
     for (const [i, layer] of layers.entries()) {
       gpu.at(`forward, layer ${i + 1}`);

@@ -1,6 +1,7 @@
 import { type Adapter, type AdapterConfig, adapterConfig, readAdapter } from "../checkpoint/peft.ts";
 import { openWeights, type WeightReader } from "../checkpoint/weights.ts";
 import { type Dataset, loadDataset } from "../data/dataset.ts";
+import type { RowCache } from "../data/row_cache.ts";
 import { type DataSource, parseSources } from "../data/sources.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
@@ -95,6 +96,7 @@ export function trainerOptions(
     states: { bits: stateBits(args.optim), paged: placement.pageStates && args.optim.startsWith("paged") },
     lossScaling: args.fp16,
     seed: args.seed,
+    noiseAlpha: args.neftune_noise_alpha ?? undefined,
     beta1: args.adam_beta1,
     beta2: args.adam_beta2,
     epsilon: args.adam_epsilon,
@@ -102,15 +104,24 @@ export function trainerOptions(
   };
 }
 
+/** Where tokenized data is kept, if it is. */
+export function rowCache(
+  { dataset_cache_dir: choice }: TrainArgs,
+  { cacheFolder, note }: Pick<TrainHooks, "cacheFolder" | "note">,
+): RowCache | undefined {
+  if (typeof choice === "string") return { folder: choice, note };
+  return choice && cacheFolder !== undefined ? { folder: `${cacheFolder}/datasets`, note } : undefined;
+}
+
 /**
  * Reads the training data.
  * @throws {UserError} if it cannot be used, or has tokens that the model does not know
  */
-export async function loadData(args: TrainArgs, places: Places): Promise<Dataset> {
+export async function loadData(args: TrainArgs, places: Places, cache?: RowCache): Promise<Dataset> {
   // First, since it takes no time: what is wrong with the model shows before hours of tokenizing.
   const config = await loadConfig(args, places);
   const tokenizer = await Tokenizer.load(places.model);
-  const data = await loadDataset(places.train, tokenizer, { ...args, seed: args.data_seed });
+  const data = await loadDataset(places.train, tokenizer, { ...args, cache, seed: args.data_seed });
   for (const { inputIds } of data.samples) {
     const unknown = inputIds.find((id) => id >= config.vocab_size);
     if (unknown === undefined) continue;
@@ -142,9 +153,17 @@ async function loadConfig(args: TrainArgs, { model }: Places): Promise<ModelConf
 }
 
 /** Reads eval_file, if evaluation is on. @throws {UserError} as {@linkcode loadData} */
-export async function loadEvalData(args: TrainArgs, places: Places): Promise<Dataset | undefined> {
+export async function loadEvalData(
+  args: TrainArgs,
+  places: Places,
+  cache?: RowCache,
+): Promise<Dataset | undefined> {
   if (places.eval.length === 0) return undefined;
-  return await loadDataset(places.eval, await Tokenizer.load(places.model), { ...args, packing: false });
+  return await loadDataset(places.eval, await Tokenizer.load(places.model), {
+    ...args,
+    cache,
+    packing: false,
+  });
 }
 
 /**

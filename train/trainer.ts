@@ -20,8 +20,10 @@ export interface TrainerOptions extends Omit<AdamWOptions, "learningRate" | "ste
   readonly states?: StateForm;
   /** Scale the loss so that small gradients survive in f16, and adapt the scale. */
   readonly lossScaling: boolean;
-  /** Of dropout. */
+  /** Of dropout, and of the noise. */
   readonly seed: number;
+  /** NEFTune's noise on the embeddings; none unless given. */
+  readonly noiseAlpha?: number | undefined;
 }
 
 /** What a step gave. */
@@ -82,7 +84,7 @@ export class Trainer {
    */
   async step(batches: readonly Batch[], learningRate: number): Promise<StepResult> {
     const { gpu } = this;
-    const { maxGradNorm, seed, attention, checkpointing, offloadActivations: offload = false } =
+    const { maxGradNorm, seed, attention, checkpointing, offloadActivations: offload = false, noiseAlpha } =
       this.#options;
     const targets = batches.reduce((sum, batch) => sum + batch.targets, 0);
     for (const { grad } of this.optimised) gpu.clear(grad);
@@ -94,6 +96,7 @@ export class Trainer {
         checkpointing,
         offload,
         dropout: { seed, pass: this.state.passes++ },
+        noiseAlpha,
         lossSum: this.#lossSum,
       });
       freeBatch(device);

@@ -188,10 +188,12 @@ function addNotes(args: TrainArgs, given: ReadonlySet<OptionName>, notes: string
   if (args.eval_file !== null && args.eval_strategy === "no") {
     notes.push("eval_file is not read: set eval_strategy to steps or epoch to evaluate while training");
   }
-  const trackers = args.report_to.filter((name) => name !== "none" && name !== "all");
+  const trackers = args.report_to.filter((name) => !["none", "all", "tensorboard"].includes(name));
   if (trackers.length > 0) {
     notes.push(
-      `report_to has no effect (${trackers.join(", ")}): metrics are in metrics.jsonl and trainer_state.json`,
+      `report_to has no effect (${
+        trackers.join(", ")
+      }): metrics are in metrics.jsonl, TensorBoard's runs and report.html`,
     );
   }
 }

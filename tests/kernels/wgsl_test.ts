@@ -63,6 +63,7 @@ async function trainAndWrite(config: ModelConfig, sharing: Sharing, format: Form
     checkpointing: true,
     lossScaling: false,
     seed: 1,
+    noiseAlpha: 5,
     beta1: 0.9,
     beta2: 0.999,
     epsilon: 1e-8,

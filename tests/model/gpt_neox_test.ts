@@ -4,7 +4,9 @@ import { readAdapter } from "../../checkpoint/peft.ts";
 import { openWeights, openWeightsFile } from "../../checkpoint/weights.ts";
 import { evaluatePerplexity } from "../../eval/perplexity.ts";
 import { Gpu } from "../../kernels/gpu.ts";
+import { isNf4 } from "../../kernels/nf4/nf4.ts";
 import { makeBatch } from "../../model/batch.ts";
+import { convertToBnb4 } from "../../model/bnb4.ts";
 import { extendContext, type ModelConfig, parseConfig } from "../../model/config.ts";
 import { configJson } from "../../model/context.ts";
 import { generate } from "../../model/generate.ts";
@@ -302,6 +304,20 @@ Deno.test("Full fine-tuning saves a model under the checkpoint's names, with its
     const { rope_scaling, rotary_pct } = JSON.parse(await Deno.readTextFile(`${output_dir}/config.json`));
     assertEquals([rope_scaling, rotary_pct], [{ type: "linear", factor: 2 }, 0.25]);
     assert(await lossOf(output_dir) < expected.eval_neox_128.val_loss, "no better than before");
+  });
+});
+
+Deno.test("In 4 bits on disk it computes what it does quantised while loading", async () => {
+  await withFolder(async (root) => {
+    const path = `${root}/nf4`;
+    await convertToBnb4(NEOX, path, { double_quant: true, dtype: "keep", max_shard_size: 2 ** 30 });
+    using gpu = await Gpu.open({ poison: true });
+    const logits = async (baseModel: string) => {
+      const { model } = await openModel(gpu, { baseModel, loadIn4bit: true });
+      assert(model.linears().every(({ weight }) => isNf4(weight)), "not in 4 bits");
+      return await lastLogits(model, [1, 2, 3, 4, 5]);
+    };
+    assertEquals([...await logits(path)], [...await logits(NEOX)]);
   });
 });
 
