@@ -15,7 +15,7 @@ export interface LinearSpec {
   readonly isRecomputed: boolean;
 }
 
-/** Where an architecture's checkpoints have what: names of modules. All layers are alike, and the model is in one order. */
+/** Where an architecture's checkpoints have what, by names of modules. All layers are alike. */
 export interface Layout {
   readonly embeddings: string;
   /** What the numbers of the layers follow. */
