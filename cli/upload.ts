@@ -1,6 +1,6 @@
 /** `upload`: an adapter or model to the hub, with a model card. */
 import { UserError } from "../errors.ts";
-import type { LlamaConfig } from "../model/config.ts";
+import type { ModelConfig } from "../model/config.ts";
 import { text } from "../train_args/values.ts";
 import {
   booleanFlag,
@@ -67,7 +67,7 @@ function repositoryOf(name: string): string {
 }
 
 /** The base model's config.json, for the card: from here, or from the hub; without it the card tells less. */
-async function baseConfigOf(io: Io, path: string, given: string | null): Promise<LlamaConfig | undefined> {
+async function baseConfigOf(io: Io, path: string, given: string | null): Promise<ModelConfig | undefined> {
   const { readTrainedBase } = await import("../model/publish.ts");
   const trained = await readTrainedBase(path);
   if (trained === null) return undefined;

@@ -1,4 +1,4 @@
-/** A LLaMA checkpoint with its linears in NF4, as bitsandbytes stores them. */
+/** A checkpoint with its linears in NF4, as bitsandbytes stores them. */
 import type { FloatDtype } from "../checkpoint/dtype.ts";
 import { isBnb4 } from "../checkpoint/bitsandbytes.ts";
 import type { TensorSource } from "../checkpoint/safetensors.ts";
@@ -9,12 +9,12 @@ import { EXIT, UserError } from "../errors.ts";
 import { Gpu } from "../kernels/gpu.ts";
 import { freeNf4, isNf4 } from "../kernels/nf4/nf4.ts";
 import { BLOCK, dynamicMap, NESTED_BLOCK, NF4_VALUES } from "../kernels/nf4/reference.ts";
-import { type LlamaConfig, readConfig } from "./config.ts";
+import { type ModelConfig, readConfig } from "./config.ts";
 import { SILENT, type WorkHooks } from "./hooks.ts";
 import { readOnHost } from "./host_tensors.ts";
 import { requireNoMore, requirePackable, TensorLoader } from "./load.ts";
 import { type DtypeName, DTYPES, floatOf, TORCH_NAMES, torchDtype } from "./number_formats.ts";
-import { checkpointTensors } from "./tensors.ts";
+import { checkpointTensors, linearsOf } from "./tensors.ts";
 
 export interface Bnb4Options {
   /** Keep the scales in 8 bits too. */
@@ -45,7 +45,8 @@ export async function convertToBnb4(
     using gpu = await Gpu.open();
     const { raw } = config;
     const tensors = bnb4Tensors(gpu, weights, config, options, hooks);
-    const kept = [...checkpointTensors(config).keys()].filter((name) => !isLinear(name));
+    const matrices = matricesOf(config);
+    const kept = [...checkpointTensors(config).keys()].filter((name) => !matrices.has(name));
     const dtypes = [...new Set(kept.map((name) => writtenDtype(weights, name, options.dtype)))];
     let written: WrittenModel = { shards: [], totalBytes: 0 };
     await saveFolderAtomic(path, async (staged) => {
@@ -66,11 +67,12 @@ export async function convertToBnb4(
   }
 }
 
-function requireDense(folder: string, config: LlamaConfig, weights: WeightReader): void {
+function requireDense(folder: string, config: ModelConfig, weights: WeightReader): void {
   const expected = checkpointTensors(config);
   requireNoMore(weights, config, expected);
+  const matrices = matricesOf(config);
   for (const [name, shape] of expected) {
-    if (!isLinear(name)) continue;
+    if (!matrices.has(name)) continue;
     if (isBnb4(weights, name)) {
       throw new UserError(`Cannot convert "${folder}" to 4 bits: it is in 4 bits already`, {
         exitCode: EXIT.usage,
@@ -80,9 +82,9 @@ function requireDense(folder: string, config: LlamaConfig, weights: WeightReader
   }
 }
 
-/** Whether a tensor is the matrix of a layer's linear: what bitsandbytes packs. */
-function isLinear(name: string): boolean {
-  return name.endsWith("_proj.weight");
+/** Names of the matrices of the layers' linears: what bitsandbytes packs. */
+function matricesOf(config: ModelConfig): Set<string> {
+  return new Set([...linearsOf(config).keys()].map((module) => `${module}.weight`));
 }
 
 function writtenDtype(weights: WeightReader, name: string, dtype: Bnb4Options["dtype"]): FloatDtype {
@@ -105,16 +107,17 @@ function quantisationConfig(doubleQuant: boolean, dtype: FloatDtype): Record<str
 function* bnb4Tensors(
   gpu: Gpu,
   weights: WeightReader,
-  config: LlamaConfig,
+  config: ModelConfig,
   { double_quant, dtype }: Bnb4Options,
   hooks: WorkHooks,
 ): Generator<TensorSource> {
   const expected = checkpointTensors(config);
   const onProgress = (name: string, done: number, total: number) => hooks.onProgress(done, total, name);
   const loader = new TensorLoader(gpu, weights, { doubleQuant: double_quant, onProgress }, expected.size);
+  const matrices = matricesOf(config);
   for (const [name, shape] of expected) {
     const written = writtenDtype(weights, name, dtype);
-    if (isLinear(name)) yield* linearParts(loader, name, shape as [number, number], written);
+    if (matrices.has(name)) yield* linearParts(loader, name, shape as [number, number], written);
     else yield { name, dtype: written, shape, read: () => readOnHost(loader, name, shape, written) };
   }
 }

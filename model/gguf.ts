@@ -4,7 +4,8 @@ import { basename } from "../checkpoint/deps.ts";
 import { openWeights, type WeightReader } from "../checkpoint/weights.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
-import { contextLength, type LlamaConfig, readConfig } from "./config.ts";
+import { contextLength, readConfig } from "./config.ts";
+import type { LlamaConfig } from "./llama_config.ts";
 import { ropeFrequencies } from "./rope.ts";
 import { checkpointTensors } from "./tensors.ts";
 
@@ -226,6 +227,11 @@ export async function convertToGguf(
   const tokenizer = await Tokenizer.load(folder);
   const weights = await openWeights(folder);
   try {
+    if (config.model_type === "gpt_neox") {
+      throw new UserError(
+        `Cannot write GGUF: "${folder}" is of model_type "gpt_neox"; LLaMA, Mistral and Qwen2 models can be converted`,
+      );
+    }
     const name = basename(folder);
     const upper = type.toUpperCase() as GgufType;
     await exportGguf(path, {

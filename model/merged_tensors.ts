@@ -11,16 +11,16 @@ import { matmulBackwardInput, type Weight } from "../kernels/matmul/matmul.ts";
 import { dequantiseNf4, freeNf4, isNf4 } from "../kernels/nf4/nf4.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import { requireFit, uploadFactors } from "./adapter.ts";
-import type { LlamaConfig } from "./config.ts";
+import type { ModelConfig } from "./config.ts";
 import { encode, readOnHost } from "./host_tensors.ts";
 import { requireKnown, requireNoMore, TensorLoader } from "./load.ts";
 import { type DtypeName, DTYPES, floatOf, torchDtypeOf } from "./number_formats.ts";
-import { checkpointTensors, isExpendable, LINEAR_NAMES, linearModule, linearShape } from "./tensors.ts";
+import { checkpointTensors, isExpendable, linearsOf } from "./tensors.ts";
 
 /** What will be merged. */
 export interface MergePlan {
   readonly weights: WeightReader;
-  readonly config: LlamaConfig;
+  readonly config: ModelConfig;
   readonly adapter: Adapter;
   /** Every tensor of the merged model, in the checkpoint's order. */
   readonly tensors: readonly PlannedTensor[];
@@ -47,16 +47,16 @@ interface PlannedTensor {
  */
 export function planMerge(
   weights: WeightReader,
-  config: LlamaConfig,
+  config: ModelConfig,
   adapter: Adapter,
   dtype: "keep" | DtypeName,
 ): MergePlan {
   const expected = checkpointTensors(config);
-  const linears = linearShapes(config);
+  const linears = linearsOf(config);
   requireKnown(adapter.extra, expected);
   requireNoMore(weights, config, expected);
   for (const [module, pair] of adapter.lora) {
-    requireFit(adapter.config, module, pair, linears.get(module));
+    requireFit(adapter.config, module, pair, linears.get(module)?.shape);
     // Training gives a linear one or the other.
     if (adapter.extra.has(`${module}.weight`)) {
       throw new UserError(`Cannot use the adapter: it has both LoRA and a whole weight for "${module}"`);
@@ -81,14 +81,6 @@ export function planMerge(
     isQuantised,
     leftOut: [...weights.names()].filter((name) => !expected.has(name) && !isExpendable(name, config)),
   };
-}
-
-function linearShapes(config: LlamaConfig): Map<string, [number, number]> {
-  const shapes = new Map<string, [number, number]>();
-  for (let layer = 0; layer < config.num_hidden_layers; layer++) {
-    for (const name of LINEAR_NAMES) shapes.set(linearModule(layer, name), linearShape(config, name));
-  }
-  return shapes;
 }
 
 /**

@@ -1,6 +1,6 @@
 /** The names that weights' number formats have: on our command line, in safetensors, in config.json. */
 import type { Dtype, FloatDtype } from "../checkpoint/dtype.ts";
-import type { LlamaConfig } from "./config.ts";
+import type { ModelConfig } from "./config.ts";
 
 /** As flags name them. */
 export const DTYPES = { fp32: "F32", bf16: "BF16", fp16: "F16" } as const;
@@ -20,7 +20,7 @@ export function floatOf(dtype: Dtype): FloatDtype {
 }
 
 /** The format that the config names for its weights; BF16 where it names none. */
-export function torchDtypeOf({ raw }: LlamaConfig): FloatDtype {
+export function torchDtypeOf({ raw }: ModelConfig): FloatDtype {
   const name = String(raw.torch_dtype ?? raw.dtype).replace(/^torch\./, "");
   return (Object.keys(TORCH_NAMES) as FloatDtype[]).find((dtype) => TORCH_NAMES[dtype] === name) ?? "BF16";
 }

@@ -6,7 +6,7 @@ import type { UploadFile } from "../checkpoint/hub/upload.ts";
 import { readAdapterConfig } from "../checkpoint/peft.ts";
 import { openWeights } from "../checkpoint/weights.ts";
 import { EXIT, UserError } from "../errors.ts";
-import { contextLength, type LlamaConfig, readConfig } from "./config.ts";
+import { contextLength, type ModelConfig, readConfig } from "./config.ts";
 import { configForPositions, readTrainedSettings } from "./context.ts";
 import { type CardFacts, modelCard } from "./model_card.ts";
 
@@ -37,7 +37,7 @@ export interface Publication {
 export async function preparePublication(
   folder: string,
   name: string,
-  options: { readonly baseModel?: string | undefined; readonly baseConfig?: LlamaConfig | undefined } = {},
+  options: { readonly baseModel?: string | undefined; readonly baseConfig?: ModelConfig | undefined } = {},
 ): Promise<Publication> {
   const kind = await exists(`${folder}/adapter_config.json`) ? "adapter" : "model";
   const args = await readArgs(folder);
@@ -73,7 +73,7 @@ async function adapterFacts(
   args: Values | undefined,
   { baseModel, baseConfig }: {
     readonly baseModel?: string | undefined;
-    readonly baseConfig?: LlamaConfig | undefined;
+    readonly baseConfig?: ModelConfig | undefined;
   },
   files: UploadFile[],
 ): Promise<CardFacts> {

@@ -4,7 +4,7 @@ import type { AdamWOptions } from "../kernels/optimizer/adamw.ts";
 import { globalNorm, STATUS } from "../kernels/optimizer/global_norm.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import { type Batch, freeBatch } from "../model/batch.ts";
-import type { Llama } from "../model/llama.ts";
+import type { LanguageModel } from "../model/language_model.ts";
 import type { Parameter } from "../model/parameter.ts";
 import { type AdamStates, makeStates, type StateForm } from "./states.ts";
 
@@ -58,14 +58,14 @@ const LOSS_SCALE = { initial: 65536, growth: 2, backoff: 0.5, interval: 2000, le
 /** One optimiser step, repeated. The only place that orders the GPU's work of a step. */
 export class Trainer {
   readonly gpu: Gpu;
-  readonly model: Llama;
+  readonly model: LanguageModel;
   readonly optimised: readonly Optimised[];
   state: TrainerState = { updates: 0, passes: 0, lossScale: 1, scaleAge: 0 };
   readonly #options: TrainerOptions;
   readonly #lossSum: Tensor;
   readonly #status: Tensor;
 
-  constructor(model: Llama, options: TrainerOptions) {
+  constructor(model: LanguageModel, options: TrainerOptions) {
     this.gpu = model.gpu;
     this.model = model;
     this.#options = options;

@@ -142,7 +142,9 @@ function checkEvaluation(args: TrainArgs, given: ReadonlySet<OptionName>, refuse
 function checkMethod(args: TrainArgs, given: ReadonlySet<OptionName>, refuse: Refuse, notes: string[]): void {
   if (args.low_rank_training) {
     const trainsEmbeddings = args.train_embedding ||
-      args.trainable_params?.some((part) => "model.embed_tokens.weight".includes(part));
+      args.trainable_params?.some((part) =>
+        ["model.embed_tokens.weight", "gpt_neox.embed_in.weight"].some((name) => name.includes(part))
+      );
     if (args.resize_vocabulary && !trainsEmbeddings) {
       refuse(
         ["resize_vocabulary", "trainable_params"],
