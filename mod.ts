@@ -1,5 +1,5 @@
 /**
- * Longreach as a library: load, train, evaluate and merge LLaMA models on WebGPU.
+ * Longreach as a library: load, train, evaluate and merge LLaMA, Mistral, Qwen2 and GPT-NeoX models on WebGPU.
  *
  * @example
  * ```ts
@@ -15,7 +15,7 @@ export { EXIT, UserError } from "./errors.ts";
 export { DeviceLostError, GpuError, GpuMemoryError } from "./kernels/errors.ts";
 export { Gpu, type GpuInfo, type GpuOptions, type Sharing } from "./kernels/gpu.ts";
 export { Tensor } from "./kernels/tensor.ts";
-export { type LlamaConfig, readConfig } from "./model/config.ts";
+export { type ModelConfig, readConfig } from "./model/config.ts";
 export {
   type Batch,
   type DeviceBatch,
@@ -26,7 +26,7 @@ export {
 } from "./model/batch.ts";
 export { Decoder, type DecoderOptions } from "./model/decoder.ts";
 export { continueAll, generate, generateBatch, type GenerateOptions } from "./model/generate.ts";
-export { Llama } from "./model/llama.ts";
+export { LanguageModel } from "./model/language_model.ts";
 export { type OpenModel, openModel, type OpenOptions } from "./model/open.ts";
 export { mergeAdapter } from "./model/merge.ts";
 export { Tokenizer } from "./data/tokenizer.ts";

@@ -2,7 +2,7 @@
 import type { Gpu } from "../kernels/gpu.ts";
 import { Decoder } from "../model/decoder.ts";
 import { generate } from "../model/generate.ts";
-import type { Llama } from "../model/llama.ts";
+import type { LanguageModel } from "../model/language_model.ts";
 import { randomModel } from "../model/random.ts";
 import { randomIds } from "./inputs.ts";
 import { baseConfig } from "./step.ts";
@@ -17,7 +17,7 @@ const ANSWER = { prompt: 32, tokens: 64 } as const;
 const SAMPLING = { temperature: 1, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 1 } as const;
 
 /** A model of random weights in NF4 to write with. @param shape a name of model/shapes.ts, or `demo` */
-export async function decodeModel(gpu: Gpu, shape: string): Promise<Llama> {
+export async function decodeModel(gpu: Gpu, shape: string): Promise<LanguageModel> {
   return await randomModel(gpu, await baseConfig(shape), {
     format: shape === "demo" ? "f32" : "bf16",
     loadIn4bit: true,
@@ -26,7 +26,7 @@ export async function decodeModel(gpu: Gpu, shape: string): Promise<Llama> {
 }
 
 /** The step that draws a token and runs it through the layers; it can be no faster than reading the weights and the cache. */
-export function decodeCases(model: Llama, shape: string): Case[] {
+export function decodeCases(model: LanguageModel, shape: string): Case[] {
   return CONTEXTS[shape === "demo" ? "demo" : "real"].map((length) => {
     const work = (): Decoder => new Decoder(model, { capacity: length + ROOM });
     const { num_hidden_layers, num_key_value_heads, head_dim } = model.config;
@@ -67,7 +67,7 @@ function bytesOf(work: () => Decoder, length: number): number {
 }
 
 /** Tokens per second of a whole answer on the clock, reading them included; the second of two answers. */
-export async function answerRate(model: Llama): Promise<number> {
+export async function answerRate(model: LanguageModel): Promise<number> {
   const prompt = randomIds(ANSWER.prompt, model.config.vocab_size);
   let rate = 0;
   for (let i = 0; i < 2; i++) {

@@ -14,7 +14,7 @@ import { formatBytes, formatTable } from "../cli/format.ts";
 import type { Io } from "../cli/io.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import { freeNf4, isNf4 } from "../kernels/nf4/nf4.ts";
-import { type LlamaConfig, parseConfig } from "../model/config.ts";
+import { type ModelConfig, parseConfig } from "../model/config.ts";
 import { configJson } from "../model/context.ts";
 import { loadModel } from "../model/load.ts";
 import { shapeConfig } from "../model/shapes.ts";
@@ -76,7 +76,7 @@ export async function benchLoad(gpu: Gpu, folder: string | undefined, io: Io): P
 }
 
 /** Finite bf16 numbers below 2, the same megabytes over and over. @returns bytes of all tensors */
-async function writeRandom(root: string, config: LlamaConfig): Promise<number> {
+async function writeRandom(root: string, config: ModelConfig): Promise<number> {
   const noise = new Uint32Array(2 ** 20);
   for (let at = 0; at < noise.length; at += 2 ** 14) crypto.getRandomValues(noise.subarray(at, at + 2 ** 14));
   // Without the highest bit of the exponent.
@@ -105,16 +105,16 @@ async function readFiles(root: string): Promise<void> {
   }
 }
 
-async function load(gpu: Gpu, root: string, config: LlamaConfig, loadIn4bit: boolean): Promise<void> {
+async function load(gpu: Gpu, root: string, config: ModelConfig, loadIn4bit: boolean): Promise<void> {
   const weights = await openWeights(root);
   try {
     const model = await loadModel(gpu, weights, { config, format: "bf16", loadIn4bit, doubleQuant: true });
     await gpu.settle();
-    const { embed_tokens, lm_head } = model.parts;
+    const { embeddings, head } = model.parts;
     for (
       const weight of [
-        embed_tokens.weight,
-        lm_head.weight,
+        embeddings.weight,
+        head.weight,
         ...model.linears().map(({ weight }) => weight),
       ]
     ) {

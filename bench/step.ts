@@ -3,7 +3,7 @@ import { formatBytes, formatTable } from "../cli/format.ts";
 import type { Gpu, Sharing } from "../kernels/gpu.ts";
 import type { KernelTiming } from "../kernels/profiler.ts";
 import { makeBatch } from "../model/batch.ts";
-import { type LlamaConfig, readConfig } from "../model/config.ts";
+import { type ModelConfig, readConfig } from "../model/config.ts";
 import { configForPositions } from "../model/context.ts";
 import { addFlops, totalFlops } from "../model/flops.ts";
 import { randomModel } from "../model/random.ts";
@@ -105,7 +105,7 @@ export async function measureStep(gpu: Gpu, options: BenchOptions, seconds: numb
   };
 }
 
-async function makeTrainer(gpu: Gpu, args: TrainArgs, base: LlamaConfig): Promise<Trainer> {
+async function makeTrainer(gpu: Gpu, args: TrainArgs, base: ModelConfig): Promise<Trainer> {
   const config = configForPositions(base, args);
   const model = await randomModel(gpu, config, {
     format: formatOf(args),
@@ -120,7 +120,7 @@ async function makeTrainer(gpu: Gpu, args: TrainArgs, base: LlamaConfig): Promis
 /** The demo's own recipe, or QLoRA as LongQLoRA does it: NF4, bf16, LoRA on every linear, checkpointing. */
 async function settingsOf(
   { shape, tokens, rank, full }: BenchOptions,
-): Promise<{ args: TrainArgs; config: LlamaConfig }> {
+): Promise<{ args: TrainArgs; config: ModelConfig }> {
   const isDemo = shape === "demo";
   const length = String(tokens ?? DEFAULTS[isDemo ? "demo" : "real"].tokens);
   const lengths = { max_seq_length: length, model_max_length: length, use_full_attn: String(full) };
@@ -147,7 +147,7 @@ async function settingsOf(
  * The configuration of the demo's model, or of a model that everybody knows.
  * @throws {UserError} if the name is not known
  */
-export async function baseConfig(shape: string): Promise<LlamaConfig> {
+export async function baseConfig(shape: string): Promise<ModelConfig> {
   return shape === "demo" ? await readConfig(DEMO_MODEL) : shapeConfig(shape);
 }
 

@@ -13,6 +13,7 @@ export {
   type AdapterOptions,
   loraRank,
   loraScaling,
+  readAdapterConfig,
 } from "./peft_config.ts";
 
 /** Values in row-major order. */
@@ -56,12 +57,17 @@ type Role =
 
 type Fail = (reason: string) => never;
 
+/** A key as the base model has it. */
+export function withoutPrefix(key: string): string {
+  return key.startsWith(PREFIX) ? key.slice(PREFIX.length) : key;
+}
+
 /**
  * Reads a key in any of the forms PEFT, LongLoRA and LongQLoRA write: with or without the prefix, the adapter's name
  * or the `modules_to_save` marker.
  */
 function parseKey(key: string, fail: Fail): Role {
-  const name = key.startsWith(PREFIX) ? key.slice(PREFIX.length) : key;
+  const name = withoutPrefix(key);
   const factor = /^(.+)\.lora_([AB])(?:\.[^.]+)?\.weight$/.exec(name);
   if (factor) return { kind: factor[2] as "A" | "B", module: factor[1]! };
   if (name.includes("lora_embedding_")) {
@@ -107,14 +113,24 @@ function sameValues(a: ExtraTensor, b: ExtraTensor): boolean {
   return a.data.length === b.data.length && a.data.every((value, i) => value === b.data[i]);
 }
 
-/** Adds the tensors of one file to `parts`. */
-async function readParts(path: string, parts: Parts, files: Files): Promise<void> {
+/** Weights of which some or all make an adapter. */
+export interface AdapterSource {
+  /** For messages. */
+  readonly path: string;
+  readonly open: () => Promise<WeightReader>;
+  /** Whether a tensor is part of the adapter, by its key without PEFT's prefix; all are unless given. */
+  readonly isPart?: (key: string) => boolean;
+}
+
+/** Adds the tensors of one source to `parts`. */
+async function readParts({ path, open, isPart }: AdapterSource, parts: Parts): Promise<void> {
   const fail: Fail = (reason) => {
     throw new UserError(`Cannot load the adapter "${path}": ${reason}`);
   };
-  const reader = await openWeightsFile(path, { files });
+  const reader = await open();
   try {
     for (const key of reader.names()) {
+      if (isPart && !isPart(withoutPrefix(key))) continue;
       const role = parseKey(key, fail);
       if (role.kind === "ignored") continue;
       const tensor = await readFloats(reader, key, path, fail);
@@ -182,11 +198,22 @@ export async function readAdapter(
     );
   }
   const config = await readAdapterConfig(folder, files);
-  const parts: Parts = { A: new Map(), B: new Map(), extra: new Map() };
-  await readParts(path, parts, files);
   const extraPath = await firstExisting(folder, EXTRA_FILES);
-  if (extraPath !== undefined) await readParts(extraPath, parts, files);
-  return { config, lora: pairUp(parts, config, path), extra: parts.extra };
+  const sourceOf = (path: string): AdapterSource => ({ path, open: () => openWeightsFile(path, { files }) });
+  return await collectAdapter(config, [path, ...(extraPath === undefined ? [] : [extraPath])].map(sourceOf));
+}
+
+/**
+ * An adapter whose tensors lie in several files, the LoRA factors in the first of them or in any.
+ * @throws {UserError} as {@linkcode readAdapter}
+ */
+export async function collectAdapter(
+  config: AdapterConfig,
+  sources: readonly AdapterSource[],
+): Promise<Adapter> {
+  const parts: Parts = { A: new Map(), B: new Map(), extra: new Map() };
+  for (const source of sources) await readParts(source, parts);
+  return { config, lora: pairUp(parts, config, sources[0]!.path), extra: parts.extra };
 }
 
 /**

@@ -85,6 +85,8 @@ export interface TensorSource {
   readonly name: string;
   readonly dtype: Dtype;
   readonly shape: readonly number[];
+  /** Bytes of which its length is a multiple, so that it may stand among wider types; its type's unless given. */
+  readonly unit?: number;
   read(): Promise<Uint8Array> | AsyncIterable<Uint8Array>;
 }
 
@@ -132,7 +134,7 @@ async function writeTensor(file: FileHandle, source: TensorSource): Promise<void
 
 /**
  * Writes a safetensors file, one tensor or piece of a tensor in memory at a time, and syncs it to the disk.
- * Wider types come first, so that every tensor starts aligned; otherwise the order of `entries` is kept.
+ * Wider types (and units) come first, so that every tensor starts aligned; otherwise the order of `entries` is kept.
  * An existing file is overwritten; after a failure nothing is left. Throws a {@linkcode UserError} naming the bytes
  * needed where the disk is full or cannot be written to.
  */
@@ -142,7 +144,8 @@ export async function writeSafetensors(
   metadata: Readonly<Record<string, string>> = { format: "pt" },
   { files = diskFiles }: { files?: Files } = {},
 ): Promise<void> {
-  const sources = [...entries].sort((a, b) => DTYPE_BYTES[b.dtype] - DTYPE_BYTES[a.dtype]);
+  const unitOf = ({ unit, dtype }: TensorSource): number => unit ?? DTYPE_BYTES[dtype];
+  const sources = [...entries].sort((a, b) => unitOf(b) - unitOf(a));
   const header = encodeHeader(sources, metadata);
   const total = sources.reduce(
     (sum, { dtype, shape }) => sum + tensorByteLength(dtype, shape),

@@ -1,43 +1,107 @@
 /** `convert`: a model folder into another format. */
+import type { WorkHooks } from "../model/hooks.ts";
 import { oneOf } from "../train_args/values.ts";
-import { type BuiltCommand, newCommand, requiredFlag, requiredPath, valueFlag } from "./flags.ts";
+import { EXIT, UserError } from "../errors.ts";
+import {
+  booleanFlag,
+  type BuiltCommand,
+  newCommand,
+  optionalFlag,
+  requiredFlag,
+  requiredPath,
+  shardSizeFlag,
+  valueFlag,
+} from "./flags.ts";
 import { formatBytes, formatRecord, formatSeconds } from "./format.ts";
 import type { Io } from "./io.ts";
 import { stagesOn } from "./stages.ts";
 
+/** What a conversion wrote. */
+interface Converted {
+  readonly bytes: number;
+  /** What the bytes are, for people. */
+  readonly of: string;
+}
+
 /** The command. */
 export function build(summary: string, io: Io): BuiltCommand {
   return newCommand("convert", summary, io)
-    .addOption(requiredPath("model", "folder of the model, or its name on the hub"))
-    .addOption(requiredFlag("to", "format to write", oneOf(["gguf"])))
-    .addOption(requiredPath("save_path", "file to write"))
     .addOption(
-      valueFlag("outtype", "numbers of a GGUF file's matrices", oneOf(["f32", "f16", "bf16", "q8_0"]), "f16"),
+      requiredPath("model", "folder of the model (or adapter, to safetensors), or its name on the hub"),
     )
-    .action(async ({ json, model: place, save_path, outtype }) => {
-      const [{ locate }, { convertToGguf }] = await Promise.all([
-        import("./hub.ts"),
-        import("../model/gguf.ts"),
-      ]);
+    .addOption(requiredFlag("to", "format to write", oneOf(["gguf", "bnb-4bit", "safetensors"])))
+    .addOption(requiredPath("save_path", "file to write, or folder that is empty or does not exist"))
+    .addOption(
+      optionalFlag(
+        "outtype",
+        "numbers of a GGUF file's matrices",
+        oneOf(["f32", "f16", "bf16", "q8_0"]),
+        "f16",
+      ),
+    )
+    .addOption(booleanFlag("double_quant", "bnb-4bit: scales in 8 bits too", true))
+    .addOption(
+      valueFlag(
+        "dtype",
+        "bnb-4bit: embeddings, norms and head",
+        oneOf(["keep", "fp32", "bf16", "fp16"]),
+        "keep",
+      ),
+    )
+    .addOption(shardSizeFlag())
+    .action(async ({ json, model: place, save_path, to, outtype, ...options }) => {
       const started = performance.now();
+      const { locate } = await import("./hub.ts");
       const model = await locate(io, place, "model");
-      await stagesOn(io).counting(
-        "tensor",
-        (hooks) => convertToGguf(model, save_path, outtype, hooks.onProgress),
-      );
-      const { size } = await Deno.stat(save_path);
-      const result = {
-        model: place,
-        save_path,
-        outtype,
-        bytes: size,
-        seconds: (performance.now() - started) / 1000,
-      };
+      if (outtype !== null && to !== "gguf") {
+        throw new UserError(`--outtype is for --to gguf, not for ${to}`, { exitCode: EXIT.usage });
+      }
+      const { bytes, of } = await stagesOn(io).counting("tensor", async (hooks): Promise<Converted> => {
+        if (to === "gguf") return await toGguf(model, save_path, outtype ?? "f16", hooks);
+        if (to === "safetensors") {
+          const { convertToSafetensors } = await import("../checkpoint/to_safetensors.ts");
+          await convertToSafetensors(model, save_path, {
+            ...options,
+            onProgress: hooks.onProgress,
+          });
+          return { bytes: await folderBytes(save_path), of: "safetensors" };
+        }
+        const { convertToBnb4 } = await import("../model/bnb4.ts");
+        await convertToBnb4(model, save_path, options, hooks);
+        return { bytes: await folderBytes(save_path), of: "NF4 as bitsandbytes has it" };
+      });
+      const seconds = (performance.now() - started) / 1000;
       io.out(
-        json ? JSON.stringify(result) : formatRecord({
-          saved: `${save_path}, ${formatBytes(size)} of ${outtype}`,
-          took: formatSeconds(result.seconds),
-        }),
+        json
+          ? JSON.stringify({
+            model: place,
+            save_path,
+            to,
+            ...(to === "gguf" ? { outtype: of } : {}),
+            bytes,
+            seconds,
+          })
+          : formatRecord({
+            saved: `${save_path}, ${formatBytes(bytes)} of ${of}`,
+            took: formatSeconds(seconds),
+          }),
       );
     });
+}
+
+async function toGguf(
+  model: string,
+  path: string,
+  outtype: "f32" | "f16" | "bf16" | "q8_0",
+  hooks: WorkHooks,
+): Promise<Converted> {
+  const { convertToGguf } = await import("../model/gguf.ts");
+  await convertToGguf(model, path, outtype, hooks.onProgress);
+  return { bytes: (await Deno.stat(path)).size, of: outtype };
+}
+
+async function folderBytes(folder: string): Promise<number> {
+  let bytes = 0;
+  for await (const { name } of Deno.readDir(folder)) bytes += (await Deno.stat(`${folder}/${name}`)).size;
+  return bytes;
 }

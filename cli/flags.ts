@@ -1,6 +1,7 @@
 /** Flags as every command takes them: snake_case or kebab-case, real booleans, and clear refusals. */
 import { Command, type CommandUnknownOpts, InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import { CommanderError } from "commander";
+import * as z from "zod";
 import { EXIT, UserError } from "../errors.ts";
 import { useWebGpu, WEBGPUS } from "../kernels/adapter.ts";
 import { nearest, quoted } from "../train_args/problems.ts";
@@ -87,6 +88,31 @@ export function requiredFlag<const N extends string, T>(name: N, doc: string, ki
 /** A flag with a path that must be given. */
 export function requiredPath<const N extends string>(name: N, doc: string) {
   return requiredFlag(name, doc, text("path"));
+}
+
+const UNITS: Readonly<Record<string, number>> = {
+  B: 1,
+  KB: 1e3,
+  MB: 1e6,
+  GB: 1e9,
+  KIB: 2 ** 10,
+  MIB: 2 ** 20,
+  GIB: 2 ** 30,
+};
+
+/** A size with a unit, as `transformers` writes it: `5GB`, `500MB`, `2GiB`; the value is in bytes. */
+const size: Kind<number> = {
+  type: z.preprocess((value) => {
+    const match = /^(\d+(?:\.\d+)?)\s*([kmg]?i?b)$/i.exec(String(value).trim());
+    return match ? Math.floor(Number(match[1]) * UNITS[match[2]!.toUpperCase()]!) : value;
+  }, z.number().min(1)),
+  wanted: "a size such as 5GB or 500MB",
+  label: "size",
+};
+
+/** Size of the files that a model's weights are written to. */
+export function shardSizeFlag() {
+  return valueFlag("max_shard_size", "largest weight file", size, 5e9).default(5e9, "5GB");
 }
 
 /** A boolean: `--name`, `--no-name`, `--name true`, `--name False`. */

@@ -9,17 +9,27 @@ import type { Io } from "./io.ts";
 /** Between two lines of progress where lines cannot be drawn again. */
 const REPORT_EVERY_MS = 10_000;
 
+const WANTED = {
+  model: () => modelFiles,
+  dataset: dataFiles,
+  config: () => (names: readonly string[]) => names.filter((name) => name === "config.json"),
+} as const;
+
 /**
- * The folder of a model or adapter, or the file or folder of a data set: `place` itself where it exists here, else
+ * The folder of a model or adapter (or, as `config`, of its config.json alone), or the file or folder of a data set: `place` itself where it exists here, else
  * fetched from the hub into the shared cache.
  *
  * @throws {UserError} if there is neither
  */
-export async function locate(io: Io, place: string, kind: "model" | "dataset"): Promise<string> {
+export async function locate(
+  io: Io,
+  place: string,
+  kind: "model" | "dataset" | "config",
+): Promise<string> {
   if (await Deno.stat(place).then(() => true, () => false)) return place;
   const reference = parseHubReference(place);
   if (!reference) return place;
-  if (reference.kind !== kind) {
+  if (reference.kind !== (kind === "config" ? "model" : kind)) {
     throw new UserError(
       `Cannot use "${place}": a ${kind} is wanted, and that is a ${reference.kind} of the hub`,
       {
@@ -31,7 +41,7 @@ export async function locate(io: Io, place: string, kind: "model" | "dataset"): 
   const { fetchSnapshot } = await import("../checkpoint/hub/hub.ts");
   const folder = await fetchSnapshot(reference, {
     settings: hubSettings((name) => Deno.env.get(name)),
-    wanted: kind === "dataset" ? dataFiles(reference.path) : modelFiles,
+    wanted: WANTED[kind](reference.path),
     onProgress: progressOn(io, reference.name),
     onNote: (text) => io.err(text),
   });

@@ -32,11 +32,22 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   },
   merge: { summary: "merge an adapter into its base model", load: () => import("./merge.ts") },
   tokenize: { summary: "text to a token file for evaluate", load: () => import("./tokenize.ts") },
-  convert: { summary: "a model folder to GGUF", load: () => import("./convert.ts") },
+  convert: {
+    summary: "a model folder to GGUF, or to 4 bits as bitsandbytes has them, or .bin to safetensors",
+    load: () => import("./convert.ts"),
+  },
+  get_trainable_weights: {
+    summary: "an adapter out of LongLoRA's merged DeepSpeed checkpoint",
+    load: () => import("./get_trainable_weights.ts"),
+  },
   pdf2txt: { summary: "papers and books from PDF to text", load: () => import("./pdf2txt.ts") },
   download: {
     summary: "a model or data set of the hub into the shared cache",
     load: () => import("./download.ts"),
+  },
+  upload: {
+    summary: "an adapter or model to the hub, with a model card",
+    load: () => import("./upload.ts"),
   },
   doctor: { summary: "what this machine offers: Deno, adapter, limits", load: () => import("./doctor.ts") },
   study: {

@@ -1,38 +1,18 @@
 /** `merge`: an adapter into its base model, written as a Hugging Face folder. */
-import * as z from "zod";
 import type { MergeResult } from "../model/merge.ts";
-import { type Kind, oneOf, whole } from "../train_args/values.ts";
+import { oneOf, whole } from "../train_args/values.ts";
 import {
   booleanFlag,
   type BuiltCommand,
   newCommand,
   optionalFlag,
   requiredPath,
+  shardSizeFlag,
   valueFlag,
 } from "./flags.ts";
 import { formatBytes, formatCount, formatRecord, formatSeconds, formatSmall } from "./format.ts";
 import type { Io } from "./io.ts";
 import { stagesOn } from "./stages.ts";
-
-const UNITS: Readonly<Record<string, number>> = {
-  B: 1,
-  KB: 1e3,
-  MB: 1e6,
-  GB: 1e9,
-  KIB: 2 ** 10,
-  MIB: 2 ** 20,
-  GIB: 2 ** 30,
-};
-
-/** A size with a unit, as `transformers` writes it: `5GB`, `500MB`, `2GiB`; the value is in bytes. */
-const size: Kind<number> = {
-  type: z.preprocess((value) => {
-    const match = /^(\d+(?:\.\d+)?)\s*([kmg]?i?b)$/i.exec(String(value).trim());
-    return match ? Math.floor(Number(match[1]) * UNITS[match[2]!.toUpperCase()]!) : value;
-  }, z.number().min(1)),
-  wanted: "a size such as 5GB or 500MB",
-  label: "size",
-};
 
 /** The command. */
 export function build(summary: string, io: Io): BuiltCommand {
@@ -51,7 +31,7 @@ export function build(summary: string, io: Io): BuiltCommand {
     .addOption(
       valueFlag("dtype", "number format of the weights", oneOf(["keep", "fp32", "bf16", "fp16"]), "keep"),
     )
-    .addOption(valueFlag("max_shard_size", "largest weight file", size, 5e9).default(5e9, "5GB"))
+    .addOption(shardSizeFlag())
     .addOption(
       booleanFlag("load_in_4bit", "merge onto the base as training in 4 bits saw it: to NF4 and back", false),
     )

@@ -2,7 +2,7 @@
 import { EXIT, UserError } from "../errors.ts";
 import { Gpu } from "../kernels/gpu.ts";
 import { PURPOSES } from "../kernels/pool.ts";
-import { type LlamaConfig, readConfig } from "../model/config.ts";
+import { type ModelConfig, readConfig } from "../model/config.ts";
 import { addFlops, totalFlops } from "../model/flops.ts";
 import { SHAPE_NAMES, shapeConfig } from "../model/shapes.ts";
 import { type Plan, planTraining } from "../train/plan.ts";
@@ -79,7 +79,7 @@ function unneeded({ shape, longest }: Flags, file: string | null): Record<string
   };
 }
 
-async function runPlan(flags: Flags, args: TrainArgs, config: LlamaConfig, io: Io): Promise<void> {
+async function runPlan(flags: Flags, args: TrainArgs, config: ModelConfig, io: Io): Promise<void> {
   const { device, rates } = await examineDevice(flags, io);
   const plan = await planTraining(args, config, { device, rates });
   io.out(flags.json ? JSON.stringify(planRecord(plan, rates)) : describePlan(plan, args, config, rates));
@@ -105,7 +105,7 @@ async function examineDevice(
   }
 }
 
-async function runLongest(flags: Flags, args: TrainArgs, config: LlamaConfig, io: Io): Promise<void> {
+async function runLongest(flags: Flags, args: TrainArgs, config: ModelConfig, io: Io): Promise<void> {
   const { device } = await examineDevice({ ...flags, rates: false }, io);
   const sizes = args.max_memory === null ? CARDS_GIB.map((gib) => gib * 2 ** 30) : [args.max_memory];
   const rows: LongestRow[] = [];
@@ -120,7 +120,7 @@ async function runLongest(flags: Flags, args: TrainArgs, config: LlamaConfig, io
 async function costOf(
   tokens: number,
   args: TrainArgs,
-  config: LlamaConfig,
+  config: ModelConfig,
   device: PlanDevice,
 ): Promise<Omit<LongestRow, "memoryBytes">> {
   if (tokens === 0) return { tokens, hostBytes: 0, s2Flops: 0, fullFlops: 0 };

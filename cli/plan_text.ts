@@ -1,6 +1,6 @@
 /** A plan as people read it. */
 import { PURPOSES } from "../kernels/pool.ts";
-import type { LlamaConfig } from "../model/config.ts";
+import type { ModelConfig } from "../model/config.ts";
 import { addFlops, type Flops, FLOPS_PARTS, totalFlops } from "../model/flops.ts";
 import { countParameters } from "../model/tensors.ts";
 import { describeChange, type Plan, remediesText } from "../train/plan.ts";
@@ -21,7 +21,7 @@ const NAMES: Readonly<Record<(typeof PURPOSES)[number], string>> = {
 };
 
 /** The whole plan: settings, memory, arithmetic, time, and whether it fits. */
-export function describePlan(plan: Plan, args: TrainArgs, config: LlamaConfig, rates: Rates | null): string {
+export function describePlan(plan: Plan, args: TrainArgs, config: ModelConfig, rates: Rates | null): string {
   return [
     describeSettings(plan, args, config),
     describeMemory(plan),
@@ -31,7 +31,7 @@ export function describePlan(plan: Plan, args: TrainArgs, config: LlamaConfig, r
   ].join("\n\n");
 }
 
-function describeSettings(plan: Plan, args: TrainArgs, config: LlamaConfig): string {
+function describeSettings(plan: Plan, args: TrainArgs, config: ModelConfig): string {
   const batch = args.per_device_train_batch_size;
   const passes = args.gradient_accumulation_steps;
   const attention = args.attention === "s2"

@@ -29,7 +29,12 @@ async function run(
   const result = await stagesOn(io).training(args.logging_steps, async (hooks) => {
     const { runTraining } = await import("../train/run.ts");
     const { locate } = await import("./hub.ts");
-    return runTraining(args, { ...hooks, locate: (place, kind) => locate(io, place, kind) });
+    const { userCacheFolder } = await import("./user_cache.ts");
+    return runTraining(args, {
+      ...hooks,
+      locate: (place, kind) => locate(io, place, kind),
+      cacheFolder: userCacheFolder() ?? undefined,
+    });
   });
   io.out(json ? JSON.stringify(result) : describeResult(result));
 }

@@ -2,6 +2,7 @@
 import { writeFileAtomic } from "../checkpoint/atomic.ts";
 import type { GpuInfo } from "../kernels/gpu.ts";
 import type { Tuning } from "../kernels/tuning.ts";
+import { userCacheFolder } from "./user_cache.ts";
 
 /** What was measured for one adapter. */
 export interface TunedAdapter {
@@ -27,32 +28,12 @@ const NOTHING: KnownTuning = { tuning: {}, date: null, note: null };
 const AGAIN = "run deno task bench --tune";
 
 /**
- * Where the results are kept: `longreach/tuning.json` in the user's folder for caches.
- * @param env reads a variable of the environment
- * @returns `null` where that folder cannot be told
+ * Where the results are kept.
+ * @returns `null` where the user's folder for caches cannot be told
  */
-export function tuningFile(
-  env: (name: string) => string | undefined = permittedEnv,
-  os: typeof Deno.build.os = Deno.build.os,
-): string | null {
-  const home = env("HOME");
-  const folders = [
-    env("XDG_CACHE_HOME"),
-    os === "windows" ? env("LOCALAPPDATA") : undefined,
-    home && (os === "darwin" ? `${home}/Library/Caches` : `${home}/.cache`),
-  ];
-  const folder = folders.find((each) => each !== undefined && each !== "");
-  return folder === undefined ? null : `${folder}/longreach/tuning.json`;
-}
-
-/** A variable, or nothing where reading it is not allowed. */
-function permittedEnv(name: string): string | undefined {
-  try {
-    return Deno.env.get(name);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotCapable) return undefined;
-    throw error;
-  }
+export function tuningFile(...place: Parameters<typeof userCacheFolder>): string | null {
+  const folder = userCacheFolder(...place);
+  return folder === null ? null : `${folder}/tuning.json`;
 }
 
 /** Names an adapter with its driver and what compiles for it, as far as WebGPU tells. */

@@ -6,6 +6,7 @@ import { encodeRows } from "./encode_pool.ts";
 import { countTargets, packStream, packWhole } from "./packing.ts";
 import { type DataPreview, previewData } from "./preview.ts";
 import { Random } from "./random.ts";
+import { cachedRows, type RowCache, rowsKey } from "./row_cache.ts";
 import { type PlacedRow, readRows } from "./rows.ts";
 import type { DataSource } from "./sources.ts";
 import type { Tokenizer } from "./tokenizer.ts";
@@ -70,6 +71,8 @@ export interface DatasetOptions {
   readonly chat_template?: TemplateChoice | null;
   /** Of the rows drawn. */
   readonly seed?: number;
+  /** Where rows are kept once they are tokenized; nowhere unless given. */
+  readonly cache?: RowCache | undefined;
 }
 
 /**
@@ -117,10 +120,11 @@ export async function loadDataset(
 async function* encodeFile(
   path: string,
   tokenizer: Tokenizer,
-  { max_seq_length, chat_template = null, sft = null }: DatasetOptions,
+  { max_seq_length, chat_template: template = null, sft = null, cache }: DatasetOptions,
 ): AsyncGenerator<EncodedRow> {
   if (!path.endsWith(".bin")) {
-    yield* encodeRows(checkedRows(path, sft), tokenizer, { template: chat_template });
+    const encode = () => encodeRows(checkedRows(path, sft), tokenizer, { template });
+    yield* cache ? cachedRows(cache, await rowsKey(path, tokenizer, { template, sft }), encode) : encode();
     return;
   }
   const tokens = await readTokenBin(path, { vocabSize: tokenizer.vocabSize });

@@ -32,13 +32,13 @@ const WANTED = {
  * @throws {UserError} naming `file:line`, the keys found and the keys wanted if a row is of no known kind
  */
 export async function* readRows(path: string): AsyncGenerator<PlacedRow> {
-  for (const file of await filesOf(path)) {
+  for (const file of await dataFilesOf(path)) {
     for await (const { where, value } of objectsOf(file)) yield { where, row: rowOf(value, where) };
   }
 }
 
 /** The files of a folder that can be read, or the file itself. */
-async function filesOf(path: string): Promise<string[]> {
+export async function dataFilesOf(path: string): Promise<string[]> {
   const info = await Deno.stat(path).catch(() => undefined);
   if (!info?.isDirectory) return [path];
   const names: string[] = [];

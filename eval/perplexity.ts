@@ -5,10 +5,10 @@ import { Gpu } from "../kernels/gpu.ts";
 import { isNf4 } from "../kernels/nf4/nf4.ts";
 import type { Format } from "../kernels/wgsl.ts";
 import { freeBatch, makeBatch } from "../model/batch.ts";
-import { contextLength, type LlamaConfig, readConfig, type RopeScaling } from "../model/config.ts";
+import { contextLength, type ModelConfig, readConfig, type RopeScaling } from "../model/config.ts";
 import { settleContext } from "../model/context.ts";
 import { SILENT, type WorkHooks } from "../model/hooks.ts";
-import type { Llama } from "../model/llama.ts";
+import type { LanguageModel } from "../model/language_model.ts";
 import { openModel } from "../model/open.ts";
 import { windowStarts } from "./windows.ts";
 
@@ -166,7 +166,7 @@ export async function evaluatePerplexity(
  * @throws {UserError} if no window fits, or a loss is not finite
  */
 export async function scoreWindows(
-  model: Llama,
+  model: LanguageModel,
   tokens: Uint32Array,
   options: WindowOptions,
   hooks: WorkHooks = SILENT,
@@ -221,7 +221,7 @@ function checkWindows(numTokens: number, options: WindowOptions): number[] {
 
 /** Summed loss of the windows' targets, and how many of all positions were predicted. */
 async function scoreBatch(
-  model: Llama,
+  model: LanguageModel,
   tokens: Uint32Array,
   starts: readonly number[],
   length: number,
@@ -245,7 +245,11 @@ async function scoreBatch(
   return { loss, hits };
 }
 
-function quantisationOf(model: Llama, { raw }: LlamaConfig, loadIn4bit: boolean): LoadedModel["quantized"] {
+function quantisationOf(
+  model: LanguageModel,
+  { raw }: ModelConfig,
+  loadIn4bit: boolean,
+): LoadedModel["quantized"] {
   if (!model.linears().some(({ weight }) => isNf4(weight))) return "no";
   return loadIn4bit && raw.quantization_config === undefined ? "while loading" : "by the checkpoint";
 }

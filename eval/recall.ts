@@ -4,7 +4,7 @@ import type { Tokenizer } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
 import { freeBatch, makeBatch } from "../model/batch.ts";
 import { SILENT, type WorkHooks } from "../model/hooks.ts";
-import type { Llama } from "../model/llama.ts";
+import type { LanguageModel } from "../model/language_model.ts";
 
 /** A prompt that ends right before the token to be recalled. */
 export interface RecallPrompt {
@@ -41,7 +41,7 @@ export async function readRecallCases(path: string, tokenizer: Tokenizer): Promi
 
 /** Counts the prompts after which the answer is the likeliest token. Full attention. */
 export async function scoreRecall(
-  model: Llama,
+  model: LanguageModel,
   cases: readonly RecallPrompt[],
   hooks: WorkHooks = SILENT,
 ): Promise<RecallScore> {

@@ -10,7 +10,7 @@ import { fillUniform } from "../kernels/elementwise/fill_random.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import type { Linear, Lora } from "./linear.ts";
-import type { Llama } from "./llama.ts";
+import type { LanguageModel } from "./language_model.ts";
 import { readNamed } from "./read_back.ts";
 
 /** A fresh adapter. */
@@ -32,7 +32,7 @@ export interface LoraOptions {
  * @see Hu et al. 2021, arXiv:2106.09685, section 4.1; the bounds are PEFT's
  */
 export function addLora(
-  model: Llama,
+  model: LanguageModel,
   { rank, alpha, dropout, rslora, targetModules, seed }: LoraOptions,
 ): void {
   const { gpu } = model;
@@ -67,7 +67,7 @@ const SEED_MARK = 0x4c6f5241;
  * @throws {UserError} if the adapter has a module or shape that the model does not have
  */
 export function applyAdapter(
-  model: Llama,
+  model: LanguageModel,
   { config, lora }: Adapter,
   { isTrained, dropout = 0 }: { readonly isTrained: boolean; readonly dropout?: number },
 ): void {
@@ -111,7 +111,7 @@ export function requireFit(
  * @param carried whole weights that the run started from, kept where they were not trained on
  */
 export async function exportAdapter(
-  model: Llama,
+  model: LanguageModel,
   config: AdapterConfig,
   carried: Adapter["extra"] = new Map(),
 ): Promise<Adapter> {

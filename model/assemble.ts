@@ -2,11 +2,16 @@ import type { Gpu } from "../kernels/gpu.ts";
 import type { Weight } from "../kernels/matmul/matmul.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import type { Format } from "../kernels/wgsl.ts";
-import { Block, type Norm } from "./block.ts";
-import type { LlamaConfig } from "./config.ts";
+import { LlamaBlock } from "./llama_block.ts";
+import type { ModelConfig } from "./config.ts";
+import { GptNeoxBlock } from "./gpt_neox_block.ts";
+import { GPT_NEOX_LINEARS } from "./gpt_neox_config.ts";
+import type { Layer } from "./layer.ts";
 import type { Linear } from "./linear.ts";
-import { Llama, type Table } from "./llama.ts";
-import { hasBias, LINEAR_NAMES, linearModule, type LinearName, linearShape } from "./tensors.ts";
+import { LanguageModel, type Table } from "./language_model.ts";
+import { LLAMA_LINEARS } from "./llama_config.ts";
+import type { Norm } from "./norm.ts";
+import { LAYER_NORMS, layoutOf, type LinearSpec } from "./tensors.ts";
 
 /** Where a model's weights come from: a checkpoint, or random numbers. Names are those of the checkpoint. */
 export interface WeightSource {
@@ -23,53 +28,64 @@ export interface WeightSource {
 /** Builds the model tensor by tensor, in the order of the checkpoint. @param format how activations are stored */
 export async function assembleModel(
   gpu: Gpu,
-  config: LlamaConfig,
+  config: ModelConfig,
   format: Format,
   source: WeightSource,
-): Promise<Llama> {
+): Promise<LanguageModel> {
   using _base = gpu.purpose("base");
+  const layout = layoutOf(config);
   const gradient = (name: string, { shape }: Weight): Tensor | undefined => {
     using _ = gpu.purpose("gradients");
     return source.isTrained(name) ? gpu.zeros(shape, "f32", `gradient of ${name}`) : undefined;
   };
+  const bias = async (module: string, length: number, exists: boolean) => {
+    const value = exists ? await source.vector(`${module}.bias`, length) : undefined;
+    return { bias: value, biasGrad: value && gradient(`${module}.bias`, value) };
+  };
   const table = async (name: string): Promise<Table> => {
-    const weight = await source.table(name, [config.vocab_size, config.hidden_size]);
-    return { weight, grad: gradient(name, weight) };
+    const weight = await source.table(`${name}.weight`, [config.vocab_size, config.hidden_size]);
+    return { name, weight, grad: gradient(`${name}.weight`, weight) };
   };
   const norm = async (name: string): Promise<Norm> => {
-    const weight = await source.vector(name, config.hidden_size);
-    return { weight, grad: gradient(name, weight) };
+    const weight = await source.vector(`${name}.weight`, config.hidden_size);
+    const weightGrad = gradient(`${name}.weight`, weight);
+    return { name, weight, weightGrad, ...await bias(name, config.hidden_size, layout.normHasBias), eps };
   };
-  const linear = async (layer: number, name: LinearName): Promise<Linear> => {
-    const module = linearModule(layer, name);
-    const shape = linearShape(config, name);
-    const weight = await source.matrix(`${module}.weight`, shape);
-    const bias = hasBias(config, name) ? await source.vector(`${module}.bias`, shape[0]) : undefined;
-    return {
-      name: module,
-      weight,
-      bias,
-      weightGrad: gradient(`${module}.weight`, weight),
-      biasGrad: bias && gradient(`${module}.bias`, bias),
-      lora: undefined,
-    };
+  const linear = async (name: string, { shape, hasBias }: LinearSpec): Promise<Linear> => {
+    const weight = await source.matrix(`${name}.weight`, shape);
+    const weightGrad = gradient(`${name}.weight`, weight);
+    return { name, weight, weightGrad, ...await bias(name, shape[0], hasBias), lora: undefined };
   };
-  const embed_tokens = await table("model.embed_tokens.weight");
-  const blocks: Block[] = [];
-  for (let layer = 0; layer < config.num_hidden_layers; layer++) {
-    const linears: Partial<Record<LinearName, Linear>> = {};
-    const input_layernorm = await norm(`model.layers.${layer}.input_layernorm.weight`);
-    for (const name of LINEAR_NAMES) linears[name] = await linear(layer, name);
-    const post_attention_layernorm = await norm(`model.layers.${layer}.post_attention_layernorm.weight`);
-    const all = linears as Record<LinearName, Linear>;
-    blocks.push(new Block({ input_layernorm, post_attention_layernorm, ...all }, config));
+  const eps = config.model_type === "gpt_neox" ? config.layer_norm_eps : config.rms_norm_eps;
+  const embeddings = await table(layout.embeddings);
+  const layers: Layer[] = [];
+  for (let number = 0; number < config.num_hidden_layers; number++) {
+    const within = `${layout.layers}.${number}`;
+    const input_layernorm = await norm(`${within}.${LAYER_NORMS[0]}`);
+    const linears: Linear[] = [];
+    for (const spec of layout.linears) linears.push(await linear(`${within}.${spec.name}`, spec));
+    const post_attention_layernorm = await norm(`${within}.${LAYER_NORMS[1]}`);
+    layers.push(makeLayer(config, { input_layernorm, post_attention_layernorm }, linears));
   }
-  return new Llama(gpu, {
+  return new LanguageModel(gpu, {
     config,
     format,
-    embed_tokens,
-    blocks,
-    norm: await norm("model.norm.weight"),
-    lm_head: config.tie_word_embeddings ? embed_tokens : await table("lm_head.weight"),
+    embeddings,
+    layers,
+    norm: await norm(layout.norm),
+    head: config.tie_word_embeddings ? embeddings : await table(layout.head),
   });
+}
+
+/** A layer of the config's architecture. @param linears in the order of the checkpoint */
+function makeLayer(
+  config: ModelConfig,
+  norms: Readonly<Record<typeof LAYER_NORMS[number], Norm>>,
+  linears: readonly Linear[],
+): Layer {
+  const named = <N extends string>(names: readonly N[]) =>
+    Object.fromEntries(names.map((name, i) => [name, linears[i]])) as Record<N, Linear>;
+  return config.model_type === "gpt_neox"
+    ? new GptNeoxBlock({ ...norms, ...named(GPT_NEOX_LINEARS) }, config)
+    : new LlamaBlock({ ...norms, ...named(LLAMA_LINEARS) }, config);
 }

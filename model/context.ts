@@ -1,14 +1,8 @@
 /** Which positions a model gets: its own, those of the context it is extended to, or those an adapter was trained with. */
 import { parse } from "yaml";
 import { UserError } from "../errors.ts";
-import {
-  contextLength,
-  extendContext,
-  type LlamaConfig,
-  parseConfig,
-  parseRopeScaling,
-  type RopeScaling,
-} from "./config.ts";
+import { contextLength, extendContext, type ModelConfig, parseConfig } from "./config.ts";
+import { parseRopeScaling, type RopeScaling } from "./rope_scaling.ts";
 
 /** What decides a model's positions, as train_args.yaml has it. */
 export interface PositionSettings {
@@ -30,7 +24,7 @@ export interface TrainedSettings extends PositionSettings {
  *
  * @throws {UserError} if `rope_scaling` is not one that is known, or interpolation cannot extend the model
  */
-export function configForPositions(config: LlamaConfig, settings: PositionSettings): LlamaConfig {
+export function configForPositions(config: ModelConfig, settings: PositionSettings): ModelConfig {
   const { model_max_length, rope_theta, rope_scaling } = settings;
   if (!rope_theta && !rope_scaling) return extendContext(config, model_max_length);
   const { max_position_embeddings } = config;
@@ -100,7 +94,7 @@ function parseSettings(text: string, path: string): TrainedSettings | undefined 
 
 /** A model's configuration with its positions settled, and what the user should know about them. */
 export interface SettledContext {
-  readonly config: LlamaConfig;
+  readonly config: ModelConfig;
   /** What the adapter's own training says; undefined where it says nothing. */
   readonly trained: TrainedSettings | undefined;
   /** One line each. */
@@ -115,7 +109,7 @@ export interface SettledContext {
  * @throws {UserError} if the context cannot be extended so far
  */
 export async function settleContext(
-  base: LlamaConfig,
+  base: ModelConfig,
   { peftModel, contextSize, otherwise }: {
     readonly peftModel?: string | null | undefined;
     readonly contextSize?: number | null | undefined;
@@ -159,7 +153,7 @@ export async function settleContext(
  * The content of config.json with the positions and the vocabulary in force. Linear and dynamic scaling have the two keys of the older form,
  * which every version of `transformers` and llama.cpp reads.
  */
-export function configJson(config: LlamaConfig): Record<string, unknown> {
+export function configJson(config: ModelConfig): Record<string, unknown> {
   const { rope_theta, rope_scaling, max_position_embeddings, vocab_size } = config;
   const raw: Record<string, unknown> = { ...config.raw, vocab_size };
   const own = parseConfig(raw, "config.json");
@@ -169,9 +163,17 @@ export function configJson(config: LlamaConfig): Record<string, unknown> {
   if (raw.rope_parameters) {
     const { type, ...rest } = rope_scaling ?? { type: "default" };
     const { rope_scaling: _, ...others } = raw;
-    return { ...others, max_position_embeddings, rope_parameters: { rope_type: type, ...rest, rope_theta } };
+    const { partial_rotary_factor: share } = raw.rope_parameters as Record<string, unknown>;
+    const rope_parameters = {
+      rope_type: type,
+      ...rest,
+      rope_theta,
+      ...(share === undefined ? {} : { partial_rotary_factor: share }),
+    };
+    return { ...others, max_position_embeddings, rope_parameters };
   }
-  return { ...raw, max_position_embeddings, rope_theta, rope_scaling: encodeScaling(rope_scaling) };
+  const theta = config.model_type === "gpt_neox" ? "rotary_emb_base" : "rope_theta";
+  return { ...raw, max_position_embeddings, [theta]: rope_theta, rope_scaling: encodeScaling(rope_scaling) };
 }
 
 function encodeScaling(scaling: RopeScaling | null): Record<string, unknown> | null {
@@ -180,7 +182,7 @@ function encodeScaling(scaling: RopeScaling | null): Record<string, unknown> | n
   return { rope_type: type, ...rest };
 }
 
-function samePositions(a: LlamaConfig, b: LlamaConfig): boolean {
+function samePositions(a: ModelConfig, b: ModelConfig): boolean {
   return a.rope_theta === b.rope_theta && JSON.stringify(a.rope_scaling) === JSON.stringify(b.rope_scaling);
 }
 

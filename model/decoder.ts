@@ -1,4 +1,3 @@
-import { swiglu } from "../kernels/activation/swiglu.ts";
 import { attention, type AttentionShape } from "../kernels/attention/attention.ts";
 import { makeAttentionMap } from "../kernels/attention/map.ts";
 import { appendToCache, cacheAttention } from "../kernels/cache_attention/cache_attention.ts";
@@ -8,14 +7,12 @@ import { GpuError } from "../kernels/errors.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import { product } from "../kernels/matvec/matvec.ts";
 import { isNf4, nf4Bytes } from "../kernels/nf4/nf4.ts";
-import { rmsNorm } from "../kernels/norm/rms_norm.ts";
-import { rope } from "../kernels/rope/rope.ts";
 import { sample, type Sampling, type SequenceHeads } from "../kernels/sample/sample.ts";
 import type { Tensor } from "../kernels/tensor.ts";
-import type { BlockWeights } from "./block.ts";
 import { KvCache } from "./kv_cache.ts";
-import { linear } from "./linear.ts";
-import type { Llama } from "./llama.ts";
+import { attentionShape } from "./layer.ts";
+import type { LanguageModel } from "./language_model.ts";
+import { norm } from "./norm.ts";
 import { ropeTables } from "./rope.ts";
 
 export interface DecoderOptions {
@@ -30,13 +27,6 @@ const PREFILL_ROWS = 1024;
 
 /** What attention does with the queries, keys and values of new rows in one layer. */
 type Attend = (layer: number, q: Tensor, k: Tensor, v: Tensor) => Tensor;
-
-/** Rows that go through the layers together, and where they are. */
-interface NewRows {
-  /** (rows) u32 */
-  readonly positions: Tensor;
-  readonly attend: Attend;
-}
 
 /** What the host knows of one sequence. */
 interface Sequence {
@@ -54,7 +44,7 @@ interface Sequence {
  * on the length: all tokens then have the angles of the longest sequence there may be.
  */
 export class Decoder {
-  readonly model: Llama;
+  readonly model: LanguageModel;
   readonly capacity: number;
   readonly cache: KvCache;
   readonly #gpu: Gpu;
@@ -67,20 +57,16 @@ export class Decoder {
   #hidden: Tensor;
 
   /** @throws {GpuMemoryError} if the cache does not fit the device */
-  constructor(model: Llama, { sequences = 1, capacity }: DecoderOptions) {
+  constructor(model: LanguageModel, { sequences = 1, capacity }: DecoderOptions) {
     const { gpu, config } = model;
     this.model = model;
     this.capacity = capacity;
     this.#gpu = gpu;
-    this.#shape = {
-      heads: config.num_attention_heads,
-      kvHeads: config.num_key_value_heads,
-      headDim: config.head_dim,
-    };
+    this.#shape = attentionShape(config);
     this.cache = new KvCache(gpu, config, { sequences, capacity, format: model.parts.format });
     const { cos, sin } = ropeTables(config, capacity);
-    this.#cos = gpu.tensor([capacity, config.head_dim / 2], cos, { label: "rope cos" });
-    this.#sin = gpu.tensor([capacity, config.head_dim / 2], sin, { label: "rope sin" });
+    this.#cos = gpu.tensor([capacity, config.rotary_dim / 2], cos, { label: "rope cos" });
+    this.#sin = gpu.tensor([capacity, config.rotary_dim / 2], sin, { label: "rope sin" });
     this.#sequences = Array.from({ length: sequences }, () => ({ ids: [], cached: 0 }));
     this.#heads = {
       tokens: gpu.zeros([sequences], "u32", "last tokens"),
@@ -139,17 +125,17 @@ export class Decoder {
       return cacheAttention(this.#gpu, q, cache, positions, this.#shape, { longest, window });
     };
     this.#hidden.free();
-    this.#hidden = this.#layers(tokens, { positions, attend });
+    this.#hidden = this.#layers(tokens, positions, attend);
     for (const sequence of this.#sequences) sequence.cached++;
   }
 
   /** Logits of every sequence's next token, (sequences, V rounded up to a multiple of 4) f32; the caller frees them. */
   logits(): Tensor {
-    const { norm, lm_head } = this.model.parts;
-    const { y, rstd } = rmsNorm(this.#gpu, this.#hidden, norm.weight, this.model.config.rms_norm_eps);
-    const logits = product(this.#gpu, y, lm_head.weight, { format: "f32" });
+    const { head, norm: last } = this.model.parts;
+    const { y, stats } = norm(this.#gpu, this.#hidden, last);
+    const logits = product(this.#gpu, y, head.weight, { format: "f32" });
     y.free();
-    rstd.free();
+    stats.free();
     return logits;
   }
 
@@ -202,7 +188,7 @@ export class Decoder {
 
   /** Bytes that a step of {@linkcode sample} and {@linkcode advance} cannot do without reading: weights, keys, values. */
   stepBytes(): number {
-    const { lm_head, embed_tokens, format } = this.model.parts;
+    const { head, embeddings, format } = this.model.parts;
     const linears = this.model.linears().reduce(
       (sum, { weight, lora }) =>
         sum + (isNf4(weight) ? nf4Bytes(weight) : weight.byteLength) +
@@ -212,7 +198,7 @@ export class Decoder {
     const { num_hidden_layers, num_key_value_heads, head_dim } = this.model.config;
     const keyBytes = num_key_value_heads * head_dim * (format === "f32" ? 4 : 2);
     const tokens = this.#sequences.reduce((sum, { cached }) => sum + cached, 0);
-    return linears + lm_head.weight.byteLength + this.sequences * embed_tokens.weight.rowBytes +
+    return linears + head.weight.byteLength + this.sequences * embeddings.weight.rowBytes +
       2 * num_hidden_layers * tokens * keyBytes;
   }
 
@@ -237,42 +223,24 @@ export class Decoder {
       lse.free();
       return o;
     };
-    const hidden = this.#layers(ids, { positions, attend });
+    const hidden = this.#layers(ids, positions, attend);
     gpu.copy(hidden.slice(rows - 1, rows), this.#hidden.slice(sequence, sequence + 1));
     for (const each of [ids, positions, map, hidden]) each.free();
   }
 
-  /** The layers' last output (rows, C) for new tokens (rows). */
-  #layers(tokens: Tensor, rows: NewRows): Tensor {
-    const { blocks, embed_tokens, format } = this.model.parts;
-    const x = embed(this.#gpu, tokens, embed_tokens.weight, format);
-    blocks.forEach(({ weights }, layer) => this.#layer(x, layer, weights, rows));
+  /** The layers' last output (rows, C) for new tokens (rows). @param positions (rows) u32 */
+  #layers(tokens: Tensor, positions: Tensor, attend: Attend): Tensor {
+    const { layers, embeddings, format } = this.model.parts;
+    const x = embed(this.#gpu, tokens, embeddings.weight, format);
+    layers.forEach((layer, number) => {
+      layer.extend(this.#gpu, x, {
+        positions,
+        cos: this.#cos,
+        sin: this.#sin,
+        attend: (q, k, v) => attend(number, q, k, v),
+      });
+    });
     return x;
-  }
-
-  /** One layer, in place: x += attn(norm(x)); x += mlp(norm(x)). */
-  #layer(x: Tensor, layer: number, w: BlockWeights, { positions, attend }: NewRows): void {
-    const gpu = this.#gpu;
-    const normed = this.#norm(x, w.input_layernorm.weight);
-    const [q, k, v] = [w.q_proj, w.k_proj, w.v_proj].map((each) => linear(gpu, normed, each, undefined));
-    rope(gpu, q!, this.#cos, this.#sin, positions, this.#shape.headDim);
-    rope(gpu, k!, this.#cos, this.#sin, positions, this.#shape.headDim);
-    const o = attend(layer, q!, k!, v!);
-    linear(gpu, o, w.o_proj, undefined, { addTo: x });
-    for (const tensor of [normed, q!, k!, v!, o]) tensor.free();
-
-    const middle = this.#norm(x, w.post_attention_layernorm.weight);
-    const gate = linear(gpu, middle, w.gate_proj, undefined);
-    const up = linear(gpu, middle, w.up_proj, undefined);
-    const act = swiglu(gpu, gate, up);
-    linear(gpu, act, w.down_proj, undefined, { addTo: x });
-    for (const tensor of [middle, gate, up, act]) tensor.free();
-  }
-
-  #norm(x: Tensor, weight: Tensor): Tensor {
-    const { y, rstd } = rmsNorm(this.#gpu, x, weight, this.model.config.rms_norm_eps);
-    rstd.free();
-    return y;
   }
 
   /** Tells the device where the sequences end, and what they have seen. */

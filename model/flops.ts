@@ -1,6 +1,6 @@
 /** How much arithmetic a pass takes, from a model's shape alone. A multiplication and an addition count as two. */
-import type { LlamaConfig } from "./config.ts";
-import { LINEAR_NAMES, linearModule, type LinearName, LINEARS, linearShape } from "./tensors.ts";
+import type { ModelConfig } from "./config.ts";
+import { layoutOf, linearsOf, type LinearSpec } from "./tensors.ts";
 
 /** Floating-point operations by part of the model. */
 export interface Flops {
@@ -51,19 +51,16 @@ export function paperPairs(tokens: number, groupSize: number = tokens): number {
 }
 
 /** A forward pass. */
-export function forwardFlops(config: LlamaConfig, work: Work): Flops {
+export function forwardFlops(config: ModelConfig, work: Work): Flops {
   const { tokens } = work;
-  const products = (inMlp: boolean): number =>
-    2 * tokens * sumOver(config, (name) => isMlp(name) === inMlp ? sizeOf(config, name) : 0);
+  const products = (part: LinearSpec["part"]): number =>
+    2 * tokens * sumOver(config, (linear) => linear.part === part ? sizeOf(linear) : 0);
   return {
     attention: attentionProducts(config, work, 2),
-    projections: products(false),
-    ffn: products(true),
+    projections: products("attention"),
+    ffn: products("mlp"),
     head: headProduct(config, tokens),
-    lora: 2 * tokens * sumOver(config, (name, layer) => {
-      const [outputs, inputs] = linearShape(config, name);
-      return rankOf(work, layer, name) * (outputs + inputs);
-    }),
+    lora: 2 * tokens * sumOver(config, (linear, module) => loraSize(work, linear, module)),
   };
 }
 
@@ -72,24 +69,24 @@ export function forwardFlops(config: LlamaConfig, work: Work): Flops {
  * its last product, and attention's backward pass makes scores and their gradients twice, once for the queries and once
  * for the keys.
  */
-export function trainingFlops(config: LlamaConfig, work: TrainingWork): StepFlops {
+export function trainingFlops(config: ModelConfig, work: TrainingWork): StepFlops {
   const { tokens, isTrained, checkpointing } = work;
   const forward = forwardFlops(config, work);
-  const trained = (inMlp: boolean): number =>
-    2 * tokens * sumOver(config, (name, layer) => {
-      const counts = isMlp(name) === inMlp && isTrained(`${linearModule(layer, name)}.weight`);
-      return counts ? sizeOf(config, name) : 0;
+  const trained = (part: LinearSpec["part"]): number =>
+    2 * tokens * sumOver(config, (linear, module) => {
+      const counts = linear.part === part && isTrained(`${module}.weight`);
+      return counts ? sizeOf(linear) : 0;
     });
-  const headName = config.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight";
+  const { embeddings, head } = layoutOf(config);
+  const headName = `${config.tie_word_embeddings ? embeddings : head}.weight`;
   const backward: Flops = {
     attention: attentionProducts(config, work, 7),
-    projections: forward.projections + trained(false),
-    ffn: forward.ffn + trained(true),
+    projections: forward.projections + trained("attention"),
+    ffn: forward.ffn + trained("mlp"),
     head: headProduct(config, tokens) * (isTrained(headName) ? 2 : 1),
-    lora: 2 * tokens * sumOver(config, (name, layer) => {
-      const [outputs, inputs] = linearShape(config, name);
+    lora: 2 * tokens * sumOver(config, ({ shape: [outputs, inputs] }, module) => {
       // h again, dA and dx; dB and g.
-      return rankOf(work, layer, name) * (3 * inputs + 2 * outputs);
+      return rankOf(work, module) * (3 * inputs + 2 * outputs);
     }),
   };
   return { forward, recompute: checkpointing ? recomputeFlops(config, work, forward) : NONE, backward };
@@ -114,50 +111,44 @@ export function addFlops(...all: readonly Flops[]): Flops {
 
 const NONE: Flops = { attention: 0, projections: 0, ffn: 0, head: 0, lora: 0 };
 
-/** The forward pass of all layers without the product with `down_proj`, and without the head. */
-function recomputeFlops(config: LlamaConfig, work: Work, forward: Flops): Flops {
-  const { tokens } = work;
-  const down = sizeOf(config, "down_proj") * config.num_hidden_layers;
-  const [outputs, inputs] = linearShape(config, "down_proj");
-  const downLora = sumOver(
-    config,
-    (name, layer) => name === "down_proj" ? rankOf(work, layer, name) * (outputs + inputs) : 0,
-  );
+/** The forward pass of all layers without the products that no gradient needs, and without the head. */
+function recomputeFlops(config: ModelConfig, work: Work, forward: Flops): Flops {
+  const leftOut = (size: (linear: LinearSpec, module: string) => number): number =>
+    2 * work.tokens * sumOver(config, (linear, module) => linear.isRecomputed ? 0 : size(linear, module));
   return {
-    ...forward,
-    ffn: forward.ffn - 2 * tokens * down,
+    attention: forward.attention,
+    projections: forward.projections - leftOut((linear) => linear.part === "attention" ? sizeOf(linear) : 0),
+    ffn: forward.ffn - leftOut((linear) => linear.part === "mlp" ? sizeOf(linear) : 0),
     head: 0,
-    lora: forward.lora - 2 * tokens * downLora,
+    lora: forward.lora - leftOut((linear, module) => loraSize(work, linear, module)),
   };
 }
 
 /** So many products of (pairs) by head size in every head of every layer. */
-function attentionProducts(config: LlamaConfig, { pairs }: Work, products: number): number {
+function attentionProducts(config: ModelConfig, { pairs }: Work, products: number): number {
   const { num_attention_heads: heads, head_dim, num_hidden_layers } = config;
   return 2 * products * pairs * heads * head_dim * num_hidden_layers;
 }
 
-function headProduct({ hidden_size, vocab_size }: LlamaConfig, tokens: number): number {
+function headProduct({ hidden_size, vocab_size }: ModelConfig, tokens: number): number {
   return 2 * tokens * hidden_size * vocab_size;
 }
 
-function sumOver(config: LlamaConfig, value: (name: LinearName, layer: number) => number): number {
+function sumOver(config: ModelConfig, value: (linear: LinearSpec, module: string) => number): number {
   let sum = 0;
-  for (let layer = 0; layer < config.num_hidden_layers; layer++) {
-    for (const name of LINEAR_NAMES) sum += value(name, layer);
-  }
+  for (const [module, linear] of linearsOf(config)) sum += value(linear, module);
   return sum;
 }
 
-function sizeOf(config: LlamaConfig, name: LinearName): number {
-  const [outputs, inputs] = linearShape(config, name);
+function sizeOf({ shape: [outputs, inputs] }: LinearSpec): number {
   return outputs * inputs;
 }
 
-function isMlp(name: LinearName): boolean {
-  return LINEARS[name] === "mlp";
+/** Numbers of a linear's LoRA factors. */
+function loraSize(work: Work, { shape: [outputs, inputs] }: LinearSpec, module: string): number {
+  return rankOf(work, module) * (outputs + inputs);
 }
 
-function rankOf({ rank }: Work, layer: number, name: LinearName): number {
-  return rank?.(linearModule(layer, name)) ?? 0;
+function rankOf({ rank }: Work, module: string): number {
+  return rank?.(module) ?? 0;
 }

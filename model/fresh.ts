@@ -1,14 +1,14 @@
 import type { TensorInfo, WeightReader } from "../checkpoint/weights.ts";
 import { Random } from "../data/random.ts";
 import { UserError } from "../errors.ts";
-import type { LlamaConfig } from "./config.ts";
+import type { ModelConfig } from "./config.ts";
 import { checkpointTensors } from "./tensors.ts";
 
 /**
  * A checkpoint that was never trained: matrices drawn from a normal distribution with deviation 1 / sqrt(inputs), norms
  * of ones, biases of zeros. The same seed gives the same values, tensor by tensor.
  */
-export function freshWeights(config: LlamaConfig, seed: number): WeightReader {
+export function freshWeights(config: ModelConfig, seed: number): WeightReader {
   const tensors = checkpointTensors(config);
   const order = [...tensors.keys()];
 

@@ -3,7 +3,7 @@ import { GpuError } from "../kernels/errors.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import { NO_TOKEN, type Sampling } from "../kernels/sample/sample.ts";
 import { Decoder } from "./decoder.ts";
-import type { Llama } from "./llama.ts";
+import type { LanguageModel } from "./language_model.ts";
 
 /** How tokens are drawn, and when to stop. What is not given of the sampling is left out of it. */
 export interface GenerateOptions extends Partial<Sampling> {
@@ -34,7 +34,7 @@ const MOST_STEPS = 16;
  * @throws {GpuError} if the model gives logits that are not numbers
  */
 export async function generate(
-  model: Llama,
+  model: LanguageModel,
   promptIds: ArrayLike<number>,
   options: GenerateOptions,
 ): Promise<number[]> {
@@ -44,7 +44,7 @@ export async function generate(
 
 /** {@linkcode generate} for several prompts side by side: each weight is read once for all of them. */
 export async function generateBatch(
-  model: Llama,
+  model: LanguageModel,
   prompts: readonly ArrayLike<number>[],
   options: GenerateOptions,
 ): Promise<number[][]> {

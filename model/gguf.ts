@@ -4,7 +4,8 @@ import { basename } from "../checkpoint/deps.ts";
 import { openWeights, type WeightReader } from "../checkpoint/weights.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
-import { contextLength, type LlamaConfig, readConfig } from "./config.ts";
+import { contextLength, readConfig } from "./config.ts";
+import type { LlamaConfig } from "./llama_config.ts";
 import { ropeFrequencies } from "./rope.ts";
 import { checkpointTensors } from "./tensors.ts";
 
@@ -221,12 +222,16 @@ export async function convertToGguf(
   type: "f32" | "f16" | "bf16" | "q8_0",
   onProgress?: GgufExport["onProgress"],
 ): Promise<void> {
-  const [config, tokenizer, weights] = await Promise.all([
-    readConfig(folder),
-    Tokenizer.load(folder),
-    openWeights(folder),
-  ]);
+  // In this order: what is no model's folder says so by its config.json.
+  const config = await readConfig(folder);
+  const tokenizer = await Tokenizer.load(folder);
+  const weights = await openWeights(folder);
   try {
+    if (config.model_type === "gpt_neox") {
+      throw new UserError(
+        `Cannot write GGUF: "${folder}" is of model_type "gpt_neox"; LLaMA, Mistral and Qwen2 models can be converted`,
+      );
+    }
     const name = basename(folder);
     const upper = type.toUpperCase() as GgufType;
     await exportGguf(path, {

@@ -2,7 +2,7 @@ import type { LayerCache } from "../kernels/cache_attention/cache_attention.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import { bytesPerElement, ROW_ALIGNMENT } from "../kernels/tensor.ts";
 import type { Format } from "../kernels/wgsl.ts";
-import type { LlamaConfig } from "./config.ts";
+import type { ModelConfig } from "./config.ts";
 
 /** How much a cache holds. */
 export interface KvCacheSize {
@@ -14,7 +14,7 @@ export interface KvCacheSize {
 }
 
 /** Bytes on the device of the keys and values of all layers. */
-export function kvCacheBytes(config: LlamaConfig, { sequences, capacity, format }: KvCacheSize): number {
+export function kvCacheBytes(config: ModelConfig, { sequences, capacity, format }: KvCacheSize): number {
   return 2 * config.num_hidden_layers * sequences * rowsFor(capacity) * config.num_key_value_heads *
     config.head_dim * bytesPerElement(format);
 }
@@ -25,7 +25,7 @@ export class KvCache {
   readonly layers: readonly LayerCache[];
   readonly #bytes: number;
 
-  constructor(gpu: Gpu, config: LlamaConfig, size: KvCacheSize) {
+  constructor(gpu: Gpu, config: ModelConfig, size: KvCacheSize) {
     const capacity = rowsFor(size.capacity);
     const shape = [size.sequences * capacity, config.num_key_value_heads * config.head_dim];
     this.sequences = size.sequences;

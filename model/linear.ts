@@ -143,9 +143,17 @@ function dropInput(
   firstRow: number,
 ): Tensor {
   if (!key || lora.dropout === 0) return x;
-  const stream = (key.pass * STREAMS_PER_PASS + lora.stream) % 2 ** 32;
+  const stream = streamOf(key, lora.stream);
   return dropout(gpu, x, { p: lora.dropout, seed: key.seed, stream, offset: firstRow * x.width });
 }
 
 /** More than the linears of any LLaMA, so that no two passes share a stream. */
 const STREAMS_PER_PASS = 2048;
+
+/** Number in a pass of the stream that is no linear's: the noise on the embeddings draws from it. */
+export const NOISE_STREAM = STREAMS_PER_PASS - 1;
+
+/** The stream of random numbers that something draws from in a pass, by its number there. */
+export function streamOf({ pass }: DropoutKey, number: number): number {
+  return (pass * STREAMS_PER_PASS + number) % 2 ** 32;
+}

@@ -10,13 +10,13 @@ import { BLOCK, NESTED_BLOCK, NF4_VALUES } from "../kernels/nf4/reference.ts";
 import { bytesPerElement, type Tensor } from "../kernels/tensor.ts";
 import type { Format } from "../kernels/wgsl.ts";
 import { assembleModel } from "./assemble.ts";
-import type { LlamaConfig } from "./config.ts";
-import type { Llama } from "./llama.ts";
-import { checkpointTensors, isExpendable } from "./tensors.ts";
+import type { ModelConfig } from "./config.ts";
+import type { LanguageModel } from "./language_model.ts";
+import { checkpointTensors, isExpendable, layoutOf } from "./tensors.ts";
 import { type RowSource, Uploader } from "./upload.ts";
 
 export interface LoadOptions {
-  readonly config: LlamaConfig;
+  readonly config: ModelConfig;
   /** How activations are stored. */
   readonly format: Format;
   /** Keep the layers' linears in NF4; a checkpoint that is already quantised stays so in any case. */
@@ -37,7 +37,11 @@ export interface LoadOptions {
  *
  * @throws {UserError} naming the tensor that is missing, has another shape than the config says, or is not finite
  */
-export async function loadModel(gpu: Gpu, weights: WeightReader, options: LoadOptions): Promise<Llama> {
+export async function loadModel(
+  gpu: Gpu,
+  weights: WeightReader,
+  options: LoadOptions,
+): Promise<LanguageModel> {
   const { config, format, loadIn4bit } = options;
   const expected = checkpointTensors(config);
   requireKnown(options.replacements, expected);
@@ -69,11 +73,12 @@ export function requireKnown(
  */
 export function requireNoMore(
   weights: WeightReader,
-  config: LlamaConfig,
+  config: ModelConfig,
   expected: ReadonlyMap<string, readonly number[]>,
 ): void {
+  const { layers } = layoutOf(config);
   for (const name of weights.names()) {
-    if (!name.startsWith("model.layers.") || expected.has(name) || isExpendable(name, config)) continue;
+    if (!name.startsWith(`${layers}.`) || expected.has(name) || isExpendable(name, config)) continue;
     throw new UserError(
       `Cannot load the model: its weights hold "${name}", which config.json does not name ` +
         `(num_hidden_layers ${config.num_hidden_layers}). Weights and config.json are not of one model`,

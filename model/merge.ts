@@ -14,6 +14,7 @@ import { contextLength, readConfig, type RopeScaling } from "./config.ts";
 import { configJson, settleContext, type TrainedSettings } from "./context.ts";
 import { SILENT, type WorkHooks } from "./hooks.ts";
 import { mergedTensors, type MergePlan, planMerge } from "./merged_tensors.ts";
+import { type DtypeName, torchDtype } from "./number_formats.ts";
 import { openModel, type OpenOptions } from "./open.ts";
 
 export interface MergeOptions {
@@ -26,7 +27,7 @@ export interface MergeOptions {
   /** Folder to make; it must not exist or be empty. */
   readonly save_path: string;
   /** Number format of every tensor; `keep`: as the base has it, and `torch_dtype` for what the base has in 4 bits. */
-  readonly dtype: "keep" | "fp32" | "bf16" | "fp16";
+  readonly dtype: "keep" | DtypeName;
   /** Largest weight file in bytes. */
   readonly max_shard_size: number;
   /** Merge onto the base as training in 4 bits saw it: its linears quantised to NF4 and back. */
@@ -172,18 +173,6 @@ async function writeMerged(
     modelMaxLength: context_length,
     maxShardBytes: max_shard_size,
   });
-}
-
-const TORCH_NAMES: Readonly<Record<FloatDtype, string>> = {
-  F32: "float32",
-  F16: "float16",
-  BF16: "bfloat16",
-};
-
-/** The config's type of weights, under the key it has there; mixed files keep what they said. */
-function torchDtype(config: Readonly<Record<string, unknown>>, dtypes: readonly FloatDtype[]) {
-  const key = "dtype" in config && !("torch_dtype" in config) ? "dtype" : "torch_dtype";
-  return dtypes.length === 1 ? { [key]: TORCH_NAMES[dtypes[0]!] } : {};
 }
 
 /**

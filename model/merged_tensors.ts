@@ -1,13 +1,6 @@
 /** The tensors of a merged model, made one at a time when they are written. */
 import { isBnb4 } from "../checkpoint/bitsandbytes.ts";
-import {
-  assertFinite,
-  type Dtype,
-  DTYPE_BYTES,
-  type FloatDtype,
-  fromF32,
-  toF32,
-} from "../checkpoint/dtype.ts";
+import type { FloatDtype } from "../checkpoint/dtype.ts";
 import { type Adapter, type LoraPair, loraScaling } from "../checkpoint/peft.ts";
 import { tensorByteLength, type TensorSource } from "../checkpoint/safetensors.ts";
 import type { WeightReader } from "../checkpoint/weights.ts";
@@ -18,14 +11,16 @@ import { matmulBackwardInput, type Weight } from "../kernels/matmul/matmul.ts";
 import { dequantiseNf4, freeNf4, isNf4 } from "../kernels/nf4/nf4.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import { requireFit, uploadFactors } from "./adapter.ts";
-import type { LlamaConfig } from "./config.ts";
+import type { ModelConfig } from "./config.ts";
+import { encode, readOnHost } from "./host_tensors.ts";
 import { requireKnown, requireNoMore, TensorLoader } from "./load.ts";
-import { checkpointTensors, isExpendable, LINEAR_NAMES, linearModule, linearShape } from "./tensors.ts";
+import { type DtypeName, DTYPES, floatOf, torchDtypeOf } from "./number_formats.ts";
+import { checkpointTensors, isExpendable, linearsOf } from "./tensors.ts";
 
 /** What will be merged. */
 export interface MergePlan {
   readonly weights: WeightReader;
-  readonly config: LlamaConfig;
+  readonly config: ModelConfig;
   readonly adapter: Adapter;
   /** Every tensor of the merged model, in the checkpoint's order. */
   readonly tensors: readonly PlannedTensor[];
@@ -46,29 +41,22 @@ interface PlannedTensor {
   readonly linear: string | undefined;
 }
 
-const DTYPES = { fp32: "F32", bf16: "BF16", fp16: "F16" } as const;
-const TORCH_DTYPES: Readonly<Record<string, FloatDtype>> = {
-  float32: "F32",
-  bfloat16: "BF16",
-  float16: "F16",
-};
-
 /**
  * Checks that adapter, base and config are of one model, as far as names and shapes tell.
  * @throws {UserError} naming the tensor or module that does not fit
  */
 export function planMerge(
   weights: WeightReader,
-  config: LlamaConfig,
+  config: ModelConfig,
   adapter: Adapter,
-  dtype: "keep" | keyof typeof DTYPES,
+  dtype: "keep" | DtypeName,
 ): MergePlan {
   const expected = checkpointTensors(config);
-  const linears = linearShapes(config);
+  const linears = linearsOf(config);
   requireKnown(adapter.extra, expected);
   requireNoMore(weights, config, expected);
   for (const [module, pair] of adapter.lora) {
-    requireFit(adapter.config, module, pair, linears.get(module));
+    requireFit(adapter.config, module, pair, linears.get(module)?.shape);
     // Training gives a linear one or the other.
     if (adapter.extra.has(`${module}.weight`)) {
       throw new UserError(`Cannot use the adapter: it has both LoRA and a whole weight for "${module}"`);
@@ -93,23 +81,6 @@ export function planMerge(
     isQuantised,
     leftOut: [...weights.names()].filter((name) => !expected.has(name) && !isExpendable(name, config)),
   };
-}
-
-function linearShapes(config: LlamaConfig): Map<string, [number, number]> {
-  const shapes = new Map<string, [number, number]>();
-  for (let layer = 0; layer < config.num_hidden_layers; layer++) {
-    for (const name of LINEAR_NAMES) shapes.set(linearModule(layer, name), linearShape(config, name));
-  }
-  return shapes;
-}
-
-function floatOf(dtype: Dtype): FloatDtype {
-  return dtype === "F16" || dtype === "BF16" ? dtype : "F32";
-}
-
-/** The format that the config names for its weights. */
-function torchDtypeOf({ raw }: LlamaConfig): FloatDtype {
-  return TORCH_DTYPES[String(raw.torch_dtype ?? raw.dtype).replace(/^torch\./, "")] ?? "BF16";
 }
 
 /**
@@ -165,54 +136,3 @@ function toDense(gpu: Gpu, weight: Weight): Tensor {
   weight.free();
   return dense;
 }
-
-/** Numbers of a tensor that are on the host at once. */
-const PIECE = 2 ** 22;
-
-/** A tensor without LoRA, piece by piece: bit for bit where the format stays. */
-async function* readOnHost(
-  loader: TensorLoader,
-  name: string,
-  shape: readonly number[],
-  dtype: FloatDtype,
-): AsyncGenerator<Uint8Array> {
-  const source = loader.open(name, shape);
-  const of = shape.reduce((product, axis) => product * axis, 1);
-  const size = DTYPE_BYTES[source.dtype];
-  for (let first = 0; first < of; first += PIECE) {
-    const bytes = new Uint8Array(Math.min(PIECE, of - first) * size);
-    await source.readInto(first * size, bytes);
-    const values = toF32(bytes, source.dtype);
-    if (source.dtype === dtype) {
-      assertFinite(name, values, { first, of });
-      yield bytes;
-    } else yield encode(name, values, dtype, { first, of });
-  }
-}
-
-/**
- * @param part where the values lie in the tensor, if they are not all of it
- * @throws {UserError} if a value is not finite, or too large for the format
- */
-function encode(
-  name: string,
-  values: Float32Array,
-  dtype: FloatDtype,
-  part = { first: 0, of: values.length },
-): Uint8Array {
-  assertFinite(name, values, part);
-  const bytes = fromF32(values, dtype);
-  const tooLarge = dtype === "F32" ? -1 : values.findIndex((value) => Math.abs(value) >= LIMITS[dtype]);
-  if (tooLarge >= 0) {
-    throw new UserError(
-      `Cannot write tensor "${name}" as ${dtype}: element ${part.first + tooLarge} is ${
-        values[tooLarge]
-      }, too large for it. ` +
-        `Use --dtype bf16 or fp32`,
-    );
-  }
-  return bytes;
-}
-
-/** From here on values round to infinity. */
-const LIMITS: Readonly<Record<"F16" | "BF16", number>> = { F16: 65520, BF16: 3.3961775e38 };

@@ -3,8 +3,8 @@ import { openWeights } from "../checkpoint/weights.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import type { Format } from "../kernels/wgsl.ts";
 import { applyAdapter } from "./adapter.ts";
-import { extendContext, type LlamaConfig, readConfig } from "./config.ts";
-import type { Llama } from "./llama.ts";
+import { extendContext, type ModelConfig, readConfig } from "./config.ts";
+import type { LanguageModel } from "./language_model.ts";
 import { loadModel, type LoadOptions } from "./load.ts";
 import { grownWeights, withVocabularyOf } from "./vocabulary.ts";
 
@@ -16,7 +16,7 @@ export interface OpenOptions {
   /** Context the positions are scaled for, in tokens; the model's own unless longer. Unused with `config`. */
   readonly contextSize?: number;
   /** The base model's configuration with its positions already settled, in place of its own and `contextSize`. */
-  readonly config?: LlamaConfig;
+  readonly config?: ModelConfig;
   readonly loadIn4bit: boolean;
   /** How activations are stored; f32 unless given. */
   readonly format?: Format;
@@ -25,9 +25,9 @@ export interface OpenOptions {
 
 /** A model to run, not to train. */
 export interface OpenModel {
-  readonly model: Llama;
+  readonly model: LanguageModel;
   /** With the context extended. */
-  readonly config: LlamaConfig;
+  readonly config: ModelConfig;
   readonly adapter: Adapter | undefined;
 }
 

@@ -6,8 +6,8 @@ import { NF4_VALUES } from "../kernels/nf4/reference.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import type { Format } from "../kernels/wgsl.ts";
 import { assembleModel } from "./assemble.ts";
-import type { LlamaConfig } from "./config.ts";
-import type { Llama } from "./llama.ts";
+import type { ModelConfig } from "./config.ts";
+import type { LanguageModel } from "./language_model.ts";
 import { requirePackable } from "./load.ts";
 
 export interface RandomOptions {
@@ -32,7 +32,11 @@ export interface RandomOptions {
  *
  * @throws {UserError} if a linear that should be in 4 bits has rows that are no multiple of 8
  */
-export async function randomModel(gpu: Gpu, config: LlamaConfig, options: RandomOptions): Promise<Llama> {
+export async function randomModel(
+  gpu: Gpu,
+  config: ModelConfig,
+  options: RandomOptions,
+): Promise<LanguageModel> {
   const { format, stored = "bf16", loadIn4bit, doubleQuant, seed = 1 } = options;
   const isTrained = options.isTrained ?? (() => false);
   let stream = 0;

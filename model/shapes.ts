@@ -1,5 +1,5 @@
 import { UserError } from "../errors.ts";
-import { type LlamaConfig, parseConfig } from "./config.ts";
+import { type ModelConfig, parseConfig } from "./config.ts";
 
 const LLAMA2 = {
   model_type: "llama",
@@ -15,6 +15,13 @@ const LLAMA3 = {
   rms_norm_eps: 1e-5,
   rope_theta: 500000,
   num_key_value_heads: 8,
+};
+
+const PYTHIA = {
+  model_type: "gpt_neox",
+  max_position_embeddings: 2048,
+  rotary_pct: 0.25,
+  use_parallel_residual: true,
 };
 
 /** `config.json` of models people extend, for planning and measuring without their weights. */
@@ -55,6 +62,22 @@ const SHAPES = {
     num_hidden_layers: 80,
     num_attention_heads: 64,
   },
+  "pythia-1.4b": {
+    ...PYTHIA,
+    vocab_size: 50304,
+    hidden_size: 2048,
+    intermediate_size: 8192,
+    num_hidden_layers: 24,
+    num_attention_heads: 16,
+  },
+  "pythia-6.9b": {
+    ...PYTHIA,
+    vocab_size: 50432,
+    hidden_size: 4096,
+    intermediate_size: 16384,
+    num_hidden_layers: 32,
+    num_attention_heads: 32,
+  },
 } as const;
 
 /** The names that {@linkcode shapeConfig} knows. */
@@ -64,7 +87,7 @@ export const SHAPE_NAMES = Object.keys(SHAPES) as (keyof typeof SHAPES)[];
  * The configuration of a well-known model by its name, such as `llama2-7b`.
  * @throws {UserError} if the name is not known
  */
-export function shapeConfig(name: string): LlamaConfig {
+export function shapeConfig(name: string): ModelConfig {
   if (!Object.hasOwn(SHAPES, name)) {
     throw new UserError(`Unknown shape "${name}": ${SHAPE_NAMES.join(", ")} are known`, { exitCode: 2 });
   }

@@ -1,81 +1,95 @@
-import type { LlamaConfig } from "./config.ts";
+/** Names and shapes of a checkpoint's tensors. */
+import type { ModelConfig } from "./config.ts";
+import { gptNeoxLayout } from "./gpt_neox_config.ts";
+import { llamaLayout } from "./llama_config.ts";
 
-/** The linears of a layer, in the order of the checkpoint. */
-export const LINEARS = {
-  q_proj: "self_attn",
-  k_proj: "self_attn",
-  v_proj: "self_attn",
-  o_proj: "self_attn",
-  gate_proj: "mlp",
-  up_proj: "mlp",
-  down_proj: "mlp",
-} as const;
-
-export type LinearName = keyof typeof LINEARS;
-
-export const LINEAR_NAMES = Object.keys(LINEARS) as LinearName[];
-
-/** `model.layers.3.self_attn.q_proj` */
-export function linearModule(layer: number, name: LinearName): string {
-  return `model.layers.${layer}.${LINEARS[name]}.${name}`;
+/** One linear of a layer. */
+export interface LinearSpec {
+  /** Its module within the layer, such as `self_attn.q_proj`. */
+  readonly name: string;
+  readonly part: "attention" | "mlp";
+  /** (outputs N, inputs K) */
+  readonly shape: readonly [number, number];
+  readonly hasBias: boolean;
+  /** Whether the backward pass of a checkpointed layer makes its product again. */
+  readonly isRecomputed: boolean;
 }
 
-/** (outputs N, inputs K) of a linear. */
-export function linearShape(config: LlamaConfig, name: LinearName): [number, number] {
-  const { hidden_size: hidden, intermediate_size: ffn, head_dim } = config;
-  const queries = config.num_attention_heads * head_dim;
-  const keys = config.num_key_value_heads * head_dim;
-  switch (name) {
-    case "q_proj":
-      return [queries, hidden];
-    case "k_proj":
-    case "v_proj":
-      return [keys, hidden];
-    case "o_proj":
-      return [hidden, queries];
-    case "gate_proj":
-    case "up_proj":
-      return [ffn, hidden];
-    case "down_proj":
-      return [hidden, ffn];
+/** Where an architecture's checkpoints have what, by names of modules. All layers are alike. */
+export interface Layout {
+  readonly embeddings: string;
+  /** What the numbers of the layers follow. */
+  readonly layers: string;
+  /** The linears of a layer, in the order of the checkpoint. */
+  readonly linears: readonly LinearSpec[];
+  /** The last norm. */
+  readonly norm: string;
+  /** Whether norms are LayerNorm, which has a bias. */
+  readonly normHasBias: boolean;
+  readonly head: string;
+}
+
+/** The norms of a layer, before attention and before the MLP: every architecture's have these names. */
+export const LAYER_NORMS = ["input_layernorm", "post_attention_layernorm"] as const;
+
+/** Where the checkpoints of the config's architecture have what. */
+export function layoutOf(config: ModelConfig): Layout {
+  return config.model_type === "gpt_neox" ? gptNeoxLayout(config) : llamaLayout(config);
+}
+
+/** Every linear of every layer in the order of the checkpoint, by its module, such as `model.layers.3.self_attn.q_proj`. */
+export function linearsOf(config: ModelConfig): Map<string, LinearSpec> {
+  const { layers, linears } = layoutOf(config);
+  const all = new Map<string, LinearSpec>();
+  for (let layer = 0; layer < config.num_hidden_layers; layer++) {
+    for (const linear of linears) all.set(`${layers}.${layer}.${linear.name}`, linear);
   }
+  return all;
 }
 
-/** Whether a linear has a bias. */
-export function hasBias(config: LlamaConfig, name: LinearName): boolean {
-  if (LINEARS[name] === "mlp") return config.mlp_bias;
-  return config.attention_bias === "all" || (config.attention_bias === "qkv" && name !== "o_proj");
+/** Names of the embeddings' tensor and, unless it is the same, the head's. */
+export function tablesOf(config: ModelConfig): string[] {
+  const { embeddings, head } = layoutOf(config);
+  return [embeddings, ...config.tie_word_embeddings ? [] : [head]].map((module) => `${module}.weight`);
 }
 
 /** Name and shape of every tensor of a checkpoint, in its order. */
-export function checkpointTensors(config: LlamaConfig): Map<string, readonly number[]> {
+export function checkpointTensors(config: ModelConfig): Map<string, readonly number[]> {
   const { vocab_size, hidden_size } = config;
-  const tensors = new Map<string, readonly number[]>([["model.embed_tokens.weight", [
-    vocab_size,
-    hidden_size,
-  ]]]);
+  const layout = layoutOf(config);
+  const tensors = new Map<string, readonly number[]>();
+  const addNorm = (module: string) => {
+    tensors.set(`${module}.weight`, [hidden_size]);
+    if (layout.normHasBias) tensors.set(`${module}.bias`, [hidden_size]);
+  };
+  const [embeddings, head] = tablesOf(config);
+  tensors.set(embeddings!, [vocab_size, hidden_size]);
   for (let layer = 0; layer < config.num_hidden_layers; layer++) {
-    tensors.set(`model.layers.${layer}.input_layernorm.weight`, [hidden_size]);
-    for (const name of LINEAR_NAMES) {
-      const shape = linearShape(config, name);
-      tensors.set(`${linearModule(layer, name)}.weight`, shape);
-      if (hasBias(config, name)) tensors.set(`${linearModule(layer, name)}.bias`, [shape[0]]);
+    const within = `${layout.layers}.${layer}`;
+    addNorm(`${within}.${LAYER_NORMS[0]}`);
+    for (const { name, shape, hasBias } of layout.linears) {
+      tensors.set(`${within}.${name}.weight`, shape);
+      if (hasBias) tensors.set(`${within}.${name}.bias`, [shape[0]]);
     }
-    tensors.set(`model.layers.${layer}.post_attention_layernorm.weight`, [hidden_size]);
+    addNorm(`${within}.${LAYER_NORMS[1]}`);
   }
-  tensors.set("model.norm.weight", [hidden_size]);
-  if (!config.tie_word_embeddings) tensors.set("lm_head.weight", [vocab_size, hidden_size]);
+  addNorm(layout.norm);
+  if (head) tensors.set(head, [vocab_size, hidden_size]);
   return tensors;
 }
 
-/** Parts of 4-bit weights, angles that older versions of `transformers` stored, and the second name of a tied head. */
-export function isExpendable(name: string, { tie_word_embeddings }: LlamaConfig): boolean {
-  return /\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\..*)$/.test(name) ||
-    name.endsWith(".rotary_emb.inv_freq") || (tie_word_embeddings && name === "lm_head.weight");
+/**
+ * Parts of 4-bit weights, angles and masks that older versions of `transformers` stored, and the second name of a tied
+ * head.
+ */
+export function isExpendable(name: string, config: ModelConfig): boolean {
+  const isTiedHead = config.tie_word_embeddings && name === `${layoutOf(config).head}.weight`;
+  return isTiedHead || /\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\..*)$/.test(name) ||
+    name.endsWith(".rotary_emb.inv_freq") || /\.attention\.(masked_)?bias$/.test(name);
 }
 
 /** Numbers in the whole model. */
-export function countParameters(config: LlamaConfig): number {
+export function countParameters(config: ModelConfig): number {
   let total = 0;
   for (const shape of checkpointTensors(config).values()) total += shape.reduce((a, b) => a * b, 1);
   return total;

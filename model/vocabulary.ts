@@ -3,9 +3,9 @@ import { type Dtype, DTYPE_BYTES, type FloatDtype, fromF32, toF32 } from "../che
 import type { ExtraTensor } from "../checkpoint/peft.ts";
 import type { WeightReader } from "../checkpoint/weights.ts";
 import { UserError } from "../errors.ts";
-import type { LlamaConfig } from "./config.ts";
+import type { ModelConfig } from "./config.ts";
+import { tablesOf } from "./tensors.ts";
 
-const TABLES = ["model.embed_tokens.weight", "lm_head.weight"];
 const CHUNK_BYTES = 2 ** 24;
 
 /**
@@ -14,10 +14,10 @@ const CHUNK_BYTES = 2 ** 24;
  * @throws {UserError} if it brings fewer, or embeddings and head of different sizes
  */
 export function withVocabularyOf(
-  config: LlamaConfig,
+  config: ModelConfig,
   replacements: ReadonlyMap<string, ExtraTensor> | undefined,
-): LlamaConfig {
-  const sizes = TABLES.flatMap((name) => replacements?.get(name)?.shape[0] ?? []);
+): ModelConfig {
+  const sizes = tablesOf(config).flatMap((name) => replacements?.get(name)?.shape[0] ?? []);
   const vocab_size = Math.max(config.vocab_size, ...sizes);
   const wrong = sizes.find((size) => size !== vocab_size);
   if (wrong !== undefined) {
@@ -33,10 +33,12 @@ export function withVocabularyOf(
  * The weights with tables of `config.vocab_size` rows: rows that the checkpoint lacks are the mean of those it has, in
  * training, evaluation and merging alike (LongLoRA has them random in evaluation).
  */
-export function grownWeights(weights: WeightReader, { vocab_size }: LlamaConfig): WeightReader {
+export function grownWeights(weights: WeightReader, config: ModelConfig): WeightReader {
+  const { vocab_size } = config;
+  const tables = tablesOf(config);
   const means = new Map<string, Promise<Uint8Array>>();
   const rowsOf = (name: string) => weights.info(name).shape[0]!;
-  const grows = (name: string) => TABLES.includes(name) && weights.has(name) && rowsOf(name) < vocab_size;
+  const grows = (name: string) => tables.includes(name) && weights.has(name) && rowsOf(name) < vocab_size;
   const mean = (name: string) => {
     const known = means.get(name) ?? meanRow(weights, name);
     means.set(name, known);

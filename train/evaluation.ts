@@ -2,7 +2,7 @@
 import type { Sample } from "../data/dataset.ts";
 import { UserError } from "../errors.ts";
 import { freeBatch, makeBatch } from "../model/batch.ts";
-import type { Llama } from "../model/llama.ts";
+import type { LanguageModel } from "../model/language_model.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
 
 /** What an evaluation remembers; it goes into checkpoints. */
@@ -46,7 +46,7 @@ export class Evaluation {
   }
 
   /** @throws {UserError} if the loss is not finite */
-  async run(model: Llama, step: number): Promise<Evaluated> {
+  async run(model: LanguageModel, step: number): Promise<Evaluated> {
     const size = this.#args.per_device_eval_batch_size;
     let sum = 0;
     let targets = 0;

@@ -1,6 +1,6 @@
 /** The plan of a training run, before anything is loaded: what it takes, whether that fits, and what would make it fit. */
 import { EXIT, UserError } from "../errors.ts";
-import type { LlamaConfig } from "../model/config.ts";
+import type { ModelConfig } from "../model/config.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
 import type { Rates } from "./rates.ts";
 import { findRemedies, type Remedy, resolvePlacement } from "./remedies.ts";
@@ -34,7 +34,7 @@ export interface PlanOptions extends Omit<StepOptions, "placement"> {
  */
 export async function planTraining(
   args: TrainArgs,
-  base: LlamaConfig,
+  base: ModelConfig,
   { rates = null, ...options }: PlanOptions = {},
 ): Promise<Plan> {
   const { max_memory: memoryBytes } = args;

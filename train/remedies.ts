@@ -1,5 +1,5 @@
 /** What to change where a run does not fit in a device's memory, each change tried by a dry run. */
-import type { LlamaConfig } from "../model/config.ts";
+import type { ModelConfig } from "../model/config.ts";
 import { stateBits, type TrainArgs } from "../train_args/schema.ts";
 import type { Placement } from "./setup.ts";
 import { type StepCost, stepCost, type StepOptions, TYPICAL_DEVICE } from "./step_cost.ts";
@@ -28,7 +28,7 @@ export interface PlacedCost {
  */
 export async function resolvePlacement(
   args: TrainArgs,
-  base: LlamaConfig,
+  base: ModelConfig,
   memoryBytes: number | null,
   options: StepOptions = {},
 ): Promise<PlacedCost> {
@@ -75,7 +75,7 @@ const CHANGES: readonly ((args: TrainArgs) => Partial<TrainArgs> | undefined)[] 
  */
 export async function findRemedies(
   args: TrainArgs,
-  base: LlamaConfig,
+  base: ModelConfig,
   cost: StepCost,
   memoryBytes: number,
   options: StepOptions = {},
@@ -121,7 +121,7 @@ export interface LongestOptions extends Pick<StepOptions, "device"> {
  */
 export async function longestContext(
   args: TrainArgs,
-  base: LlamaConfig,
+  base: ModelConfig,
   memoryBytes: number,
   { below = 2 ** 22, device = TYPICAL_DEVICE }: LongestOptions = {},
 ): Promise<number> {

@@ -1,14 +1,6 @@
 import { type Adapter, writeAdapter } from "../checkpoint/peft.ts";
 import { writeModel } from "../checkpoint/save_model.ts";
-import {
-  findLatest,
-  lockFolder,
-  rotate,
-  saveAtomic,
-  saveFinal,
-  verify,
-  writeFileAtomic,
-} from "../checkpoint/store.ts";
+import { lockFolder, rotate, saveAtomic, saveFinal, writeFileAtomic } from "../checkpoint/store.ts";
 import type { Dataset, Sample } from "../data/dataset.ts";
 import { Sampler, stepsPerEpoch } from "../data/sampler.ts";
 import { UserError } from "../errors.ts";
@@ -21,15 +13,16 @@ import { tensorSources } from "../model/read_back.ts";
 import { dumpTrainArgs } from "../train_args/describe.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
 import { Evaluation } from "./evaluation.ts";
-import type { StepMetrics, TrainHooks, TrainResult } from "./hooks.ts";
+import type { StepMetrics, TrainHooks, TrainInfo, TrainResult } from "./hooks.ts";
 import { type Plan, planTraining, requireFit, sizeText } from "./plan.ts";
+import { reportHtml } from "./report.ts";
+import { copyTrained, findResume, refuseOccupied, removeOldRun } from "./run_folder.ts";
 import { RunLog, trainerStateJson } from "./run_log.ts";
 import {
   checkSameRun,
   hashSamples,
   readSavedState,
   restoreStates,
-  RUN_FILES,
   type SavedState,
   writeSavedState,
 } from "./saved_state.ts";
@@ -41,6 +34,7 @@ import {
   loadData,
   loadEvalData,
   loadTrainee,
+  rowCache,
   type Trainee,
   trainerOptions,
 } from "./setup.ts";
@@ -55,8 +49,8 @@ const PACE_STEPS = 8;
 /**
  * Trains as the settings say: loads, resumes, steps, logs, saves.
  *
- * Writes into `output_dir`: checkpoints, `trainer_state.json`, `train_args.yaml`, `train.log`, `metrics.jsonl`, and at
- * the end the adapter or model. A run that is stopped or fails leaves its checkpoints whole.
+ * Writes into `output_dir`: checkpoints, `trainer_state.json`, `train_args.yaml`, `train.log`, `metrics.jsonl`,
+ * TensorBoard's events in `runs`, `report.html`, and at the end the adapter or model. A run that is stopped or fails leaves its checkpoints whole.
  *
  * @throws {UserError} for anything the user can mend: settings, data, model, disk, divergence
  */
@@ -65,9 +59,10 @@ export async function runTraining(args: TrainArgs, hooks: TrainHooks): Promise<T
   const resumeFrom = await findResume(args, hooks);
   if (resumeFrom === undefined) await refuseOccupied(args);
   const places = await findPlaces(args, hooks.locate);
-  const data = await loadData(args, places);
+  const cache = rowCache(args, hooks);
+  const data = await loadData(args, places, cache);
   noteData(data, args, hooks);
-  const evalData = await loadEvalData(args, places);
+  const evalData = await loadEvalData(args, places, cache);
   const dataHash = await hashSamples(data.samples);
   const saved = resumeFrom === undefined ? undefined : await readSavedState(resumeFrom);
   if (saved) checkSameRun(saved, args, dataHash, resumeFrom!);
@@ -114,6 +109,7 @@ class Run {
   #tokens = 0;
   #lossSum = 0;
   #lastLoss: number | null = null;
+  #lastStep: StepMetrics | undefined;
   #savedStep = -1;
 
   constructor(
@@ -155,8 +151,9 @@ class Run {
   async train(): Promise<TrainResult> {
     const { args, hooks } = this;
     await writeFileAtomic(`${args.output_dir}/train_args.yaml`, dumpTrainArgs(args));
-    await this.#log.open();
-    this.#announce();
+    await this.#log.open(this.#startStep);
+    hooks.onData?.(this.data.preview);
+    hooks.onStart(this.#info);
     let stopped = false;
     let isHopeless = this.#step === 0 && await this.#evaluate();
     while (this.#step < this.#totalSteps && !stopped && !isHopeless) {
@@ -200,6 +197,7 @@ class Run {
     } else {
       await this.#skip(result);
     }
+    this.#lastStep = metrics;
     this.hooks.onStep(metrics);
   }
 
@@ -293,6 +291,7 @@ class Run {
       await Deno.writeTextFile(`${folder}/trainer_state.json`, this.#trainerState());
     });
     this.#savedStep = this.#step;
+    await this.#writeReport();
     const except = args.load_best_model_at_end ? this.#evaluation?.state.best?.step : undefined;
     if (args.save_total_limit !== null) await rotate(args.output_dir, args.save_total_limit, { except });
     hooks.onSave(path);
@@ -309,6 +308,7 @@ class Run {
       else await copyTrained(best, folder);
       await Deno.writeTextFile(`${folder}/trainer_state.json`, this.#trainerState());
     });
+    await this.#writeReport();
     hooks.onSave(args.output_dir);
   }
 
@@ -349,12 +349,22 @@ class Run {
     });
   }
 
-  #announce(): void {
+  async #writeReport(): Promise<void> {
+    const { args } = this;
+    const report = reportHtml({
+      args,
+      info: this.#info,
+      history: this.#log.state.history,
+      last: this.#lastStep,
+    });
+    await writeFileAtomic(`${args.output_dir}/report.html`, report);
+  }
+
+  get #info(): TrainInfo {
     const { args, trainee, data, plan: { peak, hostBytes } } = this;
     const { samples, longest } = data.report;
     const onHost = hostBytes > 0 ? ` and ${sizeText(hostBytes)} of host memory` : "";
-    this.hooks.onData?.(data.preview);
-    this.hooks.onStart({
+    return {
       model: args.model_name_or_path,
       method: trainee.method,
       data: `${samples} sequences of up to ${longest} tokens from ${describeSources(args)}`,
@@ -367,58 +377,8 @@ class Run {
       totalSteps: this.#totalSteps,
       totalEpochs: this.#totalEpochs,
       startStep: this.#startStep,
-    });
+    };
   }
-}
-
-/** Copies what a checkpoint has trained, once it is known to be whole. */
-async function copyTrained(checkpoint: string, folder: string): Promise<void> {
-  await verify(checkpoint);
-  for await (const { name, isFile } of Deno.readDir(checkpoint)) {
-    if (isFile && !RUN_FILES.has(name)) await Deno.copyFile(`${checkpoint}/${name}`, `${folder}/${name}`);
-  }
-}
-
-/** The checkpoint folder to go on from; undefined for a fresh run. */
-async function findResume({ resume_from_checkpoint: from, output_dir }: TrainArgs, hooks: TrainHooks) {
-  if (from === false) return undefined;
-  if (typeof from === "string") {
-    await verify(from);
-    return from;
-  }
-  const { latest, notes } = await findLatest(output_dir);
-  notes.forEach((note) => hooks.note(note));
-  if (latest) return latest.path;
-  throw new UserError(
-    `Cannot resume: "${output_dir}" holds no whole checkpoint. Set resume_from_checkpoint: false to start afresh`,
-    { exitCode: 2 },
-  );
-}
-
-/** A fresh run never writes over an older one unasked. */
-async function refuseOccupied({ output_dir, overwrite_output_dir }: TrainArgs): Promise<void> {
-  if (overwrite_output_dir) return;
-  for await (const { name } of Deno.readDir(output_dir)) {
-    if (!isOfRun(name)) continue;
-    throw new UserError(
-      `Cannot start in "${output_dir}": it holds "${name}" of an earlier run. Set resume_from_checkpoint: true to go ` +
-        `on with it, overwrite_output_dir: true to replace it, or another output_dir`,
-      { exitCode: 2 },
-    );
-  }
-}
-
-/** With overwrite_output_dir: what would be taken for this run's, once everything else has been loaded. */
-async function removeOldRun({ output_dir }: TrainArgs): Promise<void> {
-  for await (const { name } of Deno.readDir(output_dir)) {
-    if (isOfRun(name)) await Deno.remove(`${output_dir}/${name}`, { recursive: true });
-  }
-}
-
-function isOfRun(name: string): boolean {
-  return /^(checkpoint-\d+|trainer_state\.json|adapter_model\.safetensors|model[-.].*safetensors.*)$/.test(
-    name,
-  );
 }
 
 function noteData({ report, preview }: Dataset, args: TrainArgs, hooks: TrainHooks): void {

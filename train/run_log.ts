@@ -1,5 +1,6 @@
 import { fileError } from "../checkpoint/files.ts";
 import type { StepMetrics } from "./hooks.ts";
+import { EventFile } from "./tensorboard.ts";
 
 /** One entry of Hugging Face's `log_history`. */
 export interface LogEntry {
@@ -27,23 +28,32 @@ export interface LogState {
   steps: number;
 }
 
-/** Collects steps into log entries, one every `logging_steps`, and keeps `metrics.jsonl` and `train.log`. */
+/**
+ * Collects steps into log entries, one every `logging_steps`, and keeps `metrics.jsonl`, `train.log` and TensorBoard's
+ * events.
+ */
 export class RunLog {
   readonly state: LogState;
   readonly #loggingSteps: number;
   readonly #folder: string;
+  readonly #events: EventFile;
 
   /** @param kept the state in a checkpoint that the run goes on from */
   constructor(folder: string, loggingSteps: number, kept?: LogState) {
     this.#folder = folder;
+    this.#events = new EventFile(`${folder}/runs`);
     this.#loggingSteps = loggingSteps;
     this.state = kept ? { ...kept, history: [...kept.history] } : { history: [], lossSum: 0, steps: 0 };
   }
 
-  /** Makes the files those of this run: empty for a fresh one, cut back to the checkpoint for a resumed one. */
-  async open(): Promise<void> {
+  /**
+   * Makes the files those of this run: empty for a fresh one, cut back to the checkpoint for a resumed one.
+   * @param done steps that the run goes on from
+   */
+  async open(done: number): Promise<void> {
     await writeText(this.#metricsPath, this.state.history.map(line).join(""));
     if (this.state.history.length === 0) await writeText(this.#logPath, "");
+    await this.#events.open(done === 0 ? 0 : done + 1);
   }
 
   /** Adds a step; the last of the run always makes an entry. */
@@ -58,6 +68,13 @@ export class RunLog {
     state.lossSum = 0;
     state.steps = 0;
     await writeText(this.#metricsPath, line(entry), { append: true });
+    await this.#events.add(step, {
+      "train/loss": entry.loss,
+      "train/learning_rate": learning_rate,
+      "train/grad_norm": grad_norm,
+      "train/epoch": epoch,
+      "train/tokens_per_second": metrics.tokensPerSecond,
+    });
     await this.write(
       `step ${step}/${totalSteps} epoch ${epoch.toFixed(2)} loss ${entry.loss.toFixed(4)} ` +
         `grad_norm ${grad_norm.toFixed(3)} learning_rate ${learning_rate.toExponential(2)} ` +
@@ -70,6 +87,7 @@ export class RunLog {
     const { step, epoch, eval_loss } = entry;
     this.state.history.push(entry);
     await writeText(this.#metricsPath, line(entry), { append: true });
+    await this.#events.add(step, { "eval/loss": eval_loss });
     await this.write(`step ${step} epoch ${epoch.toFixed(2)} eval_loss ${eval_loss.toFixed(4)}`);
   }
 

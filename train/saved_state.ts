@@ -49,6 +49,7 @@ const FREE: ReadonlySet<string> = new Set<keyof TrainArgs>([
   "save_strategy",
   "save_total_limit",
   "report_to",
+  "dataset_cache_dir",
   "gradient_checkpointing",
   "offload_activations",
   "max_memory",

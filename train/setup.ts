@@ -1,18 +1,19 @@
 import { type Adapter, type AdapterConfig, adapterConfig, readAdapter } from "../checkpoint/peft.ts";
 import { openWeights, type WeightReader } from "../checkpoint/weights.ts";
 import { type Dataset, loadDataset } from "../data/dataset.ts";
+import type { RowCache } from "../data/row_cache.ts";
 import { type DataSource, parseSources } from "../data/sources.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import type { Format } from "../kernels/wgsl.ts";
 import { addLora, applyAdapter } from "../model/adapter.ts";
-import { type LlamaConfig, readConfig } from "../model/config.ts";
+import { type ModelConfig, readConfig } from "../model/config.ts";
 import { configForPositions } from "../model/context.ts";
 import { freshWeights } from "../model/fresh.ts";
 import { loadModel } from "../model/load.ts";
-import type { Llama } from "../model/llama.ts";
-import { checkpointTensors, countParameters } from "../model/tensors.ts";
+import type { LanguageModel } from "../model/language_model.ts";
+import { checkpointTensors, countParameters, layoutOf } from "../model/tensors.ts";
 import { grownWeights, withVocabularyOf } from "../model/vocabulary.ts";
 import { groupSize, stateBits, type TrainArgs } from "../train_args/schema.ts";
 import type { TrainHooks } from "./hooks.ts";
@@ -20,7 +21,7 @@ import type { TrainerOptions } from "./trainer.ts";
 
 /** A model ready to be trained. */
 export interface Trainee {
-  readonly model: Llama;
+  readonly model: LanguageModel;
   /** What the adapter's folder says of it; undefined in full fine-tuning. */
   readonly adapter: AdapterConfig | undefined;
   /** What an adapter that the run starts from replaces in the base model. */
@@ -95,6 +96,7 @@ export function trainerOptions(
     states: { bits: stateBits(args.optim), paged: placement.pageStates && args.optim.startsWith("paged") },
     lossScaling: args.fp16,
     seed: args.seed,
+    noiseAlpha: args.neftune_noise_alpha ?? undefined,
     beta1: args.adam_beta1,
     beta2: args.adam_beta2,
     epsilon: args.adam_epsilon,
@@ -102,15 +104,24 @@ export function trainerOptions(
   };
 }
 
+/** Where tokenized data is kept, if it is. */
+export function rowCache(
+  { dataset_cache_dir: choice }: TrainArgs,
+  { cacheFolder, note }: Pick<TrainHooks, "cacheFolder" | "note">,
+): RowCache | undefined {
+  if (typeof choice === "string") return { folder: choice, note };
+  return choice && cacheFolder !== undefined ? { folder: `${cacheFolder}/datasets`, note } : undefined;
+}
+
 /**
  * Reads the training data.
  * @throws {UserError} if it cannot be used, or has tokens that the model does not know
  */
-export async function loadData(args: TrainArgs, places: Places): Promise<Dataset> {
+export async function loadData(args: TrainArgs, places: Places, cache?: RowCache): Promise<Dataset> {
   // First, since it takes no time: what is wrong with the model shows before hours of tokenizing.
   const config = await loadConfig(args, places);
   const tokenizer = await Tokenizer.load(places.model);
-  const data = await loadDataset(places.train, tokenizer, { ...args, seed: args.data_seed });
+  const data = await loadDataset(places.train, tokenizer, { ...args, cache, seed: args.data_seed });
   for (const { inputIds } of data.samples) {
     const unknown = inputIds.find((id) => id >= config.vocab_size);
     if (unknown === undefined) continue;
@@ -134,7 +145,7 @@ export function describeSources(args: TrainArgs): string {
 }
 
 /** The model's configuration with its positions for the length to train for, and its vocabulary. */
-async function loadConfig(args: TrainArgs, { model }: Places): Promise<LlamaConfig> {
+async function loadConfig(args: TrainArgs, { model }: Places): Promise<ModelConfig> {
   const config = configForPositions(await readConfig(model), args);
   if (!args.resize_vocabulary) return config;
   const { vocabSize } = await Tokenizer.load(model);
@@ -142,9 +153,17 @@ async function loadConfig(args: TrainArgs, { model }: Places): Promise<LlamaConf
 }
 
 /** Reads eval_file, if evaluation is on. @throws {UserError} as {@linkcode loadData} */
-export async function loadEvalData(args: TrainArgs, places: Places): Promise<Dataset | undefined> {
+export async function loadEvalData(
+  args: TrainArgs,
+  places: Places,
+  cache?: RowCache,
+): Promise<Dataset | undefined> {
   if (places.eval.length === 0) return undefined;
-  return await loadDataset(places.eval, await Tokenizer.load(places.model), { ...args, packing: false });
+  return await loadDataset(places.eval, await Tokenizer.load(places.model), {
+    ...args,
+    cache,
+    packing: false,
+  });
 }
 
 /**
@@ -163,7 +182,7 @@ export async function loadTrainee(
   const isTrained = trainedNames(config, args);
   const base = await openBase(config, args, places.model, args.low_rank_training ? undefined : resumeFrom);
   const weights = grownWeights(base, config);
-  let model: Llama;
+  let model: LanguageModel;
   try {
     model = await loadModel(gpu, weights, {
       config,
@@ -192,10 +211,11 @@ export async function loadTrainee(
  * Which tensors of the checkpoint are trained whole.
  * @throws {UserError} if `trainable_params` has a part that is in no name
  */
-export function trainedNames(config: LlamaConfig, args: TrainArgs): (name: string) => boolean {
+export function trainedNames(config: ModelConfig, args: TrainArgs): (name: string) => boolean {
   if (!args.low_rank_training) return () => true;
   const parts = [...args.trainable_params ?? []];
-  if (args.train_embedding) parts.push("embed_tokens", "lm_head");
+  const { embeddings, head } = layoutOf(config);
+  if (args.train_embedding) parts.push(embeddings, head);
   if (args.train_norm) parts.push("norm");
   const names = [...checkpointTensors(config).keys()];
   for (const part of args.trainable_params ?? []) {
@@ -208,7 +228,7 @@ export function trainedNames(config: LlamaConfig, args: TrainArgs): (name: strin
 }
 
 async function openBase(
-  config: LlamaConfig,
+  config: ModelConfig,
   args: TrainArgs,
   model: string,
   resumeFrom: string | undefined,
@@ -219,7 +239,7 @@ async function openBase(
 }
 
 /** Puts the LoRA factors that the settings ask for on a model. */
-export function addFreshLora(model: Llama, args: TrainArgs): void {
+export function addFreshLora(model: LanguageModel, args: TrainArgs): void {
   addLora(model, {
     rank: args.lora_rank,
     alpha: args.lora_alpha,
@@ -230,7 +250,7 @@ export function addFreshLora(model: Llama, args: TrainArgs): void {
   });
 }
 
-function freshConfig(model: Llama, args: TrainArgs): AdapterConfig {
+function freshConfig(model: LanguageModel, args: TrainArgs): AdapterConfig {
   const targets = model.linears().filter(({ lora }) => lora).map(({ name }) => name.split(".").at(-1)!);
   return adapterConfig({
     base_model_name_or_path: args.model_name_or_path,
@@ -244,17 +264,18 @@ function freshConfig(model: Llama, args: TrainArgs): AdapterConfig {
   });
 }
 
-function describeMethod(model: Llama, adapter: AdapterConfig | undefined): string {
+function describeMethod(model: LanguageModel, adapter: AdapterConfig | undefined): string {
   if (!adapter) return "all weights";
   const linears = model.linears().filter(({ lora }) => lora).length;
-  const groups: Record<string, string> = { embed_tokens: "embeddings", lm_head: "head", norm: "norms" };
+  const { embeddings, head } = layoutOf(model.config);
+  const groups: Record<string, string> = { [embeddings]: "embeddings", [head]: "head", norm: "norms" };
   const extras = Object.entries(groups).filter(([part]) =>
     model.parameters().some(({ name }) => !name.includes(".lora_") && name.includes(part))
   );
   return [`LoRA rank ${adapter.r} on ${linears} linears`, ...extras.map(([, word]) => word)].join(", ");
 }
 
-function countTrained(model: Llama, config: LlamaConfig) {
+function countTrained(model: LanguageModel, config: ModelConfig) {
   const lora = model.linears().reduce((sum, { lora: pair }) => {
     return sum + (pair ? pair.rank * (pair.A.width + pair.B.rows) : 0);
   }, 0);

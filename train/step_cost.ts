@@ -7,12 +7,12 @@ import { DRY_INFO, TYPICAL_LIMITS } from "../kernels/dry_device.ts";
 import { type DeviceLimits, type Dispatch, Gpu, type GpuOptions, type MemoryUse } from "../kernels/gpu.ts";
 import type { GpuInfo } from "../kernels/adapter.ts";
 import { makeBatch, type Sequence } from "../model/batch.ts";
-import type { LlamaConfig } from "../model/config.ts";
+import type { ModelConfig } from "../model/config.ts";
 import { configForPositions } from "../model/context.ts";
 import type { Format } from "../kernels/wgsl.ts";
 import { visitedPairs } from "../kernels/attention/visits.ts";
 import { addFlops, type StepFlops, totalFlops, trainingFlops } from "../model/flops.ts";
-import type { Llama } from "../model/llama.ts";
+import type { LanguageModel } from "../model/language_model.ts";
 import { randomModel } from "../model/random.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
 import type { Rates } from "./rates.ts";
@@ -76,7 +76,7 @@ export function planDevice(gpu: Gpu): PlanDevice {
  */
 export async function stepCost(
   args: TrainArgs,
-  base: LlamaConfig,
+  base: ModelConfig,
   { device = TYPICAL_DEVICE, lengths = fullBatch(args), placement }: StepOptions = {},
 ): Promise<StepCost> {
   const config = configForPositions(base, args);
@@ -115,7 +115,7 @@ export function secondsOf({ flops, trafficBytes }: StepCost, rates: Rates): numb
 }
 
 /** What config.json says of the form that its weights are in. */
-function storedForm({ raw }: LlamaConfig): { readonly stored: Format; readonly loadIn4bit: boolean } {
+function storedForm({ raw }: ModelConfig): { readonly stored: Format; readonly loadIn4bit: boolean } {
   const formats: Readonly<Record<string, Format>> = { float32: "f32", float16: "f16", bfloat16: "bf16" };
   const { torch_dtype, dtype = torch_dtype, quantization_config: quantised } = raw;
   return {
@@ -150,13 +150,13 @@ function fullBatch({ per_device_train_batch_size: sequences, max_seq_length }: T
 }
 
 /** As many different ids as can be: each takes room where embeddings are trained. */
-function sequencesOf(lengths: readonly number[], { vocab_size }: LlamaConfig): Sequence[] {
+function sequencesOf(lengths: readonly number[], { vocab_size }: ModelConfig): Sequence[] {
   let next = 0;
   return lengths.map((length) => ({ inputIds: Uint32Array.from({ length }, () => next++ % vocab_size) }));
 }
 
 /** Of an optimiser step whose passes are all of one batch. */
-function flopsOf(args: TrainArgs, model: Llama, lengths: readonly number[]): StepFlops {
+function flopsOf(args: TrainArgs, model: LanguageModel, lengths: readonly number[]): StepFlops {
   const { config } = model;
   const heads = config.num_attention_heads;
   const { attention, checkpointing } = trainerOptions(args);

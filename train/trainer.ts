@@ -4,7 +4,7 @@ import type { AdamWOptions } from "../kernels/optimizer/adamw.ts";
 import { globalNorm, STATUS } from "../kernels/optimizer/global_norm.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import { type Batch, freeBatch } from "../model/batch.ts";
-import type { Llama } from "../model/llama.ts";
+import type { LanguageModel } from "../model/language_model.ts";
 import type { Parameter } from "../model/parameter.ts";
 import { type AdamStates, makeStates, type StateForm } from "./states.ts";
 
@@ -20,8 +20,10 @@ export interface TrainerOptions extends Omit<AdamWOptions, "learningRate" | "ste
   readonly states?: StateForm;
   /** Scale the loss so that small gradients survive in f16, and adapt the scale. */
   readonly lossScaling: boolean;
-  /** Of dropout. */
+  /** Of dropout, and of the noise. */
   readonly seed: number;
+  /** NEFTune's noise on the embeddings; none unless given. */
+  readonly noiseAlpha?: number | undefined;
 }
 
 /** What a step gave. */
@@ -56,14 +58,14 @@ const LOSS_SCALE = { initial: 65536, growth: 2, backoff: 0.5, interval: 2000, le
 /** One optimiser step, repeated. The only place that orders the GPU's work of a step. */
 export class Trainer {
   readonly gpu: Gpu;
-  readonly model: Llama;
+  readonly model: LanguageModel;
   readonly optimised: readonly Optimised[];
   state: TrainerState = { updates: 0, passes: 0, lossScale: 1, scaleAge: 0 };
   readonly #options: TrainerOptions;
   readonly #lossSum: Tensor;
   readonly #status: Tensor;
 
-  constructor(model: Llama, options: TrainerOptions) {
+  constructor(model: LanguageModel, options: TrainerOptions) {
     this.gpu = model.gpu;
     this.model = model;
     this.#options = options;
@@ -82,7 +84,7 @@ export class Trainer {
    */
   async step(batches: readonly Batch[], learningRate: number): Promise<StepResult> {
     const { gpu } = this;
-    const { maxGradNorm, seed, attention, checkpointing, offloadActivations: offload = false } =
+    const { maxGradNorm, seed, attention, checkpointing, offloadActivations: offload = false, noiseAlpha } =
       this.#options;
     const targets = batches.reduce((sum, batch) => sum + batch.targets, 0);
     for (const { grad } of this.optimised) gpu.clear(grad);
@@ -94,6 +96,7 @@ export class Trainer {
         checkpointing,
         offload,
         dropout: { seed, pass: this.state.passes++ },
+        noiseAlpha,
         lossSum: this.#lossSum,
       });
       freeBatch(device);

@@ -87,7 +87,6 @@ export const FOREIGN_KEYS: ReadonlyMap<string, string> = new Map([
   ...notes(NO_HUB, [
     "cache_dir",
     "model_cache_dir",
-    "dataset_cache_dir",
     "use_auth_token",
     "access_token",
     "push_to_hub",

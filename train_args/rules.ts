@@ -142,7 +142,9 @@ function checkEvaluation(args: TrainArgs, given: ReadonlySet<OptionName>, refuse
 function checkMethod(args: TrainArgs, given: ReadonlySet<OptionName>, refuse: Refuse, notes: string[]): void {
   if (args.low_rank_training) {
     const trainsEmbeddings = args.train_embedding ||
-      args.trainable_params?.some((part) => "model.embed_tokens.weight".includes(part));
+      args.trainable_params?.some((part) =>
+        ["model.embed_tokens.weight", "gpt_neox.embed_in.weight"].some((name) => name.includes(part))
+      );
     if (args.resize_vocabulary && !trainsEmbeddings) {
       refuse(
         ["resize_vocabulary", "trainable_params"],
@@ -186,10 +188,12 @@ function addNotes(args: TrainArgs, given: ReadonlySet<OptionName>, notes: string
   if (args.eval_file !== null && args.eval_strategy === "no") {
     notes.push("eval_file is not read: set eval_strategy to steps or epoch to evaluate while training");
   }
-  const trackers = args.report_to.filter((name) => name !== "none" && name !== "all");
+  const trackers = args.report_to.filter((name) => !["none", "all", "tensorboard"].includes(name));
   if (trackers.length > 0) {
     notes.push(
-      `report_to has no effect (${trackers.join(", ")}): metrics are in metrics.jsonl and trainer_state.json`,
+      `report_to has no effect (${
+        trackers.join(", ")
+      }): metrics are in metrics.jsonl, TensorBoard's runs and report.html`,
     );
   }
 }

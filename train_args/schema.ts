@@ -153,6 +153,12 @@ export const OPTIONS = {
     oneOf(["cut", "drop"]),
     "cut",
   ),
+  dataset_cache_dir: option(
+    "data",
+    "folder that keeps tokenized data; true: the user's folder for caches; false: tokenize at every start",
+    either(flag(), text("path")),
+    true,
+  ),
   group_by_length: option("data", "put sequences of like length into the same step", flag(), false),
   max_seq_length: unset("data", "tokens in one training sequence", whole(2, 16_777_216), "model_max_length"),
   model_max_length: unset(
@@ -214,6 +220,12 @@ export const OPTIONS = {
   ),
   train_embedding: option("lora", "also train the embeddings and the head", flag(), false),
   train_norm: option("lora", "also train the norms", flag(), false),
+  neftune_noise_alpha: unset(
+    "lora",
+    "NEFTune: noise of this strength on the embeddings while training, 5 to 15 in the paper",
+    real({ above: 0 }),
+    "no noise",
+  ),
 
   learning_rate: option("optimiser", "highest learning rate", real({ above: 0 }), 5e-5),
   optim: option(
@@ -321,7 +333,7 @@ export const OPTIONS = {
   save_total_limit: unset("output", "checkpoints to keep", whole(1), "all"),
   report_to: option(
     "output",
-    "accepted for Hugging Face files; metrics are always in metrics.jsonl",
+    "accepted for Hugging Face files; metrics.jsonl, TensorBoard events (runs) and report.html are always written",
     list(),
     [],
   ),

@@ -1,5 +1,6 @@
 import { datasetInfo, listFiles, modelInfo } from "@huggingface/hub";
 import { UserError } from "../../errors.ts";
+import { access } from "./access.ts";
 import { RepositoryCache } from "./cache.ts";
 import { download, refusal, type RemoteFile } from "./download.ts";
 import { hubAddress, type HubReference } from "./reference.ts";
@@ -130,18 +131,6 @@ async function list(reference: HubReference, commit: string, settings: HubSettin
     throw unreachable(reference, settings, error);
   }
   return files;
-}
-
-/** Mirrors have tokens of their own kind, which the library would refuse: so the header is ours. */
-function access({ endpoint, token }: HubSettings): { hubUrl: string; fetch: typeof fetch } {
-  return {
-    hubUrl: endpoint,
-    fetch: (input, init) => {
-      const headers = new Headers(init?.headers);
-      if (token !== undefined) headers.set("authorization", `Bearer ${token}`);
-      return fetch(input, { ...init, headers });
-    },
-  };
 }
 
 function notCached(reference: HubReference, { offline, cacheDir }: HubSettings): UserError {

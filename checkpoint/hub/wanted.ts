@@ -7,7 +7,7 @@ const MODEL_FILES =
 export function modelFiles(names: readonly string[]): string[] {
   const plain = names.filter((name) => MODEL_FILES.test(name));
   const adapter = names.filter((name) =>
-    /^adapter_config\.json$|^trainable_params\.(bin|safetensors)$/.test(name)
+    /^adapter_config\.json$|^train_args\.yaml$|^trainable_params\.(bin|safetensors)$/.test(name)
   );
   const weights = [
     /^(model|adapter_model).*\.safetensors(\.index\.json)?$/,

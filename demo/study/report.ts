@@ -1,6 +1,6 @@
 /** The study's rows as a Markdown report with tables and plots. */
 import { type Experiment, EXPERIMENTS, type Scores } from "./experiments.ts";
-import { barPlot, linePlot } from "./plot.ts";
+import { barPlot, linePlot } from "../../train/plot.ts";
 import { LENGTHS, type StudyRow, UNTRAINED } from "./study.ts";
 
 /** A report: the text, and the pictures it shows by their file names. */

@@ -1,4 +1,5 @@
-/** The float64 definition of the embedding lookup that the kernels are tested against. */
+/** The float64 definitions of the embedding lookup and its noise that the kernels are tested against. */
+import { randomWord } from "../shared/random.ts";
 
 /** y[r] = table[ids[r]] for `table` (V, width) */
 export function embed64(ids: ArrayLike<number>, table: ArrayLike<number>, width: number): Float64Array {
@@ -7,4 +8,17 @@ export function embed64(ids: ArrayLike<number>, table: ArrayLike<number>, width:
     for (let c = 0; c < width; c++) y[row * width + c] = table[ids[row]! * width + c]!;
   }
   return y;
+}
+
+/** x[r, c] + scale[r] * u, with u of the element's random word in [-1, 1) */
+export function addNoise64(
+  x: ArrayLike<number>,
+  scale: ArrayLike<number>,
+  { seed, stream }: { readonly seed: number; readonly stream: number },
+): Float64Array {
+  const width = x.length / scale.length;
+  return Float64Array.from(x, (value, e) => {
+    const noise = (randomWord(seed, stream, e) >>> 8) / 2 ** 23 - 1;
+    return value + scale[Math.floor(e / width)]! * noise;
+  });
 }

@@ -1,4 +1,4 @@
-/** The float64 definition of RMSNorm that the kernels are tested against. */
+/** The float64 definitions of RMSNorm and LayerNorm that the kernels are tested against. */
 
 /** y[r, c] = x[r, c] / sqrt(mean_c(x[r, c]^2) + eps) * weight[c], for `x` (rows, C) and `weight` (C). */
 export function rmsNorm64(x: Float64Array, weight: Float64Array, eps: number): Float64Array {
@@ -9,6 +9,29 @@ export function rmsNorm64(x: Float64Array, weight: Float64Array, eps: number): F
     for (let c = 0; c < width; c++) squares += x[base + c]! ** 2;
     const rstd = 1 / Math.sqrt(squares / width + eps);
     for (let c = 0; c < width; c++) y[base + c] = x[base + c]! * rstd * weight[c]!;
+  }
+  return y;
+}
+
+/**
+ * y[r, c] = (x[r, c] - m[r]) / sqrt(mean_c((x[r, c] - m[r])^2) + eps) * weight[c] + bias[c] with m[r] = mean_c(x[r, c]),
+ * for `x` (rows, C), `weight` and `bias` (C).
+ */
+export function layerNorm64(
+  x: Float64Array,
+  weight: Float64Array,
+  bias: Float64Array,
+  eps: number,
+): Float64Array {
+  const width = weight.length;
+  const y = new Float64Array(x.length);
+  for (let base = 0; base < x.length; base += width) {
+    const row = x.subarray(base, base + width);
+    const mean = row.reduce((sum, value) => sum + value, 0) / width;
+    const variance = row.reduce((sum, value) => sum + (value - mean) ** 2, 0) / width;
+    for (let c = 0; c < width; c++) {
+      y[base + c] = (row[c]! - mean) / Math.sqrt(variance + eps) * weight[c]! + bias[c]!;
+    }
   }
   return y;
 }

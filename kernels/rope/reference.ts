@@ -1,15 +1,19 @@
 /** The float64 definition of rotary position embedding that the kernel is tested against. */
 
-/** `x` (rows, H * headDim) turned by the angles `cos`, `sin` (P, headDim / 2) of `positions` (rows). */
+/**
+ * `x` (rows, H * headDim) turned by the angles `cos`, `sin` (P, rotaryDim / 2) of `positions` (rows) in the first
+ * `rotaryDim` elements of each head.
+ */
 export function rope64(
   x: ArrayLike<number>,
   cos: ArrayLike<number>,
   sin: ArrayLike<number>,
   positions: ArrayLike<number>,
   headDim: number,
+  rotaryDim = headDim,
 ): Float64Array {
-  const half = headDim / 2;
-  const y = new Float64Array(x.length);
+  const half = rotaryDim / 2;
+  const y = Float64Array.from(x);
   const width = x.length / positions.length;
   for (let head = 0; head < x.length; head += headDim) {
     const position = positions[Math.floor(head / width)]!;

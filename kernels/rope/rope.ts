@@ -10,16 +10,18 @@ const ROPE_F32 = { name: "rope_f32", wgsl: ropeWgsl, libraries: [wordF32Wgsl] };
 const ROPE_16 = { name: "rope_16", wgsl: ropeWgsl, libraries: [word16Wgsl] };
 
 /**
- * Turns the halves of every head of `x` against each other by the angle of its row's position, in place.
+ * Turns the halves of every head of `x`, or of the first R elements of it, against each other by the angle of its row's
+ * position, in place.
  *
  * @param x (rows, H * D), any format
- * @param cos (P, D / 2) f32, cosines of the angles of each position
- * @param sin (P, D / 2) f32
+ * @param cos (P, R / 2) f32, cosines of the angles of each position;
+ * @param sin (P, R / 2) f32
  * @param positions (rows) u32, each below P
  * @param headDim D, a multiple of 4
- * @param inverse turns back: the gradient of the forward turn
- * @throws {GpuError} if D is not a multiple of 4, or shapes differ
- * @see Su et al., 2021, arXiv:2104.09864, equation 34; pairs (i, i + D / 2) as in Hugging Face LLaMA checkpoints
+ * @param options.inverse turns back: the gradient of the forward turn
+ * @param options.rotaryDim R, a multiple of 4 up to D, which it is unless given (GPT-NeoX turns a quarter of a head)
+ * @throws {GpuError} if D or R is not a multiple of 4, or shapes differ
+ * @see Su et al., 2021, arXiv:2104.09864, equation 34; pairs (i, i + R / 2) as in Hugging Face checkpoints
  */
 export function rope(
   gpu: Gpu,
@@ -28,24 +30,29 @@ export function rope(
   sin: Tensor,
   positions: Tensor,
   headDim: number,
-  { inverse = false }: { readonly inverse?: boolean } = {},
+  { inverse = false, rotaryDim = headDim }: { readonly inverse?: boolean; readonly rotaryDim?: number } = {},
 ): void {
   if (headDim < 4 || headDim % 4 !== 0) {
     throw new GpuError(`Cannot apply rope: head size ${headDim} is not a multiple of 4`);
+  }
+  if (rotaryDim < 4 || rotaryDim % 4 !== 0 || rotaryDim > headDim) {
+    throw new GpuError(
+      `Cannot apply rope: ${rotaryDim} of a head of ${headDim} is not a multiple of 4 of it`,
+    );
   }
   if (x.width % headDim !== 0) {
     throw new GpuError(
       `Cannot apply rope: rows of ${x.width} elements do not divide into heads of ${headDim}`,
     );
   }
-  if (cos.width !== headDim / 2 || sin.width !== headDim / 2 || cos.rows !== sin.rows) {
+  if (cos.width !== rotaryDim / 2 || sin.width !== rotaryDim / 2 || cos.rows !== sin.rows) {
     throw new GpuError(
-      `Cannot apply rope: tables must be (P, ${headDim / 2}), got [${cos.shape}] and [${sin.shape}]`,
+      `Cannot apply rope: tables must be (P, ${rotaryDim / 2}), got [${cos.shape}] and [${sin.shape}]`,
     );
   }
   requireVector("rope", positions, x.rows, "u32");
   const heads = x.width / headDim;
-  const halfWords = headDim / 4;
+  const halfWords = rotaryDim / 4;
   for (const { start, end } of rowRanges([x, positions])) {
     const rows = end - start;
     gpu.run(
@@ -53,7 +60,7 @@ export function rope(
       [x.slice(start, end), cos, sin, positions.slice(start, end)],
       {
         grid: threadGrid(rows * heads * halfWords),
-        uniforms: { rows, heads, half_words: halfWords, sign: inverse ? -1 : 1 },
+        uniforms: { rows, heads, half_words: halfWords, head_words: headDim / 2, sign: inverse ? -1 : 1 },
         formats: { X: x.format },
       },
     );

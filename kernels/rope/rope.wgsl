@@ -1,17 +1,17 @@
-// Rotary position embedding, in place: within each head, element i turns with element i + D/2 by the angle of
-// its position (the layout of Hugging Face checkpoints). Su et al. 2021, eq. 34.
+// Rotary position embedding, in place: within the first R elements of each head, element i turns with element
+// i + R/2 by the angle of its position (the layout of Hugging Face checkpoints). Su et al. 2021, eq. 34.
 //   x1' = x1 cos - SIGN sin x2,   x2' = x2 cos + SIGN sin x1
-// A thread turns two neighbours i, i + 1 and their partners: words of two elements serve every even D/2.
+// A thread turns two neighbours i, i + 1 and their partners: words of two elements serve every even R/2.
 //
-// Grid: one thread for each row, head and word of half a head; wrapped.
+// Grid: one thread for each row, head and word of half of R; wrapped.
 
-struct Params { rows: u32, heads: u32, half_words: u32, sign: f32 }
+struct Params { rows: u32, heads: u32, half_words: u32, head_words: u32, sign: f32 }
 
 @group(0) @binding(0) var<storage, read_write> x: array<Word>;       // (rows, H * D)
-@group(0) @binding(1) var<storage, read> cosines: array<vec2f>;      // (P, D / 2)
-@group(0) @binding(2) var<storage, read> sines: array<vec2f>;        // (P, D / 2)
+@group(0) @binding(1) var<storage, read> cosines: array<vec2f>;      // (P, R / 2)
+@group(0) @binding(2) var<storage, read> sines: array<vec2f>;        // (P, R / 2)
 @group(0) @binding(3) var<storage, read> positions: array<u32>;      // (rows), below P
-@group(0) @binding(4) var<uniform> p: Params;                        // half_words: D / 4
+@group(0) @binding(4) var<uniform> p: Params;                        // half_words: R / 4, head_words: D / 2
 
 @compute @workgroup_size(64)
 fn main(
@@ -28,7 +28,7 @@ fn main(
   let c = cosines[at];
   let s = p.sign * sines[at];
 
-  let first = head * 2u * p.half_words + i;
+  let first = head * p.head_words + i;
   let second = first + p.half_words;
   let x1 = load_word(x[first]);
   let x2 = load_word(x[second]);

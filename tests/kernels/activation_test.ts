@@ -1,4 +1,5 @@
-import { swiglu64 } from "../../kernels/activation/reference.ts";
+import { gelu, geluBackwardInPlace } from "../../kernels/activation/gelu.ts";
+import { gelu64, swiglu64 } from "../../kernels/activation/reference.ts";
 import { swiglu, swigluBackwardInPlace } from "../../kernels/activation/swiglu.ts";
 import { Gpu } from "../../kernels/gpu.ts";
 import { assert, assertClose, assertEquals, assertThrows, F32 } from "../support/assert_close.ts";
@@ -78,4 +79,62 @@ Deno.test("swiglu() refuses inputs that differ", async () => {
   await assertThrows(() => swiglu(whole, x, whole.zeros([2, 4])), "differ in shape");
   await assertThrows(() => swiglu(whole, x, whole.zeros([2, 8], "bf16")), "gate is f32, but up is bf16");
   await assertThrows(() => swiglu(whole, whole.zeros([1, 6]), whole.zeros([1, 6])), "not a multiple of 4");
+});
+
+for (const form of ["erf", "tanh"] as const) {
+  for (const [seed, [rows, width]] of ([[1, 4], [3, 20], [2, 256], [5, 52], [2, 2560]] as const).entries()) {
+    Deno.test(`gelu() by ${form} and its gradient match float64 for (${rows}, ${width})`, async () => {
+      const gpu = whole;
+      const [xs, dys] = [normal(seed, rows * width, 2), normal(seed + 2, rows * width)];
+      for (const format of ["f32", "bf16", "f16"] as const) {
+        const x = inFormat(gpu, [rows, width], xs, format);
+        const y = await gpu.read(gelu(gpu, x.tensor, form));
+        const expected = gelu64(x.values, form);
+        assertRounded("y", y, expected, format);
+        if (format === "f32") assertClose("y", y, expected, F32);
+        if (rows * width > 1000) continue;
+
+        const dy = inFormat(gpu, [rows, width], dys, format);
+        const dx = geluBackwardInPlace(gpu, dy.tensor, x.tensor, form);
+        assert(dx === x.tensor, "in place");
+        const slopes = numericalGradient((v) => dot(gelu64(v, form), dy.values), x.values);
+        assertRounded("dx", await gpu.read(dx), slopes, format);
+      }
+    });
+  }
+
+  Deno.test(`gelu() by ${form} is as near in its tails, stays finite, and passes NaN on`, async () => {
+    const gpu = whole;
+    const tails = Float32Array.from({ length: 40 }, (_, i) => (i - 19.5) / 4);
+    const read = async (values: Float32Array) =>
+      await gpu.read(gelu(gpu, gpu.tensor([1, values.length], values), form));
+    assertClose("tails", await read(tails), gelu64(tails, form), { rtol: 1e-5, atol: 1e-9 });
+    const far = Float32Array.of(-1e30, -200, -20, 20, 200, 1e30, NaN, 0);
+    const y = await read(far);
+    assertClose("far", y.slice(0, 6), [0, 0, 0, 20, 200, 1e30], F32);
+    assert(Number.isNaN(y[6]), "NaN stays NaN");
+    const ones = gpu.tensor([1, 8], new Float32Array(8).fill(1));
+    const slopes = await gpu.read(geluBackwardInPlace(gpu, ones, gpu.tensor([1, 8], far), form));
+    assertClose("slopes", slopes.slice(0, 6), [0, 0, 0, 1, 1, 1], F32);
+    assertClose("slope at 0", slopes.slice(7), [0.5], F32);
+  });
+}
+
+Deno.test("gelu() works on tensors that span buffers", async () => {
+  const [rows, width] = [300, 8];
+  const x = inFormat(split, [rows, width], normal(1, rows * width), "bf16");
+  const dys = normal(2, rows * width);
+  const dy = split.tensor([rows, width], dys);
+  assertEquals([x.tensor.segments.length, dy.segments.length], [2, 3]);
+  assertRounded("y", await split.read(gelu(split, x.tensor, "erf")), gelu64(x.values, "erf"), "bf16");
+  const above = gelu64(x.values.map((value) => value + 1e-5), "erf");
+  const below = gelu64(x.values.map((value) => value - 1e-5), "erf");
+  const dx = await split.read(geluBackwardInPlace(split, dy, x.tensor, "erf"));
+  assertRounded("dx", dx, above.map((value, i) => (value - below[i]!) / 2e-5 * dys[i]!), "bf16");
+});
+
+Deno.test("gelu() refuses inputs that do not fit", async () => {
+  await assertThrows(() => gelu(whole, whole.zeros([1, 6]), "erf"), "not a multiple of 4");
+  const x = whole.zeros([2, 8]);
+  await assertThrows(() => geluBackwardInPlace(whole, whole.zeros([2, 4]), x, "erf"), "differ in shape");
 });

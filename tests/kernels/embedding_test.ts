@@ -1,5 +1,6 @@
+import { addNoise } from "../../kernels/embedding/add_noise.ts";
 import { embed, embedBackward } from "../../kernels/embedding/embedding.ts";
-import { embed64 } from "../../kernels/embedding/reference.ts";
+import { addNoise64, embed64 } from "../../kernels/embedding/reference.ts";
 import { Gpu } from "../../kernels/gpu.ts";
 import { assert, assertClose, assertEquals, assertThrows, F32, reduction } from "../support/assert_close.ts";
 import { assertRounded, dot, inFormat, numericalGradient } from "../support/numeric.ts";
@@ -85,4 +86,41 @@ Deno.test("embed() gives NaN for ids past the table; embedBackward() refuses the
   await assertThrows(() => embedBackward(gpu, ids, gpu.zeros([4, 4]), table), "id 4 is not below 4");
   await assertThrows(() => embedBackward(gpu, ids, gpu.zeros([3, 4]), table), "4 ids");
   await assertThrows(() => embed(gpu, gpu.zeros([4]), table, "f32"), "must hold 4 u32");
+});
+
+for (const [i, [rows, width]] of ([[1, 4], [7, 12], [300, 8], [130, 16]] as const).entries()) {
+  Deno.test(`addNoise() matches float64 for [${rows},${width}], whole and split`, async () => {
+    for (const gpu of [whole, split]) {
+      for (const format of ["f32", "bf16", "f16"] as const) {
+        const x = inFormat(gpu, [rows, width], normal(i, rows * width), format);
+        const scale = normal(i + 9, rows).map(Math.abs);
+        const key = { seed: 3 + i, stream: 2047 };
+        addNoise(gpu, x.tensor, gpu.tensor([rows], scale), key);
+        assertRounded("x", await gpu.read(x.tensor), addNoise64(x.values, scale, key), format);
+      }
+    }
+  });
+}
+
+Deno.test("addNoise() is uniform in its range, and other with every seed and stream", async () => {
+  const [rows, width] = [100, 400];
+  const draw = async (seed: number, stream: number) => {
+    const x = whole.zeros([rows, width]);
+    addNoise(whole, x, whole.tensor([rows], new Float32Array(rows).fill(2)), { seed, stream });
+    return await whole.read(x);
+  };
+  const noises = [await draw(1, 1), await draw(2, 1), await draw(1, 2)];
+  for (const noise of noises) {
+    assert(noise.every((value) => value >= -2 && value < 2), "within the range");
+    const mean = noise.reduce((sum, value) => sum + value, 0) / noise.length;
+    const variance = noise.reduce((sum, value) => sum + value * value, 0) / noise.length;
+    assert(Math.abs(mean) < 4 * 2 / Math.sqrt(3 * noise.length), `mean ${mean}`);
+    assert(Math.abs(variance / (4 / 3) - 1) < 0.03, `variance ${variance}`);
+  }
+  for (const [a, b] of [[0, 1], [0, 2], [1, 2]] as const) {
+    const correlation = dot(noises[a]!, noises[b]!) / noises[a]!.length / (4 / 3);
+    assert(Math.abs(correlation) < 0.025, `noises ${a} and ${b} correlate by ${correlation}`);
+  }
+  const x = whole.zeros([4, 8]);
+  await assertThrows(() => addNoise(whole, x, whole.zeros([3]), { seed: 1, stream: 1 }), "must hold 4 f32");
 });

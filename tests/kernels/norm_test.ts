@@ -1,5 +1,6 @@
 import { Gpu } from "../../kernels/gpu.ts";
-import { rmsNorm64 } from "../../kernels/norm/reference.ts";
+import { layerNorm, layerNormBackward } from "../../kernels/norm/layer_norm.ts";
+import { layerNorm64, rmsNorm64 } from "../../kernels/norm/reference.ts";
 import { rmsNorm, rmsNormBackward } from "../../kernels/norm/rms_norm.ts";
 import { assert, assertClose, assertEquals, assertThrows, F32, reduction } from "../support/assert_close.ts";
 import { assertRounded, dot, inFormat, numericalGradient } from "../support/numeric.ts";
@@ -133,4 +134,99 @@ Deno.test("rmsNorm() refuses shapes that do not fit", async () => {
   const x = gpu.zeros([2, 6]);
   await assertThrows(() => rmsNorm(gpu, x, gpu.zeros([6]), EPS), "rows of 6 elements, not a multiple of 4");
   await assertThrows(() => rmsNorm(gpu, gpu.zeros([2, 8]), gpu.zeros([4]), EPS), "must hold 8 f32 values");
+});
+
+for (const [seed, [rows, width]] of SHAPES.entries()) {
+  Deno.test(`layerNorm() matches float64 for (${rows}, ${width})`, async () => {
+    const gpu = whole;
+    // Far from 0, where a variance from the mean square would cancel.
+    const x = normal(seed, rows * width, 3).map((value) => value + 50);
+    const [w, b] = [normal(seed + 100, width), normal(seed + 200, width)];
+    const weights = { weight: gpu.tensor([width], w), bias: gpu.tensor([width], b), eps: EPS };
+    const { y, stats } = layerNorm(gpu, gpu.tensor([rows, width], x), weights);
+    const expected = layerNorm64(Float64Array.from(x), Float64Array.from(w), Float64Array.from(b), EPS);
+    assertClose("y", await gpu.read(y), expected, { rtol: 1e-5, atol: 2e-5 });
+    const moments = Float64Array.from({ length: 2 * rows }, (_, i) => {
+      const row = Float64Array.from(x.subarray((i >> 1) * width, ((i >> 1) + 1) * width));
+      const mean = row.reduce((sum, value) => sum + value, 0) / width;
+      const centred = row.map((value) => value - mean);
+      return i % 2 === 0 ? mean : 1 / Math.sqrt(dot(centred, centred) / width + EPS);
+    });
+    assertClose("stats", await gpu.read(stats), moments, F32);
+  });
+}
+
+/** Gradients by finite differences of the float64 definition. */
+function layerNormGradients64(x: Float64Array, w: Float64Array, b: Float64Array, dy: ArrayLike<number>) {
+  return {
+    dx: numericalGradient((v) => dot(layerNorm64(v, w, b, EPS), dy), x),
+    dWeight: numericalGradient((v) => dot(layerNorm64(x, v, b, EPS), dy), w),
+    dBias: numericalGradient((v) => dot(layerNorm64(x, w, v, EPS), dy), b),
+  };
+}
+
+for (const [seed, [rows, width]] of ([[1, 4], [3, 36], [7, 20], [2, 132], [70, 8]] as const).entries()) {
+  Deno.test(`layerNormBackward() matches finite differences for (${rows}, ${width})`, async () => {
+    const gpu = whole;
+    const shape = [rows, width];
+    const [xs, dys] = [normal(seed, rows * width), normal(seed + 2, rows * width)];
+    const w = inFormat(gpu, [width], normal(seed + 1, width), "f32");
+    const b = inFormat(gpu, [width], normal(seed + 5, width), "f32");
+    for (const format of ["f32", "bf16", "f16"] as const) {
+      const x = inFormat(gpu, shape, xs, format);
+      const dy = inFormat(gpu, shape, dys, format);
+      const { y, stats } = layerNorm(gpu, x.tensor, { weight: w.tensor, bias: b.tensor, eps: EPS });
+      assertRounded("y", await gpu.read(y), layerNorm64(x.values, w.values, b.values, EPS), format);
+      const saved = { x: x.tensor, weight: w.tensor, stats };
+      const expected = layerNormGradients64(x.values, w.values, b.values, dy.values);
+      const before = normal(seed + 3, width);
+      const [dWeight, dBias] = [gpu.tensor([width], before), gpu.tensor([width], before)];
+      const dx = layerNormBackward(gpu, dy.tensor, saved, { dWeight, dBias });
+      assertRounded("dx", await gpu.read(dx), expected.dx, format);
+      const added = (values: Float64Array) => values.map((value, i) => value + before[i]!);
+      assertClose("dWeight", await gpu.read(dWeight), added(expected.dWeight), reduction(rows));
+      assertClose("dBias", await gpu.read(dBias), added(expected.dBias), reduction(rows));
+
+      const residual = normal(seed + 4, rows * width);
+      const addTo = gpu.tensor(shape, residual);
+      assert(layerNormBackward(gpu, dy.tensor, saved, { addTo }) === addTo, "addTo is returned");
+      const sums = expected.dx.map((value, i) => value + residual[i]!);
+      assertClose("addTo", await gpu.read(addTo), sums, { rtol: 1e-5, atol: 1e-5 });
+    }
+  });
+}
+
+Deno.test("layerNorm() and its gradient do not depend on how tensors are split", async () => {
+  const [rows, width] = [300, 8];
+  const run = async (gpu: Gpu) => {
+    const x = gpu.tensor([rows, width], normal(1, rows * width));
+    const dy = gpu.tensor([rows, width], normal(2, rows * width));
+    const [weight, bias] = [gpu.tensor([width], normal(3, width)), gpu.tensor([width], normal(4, width))];
+    const live = gpu.liveBytes;
+    const { y, stats } = layerNorm(gpu, x, { weight, bias, eps: EPS });
+    const [dWeight, dBias] = [gpu.zeros([width]), gpu.zeros([width])];
+    const dx = layerNormBackward(gpu, dy, { x, weight, stats }, { dWeight, dBias });
+    const values = await Promise.all([y, dx, dWeight, dBias].map((tensor) => gpu.read(tensor)));
+    for (const tensor of [y, stats, dx, dWeight, dBias]) tensor.free();
+    assertEquals(gpu.liveBytes, live, "bytes in use");
+    return { segments: x.segments.length, values };
+  };
+  const [one, several] = [await run(whole), await run(split)];
+  assertEquals([one.segments, several.segments], [1, 3]);
+  assertEquals([...several.values[0]!], [...one.values[0]!], "y");
+  assertEquals([...several.values[1]!], [...one.values[1]!], "dx");
+  assertClose("dWeight", several.values[2]!, one.values[2]!, F32);
+  assertClose("dBias", several.values[3]!, one.values[3]!, F32);
+});
+
+Deno.test("layerNorm() refuses shapes that do not fit", async () => {
+  const norm = (width: number, weight: number, bias: number) =>
+    layerNorm(whole, whole.zeros([2, width]), {
+      weight: whole.zeros([weight]),
+      bias: whole.zeros([bias]),
+      eps: EPS,
+    });
+  await assertThrows(() => norm(6, 6, 6), "rows of 6 elements, not a multiple of 4");
+  await assertThrows(() => norm(8, 4, 8), "must hold 8 f32 values");
+  await assertThrows(() => norm(8, 8, 4), "must hold 8 f32 values");
 });

@@ -62,6 +62,33 @@ for (
   });
 }
 
+// A quarter of a head as Pythia has it, all of a head but a little, and the least there is.
+for (
+  const [seed, [rows, heads, headDim, rotaryDim]]
+    of ([[3, 2, 16, 4], [7, 3, 20, 16], [5, 2, 80, 20], [65, 1, 256, 64]] as const).entries()
+) {
+  Deno.test(`rope() turns the first ${rotaryDim} of heads of ${headDim} and leaves the rest`, async () => {
+    const gpu = whole;
+    const width = heads * headDim;
+    const { cos, sin, positions, tensors } = inputs(gpu, rows, rotaryDim, seed);
+    for (const format of ["f32", "bf16", "f16"] as const) {
+      const x = inFormat(gpu, [rows, width], normal(seed, rows * width), format);
+      rope(gpu, x.tensor, ...tensors, headDim, { rotaryDim });
+      const y = await gpu.read(x.tensor);
+      assertRounded("y", y, rope64(x.values, cos, sin, positions, headDim, rotaryDim), format);
+      const rest = (values: ArrayLike<number>) =>
+        Array.from(values).filter((_, i) => i % headDim >= rotaryDim);
+      assertEquals(rest(y), rest(x.values), "what does not turn");
+    }
+    const [x, dy] = [normal(seed + 1, rows * width), normal(seed + 2, rows * width)];
+    const dx = gpu.tensor([rows, width], dy);
+    rope(gpu, dx, ...tensors, headDim, { inverse: true, rotaryDim });
+    if (rows * width > 1000) return;
+    const loss = (v: Float64Array) => dot(rope64(v, cos, sin, positions, headDim, rotaryDim), dy);
+    assertClose("dx", await gpu.read(dx), numericalGradient(loss, Float64Array.from(x)), F32);
+  });
+}
+
 Deno.test("rope() turns tensors that span buffers", async () => {
   const { tensors, cos, sin, positions } = inputs(split, 300, 4, 1);
   const values = normal(2, 300 * 8);
@@ -96,4 +123,8 @@ Deno.test("rope() refuses shapes that do not fit", async () => {
   await assertThrows(() => rope(whole, whole.zeros([2, 12]), ...tensors, 8), "heads of 8");
   await assertThrows(() => rope(whole, whole.zeros([2, 32]), ...tensors, 16), "tables must be (P, 8)");
   await assertThrows(() => rope(whole, whole.zeros([3, 16]), ...tensors, 8), "must hold 3 u32");
+  const turned = (rotaryDim: number) => rope(whole, whole.zeros([2, 16]), ...tensors, 8, { rotaryDim });
+  await assertThrows(() => turned(4), "tables must be (P, 2)");
+  await assertThrows(() => turned(6), "6 of a head of 8");
+  await assertThrows(() => turned(12), "12 of a head of 8");
 });

@@ -10,7 +10,7 @@ import { matvec } from "../../kernels/matvec/matvec.ts";
 import { assemble, type Format, type Kernel, readInterface } from "../../kernels/wgsl.ts";
 import { addLora } from "../../model/adapter.ts";
 import { makeBatch } from "../../model/batch.ts";
-import { type LlamaConfig, parseConfig } from "../../model/config.ts";
+import { type ModelConfig, parseConfig } from "../../model/config.ts";
 import { freshWeights } from "../../model/fresh.ts";
 import { generate } from "../../model/generate.ts";
 import { loadModel } from "../../model/load.ts";
@@ -29,25 +29,28 @@ async function wgslFiles(folder: string): Promise<string[]> {
   return files.sort();
 }
 
-const CONFIG: LlamaConfig = parseConfig({
-  model_type: "llama",
+const SHAPE = {
   vocab_size: 68,
   hidden_size: 64,
   intermediate_size: 72,
   num_hidden_layers: 1,
   num_attention_heads: 2,
   attention_bias: true,
-}, "tests");
+};
+const LLAMA: ModelConfig = parseConfig({ ...SHAPE, model_type: "llama" }, "tests");
+const GPT_NEOX: readonly ModelConfig[] = ["gelu", "gelu_new"].map((hidden_act) =>
+  parseConfig({ ...SHAPE, model_type: "gpt_neox", hidden_act }, "tests")
+);
 
 /**
  * One training step and two tokens of text with everything on: LoRA with dropout, biases, trained norms, embeddings and
  * head, both NF4 forms, states in 8 bits and in 32.
  */
-async function trainAndWrite(sharing: Sharing, format: Format): Promise<void> {
+async function trainAndWrite(config: ModelConfig, sharing: Sharing, format: Format): Promise<void> {
   using gpu = await Gpu.open({ sharing });
-  const weights = freshWeights(CONFIG, 1);
+  const weights = freshWeights(config, 1);
   const model = await loadModel(gpu, weights, {
-    config: CONFIG,
+    config,
     format,
     loadIn4bit: true,
     doubleQuant: sharing === "subgroup",
@@ -60,6 +63,7 @@ async function trainAndWrite(sharing: Sharing, format: Format): Promise<void> {
     checkpointing: true,
     lossScaling: false,
     seed: 1,
+    noiseAlpha: 5,
     beta1: 0.9,
     beta2: 0.999,
     epsilon: 1e-8,
@@ -93,8 +97,9 @@ Deno.test("Training and writing compile every .wgsl file without a complaint", a
   };
   try {
     for (const sharing of ["subgroup", "workgroup"] as const) {
-      for (const format of ["f32", "bf16", "f16"] as const) await trainAndWrite(sharing, format);
+      for (const format of ["f32", "bf16", "f16"] as const) await trainAndWrite(LLAMA, sharing, format);
     }
+    for (const config of GPT_NEOX) await trainAndWrite(config, "subgroup", "bf16");
   } finally {
     GPUDevice.prototype.createShaderModule = original;
   }

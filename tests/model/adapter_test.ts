@@ -14,7 +14,7 @@ import { UserError } from "../../errors.ts";
 import { Gpu } from "../../kernels/gpu.ts";
 import { addLora, applyAdapter, exportAdapter, type LoraOptions } from "../../model/adapter.ts";
 import { makeBatch, uploadBatch } from "../../model/batch.ts";
-import type { Llama } from "../../model/llama.ts";
+import type { LanguageModel } from "../../model/language_model.ts";
 import { withFolder } from "../checkpoint/support.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { normal } from "../support/random.ts";
@@ -31,7 +31,7 @@ const LORA: LoraOptions = {
 };
 
 /** Random factors for linears of the model; ranks and scaling as the settings say. */
-function randomAdapter(model: Llama, settings: Partial<AdapterOptions>, deviation = 0.2): Adapter {
+function randomAdapter(model: LanguageModel, settings: Partial<AdapterOptions>, deviation = 0.2): Adapter {
   const config = adapterConfig({ r: 4, lora_alpha: 8, target_modules: null, ...settings });
   const lora = new Map<string, LoraPair>();
   model.linears().forEach(({ name, weight }, i) => {

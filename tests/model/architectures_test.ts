@@ -1,10 +1,10 @@
 /** What sets Mistral and Qwen2 apart from LLaMA. */
 import { Gpu } from "../../kernels/gpu.ts";
 import { makeBatch } from "../../model/batch.ts";
-import { type LlamaConfig, parseConfig } from "../../model/config.ts";
+import { type ModelConfig, parseConfig } from "../../model/config.ts";
 import { freshWeights } from "../../model/fresh.ts";
 import { generate } from "../../model/generate.ts";
-import type { Llama } from "../../model/llama.ts";
+import type { LanguageModel } from "../../model/language_model.ts";
 import { loadModel } from "../../model/load.ts";
 import { checkpointTensors } from "../../model/tensors.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
@@ -21,7 +21,7 @@ const SHAPE = {
 };
 const parse = (changes: Record<string, unknown>) => parseConfig({ ...SHAPE, ...changes }, "config.json");
 
-async function fresh(gpu: Gpu, config: LlamaConfig): Promise<Llama> {
+async function fresh(gpu: Gpu, config: ModelConfig): Promise<LanguageModel> {
   return await loadModel(gpu, freshWeights(config, 5), {
     config,
     format: "f32",
@@ -31,7 +31,7 @@ async function fresh(gpu: Gpu, config: LlamaConfig): Promise<Llama> {
 }
 
 /** Logits of the last token. */
-async function lastLogits(model: Llama, ids: Uint32Array): Promise<Float32Array> {
+async function lastLogits(model: LanguageModel, ids: Uint32Array): Promise<Float32Array> {
   const logits = await model.logits(model.upload(makeBatch([{ inputIds: ids }])));
   return logits.slice(-SHAPE.vocab_size);
 }
@@ -64,7 +64,7 @@ Deno.test("Mistral writes with its window what it reads with it", async () => {
 });
 
 Deno.test("Qwen2 has biases on q, k and v, and a window where config.json switches it on", async () => {
-  const names = (config: LlamaConfig) =>
+  const names = (config: ModelConfig) =>
     [...checkpointTensors(config).keys()].filter((name) => name.endsWith(".bias"));
   const qwen2 = parse({ model_type: "qwen2", sliding_window: 16 });
   assertEquals(names(qwen2), ["q", "k", "v"].map((name) => `model.layers.0.self_attn.${name}_proj.bias`));

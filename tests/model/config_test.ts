@@ -2,12 +2,12 @@
 import {
   contextLength,
   extendContext,
-  type LlamaConfig,
+  type ModelConfig,
   parseConfig,
-  parseRopeScaling,
   readConfig,
 } from "../../model/config.ts";
 import { configForPositions } from "../../model/context.ts";
+import { parseRopeScaling } from "../../model/rope_scaling.ts";
 import { UserError } from "../../errors.ts";
 import { withFolder } from "../checkpoint/support.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
@@ -32,7 +32,7 @@ const LLAMA3 = {
   original_max_position_embeddings: 8192,
 };
 
-function parse(changes: Raw = {}): LlamaConfig {
+function parse(changes: Raw = {}): ModelConfig {
   return parseConfig({ ...LEAST, ...changes }, "config.json");
 }
 
@@ -58,6 +58,7 @@ async function assertRefused(changes: Raw, ...parts: string[]): Promise<void> {
 Deno.test("Defaults are those of Hugging Face's LlamaConfig", () => {
   const { raw: _, ...config } = parse();
   assertEquals(config, {
+    model_type: "llama",
     vocab_size: 32000,
     hidden_size: 4096,
     intermediate_size: 11008,
@@ -65,6 +66,7 @@ Deno.test("Defaults are those of Hugging Face's LlamaConfig", () => {
     num_attention_heads: 32,
     num_key_value_heads: 32,
     head_dim: 128,
+    rotary_dim: 128,
     max_position_embeddings: 2048,
     rms_norm_eps: 1e-6,
     rope_theta: 10000,
@@ -96,6 +98,7 @@ Deno.test("Every key is taken from the file, null means the default, and unknown
     ...LEAST,
     num_key_value_heads,
     head_dim,
+    rotary_dim: head_dim,
     ...rest,
     attention_bias: "all",
     sliding_window: null,
@@ -149,7 +152,7 @@ Deno.test("rope_scaling is read with rope_type or type, and yarn gets its defaul
 });
 
 Deno.test("Other architectures, activations and rope types are refused by name", async () => {
-  await assertRefused({ model_type: "gpt_neox" }, 'model_type is "gpt_neox"', "llama, mistral, qwen2");
+  await assertRefused({ model_type: "gpt2" }, 'model_type is "gpt2"', "llama, mistral, qwen2, gpt_neox");
   await assertRefused({ model_type: undefined }, "model_type");
   for (const raw of [null, [], "llama", 3]) {
     await assertThrows(() => parseConfig(raw, "config.json"), '"config.json"', "model_type");

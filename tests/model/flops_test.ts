@@ -4,7 +4,7 @@ import { TYPICAL_LIMITS } from "../../kernels/dry_device.ts";
 import { type Dispatch, Gpu } from "../../kernels/gpu.ts";
 import { addLora } from "../../model/adapter.ts";
 import { makeBatch } from "../../model/batch.ts";
-import { type LlamaConfig, parseConfig } from "../../model/config.ts";
+import { type ModelConfig, parseConfig } from "../../model/config.ts";
 import {
   addFlops,
   type Flops,
@@ -59,27 +59,47 @@ Deno.test("S2-Attn computes less than half of the pairs that papers count", () =
   assertEquals(Math.round(100 * ratio), 47);
 });
 
-const CONFIG: LlamaConfig = parseConfig({
-  model_type: "llama",
+const SHAPE = {
   vocab_size: 72,
   hidden_size: 48,
   intermediate_size: 104,
   num_hidden_layers: 3,
   num_attention_heads: 6,
-  num_key_value_heads: 3,
   max_position_embeddings: 64,
-}, "tests");
+};
+const NEOX = { ...SHAPE, model_type: "gpt_neox", num_attention_heads: 3 };
+
+/** Models with two of their linears: in attention, and the last of a layer. */
+const MODELS: Readonly<
+  Record<string, { readonly config: ModelConfig; readonly targets: readonly string[] }>
+> = {
+  "LLaMA": {
+    config: parseConfig({ ...SHAPE, model_type: "llama", num_key_value_heads: 3 }, "tests"),
+    targets: ["q_proj", "down_proj"],
+  },
+  "GPT-NeoX": { config: parseConfig(NEOX, "tests"), targets: ["dense", "dense_4h_to_h"] },
+  "GPT-NeoX, MLP after attention": {
+    config: parseConfig({ ...NEOX, use_parallel_residual: false }, "tests"),
+    targets: ["dense", "dense_4h_to_h"],
+  },
+};
+
+interface Setup {
+  readonly full: boolean;
+  readonly checkpointing: boolean;
+  readonly nf4: boolean;
+}
 
 /** Adds up what the dispatches of a step say they multiply. */
-async function countStep(setup: { full: boolean; checkpointing: boolean; nf4: boolean }): Promise<number> {
+async function countStep({ config, targets }: typeof MODELS[string], setup: Setup): Promise<number> {
   let flops = 0;
   const onDispatch = ({ kernel, uniforms: u }: Dispatch) => {
     if (kernel.startsWith("matmul")) flops += 2 * u.rows! * (4 * u.cols!) * u.depth_rows!;
   };
   const gpu = Gpu.dry({ limits: TYPICAL_LIMITS, onDispatch });
-  const isTrained = (name: string) => setup.full || name.includes("lm_head");
+  const isTrained = (name: string) => setup.full || /lm_head|embed_out/.test(name);
   const format = "f32";
-  const model = await randomModel(gpu, CONFIG, {
+  const model = await randomModel(gpu, config, {
     format,
     loadIn4bit: setup.nf4,
     doubleQuant: true,
@@ -91,7 +111,7 @@ async function countStep(setup: { full: boolean; checkpointing: boolean; nf4: bo
       alpha: 8,
       dropout: 0,
       rslora: false,
-      targetModules: ["q_proj", "down_proj"],
+      targetModules: targets,
       seed: 1,
     });
   }
@@ -110,21 +130,24 @@ async function countStep(setup: { full: boolean; checkpointing: boolean; nf4: bo
   return flops;
 }
 
-for (
-  const setup of [
-    { full: false, checkpointing: true, nf4: true },
-    { full: false, checkpointing: false, nf4: false },
-    { full: true, checkpointing: true, nf4: false },
-  ]
-) {
-  Deno.test(`The products of a step are those that its kernels are asked for: ${JSON.stringify(setup)}`, async () => {
-    const { forward, recompute, backward } = trainingFlops(CONFIG, {
-      tokens: 130,
-      pairs: 0,
-      rank: (module) => !setup.full && /q_proj|down_proj/.test(module) ? 8 : 0,
-      isTrained: (name) => setup.full || name.includes("lm_head"),
-      checkpointing: setup.checkpointing,
+for (const [name, model] of Object.entries(MODELS)) {
+  for (
+    const setup of [
+      { full: false, checkpointing: true, nf4: true },
+      { full: false, checkpointing: false, nf4: false },
+      { full: true, checkpointing: true, nf4: false },
+    ]
+  ) {
+    Deno.test(`The products of a step of ${name} are those that its kernels are asked for: ${JSON.stringify(setup)}`, async () => {
+      const { forward, recompute, backward } = trainingFlops(model.config, {
+        tokens: 130,
+        pairs: 0,
+        rank: (module) =>
+          !setup.full && model.targets.some((target) => module.endsWith(`.${target}`)) ? 8 : 0,
+        isTrained: (name) => setup.full || /lm_head|embed_out/.test(name),
+        checkpointing: setup.checkpointing,
+      });
+      assertEquals(totalFlops(addFlops(forward, recompute, backward)), await countStep(model, setup));
     });
-    assertEquals(totalFlops(addFlops(forward, recompute, backward)), await countStep(setup));
-  });
+  }
 }

@@ -2,11 +2,11 @@
 import { readAdapter } from "../../checkpoint/peft.ts";
 import { Gpu, type GpuOptions } from "../../kernels/gpu.ts";
 import { addLora, applyAdapter } from "../../model/adapter.ts";
-import type { LlamaConfig } from "../../model/config.ts";
+import type { ModelConfig } from "../../model/config.ts";
 import { Decoder } from "../../model/decoder.ts";
 import { continueAll, generate, generateBatch, type GenerateOptions } from "../../model/generate.ts";
 import { kvCacheBytes } from "../../model/kv_cache.ts";
-import type { Llama } from "../../model/llama.ts";
+import type { LanguageModel } from "../../model/language_model.ts";
 import { openModel } from "../../model/open.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { integers, normal } from "../support/random.ts";
@@ -16,7 +16,7 @@ const GREEDY: GenerateOptions = { maxNewTokens: 20, temperature: 0 };
 
 /** The likeliest tokens, each found by running the whole sequence again; tokens that are there already are penalised. */
 async function recomputed(
-  model: Llama,
+  model: LanguageModel,
   prompt: readonly number[],
   count: number,
   penalty = 1,
@@ -34,7 +34,7 @@ async function recomputed(
 
 /** Logits (steps, V) of a decoder that writes greedily, and what it wrote. */
 async function stepLogits(
-  model: Llama,
+  model: LanguageModel,
   prompt: readonly number[],
   count: number,
   capacity = prompt.length + count,
@@ -60,7 +60,7 @@ async function stepLogits(
 
 /** Rows `from` to `to` of the logits of a whole sequence. */
 async function wholeLogits(
-  model: Llama,
+  model: LanguageModel,
   ids: readonly number[],
   from: number,
   to: number,
@@ -73,7 +73,7 @@ async function wholeLogits(
 /** Fails unless each step's logits are those of the whole sequence so far. */
 async function assertSteps(
   label: string,
-  model: Llama,
+  model: LanguageModel,
   prompt: readonly number[],
   count: number,
   atol = 1e-5,
@@ -128,8 +128,8 @@ async function smallModel(
   gpu: Gpu,
   changes: Record<string, unknown> = {},
   format?: "bf16" | "f16",
-): Promise<Llama> {
-  const config: LlamaConfig = smallConfig(changes);
+): Promise<LanguageModel> {
+  const config: ModelConfig = smallConfig(changes);
   const biases = ["q", "k", "v", "o"].map((each, i) => ({
     name: `model.layers.0.self_attn.${each}_proj.bias`,
     values: (values: Float32Array) => values.set(normal(i, values.length)),

@@ -133,8 +133,8 @@ Deno.test("Frozen matrices keep the checkpoint's format and bits; norms, and wha
       const expected = toF32(await weights.read(`${name}.weight`), dtype);
       assertEquals([...await gpu.read(tensor)], [...expected], name);
     }
-    const { embed_tokens, norm, lm_head } = model.parts;
-    assertEquals([embed_tokens.weight.dtype, lm_head.weight.dtype, norm.weight.dtype], [
+    const { embeddings, norm, head } = model.parts;
+    assertEquals([embeddings.weight.dtype, head.weight.dtype, norm.weight.dtype], [
       format,
       format,
       "f32",
@@ -150,8 +150,8 @@ Deno.test("A checkpoint of mixed formats keeps each", async () => {
   }];
   const model = await load(gpu, config, changedWeights(config, { dtype: "BF16", changes }));
   const up = model.linears().find(({ name }) => `${name}.weight` === LINEAR)!.weight as Tensor;
-  const { embed_tokens, lm_head } = model.parts;
-  assertEquals([up.dtype, lm_head.weight.dtype, embed_tokens.weight.dtype], ["f32", "f16", "bf16"]);
+  const { embeddings, head } = model.parts;
+  assertEquals([up.dtype, head.weight.dtype, embeddings.weight.dtype], ["f32", "f16", "bf16"]);
 });
 
 Deno.test("Shards, one file and memory give the same logits, and progress counts every tensor", async () => {
@@ -205,7 +205,7 @@ Deno.test("NF4 takes 0.516 bytes a weight, 0.5625 with scales in 32 bits, and on
       bytes += nf4Bytes(weight);
     }
     assert(bytes > 1e6, "down_proj was not seen");
-    assertEquals(model.parts.embed_tokens.weight.dtype, "f32");
+    assertEquals(model.parts.embeddings.weight.dtype, "f32");
     // What the device holds is what is counted: nothing dense is left behind.
     const linears = model.linears().reduce((sum, { weight }) => sum + nf4Bytes(weight as Nf4Tensor), 0);
     const rest = 4 * (2 * 50 * 512 + 3 * 512);
@@ -258,7 +258,7 @@ Deno.test("Biases and tied heads load, and count where they are used", async () 
       values: (all: Float32Array) => all.forEach((_, i) => all[i] = Math.sin(i)),
     }];
     const model = await load(gpu, biased, changedWeights(biased, { changes }));
-    assert(model.parts.lm_head === model.parts.embed_tokens, "the head is tied");
+    assert(model.parts.head === model.parts.embeddings, "the head is tied");
     const changed = await logitsOf(model, tokens);
     assert(
       changed.some((value, i) => Math.abs(value - base[i]!) > 1e-3),
@@ -342,9 +342,9 @@ Deno.test("Tensors of many chunks arrive as they are, in any format and binding 
         Math.max(...weights.lengths) <= 8 * 2 ** 20,
         `${Math.max(...weights.lengths)} bytes were read at once`,
       );
-      const { embed_tokens, lm_head } = model.parts;
+      const { embeddings, head } = model.parts;
       const down = model.linears()[6]!.weight as Tensor;
-      const tensors = { "model.embed_tokens.weight": embed_tokens.weight, "lm_head.weight": lm_head.weight };
+      const tensors = { "model.embed_tokens.weight": embeddings.weight, "lm_head.weight": head.weight };
       for (const [name, tensor] of Object.entries({ ...tensors, [down.label]: down })) {
         const wanted = toF32(await weights.read(name), dtype);
         const found = await gpu.read(tensor);

@@ -7,13 +7,7 @@ import { Gpu } from "../../kernels/gpu.ts";
 import { readConfig } from "../../model/config.ts";
 import { compareLogits, mergeAdapter, type MergeOptions } from "../../model/merge.ts";
 import { mergedTensors, planMerge } from "../../model/merged_tensors.ts";
-import {
-  checkpointTensors,
-  LINEAR_NAMES,
-  linearModule,
-  type LinearName,
-  linearShape,
-} from "../../model/tensors.ts";
+import { checkpointTensors, linearsOf } from "../../model/tensors.ts";
 import { namesIn, withFolder } from "../checkpoint/support.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { normal } from "../support/random.ts";
@@ -68,23 +62,22 @@ function json(path: string) {
 async function writeRandomAdapter(
   folder: string,
   base: string,
-  targets: readonly LinearName[] = LINEAR_NAMES,
+  targets?: readonly string[],
   deviation = 0.1,
 ): Promise<void> {
   await Deno.mkdir(folder);
   const config = await readConfig(base);
   const lora = new Map<string, LoraPair>();
-  for (let layer = 0; layer < config.num_hidden_layers; layer++) {
-    for (const name of targets) {
-      const [outputs, inputs] = linearShape(config, name);
-      const seed = 10 * layer + LINEAR_NAMES.indexOf(name);
-      lora.set(linearModule(layer, name), {
-        A: { shape: [6, inputs], data: normal(seed, 6 * inputs, deviation) },
-        B: { shape: [outputs, 6], data: normal(seed + 100, 6 * outputs, deviation) },
-      });
-    }
+  for (const [seed, [module, { shape }]] of [...linearsOf(config)].entries()) {
+    if (targets && !targets.some((target) => module.endsWith(`.${target}`))) continue;
+    const [outputs, inputs] = shape;
+    lora.set(module, {
+      A: { shape: [6, inputs], data: normal(seed, 6 * inputs, deviation) },
+      B: { shape: [outputs, 6], data: normal(seed + 100, 6 * outputs, deviation) },
+    });
   }
-  const settings = adapterConfig({ r: 6, lora_alpha: 9, target_modules: targets });
+  const names = [...lora.keys()].map((module) => module.split(".").at(-1)!);
+  const settings = adapterConfig({ r: 6, lora_alpha: 9, target_modules: [...new Set(names)] });
   await writeAdapter(folder, { config: settings, lora, extra: new Map() });
 }
 

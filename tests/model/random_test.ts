@@ -2,7 +2,7 @@
 import { Gpu } from "../../kernels/gpu.ts";
 import { dequantiseNf4, isNf4 } from "../../kernels/nf4/nf4.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
-import type { Llama } from "../../model/llama.ts";
+import type { LanguageModel } from "../../model/language_model.ts";
 import { randomModel, type RandomOptions } from "../../model/random.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { changedWeights, load, logitsOf, sequence, smallConfig } from "./support.ts";
@@ -11,7 +11,7 @@ const config = smallConfig({ attention_bias: true, hidden_size: 64, vocab_size: 
 const OPTIONS: RandomOptions = { format: "f32", loadIn4bit: false, doubleQuant: true };
 
 /** Name, shape and type of every tensor of the model. */
-function inventory(model: Llama): unknown[] {
+function inventory(model: LanguageModel): unknown[] {
   const describe = (tensor: Tensor | undefined) => tensor && [tensor.label, tensor.shape, tensor.dtype];
   const linears = model.linears().map(({ weight, bias, weightGrad, biasGrad }) => [
     ...(isNf4(weight)
@@ -19,8 +19,12 @@ function inventory(model: Llama): unknown[] {
       : [describe(weight)]),
     ...[bias, weightGrad, biasGrad].map(describe),
   ]);
-  const { embed_tokens, lm_head, norm } = model.parts;
-  return [linears, [embed_tokens, lm_head, norm].map(({ weight, grad }) => [weight, grad].map(describe))];
+  const { embeddings, head, norm } = model.parts;
+  return [
+    linears,
+    [embeddings, head].map(({ weight, grad }) => [weight, grad].map(describe)),
+    [norm.weight, norm.weightGrad].map(describe),
+  ];
 }
 
 Deno.test("The tensors are those of a loaded bf16 checkpoint: names, shapes, types and bytes", async () => {
@@ -31,7 +35,7 @@ Deno.test("The tensors are those of a loaded bf16 checkpoint: names, shapes, typ
       for (const trained of [/^$/, /embed|norm|head/, /./]) {
         const options = { loadIn4bit, doubleQuant, isTrained: (name: string) => trained.test(name) };
         const bytes: number[] = [];
-        const models: Llama[] = [];
+        const models: LanguageModel[] = [];
         for (
           const make of [
             () => load(gpu, config, checkpoint, options),

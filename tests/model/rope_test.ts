@@ -3,14 +3,14 @@
  * written out again here in float64 or computed by hand.
  */
 import { Gpu } from "../../kernels/gpu.ts";
-import { type LlamaConfig, parseConfig } from "../../model/config.ts";
+import { type ModelConfig, parseConfig } from "../../model/config.ts";
 import { ropeFrequencies, ropeTables } from "../../model/rope.ts";
 import { assert, assertClose, assertEquals } from "../support/assert_close.ts";
 import { load, logitsOf, sequence, smallConfig } from "./support.ts";
 
 const EXACT = { rtol: 1e-13, atol: 0 };
 
-function config(changes: Record<string, unknown> = {}): LlamaConfig {
+function config(changes: Record<string, unknown> = {}): ModelConfig {
   return parseConfig({
     model_type: "llama",
     vocab_size: 32000,

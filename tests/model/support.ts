@@ -3,14 +3,14 @@ import type { WeightReader } from "../../checkpoint/weights.ts";
 import { UserError } from "../../errors.ts";
 import type { Gpu } from "../../kernels/gpu.ts";
 import { makeBatch, type Sequence, uploadBatch } from "../../model/batch.ts";
-import { type LlamaConfig, parseConfig } from "../../model/config.ts";
+import { type ModelConfig, parseConfig } from "../../model/config.ts";
 import { freshWeights } from "../../model/fresh.ts";
-import type { Llama } from "../../model/llama.ts";
+import type { LanguageModel } from "../../model/language_model.ts";
 import { loadModel, type LoadOptions } from "../../model/load.ts";
 import { integers } from "../support/random.ts";
 
 /** A grouped-query model of two layers, small enough for anything. */
-export function smallConfig(changes: Record<string, unknown> = {}): LlamaConfig {
+export function smallConfig(changes: Record<string, unknown> = {}): ModelConfig {
   return parseConfig({
     model_type: "llama",
     vocab_size: 50,
@@ -35,7 +35,7 @@ export interface Change {
 
 /** Random weights of a model in memory, some of them changed. */
 export function changedWeights(
-  config: LlamaConfig,
+  config: ModelConfig,
   { seed = 1, dtype = "F32" as FloatDtype, changes = [] as readonly Change[] } = {},
 ): WeightReader {
   const fresh = freshWeights(config, seed);
@@ -71,19 +71,19 @@ export function changedWeights(
 /** Loads in f32, with nothing trained unless told so. */
 export function load(
   gpu: Gpu,
-  config: LlamaConfig,
+  config: ModelConfig,
   weights: WeightReader = changedWeights(config),
   options: Partial<LoadOptions> = {},
-): Promise<Llama> {
+): Promise<LanguageModel> {
   return loadModel(gpu, weights, { config, format: "f32", loadIn4bit: false, doubleQuant: true, ...options });
 }
 
 /** `length` random tokens of the model. */
-export function sequence({ vocab_size }: LlamaConfig, length: number, seed = 7): Sequence {
+export function sequence({ vocab_size }: ModelConfig, length: number, seed = 7): Sequence {
   return { inputIds: integers(seed, length, vocab_size) };
 }
 
 /** Logits (rows, V) of sequences. */
-export async function logitsOf(model: Llama, sequences: readonly Sequence[]): Promise<Float32Array> {
+export async function logitsOf(model: LanguageModel, sequences: readonly Sequence[]): Promise<Float32Array> {
   return await model.logits(uploadBatch(model.gpu, makeBatch(sequences)));
 }

@@ -1,6 +1,6 @@
 /**
- * Losses, gradients and updates against PyTorch in float64 (tests/golden/expected.json). PyTorch in float32 comes within
- * 2e-7 of these losses; ours within 1e-7.
+ * Losses, gradients and updates against PyTorch in float64 (expected.json in tests/golden and its folder of GPT-NeoX).
+ * PyTorch in float32 comes within 2e-7 of these losses; ours within 1e-7.
  */
 import { readAdapter } from "../../checkpoint/peft.ts";
 import { openWeights } from "../../checkpoint/weights.ts";
@@ -12,33 +12,44 @@ import { windowStarts } from "../../eval/windows.ts";
 import { Gpu, type GpuOptions } from "../../kernels/gpu.ts";
 import { applyAdapter } from "../../model/adapter.ts";
 import { freeBatch, makeBatch, uploadBatch } from "../../model/batch.ts";
-import { extendContext, readConfig } from "../../model/config.ts";
-import type { Llama } from "../../model/llama.ts";
+import { extendContext, parseConfig, readConfig } from "../../model/config.ts";
+import type { LanguageModel } from "../../model/language_model.ts";
 import { loadModel } from "../../model/load.ts";
 import { Trainer } from "../../train/trainer.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
 
 const GOLDEN = "tests/golden";
-const expected = JSON.parse(await Deno.readTextFile(`${GOLDEN}/expected.json`));
+const [llama, neox] = await Promise.all(
+  [`${GOLDEN}/expected.json`, `${GOLDEN}/neox/expected.json`].map((path) => Deno.readTextFile(path)),
+);
+const expected = { ...JSON.parse(llama!), ...JSON.parse(neox!) };
 
 interface Setup {
   readonly folder: string;
   readonly length: number;
   readonly adapter?: string;
   readonly nf4?: boolean;
+  /** With `nf4`: scales in 8 bits; true unless given. */
+  readonly doubleQuant?: boolean;
+  /** Keys of config.json in place of the file's. */
+  readonly changes?: Readonly<Record<string, unknown>>;
   /** Substrings of the names of base weights that are trained; undefined to evaluate. */
   readonly trained?: readonly string[];
 }
 
-async function open(gpu: Gpu, { folder, length, adapter, nf4 = false, trained }: Setup): Promise<Llama> {
-  const config = extendContext(await readConfig(`${GOLDEN}/${folder}`), length);
+async function open(
+  gpu: Gpu,
+  { folder, length, adapter, nf4 = false, doubleQuant = true, changes, trained }: Setup,
+): Promise<LanguageModel> {
+  const { raw } = await readConfig(`${GOLDEN}/${folder}`);
+  const config = extendContext(parseConfig({ ...raw, ...changes }, folder), length);
   const weights = await openWeights(`${GOLDEN}/${folder}`);
   const peft = adapter === undefined ? undefined : await readAdapter(`${GOLDEN}/${adapter}`);
   const model = await loadModel(gpu, weights, {
     config,
     format: "f32",
     loadIn4bit: nf4,
-    doubleQuant: true,
+    doubleQuant,
     isTrained: (name) => trained?.some((part) => name.includes(part)) ?? false,
     ...(peft ? { replacements: peft.extra } : {}),
   });
@@ -63,6 +74,17 @@ const EVALUATIONS: Record<string, Setup & { step: number }> = {
   eval_adapter_128: { folder: "mha", length: 128, step: 64, adapter: "adapter" },
   eval_adapter_bin_128: { folder: "mha", length: 128, step: 64, adapter: "adapter-bin" },
   eval_mha_bin_128: { folder: "mha-bin", length: 128, step: 64 },
+  eval_neox_128: { folder: "neox", length: 128, step: 64 },
+  eval_neox_64: { folder: "neox", length: 64, step: 64 },
+  eval_neox_sequential_128: {
+    folder: "neox",
+    length: 128,
+    step: 64,
+    changes: { use_parallel_residual: false },
+  },
+  eval_neox_tanh_128: { folder: "neox", length: 128, step: 64, changes: { hidden_act: "gelu_fast" } },
+  eval_neox_nf4_128: { folder: "neox", length: 128, step: 64, nf4: true, doubleQuant: false },
+  eval_neox_adapter_128: { folder: "neox", length: 128, step: 64, adapter: "neox/adapter" },
 };
 
 for (const [name, setup] of Object.entries(EVALUATIONS)) {
@@ -100,6 +122,25 @@ const CURVES: Record<string, Setup & { groupSize?: number }> = {
     groupSize: 32,
   },
   train_gqa_full_s2: { folder: "gqa", length: 128, trained: [""], groupSize: 32 },
+  train_neox_full_s2: { folder: "neox", length: 128, trained: [""], groupSize: 32 },
+  train_neox_full_dense: { folder: "neox", length: 128, trained: [""] },
+  train_neox_full_sequential_tanh_s2: {
+    folder: "neox",
+    length: 128,
+    trained: [""],
+    groupSize: 32,
+    changes: { use_parallel_residual: false, hidden_act: "gelu_new" },
+  },
+  train_neox_lora_s2: { folder: "neox", length: 128, adapter: "neox/adapter", trained: [], groupSize: 32 },
+  train_neox_qlora_plus_s2: {
+    folder: "neox",
+    length: 128,
+    adapter: "neox/adapter",
+    nf4: true,
+    doubleQuant: false,
+    trained: ["embed", "norm"],
+    groupSize: 32,
+  },
 };
 
 /** The ways a step can be run, which must not change what it computes. */

@@ -1,4 +1,5 @@
 import { createHash } from "../../checkpoint/deps.ts";
+import type { HubUploads } from "./hub_uploads.ts";
 
 /** A repository of the server: its files, the largest kept as LFS keeps them. */
 export interface HubRepository {
@@ -21,6 +22,8 @@ export class HubServer implements AsyncDisposable {
   fault: Fault | undefined;
   /** Refuses requests without this token. */
   token: string | undefined;
+  /** Takes uploads, if it is there. */
+  uploads: HubUploads | undefined;
   readonly #server: Deno.HttpServer<Deno.NetAddr>;
 
   constructor(readonly repositories: readonly HubRepository[], readonly redirectTo?: string) {
@@ -38,13 +41,15 @@ export class HubServer implements AsyncDisposable {
     await this.#server.shutdown();
   }
 
-  #answer(request: Request): Response {
+  async #answer(request: Request): Promise<Response> {
     const path = decodeURIComponent(new URL(request.url).pathname);
     const token = request.headers.get("authorization");
     this.requests.push({ path, range: request.headers.get("range"), token });
     if (this.token !== undefined && token !== `Bearer ${this.token}`) {
       return Response.json({ error: "no" }, { status: 401 });
     }
+    const uploaded = await this.uploads?.answer(request);
+    if (uploaded) return uploaded;
     const api = /^\/api\/(model|dataset)s\/([^/]+\/[^/]+)\/(revision|tree)\/([^/]+)/.exec(path);
     const file = /^\/(datasets\/)?([^/]+\/[^/]+)\/resolve\/([^/]+)\/(.+)$/.exec(path);
     const find = (kind: string, name: string, revision: string) =>

@@ -1,6 +1,6 @@
 import { Gpu, type GpuOptions } from "../../kernels/gpu.ts";
 import { makeBatch, type Sequence } from "../../model/batch.ts";
-import { type LlamaConfig, parseConfig } from "../../model/config.ts";
+import { type ModelConfig, parseConfig } from "../../model/config.ts";
 import { freshWeights } from "../../model/fresh.ts";
 import { loadModel } from "../../model/load.ts";
 import { shapeConfig } from "../../model/shapes.ts";
@@ -17,7 +17,7 @@ import { integers } from "../support/random.ts";
 
 const GIB = 2 ** 30;
 
-const SMALL: LlamaConfig = parseConfig({
+const SMALL: ModelConfig = parseConfig({
   model_type: "llama",
   vocab_size: 75,
   hidden_size: 64,
@@ -29,7 +29,7 @@ const SMALL: LlamaConfig = parseConfig({
   torch_dtype: "float32",
 }, "tests");
 /** Another shape: head and embeddings are one, biases everywhere, a large vocabulary. */
-const TIED: LlamaConfig = parseConfig({
+const TIED: ModelConfig = parseConfig({
   ...SMALL.raw,
   vocab_size: 1500,
   num_hidden_layers: 2,
@@ -37,6 +37,13 @@ const TIED: LlamaConfig = parseConfig({
   tie_word_embeddings: true,
   attention_bias: true,
   mlp_bias: true,
+}, "tests");
+
+/** Another architecture. */
+const NEOX: ModelConfig = parseConfig({
+  ...SMALL.raw,
+  model_type: "gpt_neox",
+  intermediate_size: 256,
 }, "tests");
 
 async function settings(given: Record<string, string | number | boolean>): Promise<TrainArgs> {
@@ -47,7 +54,7 @@ async function settings(given: Record<string, string | number | boolean>): Promi
 
 interface Case {
   readonly name: string;
-  readonly config?: LlamaConfig;
+  readonly config?: ModelConfig;
   readonly given: Record<string, string | number | boolean>;
   /** Tokens of the sequences of a pass. */
   readonly lengths: readonly number[];
@@ -68,6 +75,13 @@ const CASES: readonly Case[] = [
   { name: "QLoRA, fp16, rank 4", given: { fp16: true, lora_rank: 4 }, lengths: [257] },
   { name: "LoRA on two linears", given: { target_modules: "q_proj,down_proj" }, lengths: [96], config: TIED },
   { name: "every weight", given: { low_rank_training: false }, lengths: [150] },
+  {
+    name: "QLoRA of GPT-NeoX with norms, bf16",
+    given: { bf16: true, trainable_params: "embed,norm" },
+    lengths: [300],
+    config: NEOX,
+  },
+  { name: "every weight of GPT-NeoX", given: { low_rank_training: false }, lengths: [150], config: NEOX },
   {
     name: "every weight, tied, bf16",
     given: { low_rank_training: false, bf16: true },

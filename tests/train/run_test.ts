@@ -4,6 +4,7 @@ import { runTraining } from "../../train/run.ts";
 import { readAdapter } from "../../checkpoint/peft.ts";
 import { openWeights, openWeightsFile } from "../../checkpoint/weights.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { readEvents } from "../support/event_file.ts";
 
 const GOLDEN = "tests/golden";
 
@@ -15,6 +16,7 @@ const SETTINGS: Record<string, string> = {
   model_max_length: "128",
   lora_rank: "6",
   lora_dropout: "0.1",
+  neftune_noise_alpha: "5",
   trainable_params: "embed,norm",
   per_device_train_batch_size: "1",
   gradient_accumulation_steps: "3",
@@ -76,6 +78,8 @@ Deno.test("A run writes adapter, state, settings, logs and checkpoints", async (
       "checkpoint-4",
       "checkpoint-6",
       "metrics.jsonl",
+      "report.html",
+      "runs",
       "train.log",
       "train_args.yaml",
       "trainer_state.json",
@@ -89,6 +93,12 @@ Deno.test("A run writes adapter, state, settings, logs and checkpoints", async (
       JSON.parse(row)
     );
     assertEquals(metrics, state.log_history);
+    const [events] = await readEvents(`${output_dir}/runs`);
+    assertEquals(events!.slice(2).map(({ step, values }) => [Number(step), values!["train/loss"]]), [
+      ...metrics.map(({ step, loss }) => [step, Math.fround(loss)]),
+    ], "TensorBoard's events");
+    const report = await Deno.readTextFile(`${output_dir}/report.html`);
+    assert(report.includes("6 of 6, epoch 3.00") && report.includes("<svg"), "the report");
     const adapter = await readAdapter(output_dir);
     assertEquals([adapter.config.r, adapter.lora.size], [6, 14]);
     assertEquals([...adapter.extra.keys()].filter((name) => !name.includes("layers")).sort(), [
@@ -114,6 +124,9 @@ Deno.test("Stopped after any step and resumed, a run ends with the same bytes as
       );
       const actual = await Deno.readFile(`${output_dir}/adapter_model.safetensors`);
       assert(actual.toBase64() === expected.toBase64(), `the adapter stopped after ${stop} differs`);
+      // The second start continues where the checkpoint was.
+      const starts = (await readEvents(`${output_dir}/runs`)).flat().filter(({ starts }) => starts);
+      assertEquals(starts.map((event) => Number(event.step)), [0, stop + 1], "starts");
       for (const name of ["trainer_state.json", "metrics.jsonl"]) {
         const [a, b] = await Promise.all(
           [`${folder}/whole`, output_dir].map((at) => Deno.readTextFile(`${at}/${name}`)),
@@ -162,6 +175,23 @@ Deno.test("Full fine-tuning writes a model that loads again and resumes", async 
     weights.close();
     const config = JSON.parse(await Deno.readTextFile(`${output_dir}/config.json`));
     assertEquals([config.rope_scaling.factor, config.max_position_embeddings], [2, 64]);
+  });
+});
+
+Deno.test("A second run on the same data tokenizes nothing, unless told to", async () => {
+  await inFolder(async (folder) => {
+    const settings = { max_steps: "1", dataset_cache_dir: `${folder}/cache` };
+    const first = await run({ ...settings, output_dir: `${folder}/first` });
+    const { Worker } = globalThis;
+    globalThis.Worker = undefined as unknown as typeof Worker;
+    try {
+      const second = await run({ ...settings, output_dir: `${folder}/second` });
+      assertEquals(curve(second.steps), curve(first.steps));
+      const without = { output_dir: `${folder}/third`, dataset_cache_dir: "false" };
+      await assertThrows(() => run({ ...settings, ...without }), "Worker");
+    } finally {
+      globalThis.Worker = Worker;
+    }
   });
 });
 

@@ -2,7 +2,7 @@ import { Gpu } from "../../kernels/gpu.ts";
 import type { Format } from "../../kernels/wgsl.ts";
 import { addLora } from "../../model/adapter.ts";
 import { makeBatch, type Sequence } from "../../model/batch.ts";
-import { type LlamaConfig, parseConfig } from "../../model/config.ts";
+import { type ModelConfig, parseConfig } from "../../model/config.ts";
 import { freshWeights } from "../../model/fresh.ts";
 import { loadModel } from "../../model/load.ts";
 import { checkSameRun, restoreStates, type SavedState, writeSavedState } from "../../train/saved_state.ts";
@@ -13,7 +13,7 @@ import { assert, assertClose, assertEquals, assertThrows } from "../support/asse
 import { integers } from "../support/random.ts";
 
 /** Grouped queries, biases, a vocabulary that is no multiple of 4, a rank that is none either. */
-const CONFIG: LlamaConfig = parseConfig({
+const CONFIG: ModelConfig = parseConfig({
   model_type: "llama",
   vocab_size: 75,
   hidden_size: 48,

@@ -3,34 +3,37 @@ import { embed, embedBackward } from "../kernels/embedding/embedding.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import { crossEntropy } from "../kernels/loss/cross_entropy.ts";
 import { matmul, matmulBackwardInput, matmulBackwardWeight } from "../kernels/matmul/matmul.ts";
-import { rmsNorm, rmsNormBackward } from "../kernels/norm/rms_norm.ts";
 import { sumInto } from "../kernels/shared/sum.ts";
 import { bytesPerElement, rowRanges, type Tensor } from "../kernels/tensor.ts";
 import type { Format } from "../kernels/wgsl.ts";
 import { type Batch, type DeviceBatch, uploadBatch } from "./batch.ts";
-import type { Block, BlockSaved, Norm, Pass } from "./block.ts";
 import { type RowRange, rowsWithin } from "../kernels/shared/row_chunks.ts";
-import type { LlamaConfig } from "./config.ts";
+import type { ModelConfig } from "./config.ts";
+import type { Layer, Pass } from "./layer.ts";
 import type { DropoutKey, Linear } from "./linear.ts";
+import { addEmbeddingNoise } from "./noise.ts";
+import { type Norm, norm, normBackward } from "./norm.ts";
 import type { Parameter } from "./parameter.ts";
 import { type RopeTables, ropeTables } from "./rope.ts";
 
 /** A table of embeddings (V, C) or the head's matrix, and its gradient where it is trained. */
 export interface Table {
+  /** Module name in the checkpoint, such as `model.embed_tokens`. */
+  readonly name: string;
   readonly weight: Tensor;
   readonly grad: Tensor | undefined;
 }
 
 /** What a model is made of; `load.ts` makes these from a checkpoint. */
-export interface LlamaParts {
-  readonly config: LlamaConfig;
+export interface ModelParts {
+  readonly config: ModelConfig;
   /** How activations are stored. */
   readonly format: Format;
-  readonly embed_tokens: Table;
-  readonly blocks: readonly Block[];
+  readonly embeddings: Table;
+  readonly layers: readonly Layer[];
   readonly norm: Norm;
-  /** The same object as `embed_tokens` where the config ties them. */
-  readonly lm_head: Table;
+  /** The same object as `embeddings` where the config ties them. */
+  readonly head: Table;
 }
 
 export interface GradientOptions {
@@ -41,6 +44,8 @@ export interface GradientOptions {
   /** With checkpointing: the layers' inputs wait in host memory in between. */
   readonly offload?: boolean;
   readonly dropout?: DropoutKey;
+  /** Noise on the embeddings, in NEFTune's measure, drawn by the key of `dropout`; none unless given. */
+  readonly noiseAlpha?: number | undefined;
   /** (1) f32: the sum of the batch's losses is added to it, in nats. */
   readonly lossSum: Tensor;
 }
@@ -70,26 +75,26 @@ interface HeadChunk extends RowRange {
   readonly x: Tensor;
   /** (end - start, C) */
   readonly normed: Tensor;
-  /** (end - start) f32 */
-  readonly rstd: Tensor;
+  /** What the norm's backward pass needs. */
+  readonly stats: Tensor;
   /** (end - start, V rounded up to a multiple of 4) f32 */
   readonly logits: Tensor;
 }
 
-/** A LLaMA model on the device, forward and backward. */
-export class Llama {
+/** A model on the device, forward and backward. */
+export class LanguageModel {
   readonly gpu: Gpu;
-  readonly parts: LlamaParts;
-  /** Bytes of gate, up and their product in one chunk of rows. */
+  readonly parts: ModelParts;
+  /** Bytes of the three widest tensors, such as gate, up and their product, in one chunk of rows. */
   chunkBytes = CHUNK_BYTES;
   #rope: { length: number; cos: Tensor; sin: Tensor } | undefined;
 
-  constructor(gpu: Gpu, parts: LlamaParts) {
+  constructor(gpu: Gpu, parts: ModelParts) {
     this.gpu = gpu;
     this.parts = parts;
   }
 
-  get config(): LlamaConfig {
+  get config(): ModelConfig {
     return this.parts.config;
   }
 
@@ -105,38 +110,30 @@ export class Llama {
 
   /** Every linear of every layer, in the order of the checkpoint. */
   linears(): Linear[] {
-    return this.parts.blocks.flatMap(({ weights: w }) => [
-      w.q_proj,
-      w.k_proj,
-      w.v_proj,
-      w.o_proj,
-      w.gate_proj,
-      w.up_proj,
-      w.down_proj,
-    ]);
+    return this.parts.layers.flatMap(({ linears }) => linears);
   }
 
   /** What is trained: LoRA factors and base weights that have gradients, each once. */
   parameters(): Parameter[] {
-    const { embed_tokens, lm_head, norm, blocks } = this.parts;
+    const { embeddings, head, norm, layers } = this.parts;
     const parameters: Parameter[] = [];
     const add = (name: string, value: Tensor | undefined, grad: Tensor | undefined) => {
       if (value && grad) parameters.push({ name, value, grad });
     };
-    add("model.embed_tokens.weight", embed_tokens.weight, embed_tokens.grad);
-    blocks.forEach(({ weights: w }, i) => {
-      add(`model.layers.${i}.input_layernorm.weight`, w.input_layernorm.weight, w.input_layernorm.grad);
-      const norm2 = w.post_attention_layernorm;
-      add(`model.layers.${i}.post_attention_layernorm.weight`, norm2.weight, norm2.grad);
-    });
+    const addNorm = ({ name, weight, bias, weightGrad, biasGrad }: Norm) => {
+      add(`${name}.weight`, weight, weightGrad);
+      add(`${name}.bias`, bias, biasGrad);
+    };
+    add(`${embeddings.name}.weight`, embeddings.weight, embeddings.grad);
+    layers.forEach(({ norms }) => norms.forEach(addNorm));
     for (const { name, weight, bias, weightGrad, biasGrad, lora } of this.linears()) {
       if (weightGrad) add(`${name}.weight`, weight as Tensor, weightGrad);
       add(`${name}.bias`, bias, biasGrad);
       add(`${name}.lora_A.weight`, lora?.A, lora?.gradA);
       add(`${name}.lora_B.weight`, lora?.B, lora?.gradB);
     }
-    add("model.norm.weight", norm.weight, norm.grad);
-    if (lm_head !== embed_tokens) add("lm_head.weight", lm_head.weight, lm_head.grad);
+    addNorm(norm);
+    if (head !== embeddings) add(`${head.name}.weight`, head.weight, head.grad);
     return parameters;
   }
 
@@ -146,38 +143,41 @@ export class Llama {
    */
   async lossAndGradients(device: DeviceBatch, options: GradientOptions): Promise<void> {
     const { gpu } = this;
-    const { blocks, embed_tokens } = this.parts;
+    const { layers, embeddings } = this.parts;
     const { checkpointing, offload = false } = options;
     const pass = this.#pass(device, options.dropout);
     using _ = gpu.purpose("activations");
     gpu.at("embedding");
-    let x = embed(gpu, device.tokens, embed_tokens.weight, this.parts.format);
-    const kept: { readonly x: Kept; readonly saved?: BlockSaved }[] = [];
-    for (const [i, block] of blocks.entries()) {
+    let x = embed(gpu, device.tokens, embeddings.weight, this.parts.format);
+    if (options.noiseAlpha && options.dropout) {
+      addEmbeddingNoise(gpu, x, device.batch, options.noiseAlpha, options.dropout);
+    }
+    const kept: { readonly x: Kept; readonly saved?: unknown }[] = [];
+    for (const [i, layer] of layers.entries()) {
       gpu.at(`forward, layer ${i + 1}`);
       if (checkpointing) {
-        const out = block.forward(gpu, x, pass);
+        const out = layer.forward(gpu, x, pass);
         // The last layer's turn comes at once.
-        kept.push({ x: await this.#keep(x, offload && i < blocks.length - 1) });
+        kept.push({ x: await this.#keep(x, offload && i < layers.length - 1) });
         x = out;
       } else {
-        const { out, saved } = block.forwardKeeping(gpu, x, pass);
+        const { out, saved } = layer.forwardKeeping(gpu, x, pass);
         kept.push({ x: onDevice(x), saved });
         x = out;
       }
       gpu.submit();
     }
     const gradient = this.#lossBackward(x, device, options);
-    for (const [i, block] of [...blocks.entries()].reverse()) {
+    for (const [i, layer] of [...layers.entries()].reverse()) {
       gpu.at(`backward, layer ${i + 1}`);
       const { x: checkpoint, saved } = kept.pop()!;
       const x = await checkpoint.take();
-      block.backward(gpu, gradient, x, pass, saved);
+      layer.backward(gpu, gradient, x, pass, saved);
       x.free();
       gpu.submit();
     }
     gpu.at("embedding, backward");
-    if (embed_tokens.grad) embedBackward(gpu, device.batch.tokens, gradient, embed_tokens.grad);
+    if (embeddings.grad) embedBackward(gpu, device.batch.tokens, gradient, embeddings.grad);
     gradient.free();
   }
 
@@ -251,9 +251,9 @@ export class Llama {
   #forward(device: DeviceBatch): Tensor {
     const { gpu } = this;
     const pass = this.#pass(device, undefined);
-    let x = embed(gpu, device.tokens, this.parts.embed_tokens.weight, this.parts.format);
-    for (const block of this.parts.blocks) {
-      const out = block.forward(gpu, x, pass);
+    let x = embed(gpu, device.tokens, this.parts.embeddings.weight, this.parts.format);
+    for (const layer of this.parts.layers) {
+      const out = layer.forward(gpu, x, pass);
       x.free();
       x = out;
       gpu.submit();
@@ -264,18 +264,17 @@ export class Llama {
   /** Norm, head and loss, forward and backward by chunks of rows. @returns the gradient for x, in its memory */
   #lossBackward(x: Tensor, device: DeviceBatch, { gradScale, lossSum }: GradientOptions): Tensor {
     const { gpu } = this;
-    const { norm, lm_head } = this.parts;
+    const { head, norm: last } = this.parts;
     gpu.at("head and loss");
-    this.#forEachLogits(x, ({ x, normed, rstd, logits, start, end }) => {
+    this.#forEachLogits(x, ({ x, normed, stats, logits, start, end }) => {
       const options = { vocabSize: this.config.vocab_size, gradScale };
       const { loss, argmax } = crossEntropy(gpu, logits, device.labels.slice(start, end), options);
       sumInto(gpu, loss, lossSum);
       loss.free();
       argmax.free();
-      const dNormed = matmulBackwardInput(gpu, logits, lm_head.weight, { format: normed.format });
-      if (lm_head.grad) matmulBackwardWeight(gpu, logits, normed, { into: lm_head.grad, beta: 1 });
-      const saved = { x, weight: norm.weight, rstd };
-      const dx = rmsNormBackward(gpu, dNormed, saved, norm.grad ? { dWeight: norm.grad } : {});
+      const dNormed = matmulBackwardInput(gpu, logits, head.weight, { format: normed.format });
+      if (head.grad) matmulBackwardWeight(gpu, logits, normed, { into: head.grad, beta: 1 });
+      const dx = normBackward(gpu, dNormed, last, { x, stats });
       dNormed.free();
       gpu.copy(dx, x);
       dx.free();
@@ -286,16 +285,16 @@ export class Llama {
   /** Applies the last norm and the head to chunks of rows, whose tensors live for the call. */
   #forEachLogits(hidden: Tensor, use: (chunk: HeadChunk) => void): void {
     const { gpu } = this;
-    const { norm, lm_head } = this.parts;
+    const { head, norm: last } = this.parts;
     using _ = gpu.purpose("cross-entropy");
     const rowBytes = Math.ceil(this.config.vocab_size / 4) * 16;
     const most = rowsWithin(Math.min(LOGITS_BYTES, gpu.maxBindingBytes), rowBytes);
     for (const { start, end } of rowRanges([hidden], most)) {
       const x = hidden.slice(start, end);
-      const { y, rstd } = rmsNorm(gpu, x, norm.weight, this.config.rms_norm_eps);
-      const logits = matmul(gpu, y, lm_head.weight, { format: "f32" });
-      use({ x, normed: y, rstd, logits, start, end });
-      for (const tensor of [logits, rstd, y]) tensor.free();
+      const { y, stats } = norm(gpu, x, last);
+      const logits = matmul(gpu, y, head.weight, { format: "f32" });
+      use({ x, normed: y, stats, logits, start, end });
+      for (const tensor of [logits, stats, y]) tensor.free();
     }
     gpu.submit();
   }
@@ -311,7 +310,7 @@ export class Llama {
       this.#rope?.sin.free();
       let tables: RopeTables | undefined;
       const made = () => tables ??= ropeTables(this.config, longest);
-      const shape = [longest, this.config.head_dim / 2];
+      const shape = [longest, this.config.rotary_dim / 2];
       this.#rope = {
         length: longest,
         cos: this.gpu.tensor(shape, () => made().cos, { label: "rope cos" }),

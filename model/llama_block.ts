@@ -1,44 +1,28 @@
 import { swiglu, swigluBackwardInPlace } from "../kernels/activation/swiglu.ts";
-import {
-  attention,
-  attentionBackwardKeys,
-  attentionBackwardQueries,
-  type AttentionShape,
-  type AttentionSlopes,
-  attentionStats,
-} from "../kernels/attention/attention.ts";
-import type { AttentionMap } from "../kernels/attention/map.ts";
+import { attention, type AttentionShape } from "../kernels/attention/attention.ts";
 import { addInto } from "../kernels/elementwise/elementwise.ts";
 import type { Gpu } from "../kernels/gpu.ts";
-import { rmsNorm, rmsNormBackward } from "../kernels/norm/rms_norm.ts";
 import { rope } from "../kernels/rope/rope.ts";
 import type { Tensor } from "../kernels/tensor.ts";
-import { rowChunks, type RowRange } from "../kernels/shared/row_chunks.ts";
-import type { LlamaConfig } from "./config.ts";
-import { type DropoutKey, type Linear, linear, linearBackward } from "./linear.ts";
-
-/** A norm's weight (C) f32, and its gradient where it is trained. */
-export interface Norm {
-  readonly weight: Tensor;
-  readonly grad: Tensor | undefined;
-}
-
-/** What all layers share in one pass over a batch. */
-export interface Pass {
-  readonly map: AttentionMap;
-  /** (rows) u32, each row's position in its sequence. */
-  readonly positions: Tensor;
-  /** (P, D / 2) f32 */
-  readonly cos: Tensor;
-  readonly sin: Tensor;
-  /** Undefined when not training: nothing is dropped. */
-  readonly dropout: DropoutKey | undefined;
-  /** Most rows for which anything wider than C, or any temporary, exists at once. */
-  readonly chunkRows: number;
-}
+import {
+  type Attended,
+  attentionBackward,
+  attentionShape,
+  chunksOf,
+  free,
+  type Layer,
+  type NewRows,
+  outputBackward,
+  type Pass,
+  type QkvSlopes,
+  type Rows,
+} from "./layer.ts";
+import { type Linear, linear, linearBackward } from "./linear.ts";
+import { LLAMA_LINEARS, type LlamaConfig } from "./llama_config.ts";
+import { type Norm, norm, normBackward } from "./norm.ts";
 
 /** One layer's weights, under their names in the checkpoint. */
-export interface BlockWeights {
+export interface LlamaWeights {
   readonly input_layernorm: Norm;
   readonly q_proj: Linear;
   readonly k_proj: Linear;
@@ -48,15 +32,6 @@ export interface BlockWeights {
   readonly gate_proj: Linear;
   readonly up_proj: Linear;
   readonly down_proj: Linear;
-}
-
-/** The attention half of a layer's forward pass, all (rows, ...). */
-interface Attended {
-  readonly q: Tensor;
-  readonly k: Tensor;
-  readonly v: Tensor;
-  readonly o: Tensor;
-  readonly lse: Tensor;
 }
 
 /** What the MLP's backward pass reads, of all rows or of a chunk. */
@@ -69,13 +44,7 @@ interface MlpInputs {
 }
 
 /** What a layer's backward pass reads besides its input. */
-export interface BlockSaved extends Attended, MlpInputs {}
-
-/** A chunk of the rows of a batch. */
-interface Rows extends RowRange {
-  /** These rows of a tensor of all rows. */
-  of(tensor: Tensor): Tensor;
-}
+export interface LlamaSaved extends Attended, MlpInputs {}
 
 /**
  * One LLaMA layer: h = x + attn(norm(x)); out = h + mlp(norm(h)). Touvron et al. 2023, arXiv:2302.13971.
@@ -95,22 +64,19 @@ interface Rows extends RowRange {
  *
  * x is the layer's checkpoint; dH becomes dx. Without checkpointing h, gate and up of all rows are there too.
  */
-export class Block {
-  readonly weights: BlockWeights;
-  readonly #eps: number;
+export class LlamaBlock implements Layer<LlamaSaved> {
+  readonly weights: LlamaWeights;
+  readonly linears: readonly Linear[];
+  readonly norms: readonly Norm[];
   readonly #shape: AttentionShape;
 
-  constructor(weights: BlockWeights, config: LlamaConfig) {
+  constructor(weights: LlamaWeights, config: LlamaConfig) {
     this.weights = weights;
-    this.#eps = config.rms_norm_eps;
-    this.#shape = {
-      heads: config.num_attention_heads,
-      kvHeads: config.num_key_value_heads,
-      headDim: config.head_dim,
-    };
+    this.linears = LLAMA_LINEARS.map((name) => weights[name]);
+    this.norms = [weights.input_layernorm, weights.post_attention_layernorm];
+    this.#shape = attentionShape(config);
   }
 
-  /** @param x (rows, C), borrowed  @returns (rows, C) */
   forward(gpu: Gpu, x: Tensor, pass: Pass): Tensor {
     const { q, k, v, o, lse } = this.#attend(gpu, x, pass);
     free(q, k, v, lse);
@@ -122,8 +88,7 @@ export class Block {
     return o;
   }
 
-  /** {@linkcode forward}, and what spares {@linkcode backward} from making it again. */
-  forwardKeeping(gpu: Gpu, x: Tensor, pass: Pass): { out: Tensor; saved: BlockSaved } {
+  forwardKeeping(gpu: Gpu, x: Tensor, pass: Pass): { out: Tensor; saved: LlamaSaved } {
     const attended = this.#attend(gpu, x, pass);
     const [rows] = chunksOf(x, Infinity);
     const inputs = this.#mlpInputs(gpu, x, attended.o, pass, rows!);
@@ -132,23 +97,40 @@ export class Block {
     return { out, saved: { ...attended, ...inputs } };
   }
 
-  /**
-   * Adds the layer's gradients to what they hold, frees `saved`.
-   * @param dOut (rows, C): overwritten
-   * @param saved what the forward pass kept; made again unless given
-   * @returns dx (rows, C), in the memory of `dOut`
-   */
-  backward(gpu: Gpu, dOut: Tensor, x: Tensor, pass: Pass, saved?: BlockSaved): Tensor {
+  backward(gpu: Gpu, dOut: Tensor, x: Tensor, pass: Pass, saved?: LlamaSaved): Tensor {
     const { q, k, v, o, lse } = saved ?? this.#attend(gpu, x, pass);
-    const stats = gpu.empty([x.rows, 2 * this.#shape.heads], "f32", "attention stats");
+    const shape = this.#shape;
+    const { dropout } = pass;
+    const stats = gpu.empty([x.rows, 2 * shape.heads], "f32", "attention stats");
     for (const rows of chunksOf(x, saved ? Infinity : pass.chunkRows)) {
       this.#mlpBackward(gpu, dOut, saved ?? this.#mlpInputs(gpu, x, o, pass, rows), pass, rows);
-      this.#outputBackward(gpu, dOut, { o, lse, stats }, pass, rows);
+      outputBackward(gpu, rows.of(dOut), { o, lse, stats }, this.weights.o_proj, { shape, dropout, rows });
     }
     lse.free();
-    this.#attentionBackward(gpu, dOut, x, { q, k, v, dO: o, stats }, pass);
+    attentionBackward(gpu, { q, k, v, dO: o, stats }, pass, shape, (slopes, rows) => {
+      this.#projectionsBackward(gpu, slopes, rows.of(x), rows.of(dOut), pass, rows);
+    });
     free(q, k, v, o, stats);
     return dOut;
+  }
+
+  extend(gpu: Gpu, x: Tensor, { positions, cos, sin, attend }: NewRows): void {
+    const { weights: w } = this;
+    const { headDim } = this.#shape;
+    const first = norm(gpu, x, w.input_layernorm);
+    const [q, k, v] = [w.q_proj, w.k_proj, w.v_proj].map((each) => linear(gpu, first.y, each, undefined));
+    rope(gpu, q!, cos, sin, positions, headDim);
+    rope(gpu, k!, cos, sin, positions, headDim);
+    const o = attend(q!, k!, v!);
+    linear(gpu, o, w.o_proj, undefined, { addTo: x });
+    free(first.y, first.stats, q!, k!, v!, o);
+
+    const second = norm(gpu, x, w.post_attention_layernorm);
+    const gate = linear(gpu, second.y, w.gate_proj, undefined);
+    const up = linear(gpu, second.y, w.up_proj, undefined);
+    const act = swiglu(gpu, gate, up);
+    linear(gpu, act, w.down_proj, undefined, { addTo: x });
+    free(second.y, second.stats, gate, up, act);
   }
 
   #attend(gpu: Gpu, x: Tensor, pass: Pass): Attended {
@@ -157,11 +139,11 @@ export class Block {
     const make = (count: number, label: string) => gpu.empty([x.rows, count * headDim], x.dtype, label);
     const [q, k, v] = [make(heads, "q"), make(kvHeads, "k"), make(kvHeads, "v")];
     for (const rows of chunksOf(x, pass.chunkRows)) {
-      const norm = rmsNorm(gpu, rows.of(x), w.input_layernorm.weight, this.#eps);
+      const { y, stats } = norm(gpu, rows.of(x), w.input_layernorm);
       for (const [layer, into] of [[w.q_proj, q], [w.k_proj, k], [w.v_proj, v]] as const) {
-        linear(gpu, norm.y, layer, pass.dropout, { firstRow: rows.start, into: rows.of(into) });
+        linear(gpu, y, layer, pass.dropout, { firstRow: rows.start, into: rows.of(into) });
       }
-      free(norm.y, norm.rstd);
+      free(y, stats);
     }
     rope(gpu, q, pass.cos, pass.sin, pass.positions, headDim);
     rope(gpu, k, pass.cos, pass.sin, pass.positions, headDim);
@@ -174,10 +156,10 @@ export class Block {
     const firstRow = rows.start;
     const h = linear(gpu, rows.of(o), w.o_proj, dropout, { firstRow });
     addInto(gpu, h, rows.of(x));
-    const norm = rmsNorm(gpu, h, w.post_attention_layernorm.weight, this.#eps);
-    const gate = linear(gpu, norm.y, w.gate_proj, dropout, { firstRow });
-    const up = linear(gpu, norm.y, w.up_proj, dropout, { firstRow });
-    free(norm.y, norm.rstd);
+    const { y, stats } = norm(gpu, h, w.post_attention_layernorm);
+    const gate = linear(gpu, y, w.gate_proj, dropout, { firstRow });
+    const up = linear(gpu, y, w.up_proj, dropout, { firstRow });
+    free(y, stats);
     return { h, gate, up };
   }
 
@@ -193,7 +175,6 @@ export class Block {
   /** Turns the chunk's rows of `dOut` into the gradient of h; frees the inputs. */
   #mlpBackward(gpu: Gpu, dOut: Tensor, { h, gate, up }: MlpInputs, { dropout }: Pass, rows: Rows): void {
     const { weights: w } = this;
-    const { weight, grad } = w.post_attention_layernorm;
     const firstRow = rows.start;
     const addTo = rows.of(dOut);
     const act = swiglu(gpu, gate, up);
@@ -201,83 +182,34 @@ export class Block {
     act.free();
     const { dGate, dUp } = swigluBackwardInPlace(gpu, dAct, { gate, up });
     dAct.free();
-    const norm = rmsNorm(gpu, h, weight, this.#eps);
-    const dNorm = linearBackward(gpu, dGate, norm.y, w.gate_proj, dropout, { firstRow });
+    const { y, stats } = norm(gpu, h, w.post_attention_layernorm);
+    const dNorm = linearBackward(gpu, dGate, y, w.gate_proj, dropout, { firstRow });
     dGate.free();
-    linearBackward(gpu, dUp, norm.y, w.up_proj, dropout, { firstRow, addTo: dNorm });
-    free(dUp, norm.y);
-    const inputs = { x: h, weight, rstd: norm.rstd };
-    rmsNormBackward(gpu, dNorm, inputs, { addTo, ...(grad && { dWeight: grad }) });
-    free(dNorm, norm.rstd, h);
-  }
-
-  /** Turns the chunk's rows of `o` into the gradient of o, and writes those of `stats`. */
-  #outputBackward(
-    gpu: Gpu,
-    dH: Tensor,
-    { o, lse, stats }: { readonly o: Tensor; readonly lse: Tensor; readonly stats: Tensor },
-    { dropout }: Pass,
-    rows: Rows,
-  ): void {
-    const part = rows.of(o);
-    const { o_proj } = this.weights;
-    const dO = linearBackward(gpu, rows.of(dH), part, o_proj, dropout, { firstRow: rows.start });
-    attentionStats(gpu, dO, { o: part, lse: rows.of(lse) }, this.#shape, rows.of(stats));
-    gpu.copy(dO, part);
-    dO.free();
-  }
-
-  /** Turns `dH` into the gradient of the layer's input. */
-  #attentionBackward(gpu: Gpu, dH: Tensor, x: Tensor, slopes: AttentionSlopes, pass: Pass): void {
-    const queries = (rows: RowRange) => attentionBackwardQueries(gpu, slopes, pass.map, this.#shape, rows);
-    const keys = (rows: RowRange) => attentionBackwardKeys(gpu, slopes, pass.map, this.#shape, rows);
-    const all = { start: 0, end: x.rows };
-    // Every query may read every key and the other way round: one side's gradients cannot wait for their chunk's turn.
-    const allKeys = 2 * slopes.k.width <= slopes.q.width ? keys(all) : undefined;
-    const allQueries = allKeys ? undefined : queries(all);
-    for (const rows of chunksOf(x, pass.chunkRows)) {
-      const dq = allQueries ? rows.of(allQueries) : queries(rows);
-      const { dk, dv } = allKeys ? { dk: rows.of(allKeys.dk), dv: rows.of(allKeys.dv) } : keys(rows);
-      this.#projectionsBackward(gpu, { dq, dk, dv }, rows.of(x), rows.of(dH), pass, rows);
-      if (!allQueries) dq.free();
-      if (!allKeys) free(dk, dv);
-    }
-    if (allQueries) allQueries.free();
-    if (allKeys) free(allKeys.dk, allKeys.dv);
+    linearBackward(gpu, dUp, y, w.up_proj, dropout, { firstRow, addTo: dNorm });
+    free(dUp, y);
+    normBackward(gpu, dNorm, w.post_attention_layernorm, { x: h, stats }, { addTo });
+    free(dNorm, stats, h);
   }
 
   /** @param dH (end - start, C): the gradient of x is added to it */
   #projectionsBackward(
     gpu: Gpu,
-    { dq, dk, dv }: { readonly dq: Tensor; readonly dk: Tensor; readonly dv: Tensor },
+    { dq, dk, dv }: QkvSlopes,
     x: Tensor,
     dH: Tensor,
     { cos, sin, positions, dropout }: Pass,
     rows: Rows,
   ): void {
     const { weights: w } = this;
-    const { weight, grad } = w.input_layernorm;
     const firstRow = rows.start;
     rope(gpu, dq, cos, sin, rows.of(positions), this.#shape.headDim, { inverse: true });
     rope(gpu, dk, cos, sin, rows.of(positions), this.#shape.headDim, { inverse: true });
-    const { y, rstd } = rmsNorm(gpu, x, weight, this.#eps);
+    const { y, stats } = norm(gpu, x, w.input_layernorm);
     const dNorm = linearBackward(gpu, dq, y, w.q_proj, dropout, { firstRow });
     linearBackward(gpu, dk, y, w.k_proj, dropout, { firstRow, addTo: dNorm });
     linearBackward(gpu, dv, y, w.v_proj, dropout, { firstRow, addTo: dNorm });
     y.free();
-    rmsNormBackward(gpu, dNorm, { x, weight, rstd }, { addTo: dH, ...(grad && { dWeight: grad }) });
-    free(dNorm, rstd);
+    normBackward(gpu, dNorm, w.input_layernorm, { x, stats }, { addTo: dH });
+    free(dNorm, stats);
   }
-}
-
-function chunksOf(x: Tensor, most: number): Rows[] {
-  return rowChunks(x.rows, most).map(({ start, end }) => ({
-    start,
-    end,
-    of: (tensor) => tensor.slice(start, end),
-  }));
-}
-
-function free(...tensors: Tensor[]): void {
-  for (const tensor of tensors) tensor.free();
 }

@@ -1,0 +1,72 @@
+/** Adapters and models that were pickled, as safetensors. */
+import { UserError } from "../errors.ts";
+import { join } from "./deps.ts";
+import { exists, readJson } from "./files.ts";
+import { readAdapter, writeAdapter } from "./peft.ts";
+import type { TensorSource } from "./safetensors.ts";
+import { writeModel } from "./save_model.ts";
+import { saveFolderAtomic } from "./store.ts";
+import { openWeights, type WeightReader } from "./weights.ts";
+
+const CONFIG_LIMIT = 10_000_000;
+/** Bytes of a tensor that are in memory at once. */
+const PIECE = 2 ** 24;
+
+/**
+ * Writes a folder with weights of torch.save, a model's or an adapter's, as one with safetensors: a model's tensors bit
+ * for bit and one piece at a time, an adapter's with what it trained besides LoRA in one file, as PEFT has it. Nothing is
+ * under `path` until all of it is.
+ *
+ * @throws {UserError} if a file is damaged, a pickle holds more than tensors, or `path` is not empty
+ */
+export async function convertToSafetensors(
+  folder: string,
+  path: string,
+  { max_shard_size, onProgress = () => {} }: {
+    /** Largest weight file of a model, in bytes. */
+    readonly max_shard_size: number;
+    readonly onProgress?: (done: number, total: number, tensor: string) => void;
+  },
+): Promise<void> {
+  if (await exists(join(folder, "adapter_config.json"))) {
+    const adapter = await readAdapter(folder);
+    return await saveFolderAtomic(path, (staged) => writeAdapter(staged, adapter));
+  }
+  const config = await readJson(join(folder, "config.json"), CONFIG_LIMIT);
+  if (typeof config !== "object" || config === null || Array.isArray(config)) {
+    throw new UserError(`Cannot load "${join(folder, "config.json")}": it is no JSON object`);
+  }
+  const weights = await openWeights(folder);
+  try {
+    await saveFolderAtomic(path, async (staged) => {
+      await writeModel(staged, {
+        config: config as Record<string, unknown>,
+        tensors: copies(weights, onProgress),
+        filesFrom: folder,
+        maxShardBytes: max_shard_size,
+      });
+    });
+  } finally {
+    weights.close();
+  }
+}
+
+function copies(
+  weights: WeightReader,
+  onProgress: (done: number, total: number, tensor: string) => void,
+): TensorSource[] {
+  const names = [...weights.names()];
+  let done = 0;
+  return names.map((name) => {
+    const { dtype, shape, byteLength } = weights.info(name);
+    async function* read(): AsyncGenerator<Uint8Array> {
+      onProgress(++done, names.length, name);
+      for (let from = 0; from < byteLength; from += PIECE) {
+        const bytes = new Uint8Array(Math.min(PIECE, byteLength - from));
+        await weights.readInto(name, from, bytes);
+        yield bytes;
+      }
+    }
+    return { name, dtype, shape, read };
+  });
+}

@@ -1,0 +1,2 @@
+/** The built-in modules that this folder uses, in one place so that they can be exchanged. */
+export { createHash, type Hash } from "node:crypto";

@@ -1,0 +1,20 @@
+// GELU: y = gelu(x), by the form that the library gives.
+//
+// Grid: one thread per quad, wrapped.
+
+struct Params { quads: u32 }
+
+@group(0) @binding(0) var<storage, read> x: array<X>;
+@group(0) @binding(1) var<storage, read_write> y: array<X>;
+@group(0) @binding(2) var<uniform> p: Params;
+
+@compute @workgroup_size(64)
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let i = (group.y * groups.x + group.x) * 64u + lane;
+  if (i >= p.quads) { return; }
+  y[i] = store_X(gelu(load_X(x[i])));
+}

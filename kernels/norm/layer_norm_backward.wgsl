@@ -1,0 +1,47 @@
+// Gradient of LayerNorm to its input, with h = (x - mean) * rstd and g = dy * w:
+// dx[r, c] = rstd[r] * (g[r, c] - mean_c(g) - h[r, c] * mean_c(g * h)), written, or added to what is there if ADD is 1.
+//
+// Grid: one workgroup per row, wrapped. Sums in f32.
+
+override ADD: u32 = 0u;
+
+struct Params { rows: u32, quads: u32 }
+
+@group(0) @binding(0) var<storage, read> dy: array<Y>;             // (rows, C)
+@group(0) @binding(1) var<storage, read> x: array<X>;              // (rows, C)
+@group(0) @binding(2) var<storage, read> w: array<vec4f>;          // (C)
+@group(0) @binding(3) var<storage, read> stats: array<vec2f>;      // (rows) mean, rstd
+@group(0) @binding(4) var<storage, read_write> dx: array<D>;       // (rows, C)
+@group(0) @binding(5) var<uniform> p: Params;                      // quads: C / 4
+
+@compute @workgroup_size(LANES)
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let row = group.y * groups.x + group.x;
+  // The same for the whole workgroup, so leaving here splits no barrier.
+  if (row >= p.rows) { return; }
+  let base = row * p.quads;
+  let width = f32(4u * p.quads);
+  let mean = stats[row].x;
+  let rstd = stats[row].y;
+
+  var slopes = vec4f();
+  var dots = vec4f();
+  for (var q = lane; q < p.quads; q += LANES) {
+    let g = load_Y(dy[base + q]) * w[q];
+    slopes += g;
+    dots += g * ((load_X(x[base + q]) - mean) * rstd);
+  }
+  let mean_slope = workgroup_sum(lane, (slopes.x + slopes.y) + (slopes.z + slopes.w)) / width;
+  let mean_dot = workgroup_sum(lane, (dots.x + dots.y) + (dots.z + dots.w)) / width;
+
+  for (var q = lane; q < p.quads; q += LANES) {
+    let h = (load_X(x[base + q]) - mean) * rstd;
+    var v = rstd * (load_Y(dy[base + q]) * w[q] - mean_slope - h * mean_dot);
+    if (ADD == 1u) { v += load_D(dx[base + q]); }
+    dx[base + q] = store_D(v);
+  }
+}

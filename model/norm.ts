@@ -1,0 +1,57 @@
+import type { Gpu } from "../kernels/gpu.ts";
+import { layerNorm, layerNormBackward } from "../kernels/norm/layer_norm.ts";
+import { rmsNorm, rmsNormBackward } from "../kernels/norm/rms_norm.ts";
+import type { Tensor } from "../kernels/tensor.ts";
+
+/** A norm of a checkpoint with what is trained of it: LayerNorm where it has a bias, else RMSNorm. */
+export interface Norm {
+  /** Module name in the checkpoint, such as `model.layers.0.input_layernorm`. */
+  readonly name: string;
+  /** (C) f32 */
+  readonly weight: Tensor;
+  readonly bias: Tensor | undefined;
+  /** Gradients; undefined where the weight is frozen. */
+  readonly weightGrad: Tensor | undefined;
+  readonly biasGrad: Tensor | undefined;
+  /** Added under the root. */
+  readonly eps: number;
+}
+
+/** What a norm gives: the caller frees both. */
+export interface Normed {
+  /** (rows, C) */
+  readonly y: Tensor;
+  /** f32, a value or two for each row, for {@linkcode normBackward}. */
+  readonly stats: Tensor;
+}
+
+/** @param x (rows, C) */
+export function norm(gpu: Gpu, x: Tensor, { weight, bias, eps }: Norm): Normed {
+  if (bias) return layerNorm(gpu, x, { weight, bias, eps });
+  const { y, rstd } = rmsNorm(gpu, x, weight, eps);
+  return { y, stats: rstd };
+}
+
+/**
+ * Adds the norm's own gradients to what they hold.
+ *
+ * @param dy (rows, C)
+ * @param saved.x (rows, C), the input of the forward pass
+ * @param options.addTo (rows, C): the input's gradient is added to it; a new tensor unless given
+ * @returns dx (rows, C)
+ */
+export function normBackward(
+  gpu: Gpu,
+  dy: Tensor,
+  { weight, bias, weightGrad, biasGrad }: Norm,
+  { x, stats }: { readonly x: Tensor; readonly stats: Tensor },
+  { addTo }: { readonly addTo?: Tensor } = {},
+): Tensor {
+  const target = addTo ? { addTo } : {};
+  if (bias) {
+    const gradients = { ...target, dWeight: weightGrad, dBias: biasGrad };
+    return layerNormBackward(gpu, dy, { x, weight, stats }, gradients);
+  }
+  const gradients = { ...target, ...(weightGrad && { dWeight: weightGrad }) };
+  return rmsNormBackward(gpu, dy, { x, weight, rstd: stats }, gradients);
+}

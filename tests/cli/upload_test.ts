@@ -1,0 +1,64 @@
+/** `upload` as a command line, against a hub on this machine. */
+import { runCli } from "../../cli/main.ts";
+import { GOLDEN, withFolder } from "../checkpoint/support.ts";
+import { assert, assertEquals } from "../support/assert_close.ts";
+import { HubServer } from "../support/hub_server.ts";
+import { HubUploads } from "../support/hub_uploads.ts";
+import { assertIncludes } from "../support/text.ts";
+import { MemoryIo } from "./memory_io.ts";
+
+const VARIABLES = ["HF_ENDPOINT", "HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HF_HUB_OFFLINE"];
+
+async function withEnvironment(values: Record<string, string>, run: () => Promise<void>): Promise<void> {
+  const kept = VARIABLES.map((name) => [name, Deno.env.get(name)] as const);
+  VARIABLES.forEach((name) =>
+    values[name] === undefined ? Deno.env.delete(name) : Deno.env.set(name, values[name])
+  );
+  try {
+    await run();
+  } finally {
+    kept.forEach(([name, value]) => value === undefined ? Deno.env.delete(name) : Deno.env.set(name, value));
+  }
+}
+
+Deno.test("upload sends an adapter with its card once, and leaves a card on the hub alone", async () => {
+  await withFolder(async (root) => {
+    for (const name of ["adapter_config.json", "adapter_model.safetensors"]) {
+      await Deno.copyFile(`${GOLDEN}adapter/${name}`, `${root}/${name}`);
+    }
+    const hub = new HubUploads();
+    await using server = new HubServer([]);
+    await using storage = Deno.serve(
+      { hostname: "127.0.0.1", port: 0, onListen() {} },
+      (request) => hub.store(request),
+    );
+    hub.storage = `http://127.0.0.1:${storage.addr.port}`;
+    server.uploads = hub;
+    const environment = {
+      HF_ENDPOINT: server.url,
+      HF_HUB_CACHE: `${root}/cache`,
+      HF_TOKEN_PATH: `${root}/none`,
+    };
+    const words = ["upload", "--path", root, "--name", "me/mine", "--base_model", "org/tiny", "--json"];
+    await withEnvironment({ ...environment, HF_TOKEN: "secret" }, async () => {
+      const io = new MemoryIo();
+      assertEquals([await runCli([...words, "--private"], io), io.stderr.includes("secret")], [0, false]);
+      const result = JSON.parse(io.stdout);
+      assertEquals(result.files, ["README.md", "adapter_config.json", "adapter_model.safetensors"]);
+      assertEquals([...hub.repositories], [["me/mine", "private"]]);
+      assertIncludes(new TextDecoder().decode(hub.commits[0]!.files["README.md"]), "base_model: org/tiny");
+      const again = new MemoryIo();
+      assertEquals(await runCli(words, again), 0);
+      assertEquals(Object.keys(hub.commits[1]!.files).includes("README.md"), false);
+    });
+    await withEnvironment(environment, async () => {
+      const io = new MemoryIo();
+      assertEquals([await runCli(words, io), io.stdout], [2, ""]);
+      assertIncludes(io.stderr, "HF_TOKEN");
+      const wrong = new MemoryIo();
+      assertEquals(await runCli(["upload", "--path", root, "--name", "mine"], wrong), 2);
+      assertIncludes(wrong.stderr, "org/name");
+    });
+    assert(hub.commits.length === 2, "two commits");
+  });
+});
