@@ -133,6 +133,23 @@ Deno.test("names from other tools are answered with the name here", async () => 
   assertIncludes(message, "frobnicate: not an option; all options are in");
 });
 
+Deno.test("every ready recipe loads without a note, and says its data, memory and time", async () => {
+  const folder = new URL("../../train_args/", import.meta.url).pathname;
+  const recipes = [...Deno.readDirSync(folder)].map(({ name }) => name).filter((name) =>
+    name.endsWith(".yaml")
+  );
+  assert(recipes.length >= 14, recipes.join());
+  for (const name of recipes) {
+    const { args, notes } = await loadTrainArgs(folder + name);
+    assertEquals(notes.filter((note) => !note.startsWith("load_in_4bit is off")), [], name);
+    assertIncludes(args.output_dir, "output/");
+    const text = await Deno.readTextFile(folder + name);
+    for (const part of [`--train_args_file train_args/${name}`, "by `plan`: ", "GiB", "Time:"]) {
+      assertIncludes(text.slice(0, text.indexOf("\nmodel_name_or_path")), part);
+    }
+  }
+});
+
 Deno.test("names of LongLoRA and Long-LLM are read as the options they are", async () => {
   const yaml = REQUIRED.replace("train_file", "data_path").replace("max_seq_length", "max_length");
   const { args, notes } = await load(`${yaml}lora_targets: [q_proj]\nlora_extra_params: embed_tokens\n`);
