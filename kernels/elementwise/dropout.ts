@@ -25,24 +25,26 @@ export interface DropoutKey {
  *
  * @param x any shape with a multiple of 4 elements, any format
  * @returns the shape and format of `x`; the caller frees it
- * @throws {GpuError} if `p` is not in [0, 1), or elements pass the 2^34 of a stream
+ * @throws {GpuError} if `p` is not in [0, 1), or elements pass the 2^53 of a stream
  */
 export function dropout(gpu: Gpu, x: Tensor, { p, seed, stream, offset = 0 }: DropoutKey): Tensor {
   if (!(p >= 0 && p < 1)) throw new GpuError(`Cannot apply dropout: p must be in [0, 1), got ${p}`);
-  if (offset % 4 !== 0 || offset < 0 || offset / 4 + quadsOf(x) > 2 ** 32) {
+  if (offset % 4 !== 0 || offset < 0 || offset + x.size > 2 ** 53) {
     throw new GpuError(
-      `Cannot apply dropout: elements ${offset} to ${offset + x.size} are not quads of a stream of 2^34`,
+      `Cannot apply dropout: elements ${offset} to ${offset + x.size} are not quads of a stream of 2^53`,
     );
   }
   const y = gpu.empty(x.shape, x.dtype, "dropout");
   for (const { start, end } of rowRanges([x, y])) {
     const part = x.slice(start, end);
     const quads = quadsOf(part);
+    const firstQuad = (offset + start * x.width) / 4;
     gpu.run(DROPOUT, [part, y.slice(start, end)], {
       grid: threadGrid(quads),
       uniforms: {
         quads,
-        first_quad: (offset + start * x.width) / 4,
+        first_quad: firstQuad % 2 ** 32,
+        first_quad_high: Math.floor(firstQuad / 2 ** 32),
         seed,
         stream,
         threshold: dropThreshold(p),

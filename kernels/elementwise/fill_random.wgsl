@@ -18,7 +18,7 @@ fn main(
   let i = (group.y * groups.x + group.x) * 64u + lane;
   let first = i * WORDS;
   if (first >= p.words) { return; }
-  let quad = draw(random_words(vec2u(p.seed, p.stream), p.first_quad + i));
+  let quad = draw(random_words(vec2u(p.seed, p.stream), vec2u(p.first_quad + i, 0u)));
 #for w in 0..WORDS
   if (first + $wu < p.words) { x[first + $wu] = bitcast<u32>(quad[$w]); }
 #end

@@ -16,7 +16,7 @@ fn main(
 ) {
   let i = (group.y * groups.x + group.x) * 64u + lane;
   if (i >= p.quads) { return; }
-  let words = random_words(vec2u(p.seed, p.stream), p.first_quad + i);
+  let words = random_words(vec2u(p.seed, p.stream), vec2u(p.first_quad + i, 0u));
   // 24 bits of each word, which f32 holds exactly, in steps of 2^-23.
   let noise = vec4f(words >> vec4u(8u)) * 1.1920928955078125e-7 - 1.0;
   x[i] = store_X(load_X(x[i]) + scale[i / p.row_quads] * noise);

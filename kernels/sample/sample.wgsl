@@ -63,7 +63,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     }
     // Rounding, or a top_p of 0, must not leave nothing.
     least = min(least, rank_of(vec4f(most)).x);
-    let word = random_words(vec2u(p.seed, row), position).x;
+    let word = random_words(vec2u(p.seed, row), vec2u(position, 0u)).x;
     token = draw(row, lane, most, least, f32(word >> 8u) * 0x1p-24);
   }
   if (lane == 0u) {

@@ -21,9 +21,10 @@ export function threefry(
   return [x, y];
 }
 
-/** The random word of one element: elements go by fours, each four from two counters. */
+/** The random word of one element: elements go by fours, each four from two counters. At most 2^53 elements. */
 export function randomWord(seed: number, stream: number, element: number): number {
   const quad = Math.floor(element / 4);
   const lane = element % 4;
-  return threefry([seed, stream], [quad, lane >> 1])[lane % 2]!;
+  const high = Math.floor(quad / 2 ** 32);
+  return threefry([seed, stream], [quad % 2 ** 32, 2 * high + (lane >> 1)])[lane % 2]!;
 }

@@ -17,7 +17,8 @@ fn threefry_round(x: vec2u, turn: u32) -> vec2u {
   return vec2u(sum, ((x.y << turn) | (x.y >> (32u - turn))) ^ sum);
 }
 
-// Four random words for the four elements of a quad.
-fn random_words(key: vec2u, quad: u32) -> vec4u {
-  return vec4u(threefry(key, vec2u(quad, 0u)), threefry(key, vec2u(quad, 1u)));
+// Four random words for the four elements of a quad. Its number is quad.x + 2^32 * quad.y, quad.y below 2^31.
+fn random_words(key: vec2u, quad: vec2u) -> vec4u {
+  let half = 2u * quad.y;
+  return vec4u(threefry(key, vec2u(quad.x, half)), threefry(key, vec2u(quad.x, half + 1u)));
 }
