@@ -1,5 +1,5 @@
 /** `merge`: an adapter into its base model, written as a Hugging Face folder. */
-import type { MergeResult } from "../model/merge.ts";
+import type { MergeCheck, MergeResult } from "../model/merge.ts";
 import { oneOf, whole } from "../train_args/values.ts";
 import {
   booleanFlag,
@@ -49,7 +49,7 @@ export function build(summary: string, io: Io): BuiltCommand {
 }
 
 function describeResult(result: MergeResult): string {
-  const { rope_scaling: scaling, verification: check, shards } = result;
+  const { rope_scaling: scaling, verification: check, verification_as_trained: asTrained, shards } = result;
   return formatRecord({
     saved: `${result.save_path}, ${formatBytes(result.total_bytes)} of ${result.dtypes.join(" and ")} in ` +
       `${formatCount(shards.length)} ${shards.length === 1 ? "file" : "files"}`,
@@ -57,13 +57,14 @@ function describeResult(result: MergeResult): string {
       `${formatCount(result.replaced_tensors)} tensors replaced`,
     context: `${formatCount(result.context_size)} tokens, ` +
       (scaling ? `rope_scaling ${scaling.type} by ${scaling.factor}` : "no rope_scaling"),
-    compared: check === null
-      ? "no, see above"
-      : `${formatCount(check.sample_tokens)} tokens with base and adapter: logits differ by at most ` +
-        `${formatSmall(check.max_absolute_difference)} (${
-          formatSmall(check.max_relative_difference)
-        } of the ` +
-        `largest), the likeliest token agrees on ${Number((100 * check.argmax_agreement).toFixed(1))} %`,
+    compared: check === null ? "no, see above" : describeCheck(check, "base and adapter"),
+    ...(asTrained && { "as trained": describeCheck(asTrained, "the base in 4 bits and adapter") }),
     took: formatSeconds(result.seconds),
   });
+}
+
+function describeCheck(check: MergeCheck, beside: string): string {
+  return `${formatCount(check.sample_tokens)} tokens with ${beside}: logits differ by at most ` +
+    `${formatSmall(check.max_absolute_difference)} (${formatSmall(check.max_relative_difference)} of the ` +
+    `largest), the likeliest token agrees on ${Number((100 * check.argmax_agreement).toFixed(1))} %`;
 }

@@ -11,7 +11,7 @@ import { Gpu } from "../kernels/gpu.ts";
 import { makeBatch } from "./batch.ts";
 import { grownWeights, withVocabularyOf } from "./vocabulary.ts";
 import { contextLength, readConfig, type RopeScaling } from "./config.ts";
-import { configJson, settleContext, type TrainedSettings } from "./context.ts";
+import { configJson, settleContext } from "./context.ts";
 import { SILENT, type WorkHooks } from "./hooks.ts";
 import { mergedTensors, type MergePlan, planMerge } from "./merged_tensors.ts";
 import { type DtypeName, torchDtype } from "./number_formats.ts";
@@ -64,6 +64,11 @@ export interface MergeResult {
   readonly shards: readonly string[];
   /** Null where the device's memory does not hold the models. */
   readonly verification: MergeCheck | null;
+  /**
+   * The same against the base in 4 bits and the adapter, where the adapter was trained so and is merged onto the full
+   * weights: how far the merged model is from the one that was trained.
+   */
+  readonly verification_as_trained: MergeCheck | null;
   readonly seconds: number;
 }
 
@@ -97,12 +102,13 @@ export async function mergeAdapter(
   const weights = grownWeights(await openWeights(base_model), config);
   try {
     const plan = planMerge(weights, config, adapter, options.dtype);
-    [...notes, ...planNotes(plan, options, trained)].forEach((line) => hooks.note(line));
     let shards: readonly string[] = [];
-    let verification: MergeCheck | null = null;
+    let checks = NOT_COMPARED;
+    const isOfOtherBase = !plan.isQuantised && trained?.load_in_4bit === true && !options.load_in_4bit;
+    [...notes, ...planNotes(plan, options, isOfOtherBase)].forEach((line) => hooks.note(line));
     await saveFolderAtomic(save_path, async (folder) => {
       ({ shards } = await writeMerged(folder, plan, options, hooks));
-      verification = await verifyMerge(folder, plan, options, hooks);
+      checks = await verifyMerge(folder, plan, { ...options, isOfOtherBase }, hooks);
     }, { byteLength: plan.totalBytes });
     return {
       save_path,
@@ -116,7 +122,8 @@ export async function mergeAdapter(
       dtypes: plan.dtypes,
       total_bytes: plan.totalBytes,
       shards,
-      verification,
+      verification: checks.asMerged,
+      verification_as_trained: checks.asTrained,
       seconds: (performance.now() - started) / 1000,
     };
   } finally {
@@ -127,8 +134,8 @@ export async function mergeAdapter(
 /** What the user should know before the merge. */
 function planNotes(
   plan: MergePlan,
-  { load_in_4bit, dtype }: MergeOptions,
-  trained: TrainedSettings | undefined,
+  { dtype }: MergeOptions,
+  isOfOtherBase: boolean,
 ): string[] {
   const notes: string[] = [];
   if (plan.isQuantised) {
@@ -136,7 +143,7 @@ function planNotes(
       `The base is in 4 bits: its linears are dequantised and written as ${plan.dtypes.join(" and ")}` +
         (dtype === "keep" ? ", as its torch_dtype says. Choose another with --dtype" : ""),
     );
-  } else if (trained?.load_in_4bit && !load_in_4bit) {
+  } else if (isOfOtherBase) {
     notes.push(
       "The adapter was trained on the base in 4 bits and is merged onto its full weights, which differ a little: " +
         "--load_in_4bit merges onto what training saw",
@@ -175,28 +182,37 @@ async function writeMerged(
   });
 }
 
+/** What was written, beside base and adapter. */
+interface MergeChecks {
+  readonly asMerged: MergeCheck | null;
+  /** Null unless training had another base. */
+  readonly asTrained: MergeCheck | null;
+}
+
+/** Where the device's memory does not hold the models. */
+const NOT_COMPARED: MergeChecks = { asMerged: null, asTrained: null };
+
 /**
  * Compares what was written with base and adapter.
- * @returns null where the device's memory does not hold the models
  * @throws {UserError} if logits are not finite
  */
 async function verifyMerge(
   folder: string,
   plan: MergePlan,
-  { base_model, peft_model, load_in_4bit = false }: MergeOptions,
+  { base_model, peft_model, load_in_4bit = false, isOfOtherBase }: MergeOptions & { isOfOtherBase: boolean },
   hooks: WorkHooks,
-): Promise<MergeCheck | null> {
+): Promise<MergeChecks> {
   const { config } = plan;
   const random = new Random(SAMPLE.seed);
   const length = Math.min(SAMPLE.tokens, contextLength(config));
   const tokens = Uint32Array.from({ length }, () => random.below(config.vocab_size));
   try {
-    const expected = await logitsOf(
-      { baseModel: base_model, peftModel: peft_model, config, loadIn4bit: load_in_4bit },
-      tokens,
-    );
     const actual = await logitsOf({ baseModel: folder, loadIn4bit: false }, tokens);
-    const check = compareLogits(actual, expected, length);
+    const checkBeside = async (loadIn4bit: boolean) => {
+      const parts = { baseModel: base_model, peftModel: peft_model, config, loadIn4bit };
+      return compareLogits(actual, await logitsOf(parts, tokens), length);
+    };
+    const check = await checkBeside(load_in_4bit);
     const most = Math.max(...plan.dtypes.map((dtype) => EXPECTED[dtype]));
     if (check.max_relative_difference > most) {
       hooks.note(
@@ -205,11 +221,11 @@ async function verifyMerge(
         } % of the largest: evaluate it before use, or merge with --dtype fp32`,
       );
     }
-    return check;
+    return { asMerged: check, asTrained: isOfOtherBase ? await checkBeside(true) : null };
   } catch (error) {
     if (!(error instanceof GpuMemoryError)) throw error;
     hooks.note(`The merged model was not compared with base and adapter: ${error.message}`);
-    return null;
+    return NOT_COMPARED;
   }
 }
 

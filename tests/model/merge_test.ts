@@ -259,6 +259,13 @@ Deno.test("without context_size the adapter's training decides, and 4-bit traini
     const { result, notes } = await merge(`${root}/merged`, { peft_model, context_size: null });
     assertEquals([result.context_size, result.rope_scaling], [192, { type: "linear", factor: 3 }]);
     assertIncludes(notes.join(), "--load_in_4bit merges onto what training saw");
+    const { verification, verification_as_trained: asTrained } = result;
+    assert(verification!.max_relative_difference < 1e-4, "the merge is exact");
+    assert(asTrained!.max_relative_difference > 1e-2, "and as far from what was trained as NF4 from f32");
+
+    const dequantised = await merge(`${root}/nf4`, { peft_model, context_size: null, load_in_4bit: true });
+    assertEquals(dequantised.result.verification_as_trained, null);
+    assert(dequantised.result.verification!.max_relative_difference < 1e-4, "what was trained");
 
     // A raised base takes the place of interpolation; the length then stands in max_position_embeddings.
     await Deno.writeTextFile(`${peft_model}/train_args.yaml`, "model_max_length: 192\nrope_theta: 40000.0\n");
