@@ -1,15 +1,19 @@
-import { BLOCK_ROWS, columnSum, LONGEST_RANGE } from "../elementwise/column_sum.ts";
+import { columnSum } from "../elementwise/column_sum.ts";
 import type { Gpu } from "../gpu.ts";
-import { requireSameShape, requireVector, rowQuadsOf, THREADS, wrappedGrid } from "../shared/grid.ts";
+import { requireVector, rowQuadsOf, wrappedGrid } from "../shared/grid.ts";
 import reduceWgsl from "../shared/reduce.wgsl" with { type: "text" };
 import { rowRanges, type Tensor } from "../tensor.ts";
 import forwardWgsl from "./layer_norm.wgsl" with { type: "text" };
 import backwardWgsl from "./layer_norm_backward.wgsl" with { type: "text" };
 import weightBackwardWgsl from "./layer_norm_weight_backward.wgsl" with { type: "text" };
+import { normBackward, type NormGradients } from "./norm_backward.ts";
 
 const FORWARD = { name: "layer_norm", wgsl: forwardWgsl, libraries: [reduceWgsl] };
-const BACKWARD = { name: "layer_norm_backward", wgsl: backwardWgsl, libraries: [reduceWgsl] };
-const WEIGHT_BACKWARD = { name: "layer_norm_weight_backward", wgsl: weightBackwardWgsl };
+const BACKWARD = {
+  op: "layerNormBackward",
+  backward: { name: "layer_norm_backward", wgsl: backwardWgsl, libraries: [reduceWgsl] },
+  weightBackward: { name: "layer_norm_weight_backward", wgsl: weightBackwardWgsl },
+};
 
 /** What {@linkcode layerNormBackward} needs back from the forward pass. */
 export interface LayerNormSaved {
@@ -55,11 +59,7 @@ export function layerNorm(
 }
 
 /** Where the gradients of {@linkcode layerNormBackward} go. */
-export interface LayerNormGradients {
-  /** (rows, C), any format: the gradient of x is added to it in place, and it is returned. */
-  readonly addTo?: Tensor;
-  /** (C) f32: accumulated in place; sums run in a fixed order. */
-  readonly dWeight?: Tensor | undefined;
+export interface LayerNormGradients extends NormGradients {
   /** (C) f32, likewise. */
   readonly dBias?: Tensor | undefined;
 }
@@ -74,45 +74,11 @@ export interface LayerNormGradients {
 export function layerNormBackward(
   gpu: Gpu,
   dy: Tensor,
-  { x, weight, stats }: LayerNormSaved,
-  { addTo, dWeight, dBias }: LayerNormGradients = {},
+  saved: LayerNormSaved,
+  { dBias, ...gradients }: LayerNormGradients = {},
 ): Tensor {
-  requireSameShape("layerNormBackward", dy, x);
-  requireVector("layerNormBackward", stats, 2 * x.rows, "f32");
-  if (addTo) requireSameShape("layerNormBackward", addTo, x);
-  if (dWeight) addWeightGradient(gpu, dy, x, stats, dWeight);
+  requireVector(BACKWARD.op, saved.stats, 2 * saved.x.rows, "f32");
+  const dx = normBackward(gpu, BACKWARD, dy, saved, gradients);
   if (dBias) columnSum(gpu, dy, dBias);
-  const quads = rowQuadsOf(x);
-  const dx = addTo ?? gpu.empty(x.shape, dy.dtype, "layer norm dx");
-  for (const { start, end } of rowRanges([dy, x, stats, dx])) {
-    const rows = end - start;
-    const [dyPart, xPart, statsPart, dxPart] = [dy, x, stats, dx].map((tensor) => tensor.slice(start, end));
-    gpu.run(BACKWARD, [dyPart!, xPart!, weight, statsPart!, dxPart!], {
-      grid: wrappedGrid(rows),
-      uniforms: { rows, quads },
-      constants: { ADD: addTo ? 1 : 0 },
-      formats: { Y: dy.format, X: x.format, D: dx.format },
-    });
-  }
   return dx;
-}
-
-/** Sums by blocks of rows first, then over the blocks: parallel, and the same every time. */
-function addWeightGradient(gpu: Gpu, dy: Tensor, x: Tensor, stats: Tensor, dWeight: Tensor): void {
-  requireVector("layerNormBackward", dWeight, x.width, "f32");
-  const quads = rowQuadsOf(x);
-  for (const { start, end } of rowRanges([dy, x, stats], LONGEST_RANGE)) {
-    const rows = end - start;
-    const blocks = Math.ceil(rows / BLOCK_ROWS);
-    const partial = gpu.empty([blocks, x.width], "f32", "layer norm dWeight by block");
-    const parts = [dy, x, stats].map((tensor) => tensor.slice(start, end));
-    gpu.run(WEIGHT_BACKWARD, [...parts, partial], {
-      grid: [Math.ceil(quads / THREADS), blocks],
-      uniforms: { rows, quads },
-      constants: { BLOCK_ROWS },
-      formats: { Y: dy.format, X: x.format },
-    });
-    columnSum(gpu, partial, dWeight);
-    partial.free();
-  }
 }

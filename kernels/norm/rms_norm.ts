@@ -1,15 +1,18 @@
-import { BLOCK_ROWS, columnSum, LONGEST_RANGE } from "../elementwise/column_sum.ts";
 import type { Gpu } from "../gpu.ts";
-import { requireSameShape, requireVector, rowQuadsOf, THREADS, wrappedGrid } from "../shared/grid.ts";
+import { requireVector, rowQuadsOf, wrappedGrid } from "../shared/grid.ts";
 import reduceWgsl from "../shared/reduce.wgsl" with { type: "text" };
 import { rowRanges, type Tensor } from "../tensor.ts";
 import forwardWgsl from "./rms_norm.wgsl" with { type: "text" };
 import backwardWgsl from "./rms_norm_backward.wgsl" with { type: "text" };
 import weightBackwardWgsl from "./rms_norm_weight_backward.wgsl" with { type: "text" };
+import { normBackward, type NormGradients } from "./norm_backward.ts";
 
 const FORWARD = { name: "rms_norm", wgsl: forwardWgsl, libraries: [reduceWgsl] };
-const BACKWARD = { name: "rms_norm_backward", wgsl: backwardWgsl, libraries: [reduceWgsl] };
-const WEIGHT_BACKWARD = { name: "rms_norm_weight_backward", wgsl: weightBackwardWgsl };
+const BACKWARD = {
+  op: "rmsNormBackward",
+  backward: { name: "rms_norm_backward", wgsl: backwardWgsl, libraries: [reduceWgsl] },
+  weightBackward: { name: "rms_norm_weight_backward", wgsl: weightBackwardWgsl },
+};
 
 /** What {@linkcode rmsNormBackward} needs back from the forward pass. */
 export interface RmsNormSaved {
@@ -51,8 +54,6 @@ export function rmsNorm(gpu: Gpu, x: Tensor, weight: Tensor, eps: number): { y: 
  * Gradient of {@linkcode rmsNorm}.
  *
  * @param dy (rows, C), any format
- * @param addTo (rows, C), any format: the gradient is added to it in place, and it is returned
- * @param dWeight (C) f32: accumulated in place; sums run in a fixed order
  * @returns dx (rows, C): `addTo`, or a new tensor in the format of `dy` that the caller frees
  * @throws {GpuError} if shapes differ
  */
@@ -60,43 +61,8 @@ export function rmsNormBackward(
   gpu: Gpu,
   dy: Tensor,
   { x, weight, rstd }: RmsNormSaved,
-  { addTo, dWeight }: { readonly addTo?: Tensor; readonly dWeight?: Tensor } = {},
+  gradients: NormGradients = {},
 ): Tensor {
-  requireSameShape("rmsNormBackward", dy, x);
-  requireVector("rmsNormBackward", rstd, x.rows, "f32");
-  if (addTo) requireSameShape("rmsNormBackward", addTo, x);
-  if (dWeight) addWeightGradient(gpu, dy, x, rstd, dWeight);
-  const quads = rowQuadsOf(x);
-  const dx = addTo ?? gpu.empty(x.shape, dy.dtype, "rms norm dx");
-  for (const { start, end } of rowRanges([dy, x, rstd, dx])) {
-    const rows = end - start;
-    const [dyPart, xPart, rstdPart, dxPart] = [dy, x, rstd, dx].map((tensor) => tensor.slice(start, end));
-    gpu.run(BACKWARD, [dyPart!, xPart!, weight, rstdPart!, dxPart!], {
-      grid: wrappedGrid(rows),
-      uniforms: { rows, quads },
-      constants: { ADD: addTo ? 1 : 0 },
-      formats: { Y: dy.format, X: x.format, D: dx.format },
-    });
-  }
-  return dx;
-}
-
-/** Sums by blocks of rows first, then over the blocks: parallel, and the same every time. */
-function addWeightGradient(gpu: Gpu, dy: Tensor, x: Tensor, rstd: Tensor, dWeight: Tensor): void {
-  requireVector("rmsNormBackward", dWeight, x.width, "f32");
-  const quads = rowQuadsOf(x);
-  for (const { start, end } of rowRanges([dy, x, rstd], LONGEST_RANGE)) {
-    const rows = end - start;
-    const blocks = Math.ceil(rows / BLOCK_ROWS);
-    const partial = gpu.empty([blocks, x.width], "f32", "rms norm dWeight by block");
-    const parts = [dy, x, rstd].map((tensor) => tensor.slice(start, end));
-    gpu.run(WEIGHT_BACKWARD, [...parts, partial], {
-      grid: [Math.ceil(quads / THREADS), blocks],
-      uniforms: { rows, quads },
-      constants: { BLOCK_ROWS },
-      formats: { Y: dy.format, X: x.format },
-    });
-    columnSum(gpu, partial, dWeight);
-    partial.free();
-  }
+  requireVector(BACKWARD.op, rstd, x.rows, "f32");
+  return normBackward(gpu, BACKWARD, dy, { x, weight, stats: rstd }, gradients);
 }
