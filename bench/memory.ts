@@ -109,27 +109,41 @@ async function settings(tokens: number, rank: number): Promise<TrainArgs> {
   return args;
 }
 
+/** Both tables, their heads first. */
+export function memoryTables(
+  { goals, longest }: MemoryReport,
+): { planned: string[][]; contexts: string[][] } {
+  const verdict = (isMet: boolean) => isMet ? "met" : "missed";
+  return {
+    planned: [
+      ["model", "tokens", "rank", "device, planned", "goal", "", "host", "peak at"],
+      ...goals.map(({ shape, tokens, rank, gib, plannedBytes, hostBytes, moment }) => [
+        shape,
+        String(tokens),
+        String(rank),
+        formatBytes(plannedBytes),
+        `${gib} GiB`,
+        verdict(plannedBytes <= gib * GIB),
+        formatBytes(hostBytes),
+        moment,
+      ]),
+    ],
+    contexts: [
+      ["Llama-3-8B, rank 32, in", "S2-Attn", "full", "unsloth", "full is", ""],
+      ...longest.map(({ gib, full, s2, unsloth }) => [
+        `${gib} GiB`,
+        String(s2),
+        String(full),
+        String(unsloth),
+        `${(full / unsloth).toFixed(2)}x`,
+        verdict(full >= unsloth && s2 >= unsloth),
+      ]),
+    ],
+  };
+}
+
 /** Both tables as text. */
-export function describeMemory({ goals, longest }: MemoryReport): string {
-  const planned = goals.map(({ shape, tokens, rank, gib, plannedBytes, hostBytes, moment }) => [
-    shape,
-    String(tokens),
-    String(rank),
-    formatBytes(plannedBytes),
-    `${gib} GiB ${plannedBytes <= gib * GIB ? "met" : "missed"}`,
-    formatBytes(hostBytes),
-    moment,
-  ]);
-  const contexts = longest.map(({ gib, full, s2, unsloth }) => [
-    `${gib} GiB`,
-    String(s2),
-    String(full),
-    String(unsloth),
-    `${(full / unsloth).toFixed(2)}x ${full >= unsloth && s2 >= unsloth ? "met" : "missed"}`,
-  ]);
-  return [
-    formatTable([["model", "tokens", "rank", "device", "goal", "host", "peak at"], ...planned], "lrrrrrl"),
-    "",
-    formatTable([["llama3-8b in", "S2-Attn", "full", "unsloth", "full is"], ...contexts], "lrrrr"),
-  ].join("\n");
+export function describeMemory(report: MemoryReport): string {
+  const { planned, contexts } = memoryTables(report);
+  return [formatTable(planned, "lrrrrlrl"), "", formatTable(contexts, "lrrrrl")].join("\n");
 }

@@ -5,6 +5,7 @@
 import { formatBytes } from "../cli/format.ts";
 import { type Device, type DeviceResults, type Figure, GOALS, type Kind, type PeersResult } from "./goals.ts";
 import { LOAD_HEAD, loadRows } from "./load.ts";
+import { memoryTables } from "./memory.ts";
 import { formatMs } from "./report.ts";
 import type { AnyResult, BenchResult, LoadResult, MemoryResult, Surroundings } from "./result.ts";
 
@@ -41,8 +42,8 @@ function captionOf(around: Surroundings): string {
 }
 
 function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
-  const line = (cells: readonly string[]) =>
-    `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
+  const show = (cell: string) => cell === "missed" ? "**missed**" : cell.replaceAll("|", "\\|");
+  const line = (cells: readonly string[]) => `| ${cells.map(show).join(" | ")} |`;
   return [line(head), line(head.map(() => "---")), ...rows.map(line)].join("\n");
 }
 
@@ -63,7 +64,7 @@ function goalsTable(results: Results): string {
       figure.peer ?? "",
       figure.ratio ?? "",
       figure.share === undefined ? "" : percent(figure.share),
-      figure.isMet === null ? "" : figure.isMet ? "met" : "**missed**",
+      figure.isMet === null ? "" : figure.isMet ? "met" : "missed",
       `${commit}, ${date.slice(0, 10)}`,
     ]);
   });
@@ -141,28 +142,8 @@ function peersTable({ contests }: PeersResult): string {
   return table(["contest", "shape", "by", "best", "GFLOP/s", "error", "ours is", "goal"], rows);
 }
 
-function memoryTable({ goals, longest }: MemoryResult): string {
-  const planned = goals.map(({ shape, tokens, rank, gib, plannedBytes, hostBytes, moment }) => [
-    shape,
-    String(tokens),
-    String(rank),
-    formatBytes(plannedBytes),
-    `${gib} GiB`,
-    plannedBytes <= gib * 2 ** 30 ? "met" : "**missed**",
-    formatBytes(hostBytes),
-    moment,
-  ]);
-  const contexts = longest.map(({ gib, full, s2, unsloth }) => [
-    `${gib} GiB`,
-    String(s2),
-    String(full),
-    String(unsloth),
-    `${(full / unsloth).toFixed(2)}x`,
-    full >= unsloth && s2 >= unsloth ? "met" : "**missed**",
-  ]);
-  return table(["model", "tokens", "rank", "device, planned", "goal", "", "host", "peak at"], planned) +
-    "\n\n" +
-    table(["Llama-3-8B, rank 32, in", "S2-Attn", "full", "unsloth", "full is", ""], contexts);
+function memoryTable(result: MemoryResult): string {
+  return Object.values(memoryTables(result)).map(([head, ...rows]) => table(head!, rows)).join("\n\n");
 }
 
 function percent(share: number): string {
