@@ -45,7 +45,10 @@ export interface Timing {
   readonly now: Reading;
   /** Milliseconds that waiting itself takes of that clock. */
   readonly waitMs: number;
+  /** Rounds of a contest, at least. */
   readonly rounds: number;
+  /** A contest goes on for as many rounds as begin within this: short work is disturbed more easily. */
+  readonly contestMs: number;
   /** A sample runs the work so often that it takes this long. */
   readonly sampleMs: number;
 }
@@ -60,7 +63,8 @@ export async function hold(contest: Contest, timing: Timing): Promise<ContestRes
   const repeats: number[] = [];
   for (const entrant of entrants) repeats.push(await repeatsOf(entrant, timing));
   const times = entrants.map((): number[] => []);
-  for (let round = 0; round < timing.rounds; round++) {
+  const start = timing.now();
+  for (let round = 0; round < timing.rounds || timing.now() - start < timing.contestMs; round++) {
     for (const [i, entrant] of entrants.entries()) {
       times[i]!.push(await sample(entrant, repeats[i]!, timing));
     }

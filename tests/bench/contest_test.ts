@@ -5,7 +5,7 @@ import { assert, assertEquals } from "../support/assert_close.ts";
 
 /** A clock that entrants move by what their work takes. */
 function scriptedTiming(): Timing & { ms: number } {
-  const timing = { ms: 0, now: () => timing.ms, waitMs: 1, rounds: 3, sampleMs: 20 };
+  const timing = { ms: 0, now: () => timing.ms, waitMs: 1, rounds: 3, contestMs: 0, sampleMs: 20 };
   return timing;
 }
 
@@ -51,6 +51,14 @@ Deno.test("a contest gives the ratio of best times, without what waiting takes",
   assertEquals(ours.calls, [1, 1, 10, 10, 10]);
   assertEquals(peer.calls, [1, 1, 3, 3, 3]);
   assert(ours.freed && peer.freed, "both give back what they hold");
+});
+
+Deno.test("short work is timed in more rounds, until the contest has taken long enough", async () => {
+  const timing = { ...scriptedTiming(), contestMs: 100, now: () => timing.ms };
+  const ours = entrant(timing, "longreach", { ms: 2 });
+  await hold(contestOf([ours]), timing);
+  // A sample of ten runs takes 21 ms: the fifth begins at 84, a sixth would at 105.
+  assertEquals(ours.calls, [1, 1, 10, 10, 10, 10, 10]);
 });
 
 Deno.test("a peer that computes something else has no ratio", async () => {
