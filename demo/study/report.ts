@@ -38,7 +38,11 @@ export function studyReport(rows: readonly StudyRow[], folder: string, command: 
     "",
     "# The papers' claims, on the demo model",
     "",
-    `The demo's model (256 tokens) is extended to 1024 in ${seeds} runs of each kind, with seeds 1 to ${seeds}; every step ` +
+    `The demo's model (256 tokens) is extended to 1024 ${
+      seeds === 1
+        ? "once in each way, so that no spread is known"
+        : `in ${seeds} runs of each way, seeds 1 to ${seeds}`
+    }; every step ` +
     "is one sequence of 1024 tokens. Perplexity is over the same 16 held-out documents at every length, with full " +
     "attention, whatever the training had. A model of a million numbers and a minute of training: what holds here is a " +
     "sign, not a proof, and so is what does not.",
@@ -74,7 +78,7 @@ function section(
       String(own[0]!.steps),
       ...LENGTHS.map((length) => {
         const { mean, deviation } = spreadOf(own, length);
-        return `${mean.toFixed(3)} ± ${deviation.toFixed(3)}`;
+        return mean.toFixed(3) + (own.length === 1 ? "" : ` ± ${deviation.toFixed(3)}`);
       }),
     ];
   });
