@@ -3,7 +3,7 @@ import { isBnb4, readBnb4 } from "../../checkpoint/bitsandbytes.ts";
 import { toF32 } from "../../checkpoint/dtype.ts";
 import { openWeights, type WeightReader } from "../../checkpoint/weights.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
-import { GOLDEN } from "./support.ts";
+import { GOLDEN } from "../support/files.ts";
 
 const WEIGHT = "model.layers.0.self_attn.q_proj.weight";
 const STATE = `${WEIGHT}.quant_state.bitsandbytes__nf4`;

@@ -1,7 +1,7 @@
 import { join } from "../../checkpoint/deps.ts";
 import { quote, safeJoin } from "../../checkpoint/paths.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
-import { withFolder } from "./support.ts";
+import { withFolder } from "../support/files.ts";
 
 const HOSTILE = [
   "",

@@ -10,8 +10,8 @@ import {
 import { writeSafetensors } from "../../checkpoint/safetensors.ts";
 import { fromF32, toF32 } from "../../checkpoint/dtype.ts";
 import { assertEquals, assertThrows } from "../support/assert_close.ts";
+import { GOLDEN, withFolder } from "../support/files.ts";
 import { normal } from "../support/random.ts";
-import { GOLDEN, withFolder } from "./support.ts";
 import { stateDict, tensor, torchFile } from "./torch_file.ts";
 
 const Q = "model.layers.0.self_attn.q_proj";

@@ -4,8 +4,8 @@ import { toF32 } from "../../checkpoint/dtype.ts";
 import { TorchFile } from "../../checkpoint/pickle.ts";
 import { PICKLE_LIMITS, unpickle } from "../../checkpoint/pickle_vm.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { withFolder } from "../support/files.ts";
 import { normal } from "../support/random.ts";
-import { withFolder } from "./support.ts";
 import {
   assemble,
   type Code,

@@ -3,8 +3,9 @@ import { join } from "../../checkpoint/deps.ts";
 import { fromF32, toF32 } from "../../checkpoint/dtype.ts";
 import { SafetensorsFile, type TensorSource, writeSafetensors } from "../../checkpoint/safetensors.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { namesIn, withFolder } from "../support/files.ts";
 import { normal } from "../support/random.ts";
-import { namesIn, safetensorsBytes, systemError, watchedFiles, withFolder } from "./support.ts";
+import { safetensorsBytes, systemError, watchedFiles } from "./support.ts";
 
 interface Attack {
   readonly why: string;

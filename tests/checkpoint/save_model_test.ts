@@ -6,8 +6,9 @@ import { saveFolderAtomic } from "../../checkpoint/store.ts";
 import { openWeights } from "../../checkpoint/weights.ts";
 import { UserError } from "../../errors.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { GOLDEN, namesIn, withFolder } from "../support/files.ts";
 import { normal } from "../support/random.ts";
-import { GOLDEN, namesIn, systemError, watchedFiles, withFolder } from "./support.ts";
+import { systemError, watchedFiles } from "./support.ts";
 
 /** Tensors of 40, 24, 64 and 8 bytes in two types; `reads` collects the names of those that are read. */
 function sources(reads: string[] = []): TensorSource[] {

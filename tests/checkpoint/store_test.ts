@@ -12,8 +12,9 @@ import {
   writeFileAtomic,
 } from "../../checkpoint/store.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { namesIn, withFolder } from "../support/files.ts";
 import { uniform } from "../support/random.ts";
-import { namesIn, systemError, watchedFiles, withFolder } from "./support.ts";
+import { systemError, watchedFiles } from "./support.ts";
 
 /** Bytes that tell the step and the file apart. */
 function content(step: number, length: number): Uint8Array {

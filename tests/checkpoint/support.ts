@@ -1,18 +1,5 @@
 import { type Bytes, diskFiles, type FileHandle, type Files } from "../../checkpoint/files.ts";
 
-/** Golden models and adapters, made with PyTorch and bitsandbytes. */
-export const GOLDEN = new URL("../golden/", import.meta.url).pathname;
-
-/** Runs `use` with a new folder that is removed afterwards, whatever happens. */
-export async function withFolder<T>(use: (folder: string) => T | Promise<T>): Promise<T> {
-  const folder = await Deno.makeTempDir({ prefix: "longreach-test-" });
-  try {
-    return await use(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
-
 /** Calls `before` ahead of every file operation, with its name and path; it may throw instead of it. */
 export function watchedFiles(
   before: (operation: string, path: string) => void,
@@ -55,9 +42,4 @@ export function safetensorsBytes(header: string, data: Uint8Array, length?: bigi
   bytes.set(text, 8);
   bytes.set(data, 8 + text.length);
   return bytes;
-}
-
-/** The names left in a folder, sorted. */
-export function namesIn(folder: string): string[] {
-  return [...Deno.readDirSync(folder)].map(({ name }) => name).sort();
 }

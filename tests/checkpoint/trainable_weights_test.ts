@@ -6,7 +6,7 @@ import { convertToSafetensors } from "../../checkpoint/to_safetensors.ts";
 import { readTrainableWeights } from "../../checkpoint/trainable_weights.ts";
 import { openWeights } from "../../checkpoint/weights.ts";
 import { assertEquals, assertThrows } from "../support/assert_close.ts";
-import { GOLDEN, namesIn, withFolder } from "./support.ts";
+import { GOLDEN, namesIn, withFolder } from "../support/files.ts";
 import { stateDict, tensor, torchFile } from "./torch_file.ts";
 
 const PEFT = "base_model.model.";
@@ -17,7 +17,7 @@ type State = Map<string, { shape: readonly number[]; data: Float32Array }>;
 /** What zero_to_fp32.py makes of a run that ended with this adapter, the frozen base included. */
 async function mergedState({ lora, extra }: Adapter): Promise<State> {
   const state: State = new Map();
-  const base = await openWeights(`${GOLDEN}mha`);
+  const base = await openWeights(`${GOLDEN}/mha`);
   for (const name of base.names()) {
     const { shape } = base.info(name);
     const data = new Float32Array((await base.read(name)).buffer);
@@ -47,7 +47,7 @@ async function writeCheckpoint(folder: string, state: State): Promise<void> {
     join(folder, "pytorch_model.bin"),
     torchFile(stateDict(Object.fromEntries(codes)), Object.fromEntries(storages)),
   );
-  await Deno.copyFile(`${GOLDEN}adapter-bin/adapter_config.json`, join(folder, "adapter_config.json"));
+  await Deno.copyFile(`${GOLDEN}/adapter-bin/adapter_config.json`, join(folder, "adapter_config.json"));
 }
 
 function assertSame(actual: Adapter, expected: Adapter): void {
@@ -59,7 +59,7 @@ function assertSame(actual: Adapter, expected: Adapter): void {
 }
 
 Deno.test("get_trainable_weights takes factors, embeddings and norms out of a merged checkpoint", async () => {
-  const trained = await readAdapter(`${GOLDEN}adapter-bin`);
+  const trained = await readAdapter(`${GOLDEN}/adapter-bin`);
   await withFolder(async (root) => {
     await writeCheckpoint(`${root}/checkpoint`, await mergedState(trained));
     const adapter = await readTrainableWeights(`${root}/checkpoint`, ["embed", "norm"]);
@@ -80,19 +80,19 @@ Deno.test("get_trainable_weights takes factors, embeddings and norms out of a me
 });
 
 Deno.test("get_trainable_weights takes factors from adapter_model.bin where the merged state has none", async () => {
-  const trained = await readAdapter(`${GOLDEN}adapter-bin`);
+  const trained = await readAdapter(`${GOLDEN}/adapter-bin`);
   const state = await mergedState(trained);
   for (const key of [...state.keys()]) if (key.includes("lora_")) state.delete(key);
   await withFolder(async (root) => {
     await writeCheckpoint(`${root}/checkpoint`, state);
     await assertThrows(() => readTrainableWeights(`${root}/checkpoint`, ["norm"]), "adapter_model", "LoRA");
-    await Deno.copyFile(`${GOLDEN}adapter-bin/adapter_model.bin`, `${root}/checkpoint/adapter_model.bin`);
+    await Deno.copyFile(`${GOLDEN}/adapter-bin/adapter_model.bin`, `${root}/checkpoint/adapter_model.bin`);
     assertSame(await readTrainableWeights(`${root}/checkpoint`, ["embed", "norm"]), trained);
   });
 });
 
 Deno.test("get_trainable_weights says what matches nothing, and a config of another run", async () => {
-  const trained = await readAdapter(`${GOLDEN}adapter-bin`);
+  const trained = await readAdapter(`${GOLDEN}/adapter-bin`);
   await withFolder(async (root) => {
     const folder = `${root}/checkpoint`;
     await writeCheckpoint(folder, await mergedState(trained));
@@ -111,14 +111,14 @@ Deno.test("get_trainable_weights says what matches nothing, and a config of anot
 Deno.test("convert to safetensors keeps every value of a pickled adapter, and every byte of a pickled model", async () => {
   await withFolder(async (root) => {
     const options = { max_shard_size: 100_000 };
-    await convertToSafetensors(`${GOLDEN}adapter-bin`, `${root}/adapter`, options);
+    await convertToSafetensors(`${GOLDEN}/adapter-bin`, `${root}/adapter`, options);
     assertEquals(namesIn(`${root}/adapter`), ["adapter_config.json", "adapter_model.safetensors"]);
-    assertSame(await readAdapter(`${root}/adapter`), await readAdapter(`${GOLDEN}adapter-bin`));
+    assertSame(await readAdapter(`${root}/adapter`), await readAdapter(`${GOLDEN}/adapter-bin`));
 
     let told = "";
     const onProgress = (done: number, total: number) => told = `${done}/${total}`;
-    await convertToSafetensors(`${GOLDEN}mha-bin`, `${root}/model`, { ...options, onProgress });
-    const [theirs, ours] = [await openWeights(`${GOLDEN}mha-bin`), await openWeights(`${root}/model`)];
+    await convertToSafetensors(`${GOLDEN}/mha-bin`, `${root}/model`, { ...options, onProgress });
+    const [theirs, ours] = [await openWeights(`${GOLDEN}/mha-bin`), await openWeights(`${root}/model`)];
     assertEquals([...ours.names()].sort(), [...theirs.names()].sort());
     for (const name of theirs.names()) {
       assertEquals(ours.info(name), theirs.info(name), name);
@@ -128,7 +128,10 @@ Deno.test("convert to safetensors keeps every value of a pickled adapter, and ev
     ours.close();
     assertEquals(told, "21/21");
     assertEquals(namesIn(`${root}/model`).includes("tokenizer.json"), true);
-    await assertThrows(() => convertToSafetensors(`${GOLDEN}mha-bin`, `${root}/model`, options), "not empty");
+    await assertThrows(
+      () => convertToSafetensors(`${GOLDEN}/mha-bin`, `${root}/model`, options),
+      "not empty",
+    );
     assertEquals(namesIn(root), ["adapter", "model"]);
   });
 });

@@ -2,7 +2,8 @@ import { join } from "../../checkpoint/deps.ts";
 import { toF32 } from "../../checkpoint/dtype.ts";
 import { openWeights } from "../../checkpoint/weights.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
-import { GOLDEN, safetensorsBytes, watchedFiles, withFolder } from "./support.ts";
+import { GOLDEN, withFolder } from "../support/files.ts";
+import { safetensorsBytes, watchedFiles } from "./support.ts";
 
 function shard(tensors: Record<string, number[]>): Uint8Array {
   let begin = 0;

@@ -3,14 +3,14 @@ import { runCli } from "../../cli/main.ts";
 import { readAdapter } from "../../checkpoint/peft.ts";
 import { verify } from "../../checkpoint/store.ts";
 import { openWeights } from "../../checkpoint/weights.ts";
-import { namesIn, safetensorsBytes, withFolder } from "../checkpoint/support.ts";
+import { safetensorsBytes } from "../checkpoint/support.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
 import { writeChangedModel } from "../support/changed_model.ts";
+import { GOLDEN, namesIn, withFolder } from "../support/files.ts";
 import { withDisk } from "../support/full_disk.ts";
 import { assertIncludes } from "../support/text.ts";
 import { MemoryIo } from "./memory_io.ts";
 
-const GOLDEN = "tests/golden";
 const MODEL = `${GOLDEN}/mha`;
 const LINEAR = "model.layers.1.mlp.up_proj.weight";
 

@@ -1,7 +1,7 @@
 /** `convert` and `get_trainable_weights` as command lines. */
 import { runCli } from "../../cli/main.ts";
-import { GOLDEN, namesIn, withFolder } from "../checkpoint/support.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
+import { GOLDEN, namesIn, withFolder } from "../support/files.ts";
 import { assertIncludes } from "../support/text.ts";
 import { MemoryIo } from "./memory_io.ts";
 
@@ -12,7 +12,7 @@ async function run(...words: string[]): Promise<{ code: number; io: MemoryIo }> 
 
 Deno.test("convert writes each format, and says what it wrote", async () => {
   await withFolder(async (root) => {
-    const model = ["convert", "--model", `${GOLDEN}mha`];
+    const model = ["convert", "--model", `${GOLDEN}/mha`];
     const gguf = await run(...model, "--to", "gguf", "--save_path", `${root}/m.gguf`, "--json");
     const { outtype, bytes } = JSON.parse(gguf.io.stdout);
     assertEquals([gguf.code, outtype, bytes], [0, "f16", (await Deno.stat(`${root}/m.gguf`)).size]);
@@ -27,7 +27,7 @@ Deno.test("convert writes each format, and says what it wrote", async () => {
     const wrong = await run(...model, "--to", "bnb-4bit", "--outtype", "f16", "--save_path", `${root}/x`);
     assertEquals([wrong.code, wrong.io.stdout], [2, ""]);
     assertIncludes(wrong.io.stderr, "--outtype is for --to gguf");
-    const adapter = ["convert", "--model", `${GOLDEN}adapter-bin`, "--to", "safetensors", "--save_path"];
+    const adapter = ["convert", "--model", `${GOLDEN}/adapter-bin`, "--to", "safetensors", "--save_path"];
     assertEquals((await run(...adapter, `${root}/adapter`)).code, 0);
     assertEquals(namesIn(`${root}/adapter`), ["adapter_config.json", "adapter_model.safetensors"]);
     assertEquals((await run(...adapter, `${root}/adapter`)).code, 2, "a folder in use");
@@ -39,9 +39,9 @@ Deno.test("get_trainable_weights has LongLoRA's defaults, and names what matches
     const checkpoint = `${root}/checkpoint`;
     await Deno.mkdir(checkpoint);
     // The base model's own embeddings and norms stand for the trained ones; the factors are those beside them.
-    await Deno.copyFile(`${GOLDEN}mha-bin/pytorch_model.bin`, `${checkpoint}/pytorch_model.bin`);
+    await Deno.copyFile(`${GOLDEN}/mha-bin/pytorch_model.bin`, `${checkpoint}/pytorch_model.bin`);
     for (const name of ["adapter_config.json", "adapter_model.bin"]) {
-      await Deno.copyFile(`${GOLDEN}adapter-bin/${name}`, `${checkpoint}/${name}`);
+      await Deno.copyFile(`${GOLDEN}/adapter-bin/${name}`, `${checkpoint}/${name}`);
     }
     const words = ["get_trainable_weights", "--checkpoint_path", checkpoint, "--save_path", `${root}/out`];
     const wrong = await run(...words, "--trainable_params", "embed,nrom");

@@ -2,12 +2,11 @@
 import { runCli } from "../../cli/main.ts";
 import type { PerplexityResult } from "../../eval/perplexity.ts";
 import type { MergeResult } from "../../model/merge.ts";
-import { namesIn, withFolder } from "../checkpoint/support.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
+import { GOLDEN, namesIn, withFolder } from "../support/files.ts";
 import { assertIncludes } from "../support/text.ts";
 import { MemoryIo } from "./memory_io.ts";
 
-const GOLDEN = "tests/golden";
 const expected = JSON.parse(await Deno.readTextFile(`${GOLDEN}/expected.json`));
 
 /** Runs one command line; words are split at spaces. */

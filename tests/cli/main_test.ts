@@ -2,6 +2,7 @@ import { runCli } from "../../cli/main.ts";
 import { useWebGpu } from "../../kernels/adapter.ts";
 import { OPTION_NAMES } from "../../train_args/schema.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
+import { withFolder } from "../support/files.ts";
 import { assertIncludes } from "../support/text.ts";
 import { MemoryIo } from "./memory_io.ts";
 
@@ -106,8 +107,7 @@ Deno.test("tasks list their permissions: none has all of them, none asks", async
 });
 
 Deno.test("a task run from another folder reads paths from there, with just its permissions", async () => {
-  const folder = await Deno.makeTempDir();
-  try {
+  await withFolder(async (folder) => {
     await Deno.writeTextFile(`${folder}/my.yaml`, "lora_rnk: 3\n");
     const config = new URL("../../deno.json", import.meta.url).pathname;
     const { code, stderr } = await new Deno.Command("deno", {
@@ -118,7 +118,5 @@ Deno.test("a task run from another folder reads paths from there, with just its 
     const text = new TextDecoder().decode(stderr);
     assertEquals(code, 2);
     assertIncludes(text, "my.yaml:1:1: lora_rnk: not an option; did you mean lora_rank?");
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
+  });
 });

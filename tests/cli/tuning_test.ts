@@ -2,6 +2,7 @@ import { adapterKey, kernelVersion, readTuning, saveTuning, tuningFile } from ".
 import { Gpu, type GpuInfo } from "../../kernels/gpu.ts";
 import { useTuning } from "../../kernels/tuning.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
+import { withFolder } from "../support/files.ts";
 import { assertIncludes } from "../support/text.ts";
 
 const INFO: GpuInfo = {
@@ -14,15 +15,6 @@ const INFO: GpuInfo = {
   features: new Set(),
   matrices: [],
 };
-
-async function withFolder(run: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await run(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
 
 Deno.test("tuningFile() goes by the platform's folder for caches", () => {
   const at = (os: typeof Deno.build.os, env: Record<string, string>) => tuningFile((name) => env[name], os);

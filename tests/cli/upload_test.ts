@@ -1,7 +1,7 @@
 /** `upload` as a command line, against a hub on this machine. */
 import { runCli } from "../../cli/main.ts";
-import { GOLDEN, withFolder } from "../checkpoint/support.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
+import { GOLDEN, withFolder } from "../support/files.ts";
 import { HubServer } from "../support/hub_server.ts";
 import { HubUploads } from "../support/hub_uploads.ts";
 import { assertIncludes } from "../support/text.ts";
@@ -24,7 +24,7 @@ async function withEnvironment(values: Record<string, string>, run: () => Promis
 Deno.test("upload sends an adapter with its card once, and leaves a card on the hub alone", async () => {
   await withFolder(async (root) => {
     for (const name of ["adapter_config.json", "adapter_model.safetensors"]) {
-      await Deno.copyFile(`${GOLDEN}adapter/${name}`, `${root}/${name}`);
+      await Deno.copyFile(`${GOLDEN}/adapter/${name}`, `${root}/${name}`);
     }
     const hub = new HubUploads();
     await using server = new HubServer([]);

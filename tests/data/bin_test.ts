@@ -1,18 +1,8 @@
 import { readTokenBin, tokenizeFiles, writeTokenBin } from "../../data/bin.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
 import { assertEquals, assertThrows } from "../support/assert_close.ts";
+import { GOLDEN, namesIn, withFolder } from "../support/files.ts";
 import { integers } from "../support/random.ts";
-
-const GOLDEN = new URL("../golden", import.meta.url).pathname;
-
-async function withFolder(run: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await run(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
 
 Deno.test("readTokenBin() reads uint16 without a sidecar", async () => {
   await withFolder(async (folder) => {
@@ -49,7 +39,7 @@ Deno.test("writeTokenBin() and readTokenBin() give back what was written, across
       assertEquals(back.length, tokens.length);
       assertEquals(back.findIndex((id, i) => id !== tokens[i]), -1, "first difference");
     }
-    assertEquals(Array.from(Deno.readDirSync(folder), (entry) => entry.name).sort(), ["a.bin", "a.bin.json"]);
+    assertEquals(namesIn(folder), ["a.bin", "a.bin.json"]);
   });
 });
 
@@ -77,7 +67,7 @@ Deno.test("writeTokenBin() leaves nothing behind when an id does not fit", async
       () => writeTokenBin(`${folder}/a.bin`, [1, 70_000], { dtype: "uint16" }),
       "token id 70000 does not fit uint16",
     );
-    assertEquals([...Deno.readDirSync(folder)].length, 0);
+    assertEquals(namesIn(folder), []);
     await assertThrows(() => writeTokenBin(`${folder}/none/a.bin`, [1]), "Cannot write", "none/a.bin");
   });
 });
@@ -111,6 +101,6 @@ Deno.test("tokenizeFiles() leaves no output when an input is missing", async () 
       () => tokenizeFiles([`${folder}/no.jsonl`], `${folder}/out.bin`, tokenizer),
       "no such file",
     );
-    assertEquals([...Deno.readDirSync(folder)].length, 0);
+    assertEquals(namesIn(folder), []);
   });
 });

@@ -3,9 +3,9 @@ import { parseSources } from "../../data/sources.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
 import { writeTokenBin } from "../../data/bin.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { GOLDEN } from "../support/files.ts";
 import { integers } from "../support/random.ts";
 
-const GOLDEN = new URL("../golden", import.meta.url).pathname;
 const [BOS, EOS] = [257, 258];
 const tokenizer = await Tokenizer.load(`${GOLDEN}/mha`);
 

@@ -3,12 +3,11 @@ import { RowEncoder } from "../../data/encode.ts";
 import type { PlacedRow, Row } from "../../data/rows.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { GOLDEN } from "../support/files.ts";
 import { integers } from "../support/random.ts";
 
-const GOLDEN = new URL("../golden/mha", import.meta.url).pathname;
-
 async function withTemplate(chat_template: string): Promise<Tokenizer> {
-  const json = JSON.parse(await Deno.readTextFile(`${GOLDEN}/tokenizer.json`));
+  const json = JSON.parse(await Deno.readTextFile(`${GOLDEN}/mha/tokenizer.json`));
   return new Tokenizer(json, { bos_token: "<s>", eos_token: "</s>", chat_template });
 }
 
@@ -17,7 +16,7 @@ async function* placed(rows: readonly Row[]): AsyncGenerator<PlacedRow> {
 }
 
 Deno.test("encodeRows() gives what one encoder gives, in the order of the rows, over many batches", async () => {
-  const tokenizer = await Tokenizer.load(GOLDEN);
+  const tokenizer = await Tokenizer.load(`${GOLDEN}/mha`);
   const lengths = integers(4, 60, 40_000);
   const rows: Row[] = Array.from(
     lengths,
@@ -50,7 +49,7 @@ Deno.test("encodeRows() stops a template that loops, and names the first row tha
     "Cannot tokenize file:1: no end after 2 s",
     "chat_template",
   );
-  const tokenizer = await Tokenizer.load(GOLDEN);
+  const tokenizer = await Tokenizer.load(`${GOLDEN}/mha`);
   const wrong: Row = { kind: "chat", messages: [{ role: "user", content: "q" }] };
   const text: Row = { kind: "text", text: "x".repeat(200_000) };
   await assertThrows(

@@ -1,15 +1,7 @@
 import { convertPdf, pdfFiles } from "../../data/pdf_to_text.ts";
 import { assertEquals, assertThrows } from "../support/assert_close.ts";
+import { withFolder } from "../support/files.ts";
 import { makePdf, type PlacedText } from "../support/make_pdf.ts";
-
-async function withFolder(run: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await run(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
 
 /** The text of a PDF with these pages. */
 async function textOf(pages: PlacedText[][]): Promise<string> {

@@ -4,19 +4,10 @@ import { cachedRows, rowsKey } from "../../data/row_cache.ts";
 import { parseSources } from "../../data/sources.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { GOLDEN, namesIn, withFolder } from "../support/files.ts";
 import { integers } from "../support/random.ts";
 
-const GOLDEN = new URL("../golden", import.meta.url).pathname;
 const tokenizer = await Tokenizer.load(`${GOLDEN}/mha`);
-
-async function withFolder(use: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await use(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
 
 /** Runs `use` where no worker can be started, which is what tokenizes. */
 async function withoutTokenizing<T>(use: () => Promise<T>): Promise<T> {
@@ -65,16 +56,13 @@ function load(path: string, folder: string, notes: string[] = []): Promise<Datas
   });
 }
 
-const filesOf = async (folder: string) =>
-  (await Array.fromAsync(Deno.readDir(folder))).map(({ name }) => name).sort();
-
 Deno.test("data that was tokenized once is not tokenized again, and gives the same samples", async () => {
   await withFolder(async (folder) => {
     await writeRows(`${folder}/rows.jsonl`);
     const cache = `${folder}/deep/cache`;
     const first = await load(`${folder}/rows.jsonl`, cache);
     assertEquals([first.report.rows, first.samples.length], [5, 4]);
-    assertEquals((await filesOf(cache)).length, 1);
+    assertEquals((namesIn(cache)).length, 1);
     const notes: string[] = [];
     const second = await withoutTokenizing(() => load(`${folder}/rows.jsonl`, cache, notes));
     assertEquals(plain(second), plain(first));
@@ -120,7 +108,7 @@ Deno.test("a damaged cache is passed over with a note and made again", async () 
     await writeRows(path);
     const cache = `${folder}/cache`;
     const wanted = plain(await load(path, cache));
-    const file = `${cache}/${(await filesOf(cache))[0]}`;
+    const file = `${cache}/${(namesIn(cache))[0]}`;
     const good = await Deno.readFile(file);
     const flipped = good.slice();
     flipped[good.length >> 1]! ^= 4;
@@ -132,7 +120,7 @@ Deno.test("a damaged cache is passed over with a note and made again", async () 
       assert(notes[0]!.includes("is damaged") && notes[0]!.includes(file), notes[0]!);
       assertEquals([...await Deno.readFile(file)], [...good], "the file made again");
     }
-    assertEquals((await filesOf(cache)).length, 1);
+    assertEquals((namesIn(cache)).length, 1);
   });
 });
 
@@ -145,7 +133,7 @@ Deno.test("a cache that cannot be written costs a note, and nothing is kept of r
     assert(notes.length > 0 && notes.every((line) => line.includes("annot be")), notes.join());
     await writeRows(path, [...ROWS, { text: 3 }]);
     await assertThrows(() => load(path, `${folder}/cache`), "rows.jsonl:6");
-    assertEquals(await filesOf(`${folder}/cache`), []);
+    assertEquals(namesIn(`${folder}/cache`), []);
   });
 });
 

@@ -3,13 +3,13 @@ import { rowOf } from "../../data/rows.ts";
 import { builtInTemplate, checkTurns, type Message, TEMPLATE_NAMES } from "../../data/templates.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { GOLDEN } from "../support/files.ts";
 
-const GOLDEN = new URL("../golden/mha", import.meta.url).pathname;
 const SPECIALS = ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"];
 
 /** One id per byte, with Llama-3's marks added, and a chat template of its own if given. */
 async function byteTokenizer(chatTemplate?: string): Promise<Tokenizer> {
-  const json = JSON.parse(await Deno.readTextFile(`${GOLDEN}/tokenizer.json`));
+  const json = JSON.parse(await Deno.readTextFile(`${GOLDEN}/mha/tokenizer.json`));
   SPECIALS.forEach((content, i) => {
     json.added_tokens.push({ ...json.added_tokens[0], id: 259 + i, content });
     json.model.vocab[content] = 259 + i;

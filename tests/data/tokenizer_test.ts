@@ -1,20 +1,20 @@
 import { Tokenizer as HubTokenizer } from "@huggingface/tokenizers";
 import { Tokenizer } from "../../data/tokenizer.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { GOLDEN, withFolder } from "../support/files.ts";
 import { integers } from "../support/random.ts";
 
-const GOLDEN = new URL("../golden/mha", import.meta.url).pathname;
 const PLAIN = { bos: false, eos: false };
 
 Deno.test("Tokenizer.load() reads special ids and the vocabulary size", async () => {
-  const tokenizer = await Tokenizer.load(GOLDEN);
+  const tokenizer = await Tokenizer.load(`${GOLDEN}/mha`);
   // No pad token in the file: the unknown token stands in.
   const { bosId, eosId, padId, vocabSize } = tokenizer;
   assertEquals({ bosId, eosId, padId, vocabSize }, { bosId: 257, eosId: 258, padId: 256, vocabSize: 259 });
 });
 
 Deno.test("encode() adds special tokens only where asked, and never a second bos", async () => {
-  const tokenizer = await Tokenizer.load(GOLDEN);
+  const tokenizer = await Tokenizer.load(`${GOLDEN}/mha`);
   assertEquals(tokenizer.encode("hi", PLAIN), [104, 105]);
   assertEquals(tokenizer.encode("hi", { bos: true, eos: false }), [257, 104, 105]);
   assertEquals(tokenizer.encode("hi", { bos: true, eos: true }), [257, 104, 105, 258]);
@@ -24,7 +24,7 @@ Deno.test("encode() adds special tokens only where asked, and never a second bos
 });
 
 Deno.test("decode() gives the text back exactly, spaces before commas included", async () => {
-  const tokenizer = await Tokenizer.load(GOLDEN);
+  const tokenizer = await Tokenizer.load(`${GOLDEN}/mha`);
   for (
     const text of ["Hello , world ! it 's", "naïve 東京 🚀", "tabs\tand\n\nlines \r\n", "  two  spaces  "]
   ) {
@@ -36,20 +36,17 @@ Deno.test("decode() gives the text back exactly, spaces before commas included",
 });
 
 Deno.test("Tokenizer.load() says what to do when there is no tokenizer", async () => {
-  const folder = await Deno.makeTempDir();
-  try {
+  await withFolder(async (folder) => {
     await assertThrows(() => Tokenizer.load(folder), "Cannot load a tokenizer", folder, "no tokenizer.json");
     await assertThrows(() => Tokenizer.load(`${folder}/none`), "no tokenizer.json");
     await Deno.writeTextFile(`${folder}/tokenizer.json`, "{ not json");
     await assertThrows(() => Tokenizer.load(folder), "tokenizer.json", "not valid JSON");
-    const json = JSON.parse(await Deno.readTextFile(`${GOLDEN}/tokenizer.json`));
+    const json = JSON.parse(await Deno.readTextFile(`${GOLDEN}/mha/tokenizer.json`));
     json.added_tokens = [];
     delete json.model.vocab["<s>"];
     await Deno.writeTextFile(`${folder}/tokenizer.json`, JSON.stringify(json));
     await assertThrows(() => Tokenizer.load(folder), "has no bos_token", "tokenizer_config.json");
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
+  });
 });
 
 /** A tokenizer built as Llama-2's is: no pre-tokenizer, a mark for spaces, merges, bytes for the rest. */

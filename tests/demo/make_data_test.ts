@@ -5,15 +5,7 @@ import { readJsonl } from "../../data/jsonl.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
 import { demoFiles, writeDemoData } from "../../demo/make_data.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
-
-async function withFolder(run: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await run(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
+import { withFolder } from "../support/files.ts";
 
 Deno.test("writeDemoData() writes whole documents that the loaders take as they are", async () => {
   await withFolder(async (folder) => {

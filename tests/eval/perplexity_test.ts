@@ -3,10 +3,10 @@ import { writeTokenBin } from "../../data/bin.ts";
 import { evaluatePerplexity, type PerplexityOptions } from "../../eval/perplexity.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { writeChangedModel } from "../support/changed_model.ts";
+import { GOLDEN, withFolder } from "../support/files.ts";
 import { integers } from "../support/random.ts";
 import { assertIncludes } from "../support/text.ts";
 
-const GOLDEN = "tests/golden";
 const expected = JSON.parse(await Deno.readTextFile(`${GOLDEN}/expected.json`));
 
 const DEFAULTS: PerplexityOptions = {
@@ -121,8 +121,7 @@ Deno.test("a window longer than the context is noted", async () => {
 });
 
 Deno.test("an adapter's train_args.yaml gives the context, and other contexts are noted", async () => {
-  const folder = await Deno.makeTempDir();
-  try {
+  await withFolder(async (folder) => {
     for (const file of ["adapter_config.json", "adapter_model.safetensors"]) {
       await Deno.copyFile(`${GOLDEN}/adapter/${file}`, `${folder}/${file}`);
     }
@@ -152,9 +151,7 @@ Deno.test("an adapter's train_args.yaml gives the context, and other contexts ar
       () => evaluate({ ...options, peft_model: `${folder}/checkpoint-2` }),
       "train_args.yaml",
     );
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
+  });
 });
 
 Deno.test("bad input ends with one clear line, before anything is loaded", async () => {
@@ -175,8 +172,7 @@ Deno.test("bad input ends with one clear line, before anything is loaded", async
 });
 
 Deno.test("a loss that is not finite is an error that names the window, not a figure", async () => {
-  const folder = await Deno.makeTempDir();
-  try {
+  await withFolder(async (folder) => {
     const base_model = `${folder}/model`;
     await writeChangedModel(
       `${GOLDEN}/mha`,
@@ -193,14 +189,11 @@ Deno.test("a loss that is not finite is an error that names the window, not a fi
       "window at token 0 is not finite",
       "--dtype fp32 or bf16",
     );
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
+  });
 });
 
 Deno.test("ids past the vocabulary and ids of 32 bits", async () => {
-  const folder = await Deno.makeTempDir();
-  try {
+  await withFolder(async (folder) => {
     const data_path = `${folder}/data.bin`;
     const ids = integers(11, 1000, 260);
     await writeTokenBin(data_path, ids, { dtype: "uint32" });
@@ -210,7 +203,5 @@ Deno.test("ids past the vocabulary and ids of 32 bits", async () => {
     ids[777] = 260;
     await writeTokenBin(data_path, ids);
     await assertThrows(() => evaluate({ data_path }), "token 777", "id 260", "260 tokens");
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
+  });
 });

@@ -2,7 +2,6 @@ import { DTYPE_BYTES } from "../../checkpoint/dtype.ts";
 import { TorchFile } from "../../checkpoint/pickle.ts";
 import { unpickle } from "../../checkpoint/pickle_vm.ts";
 import { assert } from "../support/assert_close.ts";
-import { GOLDEN } from "../checkpoint/support.ts";
 import {
   assemble,
   global,
@@ -16,6 +15,7 @@ import {
   torchFile,
   tuple,
 } from "../checkpoint/torch_file.ts";
+import { GOLDEN } from "../support/files.ts";
 import { attempt, campaign, Dice, memoryFile, mutateBytes, SEED } from "./support.ts";
 
 const COUNT = campaign(3000);
@@ -50,7 +50,7 @@ function smallDict(): Uint8Array {
 
 /** The pickle inside a golden file, found by its first and last bytes. */
 function goldenPickle(): Uint8Array {
-  const bytes = Deno.readFileSync(`${GOLDEN}adapter-bin/trainable_params.bin`);
+  const bytes = Deno.readFileSync(`${GOLDEN}/adapter-bin/trainable_params.bin`);
   const marker = assemble(PROTO, "}");
   const begin = bytes.findIndex((_, i) => marker.every((byte, k) => bytes[i + k] === byte));
   const end = new TextDecoder("latin1").decode(bytes).indexOf("u.", begin) + 2;

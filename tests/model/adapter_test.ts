@@ -15,8 +15,8 @@ import { Gpu } from "../../kernels/gpu.ts";
 import { addLora, applyAdapter, exportAdapter, type LoraOptions } from "../../model/adapter.ts";
 import { makeBatch, uploadBatch } from "../../model/batch.ts";
 import type { LanguageModel } from "../../model/language_model.ts";
-import { withFolder } from "../checkpoint/support.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { withFolder } from "../support/files.ts";
 import { normal } from "../support/random.ts";
 import { changedWeights, load, logitsOf, sequence, smallConfig } from "./support.ts";
 

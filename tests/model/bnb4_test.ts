@@ -5,8 +5,8 @@ import { Gpu } from "../../kernels/gpu.ts";
 import { type Bnb4Options, convertToBnb4 } from "../../model/bnb4.ts";
 import { readConfig } from "../../model/config.ts";
 import { openModel } from "../../model/open.ts";
-import { GOLDEN, namesIn, withFolder } from "../checkpoint/support.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { GOLDEN, namesIn, withFolder } from "../support/files.ts";
 import { logitsOf, sequence } from "./support.ts";
 
 const OPTIONS: Bnb4Options = { double_quant: true, dtype: "keep", max_shard_size: 5e9 };
@@ -18,7 +18,7 @@ async function converted(
   use: (folder: string) => Promise<void>,
 ): Promise<void> {
   await withFolder(async (root) => {
-    await convertToBnb4(GOLDEN + model, `${root}/out`, { ...OPTIONS, ...options });
+    await convertToBnb4(`${GOLDEN}/${model}`, `${root}/out`, { ...OPTIONS, ...options });
     await use(`${root}/out`);
   });
 }
@@ -32,7 +32,7 @@ async function logits(baseModel: string, loadIn4bit: boolean): Promise<number[]>
 Deno.test("convert to bnb-4bit gives the very tensors that bitsandbytes made of the same model", async () => {
   await converted("mha", {}, async (folder) => {
     const ours = await openWeights(folder);
-    const theirs = await openWeights(`${GOLDEN}mha-bnb4`);
+    const theirs = await openWeights(`${GOLDEN}/mha-bnb4`);
     assertEquals([...ours.names()].sort(), [...theirs.names()].sort(), "names");
     for (const name of theirs.names()) {
       const [mine, wanted] = [await ours.read(name), await theirs.read(name)];
@@ -55,7 +55,7 @@ Deno.test("convert to bnb-4bit gives the very tensors that bitsandbytes made of 
     }
     ours.close();
     theirs.close();
-    const { quantization_config } = JSON.parse(await Deno.readTextFile(`${GOLDEN}mha-bnb4/config.json`));
+    const { quantization_config } = JSON.parse(await Deno.readTextFile(`${GOLDEN}/mha-bnb4/config.json`));
     const written = JSON.parse(await Deno.readTextFile(`${folder}/config.json`));
     assertEquals(written.quantization_config, { ...quantization_config, bnb_4bit_quant_storage: "uint8" });
     assertEquals(namesIn(folder), [
@@ -69,7 +69,7 @@ Deno.test("convert to bnb-4bit gives the very tensors that bitsandbytes made of 
 
 for (const model of ["mha", "gqa"]) {
   Deno.test(`${model} read back from bnb-4bit gives the logits of load_in_4bit, in shards too`, async () => {
-    const expected = await logits(GOLDEN + model, true);
+    const expected = await logits(`${GOLDEN}/${model}`, true);
     await converted(model, { max_shard_size: 60_000 }, async (folder) => {
       assert(namesIn(folder).filter((name) => name.endsWith(".safetensors")).length > 2, "shards");
       assertEquals(await logits(folder, false), expected, "logits");
@@ -80,7 +80,7 @@ for (const model of ["mha", "gqa"]) {
 Deno.test("bnb-4bit without double quantisation keeps scales in f32, and the rest in the format asked for", async () => {
   await converted("mha", { double_quant: false, dtype: "bf16" }, async (folder) => {
     const weights = await openWeights(folder);
-    const original = await openWeights(`${GOLDEN}mha`);
+    const original = await openWeights(`${GOLDEN}/mha`);
     const name = "model.layers.1.mlp.down_proj.weight";
     const packed = await readBnb4(weights, name);
     assertEquals([packed.nestedAbsmax, packed.shape], [undefined, [64, 176]]);
@@ -103,11 +103,14 @@ Deno.test("bnb-4bit without double quantisation keeps scales in f32, and the res
 
 Deno.test("bnb-4bit refuses a model in 4 bits, and leaves nothing where it fails", async () => {
   await withFolder(async (root) => {
-    await assertThrows(() => convertToBnb4(`${GOLDEN}mha-bnb4`, `${root}/out`, OPTIONS), "in 4 bits already");
+    await assertThrows(
+      () => convertToBnb4(`${GOLDEN}/mha-bnb4`, `${root}/out`, OPTIONS),
+      "in 4 bits already",
+    );
     await Deno.mkdir(`${root}/full`);
     await Deno.writeTextFile(`${root}/full/notes.txt`, "mine");
-    await assertThrows(() => convertToBnb4(`${GOLDEN}mha`, `${root}/full`, OPTIONS), "not empty");
-    await assertThrows(() => convertToBnb4(`${GOLDEN}adapter`, `${root}/out`, OPTIONS), "config.json");
+    await assertThrows(() => convertToBnb4(`${GOLDEN}/mha`, `${root}/full`, OPTIONS), "not empty");
+    await assertThrows(() => convertToBnb4(`${GOLDEN}/adapter`, `${root}/out`, OPTIONS), "config.json");
     assertEquals(namesIn(root), ["full"]);
   });
 });

@@ -9,8 +9,8 @@ import {
 import { configForPositions } from "../../model/context.ts";
 import { parseRopeScaling } from "../../model/rope_scaling.ts";
 import { UserError } from "../../errors.ts";
-import { withFolder } from "../checkpoint/support.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { withFolder } from "../support/files.ts";
 
 type Raw = Record<string, unknown>;
 

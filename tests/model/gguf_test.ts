@@ -4,9 +4,8 @@ import { openWeights } from "../../checkpoint/weights.ts";
 import { toF32 } from "../../checkpoint/dtype.ts";
 import { convertToGguf } from "../../model/gguf.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { GOLDEN, namesIn, withFolder } from "../support/files.ts";
 import { normal } from "../support/random.ts";
-
-const GOLDEN = new URL("../golden", import.meta.url).pathname;
 
 async function convert(model: string, type: "f32" | "f16" | "bf16" | "q8_0") {
   const path = await Deno.makeTempFile({ suffix: ".gguf" });
@@ -105,8 +104,7 @@ Deno.test("encodeGguf() rounds to nearest, and Q8_0 is within half a step of its
 });
 
 Deno.test("a GGUF file that cannot be written whole leaves nothing", async () => {
-  const folder = await Deno.makeTempDir();
-  try {
+  await withFolder(async (folder) => {
     await assertThrows(
       () => convertToGguf(`${GOLDEN}/mha`, `${folder}/none/model.gguf`, "f16"),
       "Cannot write",
@@ -116,8 +114,6 @@ Deno.test("a GGUF file that cannot be written whole leaves nothing", async () =>
       () => convertToGguf(`${GOLDEN}/none`, `${folder}/model.gguf`, "f16"),
       "no config.json",
     );
-    assertEquals((await Array.fromAsync(Deno.readDir(folder))).length, 0);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
+    assertEquals(namesIn(folder), []);
+  });
 });

@@ -17,11 +17,10 @@ import { shapeConfig } from "../../model/shapes.ts";
 import { checkpointTensors, countParameters, isExpendable } from "../../model/tensors.ts";
 import { runTraining } from "../../train/run.ts";
 import { loadTrainArgs } from "../../train_args/load.ts";
-import { withFolder } from "../checkpoint/support.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { GOLDEN, withFolder } from "../support/files.ts";
 import { changedWeights, load, sequence } from "./support.ts";
 
-const GOLDEN = "tests/golden";
 const NEOX = `${GOLDEN}/neox`;
 const expected = JSON.parse(await Deno.readTextFile(`${NEOX}/expected.json`));
 

@@ -19,8 +19,8 @@ import { configJson } from "../../model/context.ts";
 import { freshWeights } from "../../model/fresh.ts";
 import type { LoadOptions } from "../../model/load.ts";
 import { checkpointTensors } from "../../model/tensors.ts";
-import { GOLDEN, withFolder } from "../checkpoint/support.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { GOLDEN, withFolder } from "../support/files.ts";
 import { changedWeights, load, logitsOf, sequence, smallConfig } from "./support.ts";
 
 const LINEAR = "model.layers.1.mlp.up_proj.weight";
@@ -215,8 +215,8 @@ Deno.test("NF4 takes 0.516 bytes a weight, 0.5625 with scales in 32 bits, and on
 
 Deno.test("Linears in 4 bits that would be trained are refused where the checkpoint has no more, else kept whole", async () => {
   using gpu = await Gpu.open({ poison: true });
-  const packed = await openWeights(`${GOLDEN}mha-bnb4`);
-  const golden = await readConfig(`${GOLDEN}mha-bnb4`);
+  const packed = await openWeights(`${GOLDEN}/mha-bnb4`);
+  const golden = await readConfig(`${GOLDEN}/mha-bnb4`);
   await assertThrows(
     () => load(gpu, golden, packed, { isTrained: () => true }),
     'Cannot train "model.layers.0.self_attn.q_proj.weight"',

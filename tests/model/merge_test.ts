@@ -8,13 +8,12 @@ import { readConfig } from "../../model/config.ts";
 import { compareLogits, mergeAdapter, type MergeOptions } from "../../model/merge.ts";
 import { mergedTensors, planMerge } from "../../model/merged_tensors.ts";
 import { checkpointTensors, linearsOf } from "../../model/tensors.ts";
-import { namesIn, withFolder } from "../checkpoint/support.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { GOLDEN, namesIn, withFolder } from "../support/files.ts";
 import { normal } from "../support/random.ts";
 import { writeChangedModel } from "../support/changed_model.ts";
 import { assertIncludes } from "../support/text.ts";
 
-const GOLDEN = "tests/golden";
 const expected = JSON.parse(await Deno.readTextFile(`${GOLDEN}/expected.json`));
 
 async function merge(save_path: string, options: Partial<MergeOptions> = {}) {

@@ -1,8 +1,8 @@
 import { parse } from "yaml";
 import { parseConfig, readConfig } from "../../model/config.ts";
 import { preparePublication, type Publication } from "../../model/publish.ts";
-import { GOLDEN, withFolder } from "../checkpoint/support.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { GOLDEN, withFolder } from "../support/files.ts";
 import { assertIncludes } from "../support/text.ts";
 
 const ARGS = {
@@ -27,7 +27,7 @@ const STATE = {
 async function withRun(use: (folder: string) => Promise<void>): Promise<void> {
   await withFolder(async (folder) => {
     for (const name of ["adapter_config.json", "adapter_model.safetensors"]) {
-      await Deno.copyFile(`${GOLDEN}adapter/${name}`, `${folder}/${name}`);
+      await Deno.copyFile(`${GOLDEN}/adapter/${name}`, `${folder}/${name}`);
     }
     await Deno.writeTextFile(`${folder}/train_args.yaml`, JSON.stringify(ARGS));
     await Deno.writeTextFile(`${folder}/trainer_state.json`, JSON.stringify(STATE));
@@ -46,7 +46,7 @@ function textOf({ files }: Publication, name: string): string {
 
 Deno.test("an adapter goes with what others need of it, a card, and no path of this machine", async () => {
   await withRun(async (folder) => {
-    const baseConfig = await readConfig(`${GOLDEN}mha`);
+    const baseConfig = await readConfig(`${GOLDEN}/mha`);
     const result = await preparePublication(folder, "me/mine", { baseModel: "org/tiny", baseConfig });
     assertEquals([result.kind, result.files.map(({ name }) => name)], ["adapter", [
       "adapter_config.json",
@@ -55,7 +55,7 @@ Deno.test("an adapter goes with what others need of it, a card, and no path of t
       "trainer_state.json",
     ]]);
     const config = JSON.parse(textOf(result, "adapter_config.json"));
-    const original = JSON.parse(await Deno.readTextFile(`${GOLDEN}adapter/adapter_config.json`));
+    const original = JSON.parse(await Deno.readTextFile(`${GOLDEN}/adapter/adapter_config.json`));
     assertEquals(config, { ...original, base_model_name_or_path: "org/tiny" });
     assertEquals(parse(textOf(result, "train_args.yaml")), {
       ...ARGS,
@@ -93,7 +93,7 @@ Deno.test("an adapter goes with what others need of it, a card, and no path of t
 Deno.test("an adapter whose base is a folder, or not named, is not uploaded without --base_model", async () => {
   await withRun(async (folder) => {
     await assertThrows(() => preparePublication(folder, "me/mine"), "not named", "--base_model");
-    for (const base of [`${GOLDEN}mha`, "models/mha/deep", "tests/golden"]) {
+    for (const base of [`${GOLDEN}/mha`, "models/mha/deep", "tests/golden"]) {
       await assertThrows(
         () => preparePublication(folder, "me/mine", { baseModel: base }),
         base,
@@ -110,8 +110,8 @@ Deno.test("an adapter whose base is a folder, or not named, is not uploaded with
 
 Deno.test("a model's card tells its context, and the base where the hub has it", async () => {
   await withFolder(async (folder) => {
-    for await (const { name } of Deno.readDir(`${GOLDEN}gqa`)) {
-      await Deno.copyFile(`${GOLDEN}gqa/${name}`, `${folder}/${name}`);
+    for await (const { name } of Deno.readDir(`${GOLDEN}/gqa`)) {
+      await Deno.copyFile(`${GOLDEN}/gqa/${name}`, `${folder}/${name}`);
     }
     const raw = JSON.parse(await Deno.readTextFile(`${folder}/config.json`));
     const longreach = { base_model: "org/tiny", peft_model: "/home/x" };

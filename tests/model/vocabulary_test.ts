@@ -8,8 +8,8 @@ import { readConfig } from "../../model/config.ts";
 import { mergeAdapter } from "../../model/merge.ts";
 import { openModel } from "../../model/open.ts";
 import { grownWeights, withVocabularyOf } from "../../model/vocabulary.ts";
-import { withFolder } from "../checkpoint/support.ts";
 import { assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { withFolder } from "../support/files.ts";
 import { normal } from "../support/random.ts";
 
 const BASE = "tests/golden/mha";

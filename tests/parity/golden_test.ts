@@ -17,8 +17,8 @@ import type { LanguageModel } from "../../model/language_model.ts";
 import { loadModel } from "../../model/load.ts";
 import { Trainer } from "../../train/trainer.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
+import { GOLDEN } from "../support/files.ts";
 
-const GOLDEN = "tests/golden";
 const [llama, neox] = await Promise.all(
   [`${GOLDEN}/expected.json`, `${GOLDEN}/neox/expected.json`].map((path) => Deno.readTextFile(path)),
 );

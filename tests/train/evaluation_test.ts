@@ -10,8 +10,8 @@ import { Evaluation } from "../../train/evaluation.ts";
 import { runTraining } from "../../train/run.ts";
 import { loadTrainArgs } from "../../train_args/load.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { GOLDEN, namesIn, withFolder } from "../support/files.ts";
 
-const GOLDEN = "tests/golden";
 const SETTINGS: Record<string, string> = {
   model_name_or_path: `${GOLDEN}/mha`,
   train_file: `${GOLDEN}/train.jsonl`,
@@ -43,17 +43,8 @@ async function train(overrides: Record<string, string>, stopAfter = Infinity) {
   return { result, losses, notes };
 }
 
-async function inFolder(use: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await use(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
-
 Deno.test("A run evaluates before its first step, every so often and at its end, and logs it", async () => {
-  await inFolder(async (output_dir) => {
+  await withFolder(async (output_dir) => {
     const { losses } = await train({ output_dir, max_steps: "5", learning_rate: "0.002" });
     assertEquals(losses.map(([step]) => step), [0, 2, 4, 5]);
     assert(losses.at(-1)![1] < losses[0]![1] - 0.01, `nothing was learnt: ${losses}`);
@@ -81,7 +72,7 @@ Deno.test("A run evaluates before its first step, every so often and at its end,
 });
 
 Deno.test("The best checkpoint is kept and becomes the final one; a run that gets no better ends early", async () => {
-  await inFolder(async (folder) => {
+  await withFolder(async (folder) => {
     // A learning rate that helps for some steps and then destroys.
     const settings = {
       learning_rate: "0.06",
@@ -103,7 +94,7 @@ Deno.test("The best checkpoint is kept and becomes the final one; a run that get
       notes.some((line) => line.includes(`The best evaluation was after step ${best[0]}`)),
       notes.join("\n"),
     );
-    const names = (await Array.fromAsync(Deno.readDir(`${folder}/best`))).map(({ name }) => name);
+    const names = namesIn(`${folder}/best`);
     assert(names.includes(`checkpoint-${best[0]}`), names.join());
     const [final, kept] = await Promise.all(
       [`${folder}/best`, `${folder}/best/checkpoint-${best[0]}`].map((path) =>
@@ -116,7 +107,7 @@ Deno.test("The best checkpoint is kept and becomes the final one; a run that get
 });
 
 Deno.test("Resumed, a run knows what was best", async () => {
-  await inFolder(async (folder) => {
+  await withFolder(async (folder) => {
     const settings = {
       learning_rate: "0.06",
       eval_steps: "1",

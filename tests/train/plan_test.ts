@@ -13,6 +13,7 @@ import { planDevice, stepCost } from "../../train/step_cost.ts";
 import { Trainer } from "../../train/trainer.ts";
 import { loadTrainArgs, type TrainArgs } from "../../train_args/load.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { withFolder } from "../support/files.ts";
 import { integers } from "../support/random.ts";
 
 const GIB = 2 ** 30;
@@ -310,8 +311,7 @@ Deno.test("The longest context fits, and a little more does not", async () => {
 });
 
 Deno.test("Training refuses what does not fit before anything is uploaded", async () => {
-  const output_dir = await Deno.makeTempDir({ prefix: "longreach-plan-" });
-  try {
+  await withFolder(async (output_dir) => {
     const { args } = await loadTrainArgs(null, {
       model_name_or_path: "tests/golden/mha",
       train_file: "tests/golden/train.jsonl",
@@ -331,7 +331,5 @@ Deno.test("Training refuses what does not fit before anything is uploaded", asyn
     await assertThrows(() => runTraining(args, hooks), "Cannot train in max_memory 1.4 MiB", "saves");
     await runTraining({ ...args, max_memory: 8e6 }, hooks);
     assert(/MiB on the device at most \(backward, layer 2\)$/.test(planned), planned);
-  } finally {
-    await Deno.remove(output_dir, { recursive: true });
-  }
+  });
 });

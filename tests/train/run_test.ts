@@ -5,8 +5,7 @@ import { readAdapter } from "../../checkpoint/peft.ts";
 import { openWeights, openWeightsFile } from "../../checkpoint/weights.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { readEvents } from "../support/event_file.ts";
-
-const GOLDEN = "tests/golden";
+import { GOLDEN, namesIn, withFolder } from "../support/files.ts";
 
 /** Settings of a small QLoRA run with everything that has state: dropout, schedule, accumulation, several epochs. */
 const SETTINGS: Record<string, string> = {
@@ -50,28 +49,15 @@ async function run(overrides: Record<string, string>, stopAfter = Infinity): Pro
   return { result: await runTraining(args, hooks), steps, saved, notes };
 }
 
-async function inFolder(use: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir({ prefix: "longreach-run-" });
-  try {
-    await use(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
-
-async function listOf(folder: string): Promise<string[]> {
-  return (await Array.fromAsync(Deno.readDir(folder))).map(({ name }) => name).sort();
-}
-
 const curve = (steps: StepMetrics[]) =>
   steps.map(({ loss, grad_norm, learning_rate }) => [loss, grad_norm, learning_rate]);
 
 Deno.test("A run writes adapter, state, settings, logs and checkpoints", async () => {
-  await inFolder(async (output_dir) => {
+  await withFolder(async (output_dir) => {
     const { result, saved } = await run({ output_dir, save_total_limit: "2" });
     assertEquals([result.steps, result.stopped, result.skippedSteps], [6, false, 0]);
     assertEquals(saved, [2, 4, 6].map((step) => `${output_dir}/checkpoint-${step}`).concat(output_dir));
-    assertEquals(await listOf(output_dir), [
+    assertEquals(namesIn(output_dir), [
       ".longreach.lock",
       "adapter_config.json",
       "adapter_model.safetensors",
@@ -109,7 +95,7 @@ Deno.test("A run writes adapter, state, settings, logs and checkpoints", async (
 });
 
 Deno.test("Stopped after any step and resumed, a run ends with the same bytes as one that never stopped", async () => {
-  await inFolder(async (folder) => {
+  await withFolder(async (folder) => {
     const whole = await run({ output_dir: `${folder}/whole` });
     const expected = await Deno.readFile(`${folder}/whole/adapter_model.safetensors`);
     for (const stop of [1, 2, 3, 5]) {
@@ -138,7 +124,7 @@ Deno.test("Stopped after any step and resumed, a run ends with the same bytes as
 });
 
 Deno.test("With checkpoints on the host and states in 8 bits, a resumed run ends with the same bytes too", async () => {
-  await inFolder(async (folder) => {
+  await withFolder(async (folder) => {
     const settings = { max_steps: "3", optim: "adamw_8bit" };
     const whole = await run({ ...settings, output_dir: `${folder}/whole` });
     const expected = await Deno.readFile(`${folder}/whole/adapter_model.safetensors`);
@@ -159,7 +145,7 @@ Deno.test("With checkpoints on the host and states in 8 bits, a resumed run ends
 });
 
 Deno.test("Full fine-tuning writes a model that loads again and resumes", async () => {
-  await inFolder(async (folder) => {
+  await withFolder(async (folder) => {
     const settings = { low_rank_training: "false", max_steps: "4" };
     const whole = await run({ ...settings, output_dir: `${folder}/whole` });
     const output_dir = `${folder}/stopped`;
@@ -179,7 +165,7 @@ Deno.test("Full fine-tuning writes a model that loads again and resumes", async 
 });
 
 Deno.test("A second run on the same data tokenizes nothing, unless told to", async () => {
-  await inFolder(async (folder) => {
+  await withFolder(async (folder) => {
     const settings = { max_steps: "1", dataset_cache_dir: `${folder}/cache` };
     const first = await run({ ...settings, output_dir: `${folder}/first` });
     const { Worker } = globalThis;
@@ -196,7 +182,7 @@ Deno.test("A second run on the same data tokenizes nothing, unless told to", asy
 });
 
 Deno.test("A run does not touch what an earlier one left, unless told to", async () => {
-  await inFolder(async (output_dir) => {
+  await withFolder(async (output_dir) => {
     await run({ output_dir, max_steps: "2" });
     await assertThrows(() => run({ output_dir }), "of an earlier run", "resume_from_checkpoint: true");
     const { result } = await run({
@@ -206,12 +192,12 @@ Deno.test("A run does not touch what an earlier one left, unless told to", async
       save_strategy: "no",
     });
     assertEquals(result.steps, 1);
-    assert(!(await listOf(output_dir)).includes("checkpoint-2"), "the old run's checkpoint is still there");
+    assert(!(namesIn(output_dir)).includes("checkpoint-2"), "the old run's checkpoint is still there");
   });
 });
 
 Deno.test("Resuming with settings that change what a step computes is refused by key", async () => {
-  await inFolder(async (output_dir) => {
+  await withFolder(async (output_dir) => {
     await run({ output_dir }, 2);
     await assertThrows(
       () => run({ output_dir, resume_from_checkpoint: "true", learning_rate: "0.003", seed: "7" }),
@@ -229,7 +215,7 @@ Deno.test("Resuming with settings that change what a step computes is refused by
 });
 
 Deno.test("A damaged checkpoint is passed over for the one before it", async () => {
-  await inFolder(async (output_dir) => {
+  await withFolder(async (output_dir) => {
     await run({ output_dir }, 4);
     const path = `${output_dir}/checkpoint-4/optimizer.safetensors`;
     const bytes = await Deno.readFile(path);
@@ -242,7 +228,7 @@ Deno.test("A damaged checkpoint is passed over for the one before it", async () 
 });
 
 Deno.test("Gradients that stay infinite end the run and leave its checkpoint", async () => {
-  await inFolder(async (output_dir) => {
+  await withFolder(async (output_dir) => {
     const settings = {
       output_dir,
       trainable_params: "null",
@@ -253,7 +239,7 @@ Deno.test("Gradients that stay infinite end the run and leave its checkpoint", a
       save_steps: "1",
     };
     await assertThrows(() => run(settings), "Training diverged", "is intact", "learning_rate");
-    const kept = (await listOf(output_dir)).filter((name) => name.startsWith("checkpoint-"));
+    const kept = (namesIn(output_dir)).filter((name) => name.startsWith("checkpoint-"));
     assert(kept.length > 0, "no checkpoint is left");
   });
 });

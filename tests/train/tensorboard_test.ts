@@ -1,6 +1,7 @@
 import { crc32c, EventFile } from "../../train/tensorboard.ts";
 import { assertEquals, assertThrows } from "../support/assert_close.ts";
 import { readEvents } from "../support/event_file.ts";
+import { withFolder } from "../support/files.ts";
 
 Deno.test("crc32c() gives the published check value", () => {
   assertEquals(crc32c(new TextEncoder().encode("123456789")), 0xE3069283);
@@ -9,8 +10,7 @@ Deno.test("crc32c() gives the published check value", () => {
 });
 
 Deno.test("event files hold steps and values, and a later start makes void what comes after its step", async () => {
-  const folder = await Deno.makeTempDir();
-  try {
+  await withFolder(async (folder) => {
     let now = 1_700_000_000_250;
     const first = new EventFile(`${folder}/runs`, () => now);
     await first.open(0);
@@ -39,7 +39,5 @@ Deno.test("event files hold steps and values, and a later start makes void what 
     assertEquals((await readEvents(`${folder}/runs`)).length, 1, "files after a fresh start");
     await Deno.writeTextFile(`${folder}/file`, "");
     await assertThrows(() => new EventFile(`${folder}/file`).open(0), "Cannot write", "tfevents");
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
+  });
 });

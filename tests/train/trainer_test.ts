@@ -10,6 +10,7 @@ import type { StateForm } from "../../train/states.ts";
 import { Trainer } from "../../train/trainer.ts";
 import { loadTrainArgs } from "../../train_args/load.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { withFolder } from "../support/files.ts";
 import { integers } from "../support/random.ts";
 
 /** Grouped queries, biases, a vocabulary that is no multiple of 4, a rank that is none either. */
@@ -254,15 +255,6 @@ Deno.test("8-bit states take about a quarter of the memory, and training follows
   assert(coded.curve.at(-1) !== wide.curve.at(-1), "8 bits must round");
 });
 
-async function inFolder(use: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await use(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
-
 /** Gives a trainer the weights of another and what a checkpoint holds. */
 async function resume(to: Trainer, from: Trainer, folder: string): Promise<void> {
   for (const [i, { value }] of to.optimised.entries()) {
@@ -276,7 +268,7 @@ const STATE = {} as SavedState;
 
 for (const [i, states] of FORMS.entries()) {
   Deno.test(`States in ${states.bits} bits${states.paged ? ", paged," : ""} are saved and restored bit for bit`, async () => {
-    await inFolder(async (folder) => {
+    await withFolder(async (folder) => {
       using gpu = await Gpu.open({ poison: true, ...(i === 3 ? { hostCopies: "javascript" } : {}) });
       const whole = await makeTrainer(gpu, { full: true, states });
       await losses(whole, 2, [sequences(20)]);

@@ -4,20 +4,18 @@ import { FOREIGN_KEYS } from "../../train_args/foreign_keys.ts";
 import { loadTrainArgs } from "../../train_args/load.ts";
 import { OPTION_NAMES, OPTIONS } from "../../train_args/schema.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { withFolder } from "../support/files.ts";
 import { assertIncludes } from "../support/text.ts";
 
 const REQUIRED = "model_name_or_path: m\ntrain_file: t.jsonl\noutput_dir: o\nmodel_max_length: 128\n";
 
 /** Loads `yaml` from a temporary file called settings.yaml. */
 async function load(yaml: string | Uint8Array<ArrayBuffer>, overrides: Record<string, string> = {}) {
-  const folder = await Deno.makeTempDir();
-  try {
+  return await withFolder(async (folder) => {
     const file = `${folder}/settings.yaml`;
     await Deno.writeFile(file, typeof yaml === "string" ? new TextEncoder().encode(yaml) : yaml);
     return await loadTrainArgs(file, overrides);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
+  });
 }
 
 /** The message of the UserError that `yaml` causes, without its first line, which holds a temporary path. */

@@ -2,6 +2,7 @@ import { fetchSnapshot, type SnapshotOptions } from "../../../checkpoint/hub/hub
 import { hubAddress, parseHubReference } from "../../../checkpoint/hub/reference.ts";
 import { hubSettings } from "../../../checkpoint/hub/settings.ts";
 import { dataFiles, modelFiles } from "../../../checkpoint/hub/wanted.ts";
+import { namesIn, withFolder } from "../../support/files.ts";
 import { type HubRepository, HubServer, serve } from "../../support/hub_server.ts";
 import { assert, assertEquals, assertThrows } from "../../support/assert_close.ts";
 import { integers } from "../../support/random.ts";
@@ -27,14 +28,11 @@ async function withHub(
   run: (server: HubServer, options: SnapshotOptions, cache: string) => Promise<void>,
   repositories: readonly HubRepository[] = [MODEL],
 ): Promise<void> {
-  const cacheDir = await Deno.makeTempDir();
-  await using server = new HubServer(repositories);
-  try {
+  await withFolder(async (cacheDir) => {
+    await using server = new HubServer(repositories);
     const settings = { endpoint: server.url, token: undefined, cacheDir, offline: false };
     await run(server, { settings, wanted: modelFiles, retryDelay: 1, stallLimit: 300 }, cacheDir);
-  } finally {
-    await Deno.remove(cacheDir, { recursive: true });
-  }
+  });
 }
 
 /** Every file in the cache that has a final name. */
@@ -48,8 +46,7 @@ Deno.test("fetchSnapshot() brings what is needed in Python's layout, and asks fo
   await withHub(async (server, options, cache) => {
     const folder = await fetchSnapshot(REFERENCE, options);
     assertEquals(folder, `${cache}/models--org--tiny/snapshots/${COMMIT}`);
-    const names = (await Array.fromAsync(Deno.readDir(folder))).map(({ name }) => name).sort();
-    assertEquals(names, ["config.json", "model.safetensors", "tokenizer.json"]);
+    assertEquals(namesIn(folder), ["config.json", "model.safetensors", "tokenizer.json"]);
     assertEquals(await Deno.readFile(`${folder}/model.safetensors`), WEIGHTS);
     assertEquals(await Deno.readTextFile(`${cache}/models--org--tiny/refs/main`), COMMIT);
     const link = await Deno.readLink(`${folder}/model.safetensors`);
@@ -215,8 +212,7 @@ Deno.test("parseHubReference() reads names, revisions, addresses and nothing els
 });
 
 Deno.test("hubSettings() reads the variables of Python's hub client", async () => {
-  const home = await Deno.makeTempDir();
-  try {
+  await withFolder(async (home) => {
     const from = (variables: Record<string, string>) => {
       const all: Record<string, string> = { HOME: home, ...variables };
       return hubSettings((name) => all[name]);
@@ -237,7 +233,5 @@ Deno.test("hubSettings() reads the variables of Python's hub client", async () =
       offline: true,
     });
     assertEquals(from({ HF_HUB_CACHE: "/c", HF_TOKEN: "mine", HF_HOME: `${home}/hf` }).token, "mine");
-  } finally {
-    await Deno.remove(home, { recursive: true });
-  }
+  });
 });

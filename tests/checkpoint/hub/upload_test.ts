@@ -1,5 +1,6 @@
 import { hubHasFile, uploadFiles, type UploadOptions } from "../../../checkpoint/hub/upload.ts";
 import { assert, assertEquals, assertThrows } from "../../support/assert_close.ts";
+import { withFolder } from "../../support/files.ts";
 import { HubServer } from "../../support/hub_server.ts";
 import { HubUploads } from "../../support/hub_uploads.ts";
 import { integers } from "../../support/random.ts";
@@ -8,7 +9,6 @@ import { integers } from "../../support/random.ts";
 async function withHub(
   run: (hub: HubUploads, options: UploadOptions, folder: string) => Promise<void>,
 ): Promise<void> {
-  const folder = await Deno.makeTempDir();
   const uploads = new HubUploads();
   await using server = new HubServer([]);
   await using storage = Deno.serve(
@@ -18,12 +18,10 @@ async function withHub(
   uploads.storage = `http://127.0.0.1:${storage.addr.port}`;
   server.uploads = uploads;
   server.token = "mirror-secret";
-  try {
+  await withFolder((folder) => {
     const settings = { endpoint: server.url, token: "mirror-secret", cacheDir: folder, offline: false };
-    await run(uploads, { settings, isPrivate: true, title: "a title" }, folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
+    return run(uploads, { settings, isPrivate: true, title: "a title" }, folder);
+  });
 }
 
 const bytes = (text: string) => new TextEncoder().encode(text);
