@@ -9,7 +9,7 @@ import { stagesOn } from "./stages.ts";
 /** The command. */
 export function build(summary: string, io: Io): BuiltCommand {
   return newCommand("study", summary, io)
-    .addOption(valueFlag("steps", "steps of a run, of 1024 tokens each", whole(4), 60))
+    .addOption(valueFlag("steps", "steps of a run, of 1024 tokens each", whole(4), 130))
     .addOption(valueFlag("seeds", "runs of each kind", whole(1, 100), 3))
     .addOption(optionalFlag("only", "experiments to run, with commas between them", list(), "all"))
     .addOption(valueFlag("output_dir", "folder for results and models", text("path"), "output/study"))

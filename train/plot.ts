@@ -1,73 +1,46 @@
 /** Small SVG plots that read on light and dark pages. */
 
-/** A value with its spread. */
-export interface PlotValue {
-  readonly mean: number;
-  readonly deviation: number;
+const WIDTH = 720;
+const COLOURS = ["#4a90d9", "#d9534f", "#5a9e4b", "#b07cc6"];
+const STYLE = "<style>text{font:13px sans-serif;fill:#888}.t{font-weight:bold}.l{stroke:#888}" +
+  ".g{stroke:#888;opacity:.25}</style>";
+
+/** One line of a dot plot. */
+export interface DotRow {
+  readonly name: string;
+  /** The values of every series, by its place. */
+  readonly values: readonly (readonly number[])[];
 }
 
-const WIDTH = 720;
-const STYLE =
-  "<style>text{font:13px sans-serif;fill:#888}.t{font-weight:bold}.l{stroke:#888}.b{fill:#4a90d9}" +
-  ".p{fill:none;stroke:#4a90d9;stroke-width:2}.e{stroke:#d9534f;stroke-width:2}.g{stroke:#888;opacity:.25}</style>";
-
-/** Horizontal bars from zero to each mean, with the deviation on their ends. */
-export function barPlot(
+/** A line of dots for each row: a dot a value, a stroke at the mean of each series, which has its colour. */
+export function dotPlot(
   title: string,
   unit: string,
-  bars: readonly (PlotValue & { readonly name: string })[],
+  series: readonly string[],
+  rows: readonly DotRow[],
 ): string {
-  const [left, top, step] = [250, 40, 26];
-  const most = 1.1 * Math.max(...bars.map(({ mean, deviation }) => mean + deviation));
-  const x = (value: number) => left + (WIDTH - left - 60) * value / most;
-  const body = bars.map(({ name, mean, deviation }, i) => {
-    const y = top + i * step;
-    return `<text x="${left - 8}" y="${y + 14}" text-anchor="end">${escape(name)}</text>` +
-      `<rect class="b" x="${left}" y="${y + 2}" width="${(x(mean) - left).toFixed(1)}" height="${
-        step - 8
-      }"/>` +
-      errorBar(x(mean - deviation), x(mean + deviation), y + step / 2 - 2, true) +
-      `<text x="${(x(mean + deviation) + 6).toFixed(1)}" y="${y + 14}">${mean.toFixed(2)}</text>`;
+  const [left, top, step] = [250, 56, 26];
+  const bottom = top + rows.length * step;
+  const range = rangeOf(rows.flatMap(({ values }) => values.flat()));
+  const x = (value: number) => left + 10 + (WIDTH - left - 50) * shareOf(value, range);
+  const columns = ticks(range.low, range.high).map((value) =>
+    `<path class="g" d="M${x(value).toFixed(1)} ${top - 4}V${bottom}"/>` +
+    `<text x="${x(value).toFixed(1)}" y="${bottom + 18}" text-anchor="middle">${value}</text>`
+  );
+  const lines = rows.map(({ name, values }, i) => {
+    const y = top + i * step + 11;
+    const marks = values.map((own, place) => {
+      const fill = colourOf(place);
+      const dots = own.map((value) => `<circle cx="${x(value).toFixed(1)}" cy="${y}" r="4"/>`).join("");
+      const at = x(own.reduce((sum, value) => sum + value, 0) / own.length).toFixed(1);
+      return `<g fill="${fill}" stroke="${fill}" fill-opacity=".5"><path stroke-width="2" d="M${at} ${
+        y - 9
+      }v18"/>` +
+        `${dots}</g>`;
+    });
+    return `<text x="${left - 8}" y="${y + 4}" text-anchor="end">${escape(name)}</text>${marks.join("")}`;
   });
-  return frame(title, `${unit}, mean and deviation over seeds`, top + bars.length * step + 20, body);
-}
-
-/** One line through the means over x. */
-export function linePlot(
-  title: string,
-  axes: { readonly x: string; readonly y: string },
-  points: readonly (PlotValue & { readonly x: number })[],
-): string {
-  const [left, top, height] = [60, 50, 240];
-  const most = Math.max(...points.map((point) => point.x));
-  const high = Math.max(...points.map(({ mean, deviation }) => mean + deviation));
-  const low = Math.min(...points.map(({ mean, deviation }) => mean - deviation));
-  const x = (value: number) => left + (WIDTH - left - 40) * value / most;
-  const y = (value: number) => top + height * (high - value) / (high - low || 1);
-  const path = points.map((point, i) =>
-    `${i === 0 ? "M" : "L"}${x(point.x).toFixed(1)} ${y(point.mean).toFixed(1)}`
-  );
-  const marks = points.map((point) =>
-    errorBar(y(point.mean - point.deviation), y(point.mean + point.deviation), x(point.x), false) +
-    `<circle class="b" cx="${x(point.x).toFixed(1)}" cy="${y(point.mean).toFixed(1)}" r="4"/>` +
-    `<text x="${x(point.x).toFixed(1)}" y="${top + height + 20}" text-anchor="middle">${point.x}</text>` +
-    `<text x="${(x(point.x) + 6).toFixed(1)}" y="${(y(point.mean) - 8).toFixed(1)}">${
-      point.mean.toFixed(2)
-    }</text>`
-  );
-  const axis = `<path class="l" fill="none" d="M${left} ${top}V${top + height}H${WIDTH - 40}"/>`;
-  return frame(title, `${axes.y} over ${axes.x}, mean and deviation over seeds`, top + height + 40, [
-    axis,
-    `<path class="p" d="${path.join("")}"/>`,
-    ...marks,
-  ]);
-}
-
-function errorBar(from: number, to: number, at: number, isAcross: boolean): string {
-  const [a, b, c] = [from, to, at].map((value) => value.toFixed(1));
-  return isAcross
-    ? `<line class="e" x1="${a}" x2="${b}" y1="${c}" y2="${c}"/>`
-    : `<line class="e" x1="${c}" x2="${c}" y1="${a}" y2="${b}"/>`;
+  return frame(title, unit, bottom + 46, [...columns, ...lines, legend(series, left + 10, top - 16)]);
 }
 
 function frame(title: string, caption: string, height: number, body: readonly string[]): string {
@@ -92,9 +65,8 @@ export interface Curve {
 
 /** Points of a curve that are drawn at most: more cannot be told apart. */
 const MOST_POINTS = 1000;
-const COLOURS = ["#4a90d9", "#d9534f"];
 
-/** Up to two curves over the same axes. Values that are not finite are left out. */
+/** Curves over the same axes. Values that are not finite are left out. */
 export function curvePlot(
   title: string,
   axes: { readonly x: string; readonly y: string },
@@ -107,11 +79,9 @@ export function curvePlot(
   }));
   const all = drawn.flatMap(({ points }) => points);
   if (all.length === 0) return "";
-  const range = (values: readonly number[]) => ({ low: Math.min(...values), high: Math.max(...values) });
-  const [across, up] = [range(all.map(({ x }) => x)), range(all.map(({ y }) => y))];
-  const x = (value: number) =>
-    left + (WIDTH - left - 40) * (value - across.low) / (across.high - across.low || 1);
-  const y = (value: number) => top + height * (up.high - value) / (up.high - up.low || 1);
+  const [across, up] = [rangeOf(all.map(({ x }) => x)), rangeOf(all.map(({ y }) => y))];
+  const x = (value: number) => left + (WIDTH - left - 40) * shareOf(value, across);
+  const y = (value: number) => top + height * (1 - shareOf(value, up));
   const columns = ticks(across.low, across.high).map((value) =>
     `<text x="${x(value).toFixed(1)}" y="${top + height + 20}" text-anchor="middle">${value}</text>`
   );
@@ -122,20 +92,42 @@ export function curvePlot(
   const lines = drawn.map(({ points }, i) => {
     const path = points.map((point) => `${x(point.x).toFixed(1)} ${y(point.y).toFixed(1)}`).join("L");
     // A line through a single point needs round ends to be seen.
-    return `<path fill="none" stroke="${COLOURS[i]}" stroke-width="2" stroke-linecap="round" d="M${path}${
+    return `<path fill="none" stroke="${colourOf(i)}" stroke-width="2" stroke-linecap="round" d="M${path}${
       points.length === 1 ? "h0" : ""
     }"/>`;
   });
-  const names = drawn.map(({ name }, i) =>
-    `<text x="${left + 120 * i}" y="${top - 6}" style="fill:${COLOURS[i]}">${escape(name)}</text>`
-  );
   return frame(title, `${axes.y} over ${axes.x}`, top + height + 50, [
     ...rows,
     ...columns,
     `<path class="l" fill="none" d="M${left} ${top}V${top + height}H${WIDTH - 40}"/>`,
     ...lines.filter((_, i) => drawn[i]!.points.length > 0),
-    ...names,
+    legend(drawn.map(({ name }) => name), left, top - 6),
   ]);
+}
+
+/** Names in the colours of what they name, beside each other. */
+function legend(names: readonly string[], left: number, y: number): string {
+  return names.map((name, i) =>
+    `<text x="${left + 120 * i}" y="${y}" style="fill:${colourOf(i)}">${escape(name)}</text>`
+  ).join("");
+}
+
+function colourOf(place: number): string {
+  return COLOURS[place % COLOURS.length]!;
+}
+
+interface Range {
+  readonly low: number;
+  readonly high: number;
+}
+
+function rangeOf(values: readonly number[]): Range {
+  return { low: Math.min(...values), high: Math.max(...values) };
+}
+
+/** Where a value lies in a range: 0 at its low end, 1 at its high end; 0 where the range is one value. */
+function shareOf(value: number, { low, high }: Range): number {
+  return (value - low) / (high - low || 1);
 }
 
 /** Means of neighbours, where there are more points than can be drawn. */

@@ -10,7 +10,7 @@ import { runTraining } from "../../train/run.ts";
 import { loadTrainArgs } from "../../train_args/load.ts";
 import { demoFiles, EXTENDED_CONTEXT, writeDemoData } from "../make_data.ts";
 import { BASE_MODEL } from "../run.ts";
-import { EXPERIMENTS, type Variant } from "./experiments.ts";
+import { EXPERIMENTS, UNTRAINED, type Variant } from "./experiments.ts";
 
 const RECIPE = new URL("../extend-1024.yaml", import.meta.url).pathname;
 const DATA_SEED = 42;
@@ -39,9 +39,6 @@ export interface StudyOptions {
   /** Ids of the experiments to run; all unless given. */
   readonly only?: readonly string[] | null;
 }
-
-/** The base model with positions interpolated and nothing trained: where every run begins. */
-export const UNTRAINED: Variant = { name: "untrained", options: { max_steps: "0" } };
 
 /**
  * Runs what `output_dir/results.jsonl` does not have yet, and returns every row of these experiments. A study that is
