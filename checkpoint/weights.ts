@@ -56,8 +56,21 @@ interface Shard {
   close(): void;
 }
 
-async function openSafetensorsShard(path: string, files: Files): Promise<Shard> {
-  const file = await SafetensorsFile.open(path, files);
+/** A file of tensors as its format reads it: by what its header says of a tensor. */
+interface TensorFile<Span> {
+  readonly tensors: ReadonlyMap<string, Span>;
+  read(span: Span): Promise<Bytes>;
+  readInto(span: Span, from: number, into: Uint8Array): Promise<void>;
+  close(): void;
+}
+
+async function openShard(path: string, files: Files): Promise<Shard> {
+  return path.endsWith(".safetensors")
+    ? shardOf(path, await SafetensorsFile.open(path, files))
+    : shardOf(path, await TorchFile.open(path, files));
+}
+
+function shardOf<Span extends TensorSpan | TorchTensor>(path: string, file: TensorFile<Span>): Shard {
   return {
     path,
     tensors: file.tensors,
@@ -65,21 +78,6 @@ async function openSafetensorsShard(path: string, files: Files): Promise<Shard> 
     readInto: (name, from, into) => file.readInto(file.tensors.get(name)!, from, into),
     close: () => file.close(),
   };
-}
-
-async function openTorchShard(path: string, files: Files): Promise<Shard> {
-  const file = await TorchFile.open(path, files);
-  return {
-    path,
-    tensors: file.tensors,
-    read: (name) => file.read(file.tensors.get(name)!),
-    readInto: (name, from, into) => file.readInto(file.tensors.get(name)!, from, into),
-    close: () => file.close(),
-  };
-}
-
-function openShard(path: string, files: Files): Promise<Shard> {
-  return path.endsWith(".safetensors") ? openSafetensorsShard(path, files) : openTorchShard(path, files);
 }
 
 class Weights implements WeightReader {
