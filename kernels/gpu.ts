@@ -33,6 +33,8 @@ export interface GpuOptions {
   readonly tuning?: Tuning;
   /** How tensors go to host memory and back; the best way that the device has unless given. */
   readonly hostCopies?: HostCopies;
+  /** Most multiplications and additions, in pairs, of one dispatch and of one submit; MOST_WORK unless set. */
+  readonly mostWork?: number;
   /** Told of every dispatch as it is recorded. */
   readonly onDispatch?: (dispatch: Dispatch) => void;
 }
@@ -56,8 +58,15 @@ export interface Dispatch {
 export interface Launch extends Specialisation {
   readonly grid: readonly [number, number?, number?];
   readonly uniforms?: Readonly<Record<string, number>>;
+  /** Pairs of a multiplication and an addition, about, where there are many. */
+  readonly work?: number;
 }
 
+/**
+ * Systems end what keeps a GPU busy for seconds (Windows for 2), so long work goes to it in pieces: these are 2.2 TFLOP,
+ * a second on a small GPU and a tail that hardly counts on a large one.
+ */
+const MOST_WORK = 2 ** 40;
 /** Dispatches between two submits at most: slots of the uniform ring. */
 const RING_SLOTS = 4096;
 /** Uploads wait in staging memory until a submit: give them one this often. */
@@ -75,6 +84,8 @@ export class Gpu {
   readonly device: GPUDevice;
   /** Largest segment of a tensor, in bytes. */
   readonly maxBindingBytes: number;
+  /** Kernels that can cut their work into dispatches of at most so many multiply-adds do. */
+  readonly mostWork: number;
   /** Whether nothing is stored or computed: then values need not be made, and what is read is zero. */
   readonly isDry: boolean;
   /** For tensors that the device has no room for now. */
@@ -91,6 +102,7 @@ export class Gpu {
   readonly #slotBytes: number;
   readonly #slots: Uint8Array<ArrayBuffer>;
   #slotsUsed = 0;
+  #workRecorded = 0;
   #pipelinesSent = 0;
   #encoder: GPUCommandEncoder | undefined;
   #pass: GPUComputePassEncoder | undefined;
@@ -110,6 +122,8 @@ export class Gpu {
       maxBufferSize,
       options.maxBindingBytes ?? Infinity,
     );
+    // Where nothing is computed, pieces would only take time to count.
+    this.mostWork = options.mostWork ?? (isDry ? Infinity : MOST_WORK);
     this.#pipelines = new PipelineCache(device, (error) => this.#compileFailure ??= error);
     this.#pool = new BufferPool(device, {
       limitBytes: options.memoryLimitBytes ?? Infinity,
@@ -309,7 +323,10 @@ export class Gpu {
     });
     if (this.isDry) return;
     const pipeline = this.#pipelines.get(kernel, launch);
-    if (this.#slotsUsed === (this.#profiler ? TIMED_LAUNCHES : RING_SLOTS)) this.submit();
+    const { work = 0 } = launch;
+    const isFull = this.#slotsUsed === (this.#profiler ? TIMED_LAUNCHES : RING_SLOTS);
+    if (isFull || this.#workRecorded + work > this.mostWork) this.submit();
+    this.#workRecorded += work;
     const slot = this.#slotsUsed++ * this.#slotBytes;
     this.#pipelines.packUniforms(pipeline, launch.uniforms ?? {}, this.#slots, slot);
     const pass = this.#beginPass(pipeline, [x, y, z], bounds.reduce((sum, { size }) => sum + size, 0));
@@ -338,7 +355,7 @@ export class Gpu {
     }
     this.device.queue.submit([this.#encoder.finish()]);
     this.#encoder = undefined;
-    this.#slotsUsed = 0;
+    this.#slotsUsed = this.#workRecorded = 0;
   }
 
   /** The values of float tensors as f32, after all recorded work; one wait for all of them. */

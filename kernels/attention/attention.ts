@@ -1,6 +1,7 @@
 import { GpuError } from "../errors.ts";
 import type { Gpu } from "../gpu.ts";
 import { largestMagnitudes } from "../shared/matrix.ts";
+import { type RowRange, rowsWithin } from "../shared/row_chunks.ts";
 import { rowRanges, type Tensor } from "../tensor.ts";
 import type { AttentionMap } from "./map.ts";
 import { type Part, STATS, variantFor } from "./variants.ts";
@@ -22,16 +23,12 @@ export interface AttentionSaved {
   readonly lse: Tensor;
 }
 
-/** A range of rows. */
-interface Rows {
-  readonly start: number;
-  readonly end: number;
-}
-
 /** Rows in one dispatch: its blocks of 8 stay below the 65535 workgroups of an axis. */
 const LONGEST = 2 ** 18;
 /** Of q, in elements, so that LONGEST rows have fewer than 2^32 quads. */
 const WIDEST = 2 ** 16;
+/** Products of a head's length that a query and a key cost. */
+const PRODUCTS: Record<Part, number> = { forward: 2, dq: 3, dkv: 4 };
 
 /**
  * Causal attention over the rows of all sequences of a batch (flash attention, arXiv 2205.14135: no scores in memory).
@@ -110,7 +107,7 @@ export function attentionBackwardQueries(
   { q, k, v, dO, stats }: AttentionSlopes,
   map: AttentionMap,
   shape: AttentionShape,
-  { start, end }: Rows,
+  { start, end }: RowRange,
   scale = 1 / Math.sqrt(shape.headDim),
 ): Tensor {
   check({ q, k, v, dO }, map, shape);
@@ -135,7 +132,7 @@ export function attentionBackwardKeys(
   { q, k, v, dO, stats }: AttentionSlopes,
   map: AttentionMap,
   shape: AttentionShape,
-  { start, end }: Rows,
+  { start, end }: RowRange,
   scale = 1 / Math.sqrt(shape.headDim),
 ): { dk: Tensor; dv: Tensor } {
   check({ q, k, v, dO }, map, shape);
@@ -203,7 +200,12 @@ function pass<const Q extends readonly Tensor[], const K extends readonly Tensor
     }
     : undefined;
   const own = part === "dkv" ? "keys" : "queries";
-  const ranges = { queries: rowRanges(byQuery, LONGEST), keys: rowRanges(byKey, LONGEST) };
+  const rowWork = PRODUCTS[part] * shape.heads * shape.headDim * map.reach;
+  const longest = Math.min(LONGEST, rowsWithin(gpu.mostWork, rowWork));
+  const ranges = {
+    queries: rowRanges(byQuery, own === "queries" ? longest : LONGEST),
+    keys: rowRanges(byKey, own === "keys" ? longest : LONGEST),
+  };
   for (const mine of ranges[own]) {
     const pairs = own === "queries"
       ? ranges.keys.map((keys) => ({ queries: mine, keys }))
@@ -230,23 +232,24 @@ function pass<const Q extends readonly Tensor[], const K extends readonly Tensor
         },
         constants: { ...constants, RESUME: turn > 0 ? 1 : 0, ...(range ? { SCALED: range.SCALED } : {}) },
         formats: { X: format },
+        work: (mine.end - mine.start) * rowWork,
       });
     });
   }
   range?.largest.free();
 }
 
-function shift({ start, end }: Rows, by: number): Rows {
+function shift({ start, end }: RowRange, by: number): RowRange {
   return { start: start + by, end: end + by };
 }
 
-function cut<T extends readonly Tensor[]>(tensors: T, { start, end }: Rows): T {
+function cut<T extends readonly Tensor[]>(tensors: T, { start, end }: RowRange): T {
   return tensors.map((tensor) => tensor.slice(start, end)) as readonly Tensor[] as T;
 }
 
 /** Whether any of the queries sees any of the keys. */
 function overlap(
-  { queries, keys }: { queries: Rows; keys: Rows },
+  { queries, keys }: { queries: RowRange; keys: RowRange },
   { tables: { first }, rows }: AttentionMap,
 ): boolean {
   const firstKey = Math.min(first[queries.start]!, first[rows + queries.start]!);

@@ -34,6 +34,8 @@ export interface AttentionMap {
   readonly first: Tensor;
   readonly last: Tensor;
   readonly rows: number;
+  /** Most keys that a query sees, itself included; no key is seen by more queries. */
+  readonly reach: number;
   /** The same tables on the host, from which work that no row needs is left out. */
   readonly tables: KeyTables;
   free(): void;
@@ -89,6 +91,7 @@ export function makeAttentionMap(gpu: Gpu, layout: RowLayout): AttentionMap {
     first,
     last,
     rows: layout.rows,
+    reach: tables.first.reduce((most, first, i) => Math.max(most, i % layout.rows + 1 - first), 0),
     tables,
     free() {
       first.free();

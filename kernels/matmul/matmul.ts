@@ -4,6 +4,7 @@ import { isNf4, nf4Operand, type Nf4Tensor } from "../nf4/nf4.ts";
 import { BLOCK as NF4_BLOCK } from "../nf4/reference.ts";
 import { threadGrid } from "../shared/grid.ts";
 import { largestMagnitudes } from "../shared/matrix.ts";
+import { rowsWithin } from "../shared/row_chunks.ts";
 import { rowRanges, type Tensor } from "../tensor.ts";
 import type { Format, Kernel } from "../wgsl.ts";
 import denseWgsl from "./dense.wgsl" with { type: "text" };
@@ -47,7 +48,7 @@ export function matmul(gpu: Gpu, x: Tensor, weight: Weight, options: ProductOpti
     y,
   );
   for (const part of partsOf(weight)) {
-    for (const { start, end } of rowRanges([x, y])) {
+    for (const { start, end } of rowRanges([x, y], rowsWithin(gpu.mostWork, part.rows * depth))) {
       run(gpu, "nt", {
         a: x.slice(start, end),
         b: part,
@@ -84,7 +85,7 @@ export function matmulBackwardInput(
     dx.width === width;
   expect("matmulBackwardInput", fits, dy, weight, dx);
   for (const part of partsOf(weight)) {
-    for (const { start, end } of rowRanges([dy, dx])) {
+    for (const { start, end } of rowRanges([dy, dx], rowsWithin(gpu.mostWork, part.rows * width))) {
       run(gpu, "nn", {
         a: dy.slice(start, end),
         b: part,
@@ -121,7 +122,7 @@ export function matmulBackwardWeight(
     dy.width === Math.ceil(dWeight.rows / 4) * 4;
   expect("matmulBackwardWeight", fits, dy, x, dWeight);
   for (const part of partsOf(dWeight)) {
-    for (const { start, end } of rowRanges([dy, x])) {
+    for (const { start, end } of rowRanges([dy, x], rowsWithin(gpu.mostWork, part.rows * x.width))) {
       const rows = x.slice(start, end);
       run(gpu, "tn", {
         a: dy.slice(start, end),
@@ -214,6 +215,7 @@ function run(gpu: Gpu, layout: Layout, product: Product): void {
       band: depth <= SHORT ? 1 : BAND,
       ...uniforms,
     },
+    work: rows * columns * depth,
   });
   range?.largest.free();
   if (!sums) return;

@@ -18,7 +18,10 @@ export function rowChunks(rows: number, most: number): RowRange[] {
   return ranges;
 }
 
-/** The most rows, a multiple of {@linkcode ROW_ALIGNMENT} and at least one, that take at most `bytes`. */
-export function rowsWithin(bytes: number, rowBytes: number): number {
-  return Math.max(1, Math.floor(bytes / rowBytes / ROW_ALIGNMENT)) * ROW_ALIGNMENT;
+/**
+ * The most rows, a multiple of {@linkcode ROW_ALIGNMENT} and at least one, that take at most `most` of what each takes
+ * `ofRow`: bytes, or work.
+ */
+export function rowsWithin(most: number, ofRow: number): number {
+  return Math.max(1, Math.floor(most / ofRow / ROW_ALIGNMENT)) * ROW_ALIGNMENT;
 }

@@ -237,6 +237,25 @@ for (const sharing of MODES) {
     for (const name of NAMES) assertClose(name, half[name], expected[name], { rtol: 2e-2, atol: 2e-2 });
   });
 
+  Deno.test(`Work cut into several dispatches gives the values of one, ${sharing}`, async () => {
+    const of = { heads: 4, kvHeads: 2, headDim: 32, starts: [0, 100], rows: 300 };
+    const dispatches: string[] = [];
+    // Of the longest sequence 128 rows of the forward pass, and 64 of the others.
+    using cut = await Gpu.open({
+      sharing,
+      poison: true,
+      mostWork: 2 * 128 * 4 * 32 * 200,
+      onDispatch: ({ kernel }) => dispatches.push(kernel),
+    });
+    await assertMatches(cut, of);
+    const count = (part: Part) => {
+      const { name } = variantFor(cut, part, of.headDim).kernel;
+      return dispatches.filter((kernel) => kernel === name).length;
+    };
+    assertEquals([count("forward"), count("dq"), count("dkv")], [3, 5, 5]);
+    await assertMatches(cut, { ...of, groupSize: 80 });
+  });
+
   Deno.test(`Gradients match finite differences, ${sharing}`, async () => {
     using gpu = await Gpu.open({ sharing, poison: true });
     const of = { heads: 4, kvHeads: 2, headDim: 4, starts: [0, 3], rows: 12, groupSize: 5 };

@@ -47,6 +47,24 @@ Deno.test("write() changes what later runs see, not what earlier ones saw", asyn
   assertEquals([...await gpu.read(second)], [10, 12, 14, 16]);
 });
 
+Deno.test("run() sends the work on before it becomes too much for one submit", async () => {
+  using gpu = await Gpu.open({ mostWork: 10 });
+  const x = gpu.tensor([1, 4], Float32Array.of(1, 2, 3, 4));
+  const submit = gpu.device.queue.submit.bind(gpu.device.queue);
+  let submits = 0;
+  gpu.device.queue.submit = (buffers) => {
+    submits++;
+    submit(buffers);
+  };
+  const after = [4, 6, 1, 30, undefined, 9, 0].map((work) => {
+    const y = gpu.empty([1, 4]);
+    const launch = { grid: [1] as const, uniforms: { quads: 1, factor: 2 }, formats: { X: "f32" as const } };
+    gpu.run(DOUBLE, [x, y], work === undefined ? launch : { ...launch, work });
+    return submits;
+  });
+  assertEquals(after, [0, 0, 1, 2, 3, 3, 3]);
+});
+
 Deno.test("16-bit formats round to nearest even and keep infinities and NaN", async () => {
   using gpu = await Gpu.open();
   const values = Float32Array.of(1, 1 + 2 ** -8, 1 + 3 * 2 ** -8, -65504, 65520, 1e-7, -Infinity, NaN);

@@ -74,7 +74,7 @@ for (const sharing of ["subgroup", "workgroup"] satisfies Sharing[]) {
     }
   });
 
-  Deno.test(`Products over split tensors are those over whole ones, ${sharing} sharing`, async () => {
+  Deno.test(`Products over split tensors and in several dispatches are those over whole ones, ${sharing} sharing`, async () => {
     const size = { M: 200, N: 136, K: 136 };
     const { M, N, K } = size;
     const run = async (gpu: Gpu) => {
@@ -96,11 +96,20 @@ for (const sharing of ["subgroup", "workgroup"] satisfies Sharing[]) {
     };
     using whole = await Gpu.open({ sharing, poison: true });
     using split = await Gpu.open({ sharing, poison: true, maxBindingBytes: 64 * 136 * 4 });
+    let dispatches = 0;
+    using cut = await Gpu.open({
+      sharing,
+      poison: true,
+      mostWork: 64 * N * K,
+      onDispatch: ({ kernel }) => dispatches += kernel.startsWith("matmul") ? 1 : 0,
+    });
     const expected = await run(whole);
-    const actual = await run(split);
-    assertEquals([expected.parts, actual.parts], [1, 3]);
-    for (const [i, value] of actual.values.entries()) {
-      const reference = Float64Array.from(expected.values[i]!);
+    const parted = await run(split);
+    assertEquals([expected.parts, parted.parts], [1, 3]);
+    const inTurns = await run(cut);
+    assertEquals([inTurns.parts, dispatches], [1, 5 * Math.ceil(M / 64)]);
+    for (const [i, value] of [...parted.values, ...inTurns.values].entries()) {
+      const reference = Float64Array.from(expected.values[i % expected.values.length]!);
       assertProduct(`result ${i}`, value, reference, abs(reference).map((v) => v + 8), M + N);
     }
   });
