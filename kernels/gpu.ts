@@ -63,8 +63,8 @@ export interface Launch extends Specialisation {
 }
 
 /**
- * Systems end what keeps a GPU busy for seconds (Windows for 2), so long work goes to it in pieces: these are 2.2 TFLOP,
- * a second on a small GPU and a tail that hardly counts on a large one.
+ * Systems end what keeps a GPU busy for seconds (Windows for 2), so long work goes to it in pieces: of 2.2 TFLOP, a
+ * second's on a small GPU.
  */
 const MOST_WORK = 2 ** 40;
 /** Dispatches between two submits at most: slots of the uniform ring. */
