@@ -217,9 +217,9 @@ function draw(
 /** `count` of the rows: all of them as often as that goes, then some at random. */
 function take(rows: readonly EncodedRow[], count: number, random: Random): EncodedRow[] {
   if (rows.length === 0) return [];
-  const taken: EncodedRow[] = [];
-  while (taken.length + rows.length <= count) taken.push(...rows);
-  return [...taken, ...random.shuffled(rows).slice(0, count - taken.length)];
+  const whole = Math.floor(count / rows.length);
+  const rest = random.shuffled(rows).slice(0, count - whole * rows.length);
+  return [...Array.from({ length: whole }, () => rows).flat(), ...rest];
 }
 
 function layOut(rows: readonly EncodedRow[], options: DatasetOptions): Sample[] {

@@ -125,11 +125,8 @@ function encodeWhole(tokenizer: Tokenizer, segments: readonly Segment[]): { ids:
 }
 
 function encodeEach(tokenizer: Tokenizer, segments: readonly Segment[]): { ids: number[]; at: number[] } {
-  const ids: number[] = [];
+  const pieces = segments.map(({ text }) => tokenizer.encode(text, { bos: false, eos: false }));
   const at = [0];
-  for (const { text } of segments) {
-    ids.push(...tokenizer.encode(text, { bos: false, eos: false }));
-    at.push(ids.length);
-  }
-  return { ids, at };
+  for (const { length } of pieces) at.push(at.at(-1)! + length);
+  return { ids: pieces.flat(), at };
 }

@@ -256,3 +256,20 @@ Deno.test("loadDataset() draws rows by count and by weight, the same for the sam
     });
   });
 });
+
+Deno.test("loadDataset() takes more rows, and longer ones, than a call takes arguments", async () => {
+  const many = 200_000;
+  const path = await Deno.makeTempFile({ suffix: ".bin" });
+  try {
+    await writeTokenBin(path, integers(5, 2 * many, 256));
+    const sources = parseSources([path, path], { data_root: null, weights: [1, 3] });
+    const { samples } = await loadDataset(sources, tokenizer, { max_seq_length: 2 });
+    assertEquals(samples.length, 2 * many);
+  } finally {
+    await Deno.remove(path);
+  }
+  await withRows([{ input: "ab", output: "one ".repeat(many / 4) }], async (path) => {
+    const { report } = await load(path, { max_seq_length: 2 * many });
+    assert(report.longest > many && report.truncated === 0, `${report.longest} tokens`);
+  });
+});
