@@ -1,3 +1,5 @@
+/** Lists within lists that are followed: what lies deeper is taken for the mistake. */
+const DEEPEST = 1000;
 const SPACE = /[ \t\n\r]*/y;
 const STRING = /"(?:[ !#-[\]-\uffff]+|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*"/y;
 const SCALAR = /true|false|null|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?/y;
@@ -15,6 +17,7 @@ export function jsonErrorPosition(text: string): number {
 /** A walk over the text; each method returns whether it went well and leaves `at` at the first mistake otherwise. */
 class Scan {
   at = 0;
+  #depth = 0;
   constructor(readonly text: string) {}
 
   skipSpace(): boolean {
@@ -37,14 +40,18 @@ class Scan {
 
   /** Items between an opening character, already seen, and `close`, with commas between them. */
   #list(close: string, item: () => boolean): boolean {
+    if (this.#depth === DEEPEST) return false;
+    this.#depth++;
     this.at++;
-    if (this.#char(close)) return true;
-    for (;;) {
-      this.skipSpace();
-      if (!item()) return false;
-      if (this.#char(close)) return true;
-      if (!this.#char(",")) return false;
+    if (!this.#char(close)) {
+      do {
+        this.skipSpace();
+        if (!item()) return false;
+      } while (this.#char(","));
+      if (!this.#char(close)) return false;
     }
+    this.#depth--;
+    return true;
   }
 
   #char(char: string): boolean {
