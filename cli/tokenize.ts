@@ -27,7 +27,7 @@ export function build(summary: string, io: Io): BuiltCommand {
     .action(async ({ json, model_name_or_path, data_path, save_path, dtype, bos, eos }) => {
       const [{ Tokenizer }, { tokenizeFiles }] = await Promise.all([
         import("../data/tokenizer.ts"),
-        import("../data/bin.ts"),
+        import("../data/tokenize.ts"),
       ]);
       const { locate } = await import("./hub.ts");
       const tokenizer = await Tokenizer.load(await locate(io, model_name_or_path, "model"));

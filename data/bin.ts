@@ -4,8 +4,6 @@
  */
 import { UserError } from "../errors.ts";
 import { openToRead } from "./jsonl.ts";
-import { readRows } from "./rows.ts";
-import type { Tokenizer } from "./tokenizer.ts";
 
 /** How an id is stored. */
 export type TokenDtype = "uint16" | "uint32";
@@ -59,62 +57,8 @@ export async function writeTokenBin(
   return stored;
 }
 
-/** What {@linkcode tokenizeFiles} did. */
-export interface TokenizeReport {
-  readonly documents: number;
-  readonly tokens: number;
-  readonly dtype: TokenDtype;
-}
-
-/**
- * Tokenizes files into one token file: each row's `text` of a `.jsonl` file is a document, and so is any other file as
- * a whole. Documents stand one after the other, by default each as `<s> text </s>`.
- *
- * @param options.onDocument called after each document with the counts so far
- * @throws {UserError} if an input cannot be read, or there is nothing to write
- */
-export async function tokenizeFiles(
-  inputs: readonly string[],
-  output: string,
-  tokenizer: Tokenizer,
-  { bos = true, eos = true, dtype, onDocument }: {
-    readonly bos?: boolean;
-    readonly eos?: boolean;
-    readonly dtype?: TokenDtype;
-    readonly onDocument?: (documents: number, tokens: number) => void;
-  } = {},
-): Promise<TokenizeReport> {
-  const stored = dtype ?? (tokenizer.vocabSize > 65536 ? "uint32" : "uint16");
-  await using writer = await TokenWriter.create(output, stored);
-  let documents = 0;
-  for (const input of inputs) {
-    for await (const text of readDocuments(input)) {
-      await writer.write(tokenizer.encode(text, { bos, eos }));
-      onDocument?.(++documents, writer.tokens);
-    }
-  }
-  if (writer.tokens === 0) throw new UserError(`Cannot write "${output}": the input files have no text`);
-  await writer.finish();
-  return { documents, tokens: writer.tokens, dtype: stored };
-}
-
-/** What is not known by its ending is one document as a whole. */
-async function* readDocuments(path: string): AsyncGenerator<string> {
-  if (/\.[^./]+$/.test(path) && !/\.(jsonl?|parquet|txt|md)$/i.test(path)) {
-    using file = await openToRead(path);
-    yield await new Response(file.readable).text();
-    return;
-  }
-  for await (const { row, where } of readRows(path)) {
-    if (row.kind !== "text") {
-      throw new UserError(`Cannot use ${where}: only rows with "text" can be tokenized`);
-    }
-    yield row.text;
-  }
-}
-
 /** Writes ids under a temporary name, which {@linkcode finish} turns into the real one. */
-class TokenWriter implements AsyncDisposable {
+export class TokenWriter implements AsyncDisposable {
   tokens = 0;
   readonly #partial: string;
 
@@ -122,6 +66,7 @@ class TokenWriter implements AsyncDisposable {
     this.#partial = partialName(path);
   }
 
+  /** @throws {UserError} as the others do, if the file cannot be written */
   static async create(path: string, dtype: TokenDtype): Promise<TokenWriter> {
     try {
       return new TokenWriter(path, dtype, await Deno.create(partialName(path)));

@@ -12,7 +12,7 @@ import {
   type SpecialTokens,
   type TemplateName,
 } from "./templates.ts";
-import type { Tokenizer } from "./tokenizer.ts";
+import type { EncodeOptions, Tokenizer } from "./tokenizer.ts";
 
 /** The label of a token that is not trained on. */
 export const NO_TARGET = -100;
@@ -29,21 +29,30 @@ export interface EncodedRow {
 /** A chat template's name in the settings: a built-in one, or `model` for the tokenizer's own. */
 export type TemplateChoice = TemplateName | "model";
 
-/** Encodes rows with one tokenizer and one choice of template. */
+/** How rows become tokens. */
+export interface RowForm {
+  /**
+   * The template of all rows that are not plain text; null where each kind of row has its own: LongQLoRA's for `input`
+   * and `output`, LongAlpaca's for `instruction`, the model's for conversations. Null unless given.
+   */
+  readonly template?: TemplateChoice | null;
+  /** What is put around plain text: both unless given. */
+  readonly frame?: EncodeOptions;
+}
+
+/** Encodes rows with one tokenizer in one form. */
 export class RowEncoder {
   readonly #tokenizer: Tokenizer;
+  readonly #frame: EncodeOptions;
   readonly #specials: SpecialTokens;
   readonly #chosen: ChatTemplate | undefined;
 
-  /**
-   * @param choice the template of all rows that are not plain text; by default each kind of row has its own: LongQLoRA's
-   * for `input` and `output`, LongAlpaca's for `instruction`, the model's for conversations
-   * @throws {UserError} if the model's template is asked for and it has none, or a broken one
-   */
-  constructor(tokenizer: Tokenizer, choice: TemplateChoice | null) {
+  /** @throws {UserError} if the model's template is asked for and it has none, or a broken one */
+  constructor(tokenizer: Tokenizer, { template = null, frame = { bos: true, eos: true } }: RowForm = {}) {
     this.#tokenizer = tokenizer;
+    this.#frame = frame;
     this.#specials = { bos: tokenizer.tokenText(tokenizer.bosId), eos: tokenizer.tokenText(tokenizer.eosId) };
-    this.#chosen = choice === null ? undefined : this.#template(choice);
+    this.#chosen = template === null ? undefined : this.#template(template);
   }
 
   /** @throws {UserError} naming the row if it cannot be used */
@@ -51,7 +60,7 @@ export class RowEncoder {
     const tokenizer = this.#tokenizer;
     switch (row.kind) {
       case "text": {
-        const ids = row.text.trim() === "" ? [] : tokenizer.encode(row.text, { bos: true, eos: true });
+        const ids = row.text.trim() === "" ? [] : tokenizer.encode(row.text, this.#frame);
         return textRow(Uint32Array.from(ids));
       }
       case "answer": {

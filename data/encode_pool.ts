@@ -1,6 +1,6 @@
 /** Encodes rows on all cores, in their order, and stops a template that does not come to an end. */
 import { UserError } from "../errors.ts";
-import type { EncodedRow, TemplateChoice } from "./encode.ts";
+import type { EncodedRow, RowForm } from "./encode.ts";
 import type { EncodeAnswer, EncodeSetup } from "./encode_worker.ts";
 import type { PlacedRow } from "./rows.ts";
 import type { Tokenizer } from "./tokenizer.ts";
@@ -9,8 +9,7 @@ import type { Tokenizer } from "./tokenizer.ts";
 const BATCH_CHARACTERS = 2 ** 17;
 const MOST_WORKERS = 8;
 
-export interface PoolOptions {
-  readonly template: TemplateChoice | null;
+export interface PoolOptions extends RowForm {
   /** Milliseconds for a batch, and per million characters in it. */
   readonly timeLimit?: number;
 }
@@ -22,7 +21,7 @@ export interface PoolOptions {
 export async function* encodeRows(
   rows: AsyncIterable<PlacedRow>,
   tokenizer: Tokenizer,
-  { template, timeLimit = 60_000 }: PoolOptions,
+  { timeLimit = 60_000, ...form }: PoolOptions = {},
 ): AsyncGenerator<EncodedRow> {
   const workers: EncodeWorker[] = [];
   const waiting: Promise<readonly EncodedRow[]>[] = [];
@@ -32,7 +31,7 @@ export async function* encodeRows(
     for await (const batch of batches(rows)) {
       // Workers start as there is work: a small file gets one.
       if (workers.length < most) {
-        workers.push(new EncodeWorker({ tokenizer: tokenizer.files, template }, timeLimit));
+        workers.push(new EncodeWorker({ tokenizer: tokenizer.files, form }, timeLimit));
       }
       const worker = workers[next++ % workers.length]!;
       waiting.push(worker.encode(batch));

@@ -1,7 +1,7 @@
 /** A worker that encodes batches of rows; {@linkcode ./encode_pool.ts} starts it and speaks with it. */
 /// <reference lib="deno.worker" />
 import { UserError } from "../errors.ts";
-import { type EncodedRow, RowEncoder, type TemplateChoice } from "./encode.ts";
+import { type EncodedRow, RowEncoder, type RowForm } from "./encode.ts";
 import type { PlacedRow } from "./rows.ts";
 import { Tokenizer } from "./tokenizer.ts";
 
@@ -9,7 +9,7 @@ import { Tokenizer } from "./tokenizer.ts";
 export interface EncodeSetup {
   /** Parsed tokenizer.json and tokenizer_config.json. */
   readonly tokenizer: Tokenizer["files"];
-  readonly template: TemplateChoice | null;
+  readonly form: RowForm;
 }
 
 /** What a worker answers to a batch, or to its setup. */
@@ -22,8 +22,8 @@ let encoder: RowEncoder | undefined;
 self.onmessage = ({ data }: MessageEvent<EncodeSetup | readonly PlacedRow[]>) => {
   try {
     if (!Array.isArray(data)) {
-      const { tokenizer, template } = data as EncodeSetup;
-      encoder = new RowEncoder(new Tokenizer(...tokenizer), template);
+      const { tokenizer, form } = data as EncodeSetup;
+      encoder = new RowEncoder(new Tokenizer(...tokenizer), form);
       self.postMessage({ rows: [] } satisfies EncodeAnswer);
       return;
     }

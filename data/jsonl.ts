@@ -221,6 +221,26 @@ export async function openToRead(path: string): Promise<Deno.FsFile> {
   }
 }
 
+/** Bytes of UTF-8 that surely fit into a string of JavaScript. */
+const LONGEST_TEXT = 2 ** 29 - 24;
+
+/**
+ * A file as one text.
+ *
+ * @throws {UserError} as {@linkcode openToRead}, and if it is larger than a string can be
+ */
+export async function readText(path: string): Promise<string> {
+  using file = await openToRead(path);
+  const { size } = await file.stat();
+  if (size > LONGEST_TEXT) {
+    throw new UserError(
+      `Cannot read "${path}" as one document: it has ${size} bytes, and at most ${LONGEST_TEXT} can be. Cut it into ` +
+        `documents: files, or rows of a .jsonl file`,
+    );
+  }
+  return await new Response(file.readable).text();
+}
+
 function join(parts: readonly Uint8Array[]): Uint8Array {
   const all = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
   let offset = 0;

@@ -1,7 +1,7 @@
 /** The rows of a training file, whatever its format, and what kind of row each is. */
 import { distance } from "fastest-levenshtein";
 import { UserError } from "../errors.ts";
-import { openToRead, readObjects } from "./jsonl.ts";
+import { readObjects, readText } from "./jsonl.ts";
 import type { InstructionRow, Message } from "./templates.ts";
 
 /** What a row is to be trained on. */
@@ -58,8 +58,7 @@ function kindOf(name: string): "json" | "parquet" | "text" | undefined {
 async function* objectsOf(file: string): AsyncGenerator<{ where: string; value: Record<string, unknown> }> {
   const kind = kindOf(file);
   if (kind === "text") {
-    using opened = await openToRead(file);
-    yield { where: file, value: { text: await new Response(opened.readable).text() } };
+    yield { where: file, value: { text: await readText(file) } };
   } else if (kind === "parquet") {
     const { readParquet } = await import("./parquet.ts");
     yield* readParquet(file);

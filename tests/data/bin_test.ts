@@ -1,5 +1,4 @@
-import { readTokenBin, tokenizeFiles, writeTokenBin } from "../../data/bin.ts";
-import { Tokenizer } from "../../data/tokenizer.ts";
+import { readTokenBin, writeTokenBin } from "../../data/bin.ts";
 import { assertEquals, assertThrows } from "../support/assert_close.ts";
 import { GOLDEN, namesIn, withFolder } from "../support/files.ts";
 import { integers } from "../support/random.ts";
@@ -69,38 +68,5 @@ Deno.test("writeTokenBin() leaves nothing behind when an id does not fit", async
     );
     assertEquals(namesIn(folder), []);
     await assertThrows(() => writeTokenBin(`${folder}/none/a.bin`, [1]), "Cannot write", "none/a.bin");
-  });
-});
-
-Deno.test("tokenizeFiles() joins documents of jsonl and text files", async () => {
-  const tokenizer = await Tokenizer.load(`${GOLDEN}/mha`);
-  await withFolder(async (folder) => {
-    await Deno.writeTextFile(`${folder}/a.jsonl`, '{"text": "ab"}\n{"text": "c"}\n');
-    await Deno.writeTextFile(`${folder}/b.txt`, "d\ne");
-    const inputs = [`${folder}/a.jsonl`, `${folder}/b.txt`];
-    const seen: number[] = [];
-    const report = await tokenizeFiles(inputs, `${folder}/out.bin`, tokenizer, {
-      onDocument: (documents, tokens) => seen.push(documents, tokens),
-    });
-    assertEquals(report, { documents: 3, tokens: 12, dtype: "uint16" });
-    assertEquals(seen, [1, 4, 2, 7, 3, 12]);
-    assertEquals([...await readTokenBin(`${folder}/out.bin`)], [
-      ...[257, 97, 98, 258],
-      ...[257, 99, 258],
-      ...[257, 100, 10, 101, 258],
-    ]);
-    await tokenizeFiles(inputs, `${folder}/out.bin`, tokenizer, { bos: false, eos: false, dtype: "uint32" });
-    assertEquals([...await readTokenBin(`${folder}/out.bin`)], [97, 98, 99, 100, 10, 101]);
-  });
-});
-
-Deno.test("tokenizeFiles() leaves no output when an input is missing", async () => {
-  const tokenizer = await Tokenizer.load(`${GOLDEN}/mha`);
-  await withFolder(async (folder) => {
-    await assertThrows(
-      () => tokenizeFiles([`${folder}/no.jsonl`], `${folder}/out.bin`, tokenizer),
-      "no such file",
-    );
-    assertEquals(namesIn(folder), []);
   });
 });

@@ -25,8 +25,8 @@ Deno.test("encodeRows() gives what one encoder gives, in the order of the rows, 
         ? { kind: "answer", input: `q${i} `.repeat(length / 8), output: `a${i}` }
         : { kind: "text", text: `t${i} `.repeat(1 + length / 4) },
   );
-  const encoder = new RowEncoder(tokenizer, null);
-  const got = await Array.fromAsync(encodeRows(placed(rows), tokenizer, { template: null }));
+  const encoder = new RowEncoder(tokenizer);
+  const got = await Array.fromAsync(encodeRows(placed(rows), tokenizer));
   assertEquals(got.length, rows.length);
   rows.forEach((row, i) => {
     const wanted = encoder.encode({ row, where: "" });

@@ -59,7 +59,7 @@ async function render(
   const tokenizer = await byteTokenizer(template);
   return marked(
     tokenizer,
-    new RowEncoder(tokenizer, choice).encode({ row: rowOf(row, "row"), where: "row" }),
+    new RowEncoder(tokenizer, { template: choice }).encode({ row: rowOf(row, "row"), where: "row" }),
   );
 }
 
