@@ -1,3 +1,4 @@
+import { writeFileAtomic } from "../atomic.ts";
 import { safeJoin } from "../paths.ts";
 import { dirname, join, relative } from "../deps.ts";
 import type { HubReference } from "./reference.ts";
@@ -28,8 +29,7 @@ export class RepositoryCache {
   async writeRef(revision: string, commit: string): Promise<void> {
     const path = this.#ref(revision);
     await Deno.mkdir(dirname(path), { recursive: true });
-    await Deno.writeTextFile(`${path}.partial`, commit);
-    await Deno.rename(`${path}.partial`, path);
+    await writeFileAtomic(path, commit);
   }
 
   snapshot(commit: string): string {

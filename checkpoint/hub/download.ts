@@ -33,8 +33,12 @@ const MOST_REDIRECTS = 10;
  */
 export async function download(file: RemoteFile, path: string, options: DownloadOptions): Promise<void> {
   const partial = `${path}.incomplete`;
-  using target = await Deno.open(partial, { read: true, write: true, create: true });
-  await target.lock(true);
+  using target = await openLocked(partial);
+  if (await sizeOf(path) === file.size) {
+    // Another process was faster.
+    await Deno.remove(partial);
+    return;
+  }
   let failures = 0;
   for (;;) {
     const before = (await target.stat()).size;
@@ -58,6 +62,23 @@ export async function download(file: RemoteFile, path: string, options: Download
   await verify(file, target, partial);
   await target.syncData();
   await Deno.rename(partial, path);
+}
+
+/** Opens the file that grows, for this process alone. */
+async function openLocked(path: string): Promise<Deno.FsFile> {
+  for (;;) {
+    const file = await Deno.open(path, { read: true, write: true, create: true });
+    await file.lock(true);
+    // Whoever held the lock before may have given the file its name, or removed it.
+    const isStill = (await file.stat()).ino === await Deno.stat(path).then(({ ino }) => ino, () => undefined);
+    if (isStill) return file;
+    file.close();
+  }
+}
+
+/** Bytes of a file; undefined where there is none. */
+export function sizeOf(path: string): Promise<number | undefined> {
+  return Deno.stat(path).then(({ size }) => size, () => undefined);
 }
 
 async function receive(

@@ -2,7 +2,7 @@ import { datasetInfo, listFiles, modelInfo } from "@huggingface/hub";
 import { UserError } from "../../errors.ts";
 import { access } from "./access.ts";
 import { RepositoryCache } from "./cache.ts";
-import { download, refusal, type RemoteFile } from "./download.ts";
+import { download, refusal, type RemoteFile, sizeOf } from "./download.ts";
 import { hubAddress, type HubReference } from "./reference.ts";
 import type { HubSettings } from "./settings.ts";
 
@@ -62,8 +62,7 @@ async function fetchFile(
 ): Promise<void> {
   if (await cache.has(commit, name)) return;
   const blob = await cache.blob(hash.hex);
-  const isThere = await Deno.stat(blob).then(({ size: found }) => found === size, () => false);
-  if (!isThere) {
+  if (await sizeOf(blob) !== size) {
     const folder = reference.kind === "dataset" ? "datasets/" : "";
     const path = name.split("/").map(encodeURIComponent).join("/");
     const url = `${settings.endpoint}/${folder}${reference.name}/resolve/${commit}/${path}`;

@@ -98,6 +98,15 @@ Deno.test("fetchSnapshot() goes on where a connection was cut, and gives up in t
   });
 });
 
+Deno.test("fetchSnapshot() in two places at once fetches each file once, and both have it", async () => {
+  await withHub(async (server, options, cache) => {
+    const folders = await Promise.all([1, 2, 3].map(() => fetchSnapshot(REFERENCE, options)));
+    for (const folder of folders) assertEquals(await Deno.readFile(`${folder}/model.safetensors`), WEIGHTS);
+    assertEquals(server.requests.filter(({ path }) => path.endsWith(".safetensors")).length, 1);
+    assertEquals(namesIn(`${cache}/models--org--tiny/blobs`).length, 3);
+  });
+});
+
 Deno.test("a hub that sends wrong bytes, too many, too few or none never leaves a file under its name", async () => {
   const wrong = WEIGHTS.slice();
   wrong[1234]! ^= 1;
