@@ -63,7 +63,7 @@ export async function runTraining(args: TrainArgs, hooks: TrainHooks): Promise<T
   const data = await loadData(args, places, cache);
   noteData(data, args, hooks);
   const evalData = await loadEvalData(args, places, cache);
-  const dataHash = await hashSamples(data.samples);
+  const dataHash = hashSamples(data.samples);
   const saved = resumeFrom === undefined ? undefined : await readSavedState(resumeFrom);
   if (saved) checkSameRun(saved, args, dataHash, resumeFrom!);
   using gpu = await Gpu.open(args.max_memory === null ? {} : { memoryLimitBytes: args.max_memory });

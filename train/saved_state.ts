@@ -1,8 +1,9 @@
 import { writeSafetensors } from "../checkpoint/safetensors.ts";
 import { openWeightsFile, type WeightReader } from "../checkpoint/weights.ts";
 import { UserError } from "../errors.ts";
-import { tensorSources } from "../model/read_back.ts";
 import type { Sample } from "../data/dataset.ts";
+import { createHash } from "../data/deps.ts";
+import { tensorSources } from "../model/read_back.ts";
 import { stateBits, type TrainArgs } from "../train_args/schema.ts";
 import type { EvaluationState } from "./evaluation.ts";
 import type { LogState } from "./run_log.ts";
@@ -153,8 +154,7 @@ function requireStored(
 }
 
 /** Which data a run was trained on. */
-export async function hashSamples(samples: readonly Sample[]): Promise<string> {
-  const { createHash } = await import("node:crypto");
+export function hashSamples(samples: readonly Sample[]): string {
   const hash = createHash("sha256");
   for (const { inputIds, labels, documents } of samples) {
     for (
