@@ -25,30 +25,36 @@ export interface PdfText {
 const COLUMN_GAP = 1.2;
 /** A gap between words, in letter heights. */
 const WORD_GAP = 0.16;
-/** Space above a line, in letter heights beyond the usual, that begins a paragraph. */
+/** Space above a line, in letter heights beyond the usual, that begins a paragraph; where a sentence ends, the less. */
 const PARAGRAPH_GAP = 0.45;
+const SENTENCE_GAP = 0.2;
+/** How much smaller and how far off the baseline, in letter heights, a superscript or subscript is. */
+const SCRIPT = { size: 0.85, rise: 0.6 };
 /** Least usual width of a column's lines, in letter heights. */
 const COLUMN_WIDTH = 8;
 /** How much larger letters of a heading are. */
 const HEADING = 1.12;
-/** Height of the strips at top and bottom, as a share of the page, where running heads stand. */
-const MARGIN = 0.09;
+/** Height of the strips at top and bottom, as a share of the page, where running heads may stand. */
+const MARGIN = 0.2;
+/** And where a number that stands alone is the page's. */
+const NUMBER_MARGIN = 0.09;
+/** Fewest numbers one under the other that are taken for those of lines. */
+const LINE_NUMBERS = 5;
 
 /**
  * The text of all pages: columns after each other, paragraphs on one line each, hyphens at line ends joined, headings
  * apart, tables as `[table]`; running heads and page numbers are left out.
  */
 export function layOutText(pages: readonly PdfPage[]): PdfText {
-  const lined = pages.map((page) => ({ page, lines: linesOf(page) }));
-  const running = runningHeads(lined);
-  const usual = usualSize(lined.flatMap(({ lines }) => lines));
+  const lined = pages.map((page) => ({ page, lines: withoutLineNumbers(linesOf(page)) }));
+  const bare = withoutRunningHeads(lined);
+  const usual = usualSize(bare.flatMap(({ lines }) => lines));
   const words = new Set(
-    lined.flatMap(({ lines }) => lines.flatMap(({ text }) => text.toLowerCase().match(/[\p{L}-]+/gu) ?? [])),
+    bare.flatMap(({ lines }) => lines.flatMap(({ text }) => text.toLowerCase().match(/[\p{L}-]+/gu) ?? [])),
   );
   const writer = new ParagraphWriter(usual, words);
-  for (const { page, lines } of lined) {
-    const kept = lines.filter((line) => !running.has(headKey(line, page)) && !isPageNumber(line, page));
-    for (const block of readingOrder(kept)) writer.addBlock(block);
+  for (const { lines } of bare) {
+    for (const block of readingOrder(lines)) writer.addBlock(block);
   }
   return {
     text: writer.finish(),
@@ -57,17 +63,32 @@ export function layOutText(pages: readonly PdfPage[]): PdfText {
   };
 }
 
+/** A page and what of it is read. */
+interface LinedPage {
+  readonly page: PdfPage;
+  readonly lines: readonly Line[];
+}
+
 /** Runs joined to lines, from the top of the page. */
 function linesOf({ runs }: PdfPage): Line[] {
   const rows: PdfRun[][] = [];
-  for (const run of [...runs].sort((a, b) => b.y - a.y || a.x - b.x)) {
-    const row = rows.findLast(([first]) =>
-      Math.abs(first!.y - run.y) < 0.4 * Math.min(first!.size, run.size)
-    );
+  // The larger first, so that scripts find what they belong to.
+  for (const run of [...runs].sort((a, b) => b.size - a.size || b.y - a.y || a.x - b.x)) {
+    const row = rows.find(([first]) => Math.abs(first!.y - run.y) < 0.4 * Math.min(first!.size, run.size)) ??
+      rows.find((row) => isScript(run, row));
     if (row) row.push(run);
     else rows.push([run]);
   }
-  return rows.flatMap((row) => splitRow(row.sort((a, b) => a.x - b.x)));
+  return rows
+    .sort(([a], [b]) => b!.y - a!.y)
+    .flatMap((row) => splitRow(row.sort((a, b) => a.x - b.x)));
+}
+
+/** Whether a run stands above or below the end of another one of the row, and is smaller. */
+function isScript(run: PdfRun, row: readonly PdfRun[]): boolean {
+  const { size, y } = row[0]!;
+  return run.size < SCRIPT.size * size && Math.abs(run.y - y) < SCRIPT.rise * size &&
+    row.some(({ x, width }) => Math.abs(run.x - (x + width)) < 0.3 * size);
 }
 
 /** A baseline cut at wide gaps. */
@@ -103,28 +124,58 @@ function joinRuns(runs: readonly PdfRun[]): string {
   return text.replace(/\s+/g, " ").trim();
 }
 
-/** Lines in the margins that come back on other pages, whatever their numbers. */
-function runningHeads(pages: readonly { page: PdfPage; lines: readonly Line[] }[]): Set<string> {
-  const counts = new Map<string, number>();
-  for (const { page, lines } of pages) {
-    const keys = new Set(lines.filter((line) => isInMargin(line, page)).map((line) => headKey(line, page)));
-    for (const key of keys) counts.set(key, (counts.get(key) ?? 0) + 1);
+/** Lines without the numbers that drafts have beside them. */
+function withoutLineNumbers(lines: readonly Line[]): readonly Line[] {
+  const [numbers, others] = split(lines, ({ text }) => /^\d{1,5}$/.test(text));
+  const from = Math.min(...others.map(({ left }) => left));
+  const to = Math.max(...others.map(({ right }) => right));
+  const outside = numbers.filter(({ left, right }) => right < from || left > to);
+  const values = outside.sort((a, b) => b.y - a.y).map(({ text }) => Number(text));
+  const ascending = values.filter((value, i) => i > 0 && value > values[i - 1]!).length;
+  const isNumbering = values.length >= LINE_NUMBERS && ascending >= 0.8 * (values.length - 1);
+  return isNumbering ? lines.filter((line) => !outside.includes(line)) : lines;
+}
+
+const ENDS = ["top", "bottom"] as const;
+type End = typeof ENDS[number];
+
+/** Pages without running heads and page numbers, which may take two baselines at each end. */
+function withoutRunningHeads(pages: readonly LinedPage[]): readonly LinedPage[] {
+  return peel(peel(pages));
+}
+
+/**
+ * Takes away what stands outermost on pages at one height and in one size, if half of it or more comes back on other
+ * pages, whatever its numbers; and page numbers.
+ */
+function peel(pages: readonly LinedPage[]): readonly LinedPage[] {
+  const outer = pages.flatMap((lined) =>
+    ENDS.flatMap((end) => outermost(lined, end).map((line) => ({ page: lined.page, end, line })))
+  );
+  const places = Map.groupBy(
+    outer,
+    ({ end, line: { y, size } }) => `${end} ${Math.round(y / 3)} ${Math.round(size)}`,
+  );
+  const heads = new Set(outer.filter(({ page, line }) => isPageNumber(line, page)).map(({ line }) => line));
+  for (const found of places.values()) {
+    const texts = Map.groupBy(found, ({ line }) => line.text.replace(/\d+|\b[ivxlc]+\b/gi, "#"));
+    const repeated = [...texts.values()].filter((same) => new Set(same.map(({ page }) => page)).size >= 2);
+    if (repeated.flat().length >= found.length / 2) found.forEach(({ line }) => heads.add(line));
   }
-  return new Set([...counts].filter(([, count]) => count >= 2).map(([key]) => key));
+  return pages.map(({ page, lines }) => ({ page, lines: lines.filter((line) => !heads.has(line)) }));
 }
 
-function headKey(line: Line, page: PdfPage): string {
-  const place = isInMargin(line, page) ? line.y > page.height / 2 ? "top" : "bottom" : `inside ${line.y}`;
-  return `${place} ${line.text.replace(/\d+|\b[ivxlc]+\b/gi, "#")}`;
+/** The lines on the first or last baseline of a page, if that is in the margin. */
+function outermost({ page: { height }, lines }: LinedPage, end: End): Line[] {
+  const distance = ({ y }: Line) => end === "top" ? height - y : y;
+  const least = Math.min(...lines.map(distance));
+  if (least > MARGIN * height) return [];
+  return lines.filter((line) => distance(line) - least < 0.4 * line.size);
 }
 
-function isInMargin({ y }: Line, { height }: PdfPage): boolean {
-  return y > (1 - MARGIN) * height || y < MARGIN * height;
-}
-
-function isPageNumber(line: Line, page: PdfPage): boolean {
-  return isInMargin(line, page) &&
-    /^(page\s*)?[-–—\s]*(\d{1,4}|[ivxlc]{1,7})[-–—\s]*(of\s*\d+)?$/i.test(line.text);
+function isPageNumber({ text, y }: Line, { height }: PdfPage): boolean {
+  return (y > (1 - NUMBER_MARGIN) * height || y < NUMBER_MARGIN * height) &&
+    /^(page\s*)?[-–—\s]*(\d{1,4}|[ivxlc]{1,7})[-–—\s]*(of\s*\d+)?$/i.test(text);
 }
 
 /** The size that most letters have. */
@@ -217,6 +268,11 @@ function split(lines: readonly Line[], isFirst: (line: Line) => boolean): [Line[
   return [lines.filter(isFirst), lines.filter((line) => !isFirst(line))];
 }
 
+/** What the items of lists begin with. */
+const ITEM = /^([•◦‣▪*–—-]|\(?\d{1,2}[.)]) /;
+/** How far the lines of an item are set in from its mark at most, in letter heights. */
+const ITEM_INDENT = 3;
+
 /** Joins lines to paragraphs, over columns and pages too. */
 class ParagraphWriter {
   tables = 0;
@@ -250,16 +306,17 @@ class ParagraphWriter {
     { left, leading }: { readonly left: number; readonly leading: number },
   ): void {
     const isHeading = line.size > HEADING * this.usualSize;
-    const wasHeading = this.#last !== undefined && this.#last.size > HEADING * this.usualSize;
+    const wasHeading = this.#isHeading;
+    const endsSentence = /[.!?:]["'”’)\]]*$/.test(this.#open);
     const isApart = above
-      ? above.y - line.y > leading + PARAGRAPH_GAP * line.size
+      ? above.y - line.y > leading + (endsSentence ? SENTENCE_GAP : PARAGRAPH_GAP) * line.size
       // A paragraph that goes on in the next column or on the next page has no end yet.
-      : /[.!?:]["'”’)\]]*$/.test(this.#open) || Math.abs((this.#last?.size ?? line.size) - line.size) > 0.3;
+      : endsSentence || Math.abs((this.#last?.size ?? line.size) - line.size) > 0.3;
     const isIndented = line.left > left + 0.8 * line.size &&
-      (above === undefined || above.left <= left + 0.8 * line.size);
+      (above === undefined || above.left <= left + 0.8 * line.size) && !this.#hangs(line);
     const isSame = isHeading && this.#last !== undefined && Math.abs(this.#last.size - line.size) < 0.5 &&
       !isApart;
-    const isItem = /^([•◦‣▪*–—-]|\(?\d{1,2}[.)]) /.test(line.text);
+    const isItem = ITEM.test(line.text);
     const wasCode = this.#last?.isCode ?? line.isCode;
     if (line.isCode && wasCode && !isApart) {
       this.#open += (this.#open === "" ? "" : "\n") + line.text;
@@ -271,6 +328,17 @@ class ParagraphWriter {
     }
     this.#append(line.text);
     this.#last = line;
+  }
+
+  /** Whether what is open is a heading. */
+  get #isHeading(): boolean {
+    return this.#last !== undefined && this.#last.size > HEADING * this.usualSize;
+  }
+
+  /** Whether a line goes on with the item above it, whose mark stands out to the left. */
+  #hangs(line: Line): boolean {
+    return this.#last !== undefined && ITEM.test(this.#last.text) &&
+      line.left - this.#last.left < ITEM_INDENT * line.size;
   }
 
   #append(text: string): void {
@@ -285,7 +353,9 @@ class ParagraphWriter {
   }
 
   #close(): void {
-    if (this.#open !== "") this.#paragraphs.push(this.#open);
+    // Numbers alone are labels of a plot, or what a formula is taken apart to.
+    const isText = /\p{L}/u.test(this.#open) || this.#last?.isCode || this.#isHeading;
+    if (this.#open !== "" && isText) this.#paragraphs.push(this.#open);
     this.#open = "";
     this.#last = undefined;
   }

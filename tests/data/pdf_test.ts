@@ -65,6 +65,72 @@ Deno.test("running heads and page numbers are left out, and a sentence goes on o
   assertEquals(text, "The sentence does not end on the page where it began.\n\nIn 1999\n");
 });
 
+Deno.test("heads of left and right pages are left out wherever they stand, a title at their height is not", async () => {
+  const body = (y: number, ...lines: string[]) => column(lines, 72, y);
+  const pages = [
+    [{ text: "A Title", x: 250, y: 712, size: 18 }, ...body(660, "This is where it")],
+    [
+      { text: "2", x: 72, y: 712 },
+      { text: "On Trees", x: 300, y: 712 },
+      ...body(680, "begins.", "Mark this:"),
+    ],
+    [
+      { text: "A. Author", x: 250, y: 712 },
+      { text: "3", x: 540, y: 712 },
+      ...body(680, "Oaks grow.", "And so"),
+    ],
+    [
+      { text: "4", x: 72, y: 712 },
+      { text: "On Trees", x: 300, y: 712 },
+      ...body(680, "do elms.", "Mark this:"),
+    ],
+    [{ text: "A. Author", x: 250, y: 712 }, { text: "5", x: 540, y: 712 }, ...body(680, "Beeches.")],
+  ].map((lines, i) => [...lines, ...body(100, `The last line of page ${"abcde"[i]}.`)]);
+  // Two of the last lines are alike, as may be in any text.
+  pages[1]!.at(-1)!.text = pages[3]!.at(-1)!.text = "The last line.";
+  assertEquals(
+    (await textOf(pages)).replace(/\s+/g, " "),
+    "A Title This is where it The last line of page a. begins. Mark this: The last line. Oaks grow. And so " +
+      "The last line of page c. do elms. Mark this: The last line. Beeches. The last line of page e. ",
+  );
+});
+
+Deno.test("the line numbers of drafts and the numbers of plots are left out", async () => {
+  const lines = [
+    "A draft has numbers",
+    "beside its lines, one",
+    "for each of them.",
+    "They are no",
+    "part of it.",
+    "End.",
+  ];
+  const numbers = lines.map((_, i) => ({ text: String(i + 98), x: 40, y: 600 - 12 * i, size: 6 }));
+  const plot = [0, 20, 40].map((value) => ({ text: String(value), x: 100 + 4 * value, y: 400 }));
+  const text = await textOf([[...numbers, ...column(lines, 72, 600), ...plot]]);
+  assertEquals(
+    text,
+    "A draft has numbers beside its lines, one for each of them. They are no part of it. End.\n",
+  );
+});
+
+Deno.test("scripts stay with their letters, items with their lines, and a little space parts paragraphs", async () => {
+  const text = await textOf([[
+    ...column(["The norm of a vector, written as", "x"], 72, 660),
+    { text: "2", x: 77.2, y: 652, size: 7 },
+    { text: "i", x: 77.2, y: 645.5, size: 7 },
+    { text: "and no other way, is what", x: 84, y: 648 },
+    ...column(["it is. A new one begins."], 72, 636),
+    ...column(["Only a little space is above this line, which", "goes on."], 72, 621),
+    { text: "- An item of a list goes on in", x: 80, y: 590 },
+    { text: "the next line, set in a little.", x: 90, y: 578 },
+  ]]);
+  assertEquals(text.split("\n\n"), [
+    "The norm of a vector, written as x2i and no other way, is what it is. A new one begins.",
+    "Only a little space is above this line, which goes on.",
+    "- An item of a list goes on in the next line, set in a little.\n",
+  ]);
+});
+
 Deno.test("tables are marked, lists and programs keep their lines", async () => {
   const rows = [["Model", "Size", "Score"], ["A", "7B", "1.0"], ["B", "13B", "2.0"], ["C", "70B", "3.0"]];
   const cells = rows.flatMap((row, r) => row.map((text, c) => ({ text, x: 100 + 120 * c, y: 500 - 14 * r })));
