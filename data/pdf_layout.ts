@@ -84,11 +84,13 @@ function linesOf({ runs }: PdfPage): Line[] {
     .flatMap((row) => splitRow(row.sort((a, b) => a.x - b.x)));
 }
 
-/** Whether a run stands above or below the end of another one of the row, and is smaller. */
+/** Whether a run is smaller than those of the row and stands a little above or below, right after or before one. */
 function isScript(run: PdfRun, row: readonly PdfRun[]): boolean {
   const { size, y } = row[0]!;
   return run.size < SCRIPT.size * size && Math.abs(run.y - y) < SCRIPT.rise * size &&
-    row.some(({ x, width }) => Math.abs(run.x - (x + width)) < 0.3 * size);
+    row.some(({ x, width }) =>
+      Math.min(Math.abs(run.x - (x + width)), Math.abs(run.x + run.width - x)) < 0.3 * size
+    );
 }
 
 /** A baseline cut at wide gaps. */
@@ -116,8 +118,11 @@ function splitRow(row: readonly PdfRun[]): Line[] {
 function joinRuns(runs: readonly PdfRun[]): string {
   let text = "";
   let end = -Infinity;
-  for (const run of runs) {
-    if (text !== "" && run.x - end > WORD_GAP * run.size && !text.endsWith(" ")) text += " ";
+  for (const [i, run] of runs.entries()) {
+    // The mark of a footnote stands close to it.
+    const isAfterMark = i === 1 && runs[0]!.size < SCRIPT.size * run.size;
+    const isWord = run.x - end > WORD_GAP * run.size || isAfterMark;
+    if (text !== "" && isWord && !text.endsWith(" ")) text += " ";
     text += run.text;
     end = run.x + run.width;
   }
@@ -292,7 +297,14 @@ class ParagraphWriter {
     }
     const left = Math.min(...block.map((line) => line.left));
     const leading = usualLeading(block);
-    for (const [i, line] of block.entries()) this.#addLine(line, block[i - 1], { left, leading });
+    let above: Line | undefined;
+    for (const line of block) {
+      if (above && above.y - line.y < 0.4 * line.size) this.#addCell(line);
+      else {
+        this.#addLine(line, above, { left, leading });
+        above = line;
+      }
+    }
   }
 
   finish(): string {
@@ -328,6 +340,13 @@ class ParagraphWriter {
     }
     this.#append(line.text);
     this.#last = line;
+  }
+
+  /** Adds what stands on the baseline of the line before, with a gap between them. */
+  #addCell({ text, isCode }: Line): void {
+    this.#open += ` ${text}`;
+    // The number of a formula, or of a page in the contents.
+    if (!isCode && /^\(?[\dA-Z.]+\)?$/.test(text)) this.#close();
   }
 
   /** Whether what is open is a heading. */

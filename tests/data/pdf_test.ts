@@ -113,7 +113,7 @@ Deno.test("the line numbers of drafts and the numbers of plots are left out", as
   );
 });
 
-Deno.test("scripts stay with their letters, items with their lines, and a little space parts paragraphs", async () => {
+Deno.test("scripts stay with their letters, items with their lines, page numbers with their entries", async () => {
   const text = await textOf([[
     ...column(["The norm of a vector, written as", "x"], 72, 660),
     { text: "2", x: 77.2, y: 652, size: 7 },
@@ -123,11 +123,21 @@ Deno.test("scripts stay with their letters, items with their lines, and a little
     ...column(["Only a little space is above this line, which", "goes on."], 72, 621),
     { text: "- An item of a list goes on in", x: 80, y: 590 },
     { text: "the next line, set in a little.", x: 90, y: 578 },
+    { text: "Contents of a book have a page", x: 72, y: 550 },
+    { text: "7", x: 400, y: 550 },
+    { text: "Each entry has its own", x: 72, y: 538 },
+    { text: "19", x: 400, y: 538 },
+    { text: "1", x: 82, y: 513, size: 6 },
+    { text: "A footnote begins with its number, set in, and", x: 86, y: 510, size: 8 },
+    { text: "goes on.", x: 72, y: 500.5, size: 8 },
   ]]);
   assertEquals(text.split("\n\n"), [
     "The norm of a vector, written as x2i and no other way, is what it is. A new one begins.",
     "Only a little space is above this line, which goes on.",
-    "- An item of a list goes on in the next line, set in a little.\n",
+    "- An item of a list goes on in the next line, set in a little.",
+    "Contents of a book have a page 7",
+    "Each entry has its own 19",
+    "1 A footnote begins with its number, set in, and goes on.\n",
   ]);
 });
 
