@@ -1,5 +1,6 @@
 import { distance } from "fastest-levenshtein";
 import { UserError } from "../errors.ts";
+import { readChunks } from "./compression.ts";
 import { jsonErrorPosition } from "./json_position.ts";
 
 /** One row of a JSON Lines file: the wanted keys, each a string. */
@@ -65,11 +66,11 @@ export async function* readObjects(path: string): AsyncGenerator<PlacedObject> {
 
 /** Whether the first thing in the file is a list that is not closed on its line. */
 async function isList(path: string): Promise<boolean> {
-  using file = await openToRead(path);
-  const head = new Uint8Array(1 << 12);
-  const size = await file.read(head) ?? 0;
-  const start = head.subarray(0, size).findIndex((byte) => byte > 0x20 && byte < 0x80);
-  return start >= 0 && head[start] === 0x5b;
+  for await (const chunk of chunksOf(path)) {
+    const start = chunk.findIndex((byte) => byte > 0x20 && byte < 0x80);
+    if (start >= 0) return chunk[start] === 0x5b;
+  }
+  return false;
 }
 
 function parseRow(where: string, text: string): Readonly<Record<string, unknown>> {
@@ -129,7 +130,7 @@ interface Stretch {
 async function* readLines(path: string): AsyncGenerator<Stretch> {
   const pieces = new Pieces();
   let line = 1;
-  for await (const chunk of readChunks(path)) {
+  for await (const chunk of chunksOf(path)) {
     let start = 0;
     for (let end = chunk.indexOf(0x0a); end >= 0; end = chunk.indexOf(0x0a, start)) {
       yield { line: line++, bytes: withoutReturn(pieces.finish(chunk.subarray(start, end))) };
@@ -144,12 +145,15 @@ async function* readLines(path: string): AsyncGenerator<Stretch> {
 async function* readElements(path: string): AsyncGenerator<Stretch> {
   const pieces = new Pieces();
   let [depth, inString, escaped, line, first] = [0, false, false, 1, 1];
-  for await (const chunk of readChunks(path)) {
-    let start = depth > 0 ? 0 : chunk.indexOf(0x5b) + 1;
-    for (let i = depth > 0 ? 0 : start - 1; i < chunk.length; i++) {
+  for await (const chunk of chunksOf(path)) {
+    let start = 0;
+    for (let i = 0; i < chunk.length; i++) {
       const byte = chunk[i]!;
       if (byte === 0x0a) line++;
-      if (inString) {
+      if (depth === 0) {
+        if (byte !== 0x5b) continue;
+        [depth, start, first] = [1, i + 1, line];
+      } else if (inString) {
         if (escaped) escaped = false;
         else if (byte === 0x5c) escaped = true;
         else if (byte === 0x22) inString = false;
@@ -164,7 +168,7 @@ async function* readElements(path: string): AsyncGenerator<Stretch> {
         if (isEnd) return;
       }
     }
-    pieces.add(chunk.subarray(start));
+    if (depth > 0) pieces.add(chunk.subarray(start));
   }
   throw new UserError(`Cannot read ${path}:${line}: the list ends too early. The file may be cut short`);
 }
@@ -188,14 +192,9 @@ class Pieces {
   }
 }
 
-async function* readChunks(path: string): AsyncGenerator<Uint8Array> {
+async function* chunksOf(path: string): AsyncGenerator<Uint8Array> {
   using file = await openToRead(path);
-  for (;;) {
-    const buffer = new Uint8Array(1 << 18);
-    const size = await file.read(buffer);
-    if (size === null) return;
-    yield buffer.subarray(0, size);
-  }
+  yield* readChunks(file, path);
 }
 
 function withoutReturn(line: Uint8Array): Uint8Array {
@@ -230,15 +229,20 @@ const LONGEST_TEXT = 2 ** 29 - 24;
  * @throws {UserError} as {@linkcode openToRead}, and if it is larger than a string can be
  */
 export async function readText(path: string): Promise<string> {
-  using file = await openToRead(path);
-  const { size } = await file.stat();
-  if (size > LONGEST_TEXT) {
-    throw new UserError(
-      `Cannot read "${path}" as one document: it has ${size} bytes, and at most ${LONGEST_TEXT} can be. Cut it into ` +
-        `documents: files, or rows of a .jsonl file`,
-    );
+  const decoder = new TextDecoder();
+  let text = "";
+  let size = 0;
+  for await (const chunk of chunksOf(path)) {
+    size += chunk.length;
+    if (size > LONGEST_TEXT) {
+      throw new UserError(
+        `Cannot read "${path}" as one document: it has more than ${LONGEST_TEXT} bytes. Cut it into documents: files, or ` +
+          `rows of a .jsonl file`,
+      );
+    }
+    text += decoder.decode(chunk, { stream: true });
   }
-  return await new Response(file.readable).text();
+  return text + decoder.decode();
 }
 
 function join(parts: readonly Uint8Array[]): Uint8Array {

@@ -1,6 +1,7 @@
 /** Parquet files, row group by row group: `hyparquet` reads them and is used nowhere else. */
 import { type AsyncBuffer, parquetMetadataAsync, parquetReadObjects } from "hyparquet";
 import { UserError } from "../errors.ts";
+import { PARQUET_CODECS } from "./compression.ts";
 import { openToRead } from "./jsonl.ts";
 
 /**
@@ -18,7 +19,13 @@ export async function* readParquet(
     let rowStart = 0;
     for (const { num_rows } of metadata.row_groups) {
       const rowEnd = rowStart + Number(num_rows);
-      const rows = await parquetReadObjects({ file: buffer, metadata, rowStart, rowEnd });
+      const rows = await parquetReadObjects({
+        file: buffer,
+        metadata,
+        rowStart,
+        rowEnd,
+        compressors: PARQUET_CODECS,
+      });
       for (const [i, value] of rows.entries()) yield { where: `${path}:row ${rowStart + i + 1}`, value };
       rowStart = rowEnd;
     }

@@ -31,7 +31,7 @@ export async function rowsKey(
   for (const name of await dataFilesOf(path)) {
     using file = await openToRead(name);
     // The name's ending says how rows are read.
-    hash.update(`\n${/\.\w+$/.exec(name)?.[0]} ${(await file.stat()).size}\n`);
+    hash.update(`\n${/\.\w+(\.gz)?$/i.exec(name)?.[0]} ${(await file.stat()).size}\n`);
     await hashFile(file, hash);
   }
   return hash.digest("hex");

@@ -1,6 +1,7 @@
 /** The rows of a training file, whatever its format, and what kind of row each is. */
 import { distance } from "fastest-levenshtein";
 import { UserError } from "../errors.ts";
+import { uncompressedName } from "./compression.ts";
 import { readObjects, readText } from "./jsonl.ts";
 import type { InstructionRow, Message } from "./templates.ts";
 
@@ -26,8 +27,8 @@ const WANTED = {
 } as const;
 
 /**
- * Reads a file row by row: `.jsonl` and `.json` (a list, or one object per line), `.parquet`, `.txt` and `.md` (a
- * document each), or a folder of them in the order of their names.
+ * Reads a file row by row: `.jsonl` and `.json` (a list, or one object per line), `.txt` and `.md` (a document each), all
+ * of these also as `.gz`; `.parquet`; or a folder of them in the order of their names.
  *
  * @throws {UserError} naming `file:line`, the keys found and the keys wanted if a row is of no known kind
  */
@@ -49,14 +50,19 @@ export async function dataFilesOf(path: string): Promise<string[]> {
   return names.sort().map((name) => `${path}/${name}`);
 }
 
-function kindOf(name: string): "json" | "parquet" | "text" | undefined {
-  if (/\.jsonl?$/i.test(name)) return "json";
+/** How a file's rows are read, by its name; undefined where that does not tell. */
+export function kindOf(name: string): "json" | "parquet" | "text" | undefined {
   if (/\.parquet$/i.test(name)) return "parquet";
-  return /\.(txt|md)$/i.test(name) ? "text" : undefined;
+  const plain = uncompressedName(name);
+  if (/\.jsonl?$/i.test(plain)) return "json";
+  return /\.(txt|md)$/i.test(plain) ? "text" : undefined;
 }
 
 async function* objectsOf(file: string): AsyncGenerator<{ where: string; value: Record<string, unknown> }> {
   const kind = kindOf(file);
+  if (/\.(zst|bz2|xz|lz4|zip)$/i.test(file)) {
+    throw new UserError(`Cannot read "${file}": of compressed files only .gz can be read. Unpack it first`);
+  }
   if (kind === "text") {
     yield { where: file, value: { text: await readText(file) } };
   } else if (kind === "parquet") {

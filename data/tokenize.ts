@@ -3,7 +3,7 @@ import { UserError } from "../errors.ts";
 import { type TokenDtype, TokenWriter } from "./bin.ts";
 import { encodeRows } from "./encode_pool.ts";
 import { readText } from "./jsonl.ts";
-import { type PlacedRow, readRows } from "./rows.ts";
+import { kindOf, type PlacedRow, readRows } from "./rows.ts";
 import type { EncodeOptions, Tokenizer } from "./tokenizer.ts";
 
 /** What {@linkcode tokenizeFiles} did. */
@@ -47,7 +47,7 @@ export async function tokenizeFiles(
 
 async function* readDocuments(paths: readonly string[]): AsyncGenerator<PlacedRow> {
   for (const path of paths) {
-    if (/\.[^./]+$/.test(path) && !/\.(jsonl?|parquet|txt|md)$/i.test(path)) {
+    if (/\.[^./]+$/.test(path) && kindOf(path) === undefined) {
       yield { where: path, row: { kind: "text", text: await readText(path) } };
       continue;
     }

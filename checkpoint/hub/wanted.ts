@@ -1,4 +1,5 @@
 /** Which files of a repository are fetched: what is read here, and of several formats of the weights only one. */
+import { kindOf } from "../../data/rows.ts";
 
 const MODEL_FILES =
   /^(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|chat_template)\.json$|^chat_template\.jinja$/;
@@ -22,6 +23,6 @@ export function modelFiles(names: readonly string[]): string[] {
 export function dataFiles(path: string | undefined): (names: readonly string[]) => string[] {
   return (names) =>
     path === undefined
-      ? names.filter((name) => /\.(jsonl?|parquet|txt|bin)$/.test(name))
+      ? names.filter((name) => kindOf(name) !== undefined || name.endsWith(".bin"))
       : names.filter((name) => name === path || name.startsWith(`${path}/`));
 }

@@ -53,15 +53,14 @@ Deno.test("tokenizeFiles() keeps the order of documents that several workers enc
 Deno.test("tokenizeFiles() says that a document is larger than a text can be", async () => {
   const tokenizer = await Tokenizer.load(`${GOLDEN}/mha`);
   await withFolder(async (folder) => {
-    for (const name of ["large.txt", "large.raw"]) {
-      await Deno.writeTextFile(`${folder}/${name}`, "");
-      await Deno.truncate(`${folder}/${name}`, 2 ** 29);
-      await assertThrows(
-        () => tokenizeFiles([`${folder}/${name}`], `${folder}/out.bin`, tokenizer),
-        `Cannot read "${folder}/${name}" as one document: it has 536870912 bytes`,
-        "rows of a .jsonl file",
-      );
-    }
-    assertEquals(namesIn(folder), ["large.raw", "large.txt"]);
+    const path = `${folder}/large.txt`;
+    await Deno.writeTextFile(path, "");
+    await Deno.truncate(path, 2 ** 29);
+    await assertThrows(
+      () => tokenizeFiles([path], `${folder}/out.bin`, tokenizer),
+      `Cannot read "${path}" as one document: it has more than 536870888 bytes`,
+      "rows of a .jsonl file",
+    );
+    assertEquals(namesIn(folder), ["large.txt"]);
   });
 });
