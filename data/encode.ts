@@ -51,7 +51,10 @@ export class RowEncoder {
   constructor(tokenizer: Tokenizer, { template = null, frame = { bos: true, eos: true } }: RowForm = {}) {
     this.#tokenizer = tokenizer;
     this.#frame = frame;
-    this.#specials = { bos: tokenizer.tokenText(tokenizer.bosId), eos: tokenizer.tokenText(tokenizer.eosId) };
+    this.#specials = {
+      bos: tokenizer.bosId === undefined ? "" : tokenizer.tokenText(tokenizer.bosId),
+      eos: tokenizer.tokenText(tokenizer.eosId),
+    };
     this.#chosen = template === null ? undefined : this.#template(template);
   }
 
@@ -88,10 +91,10 @@ export class RowEncoder {
   ): EncodedRow {
     const tokenizer = this.#tokenizer;
     const { ids, at } = isSplit ? encodeEach(tokenizer, segments) : encodeWhole(tokenizer, segments);
-    const first = bos && ids[0] !== tokenizer.bosId ? 1 : 0;
+    const first = bos && tokenizer.addsBos && ids[0] !== tokenizer.bosId ? 1 : 0;
     const all = new Uint32Array(first + ids.length);
     all.set(ids, first);
-    if (first === 1) all[0] = tokenizer.bosId;
+    if (first === 1) all[0] = tokenizer.bosId!;
     const labels = new Int32Array(all.length).fill(NO_TARGET);
     segments.forEach(({ isTarget }, i) => {
       if (!isTarget) return;

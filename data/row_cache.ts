@@ -15,7 +15,7 @@ export interface RowCache {
 }
 
 /** To be raised when the same text no longer gives the same rows. */
-const VERSION = 1;
+const VERSION = 2;
 
 /**
  * What the rows of a file or folder depend on, as a hash: the bytes of the data, the tokenizer's files, and how rows are

@@ -3,7 +3,7 @@ import { UserError } from "../errors.ts";
 
 /** Which special tokens {@linkcode Tokenizer.encode} puts around a text. */
 export interface EncodeOptions {
-  /** Begin with the beginning-of-text token, unless the text itself begins with it. */
+  /** Begin with the beginning-of-text token if this model's texts do, unless the text itself begins with it. */
   readonly bos: boolean;
   /** End with the end-of-text token. */
   readonly eos: boolean;
@@ -26,12 +26,22 @@ export interface TokenizerJson {
     | { readonly type: string; readonly normalizers?: readonly { readonly type: string }[] }
     | null;
   readonly pre_tokenizer?: unknown;
+  readonly post_processor?: PostProcessor | null;
   readonly model: {
     readonly type?: string;
     readonly byte_fallback?: boolean;
     readonly vocab: Readonly<Record<string, number>>;
     readonly merges?: readonly (string | readonly [string, string])[];
   };
+}
+
+/** What puts special tokens around a text. */
+interface PostProcessor {
+  readonly type: string;
+  /** Of a `Sequence`. */
+  readonly processors?: readonly PostProcessor[];
+  /** Of a `TemplateProcessing`: what a text becomes. */
+  readonly single?: readonly (Readonly<Record<string, unknown>>)[];
 }
 
 /** The parts of tokenizer_config.json in use; a special token is its text or an object with `content`. */
@@ -48,7 +58,10 @@ const SPACE_MARK = "\u2581";
  * is used nowhere else.
  */
 export class Tokenizer {
-  readonly bosId: number;
+  /** The beginning-of-text token; undefined where the model has none, as Qwen2. */
+  readonly bosId: number | undefined;
+  /** Whether texts of this model begin with it: GPT-NeoX' do not, though it has one. */
+  readonly addsBos: boolean;
   readonly eosId: number;
   /** The padding token, else the unknown token, else the end-of-text token. */
   readonly padId: number;
@@ -71,18 +84,18 @@ export class Tokenizer {
       throw new UserError(`Cannot use the tokenizer ${label}: ${describe(cause)}`, { cause });
     }
     const named = (key: string) => specialId(this.#inner, config, key);
-    const required = (key: string, usual: readonly string[]) => {
-      const id = named(key) ??
-        usual.map((token) => this.#inner.token_to_id(token)).find((id) => id !== undefined);
-      if (id === undefined) {
-        throw new UserError(
-          `Cannot use the tokenizer ${label}: it has no ${key}. Set "${key}" in tokenizer_config.json to a token of its vocabulary`,
-        );
-      }
-      return id;
+    const find = (key: string, usual: readonly string[]) =>
+      named(key) ?? usual.map((token) => this.#inner.token_to_id(token)).find((id) => id !== undefined);
+    const required = (key: string, id: number | undefined): number => {
+      if (id !== undefined) return id;
+      throw new UserError(
+        `Cannot use the tokenizer ${label}: it has no ${key}. Set "${key}" in tokenizer_config.json to a token of its vocabulary`,
+      );
     };
-    this.bosId = required("bos_token", ["<s>", "<|begin_of_text|>"]);
-    this.eosId = required("eos_token", ["</s>", "<|end_of_text|>"]);
+    this.bosId = config.bos_token === null ? undefined : find("bos_token", ["<s>", "<|begin_of_text|>"]);
+    this.addsBos = addsBos(json, config);
+    if (this.addsBos) required("bos_token", this.bosId);
+    this.eosId = required("eos_token", find("eos_token", ["</s>", "<|end_of_text|>"]));
     this.padId = named("pad_token") ?? named("unk_token") ?? this.eosId;
     let largest = 0;
     for (const id of this.#inner.get_vocab(true).values()) largest = Math.max(largest, id);
@@ -93,7 +106,7 @@ export class Tokenizer {
   }
 
   /**
-   * Reads `tokenizer.json` and, where there is one, `tokenizer_config.json`.
+   * Reads `tokenizer.json` and, where they are there, `tokenizer_config.json` and `chat_template.jinja`.
    *
    * @throws {UserError} if the folder has no usable `tokenizer.json`, or it names no bos or eos token
    */
@@ -101,13 +114,18 @@ export class Tokenizer {
     const json = await readJson(`${folder}/tokenizer.json`);
     if (json === undefined) throw missingTokenizer(folder);
     const config = await readJson(`${folder}/tokenizer_config.json`) ?? {};
-    return new Tokenizer(json as TokenizerJson, config as TokenizerConfig, `"${folder}/tokenizer.json"`);
+    const chat_template = await readFile(`${folder}/chat_template.jinja`);
+    return new Tokenizer(
+      json as TokenizerJson,
+      { ...config, ...(chat_template === undefined ? {} : { chat_template }) },
+      `"${folder}/tokenizer.json"`,
+    );
   }
 
   /** Token ids of a text, with the special tokens asked for. */
   encode(text: string, { bos, eos }: EncodeOptions): number[] {
     const { ids } = this.encodeCut(text, []);
-    if (bos && ids[0] !== this.bosId) ids.unshift(this.bosId);
+    if (bos && this.addsBos && ids[0] !== this.bosId) ids.unshift(this.bosId!);
     if (eos) ids.push(this.eosId);
     return ids;
   }
@@ -240,20 +258,34 @@ function commonPrefix(a: readonly number[], b: readonly number[]): number {
   return length;
 }
 
+/** Whether texts begin with the beginning-of-text token: by the setting, else by what the file does to a text. */
+function addsBos(
+  { post_processor: last }: TokenizerJson,
+  { add_bos_token: setting }: TokenizerConfig,
+): boolean {
+  if (typeof setting === "boolean") return setting;
+  const steps = last?.type === "Sequence" ? last.processors ?? [] : last ? [last] : [];
+  return steps.some(({ single: [first] = [] }) => first !== undefined && "SpecialToken" in first);
+}
+
 function specialId(inner: HubTokenizer, config: TokenizerConfig, key: string): number | undefined {
   const value = config[key];
   const content = typeof value === "object" && value !== null && "content" in value ? value.content : value;
   return typeof content === "string" ? inner.token_to_id(content) : undefined;
 }
 
-async function readJson(path: string): Promise<unknown> {
-  let text: string;
+async function readFile(path: string): Promise<string | undefined> {
   try {
-    text = await Deno.readTextFile(path);
+    return await Deno.readTextFile(path);
   } catch (cause) {
     if (cause instanceof Deno.errors.NotFound || cause instanceof Deno.errors.NotADirectory) return undefined;
     throw new UserError(`Cannot read "${path}": ${describe(cause)}`, { cause });
   }
+}
+
+async function readJson(path: string): Promise<object | undefined> {
+  const text = await readFile(path);
+  if (text === undefined) return undefined;
   try {
     return JSON.parse(text);
   } catch (cause) {

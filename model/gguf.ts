@@ -192,9 +192,9 @@ function addTokenizer(metadata: Map<string, GgufValue>, tokenizer: Tokenizer, si
   metadata.set("tokenizer.ggml.token_type", { i32s: kinds });
   if (isSentencePiece) metadata.set("tokenizer.ggml.scores", { f32s: scoresOf(tokens, merges) });
   else metadata.set("tokenizer.ggml.merges", { strings: merges });
-  metadata.set("tokenizer.ggml.bos_token_id", { u32: tokenizer.bosId });
+  if (tokenizer.bosId !== undefined) metadata.set("tokenizer.ggml.bos_token_id", { u32: tokenizer.bosId });
   metadata.set("tokenizer.ggml.eos_token_id", { u32: tokenizer.eosId });
-  metadata.set("tokenizer.ggml.add_bos_token", true);
+  metadata.set("tokenizer.ggml.add_bos_token", tokenizer.addsBos);
   if (tokenizer.chatTemplate !== undefined) metadata.set("tokenizer.chat_template", tokenizer.chatTemplate);
 }
 

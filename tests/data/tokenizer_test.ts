@@ -1,4 +1,6 @@
 import { Tokenizer as HubTokenizer } from "@huggingface/tokenizers";
+import { RowEncoder } from "../../data/encode.ts";
+import type { Row } from "../../data/rows.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { GOLDEN, withFolder } from "../support/files.ts";
@@ -46,6 +48,45 @@ Deno.test("Tokenizer.load() says what to do when there is no tokenizer", async (
     delete json.model.vocab["<s>"];
     await Deno.writeTextFile(`${folder}/tokenizer.json`, JSON.stringify(json));
     await assertThrows(() => Tokenizer.load(folder), "has no bos_token", "tokenizer_config.json");
+  });
+});
+
+Deno.test("texts begin with the beginning-of-text token where the model's own tokenizer puts it", async () => {
+  const { post_processor: llama, ...json } = JSON.parse(
+    await Deno.readTextFile(`${GOLDEN}/mha/tokenizer.json`),
+  );
+  const byteLevel = { type: "ByteLevel", add_prefix_space: false };
+  const special = { bos_token: "<s>", eos_token: "</s>" };
+  const cases: [string, unknown, Record<string, unknown>, number | undefined, number[]][] = [
+    ["Llama-2", llama, special, 257, [257, 104]],
+    ["Llama-3", { type: "Sequence", processors: [byteLevel, llama] }, special, 257, [257, 104]],
+    ["GPT-NeoX", byteLevel, special, 257, [104]],
+    ["Qwen2", byteLevel, { ...special, bos_token: null, add_bos_token: false }, undefined, [104]],
+    ["without a post-processor", null, special, 257, [104]],
+    ["by its setting", null, { ...special, add_bos_token: true }, 257, [257, 104]],
+    ["against its file", llama, { ...special, add_bos_token: false }, 257, [104]],
+  ];
+  for (const [name, post_processor, config, bosId, ids] of cases) {
+    const tokenizer = new Tokenizer({ ...json, post_processor }, config);
+    assertEquals([tokenizer.bosId, tokenizer.encode("h", { bos: true, eos: false })], [bosId, ids], name);
+    const chat: Row = { kind: "answer", input: "q", output: "a" };
+    const row = new RowEncoder(tokenizer, { template: "vicuna" }).encode({ row: chat, where: "row" });
+    assertEquals(row.ids[0] === 257, ids[0] === 257, name);
+  }
+  await assertThrows(
+    () => new Tokenizer({ ...json, post_processor: llama }, { ...special, bos_token: null }),
+    "has no bos_token",
+  );
+});
+
+Deno.test("Tokenizer.load() takes the chat template from its own file before that of tokenizer_config.json", async () => {
+  await withFolder(async (folder) => {
+    await Deno.copyFile(`${GOLDEN}/mha/tokenizer.json`, `${folder}/tokenizer.json`);
+    const config = { bos_token: "<s>", eos_token: "</s>", chat_template: "old" };
+    await Deno.writeTextFile(`${folder}/tokenizer_config.json`, JSON.stringify(config));
+    assertEquals((await Tokenizer.load(folder)).chatTemplate, "old");
+    await Deno.writeTextFile(`${folder}/chat_template.jinja`, "new");
+    assertEquals((await Tokenizer.load(folder)).chatTemplate, "new");
   });
 });
 
