@@ -25,7 +25,9 @@ export interface TokenizerJson {
   readonly normalizer?:
     | { readonly type: string; readonly normalizers?: readonly { readonly type: string }[] }
     | null;
-  readonly pre_tokenizer?: unknown;
+  readonly pre_tokenizer?:
+    | { readonly type: string; readonly split?: boolean; readonly prepend_scheme?: string }
+    | null;
   readonly post_processor?: PostProcessor | null;
   readonly model: {
     readonly type?: string;
@@ -184,11 +186,25 @@ export class Tokenizer {
 
   /** @param isLater whether an added token stands before it: some tokenizers treat the beginning of a text differently */
   #encodeSection(text: string, isLater: boolean): number[] {
-    if (text === "") return [];
-    if (this.#lines && text.includes("\n") && !text.startsWith("\n")) {
-      return this.#encodeLines(text, this.#lines.spaceId);
+    const lines = this.#lines;
+    const encode = (part: string) =>
+      isLater && !lines?.marksAll ? this.#encodeLater(part) : this.#encodePlain(part);
+    if (!lines || !text.includes("\n") || text.startsWith("\n")) return encode(text);
+    const [first = "", ...rest] = text.split(/(?=\n)/);
+    const ids = encode(first);
+    for (const line of rest) {
+      // A line begins with its newline, and loses the mark put before it.
+      const piece = this.#encodePlain(line);
+      // A merge would have to span the newline for this to fail; lineRule has excluded that.
+      if (piece[0] !== lines.spaceId) return encode(text);
+      for (let i = 1; i < piece.length; i++) ids.push(piece[i]!);
     }
-    if (!isLater || this.#lines) return this.#encodePlain(text);
+    return ids;
+  }
+
+  /** A text after an added token. */
+  #encodeLater(text: string): number[] {
+    if (text === "") return [];
     const before = this.#inner.id_to_token(this.eosId)!;
     return this.#encodePlain(before + text).slice(1);
   }
@@ -196,41 +212,32 @@ export class Tokenizer {
   #encodePlain(text: string): number[] {
     return text === "" ? [] : this.#inner.encode(text, { add_special_tokens: false }).ids;
   }
-
-  /** Encodes line by line: a later line begins with its newline, and loses the mark put before it. */
-  #encodeLines(text: string, spaceId: number): number[] {
-    const [first = "", ...rest] = text.split(/(?=\n)/);
-    const ids = this.#encodePlain(first);
-    for (const line of rest) {
-      const piece = this.#encodePlain(line);
-      // A merge would have to span the newline for this to fail; lineRule has excluded that.
-      if (piece[0] !== spaceId) return this.#encodePlain(text);
-      for (let i = 1; i < piece.length; i++) ids.push(piece[i]!);
-    }
-    return ids;
-  }
 }
 
 /** That a text may be encoded line by line with the same result. */
 interface LineRule {
   /** The mark that the tokenizer puts before a text. */
   readonly spaceId: number;
+  /** Whether it puts it before what follows an added token, too. */
+  readonly marksAll: boolean;
 }
 
 /**
- * Llama-2's tokenizer has no pre-tokenizer, so a document is one word and the time grows faster than its length.
+ * Tokenizers of Llama-2's kind do not cut a text into words, so the time grows faster than its length.
  * Cutting before newlines is exact if no merge contains a newline; returns null where that is not certain.
  */
 function lineRule({ model, normalizer, pre_tokenizer }: TokenizerJson): LineRule | null {
   const spaceId = model.vocab?.[SPACE_MARK];
   const steps = normalizer?.normalizers?.map((step) => step.type).join();
-  const exact = model.type === "BPE" && !pre_tokenizer && steps === "Prepend,Replace" &&
-    spaceId !== undefined &&
+  const isPrepended = !pre_tokenizer && steps === "Prepend,Replace";
+  const isMetaspace = !normalizer && pre_tokenizer?.type === "Metaspace" && pre_tokenizer.split === false &&
+    (pre_tokenizer.prepend_scheme === "first" || pre_tokenizer.prepend_scheme === "always");
+  const exact = model.type === "BPE" && (isPrepended || isMetaspace) && spaceId !== undefined &&
     (model.byte_fallback === true || "\n" in model.vocab) &&
     !model.merges?.some((merge) =>
       typeof merge === "string" ? merge.includes("\n") : merge.join("").includes("\n")
     );
-  return exact ? { spaceId } : null;
+  return exact ? { spaceId, marksAll: pre_tokenizer?.prepend_scheme !== "first" } : null;
 }
 
 /** Finds added tokens as the tokenizer does, the longest first; null if some of them change the text beside them. */
