@@ -104,7 +104,7 @@ export const OPTIONS = {
 
   train_file: unset(
     "data",
-    "training data: .jsonl, .json, .parquet, .txt, a folder of them, or a token file (.bin)",
+    "training data: .jsonl, .json or .txt (each also as .gz), .parquet, a folder of them, or a token file (.bin)",
     text("path"),
     "train_data",
   ),
