@@ -38,12 +38,33 @@ export async function readConfig(folder: string): Promise<ModelConfig> {
 /** Checks the content of a `config.json`; `path` is for messages. */
 export function parseConfig(raw: unknown, path: string): ModelConfig {
   const modelType = (raw as { model_type?: unknown } | null)?.model_type;
+  const isLlama = (LLAMA_LIKE as readonly unknown[]).includes(modelType);
+  if (!isLlama && modelType !== "gpt_neox") {
+    throw new UserError(
+      `Cannot load "${path}": its model_type is ${JSON.stringify(modelType)}; models of type ` +
+        `${LLAMA_LIKE.join(", ")}, gpt_neox can be loaded`,
+    );
+  }
   const given = raw as Readonly<Record<string, unknown>>;
-  if ((LLAMA_LIKE as readonly unknown[]).includes(modelType)) return parseLlamaConfig(given, path);
-  if (modelType === "gpt_neox") return parseGptNeoxConfig(given, path);
+  refuseQuantised(given, path);
+  return isLlama ? parseLlamaConfig(given, path) : parseGptNeoxConfig(given, path);
+}
+
+/** @throws {UserError} if the weights are packed by anything but bitsandbytes in 4 bits */
+function refuseQuantised(
+  { quantization_config: form }: Readonly<Record<string, unknown>>,
+  path: string,
+): void {
+  if (typeof form !== "object" || form === null) return;
+  const { quant_method: method = "bitsandbytes", load_in_4bit, _load_in_4bit } = form as Record<
+    string,
+    unknown
+  >;
+  if (method === "bitsandbytes" && (load_in_4bit === true || _load_in_4bit === true)) return;
   throw new UserError(
-    `Cannot load "${path}": its model_type is ${JSON.stringify(modelType)}; models of type ` +
-      `${LLAMA_LIKE.join(", ")}, gpt_neox can be loaded`,
+    `Cannot load "${path}": its weights are quantised by ${
+      method === "bitsandbytes" ? "bitsandbytes in 8 bits" : JSON.stringify(method)
+    }. Take the model in 16 bits and set load_in_4bit, or one that bitsandbytes quantised to 4`,
   );
 }
 

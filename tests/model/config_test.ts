@@ -163,6 +163,18 @@ Deno.test("Other architectures, activations and rope types are refused by name",
   await assertRefused({ rope_parameters: { factor: 4, rope_theta: 10000 } }, "rope_scaling", "type");
 });
 
+Deno.test("Weights packed by anything but bitsandbytes in 4 bits are refused by name", async () => {
+  for (const quant_method of ["gptq", "awq", "fp8"]) {
+    const quantization_config = { quant_method, bits: 4 };
+    await assertRefused({ quantization_config }, `quantised by "${quant_method}"`, "load_in_4bit");
+  }
+  const eight = { quant_method: "bitsandbytes", load_in_8bit: true, load_in_4bit: false };
+  await assertRefused({ quantization_config: eight }, "bitsandbytes in 8 bits");
+  for (const form of [null, { load_in_4bit: true }, { quant_method: "bitsandbytes", load_in_4bit: true }]) {
+    parseConfig({ ...LEAST, quantization_config: form }, "config.json");
+  }
+});
+
 Deno.test("Numbers that are missing, of the wrong type, or do not fit together are refused by key", async () => {
   for (const key of Object.keys(LEAST).filter((key) => key !== "model_type")) {
     await assertRefused({ [key]: undefined }, key);
