@@ -213,7 +213,24 @@ export async function collectAdapter(
 ): Promise<Adapter> {
   const parts: Parts = { A: new Map(), B: new Map(), extra: new Map() };
   for (const source of sources) await readParts(source, parts);
-  return { config, lora: pairUp(parts, config, sources[0]!.path), extra: parts.extra };
+  const { path } = sources[0]!;
+  requireSaved(config, parts, path);
+  return { config, lora: pairUp(parts, config, path), extra: parts.extra };
+}
+
+/** Throws unless the modules that the config names as trained whole are there. */
+function requireSaved({ modules_to_save: wanted }: AdapterConfig, { extra }: Parts, path: string): void {
+  const modules = [...extra.keys()].map((tensor) => `.${tensor.replace(/\.[^.]+$/, "")}`);
+  const has = (name: string) => modules.some((module) => module.endsWith(`.${name}`));
+  // A head that is the embedding is saved once.
+  const missing = (wanted ?? []).filter((name) => !has(name) && !(name === "lm_head" && has("embed_tokens")));
+  if (missing.length === 0) return;
+  throw new UserError(
+    `Cannot load the adapter "${path}": adapter_config.json has ${
+      missing.map((name) => quote(name)).join(", ")
+    } in modules_to_save, ` +
+      `but their weights are missing. LongLoRA's are in trainable_params.bin: copy that beside it`,
+  );
 }
 
 /**

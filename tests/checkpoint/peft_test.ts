@@ -168,6 +168,27 @@ Deno.test("readAdapter() understands every way that keys are written", async () 
   }
 });
 
+Deno.test("readAdapter() refuses an adapter whose modules_to_save are not there", async () => {
+  const factors: Record<string, [number[], Float32Array]> = {
+    [`${Q}.lora_A.weight`]: [[2, 6], normal(1, 12)],
+    [`${Q}.lora_B.weight`]: [[4, 2], normal(2, 8)],
+  };
+  const embedding = { "model.embed_tokens.weight": [[3, 2], normal(3, 6)] as [number[], Float32Array] };
+  const norm = { "model.layers.0.input_layernorm.weight": [[2], normal(4, 2)] as [number[], Float32Array] };
+  const read = (tensors: Record<string, [number[], Float32Array]>, modules_to_save: string[]) =>
+    withFolder(async (folder) => {
+      await writeFolder(folder, { ...factors, ...tensors }, { modules_to_save });
+      return [...(await readAdapter(folder)).extra.keys()].sort();
+    });
+  assertEquals(await read({ ...embedding, ...norm }, ["embed_tokens", "lm_head", "input_layernorm"]), [
+    "model.embed_tokens.weight",
+    "model.layers.0.input_layernorm.weight",
+  ], "what is there");
+  await assertThrows(() => read({}, ["embed_tokens"]), '"embed_tokens" in modules_to_save', "missing");
+  await assertThrows(() => read(norm, ["norm", "input_layernorm"]), '"norm" in modules_to_save');
+  await assertThrows(() => read(norm, ["lm_head"]), '"lm_head"', "trainable_params.bin");
+});
+
 Deno.test("readAdapter() reads trainable_params of either format and refuses contradictions", async () => {
   await withFolder(async (folder) => {
     await writeFolder(folder);
