@@ -11,8 +11,10 @@ export {
   type AdapterConfig,
   adapterConfig,
   type AdapterOptions,
+  isTarget,
   loraRank,
   loraScaling,
+  matchesTarget,
   readAdapterConfig,
 } from "./peft_config.ts";
 

@@ -14,6 +14,10 @@ export interface AdapterConfig {
   readonly lora_dropout: number;
   /** Names of linears (last parts or whole), a regular expression, or "all-linear". Null: PEFT's default. */
   readonly target_modules: readonly string[] | string | null;
+  /** Numbers of the layers that have LoRA; null: all. */
+  readonly layers_to_transform: readonly number[] | null;
+  /** Linears without LoRA though they are targets, as those are named. */
+  readonly exclude_modules: readonly string[] | string | null;
   readonly use_rslora: boolean;
   /** Ranks and alphas that differ, by the end of the module's name. */
   readonly rank_pattern: Readonly<Record<string, number>>;
@@ -99,6 +103,22 @@ class Fields {
     return value === null || typeof value === "string" ? value : this.fail(`${key} must be text`);
   }
 
+  /** Names, or a regular expression. */
+  targets(key: string): readonly string[] | string | null {
+    const value = this.raw[key];
+    return typeof value === "string" ? value : this.names(key);
+  }
+
+  /** One layer's number or several. */
+  layers(key: string): readonly number[] | null {
+    const value = this.raw[key] ?? null;
+    if (value === null) return null;
+    const layers: unknown[] = [value].flat();
+    return layers.every(Number.isInteger)
+      ? layers as number[]
+      : this.fail(`${key} must be a layer's number or a list of them`);
+  }
+
   names(key: string): readonly string[] | null {
     const value = this.raw[key] ?? null;
     if (value === null) return null;
@@ -149,9 +169,9 @@ export async function readAdapterConfig(folder: string, files: Files = diskFiles
     r: fields.number("r", 8, isRank, "a whole number above 0"),
     lora_alpha: fields.number("lora_alpha", 8, (value) => value > 0, "above 0"),
     lora_dropout: fields.number("lora_dropout", 0, (value) => value >= 0 && value < 1, "from 0 to below 1"),
-    target_modules: typeof record.target_modules === "string"
-      ? record.target_modules
-      : fields.names("target_modules"),
+    target_modules: fields.targets("target_modules"),
+    layers_to_transform: fields.layers("layers_to_transform"),
+    exclude_modules: fields.targets("exclude_modules"),
     use_rslora: fields.boolean("use_rslora", false),
     rank_pattern: fields.numbers("rank_pattern"),
     alpha_pattern: fields.numbers("alpha_pattern"),
@@ -169,6 +189,8 @@ export function adapterConfig(options: AdapterOptions): AdapterConfig {
     base_model_name_or_path: null,
     revision: null,
     lora_dropout: 0,
+    layers_to_transform: null,
+    exclude_modules: null,
     use_rslora: false,
     rank_pattern: {},
     alpha_pattern: {},
@@ -182,13 +204,14 @@ export function adapterConfig(options: AdapterOptions): AdapterConfig {
 }
 
 /** The file's text as PEFT writes it: sorted keys, two spaces; all keys that PEFT 0.10 and later read. */
-export function encodeAdapterConfig(config: AdapterConfig): string {
+export function encodeAdapterConfig({ exclude_modules, ...config }: AdapterConfig): string {
   const full: Record<string, unknown> = {
     ...config,
+    // PEFT before 0.14 does not know it.
+    ...(exclude_modules === null ? {} : { exclude_modules }),
     auto_mapping: null,
     init_lora_weights: true,
     layers_pattern: null,
-    layers_to_transform: null,
     loftq_config: {},
     megatron_config: null,
     megatron_core: "megatron.core",
@@ -199,9 +222,28 @@ export function encodeAdapterConfig(config: AdapterConfig): string {
   return JSON.stringify(Object.fromEntries(sorted), null, 2) + "\n";
 }
 
+/** PEFT's rule for a list of targets: the whole name, or its end after a dot. */
+export function matchesTarget(module: string, target: string): boolean {
+  return module === target || module.endsWith(`.${target}`);
+}
+
+/**
+ * Whether PEFT puts LoRA on a linear of a model.
+ * @returns undefined where that takes a regular expression to know
+ */
+export function isTarget(
+  { target_modules: targets, exclude_modules: excluded, layers_to_transform: layers }: AdapterConfig,
+  module: string,
+): boolean | undefined {
+  if (!Array.isArray(targets) || typeof excluded === "string") return undefined;
+  const isOfLayer = layers === null || layers.includes(Number(/\.(\d+)\./.exec(module)?.[1]));
+  return isOfLayer && targets.some((target) => matchesTarget(module, target)) &&
+    !excluded?.some((target) => matchesTarget(module, target));
+}
+
 /** The value whose pattern is the end of a module's name (whole parts only); as PEFT, the first that fits. */
 function byPattern(patterns: Readonly<Record<string, number>>, moduleName: string): number | undefined {
-  const match = Object.keys(patterns).find((name) => moduleName === name || moduleName.endsWith(`.${name}`));
+  const match = Object.keys(patterns).find((name) => matchesTarget(moduleName, name));
   return match === undefined ? undefined : patterns[match];
 }
 

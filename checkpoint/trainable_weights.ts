@@ -6,6 +6,7 @@ import {
   type Adapter,
   type AdapterSource,
   collectAdapter,
+  isTarget,
   readAdapterConfig,
   withoutPrefix,
 } from "./peft.ts";
@@ -83,14 +84,10 @@ async function factorsOf(folder: string, files: Files): Promise<AdapterSource> {
 
 /** PEFT makes LoRA only where the config says so, and leaves out the rest without a word. */
 function requireTargeted(folder: string, { config, lora }: Adapter): void {
-  const targets = config.target_modules;
-  if (targets === null || typeof targets === "string") return;
-  const other = [...lora.keys()].find((module) =>
-    !targets.some((target) => module === target || module.endsWith(`.${target}`))
-  );
+  const other = [...lora.keys()].find((module) => isTarget(config, module) === false);
   if (other === undefined) return;
   throw new UserError(
     `Cannot make an adapter of "${folder}": it has LoRA on ${quote(other)}, but the target_modules of its ` +
-      `adapter_config.json are ${targets.join(", ")}. The file is of another run`,
+      `adapter_config.json are ${[config.target_modules].flat().join(", ")}. The file is of another run`,
   );
 }

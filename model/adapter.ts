@@ -1,9 +1,11 @@
 import {
   type Adapter,
   type AdapterConfig,
+  isTarget,
   type LoraPair,
   loraRank,
   loraScaling,
+  matchesTarget,
 } from "../checkpoint/peft.ts";
 import { UserError } from "../errors.ts";
 import { fillUniform } from "../kernels/elementwise/fill_random.ts";
@@ -38,7 +40,8 @@ export function addLora(
   const { gpu } = model;
   const scaling = alpha / (rslora ? Math.sqrt(rank) : rank);
   const linears = model.linears();
-  const unknown = targetModules?.filter((target) => !linears.some(({ name }) => matches(name, target))) ?? [];
+  const unknown =
+    targetModules?.filter((target) => !linears.some(({ name }) => matchesTarget(name, target))) ?? [];
   if (unknown.length > 0) {
     const names = [...new Set(linears.map(({ name }) => name.split(".").at(-1)))].join(", ");
     throw new UserError(`Cannot put LoRA on "${unknown.join(", ")}": the model's linears are ${names}`, {
@@ -47,7 +50,7 @@ export function addLora(
   }
   using _ = gpu.purpose("adapters");
   linears.forEach((layer, stream) => {
-    if (targetModules && !targetModules.some((target) => matches(layer.name, target))) return;
+    if (targetModules && !targetModules.some((target) => matchesTarget(layer.name, target))) return;
     const [outputs, inputs] = layer.weight.shape as [number, number];
     const padded = paddedRank(rank);
     const A = gpu.zeros([padded, inputs], "f32", `${layer.name}.lora_A`);
@@ -68,11 +71,13 @@ const SEED_MARK = 0x4c6f5241;
  */
 export function applyAdapter(
   model: LanguageModel,
-  { config, lora }: Adapter,
+  adapter: Adapter,
   { isTrained, dropout = 0 }: { readonly isTrained: boolean; readonly dropout?: number },
 ): void {
+  const { config, lora } = adapter;
   using _ = model.gpu.purpose("adapters");
   const linears = new Map(model.linears().map((layer, stream) => [layer.name, { layer, stream }]));
+  requireAll(adapter, linears.keys());
   for (const [module, pair] of lora) {
     const target = linears.get(module);
     requireFit(config, module, pair, target?.layer.weight.shape);
@@ -83,6 +88,21 @@ export function applyAdapter(
     const rank = pair.A.shape[0]!;
     layer.lora = withGradients(model.gpu, layer, { ...factors, rank, scaling, dropout, stream, isTrained });
   }
+}
+
+/**
+ * Checks that every linear of the model that the adapter's config targets has its factors, or a whole weight.
+ * @throws {UserError} naming those without
+ */
+export function requireAll({ config, lora, extra }: Adapter, linears: Iterable<string>): void {
+  const targets = [...linears].filter((module) => isTarget(config, module));
+  const missing = targets.filter((module) => !lora.has(module) && !extra.has(`${module}.weight`));
+  if (missing.length === 0) return;
+  const names = missing.slice(0, 3).join(", ") + (missing.length > 3 ? ", ..." : "");
+  throw new UserError(
+    `Cannot use the adapter on this model: ${missing.length} of the ${targets.length} linears that its target_modules ` +
+      `name have no factors in it (${names}). It is cut short, or of another model`,
+  );
 }
 
 /**
@@ -131,11 +151,6 @@ export async function exportAdapter(
     extra.set(name, { shape: value.shape, data: values.get(name)!, dtype: "F32" });
   }
   return { config, lora, extra };
-}
-
-/** PEFT's rule for a list of targets: the whole name, or its end after a dot. */
-function matches(module: string, target: string): boolean {
-  return module === target || module.endsWith(`.${target}`);
 }
 
 /** The factors on the device, their rank padded with zeros. */

@@ -10,7 +10,7 @@ import type { Gpu } from "../kernels/gpu.ts";
 import { matmulBackwardInput, type Weight } from "../kernels/matmul/matmul.ts";
 import { dequantiseNf4, freeNf4, isNf4 } from "../kernels/nf4/nf4.ts";
 import type { Tensor } from "../kernels/tensor.ts";
-import { requireFit, uploadFactors } from "./adapter.ts";
+import { requireAll, requireFit, uploadFactors } from "./adapter.ts";
 import type { ModelConfig } from "./config.ts";
 import { encode, readOnHost } from "./host_tensors.ts";
 import { requireKnown, requireNoMore, TensorLoader } from "./load.ts";
@@ -55,6 +55,7 @@ export function planMerge(
   const linears = linearsOf(config);
   requireKnown(adapter.extra, expected);
   requireNoMore(weights, config, expected);
+  requireAll(adapter, linears.keys());
   for (const [module, pair] of adapter.lora) {
     requireFit(adapter.config, module, pair, linears.get(module)?.shape);
     // Training gives a linear one or the other.

@@ -2,14 +2,16 @@ import { join } from "../../checkpoint/deps.ts";
 import {
   type Adapter,
   adapterConfig,
+  isTarget,
   loraRank,
   loraScaling,
   readAdapter,
   writeAdapter,
 } from "../../checkpoint/peft.ts";
+import { encodeAdapterConfig } from "../../checkpoint/peft_config.ts";
 import { writeSafetensors } from "../../checkpoint/safetensors.ts";
 import { fromF32, toF32 } from "../../checkpoint/dtype.ts";
-import { assertEquals, assertThrows } from "../support/assert_close.ts";
+import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { GOLDEN, withFolder } from "../support/files.ts";
 import { normal } from "../support/random.ts";
 import { stateDict, tensor, torchFile } from "./torch_file.ts";
@@ -313,4 +315,29 @@ Deno.test("loraScaling() is alpha / r, or alpha / sqrt(r) with rslora, with patt
   assertEquals(loraScaling(config, "model.layers.0.self_attn.k_proj"), 0.5);
   assertEquals(loraScaling(config, "model.layers.0.self_attn.xk_proj"), 2, "only whole parts of a name fit");
   assertEquals(loraScaling({ ...config, use_rslora: true }, Q), 8);
+});
+
+Deno.test("layers_to_transform and exclude_modules are read, decide what a target is, and are written again", async () => {
+  await withFolder(async (folder) => {
+    const given = {
+      layers_to_transform: 1,
+      exclude_modules: ["v_proj"],
+      target_modules: ["q_proj", "v_proj"],
+    };
+    await writeFolder(folder, tensors(), given);
+    const { config } = await readAdapter(folder);
+    const names = [Q, "model.layers.1.self_attn.q_proj", "model.layers.1.self_attn.v_proj"];
+    assertEquals(names.map((name) => isTarget(config, name)), [false, true, false]);
+    assertEquals(isTarget({ ...config, exclude_modules: ".*" }, Q), undefined);
+    const written = JSON.parse(encodeAdapterConfig(config));
+    assertEquals([written.layers_to_transform, written.exclude_modules], [[1], ["v_proj"]]);
+    assert(
+      !("exclude_modules" in JSON.parse(encodeAdapterConfig({ ...config, exclude_modules: null }))),
+      "an older PEFT would refuse it",
+    );
+    for (const layers_to_transform of ["1", [1.5], {}]) {
+      await writeFolder(folder, tensors(), { layers_to_transform });
+      await assertThrows(() => readAdapter(folder), "layers_to_transform");
+    }
+  });
 });

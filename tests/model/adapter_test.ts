@@ -2,6 +2,7 @@
 import { toF32 } from "../../checkpoint/dtype.ts";
 import {
   type Adapter,
+  type AdapterConfig,
   adapterConfig,
   type AdapterOptions,
   type LoraPair,
@@ -12,7 +13,7 @@ import {
 } from "../../checkpoint/peft.ts";
 import { UserError } from "../../errors.ts";
 import { Gpu } from "../../kernels/gpu.ts";
-import { addLora, applyAdapter, exportAdapter, type LoraOptions } from "../../model/adapter.ts";
+import { addLora, applyAdapter, exportAdapter, type LoraOptions, requireAll } from "../../model/adapter.ts";
 import { makeBatch, uploadBatch } from "../../model/batch.ts";
 import type { LanguageModel } from "../../model/language_model.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
@@ -270,4 +271,34 @@ Deno.test("Weights trained as a whole are exported beside LoRA, over those the r
   ]);
   assertEquals([...extra.get("model.embed_tokens.weight")!.data], [...embeddings.data]);
   assertEquals([...extra.get("model.norm.weight")!.data], Array(32).fill(1), "the model's own norm");
+});
+
+Deno.test("requireAll() wants factors, or a whole weight, for every linear that the config targets", async () => {
+  const linears = [0, 1].flatMap((layer) =>
+    ["self_attn.q_proj", "self_attn.v_proj", "mlp.up_proj"].map((name) => `model.layers.${layer}.${name}`)
+  );
+  const pair = { A: { shape: [2, 4], data: normal(1, 8) }, B: { shape: [4, 2], data: normal(2, 8) } };
+  const check = (
+    settings: Partial<AdapterConfig>,
+    modules: readonly string[],
+    whole: readonly string[] = [],
+  ) =>
+    requireAll({
+      config: {
+        ...adapterConfig({ r: 2, lora_alpha: 2, target_modules: ["q_proj", "v_proj"] }),
+        ...settings,
+      },
+      lora: new Map(modules.map((module) => [module, pair])),
+      extra: new Map(
+        whole.map((name) => [name, { shape: [4, 4], data: normal(3, 16), dtype: "F32" as const }]),
+      ),
+    }, linears);
+  const ofAttention = linears.filter((name) => name.includes("self_attn"));
+  check({}, ofAttention);
+  check({}, ofAttention.slice(1), [`${ofAttention[0]}.weight`]);
+  check({ layers_to_transform: [1] }, ofAttention.slice(2));
+  check({ exclude_modules: ["v_proj"] }, ofAttention.filter((name) => name.endsWith("q_proj")));
+  for (const target_modules of ["all-linear", ".*q_proj", null]) check({ target_modules }, [linears[0]!]);
+  await assertThrows(() => check({}, ofAttention.slice(0, 3)), "1 of the 4 linears", ofAttention[3]!);
+  await assertThrows(() => check({ layers_to_transform: [0, 1] }, []), "4 of the 4 linears", ", ...");
 });
