@@ -11,7 +11,7 @@ export function build(summary: string, io: Io): BuiltCommand {
     .addOption(requiredPath("pdf_path", "a PDF, or a folder of them"))
     .addOption(requiredPath("outputs_dir", "folder for the text files"))
     .action(async ({ json, pdf_path, outputs_dir }) => {
-      const { convertPdf, pdfFiles } = await import("../data/pdf_to_text.ts");
+      const { convertPdf, pdfFiles } = await import("../data/pdf/convert.ts");
       const files = await pdfFiles(pdf_path);
       if (files.length === 0) throw new UserError(`Cannot use "${pdf_path}": the folder has no .pdf file`);
       const results = [];

@@ -1,4 +1,4 @@
-import { convertPdf, pdfFiles } from "../../data/pdf_to_text.ts";
+import { convertPdf, pdfFiles } from "../../data/pdf/convert.ts";
 import { assertEquals, assertThrows } from "../support/assert_close.ts";
 import { withFolder } from "../support/files.ts";
 import { makePdf, type PlacedText } from "../support/make_pdf.ts";

@@ -1,7 +1,7 @@
 /** PDF files to text files. */
-import { UserError } from "../errors.ts";
-import { openPdf, type PdfPage } from "./pdf.ts";
-import { layOutText } from "./pdf_layout.ts";
+import { UserError } from "../../errors.ts";
+import { layOutText } from "./layout.ts";
+import { openPdf, type PdfPage } from "./reader.ts";
 
 /** What {@linkcode convertPdf} wrote. */
 export interface ConvertedPdf {

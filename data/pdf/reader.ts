@@ -1,6 +1,6 @@
 /** The words of a PDF and where they stand: `unpdf` reads the file and is used nowhere else. */
 import { getDocumentProxy } from "unpdf";
-import { UserError } from "../errors.ts";
+import { UserError } from "../../errors.ts";
 
 /** A run of text as the file has it. */
 export interface PdfRun {
