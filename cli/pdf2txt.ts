@@ -1,11 +1,12 @@
 /** `pdf2txt`: papers and books to text files. */
+import type { ConvertedPdf } from "../data/pdf/convert.ts";
 import { UserError } from "../errors.ts";
 import { type BuiltCommand, newCommand, requiredPath } from "./flags.ts";
 import { formatCount, formatTable } from "./format.ts";
 import type { Io } from "./io.ts";
 import { stagesOn } from "./stages.ts";
 
-/** The command, with LongLoRA's flags. */
+/** The command, with LongLoRA's flags. A file that cannot be converted keeps no other one from it. */
 export function build(summary: string, io: Io): BuiltCommand {
   return newCommand("pdf2txt", summary, io)
     .addOption(requiredPath("pdf_path", "a PDF, or a folder of them"))
@@ -14,27 +15,39 @@ export function build(summary: string, io: Io): BuiltCommand {
       const { convertPdf, pdfFiles } = await import("../data/pdf/convert.ts");
       const files = await pdfFiles(pdf_path);
       if (files.length === 0) throw new UserError(`Cannot use "${pdf_path}": the folder has no .pdf file`);
-      const results = [];
+      const converted: ConvertedPdf[] = [];
+      const failed: { input: string; error: string }[] = [];
       for (const file of files) {
-        const result = await stagesOn(io).counting(
-          "page",
-          ({ onProgress }) => convertPdf(file, outputs_dir, (done, total) => onProgress?.(done, total, file)),
-        );
-        if (result.scanned.length > 0) {
-          io.err(
-            `${file}: ${formatCount(result.scanned.length)} of ${
-              formatCount(result.pages)
-            } pages are images ` +
-              `without text (${result.scanned.slice(0, 5).join(", ")}${
-                result.scanned.length > 5 ? ", ..." : ""
-              })`,
+        try {
+          const result = await stagesOn(io).counting(
+            "page",
+            ({ onProgress }) =>
+              convertPdf(file, outputs_dir, (done, total) => onProgress?.(done, total, file)),
           );
+          noteScanned(result, io);
+          converted.push(result);
+        } catch (error) {
+          if (!(error instanceof UserError) || files.length === 1) throw error;
+          io.err(error.message);
+          failed.push({ input: file, error: error.message });
         }
-        results.push(result);
       }
-      const rows = results.map((
+      const rows = converted.map((
         { output, pages, characters },
       ) => [output, `${formatCount(pages)} pages`, `${formatCount(characters)} characters`]);
-      io.out(json ? JSON.stringify(results) : formatTable(rows, "lrr"));
+      if (json) io.out(JSON.stringify({ converted, failed }));
+      else if (rows.length > 0) io.out(formatTable(rows, "lrr"));
+      if (failed.length === 0) return;
+      throw new UserError(`${failed.length} of ${files.length} files were not converted, as said above`);
     });
+}
+
+function noteScanned({ input, pages, scanned }: ConvertedPdf, io: Io): void {
+  if (scanned.length === 0) return;
+  const numbers = scanned.slice(0, 5).join(", ") + (scanned.length > 5 ? ", ..." : "");
+  io.err(
+    `${input}: ${formatCount(scanned.length)} of ${
+      formatCount(pages)
+    } pages are images without text (${numbers})`,
+  );
 }
