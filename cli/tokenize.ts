@@ -17,7 +17,13 @@ const DTYPES: Kind<"auto" | "uint16" | "uint32"> = oneOf(["auto", "uint16", "uin
 export function build(summary: string, io: Io): BuiltCommand {
   return newCommand("tokenize", summary, io)
     .addOption(requiredPath("model_name_or_path", "folder with the tokenizer"))
-    .addOption(requiredFlag("data_path", "text or jsonl (`text`) files, with commas between them", list()))
+    .addOption(
+      requiredFlag(
+        "data_path",
+        "text, jsonl or parquet files (key `text`) or folders of them, with commas between them",
+        list(),
+      ),
+    )
     .addOption(requiredPath("save_path", "token file to write"))
     .addOption(
       valueFlag("dtype", "size of one id; auto takes 32 bits only for large vocabularies", DTYPES, "auto"),
