@@ -55,7 +55,6 @@ export function planMerge(
   const linears = linearsOf(config);
   requireKnown(adapter.extra, expected);
   requireNoMore(weights, config, expected);
-  requireAll(adapter, linears.keys());
   for (const [module, pair] of adapter.lora) {
     requireFit(adapter.config, module, pair, linears.get(module)?.shape);
     // Training gives a linear one or the other.
@@ -72,6 +71,8 @@ export function planMerge(
     const kept = isPacked ? torchDtypeOf(config) : floatOf(weights.info(name).dtype);
     return { name, shape, linear, dtype: dtype === "keep" ? kept : DTYPES[dtype] };
   });
+  // After the base: where that is cut short, the adapter is not to blame.
+  requireAll(adapter, linears.keys());
   return {
     weights,
     config,
