@@ -367,7 +367,7 @@ Deno.test("compareLogits() gives the largest difference and the share of rows wi
   });
 });
 
-Deno.test("an adapter that replaces what the base does not have, or a linear under LoRA, is refused", async () => {
+Deno.test("an adapter that replaces what the base does not have, or a linear under LoRA, or lacks factors, is refused", async () => {
   await withFolder(async (root) => {
     const adapter = await readAdapter(`${GOLDEN}/adapter`);
     const write = async (name: string, tensor: string, shape: number[]) => {
@@ -397,6 +397,15 @@ Deno.test("an adapter that replaces what the base does not have, or a linear und
       "both LoRA and a whole weight",
       "q_proj",
     );
-    assertEquals(namesIn(root), ["both", "shape", "unknown"]);
+    const lora = new Map(adapter.lora);
+    lora.delete("model.layers.1.self_attn.v_proj");
+    await Deno.mkdir(`${root}/cut`);
+    await writeAdapter(`${root}/cut`, { ...adapter, lora });
+    await assertThrows(
+      () => merge(`${root}/merged`, { peft_model: `${root}/cut` }),
+      "1 of the 14 linears",
+      "model.layers.1.self_attn.v_proj",
+    );
+    assertEquals(namesIn(root), ["both", "cut", "shape", "unknown"]);
   });
 });
