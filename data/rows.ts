@@ -28,7 +28,7 @@ const WANTED = {
 
 /**
  * Reads a file row by row: `.jsonl` and `.json` (a list, or one object per line), `.txt` and `.md` (a document each), all
- * of these also as `.gz`; `.parquet`; or a folder of them in the order of their names.
+ * of these also as `.gz`; `.parquet`; or a folder of them, see {@linkcode dataAmong}, in the order of their names.
  *
  * @throws {UserError} naming `file:line`, the keys found and the keys wanted if a row is of no known kind
  */
@@ -38,16 +38,41 @@ export async function* readRows(path: string): AsyncGenerator<PlacedRow> {
   }
 }
 
-/** The files of a folder that can be read, or the file itself. */
+/** The data of a folder and the folders in it, or the file itself. */
 export async function dataFilesOf(path: string): Promise<string[]> {
   const info = await Deno.stat(path).catch(() => undefined);
   if (!info?.isDirectory) return [path];
-  const names: string[] = [];
-  for await (const { name, isFile } of Deno.readDir(path)) if (isFile && kindOf(name)) names.push(name);
+  const names = dataAmong(await filesIn(path));
   if (names.length === 0) {
     throw new UserError(`Cannot use "${path}": the folder has no .jsonl, .json, .parquet, .txt or .md file`);
   }
   return names.sort().map((name) => `${path}/${name}`);
+}
+
+/** Names of the files in a folder and below, links to files too: the hub's cache has nothing else. */
+async function filesIn(folder: string, prefix = ""): Promise<string[]> {
+  const names: string[] = [];
+  for await (const { name, isFile, isDirectory, isSymlink } of Deno.readDir(`${folder}/${prefix}`)) {
+    if (name.startsWith(".")) continue;
+    if (isDirectory) names.push(...await filesIn(folder, `${prefix}${name}/`));
+    else if (isFile || isSymlink) names.push(prefix + name);
+  }
+  return names;
+}
+
+/** What is about the data and none of it. */
+const ABOUT = /(^|\/)((readme|license|changelog)\.(md|txt)|dataset_(info|infos|dict)\.json|state\.json)$/i;
+/** A split in a name as the hub's data sets have them: `data/train-00000-of-00002.parquet`, `test.jsonl`. */
+const split = (names: string) => new RegExp(`(^|[/_.-])(${names})([/_.-])`, "i");
+const TRAIN = split("train");
+const HELD_OUT = split("test|validation|valid|val|dev|eval");
+
+/** The data among files: all that can be read, but where there is a training split nothing that is held out from it. */
+export function dataAmong(names: readonly string[]): string[] {
+  const readable = names.filter((name) => kindOf(name) !== undefined && !ABOUT.test(name));
+  return readable.some((name) => TRAIN.test(name))
+    ? readable.filter((name) => !HELD_OUT.test(name))
+    : readable;
 }
 
 /** How a file's rows are read, by its name; undefined where that does not tell. */

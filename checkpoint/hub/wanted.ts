@@ -1,5 +1,5 @@
 /** Which files of a repository are fetched: what is read here, and of several formats of the weights only one. */
-import { kindOf } from "../../data/rows.ts";
+import { dataAmong } from "../../data/rows.ts";
 
 const MODEL_FILES =
   /^(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|chat_template)\.json$|^chat_template\.jinja$/;
@@ -19,10 +19,10 @@ export function modelFiles(names: readonly string[]): string[] {
   return weights.length === 0 ? [] : [...plain, ...adapter, ...weights];
 }
 
-/** A data set: the file named, or all that can be read. */
+/** A data set: the file or folder named, or all that is for training. */
 export function dataFiles(path: string | undefined): (names: readonly string[]) => string[] {
   return (names) =>
     path === undefined
-      ? names.filter((name) => kindOf(name) !== undefined || name.endsWith(".bin"))
+      ? dataAmong(names)
       : names.filter((name) => name === path || name.startsWith(`${path}/`));
 }

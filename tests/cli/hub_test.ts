@@ -1,40 +1,24 @@
 import { locate } from "../../cli/hub.ts";
-import { namesIn, withFolder } from "../support/files.ts";
+import { dataAmong, readRows } from "../../data/rows.ts";
+import { GOLDEN, namesIn, withFolder } from "../support/files.ts";
 import { type HubRepository, HubServer } from "../support/hub_server.ts";
 import { assertEquals, assertThrows } from "../support/assert_close.ts";
 import { MemoryIo } from "./memory_io.ts";
 
 const COMMIT = "0123456789abcdef0123456789abcdef01234567";
 
-Deno.test("locate() takes what is here, then what the hub has, by the variables of Python's client", async () => {
+/** Runs with a hub of this repository, as the variables of Python's client name it, and an empty folder. */
+async function withHub(
+  repository: HubRepository,
+  run: (server: HubServer, folder: string) => Promise<void>,
+): Promise<void> {
   await withFolder(async (folder) => {
-    const model: HubRepository = {
-      kind: "model",
-      name: "org/tiny",
-      commit: COMMIT,
-      files: {
-        "config.json": Uint8Array.of(1),
-        "model.safetensors": Uint8Array.of(2),
-        "train.md": Uint8Array.of(3),
-      },
-    };
-    await using server = new HubServer([model]);
+    await using server = new HubServer([repository]);
     const before = Deno.env.toObject();
     try {
       Deno.env.set("HF_ENDPOINT", server.url);
       Deno.env.set("HF_HUB_CACHE", `${folder}/cache`);
-      const io = new MemoryIo();
-      assertEquals(await locate(io, folder, "model"), folder);
-      assertEquals(server.requests.length, 0);
-      const path = await locate(io, "org/tiny", "model");
-      assertEquals(namesIn(path), ["config.json", "model.safetensors"]);
-      assertEquals(io.stderr.includes("fetching org/tiny/model.safetensors: 1 B of 1 B"), true, io.stderr);
-      // What can be no name on the hub stays a path, for the reader to say what is wrong with it.
-      assertEquals(await locate(io, `${folder}/none/at/all`, "model"), `${folder}/none/at/all`);
-      await assertThrows(() => locate(io, "hf://datasets/org/tiny", "model"), "a model is wanted");
-      Deno.env.set("HF_HUB_OFFLINE", "1");
-      assertEquals(await locate(io, "org/tiny", "model"), path);
-      await assertThrows(() => locate(io, "org/other", "model"), "org/other", "HF_HUB_OFFLINE");
+      await run(server, folder);
     } finally {
       for (const name of ["HF_ENDPOINT", "HF_HUB_CACHE", "HF_HUB_OFFLINE"]) {
         if (before[name] === undefined) Deno.env.delete(name);
@@ -42,4 +26,74 @@ Deno.test("locate() takes what is here, then what the hub has, by the variables 
       }
     }
   });
+}
+
+Deno.test("locate() takes what is here, then what the hub has, by the variables of Python's client", async () => {
+  const model: HubRepository = {
+    kind: "model",
+    name: "org/tiny",
+    commit: COMMIT,
+    files: {
+      "config.json": Uint8Array.of(1),
+      "model.safetensors": Uint8Array.of(2),
+      "train.md": Uint8Array.of(3),
+    },
+  };
+  await withHub(model, async (server, folder) => {
+    const io = new MemoryIo();
+    assertEquals(await locate(io, folder, "model"), folder);
+    assertEquals(server.requests.length, 0);
+    const path = await locate(io, "org/tiny", "model");
+    assertEquals(namesIn(path), ["config.json", "model.safetensors"]);
+    assertEquals(io.stderr.includes("fetching org/tiny/model.safetensors: 1 B of 1 B"), true, io.stderr);
+    // What can be no name on the hub stays a path, for the reader to say what is wrong with it.
+    assertEquals(await locate(io, `${folder}/none/at/all`, "model"), `${folder}/none/at/all`);
+    await assertThrows(() => locate(io, "hf://datasets/org/tiny", "model"), "a model is wanted");
+    Deno.env.set("HF_HUB_OFFLINE", "1");
+    assertEquals(await locate(io, "org/tiny", "model"), path);
+    await assertThrows(() => locate(io, "org/other", "model"), "org/other", "HF_HUB_OFFLINE");
+  });
+});
+
+Deno.test("a data set of the hub is read from the cache: its training split, in the folders it has", async () => {
+  const parquet = await Deno.readFile(`${GOLDEN}/parquet/conversations.parquet`);
+  const row = (text: string) => new TextEncoder().encode(JSON.stringify({ text }) + "\n");
+  const data: HubRepository = {
+    kind: "dataset",
+    name: "org/books",
+    commit: COMMIT,
+    files: {
+      "README.md": row("about"),
+      "dataset_infos.json": row("about"),
+      "data/train-00000-of-00001.parquet": parquet,
+      "data/extra/train.jsonl": row("in a folder"),
+      "data/test-00000-of-00001.parquet": parquet,
+      "data/validation.jsonl": row("held out"),
+    },
+  };
+  await withHub(data, async (server) => {
+    const read = async (place: string) => {
+      const rows = await Array.fromAsync(readRows(await locate(new MemoryIo(), place, "dataset")));
+      return rows.map(({ row }) => row.kind === "text" ? row.text : row.kind);
+    };
+    const train = ["in a folder", "chat", "chat", "chat"];
+    assertEquals(await read("hf://datasets/org/books"), train);
+    const fetched = server.requests.filter(({ path }) => path.includes("/resolve/")).length;
+    assertEquals(fetched, 2);
+    assertEquals(await read("hf://datasets/org/books/data/validation.jsonl"), ["held out"]);
+    assertEquals(await read("hf://datasets/org/books"), train, "what was fetched since is not read");
+    assertEquals(await read("hf://datasets/org/books/data/extra"), ["in a folder"]);
+  });
+});
+
+Deno.test("dataAmong() leaves out what is held out where there is a training split, and what is about the data", () => {
+  const cases: [string[], string[]][] = [
+    [["train.jsonl", "test.jsonl", "more.txt"], ["train.jsonl", "more.txt"]],
+    [["test.jsonl", "dev.jsonl"], ["test.jsonl", "dev.jsonl"]],
+    [["data/train-1.parquet", "data/validation-1.parquet"], ["data/train-1.parquet"]],
+    [["a/train/x.json.gz", "a/test/x.json.gz"], ["a/train/x.json.gz"]],
+    [["training.txt", "testing.txt", "latest.md"], ["training.txt", "testing.txt", "latest.md"]],
+    [["README.md", "x/LICENSE.txt", "dataset_info.json", "a.bin", "b.md"], ["b.md"]],
+  ];
+  for (const [names, data] of cases) assertEquals(dataAmong(names), data, names.join());
 });
