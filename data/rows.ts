@@ -42,7 +42,7 @@ export async function* readRows(path: string): AsyncGenerator<PlacedRow> {
 export async function dataFilesOf(path: string): Promise<string[]> {
   const info = await Deno.stat(path).catch(() => undefined);
   if (!info?.isDirectory) return [path];
-  const names = dataAmong(await filesIn(path));
+  const names = dataAmong(await Array.fromAsync(filesIn(path)));
   if (names.length === 0) {
     throw new UserError(`Cannot use "${path}": the folder has no .jsonl, .json, .parquet, .txt or .md file`);
   }
@@ -50,14 +50,12 @@ export async function dataFilesOf(path: string): Promise<string[]> {
 }
 
 /** Names of the files in a folder and below, links to files too: the hub's cache has nothing else. */
-async function filesIn(folder: string, prefix = ""): Promise<string[]> {
-  const names: string[] = [];
+async function* filesIn(folder: string, prefix = ""): AsyncGenerator<string> {
   for await (const { name, isFile, isDirectory, isSymlink } of Deno.readDir(`${folder}/${prefix}`)) {
     if (name.startsWith(".")) continue;
-    if (isDirectory) names.push(...await filesIn(folder, `${prefix}${name}/`));
-    else if (isFile || isSymlink) names.push(prefix + name);
+    if (isDirectory) yield* filesIn(folder, `${prefix}${name}/`);
+    else if (isFile || isSymlink) yield prefix + name;
   }
-  return names;
 }
 
 /** What is about the data and none of it. */
