@@ -5,7 +5,7 @@ import * as z from "zod";
 import { EXIT, UserError } from "../errors.ts";
 import { useWebGpu, WEBGPUS } from "../kernels/adapter.ts";
 import { nearest, quoted } from "../train_args/problems.ts";
-import { type Kind, oneOf, text } from "../train_args/values.ts";
+import { bytesFromText, type Kind, oneOf, text } from "../train_args/values.ts";
 import type { Io } from "./io.ts";
 
 /** A command ready to parse: what `cli/<name>.ts` builds. */
@@ -90,22 +90,12 @@ export function requiredPath<const N extends string>(name: N, doc: string) {
   return requiredFlag(name, doc, text("path"));
 }
 
-const UNITS: Readonly<Record<string, number>> = {
-  B: 1,
-  KB: 1e3,
-  MB: 1e6,
-  GB: 1e9,
-  KIB: 2 ** 10,
-  MIB: 2 ** 20,
-  GIB: 2 ** 30,
-};
-
 /** A size with a unit, as `transformers` writes it: `5GB`, `500MB`, `2GiB`; the value is in bytes. */
 const size: Kind<number> = {
-  type: z.preprocess((value) => {
-    const match = /^(\d+(?:\.\d+)?)\s*([kmg]?i?b)$/i.exec(String(value).trim());
-    return match ? Math.floor(Number(match[1]) * UNITS[match[2]!.toUpperCase()]!) : value;
-  }, z.number().min(1)),
+  type: z.preprocess(
+    (value) => /^\d+(\.\d+)?\s*[kmg]?i?b$/i.test(String(value).trim()) ? bytesFromText(value) : value,
+    z.number().min(1),
+  ),
   wanted: "a size such as 5GB or 500MB",
   label: "size",
 };

@@ -3,6 +3,7 @@
  * sidecar `FILE.json` says `{"dtype": "uint32"}`, which vocabularies above 65,536 need.
  */
 import { UserError } from "../errors.ts";
+import { writeAll } from "./file_bytes.ts";
 import { openToRead } from "./jsonl.ts";
 
 /** How an id is stored. */
@@ -88,7 +89,7 @@ export class TokenWriter implements AsyncDisposable {
     }
     const bytes = new Uint8Array(view.buffer);
     try {
-      for (let done = 0; done < bytes.length;) done += await this.file.write(bytes.subarray(done));
+      await writeAll(this.file, bytes);
     } catch (cause) {
       throw writeError(this.path, cause);
     }

@@ -91,7 +91,7 @@ export class RowEncoder {
   ): EncodedRow {
     const tokenizer = this.#tokenizer;
     const { ids, at } = isSplit ? encodeEach(tokenizer, segments) : encodeWhole(tokenizer, segments);
-    const first = bos && tokenizer.addsBos && ids[0] !== tokenizer.bosId ? 1 : 0;
+    const first = bos && tokenizer.lacksBos(ids) ? 1 : 0;
     const all = new Uint32Array(first + ids.length);
     all.set(ids, first);
     if (first === 1) all[0] = tokenizer.bosId!;

@@ -267,11 +267,13 @@ function nearest(wanted: string, found: readonly string[]): string | undefined {
   return scored[0] && scored[0].score <= 2 ? scored[0].name : undefined;
 }
 
-function quoted(names: readonly string[]): string {
+/** Names as messages list them. */
+export function quoted(names: readonly string[]): string {
   return names.map((name) => `"${name}"`).join(", ");
 }
 
-function typeName(value: unknown): string {
-  if (value === null) return "null";
+/** What a value is, for messages. */
+export function typeName(value: unknown): string {
+  if (value === null || value === undefined) return String(value);
   return Array.isArray(value) ? "a list" : typeof value === "object" ? "an object" : `a ${typeof value}`;
 }

@@ -1,8 +1,9 @@
 /** Encoded rows kept on disk, so that data which did not change is tokenized once. */
 import { createHash } from "./deps.ts";
 import type { EncodedRow, TemplateChoice } from "./encode.ts";
+import { hashFile } from "./file_bytes.ts";
 import { openToRead } from "./jsonl.ts";
-import { hashFile, openRows, readRows, RowWriter } from "./row_file.ts";
+import { openRows, readRows, RowWriter } from "./row_file.ts";
 import { dataFilesOf } from "./rows.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 

@@ -3,15 +3,15 @@
  * words and as many words, then a count of 0; at the end stands the SHA-256 of everything before. A row is
  * `[tokens, kind, runs]`, then `runs` lengths of stretches that are in turn no targets and targets, then the tokens.
  */
-import { createHash, type Hash } from "./deps.ts";
+import { createHash } from "./deps.ts";
 import { type EncodedRow, NO_TARGET, textRow } from "./encode.ts";
+import { hashFile, writeAll } from "./file_bytes.ts";
 
 const MAGIC = 0x5752_524c;
 const VERSION = 1;
 const HASH_BYTES = 32;
 /** Words of a block, unless one row takes more. */
 const BLOCK_WORDS = 2 ** 20;
-const READ_BYTES = 2 ** 22;
 const KINDS = ["text", "answers"] as const;
 
 /**
@@ -47,17 +47,6 @@ async function isWhole(file: Deno.FsFile): Promise<boolean> {
   await file.seek(0, Deno.SeekMode.Start);
   const [magic, version] = words(await readExactly(file, 8));
   return magic === MAGIC && version === VERSION;
-}
-
-/** Adds the bytes from where the file stands, `length` of them or all. */
-export async function hashFile(file: Deno.FsFile, hash: Hash, length = Infinity): Promise<void> {
-  const buffer = new Uint8Array(READ_BYTES);
-  for (let left = length; left > 0;) {
-    const size = await file.read(buffer.subarray(0, Math.min(left, buffer.length)));
-    if (size === null) return;
-    hash.update(buffer.subarray(0, size));
-    left -= size;
-  }
 }
 
 /** The rows of an opened file, in their order. */
@@ -171,8 +160,4 @@ export class RowWriter {
     this.#hash.update(bytes);
     await writeAll(this.#file!, bytes);
   }
-}
-
-async function writeAll(file: Deno.FsFile, bytes: Uint8Array): Promise<void> {
-  for (let done = 0; done < bytes.length;) done += await file.write(bytes.subarray(done));
 }

@@ -2,7 +2,7 @@
 import { distance } from "fastest-levenshtein";
 import { UserError } from "../errors.ts";
 import { uncompressedName } from "./compression.ts";
-import { readObjects, readText } from "./jsonl.ts";
+import { quoted, readObjects, readText, typeName } from "./jsonl.ts";
 import type { InstructionRow, Message } from "./templates.ts";
 
 /** What a row is to be trained on. */
@@ -160,13 +160,4 @@ function unknownRow(found: readonly string[], where: string): UserError {
     `Cannot use ${where}: it has ${found.length > 0 ? quoted(found) : "no keys"}, but a row needs ` +
       `${Object.values(WANTED).join("; or ")}` + (meant ? `. Is "${meant}" meant?` : ""),
   );
-}
-
-function quoted(names: readonly string[]): string {
-  return names.map((name) => `"${name}"`).join(", ");
-}
-
-function typeName(value: unknown): string {
-  if (value === null || value === undefined) return String(value);
-  return Array.isArray(value) ? "a list" : typeof value === "object" ? "an object" : `a ${typeof value}`;
 }

@@ -127,9 +127,14 @@ export class Tokenizer {
   /** Token ids of a text, with the special tokens asked for. */
   encode(text: string, { bos, eos }: EncodeOptions): number[] {
     const { ids } = this.encodeCut(text, []);
-    if (bos && this.addsBos && ids[0] !== this.bosId) ids.unshift(this.bosId!);
+    if (bos && this.lacksBos(ids)) ids.unshift(this.bosId!);
     if (eos) ids.push(this.eosId);
     return ids;
+  }
+
+  /** Whether this model's texts begin with the beginning-of-text token, and these ids do not. */
+  lacksBos(ids: readonly number[]): boolean {
+    return this.addsBos && ids[0] !== this.bosId;
   }
 
   /** The text of one token as it stands in the vocabulary. */

@@ -3,7 +3,6 @@ import { attention, type AttentionShape } from "../kernels/attention/attention.t
 import { addInto } from "../kernels/elementwise/elementwise.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import { mergeQkv, type Qkv, splitQkv } from "../kernels/qkv/qkv.ts";
-import { rope } from "../kernels/rope/rope.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import { GPT_NEOX_LINEARS, type GptNeoxConfig } from "./gpt_neox_config.ts";
 import {
@@ -19,6 +18,7 @@ import {
   type Positions,
   type QkvSlopes,
   type Rows,
+  turn,
 } from "./layer.ts";
 import { type DropoutKey, type Linear, linear, linearBackward } from "./linear.ts";
 import { type Norm, norm, normBackward } from "./norm.ts";
@@ -161,9 +161,8 @@ export class GptNeoxBlock implements Layer<GptNeoxSaved> {
   }
 
   /** Turns queries and keys, or back. */
-  #turn(gpu: Gpu, { q, k }: Qkv, { cos, sin, positions }: Positions, inverse = false): void {
-    const options = { inverse, rotaryDim: this.#rotaryDim };
-    for (const x of [q, k]) rope(gpu, x, cos, sin, positions, this.#shape.headDim, options);
+  #turn(gpu: Gpu, { q, k }: Qkv, positions: Positions, inverse = false): void {
+    turn(gpu, [q, k], positions, this.#shape.headDim, { inverse, rotaryDim: this.#rotaryDim });
   }
 
   /** x + attention, (end - start, C) of the chunk alone. */

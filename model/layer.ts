@@ -8,6 +8,7 @@ import {
 } from "../kernels/attention/attention.ts";
 import type { AttentionMap } from "../kernels/attention/map.ts";
 import type { Gpu } from "../kernels/gpu.ts";
+import { rope } from "../kernels/rope/rope.ts";
 import { rowChunks, type RowRange } from "../kernels/shared/row_chunks.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import type { ModelConfig } from "./config.ts";
@@ -153,6 +154,17 @@ export function attentionBackward(
   }
   if (allQueries) allQueries.free();
   if (allKeys) free(allKeys.dk, allKeys.dv);
+}
+
+/** Turns queries and keys (rows, ...) by their positions, or back. @param headDim elements of a head */
+export function turn(
+  gpu: Gpu,
+  tensors: readonly [q: Tensor, k: Tensor],
+  { cos, sin, positions }: Positions,
+  headDim: number,
+  options: { readonly inverse?: boolean; readonly rotaryDim?: number } = {},
+): void {
+  for (const tensor of tensors) rope(gpu, tensor, cos, sin, positions, headDim, options);
 }
 
 /** Frees them all. */

@@ -2,7 +2,6 @@ import { swiglu, swigluBackwardInPlace } from "../kernels/activation/swiglu.ts";
 import { attention, type AttentionShape } from "../kernels/attention/attention.ts";
 import { addInto } from "../kernels/elementwise/elementwise.ts";
 import type { Gpu } from "../kernels/gpu.ts";
-import { rope } from "../kernels/rope/rope.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import {
   type Attended,
@@ -16,6 +15,7 @@ import {
   type Pass,
   type QkvSlopes,
   type Rows,
+  turn,
 } from "./layer.ts";
 import { type Linear, linear, linearBackward } from "./linear.ts";
 import { LLAMA_LINEARS, type LlamaConfig } from "./llama_config.ts";
@@ -114,13 +114,11 @@ export class LlamaBlock implements Layer<LlamaSaved> {
     return dOut;
   }
 
-  extend(gpu: Gpu, x: Tensor, { positions, cos, sin, attend }: NewRows): void {
+  extend(gpu: Gpu, x: Tensor, { attend, ...positions }: NewRows): void {
     const { weights: w } = this;
-    const { headDim } = this.#shape;
     const first = norm(gpu, x, w.input_layernorm);
     const [q, k, v] = [w.q_proj, w.k_proj, w.v_proj].map((each) => linear(gpu, first.y, each, undefined));
-    rope(gpu, q!, cos, sin, positions, headDim);
-    rope(gpu, k!, cos, sin, positions, headDim);
+    turn(gpu, [q!, k!], positions, this.#shape.headDim);
     const o = attend(q!, k!, v!);
     linear(gpu, o, w.o_proj, undefined, { addTo: x });
     free(first.y, first.stats, q!, k!, v!, o);
@@ -145,8 +143,7 @@ export class LlamaBlock implements Layer<LlamaSaved> {
       }
       free(y, stats);
     }
-    rope(gpu, q, pass.cos, pass.sin, pass.positions, headDim);
-    rope(gpu, k, pass.cos, pass.sin, pass.positions, headDim);
+    turn(gpu, [q, k], pass, headDim);
     return { q, k, v, ...attention(gpu, q, k, v, pass.map, this.#shape) };
   }
 
@@ -197,13 +194,14 @@ export class LlamaBlock implements Layer<LlamaSaved> {
     { dq, dk, dv }: QkvSlopes,
     x: Tensor,
     dH: Tensor,
-    { cos, sin, positions, dropout }: Pass,
+    pass: Pass,
     rows: Rows,
   ): void {
     const { weights: w } = this;
+    const { dropout } = pass;
     const firstRow = rows.start;
-    rope(gpu, dq, cos, sin, rows.of(positions), this.#shape.headDim, { inverse: true });
-    rope(gpu, dk, cos, sin, rows.of(positions), this.#shape.headDim, { inverse: true });
+    const positions = { ...pass, positions: rows.of(pass.positions) };
+    turn(gpu, [dq, dk], positions, this.#shape.headDim, { inverse: true });
     const { y, stats } = norm(gpu, x, w.input_layernorm);
     const dNorm = linearBackward(gpu, dq, y, w.q_proj, dropout, { firstRow });
     linearBackward(gpu, dk, y, w.k_proj, dropout, { firstRow, addTo: dNorm });

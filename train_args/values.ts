@@ -77,7 +77,8 @@ export function flag(): Kind<boolean> {
 const SIZE_TEXT = /^(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?$/i;
 const SIZE_POWERS = ["", "k", "m", "g", "t"];
 
-function bytesFromText(value: unknown): unknown {
+/** A size in words as bytes; what is none stays as it is, but for numbers in words. */
+export function bytesFromText(value: unknown): unknown {
   const [, amount, unit = ""] = typeof value === "string" ? SIZE_TEXT.exec(value.trim()) ?? [] : [];
   if (amount === undefined) return numberFromText(value);
   const power = SIZE_POWERS.indexOf(unit[0]?.toLowerCase() ?? "");

@@ -1,3 +1,4 @@
+import { hashFile, writeAll } from "../../data/file_bytes.ts";
 import { UserError } from "../../errors.ts";
 import { createHash } from "../deps.ts";
 import { fileError } from "../files.ts";
@@ -121,7 +122,7 @@ async function receive(
 
 async function append(target: Deno.FsFile, bytes: Uint8Array, label: string): Promise<void> {
   try {
-    for (let done = 0; done < bytes.length;) done += await target.write(bytes.subarray(done));
+    await writeAll(target, bytes);
   } catch (error) {
     throw fileError(error, `Cannot save ${label} in the cache of the hub`);
   }
@@ -187,6 +188,7 @@ async function verify(file: RemoteFile, target: Deno.FsFile, partial: string): P
   const hash = createHash(algorithm === "sha256" ? "sha256" : "sha1");
   // Git hashes a file with its kind and size before it.
   if (algorithm === "git-sha1") hash.update(`blob ${file.size}\0`);
+  await target.seek(0, Deno.SeekMode.Start);
   await hashFile(target, hash);
   if (hash.digest("hex") === hex) return;
   await Deno.remove(partial);
@@ -194,12 +196,4 @@ async function verify(file: RemoteFile, target: Deno.FsFile, partial: string): P
     `Cannot download ${file.label}: its ${algorithm} is not what the hub lists, so it was removed. Try again; if it ` +
       `stays so, something on the way changes files`,
   );
-}
-
-async function hashFile(file: Deno.FsFile, hash: ReturnType<typeof createHash>): Promise<void> {
-  await file.seek(0, Deno.SeekMode.Start);
-  const chunk = new Uint8Array(1 << 20);
-  for (let size = await file.read(chunk); size !== null; size = await file.read(chunk)) {
-    hash.update(chunk.subarray(0, size));
-  }
 }

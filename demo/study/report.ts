@@ -91,13 +91,12 @@ function section({ title, variants }: Experiment, rows: readonly StudyRow[], pic
 
 function plotOf({ id, title, variants }: Experiment, rows: readonly StudyRow[]): string {
   if (id === "steps") {
-    const names = [UNTRAINED.name, ...variants.map(({ name }) => name)];
+    const names = variants.map(({ name }) => name);
     const bySeed = Map.groupBy(rows.filter(({ variant }) => names.includes(variant)), ({ seed }) => seed);
     const untrained = rows.filter(({ variant }) => variant === UNTRAINED.name);
     const curves = [...bySeed].map(([seed, own]) => ({
       name: `seed ${seed}`,
-      points: [...new Set([...untrained, ...own])]
-        .map(({ steps, perplexity }) => ({ x: steps, y: perplexity[LONGEST]! })),
+      points: [...untrained, ...own].map(({ steps, perplexity }) => ({ x: steps, y: perplexity[LONGEST]! })),
     }));
     return curvePlot(title, { x: "steps", y: `perplexity at ${LONGEST}` }, curves);
   }

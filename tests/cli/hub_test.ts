@@ -1,5 +1,6 @@
 import { locate } from "../../cli/hub.ts";
 import { dataAmong, readRows } from "../../data/rows.ts";
+import { withEnvironment } from "../support/environment.ts";
 import { GOLDEN, namesIn, withFolder } from "../support/files.ts";
 import { type HubRepository, HubServer } from "../support/hub_server.ts";
 import { assertEquals, assertThrows } from "../support/assert_close.ts";
@@ -14,17 +15,8 @@ async function withHub(
 ): Promise<void> {
   await withFolder(async (folder) => {
     await using server = new HubServer([repository]);
-    const before = Deno.env.toObject();
-    try {
-      Deno.env.set("HF_ENDPOINT", server.url);
-      Deno.env.set("HF_HUB_CACHE", `${folder}/cache`);
-      await run(server, folder);
-    } finally {
-      for (const name of ["HF_ENDPOINT", "HF_HUB_CACHE", "HF_HUB_OFFLINE"]) {
-        if (before[name] === undefined) Deno.env.delete(name);
-        else Deno.env.set(name, before[name]);
-      }
-    }
+    const environment = { HF_ENDPOINT: server.url, HF_HUB_CACHE: `${folder}/cache` };
+    await withEnvironment(environment, () => run(server, folder));
   });
 }
 

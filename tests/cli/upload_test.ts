@@ -1,25 +1,12 @@
 /** `upload` as a command line, against a hub on this machine. */
 import { runCli } from "../../cli/main.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
+import { withEnvironment } from "../support/environment.ts";
 import { GOLDEN, withFolder } from "../support/files.ts";
 import { HubServer } from "../support/hub_server.ts";
-import { HubUploads } from "../support/hub_uploads.ts";
+import { HubUploads, serveUploads } from "../support/hub_uploads.ts";
 import { assertIncludes } from "../support/text.ts";
 import { MemoryIo } from "./memory_io.ts";
-
-const VARIABLES = ["HF_ENDPOINT", "HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HF_HUB_OFFLINE"];
-
-async function withEnvironment(values: Record<string, string>, run: () => Promise<void>): Promise<void> {
-  const kept = VARIABLES.map((name) => [name, Deno.env.get(name)] as const);
-  VARIABLES.forEach((name) =>
-    values[name] === undefined ? Deno.env.delete(name) : Deno.env.set(name, values[name])
-  );
-  try {
-    await run();
-  } finally {
-    kept.forEach(([name, value]) => value === undefined ? Deno.env.delete(name) : Deno.env.set(name, value));
-  }
-}
 
 Deno.test("upload sends an adapter with its card once, and leaves a card on the hub alone", async () => {
   await withFolder(async (root) => {
@@ -28,12 +15,7 @@ Deno.test("upload sends an adapter with its card once, and leaves a card on the 
     }
     const hub = new HubUploads();
     await using server = new HubServer([]);
-    await using storage = Deno.serve(
-      { hostname: "127.0.0.1", port: 0, onListen() {} },
-      (request) => hub.store(request),
-    );
-    hub.storage = `http://127.0.0.1:${storage.addr.port}`;
-    server.uploads = hub;
+    await using _storage = serveUploads(hub, server);
     const environment = {
       HF_ENDPOINT: server.url,
       HF_HUB_CACHE: `${root}/cache`,

@@ -1,4 +1,5 @@
 import { createHash } from "../../checkpoint/deps.ts";
+import type { HubServer } from "./hub_server.ts";
 
 /** A commit that a client made. */
 export interface Commit {
@@ -101,4 +102,15 @@ export class HubUploads {
       hookOutput: "",
     });
   }
+}
+
+/** Starts the storage of large files and tells the hub to take uploads; disposing of the result ends it. */
+export function serveUploads(uploads: HubUploads, server: HubServer): AsyncDisposable {
+  const storage = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    (request) => uploads.store(request),
+  );
+  uploads.storage = `http://127.0.0.1:${storage.addr.port}`;
+  server.uploads = uploads;
+  return storage;
 }

@@ -2,7 +2,7 @@ import { hubHasFile, uploadFiles, type UploadOptions } from "../../../checkpoint
 import { assert, assertEquals, assertThrows } from "../../support/assert_close.ts";
 import { withFolder } from "../../support/files.ts";
 import { HubServer } from "../../support/hub_server.ts";
-import { HubUploads } from "../../support/hub_uploads.ts";
+import { HubUploads, serveUploads } from "../../support/hub_uploads.ts";
 import { integers } from "../../support/random.ts";
 
 /** Runs with a hub that takes uploads, a storage of its own, and an empty folder. */
@@ -11,12 +11,7 @@ async function withHub(
 ): Promise<void> {
   const uploads = new HubUploads();
   await using server = new HubServer([]);
-  await using storage = Deno.serve(
-    { hostname: "127.0.0.1", port: 0, onListen() {} },
-    (request) => uploads.store(request),
-  );
-  uploads.storage = `http://127.0.0.1:${storage.addr.port}`;
-  server.uploads = uploads;
+  await using _storage = serveUploads(uploads, server);
   server.token = "mirror-secret";
   await withFolder((folder) => {
     const settings = { endpoint: server.url, token: "mirror-secret", cacheDir: folder, offline: false };
