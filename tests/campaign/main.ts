@@ -3,7 +3,7 @@
  * [--only NAME]`. Each is deterministic from its seed, and ends with 1 where anything was lost, corrupt, crashed or hung.
  * The everyday tests run a small share of the same code.
  */
-import { parseArgs } from "node:util";
+import { Command } from "@commander-js/extra-typings";
 
 /** What a campaign is asked for. */
 export interface CampaignOptions {
@@ -34,34 +34,34 @@ export interface Campaign {
 
 const CAMPAIGNS: Readonly<Record<string, () => Promise<Campaign>>> = {};
 
-const USAGE = `deno task campaign ${Object.keys(CAMPAIGNS).join("|")} [--count N] [--seed N] [--only NAME]`;
-
-function wholeNumber(name: string, text: string | undefined): number | undefined {
-  if (text === undefined) return undefined;
-  if (/^\d{1,9}$/.test(text)) return Number(text);
-  throw new Error(`--${name} must be a whole number, got "${text}". ${USAGE}`);
+function wholeNumber(text: string): number {
+  if (!/^\d{1,9}$/.test(text)) throw new Error(`must be a whole number, got "${text}"`);
+  return Number(text);
 }
 
-if (import.meta.main) {
-  const { values, positionals } = parseArgs({
-    args: Deno.args,
-    allowPositionals: true,
-    options: { count: { type: "string" }, seed: { type: "string" }, only: { type: "string" } },
-  });
-  const load = CAMPAIGNS[positionals[0] ?? ""];
-  if (load === undefined || positionals.length !== 1) throw new Error(USAGE);
+async function main(name: string, options: Omit<CampaignOptions, "say">): Promise<number> {
+  const load = CAMPAIGNS[name];
+  if (!load) throw new Error(`There is no campaign "${name}": they are ${Object.keys(CAMPAIGNS).join(", ")}`);
   const encoder = new TextEncoder();
   const say = (line: string) => void Deno.stdout.writeSync(encoder.encode(`${line}\n`));
-  const seed = wholeNumber("seed", values.seed) ?? 20_261_126;
-  say(`${positionals[0]}, seed ${seed}, ${new Date().toISOString().slice(0, 10)}, Deno ${Deno.version.deno}`);
+  say(`${name}, seed ${options.seed}, ${new Date().toISOString().slice(0, 10)}, Deno ${Deno.version.deno}`);
   let faults = 0;
-  const options = { count: wholeNumber("count", values.count), seed, only: values.only, say };
-  for await (const row of (await load()).run(options)) {
+  for await (const row of (await load()).run({ ...options, say })) {
     const counts = Object.entries(row.counts).map(([what, count]) => `, ${count} ${what}`).join("");
     say(`${row.part}: ${row.tried} tried${counts}, ${row.faults.length} faults`);
     for (const fault of row.faults) say(`  ${fault}`);
     faults += row.faults.length;
   }
   say(faults === 0 ? "no faults" : `${faults} faults`);
-  Deno.exit(faults === 0 ? 0 : 1);
+  return faults === 0 ? 0 : 1;
+}
+
+if (import.meta.main) {
+  await new Command("campaign")
+    .argument("<name>", Object.keys(CAMPAIGNS).join(", "))
+    .option("--count <n>", "trials of each part; the full size unless given", wholeNumber)
+    .option("--seed <n>", "where random choices start", wholeNumber, 20_261_126)
+    .option("--only <part>", "one part alone")
+    .action(async (name, { count, seed, only }) => Deno.exit(await main(name, { count, seed, only })))
+    .parseAsync(["deno", "campaign", ...Deno.args]);
 }
