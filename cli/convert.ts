@@ -12,7 +12,7 @@ import {
   shardSizeFlag,
   valueFlag,
 } from "./flags.ts";
-import { formatBytes, formatRecord, formatSeconds } from "./format.ts";
+import { formatBytes, formatJson, formatRecord, formatSeconds } from "./format.ts";
 import type { Io } from "./io.ts";
 import { stagesOn } from "./stages.ts";
 
@@ -25,7 +25,12 @@ interface Converted {
 
 /** The command. */
 export function build(summary: string, io: Io): BuiltCommand {
-  return newCommand("convert", summary, io)
+  return newCommand("convert", summary, io, {
+    examples: [
+      "convert --model models/long --to gguf --save_path long.gguf",
+      "convert --model models/long --to bnb-4bit --save_path models/long-4bit",
+    ],
+  })
     .addOption(
       requiredPath("model", "folder of the model (or adapter, to safetensors), or its name on the hub"),
     )
@@ -73,7 +78,7 @@ export function build(summary: string, io: Io): BuiltCommand {
       const seconds = (performance.now() - started) / 1000;
       io.out(
         json
-          ? JSON.stringify({
+          ? formatJson({
             model: place,
             save_path,
             to,

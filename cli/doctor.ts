@@ -10,7 +10,7 @@ import {
   type WebGpu,
 } from "../kernels/adapter.ts";
 import { type BuiltCommand, newCommand } from "./flags.ts";
-import { formatBytes, formatCount, formatTable, paint } from "./format.ts";
+import { formatBytes, formatCount, formatJson, formatTable, paint } from "./format.ts";
 import type { Io } from "./io.ts";
 import type { KernelCheck } from "./kernel_check.ts";
 import type { KnownTuning } from "./tuning.ts";
@@ -77,16 +77,18 @@ const VENDORS: Readonly<Record<string, string>> = {
 
 /** The command. */
 export function build(summary: string, io: Io): BuiltCommand {
-  return newCommand("doctor", summary, io).action(async ({ json }) => {
-    const { checkKernels } = await import("./kernel_check.ts");
-    const seen = await examine();
-    const isOpen = seen.adapter?.deviceError === null;
-    const kernels = isOpen ? await checkKernels() : [];
-    const report = { ...seen, kernels, tuning: isOpen ? await findTuning() : null };
-    io.out(json ? JSON.stringify(report) : describe(report, io.color));
-    const problem = problemOf(report);
-    if (problem !== null) throw new UserError(problem);
-  });
+  return newCommand("doctor", summary, io, { examples: ["doctor", "doctor --json"] }).action(
+    async ({ json }) => {
+      const { checkKernels } = await import("./kernel_check.ts");
+      const seen = await examine();
+      const isOpen = seen.adapter?.deviceError === null;
+      const kernels = isOpen ? await checkKernels() : [];
+      const report = { ...seen, kernels, tuning: isOpen ? await findTuning() : null };
+      io.out(json ? formatJson(report) : describe(report, io.color));
+      const problem = problemOf(report);
+      if (problem !== null) throw new UserError(problem);
+    },
+  );
 }
 
 /** Looks at the versions and at the adapter that training would use. */

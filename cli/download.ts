@@ -1,13 +1,16 @@
 /** `download`: a model, adapter or data set of the hub into the shared cache. */
 import { oneOf } from "../train_args/values.ts";
 import { type BuiltCommand, newCommand, requiredFlag, valueFlag } from "./flags.ts";
-import { formatRecord } from "./format.ts";
+import { formatJson, formatRecord } from "./format.ts";
 import type { Io } from "./io.ts";
 import { text } from "../train_args/values.ts";
 
 /** The command. */
 export function build(summary: string, io: Io): BuiltCommand {
-  return newCommand("download", summary, io)
+  return newCommand("download", summary, io, {
+    examples: ["download --name org/model", "download --name hf://datasets/org/name --kind dataset"],
+    usesGpu: false,
+  })
     .addOption(
       requiredFlag("name", "org/name, org/name@revision or hf://datasets/org/name", text("name on the hub")),
     )
@@ -15,6 +18,6 @@ export function build(summary: string, io: Io): BuiltCommand {
     .action(async ({ json, name, kind }) => {
       const { locate } = await import("./hub.ts");
       const path = await locate(io, name, kind);
-      io.out(json ? JSON.stringify({ name, path }) : formatRecord({ name, path }));
+      io.out(json ? formatJson({ name, path }) : formatRecord({ name, path }));
     });
 }

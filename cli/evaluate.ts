@@ -9,14 +9,19 @@ import {
   requiredPath,
   valueFlag,
 } from "./flags.ts";
-import { formatBytes, formatCount, formatRecord, formatSeconds, formatTable } from "./format.ts";
+import { formatBytes, formatCount, formatJson, formatRecord, formatSeconds, formatTable } from "./format.ts";
 import type { Io } from "./io.ts";
 import { CountProgress } from "./progress.ts";
 import { stagesOn } from "./stages.ts";
 
 /** The command. Defaults are LongLoRA's eval.py, but for `batch_size` (32 there) and `dtype` (fp16 there). */
 export function build(summary: string, io: Io): BuiltCommand {
-  return newCommand("evaluate", summary, io)
+  return newCommand("evaluate", summary, io, {
+    examples: [
+      "evaluate --base_model org/model --data_path held-out.bin --seq_len 8192",
+      "evaluate --base_model org/model --peft_model output/long --data_path held-out.bin --seq_len 8192",
+    ],
+  })
     .addOption(requiredPath("base_model", "folder of the model, or its name on the hub"))
     .addOption(
       optionalFlag(
@@ -59,7 +64,7 @@ export function build(summary: string, io: Io): BuiltCommand {
             if (done === total) loading.stop();
           },
         })).finally(() => loading.stop());
-      io.out(json ? JSON.stringify(result) : describeResult(result));
+      io.out(json ? formatJson(result) : describeResult(result));
     });
 }
 

@@ -1,24 +1,49 @@
 /** Flags as every command takes them: snake_case or kebab-case, real booleans, and clear refusals. */
 import { Command, type CommandUnknownOpts, InvalidArgumentError, Option } from "@commander-js/extra-typings";
-import { CommanderError } from "commander";
-import * as z from "zod";
+import { CommanderError, type Option as CommanderOption } from "commander";
 import { EXIT, UserError } from "../errors.ts";
 import { useWebGpu, WEBGPUS } from "../kernels/adapter.ts";
 import { nearest, quoted } from "../train_args/problems.ts";
-import { bytesFromText, type Kind, oneOf, text } from "../train_args/values.ts";
+import { OTHER_NAMES } from "../train_args/foreign_keys.ts";
+import { bytes, type Kind, oneOf, text } from "../train_args/values.ts";
 import type { Io } from "./io.ts";
 
 /** A command ready to parse: what `cli/<name>.ts` builds. */
 export type BuiltCommand = CommandUnknownOpts;
 
+/** What `--help` shows besides the flags, and whether the command needs a GPU. */
+export interface CommandOptions {
+  /** Command lines to copy, without `./longreach` in front. */
+  readonly examples?: readonly string[];
+  readonly usesGpu?: boolean;
+}
+
+/** Headings of `--help`, in order; a command's other flags stand between them. */
+export const REQUIRED = "Required:";
+const GENERAL = "General:";
+
 /** A command with `--help` and `--json`, that throws instead of ending the process. */
-export function newCommand(name: string, summary: string, io: Io) {
+export function newCommand(
+  name: string,
+  summary: string,
+  io: Io,
+  { examples = [], usesGpu = true }: CommandOptions = {},
+) {
+  const webgpu = valueFlag("webgpu", "whose WebGPU (dawn has matrix units)", oneOf(WEBGPUS), "deno")
+    .env("LONGREACH_WEBGPU").helpGroup(GENERAL);
+  if (!usesGpu) webgpu.hideHelp();
   return new Command(name)
     .description(summary)
     .exitOverride()
     .allowExcessArguments(false)
     .showSuggestionAfterError(false)
-    .addHelpOption(new Option("-h, --help", "show this help"))
+    .addHelpOption(new Option("-h, --help", "show this help").helpGroup(GENERAL))
+    .addHelpText(
+      "after",
+      examples.length === 0
+        ? ""
+        : ["\nExamples:", ...examples.map((line) => `  ./longreach ${line}`)].join("\n"),
+    )
     .configureOutput({
       writeOut: (text) => io.out(text.trimEnd()),
       // Errors are thrown, and main.ts words them.
@@ -27,33 +52,38 @@ export function newCommand(name: string, summary: string, io: Io) {
       getOutHasColors: () => false,
     })
     .configureHelp({
-      commandUsage: () => `longreach ${name} [flags]`,
+      commandUsage: (command) =>
+        `longreach ${name}${command.registeredArguments.map((word) => ` [${word.name()}]`).join("")} [flags]`,
       optionTerm: (option) => option.optional ? `--[no-]${option.name()}` : option.flags,
       optionDescription: (option) => `${option.description}${defaultOf(option)}`,
     })
-    .addOption(booleanFlag("json", "print the result as one JSON object on stdout", false))
     .addOption(
-      valueFlag("webgpu", "whose WebGPU: deno or dawn (with tensor cores)", oneOf(WEBGPUS), "deno")
-        .env("LONGREACH_WEBGPU"),
+      booleanFlag("json", "print the result, or the error, as one JSON object on stdout", false)
+        .helpGroup(GENERAL),
     )
+    .addOption(webgpu)
     .hook("preAction", (command) => useWebGpu(command.opts().webgpu));
 }
 
-/** The end of an option's help line. */
+/** The end of an option's help line: what it may be and what it is unless given. */
 function defaultOf(
-  option: { mandatory: boolean; defaultValue?: unknown; defaultValueDescription?: string | undefined },
-) {
-  if (option.mandatory) return " (required)";
-  const initial = option.defaultValueDescription ?? option.defaultValue;
-  return initial === undefined ? "" : ` (${initial === "required" ? initial : `default: ${initial}`})`;
+  { argChoices, mandatory, defaultValue, defaultValueDescription }: CommanderOption,
+): string {
+  const choices = argChoices === undefined ? "" : `: ${argChoices.join(", ")}`;
+  const initial = defaultValueDescription ?? defaultValue;
+  return mandatory || initial === undefined ? choices : `${choices} (default: ${initial})`;
 }
 
-function readAs<T>(name: string, { type, wanted }: Kind<T>): (value: string) => T {
-  return (value) => {
+/** An option with a value of some {@linkcode Kind}, which says its choices in `--help`. */
+function option<const N extends string, T>(name: N, doc: string, { type, wanted, choices }: Kind<T>) {
+  const read = (value: string): T => {
     const result = type.safeParse(value);
     if (result.success) return result.data;
     throw new InvalidArgumentError(`--${name}: must be ${wanted}, got ${quoted(value)}`);
   };
+  const made = new Option(`--${name} <value>` as `--${N} <value>`, doc).argParser(read);
+  if (choices) made.argChoices = [...choices];
+  return made;
 }
 
 /** A flag with a value of some {@linkcode Kind}, and a default. */
@@ -63,9 +93,7 @@ export function valueFlag<const N extends string, T>(
   kind: Kind<T>,
   initial: NoInfer<T>,
 ) {
-  return new Option(`--${name} <value>` as `--${N} <value>`, doc).argParser(readAs(name, kind)).default(
-    initial,
-  );
+  return option(name, doc, kind).default(initial);
 }
 
 /** A flag with a value of some {@linkcode Kind} that may be left out, and is `null` then; `otherwise` says what that means. */
@@ -75,14 +103,12 @@ export function optionalFlag<const N extends string, T>(
   kind: Kind<T>,
   otherwise: string,
 ) {
-  return new Option(`--${name} <value>` as `--${N} <value>`, doc).argParser(readAs(name, kind))
-    .default(null as T | null, otherwise);
+  return option(name, doc, kind).default(null as T | null, otherwise);
 }
 
 /** A flag with a value of some {@linkcode Kind} that must be given. */
 export function requiredFlag<const N extends string, T>(name: N, doc: string, kind: Kind<T>) {
-  return new Option(`--${name} <value>` as `--${N} <value>`, doc).argParser(readAs(name, kind))
-    .makeOptionMandatory();
+  return option(name, doc, kind).makeOptionMandatory().helpGroup(REQUIRED);
 }
 
 /** A flag with a path that must be given. */
@@ -90,19 +116,9 @@ export function requiredPath<const N extends string>(name: N, doc: string) {
   return requiredFlag(name, doc, text("path"));
 }
 
-/** A size with a unit, as `transformers` writes it: `5GB`, `500MB`, `2GiB`; the value is in bytes. */
-const size: Kind<number> = {
-  type: z.preprocess(
-    (value) => /^\d+(\.\d+)?\s*[kmg]?i?b$/i.test(String(value).trim()) ? bytesFromText(value) : value,
-    z.number().min(1),
-  ),
-  wanted: "a size such as 5GB or 500MB",
-  label: "size",
-};
-
 /** Size of the files that a model's weights are written to. */
 export function shardSizeFlag() {
-  return valueFlag("max_shard_size", "largest weight file", size, 5e9).default(5e9, "5GB");
+  return valueFlag("max_shard_size", "largest weight file", bytes(), 5e9).default(5e9, "5GB");
 }
 
 /** A boolean: `--name`, `--no-name`, `--name true`, `--name False`. */
@@ -139,6 +155,10 @@ export function normaliseFlags(words: readonly string[]): string[] {
  * @throws {UserError} with exit code 2 for flags that are unknown, lack a value, have a wrong one, or are missing
  */
 export async function runCommand(command: BuiltCommand, words: readonly string[]): Promise<void> {
+  // Headings appear in the order in which their flags were added.
+  const rank = ({ helpGroupHeading: heading }: CommanderOption) =>
+    heading === REQUIRED ? 0 : heading === GENERAL ? 2 : 1;
+  (command.options as CommanderOption[]).sort((a, b) => rank(a) - rank(b));
   try {
     await command.parseAsync(normaliseFlags(words), { from: "user" });
   } catch (error) {
@@ -167,10 +187,12 @@ function explain(error: CommanderError, command: BuiltCommand, words: readonly s
       const missing = `${command.name()} needs ${missingFlags(command).join(", ")}: ${help}`;
       return [...unknown.map((flag) => unknownFlag(flag, command)), missing].join("\n");
     }
-    case "commander.excessArguments":
-      return `Unexpected word ${
-        quoted(unexpected(words))
-      } for ${command.name()}: everything it takes is a --flag`;
+    case "commander.excessArguments": {
+      const word = unexpected(words.slice(command.registeredArguments.length));
+      const [, name] = /^(\w+)=/.exec(word) ?? [];
+      const hint = name === undefined ? "everything else it takes is a --flag" : `write --${word}`;
+      return `Unexpected word ${quoted(word)} for ${command.name()}: ${hint}`;
+    }
     case "commander.invalidArgument":
       return error.message.replace(
         /^error: option '.*?' (?:argument|value) '.*' (?:from env '.*' )?is invalid\. /s,
@@ -184,7 +206,9 @@ function explain(error: CommanderError, command: BuiltCommand, words: readonly s
 function unknownFlag(word: string, command: BuiltCommand): string {
   const flag = word.split("=")[0]!;
   const names = command.options.filter((option) => !option.hidden).map((option) => option.name());
-  const near = nearest(flag.replace(/^--/, ""), names);
+  const name = flag.replace(/^--?/, "");
+  const other = OTHER_NAMES.get(name);
+  const near = other !== undefined && names.includes(other) ? other : nearest(name, names);
   const hint = near === null ? `see longreach ${command.name()} --help` : `did you mean --${near}?`;
   return `Unknown flag ${quoted(flag)} for ${command.name()}: ${hint}`;
 }

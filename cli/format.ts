@@ -75,9 +75,22 @@ export function formatRecord(record: object): string {
   return formatTable(Object.entries(record).map(([name, value]) => [name, formatValue(value)]));
 }
 
+/** A command's result as one line of JSON, its names in snake_case as in Hugging Face's files. */
+export function formatJson(result: unknown): string {
+  return JSON.stringify(inSnakeCase(result));
+}
+
+function inSnakeCase(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(inSnakeCase);
+  if (typeof value !== "object" || value === null) return value;
+  const name = (key: string) =>
+    /^[a-z]+[a-zA-Z0-9]*$/.test(key) ? key.replace(/[A-Z]+/g, (letters) => `_${letters.toLowerCase()}`) : key;
+  return Object.fromEntries(Object.entries(value).map(([key, child]) => [name(key), inSnakeCase(child)]));
+}
+
 /** A command's result: one JSON object, or names and values in two columns. */
 export function formatResult(result: unknown, json: boolean): string {
-  return json ? JSON.stringify(result) : formatRecord(result as object);
+  return json ? formatJson(result) : formatRecord(result as object);
 }
 
 const CODES = { bold: [1, 22], dim: [2, 22], red: [31, 39], yellow: [33, 39], cyan: [36, 39] } as const;

@@ -1,12 +1,15 @@
 /** `get_trainable_weights`: what LongLoRA trained, out of a checkpoint whose DeepSpeed state was merged. */
 import { list } from "../train_args/values.ts";
 import { type BuiltCommand, newCommand, requiredPath, valueFlag } from "./flags.ts";
-import { formatCount, formatRecord } from "./format.ts";
+import { formatCount, formatJson, formatRecord } from "./format.ts";
 import type { Io } from "./io.ts";
 
 /** The command, with LongLoRA's flags. */
 export function build(summary: string, io: Io): BuiltCommand {
-  return newCommand("get_trainable_weights", summary, io)
+  return newCommand("get_trainable_weights", summary, io, {
+    examples: ["get_trainable_weights --checkpoint_path checkpoint-1000 --save_path adapter"],
+    usesGpu: false,
+  })
     .addOption(
       requiredPath(
         "checkpoint_path",
@@ -31,13 +34,11 @@ export function build(summary: string, io: Io): BuiltCommand {
       const linears = adapter.lora.size;
       const tensors = adapter.extra.size;
       io.out(
-        json
-          ? JSON.stringify({ checkpoint_path, save_path, trainable_params, linears, tensors })
-          : formatRecord({
-            saved: `${save_path}: LoRA on ${formatCount(linears)} linears, ${
-              formatCount(tensors)
-            } whole tensors`,
-          }),
+        json ? formatJson({ checkpoint_path, save_path, trainable_params, linears, tensors }) : formatRecord({
+          saved: `${save_path}: LoRA on ${formatCount(linears)} linears, ${
+            formatCount(tensors)
+          } whole tensors`,
+        }),
       );
     });
 }

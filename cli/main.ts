@@ -2,10 +2,11 @@
 import { EXIT, UserError } from "../errors.ts";
 import { DeviceLostError, GpuMemoryError } from "../kernels/errors.ts";
 import { nearest } from "../train_args/problems.ts";
+import config from "../deno.json" with { type: "json" };
 import type { BuiltCommand } from "./flags.ts";
 import { traceKernels } from "../kernels/trace.ts";
 import { useTuning } from "../kernels/tuning.ts";
-import { formatBytes, formatTable } from "./format.ts";
+import { formatBytes, formatJson, formatTable } from "./format.ts";
 import { type Io, terminalIo } from "./io.ts";
 
 interface CommandEntry {
@@ -69,12 +70,19 @@ export async function runCli(words: readonly string[], io: Io): Promise<number> 
       io.out(listCommands());
       return EXIT.ok;
     }
+    if (["--version", "-V", "version"].includes(name)) {
+      io.out(`longreach ${config.version}, Deno ${Deno.version.deno}`);
+      return EXIT.ok;
+    }
     const { summary, load } = findCommand(name);
     const [{ build }, { runCommand }] = await Promise.all([load(), import("./flags.ts")]);
     await runCommand(build(summary, io), flags);
     return EXIT.ok;
   } catch (error) {
-    return report(error, io);
+    const { message, exitCode } = explain(error);
+    io.err(message);
+    if (words.includes("--json")) io.out(formatJson({ error: { message, exitCode } }));
+    return exitCode;
   }
 }
 
@@ -94,25 +102,21 @@ function listCommands(): string {
   return `longreach <command> [flags]; each has --help and --json\n\n${formatTable(rows, "", "  ")}`;
 }
 
-/** Says what went wrong; only what nobody foresaw comes with a stack. */
-function report(error: unknown, io: Io): number {
-  if (error instanceof UserError) {
-    io.err(error.message);
-    return error.exitCode;
-  }
+/** What went wrong, in words; only what nobody foresaw comes with a stack. */
+function explain(error: unknown): { message: string; exitCode: number } {
+  if (error instanceof UserError) return error;
+  const exitCode = EXIT.failed;
   if (error instanceof DeviceLostError || error instanceof GpuMemoryError) {
-    io.err(error.message);
-    return EXIT.failed;
+    return { message: error.message, exitCode };
   }
   if (error instanceof Deno.errors.NotCapable) {
-    io.err(`${error.message}. Start it as "deno task" or "./longreach", which grant what each command needs`);
-    return EXIT.failed;
+    const remedy = 'Start it as "deno task" or "./longreach", which grant what each command needs';
+    return { message: `${error.message}. ${remedy}`, exitCode };
   }
   const text = error instanceof Error
     ? `${error.name}: ${error.message}\n${error.stack ?? ""}`
     : String(error);
-  io.err(`This is a bug in Longreach; please report it with the lines below.\n${text}`);
-  return EXIT.failed;
+  return { message: `This is a bug in Longreach; please report it with the lines below.\n${text}`, exitCode };
 }
 
 if (import.meta.main) {

@@ -7,7 +7,7 @@ import { stagesOn } from "./stages.ts";
 
 /** The command. */
 export function build(summary: string, io: Io): BuiltCommand {
-  return newCommand("make_demo", summary, io)
+  return newCommand("make_demo", summary, io, { examples: ["make_demo"] })
     .addOption(valueFlag("output_dir", "folder to write", text("path"), "output/make_demo"))
     .action(async ({ output_dir, json }) => {
       const { makeDemo } = await import("../demo/make.ts");

@@ -10,13 +10,15 @@ import {
   shardSizeFlag,
   valueFlag,
 } from "./flags.ts";
-import { formatBytes, formatCount, formatRecord, formatSeconds, formatSmall } from "./format.ts";
+import { formatBytes, formatCount, formatJson, formatRecord, formatSeconds, formatSmall } from "./format.ts";
 import type { Io } from "./io.ts";
 import { stagesOn } from "./stages.ts";
 
 /** The command. */
 export function build(summary: string, io: Io): BuiltCommand {
-  return newCommand("merge", summary, io)
+  return newCommand("merge", summary, io, {
+    examples: ["merge --base_model org/model --peft_model output/long --save_path models/long"],
+  })
     .addOption(requiredPath("base_model", "folder of the base model, or its name on the hub"))
     .addOption(requiredPath("peft_model", "adapter: folder, or name on the hub"))
     .addOption(
@@ -44,7 +46,7 @@ export function build(summary: string, io: Io): BuiltCommand {
       };
       const { mergeAdapter } = await import("../model/merge.ts");
       const result = await stagesOn(io).counting("tensor", (hooks) => mergeAdapter(options, hooks));
-      io.out(json ? JSON.stringify(result) : describeResult(result));
+      io.out(json ? formatJson(result) : describeResult(result));
     });
 }
 

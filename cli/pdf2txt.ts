@@ -2,13 +2,16 @@
 import type { ConvertedPdf } from "../data/pdf/convert.ts";
 import { UserError } from "../errors.ts";
 import { type BuiltCommand, newCommand, requiredPath } from "./flags.ts";
-import { formatCount, formatTable } from "./format.ts";
+import { formatCount, formatJson, formatTable } from "./format.ts";
 import type { Io } from "./io.ts";
 import { stagesOn } from "./stages.ts";
 
 /** The command, with LongLoRA's flags. A file that cannot be converted keeps no other one from it. */
 export function build(summary: string, io: Io): BuiltCommand {
-  return newCommand("pdf2txt", summary, io)
+  return newCommand("pdf2txt", summary, io, {
+    examples: ["pdf2txt --pdf_path papers/ --outputs_dir text/"],
+    usesGpu: false,
+  })
     .addOption(requiredPath("pdf_path", "a PDF, or a folder of them"))
     .addOption(requiredPath("outputs_dir", "folder for the text files"))
     .action(async ({ json, pdf_path, outputs_dir }) => {
@@ -35,7 +38,7 @@ export function build(summary: string, io: Io): BuiltCommand {
       const rows = converted.map((
         { output, pages, characters },
       ) => [output, `${formatCount(pages)} pages`, `${formatCount(characters)} characters`]);
-      if (json) io.out(JSON.stringify({ converted, failed }));
+      if (json) io.out(formatJson({ converted, failed }));
       else if (rows.length > 0) io.out(formatTable(rows, "lrr"));
       if (failed.length === 0) return;
       throw new UserError(`${failed.length} of ${files.length} files were not converted, as said above`);

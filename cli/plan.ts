@@ -14,6 +14,7 @@ import type { TrainArgs } from "../train_args/schema.ts";
 import { bytes, oneOf } from "../train_args/values.ts";
 import { booleanFlag, type BuiltCommand, newCommand, optionalFlag } from "./flags.ts";
 import { locate } from "./hub.ts";
+import { formatJson } from "./format.ts";
 import type { Io } from "./io.ts";
 import { describeLongest, describePlan, type LongestRow } from "./plan_text.ts";
 import { addTrainFlags, givenSettings } from "./train_flags.ts";
@@ -33,7 +34,13 @@ interface Flags {
 
 /** The command; every option of train_args/schema.ts is a flag of it. */
 export function build(summary: string, io: Io): BuiltCommand {
-  const command: BuiltCommand = newCommand("plan", summary, io)
+  const command: BuiltCommand = newCommand("plan", summary, io, {
+    examples: [
+      "plan my.yaml",
+      "plan --shape llama2-7b --model_max_length 8192 --bf16 true --max_memory 10GiB",
+      "plan --shape llama2-7b --bf16 true --longest",
+    ],
+  })
     .addOption(
       optionalFlag(
         "shape",
@@ -58,7 +65,7 @@ export function build(summary: string, io: Io): BuiltCommand {
   return command.action(async () => {
     const flags = command.opts();
     const own = flags as unknown as Flags;
-    const { file, overrides } = givenSettings(flags);
+    const { file, overrides } = givenSettings(command);
     const { args, notes } = await loadTrainArgs(file, { ...unneeded(own, file), ...overrides });
     notes.forEach((line) => io.err(line));
     const config = own.shape === null
@@ -82,7 +89,7 @@ function unneeded({ shape, longest }: Flags, file: string | null): Record<string
 async function runPlan(flags: Flags, args: TrainArgs, config: ModelConfig, io: Io): Promise<void> {
   const { device, rates } = await examineDevice(flags, io);
   const plan = await planTraining(args, config, { device, rates });
-  io.out(flags.json ? JSON.stringify(planRecord(plan, rates)) : describePlan(plan, args, config, rates));
+  io.out(flags.json ? formatJson(planRecord(plan, rates)) : describePlan(plan, args, config, rates));
   if (plan.fits !== false) return;
   throw new UserError("This does not fit in max_memory", { exitCode: EXIT.doesNotFit });
 }
@@ -113,7 +120,7 @@ async function runLongest(flags: Flags, args: TrainArgs, config: ModelConfig, io
     const tokens = await longestContext(args, config, memoryBytes, { device, below: LONGEST + 1 });
     rows.push({ memoryBytes, ...await costOf(tokens, args, config, device) });
   }
-  io.out(flags.json ? JSON.stringify(rows) : describeLongest(rows));
+  io.out(flags.json ? formatJson(rows) : describeLongest(rows));
 }
 
 /** What a step over one sequence of this length takes; attention in groups and full differ in arithmetic alone. */

@@ -1,14 +1,16 @@
 /** `study`: the papers' comparisons on the demo model, as a report with tables and plots. */
 import { list, whole } from "../train_args/values.ts";
 import { type BuiltCommand, newCommand, optionalFlag, valueFlag } from "./flags.ts";
-import { formatCount } from "./format.ts";
+import { formatCount, formatJson } from "./format.ts";
 import { text } from "../train_args/values.ts";
 import type { Io } from "./io.ts";
 import { stagesOn } from "./stages.ts";
 
 /** The command. */
 export function build(summary: string, io: Io): BuiltCommand {
-  return newCommand("study", summary, io)
+  return newCommand("study", summary, io, {
+    examples: ["study --steps 130 --seeds 3 --report_dir output/study"],
+  })
     .addOption(valueFlag("steps", "steps of a run, of 1024 tokens each", whole(4), 130))
     .addOption(valueFlag("seeds", "runs of each kind", whole(1, 100), 3))
     .addOption(optionalFlag("only", "experiments to run, with commas between them", list(), "all"))
@@ -26,7 +28,7 @@ export function build(summary: string, io: Io): BuiltCommand {
       for (const [name, svg] of plots) await Deno.writeTextFile(`${report_dir}/study/${name}`, svg);
       await Deno.writeTextFile(`${report_dir}/study.md`, markdown);
       io.out(
-        json ? JSON.stringify(rows) : `${formatCount(rows.length)} runs, report in ${report_dir}/study.md`,
+        json ? formatJson(rows) : `${formatCount(rows.length)} runs, report in ${report_dir}/study.md`,
       );
     });
 }

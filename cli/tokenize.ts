@@ -15,7 +15,10 @@ const DTYPES: Kind<"auto" | "uint16" | "uint32"> = oneOf(["auto", "uint16", "uin
 
 /** The command. */
 export function build(summary: string, io: Io): BuiltCommand {
-  return newCommand("tokenize", summary, io)
+  return newCommand("tokenize", summary, io, {
+    examples: ["tokenize --model_name_or_path org/model --data_path book.txt,more/ --save_path held-out.bin"],
+    usesGpu: false,
+  })
     .addOption(requiredPath("model_name_or_path", "folder with the tokenizer"))
     .addOption(
       requiredFlag(

@@ -2,18 +2,23 @@
 import { loadTrainArgs } from "../train_args/load.ts";
 import type { TrainResult } from "../train/hooks.ts";
 import { type BuiltCommand, newCommand } from "./flags.ts";
-import { formatBytes, formatCount, formatSeconds } from "./format.ts";
+import { formatBytes, formatCount, formatJson, formatSeconds } from "./format.ts";
 import type { Io } from "./io.ts";
 import { stagesOn } from "./stages.ts";
 import { addTrainFlags, givenSettings } from "./train_flags.ts";
 
 /** The command; every option of train_args/schema.ts is a flag of it. */
 export function build(summary: string, io: Io): BuiltCommand {
-  const command: BuiltCommand = newCommand("train", summary, io);
+  const command: BuiltCommand = newCommand("train", summary, io, {
+    examples: [
+      "train train_args/llama2-7b-pretrain.yaml --model_name_or_path org/model --train_file book.txt --output_dir output/long",
+      "train my.yaml --learning_rate 1e-4",
+    ],
+  });
   addTrainFlags(command);
   return command.action(async () => {
     const flags = command.opts();
-    const { file, overrides } = givenSettings(flags);
+    const { file, overrides } = givenSettings(command);
     await run(file, overrides, flags.json === true, io);
   });
 }
@@ -36,7 +41,7 @@ async function run(
       cacheFolder: userCacheFolder() ?? undefined,
     });
   });
-  io.out(json ? JSON.stringify(result) : describeResult(result));
+  io.out(json ? formatJson(result) : describeResult(result));
 }
 
 function describeResult(result: TrainResult): string {

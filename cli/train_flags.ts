@@ -1,8 +1,11 @@
 /** The flags of commands that take the settings of a training run. */
 import { type CommandUnknownOpts, Option } from "@commander-js/extra-typings";
+import { EXIT, UserError } from "../errors.ts";
 import { describeOptions } from "../train_args/describe.ts";
 import { FOREIGN_KEYS, SAME_OPTIONS } from "../train_args/foreign_keys.ts";
+import { quoted } from "../train_args/problems.ts";
 import { isOption } from "../train_args/schema.ts";
+import { REQUIRED } from "./flags.ts";
 
 /** Settings as given on a command line. */
 export interface GivenSettings {
@@ -14,12 +17,14 @@ export interface GivenSettings {
 
 /** Adds a flag for the YAML file, and one for every option of train_args/schema.ts. */
 export function addTrainFlags(command: CommandUnknownOpts): void {
-  const file = new Option("--train_args_file <path>", "YAML file with any of the options below");
-  file.defaultValueDescription = "none, everything comes from flags";
-  command.addOption(file);
-  for (const { name, group, doc, kind, default: initial, isBoolean } of describeOptions()) {
-    const option = new Option(`--${name} ${isBoolean ? "[value]" : "<value>"}`, doc).helpGroup(group);
-    option.defaultValueDescription = isBoolean || initial === "required" ? initial : `${initial}; ${kind}`;
+  command.argument("[settings.yaml]", "YAML file with any of the options below; flags replace what it says");
+  command.addOption(new Option("-c, --train_args_file <path>", "the same file, as a flag"));
+  command.addOption(new Option("--config <path>").hideHelp());
+  for (const { name, group, doc, kind, default: initial, isBoolean, mayStandAlone } of describeOptions()) {
+    const isRequired = initial === "required";
+    const option = new Option(`--${name} ${mayStandAlone ? "[value]" : "<value>"}`, doc)
+      .helpGroup(isRequired ? REQUIRED : `${group}:`);
+    if (!isRequired) option.defaultValueDescription = isBoolean ? initial : `${initial}; ${kind}`;
     command.addOption(option);
   }
   // Foreign keys parse as flags too, so that whole command lines carry over; loading notes them.
@@ -28,14 +33,23 @@ export function addTrainFlags(command: CommandUnknownOpts): void {
   }
 }
 
-/** What the flags of {@linkcode addTrainFlags} say, among all of a command's. */
-export function givenSettings(flags: Readonly<Record<string, unknown>>): GivenSettings {
-  const { train_args_file } = flags;
+/**
+ * What the flags of {@linkcode addTrainFlags} say, among all of a command's.
+ * @throws {UserError} if more than one file is given
+ */
+export function givenSettings(command: CommandUnknownOpts): GivenSettings {
+  const flags: Readonly<Record<string, unknown>> = command.opts();
+  const files = [command.args[0], flags.train_args_file, flags.config].filter((file) => file !== undefined);
+  if (files.length > 1) {
+    throw new UserError(`Cannot use ${files.map(quoted).join(" and ")}: one settings file is read`, {
+      exitCode: EXIT.usage,
+    });
+  }
   const settings = Object.entries(flags).filter(([name]) =>
     isOption(name) || FOREIGN_KEYS.has(name) || SAME_OPTIONS.has(name)
   );
   return {
-    file: train_args_file === undefined ? null : String(train_args_file),
+    file: files.length === 0 ? null : String(files[0]),
     overrides: Object.fromEntries(settings.map(([name, value]) => [name, String(value)])),
   };
 }

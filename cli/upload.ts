@@ -10,12 +10,15 @@ import {
   requiredFlag,
   requiredPath,
 } from "./flags.ts";
-import { formatCount, formatRecord } from "./format.ts";
+import { formatCount, formatJson, formatRecord } from "./format.ts";
 import type { Io } from "./io.ts";
 
 /** The command. */
 export function build(summary: string, io: Io): BuiltCommand {
-  return newCommand("upload", summary, io)
+  return newCommand("upload", summary, io, {
+    examples: ["upload --path output/long --name me/long"],
+    usesGpu: false,
+  })
     .addOption(requiredPath("path", "folder of an adapter, of a model, or of a finished run"))
     .addOption(requiredFlag("name", "org/name on the hub; made if there is none", text("name on the hub")))
     .addOption(
@@ -51,7 +54,7 @@ export function build(summary: string, io: Io): BuiltCommand {
       });
       const names = sent.map((file) => file.name).sort();
       io.out(
-        json ? JSON.stringify({ path, name: repository, kind, files: names, url }) : formatRecord({
+        json ? formatJson({ path, name: repository, kind, files: names, url }) : formatRecord({
           uploaded: `${kind} of ${formatCount(names.length)} files to ${repository}: ${names.join(", ")}`,
           at: url,
         }),

@@ -12,6 +12,8 @@ export interface OptionDescription {
   /** The default in words, or "required". */
   readonly default: string;
   /** Whether `--name` alone means `--name true`. */
+  readonly mayStandAlone: boolean;
+  /** Whether `true` and `false` are all it may be. */
   readonly isBoolean: boolean;
 }
 
@@ -26,6 +28,7 @@ export function describeOptions(): OptionDescription[] {
       doc: option.doc,
       default: option.required ? "required" : option.defaultDoc ?? defaultText(option.default),
       isBoolean: option.kind.label === "true or false",
+      mayStandAlone: option.kind.type.safeParse("true").data === true,
     };
   });
 }
@@ -64,6 +67,10 @@ export function optionsDocument(): string {
   ].join("\n");
 }
 
+function written({ kind }: TrainOption, value: unknown): unknown {
+  return value === null || !kind.write ? value : kind.write(value);
+}
+
 /**
  * `args` as a YAML file that {@linkcode loadTrainArgs} reads back to the same settings, grouped and with every
  * default written out.
@@ -71,7 +78,7 @@ export function optionsDocument(): string {
 export function dumpTrainArgs(args: TrainArgs): string {
   const groups = Object.entries(GROUPS).map(([group, title]) => {
     const names = OPTION_NAMES.filter((name) => OPTIONS[name].group === group as Group);
-    const values = Object.fromEntries(names.map((name) => [name, args[name]]));
+    const values = Object.fromEntries(names.map((name) => [name, written(OPTIONS[name], args[name])]));
     return `# ${title}\n${stringify(values, { lineWidth: 0 })}`;
   });
   return groups.join("\n");

@@ -61,11 +61,13 @@ export function problemsError(what: string, problems: readonly Problem[]): UserE
 }
 
 /**
- * The name in `names` most like `wrong`, or `null` when none is near enough to be what was meant: at most a
- * third of the longer name's letters differ.
+ * The name in `names` most like `wrong`, or `null` when none is near enough to be what was meant: it is the only one
+ * that begins so, or at most a third of the longer name's letters differ.
  */
 export function nearest(wrong: string, names: readonly string[]): string | null {
   if (wrong.length > 64) return null;
+  const [longer, ...others] = wrong.length < 3 ? [] : names.filter((name) => name.startsWith(wrong));
+  if (longer !== undefined && others.length === 0) return longer;
   let best: { name: string; share: number } | null = null;
   for (const name of names) {
     const edits = distance(wrong.toLowerCase(), name);

@@ -76,10 +76,15 @@ const SCHEDULES = ["constant", "constant_with_warmup", "linear", "cosine"] as co
 export const OPTIONS = {
   model_name_or_path: required(
     "model",
-    "folder of the base model: config.json, weights, tokenizer",
+    "base model: its name on the hub, or a folder with config.json, weights, tokenizer",
     text("path"),
   ),
-  adapter_name_or_path: unset("model", "PEFT adapter folder to start from", text("path"), "a fresh adapter"),
+  adapter_name_or_path: unset(
+    "model",
+    "PEFT adapter to start from: a folder, or its name on the hub",
+    text("path"),
+    "a fresh adapter",
+  ),
   load_in_4bit: option("model", "keep the base model's linears in 4-bit NF4", flag(), true),
   double_quant: option("model", "store the 4-bit scales in 8 bits", flag(), true),
   rope_theta: unset("model", "RoPE base; overrides config.json", real({ above: 1 }), "as in config.json"),

@@ -13,6 +13,10 @@ export interface Kind<T> {
   readonly wanted: string;
   /** One word or two for `--help` and the option table. */
   readonly label: string;
+  /** All values, where there are few. */
+  readonly choices?: readonly string[];
+  /** A value as people write it, where that is not what it is read as. */
+  write?(value: T): unknown;
 }
 
 const NUMBER_TEXT = /^[+-]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)([eE][+-]?\d+)?$/;
@@ -74,23 +78,25 @@ export function flag(): Kind<boolean> {
   };
 }
 
-const SIZE_TEXT = /^(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?$/i;
+const SIZE_TEXT = /^(\d+(?:\.\d+)?)\s*(?:([KMGT]i?)B?|B)$/i;
 const SIZE_POWERS = ["", "k", "m", "g", "t"];
 
-/** A size in words as bytes; what is none stays as it is, but for numbers in words. */
-export function bytesFromText(value: unknown): unknown {
+/** A size with its unit as bytes; anything else, a bare number too, stays as it is. */
+function bytesFromText(value: unknown): unknown {
   const [, amount, unit = ""] = typeof value === "string" ? SIZE_TEXT.exec(value.trim()) ?? [] : [];
-  if (amount === undefined) return numberFromText(value);
+  if (amount === undefined) return value;
   const power = SIZE_POWERS.indexOf(unit[0]?.toLowerCase() ?? "");
   return Math.floor(Number(amount) * (unit.length === 2 ? 1024 : 1000) ** power);
 }
 
-/** An amount of memory, with its unit or in bytes. */
+/** An amount of memory with its unit, in bytes. A bare number is refused: people who write 10 mean gigabytes. */
 export function bytes(): Kind<number> {
+  const read = (value: unknown) => typeof value === "string" ? bytesFromText(value) : String(value);
   return {
-    type: z.preprocess(bytesFromText, z.number().int().min(1)),
-    wanted: "a size such as 24GiB or 500MB",
+    type: z.preprocess(read, z.number().int().min(1)),
+    wanted: "a size with its unit, such as 24GiB or 500MB",
     label: "size",
+    write: (value) => `${value}B`,
   };
 }
 
@@ -110,6 +116,7 @@ export function oneOf<const T extends string>(choices: readonly T[]): Kind<T> {
     type: z.preprocess(read, z.enum(choices)) as z.ZodType<T>,
     wanted: `one of ${choices.join(", ")}`,
     label: choices.join(", "),
+    choices,
   };
 }
 

@@ -10,14 +10,15 @@ import { MemoryIo } from "./memory_io.ts";
 Deno.test("doctor --json prints one object with the adapter's limits and every kernel's error", async () => {
   const io = new MemoryIo();
   assertEquals(await runCli(["doctor", "--json"], io), 0);
-  const report = JSON.parse(io.stdout) as DoctorReport;
+  const report = JSON.parse(io.stdout);
   assertEquals(report.deno, Deno.version.deno);
-  assert(report.adapter !== null && report.adapter.deviceError === null, "an adapter that opens");
-  assert(report.adapter.limits.maxStorageBufferBindingSize! >= 128 * 2 ** 20, "limits");
-  const modes = Object.groupBy(report.kernels, ({ sharing }) => sharing);
+  assertEquals(report.adapter.device_error, null, "an adapter that opens");
+  assert(report.adapter.limits.max_storage_buffer_binding_size >= 128 * 2 ** 20, "limits");
+  const kernels: DoctorReport["kernels"] = report.kernels;
+  const modes = Object.groupBy(kernels, ({ sharing }) => sharing);
   assert(modes.workgroup!.length >= 5, "kernels in the mode that every device has");
   if (modes.subgroup) assertEquals(modes.subgroup.length, modes.workgroup!.length);
-  for (const { kernel, sharing, error, tolerance, ok, failure } of report.kernels) {
+  for (const { kernel, sharing, error, tolerance, ok, failure } of kernels) {
     const label = `${kernel} (${sharing})`;
     assert(ok && failure === null && error! > 0 && error! < tolerance, `${label}: ${error} of ${tolerance}`);
     assert(tolerance <= 1e-4, label);

@@ -1,3 +1,4 @@
+import { formatJson } from "../../cli/format.ts";
 import {
   formatBytes,
   formatCount,
@@ -36,4 +37,10 @@ Deno.test("results are one JSON object, or names and values", () => {
 Deno.test("colours appear only where they are wanted", () => {
   assertEquals(paint("x", "red", false), "x");
   assertEquals(paint("x", "red", true), "\u001b[31mx\u001b[39m");
+});
+
+Deno.test("JSON has one way to write names: snake_case, keys that are no names as they are", () => {
+  const result = { outputDir: "o", maxS2Flops: 2, by: [{ evalLoss: 1 }], "model.norm.W": 3, none: null };
+  const json = '{"output_dir":"o","max_s2_flops":2,"by":[{"eval_loss":1}],"model.norm.W":3,"none":null}';
+  assertEquals(formatJson(result), json);
 });

@@ -101,13 +101,30 @@ posixTest("is a script that sh can parse", async () => {
   assert(success, "sh -n");
 });
 
-posixTest("alone, it lists every task without needing Deno", async () => {
+posixTest("alone, it lists users' commands, and developers' by name, without needing Deno", async () => {
   await using machine = await Machine.create({});
   const { code, out, err } = await machine.run([]);
   assertEquals([code, err], [0, ""]);
-  const tasks: Record<string, { description: string }> = JSON.parse(await Deno.readTextFile(CONFIG)).tasks;
-  for (const [name, { description }] of Object.entries(tasks)) {
-    assert(new RegExp(`^  ${name} +${description}$`, "m").test(out), `${name} in:\n${out}`);
+  const tasks: Record<string, { description: string; command: string }> = JSON.parse(
+    await Deno.readTextFile(CONFIG),
+  ).tasks;
+  const [users, developers] = out.split("For developers:") as [string, string];
+  for (const [name, { description, command }] of Object.entries(tasks)) {
+    const isCommand = command.endsWith(`cli/main.ts ${name}`);
+    if (isCommand) assert(new RegExp(`^  ${name} +${description}$`, "m").test(users), `${name} in:\n${out}`);
+    else assert(new RegExp(`[ ,]${name}(,|$)`, "m").test(developers), `${name} in:\n${out}`);
+  }
+  const columns = new Set(users.trim().split("\n").slice(2).map((line) => /^ *\S+ +/.exec(line)![0].length));
+  assertEquals(columns.size, 1, "descriptions stand in one column");
+});
+
+posixTest("--version names the version, without needing Deno", async () => {
+  await using machine = await Machine.create({});
+  const { version } = JSON.parse(await Deno.readTextFile(CONFIG));
+  for (const word of ["--version", "version", "-V"]) {
+    const { code, out, err } = await machine.run([word]);
+    assertEquals([code, err], [0, ""]);
+    assertIncludes(out, `longreach ${version}`);
   }
 });
 
@@ -115,9 +132,25 @@ posixTest("an unknown command is refused with the list and exit code 2", async (
   await using machine = await Machine.create({ deno: fakeDeno("2.9.6") });
   const { code, err } = await machine.run(["trian"]);
   assertEquals(code, 2);
-  assertIncludes(err, 'no command "trian"');
+  assertIncludes(err, 'no command "trian"; did you mean train?');
   assertIncludes(err, "  train ");
 });
+
+for (
+  const [wrong, meant] of [
+    ["eval", "evaluate"],
+    ["mergee", "merge"],
+    ["get-trainable-weight", "get_trainable_weights"],
+    ["xyz", null],
+    ["-", null],
+  ] as const
+) {
+  posixTest(`"${wrong}" is answered with ${meant ?? "no guess"}`, async () => {
+    await using machine = await Machine.create({ deno: fakeDeno("2.9.6") });
+    const { err } = await machine.run([wrong]);
+    assertEquals(/did you mean (\w+)/.exec(err)?.[1] ?? null, meant);
+  });
+}
 
 posixTest("hands words over unchanged and says where the user stands", async () => {
   await using machine = await Machine.create({ deno: fakeDeno("2.10.0") });

@@ -53,6 +53,57 @@ Deno.test("unknown commands are answered with the nearest name and exit code 2",
   assertEquals((await run("make-demo", "--help")).code, 0);
 });
 
+Deno.test("a failure is one JSON object too, where --json asks for it", async () => {
+  const { code, io } = await run("evaluate", "--json", "--base", "x");
+  const { error } = JSON.parse(io.stdout);
+  assertEquals([code, error.exit_code], [2, 2]);
+  assertEquals(io.stderr, `${error.message}\n`);
+  assertIncludes(error.message, 'Unknown flag "--base" for evaluate: did you mean --base_model?');
+});
+
+Deno.test("help has what must be given first, choices, and an example of every command", async () => {
+  for (const name of await commandNames()) {
+    const { io } = await run(name, "--help");
+    assertIncludes(io.stdout, `  ./longreach ${name}`);
+    const [required, general] = ["Required:", "General:"].map((heading) => io.stdout.indexOf(heading));
+    const first = io.stdout.indexOf("\n  --");
+    assert(required === -1 || required! < first, `${name}: required flags stand first`);
+    assert(general! > io.stdout.lastIndexOf("Options:"), `${name}: general flags stand last`);
+  }
+  assertIncludes((await run("convert", "--help")).io.stdout, "format to write: gguf, bnb-4bit, safetensors");
+});
+
+Deno.test("--version names the version", async () => {
+  const { code, io } = await run("--version");
+  assertEquals(code, 0);
+  assert(/^longreach \d+\.\d+\.\d+, Deno \d+/.test(io.stdout), io.stdout);
+});
+
+Deno.test("a settings file is the first word, -c, --config or --train_args_file, and only one", async () => {
+  const missing = 'Cannot read settings "/no/such.yaml": there is no such file\n';
+  for (const words of [["/no/such.yaml"], ["-c", "/no/such.yaml"], ["--config", "/no/such.yaml"]]) {
+    for (const command of ["train", "plan"]) assertEquals((await run(command, ...words)).io.stderr, missing);
+  }
+  const two = await run("train", "a.yaml", "-c", "b.yaml");
+  assertEquals([two.code, two.io.stderr], [
+    2,
+    'Cannot use "a.yaml" and "b.yaml": one settings file is read\n',
+  ]);
+});
+
+Deno.test("what other tools' users type is answered with what it is here", async () => {
+  const cases = [
+    [["train", "my.yaml", "lora_rank=16"], "write --lora_rank=16"],
+    [["train", "--lr", "1"], "did you mean --learning_rate?"],
+    [["doctor", "model"], "everything else it takes is a --flag"],
+  ] as const;
+  for (const [words, answer] of cases) {
+    const { code, io } = await run(...words);
+    assertEquals(code, 2);
+    assertIncludes(io.stderr, answer);
+  }
+});
+
 Deno.test("train reports every wrong flag at once, takes foreign ones, and prints nothing on stdout", async () => {
   const { code, io } = await run(
     ..."train --lora-rank x --no-load-in-4bit --tf32 True --deepspeed ds.json --learning_rate=-1 --bf16"

@@ -52,8 +52,8 @@ Deno.test("plan --json is one object whose bytes add up", async () => {
   assertEquals([code, io.stderr], [0, ""]);
   const record = JSON.parse(io.stdout);
   const bytes = Object.values(record.bytes as Record<string, number>).reduce((a, b) => a + b, 0);
-  assertEquals([record.fits, record.seconds, bytes + record.idleBytes], [null, null, record.peakBytes]);
-  assertEquals(record.maxBindingBytes, 128 * 2 ** 20);
+  assertEquals([record.fits, record.seconds, bytes + record.idle_bytes], [null, null, record.peak_bytes]);
+  assertEquals(record.max_binding_bytes, 128 * 2 ** 20);
   assert(record.flops.forward.attention > 0 && record.tokens === 128, "flops and tokens");
 });
 
@@ -76,7 +76,7 @@ Deno.test("plan --longest says how long a context may be", async () => {
   const { code, io } = await plan(...words, "--max_binding", "2GiB", "--max_memory", "8GiB", "--json");
   assertEquals([code, io.stderr], [0, ""]);
   const [row] = JSON.parse(io.stdout);
-  assert(row.tokens > 4096 && row.tokens < 32768 && row.s2Flops < row.fullFlops, io.stdout);
+  assert(row.tokens > 4096 && row.tokens < 32768 && row.s2_flops < row.full_flops, io.stdout);
 });
 
 Deno.test("plan refuses a shape that is not known, and a missing length", async () => {

@@ -349,16 +349,17 @@ Deno.test("Sizes are read with their unit", async () => {
       ["1.5 gb", 1.5e9],
       ["500MB", 5e8],
       ["24G", 24e9],
-      ["4096", 4096],
+      ["4096B", 4096],
     ] as const
   ) {
     const { args } = await loadTrainArgs(null, { ...required, max_memory: text });
     assertEquals(args.max_memory, bytes, text);
+    assertIncludes(dumpTrainArgs(args), `max_memory: ${bytes}B`);
   }
-  for (const wrong of ["24 apples", "-1GB", "0GiB", "GiB"]) {
+  for (const wrong of ["24 apples", "-1GB", "0GiB", "GiB", "10", "4096"]) {
     await assertThrows(
       () => loadTrainArgs(null, { ...required, max_memory: wrong }),
-      "must be a size such as 24GiB",
+      "must be a size with its unit, such as 24GiB",
     );
   }
 });
