@@ -18,7 +18,7 @@ import { stagesOn } from "./stages.ts";
 export function build(summary: string, io: Io): BuiltCommand {
   return newCommand("evaluate", summary, io, {
     examples: [
-      "evaluate --base_model org/model --data_path held-out.bin --seq_len 8192",
+      "evaluate --base_model org/model --data_path book.txt --seq_len 4096",
       "evaluate --base_model org/model --peft_model output/long --data_path held-out.bin --seq_len 8192",
     ],
   })
@@ -31,14 +31,17 @@ export function build(summary: string, io: Io): BuiltCommand {
         "none",
       ),
     )
-    .addOption(requiredPath("data_path", "token file: ids of 16 bits, or 32 where its sidecar says so"))
+    .addOption(requiredPath(
+      "data_path",
+      "held-out data: a token file (.bin), or text, jsonl, parquet, a folder of them, hf://datasets/...",
+    ))
     .addOption(valueFlag("seq_len", "tokens in one window", whole(2), 2048))
     .addOption(
       optionalFlag(
         "context_size",
-        "context the model was extended to, in tokens",
+        "context to scale the positions for, in tokens",
         whole(2),
-        "what the adapter was trained for, else seq_len",
+        "the model's own; with an adapter what it was trained for, else seq_len",
       ),
     )
     .addOption(valueFlag("sliding_window", "tokens between the starts of two windows", whole(1), 256))
@@ -68,6 +71,15 @@ export function build(summary: string, io: Io): BuiltCommand {
     });
 }
 
+function describeDocuments(documents: number | null): string {
+  if (documents === null) return "";
+  return documents === 1
+    ? ", one document, tokenized with its beginning and end of text"
+    : `, ${
+      formatCount(documents)
+    } documents one after the other, each tokenized with its beginning and end of text`;
+}
+
 function describeResult(result: PerplexityResult): string {
   const { protocol, model } = result;
   const adapter = model.peft_model === null ? "" : ` with adapter ${model.peft_model}`;
@@ -91,7 +103,8 @@ function describeResult(result: PerplexityResult): string {
       context: `${formatCount(model.context_size)} tokens, ` +
         (scaling ? `rope_scaling ${scaling.type} by ${scaling.factor}` : "no rope_scaling") +
         ", full attention",
-      data: `${protocol.data_path}, ${formatCount(protocol.data_tokens)} tokens`,
+      data: `${protocol.data_path}, ${formatCount(protocol.data_tokens)} tokens` +
+        describeDocuments(protocol.documents),
       windows: `${formatCount(result.num_windows)} of ${formatCount(protocol.seq_len)} tokens, every ` +
         `${formatCount(protocol.sliding_window)}, ${
           protocol.drop_last_window ? "without the last" : "the last included"

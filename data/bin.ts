@@ -11,6 +11,11 @@ export type TokenDtype = "uint16" | "uint32";
 
 const BYTES: Readonly<Record<TokenDtype, number>> = { uint16: 2, uint32: 4 };
 
+/** Whether a path names ids, and no text: its ending says `.bin`. */
+export function isTokenFile(path: string): boolean {
+  return /\.bin$/i.test(path);
+}
+
 /**
  * Reads a whole token file, 4 bytes of memory per token.
  *

@@ -1,6 +1,6 @@
 /** Training files to samples of token ids. What is cut, left out or packed is counted and reported, never silent. */
 import { UserError } from "../errors.ts";
-import { readTokenBin } from "./bin.ts";
+import { isTokenFile, readTokenBin } from "./bin.ts";
 import { type EncodedRow, NO_TARGET, type TemplateChoice, textRow } from "./encode.ts";
 import { encodeRows } from "./encode_pool.ts";
 import { countTargets, packStream, packWhole } from "./packing.ts";
@@ -122,7 +122,7 @@ async function* encodeFile(
   tokenizer: Tokenizer,
   { max_seq_length, chat_template: template = null, sft = null, cache }: DatasetOptions,
 ): AsyncGenerator<EncodedRow> {
-  if (!path.endsWith(".bin")) {
+  if (!isTokenFile(path)) {
     const encode = () => encodeRows(checkedRows(path, sft), tokenizer, { template });
     yield* cache ? cachedRows(cache, await rowsKey(path, tokenizer, { template, sft }), encode) : encode();
     return;

@@ -1,6 +1,6 @@
 /** Text files to one token file. */
 import { UserError } from "../errors.ts";
-import { type TokenDtype, TokenWriter } from "./bin.ts";
+import { isTokenFile, readTokenBin, type TokenDtype, TokenWriter } from "./bin.ts";
 import { encodeRows } from "./encode_pool.ts";
 import { readText } from "./jsonl.ts";
 import { kindOf, type PlacedRow, readRows } from "./rows.ts";
@@ -36,13 +36,60 @@ export async function tokenizeFiles(
   const stored = dtype ?? (tokenizer.vocabSize > 65536 ? "uint32" : "uint16");
   await using writer = await TokenWriter.create(output, stored);
   let documents = 0;
-  for await (const { ids } of encodeRows(readDocuments(inputs), tokenizer, { frame: { bos, eos } })) {
+  for await (const ids of encodeDocuments(inputs, tokenizer, { bos, eos })) {
     await writer.write(ids);
     onDocument?.(++documents, writer.tokens);
   }
   if (writer.tokens === 0) throw new UserError(`Cannot write "${output}": the input files have no text`);
   await writer.finish();
   return { documents, tokens: writer.tokens, dtype: stored };
+}
+
+/** The tokens of some data, and how many documents they are; a token file does not tell. */
+export interface DataTokens {
+  readonly tokens: Uint32Array;
+  readonly documents: number | null;
+}
+
+/**
+ * Reads data to measure on: the ids of a token file, or the text of anything else as {@linkcode tokenizeFiles} would write
+ * it, 4 bytes of memory per token.
+ *
+ * @throws {UserError} if it cannot be read, has no tokens, or has ids from `vocabSize` up
+ */
+export async function readTokens(
+  path: string,
+  { tokenizer, vocabSize }: { readonly tokenizer: () => Promise<Tokenizer>; readonly vocabSize: number },
+): Promise<DataTokens> {
+  if (isTokenFile(path)) return { tokens: await readTokenBin(path, { vocabSize }), documents: null };
+  const parts: ArrayLike<number>[] = [];
+  for await (const ids of encodeDocuments([path], await tokenizer(), { bos: true, eos: true })) {
+    parts.push(ids);
+  }
+  const tokens = new Uint32Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const part of parts) {
+    tokens.set(part, at);
+    at += part.length;
+  }
+  if (at === 0) throw new UserError(`Cannot use "${path}": it has no text`);
+  const unknown = tokens.find((id) => id >= vocabSize);
+  if (unknown !== undefined) {
+    throw new UserError(
+      `Cannot use "${path}": the tokenizer gives it token id ${unknown}, but the model has ${vocabSize} tokens. ` +
+        `The tokenizer is not this model's: copy the one it was trained with`,
+    );
+  }
+  return { tokens, documents: parts.length };
+}
+
+/** The ids of each document, on all cores. */
+async function* encodeDocuments(
+  inputs: readonly string[],
+  tokenizer: Tokenizer,
+  frame: EncodeOptions,
+): AsyncGenerator<ArrayLike<number>> {
+  for await (const { ids } of encodeRows(readDocuments(inputs), tokenizer, { frame })) yield ids;
 }
 
 async function* readDocuments(paths: readonly string[]): AsyncGenerator<PlacedRow> {

@@ -1,5 +1,6 @@
 /** Perplexity over sliding windows, as LongLoRA's and LongQLoRA's evaluation scripts measure it. */
-import { readTokenBin } from "../data/bin.ts";
+import { readTokens } from "../data/tokenize.ts";
+import { Tokenizer } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
 import { Gpu } from "../kernels/gpu.ts";
 import { isNf4 } from "../kernels/nf4/nf4.ts";
@@ -29,11 +30,11 @@ export interface PerplexityOptions extends WindowOptions {
   readonly base_model: string;
   /** Folder of an adapter on top of it. */
   readonly peft_model?: string | null | undefined;
-  /** Token file, see data/bin.ts. */
+  /** Data: a token file (`.bin`, see data/bin.ts), or text in any form that {@linkcode readTokens} tokenizes. */
   readonly data_path: string;
   /**
-   * Context the positions are scaled for, in tokens. Unless given: what the adapter was trained for where its
-   * train_args.yaml says it, else `seq_len`.
+   * Context the positions are scaled for, in tokens. Unless given: the model's own without an adapter; with one, what it
+   * was trained for where its train_args.yaml says it, else `seq_len`.
    */
   readonly context_size?: number | null | undefined;
   /** Quantise the base to NF4 while loading. */
@@ -79,8 +80,10 @@ export interface PerplexityResult extends WindowScores {
   readonly protocol: WindowOptions & {
     readonly attention: "full";
     readonly data_path: string;
-    /** Tokens in the file. */
+    /** Tokens in the data. */
     readonly data_tokens: number;
+    /** Documents that were tokenized, each between the tokenizer's own beginning and end of text; null for a token file. */
+    readonly documents: number | null;
   };
   readonly model: LoadedModel;
   /** Loading left out. */
@@ -96,7 +99,7 @@ const FORMATS: Readonly<Record<PerplexityOptions["dtype"], Format>> = {
 };
 
 /**
- * Loads a model and measures its perplexity on a token file. Attention is full, whatever the model was trained with.
+ * Loads a model and measures its perplexity on data. Attention is full, whatever the model was trained with.
  *
  * @throws {UserError} if a file is missing or damaged, a token id is not the model's, no window fits into the data, or
  *   losses are not finite
@@ -111,16 +114,26 @@ export async function evaluatePerplexity(
   const { config, notes } = await settleContext(base, {
     peftModel: peft_model,
     contextSize: options.context_size,
-    otherwise: seq_len,
+    otherwise: peft_model === null ? undefined : seq_len,
   });
-  const tokens = await readTokenBin(data_path, { vocabSize: config.vocab_size });
+  const { tokens, documents } = await readTokens(data_path, {
+    tokenizer: () => Tokenizer.load(base_model),
+    vocabSize: config.vocab_size,
+  });
   checkWindows(tokens.length, options);
   notes.forEach((line) => hooks.note(line));
   const longest = contextLength(config);
+  const own = contextLength(base);
+  if (peft_model === null && longest !== own) {
+    hooks.note(
+      `Positions are changed for ${longest} tokens, as context_size asks; the model is made for ${own}: ` +
+        `leave context_size out to measure it as it is`,
+    );
+  }
   if (seq_len > longest && config.rope_scaling?.type !== "dynamic") {
     hooks.note(
-      `seq_len ${seq_len} is longer than the ${longest} tokens that positions are made for: ` +
-        `raise context_size to what the model was trained for, or lower seq_len`,
+      `seq_len ${seq_len} is longer than the ${longest} tokens that positions are made for, and they stay so: ` +
+        `pass context_size ${seq_len} for positions scaled to it, or lower seq_len`,
     );
   }
   using gpu = await Gpu.open();
@@ -144,6 +157,7 @@ export async function evaluatePerplexity(
       attention: "full",
       data_path,
       data_tokens: tokens.length,
+      documents,
     },
     model: {
       base_model,

@@ -193,6 +193,7 @@ async function lossOf(base_model: string, peft_model?: string): Promise<number> 
     peft_model,
     data_path: `${GOLDEN}/data.bin`,
     seq_len: 128,
+    context_size: 128,
     sliding_window: 64,
     batch_size: 8,
     drop_last_window: true,
