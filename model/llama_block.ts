@@ -51,16 +51,16 @@ export interface LlamaSaved extends Attended, MlpInputs {}
  *
  * All but attention itself goes over chunks of rows, and each chunk goes all the way, through the MLP and back, before the
  * next one starts: nothing of width F exists for all rows, nor do norms, h, or any gradient that can take the place of
- * what it comes from. Besides the temporaries of a chunk there are at most, counted in tensors of (rows, C), where k and v
- * are s of one each:
+ * what it comes from. Besides the temporaries of a chunk there are at most, counted in tensors of (rows, C), where q and o
+ * are h of one each, and k and v s of one (the columns at the right are those of h = 1):
  *
- * | moment                          | what is alive                                     | count   | s = 1 | s = 1/4 |
- * | ------------------------------- | ------------------------------------------------- | ------- | ----- | ------- |
- * | forward, attention              | x, q, k, v, o                                     | 3 + 2 s | 5     | 3.5     |
- * | forward, MLP                    | x, out in the memory of o                         | 2       | 2     | 2       |
- * | backward, attention made again  | x, dOut, q, k, v, o                               | 4 + 2 s | 6     | 4.5     |
- * | backward, MLP and o_proj        | the same; dOut becomes dH, and o becomes dO       | 4 + 2 s | 6     | 4.5     |
- * | backward, attention             | besides these dk and dv, or dq where that is less |         | 7     | 5       |
+ * | moment                          | what is alive                                     | count         | s = 1 | s = 1/4 |
+ * | ------------------------------- | ------------------------------------------------- | ------------- | ----- | ------- |
+ * | forward, attention              | x, q, k, v, o                                     | 1 + 2 h + 2 s | 5     | 3.5     |
+ * | forward, MLP                    | x, out in the memory of o, or besides it          | 2 (or 2 + h)  | 2     | 2       |
+ * | backward, attention made again  | x, dOut, q, k, v, o                               | 2 + 2 h + 2 s | 6     | 4.5     |
+ * | backward, MLP and o_proj        | the same; dOut becomes dH, and o becomes dO       | 2 + 2 h + 2 s | 6     | 4.5     |
+ * | backward, attention             | besides these dk and dv, or dq where that is less |               | 7     | 5       |
  *
  * x is the layer's checkpoint; dH becomes dx. Without checkpointing h, gate and up of all rows are there too.
  */
@@ -80,12 +80,15 @@ export class LlamaBlock implements Layer<LlamaSaved> {
   forward(gpu: Gpu, x: Tensor, pass: Pass): Tensor {
     const { q, k, v, o, lse } = this.#attend(gpu, x, pass);
     free(q, k, v, lse);
+    // Heads that together are as wide as x, as most models have them, need no second tensor.
+    const out = o.width === x.width ? o : gpu.empty(x.shape, x.dtype, "layer output");
     for (const rows of chunksOf(x, pass.chunkRows)) {
       const inputs = this.#mlpInputs(gpu, x, o, pass, rows);
-      this.#mlp(gpu, inputs, pass, rows, o);
+      this.#mlp(gpu, inputs, pass, rows, out);
       free(inputs.h, inputs.gate, inputs.up);
     }
-    return o;
+    if (out !== o) o.free();
+    return out;
   }
 
   forwardKeeping(gpu: Gpu, x: Tensor, pass: Pass): { out: Tensor; saved: LlamaSaved } {

@@ -1,5 +1,6 @@
 /**
- * Losses, gradients and updates against PyTorch in float64 (expected.json in tests/golden and its folder of GPT-NeoX).
+ * Losses, gradients and updates against PyTorch in float64 (expected.json in tests/golden and its folders of GPT-NeoX and
+ * of Mistral).
  * PyTorch in float32 comes within 2e-7 of these losses; ours within 1e-7.
  */
 import { readAdapter } from "../../checkpoint/peft.ts";
@@ -11,7 +12,7 @@ import { Tokenizer } from "../../data/tokenizer.ts";
 import { windowStarts } from "../../eval/windows.ts";
 import { Gpu, type GpuOptions } from "../../kernels/gpu.ts";
 import { applyAdapter } from "../../model/adapter.ts";
-import { freeBatch, makeBatch, uploadBatch } from "../../model/batch.ts";
+import { freeBatch, makeBatch } from "../../model/batch.ts";
 import { extendContext, parseConfig, readConfig } from "../../model/config.ts";
 import type { LanguageModel } from "../../model/language_model.ts";
 import { loadModel } from "../../model/load.ts";
@@ -19,10 +20,16 @@ import { Trainer } from "../../train/trainer.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
 import { GOLDEN } from "../support/files.ts";
 
-const [llama, neox] = await Promise.all(
-  [`${GOLDEN}/expected.json`, `${GOLDEN}/neox/expected.json`].map((path) => Deno.readTextFile(path)),
+const [llama, neox, mistral] = await Promise.all(
+  ["", "neox/", "mistral/"].map((folder) => Deno.readTextFile(`${GOLDEN}/${folder}expected.json`)),
 );
-const expected = { ...JSON.parse(llama!), ...JSON.parse(neox!) };
+const expected = {
+  ...JSON.parse(llama!),
+  ...JSON.parse(neox!),
+  ...Object.fromEntries(
+    Object.entries(JSON.parse(mistral!)).map(([name, figures]) => [name.replace("_", "_mistral_"), figures]),
+  ),
+};
 
 interface Setup {
   readonly folder: string;
@@ -35,7 +42,12 @@ interface Setup {
   readonly changes?: Readonly<Record<string, unknown>>;
   /** Substrings of the names of base weights that are trained; undefined to evaluate. */
   readonly trained?: readonly string[];
+  /** Folder of data.bin and train.jsonl within tests/golden; that itself unless given. */
+  readonly data?: string;
 }
+
+/** Four heads of 24 on a hidden size of 64, and a window of 40 tokens. */
+const MISTRAL = { folder: "mistral", length: 128, data: "mistral" } as const;
 
 async function open(
   gpu: Gpu,
@@ -84,6 +96,10 @@ const EVALUATIONS: Record<string, Setup & { step: number }> = {
   },
   eval_neox_tanh_128: { folder: "neox", length: 128, step: 64, changes: { hidden_act: "gelu_fast" } },
   eval_neox_nf4_128: { folder: "neox", length: 128, step: 64, nf4: true, doubleQuant: false },
+  eval_mistral_128: { ...MISTRAL, step: 64 },
+  eval_mistral_64: { ...MISTRAL, length: 64, step: 64 },
+  eval_mistral_adapter_128: { ...MISTRAL, step: 64, adapter: "mistral/adapter" },
+  eval_mistral_128_nf4: { ...MISTRAL, step: 64, nf4: true },
   eval_neox_adapter_128: { folder: "neox", length: 128, step: 64, adapter: "neox/adapter" },
 };
 
@@ -91,13 +107,13 @@ for (const [name, setup] of Object.entries(EVALUATIONS)) {
   Deno.test(`${name}: windows, loss and accuracy are PyTorch's`, async () => {
     using gpu = await Gpu.open({ poison: true });
     const model = await open(gpu, setup);
-    const { length, step } = setup;
-    const tokens = await readTokenBin(`${GOLDEN}/data.bin`);
+    const { length, step, data = "." } = setup;
+    const tokens = await readTokenBin(`${GOLDEN}/${data}/data.bin`);
     const starts = windowStarts(tokens.length, length, step);
     let loss = 0;
     let hits = 0;
     for (const start of starts) {
-      const device = uploadBatch(gpu, makeBatch([{ inputIds: tokens.slice(start, start + length) }]));
+      const device = model.upload(makeBatch([{ inputIds: tokens.slice(start, start + length) }]));
       const { losses, argmax } = await model.predict(device);
       freeBatch(device);
       loss += losses.reduce((sum, value) => sum + value, 0) / (length - 1) / starts.length;
@@ -109,7 +125,7 @@ for (const [name, setup] of Object.entries(EVALUATIONS)) {
   });
 }
 
-const CURVES: Record<string, Setup & { groupSize?: number }> = {
+const CURVES: Record<string, Setup & { groupSize?: number; ways?: readonly string[] }> = {
   train_full_s2: { folder: "mha", length: 128, trained: [""], groupSize: 32 },
   train_full_dense: { folder: "mha", length: 128, trained: [""] },
   train_lora_s2: { folder: "mha", length: 128, adapter: "adapter", trained: [], groupSize: 32 },
@@ -130,6 +146,13 @@ const CURVES: Record<string, Setup & { groupSize?: number }> = {
     trained: [""],
     groupSize: 32,
     changes: { use_parallel_residual: false, hidden_act: "gelu_new" },
+  },
+  train_mistral_full_dense: { ...MISTRAL, trained: [""], ways: ["checkpointed", "activations kept"] },
+  train_mistral_lora_dense: {
+    ...MISTRAL,
+    adapter: "mistral/adapter",
+    trained: [],
+    ways: ["checkpointed", "activations kept"],
   },
   train_neox_lora_s2: { folder: "neox", length: 128, adapter: "neox/adapter", trained: [], groupSize: 32 },
   train_neox_qlora_plus_s2: {
@@ -154,12 +177,13 @@ const WAYS: Record<string, GpuOptions & { checkpointing: boolean; batches: 1 | 4
 
 for (const [name, setup] of Object.entries(CURVES)) {
   for (const [way, { checkpointing, batches, ...options }] of Object.entries(WAYS)) {
+    if (setup.ways && !setup.ways.includes(way)) continue;
     Deno.test(`${name}: losses and gradient norms are PyTorch's, ${way}`, async () => {
       using gpu = await Gpu.open({ poison: true, ...options });
       const model = await open(gpu, setup);
       const tokenizer = await Tokenizer.load(`${GOLDEN}/${setup.folder}`);
       const { samples } = await loadDataset(
-        parseSources([`${GOLDEN}/train.jsonl`], { data_root: null }),
+        parseSources([`${GOLDEN}/${setup.data ?? "."}/train.jsonl`], { data_root: null }),
         tokenizer,
         {
           max_seq_length: setup.length,

@@ -40,6 +40,10 @@ const TIED: ModelConfig = parseConfig({
   mlp_bias: true,
 }, "tests");
 
+/** Heads wider than the hidden size, and narrower. */
+const WIDE: ModelConfig = parseConfig({ ...SMALL.raw, head_dim: 32 }, "tests");
+const NARROW: ModelConfig = parseConfig({ ...SMALL.raw, head_dim: 8, num_key_value_heads: 1 }, "tests");
+
 /** Another architecture. */
 const NEOX: ModelConfig = parseConfig({
   ...SMALL.raw,
@@ -75,6 +79,14 @@ const CASES: readonly Case[] = [
   { name: "QLoRA, f32, scales in 32 bits", given: { double_quant: false }, lengths: [130], config: TIED },
   { name: "QLoRA, fp16, rank 4", given: { fp16: true, lora_rank: 4 }, lengths: [257] },
   { name: "LoRA on two linears", given: { target_modules: "q_proj,down_proj" }, lengths: [96], config: TIED },
+  { name: "QLoRA, wide heads", given: { lora_dropout: 0 }, lengths: [200], config: WIDE },
+  {
+    name: "LoRA, narrow heads, activations kept",
+    given: { load_in_4bit: false, gradient_checkpointing: false },
+    lengths: [130],
+    config: NARROW,
+  },
+  { name: "every weight, wide heads", given: { low_rank_training: false }, lengths: [150], config: WIDE },
   { name: "every weight", given: { low_rank_training: false }, lengths: [150] },
   {
     name: "QLoRA of GPT-NeoX with norms, bf16",
