@@ -1,7 +1,8 @@
 /** Lists within lists that are followed: what lies deeper is taken for the mistake. */
 const DEEPEST = 1000;
 const SPACE = /[ \t\n\r]*/y;
-const STRING = /"(?:[ !#-[\]-\uffff]+|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*"/y;
+const ESCAPE = /\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})/y;
+const [QUOTE, BACKSLASH, FIRST_PRINTABLE] = [0x22, 0x5c, 0x20];
 const SCALAR = /true|false|null|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?/y;
 
 /**
@@ -28,11 +29,11 @@ class Scan {
     this.skipSpace();
     switch (this.text[this.at]) {
       case "{":
-        return this.#list("}", () => this.#match(STRING) && this.#char(":") && this.value());
+        return this.#list("}", () => this.#string() && this.#char(":") && this.value());
       case "[":
         return this.#list("]", () => this.value());
       case '"':
-        return this.#match(STRING);
+        return this.#string();
       default:
         return this.#match(SCALAR);
     }
@@ -52,6 +53,22 @@ class Scan {
     }
     this.#depth--;
     return true;
+  }
+
+  /** A loop and no pattern: patterns try a string that has no end in every way, or run out of memory on long ones. */
+  #string(): boolean {
+    if (this.text[this.at] !== '"') return false;
+    for (this.at++; this.at < this.text.length;) {
+      const code = this.text.charCodeAt(this.at);
+      if (code === BACKSLASH) {
+        if (!this.#match(ESCAPE)) return false;
+      } else if (code < FIRST_PRINTABLE) return false;
+      else {
+        this.at++;
+        if (code === QUOTE) return true;
+      }
+    }
+    return false;
   }
 
   #char(char: string): boolean {

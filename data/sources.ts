@@ -30,7 +30,7 @@ export function parseSources(
     );
   }
   return entries.map((entry, i) => {
-    const [, name, count] = /^(.*?)(?:\[([^\][]*)\])?$/.exec(entry)!;
+    const [, name, count] = /^(.*?)(?:\[([^\][]*)\])?$/s.exec(entry)!;
     if (count !== undefined && !/^[1-9]\d*$/.test(count)) {
       throw new UserError(
         `train_data: "${entry}" must end with a number of rows in brackets, as in train.json[5000]`,
@@ -54,5 +54,5 @@ function rooted(name: string, root: string | null): string {
       exitCode: 2,
     });
   }
-  return `${root.replace(/\/+$/, "")}/${name.slice(ROOTED.length).replace(/^\/+/, "")}`;
+  return `${root.replace(/(?<!\/)\/+$/, "")}/${name.slice(ROOTED.length).replace(/^\/+/, "")}`;
 }

@@ -19,7 +19,7 @@ export interface Kind<T> {
   write?(value: T): unknown;
 }
 
-const NUMBER_TEXT = /^[+-]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)([eE][+-]?\d+)?$/;
+const NUMBER_TEXT = /^[+-]?(\d[\d_]*(?:\.[\d_]*)?|\.\d[\d_]*)([eE][+-]?\d+)?$/;
 
 /** Turns text such as `2e-4` or `1_000` (PyYAML reads the first as text, the second as a number) into a number. */
 function numberFromText(value: unknown): unknown {

@@ -170,7 +170,7 @@ function plainValue(
 /** Whether flow brackets open more than `limit` deep anywhere, before a recursive parser sees them. */
 function nestsDeeper(text: string, limit: number): boolean {
   let depth = 0;
-  for (const [bracket] of text.matchAll(/[[\]{}]|^\s*(?:[-?] +)+/gm)) {
+  for (const [bracket] of text.matchAll(/[[\]{}]|^[ \t]*(?:[-?] +)+/gm)) {
     if (bracket === "[" || bracket === "{") depth++;
     else if (bracket === "]" || bracket === "}") depth = Math.max(0, depth - 1);
     else if (bracket.trim().length > 2 * limit) return true;

@@ -28,7 +28,7 @@ export function hubSettings(env: (name: (typeof HUB_VARIABLES)[number]) => strin
   const user = env("HOME") ?? env("USERPROFILE") ?? ".";
   const home = env("HF_HOME") ?? join(env("XDG_CACHE_HOME") ?? join(user, ".cache"), "huggingface");
   return {
-    endpoint: (env("HF_ENDPOINT") || "https://huggingface.co").replace(/\/+$/, ""),
+    endpoint: (env("HF_ENDPOINT") || "https://huggingface.co").replace(/(?<!\/)\/+$/, ""),
     token: env("HF_TOKEN")?.trim() || readToken(env("HF_TOKEN_PATH") ?? join(home, "token")),
     cacheDir: env("HF_HUB_CACHE") ?? join(home, "hub"),
     offline: ["1", "ON", "YES", "TRUE"].includes((env("HF_HUB_OFFLINE") ?? "").toUpperCase()),

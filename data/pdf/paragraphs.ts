@@ -13,6 +13,9 @@ const ITEM = /^([•◦‣▪*–—-]|\(?\d{1,2}[.)]) /;
 /** How far the lines of an item are set in from its mark at most, in letter heights. */
 const ITEM_INDENT = 3;
 
+/** Characters of a paragraph's end that are looked at: each line looks again. */
+const LONGEST_WORD = 100;
+
 /** Joins lines to paragraphs, over columns and pages too. */
 export class ParagraphWriter {
   tables = 0;
@@ -54,7 +57,7 @@ export class ParagraphWriter {
   ): void {
     const isHeading = line.size > HEADING * this.usualSize;
     const wasHeading = this.#isHeading;
-    const endsSentence = /[.!?:]["'”’)\]]*$/.test(this.#open);
+    const endsSentence = /[.!?:]["'”’)\]]*$/.test(this.#open.slice(-LONGEST_WORD));
     const isApart = above
       ? above.y - line.y > leading + (endsSentence ? SENTENCE_GAP : PARAGRAPH_GAP) * line.size
       // A paragraph that goes on in the next column or on the next page has no end yet.
@@ -96,7 +99,7 @@ export class ParagraphWriter {
   }
 
   #append(text: string): void {
-    const word = /(\p{L}+)[-\u00ad]$/u.exec(this.#open)?.[1];
+    const word = /(?<!\p{L})(\p{L}+)[-\u00ad]$/u.exec(this.#open.slice(-LONGEST_WORD))?.[1];
     const next = /^\p{Ll}+/u.exec(text)?.[0];
     if (this.#open === "") this.#open = text;
     else if (word !== undefined && next !== undefined) {

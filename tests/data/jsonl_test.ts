@@ -1,5 +1,6 @@
+import { jsonErrorPosition } from "../../data/json_position.ts";
 import { readJsonl, readObjects } from "../../data/jsonl.ts";
-import { assertEquals, assertThrows } from "../support/assert_close.ts";
+import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 
 /** Runs with a file of the given content, then removes it. */
 async function withFile(
@@ -45,7 +46,9 @@ Deno.test("readJsonl() shows line and column of what is not JSON", async () => {
     ['{"a": 1,}', 9],
     ['{"a" 1}', 6],
     ["{'a': 1}", 2],
-    ['{"a": "x\\q"}', 7],
+    ['{"a": "x\\q"}', 9],
+    ['{"a": "x\ty"}', 9],
+    ['{"a": "x\\u00g0"}', 9],
     ['{"a": [1, {"b": tru}]}', 17],
     ['{"a": 01}', 8],
     ['{"a": 1} {"a": 2}', 10],
@@ -65,6 +68,24 @@ Deno.test("readJsonl() shows line and column of what is not JSON", async () => {
   await withFile('{"text": "a"}\n[1]\n', async (path) => {
     await assertThrows(() => read(path), `${path}:2: `, "must be a JSON object, got a list");
   });
+});
+
+Deno.test("jsonErrorPosition() takes time that is linear in the text", () => {
+  const words = "One sentence after the other, as texts have them. ";
+  for (const length of [100_000, 10_000_000]) {
+    const text = words.repeat(length / words.length);
+    const endings: [string, number][] = [["", 0], ["\t", 0], ["\\x", 0], ['", 7 8', 3]];
+    for (const [ending, skipped] of endings) {
+      const start = `{"text": "${text}`;
+      const wanted = start.length + (ending === "" ? 0 : skipped);
+      assertEquals(jsonErrorPosition(start + ending), wanted, JSON.stringify(ending));
+    }
+    for (const repeated of ["\\", '\\"', "\\u00e9", '"', "1", " ", "[", "{", '[""', "[1,", '{"a":']) {
+      const many = repeated.repeat(length / repeated.length);
+      assert(jsonErrorPosition(many) <= many.length, repeated);
+      assert(jsonErrorPosition(`{"a": "${many}`) <= many.length + 7, repeated);
+    }
+  }
 });
 
 Deno.test("readJsonl() names keys wanted, keys found and the one that was meant", async () => {
