@@ -1,7 +1,8 @@
-/** Small SVG plots that read on light and dark pages. */
+/** Small SVG plots that read on light and dark pages, and without colours: marks and dashes differ too. */
 
 const WIDTH = 720;
 const COLOURS = ["#4a90d9", "#d9534f", "#5a9e4b", "#b07cc6"];
+const DASHES = ["none", "8 4", "2 4", "10 3 2 3"];
 const STYLE = "<style>text{font:13px sans-serif;fill:#888}.t{font-weight:bold}.l{stroke:#888}" +
   ".g{stroke:#888;opacity:.25}</style>";
 
@@ -12,16 +13,27 @@ export interface DotRow {
   readonly values: readonly (readonly number[])[];
 }
 
-/** A line of dots for each row: a dot a value, a stroke at the mean of each series, which has its colour. */
+/** A value of every series that all rows are to be seen against: a line from top to bottom in the series' dashes. */
+export interface Reference {
+  readonly name: string;
+  readonly values: readonly number[];
+}
+
+/**
+ * A line of marks for each row: a mark a value, a stroke at the mean of each series, which has its colour and its mark.
+ * Values far above the rest are drawn at the edge with an arrow, so that one of them does not squeeze the others.
+ */
 export function dotPlot(
   title: string,
   unit: string,
   series: readonly string[],
   rows: readonly DotRow[],
+  references: readonly Reference[] = [],
 ): string {
   const [left, top, step] = [250, 56, 26];
   const bottom = top + rows.length * step;
-  const range = rangeOf(rows.flatMap(({ values }) => values.flat()));
+  const values = [...rows, ...references].flatMap((row) => row.values.flat());
+  const range = widened(rangeOf(withoutOutliers(values)));
   const x = (value: number) => left + 10 + (WIDTH - left - 50) * shareOf(value, range);
   const columns = ticks(range.low, range.high).map((value) =>
     `<path class="g" d="M${x(value).toFixed(1)} ${top - 4}V${bottom}"/>` +
@@ -31,16 +43,53 @@ export function dotPlot(
     const y = top + i * step + 11;
     const marks = values.map((own, place) => {
       const fill = colourOf(place);
-      const dots = own.map((value) => `<circle cx="${x(value).toFixed(1)}" cy="${y}" r="4"/>`).join("");
-      const at = x(own.reduce((sum, value) => sum + value, 0) / own.length).toFixed(1);
-      return `<g fill="${fill}" stroke="${fill}" fill-opacity=".5"><path stroke-width="2" d="M${at} ${
-        y - 9
-      }v18"/>` +
-        `${dots}</g>`;
+      const dots = own.map((value) =>
+        value > range.high ? arrow(x(range.high), y, value) : mark(place, x(value), y)
+      );
+      const mean = own.reduce((sum, value) => sum + value, 0) / own.length;
+      const at = x(Math.min(mean, range.high)).toFixed(1);
+      return `<g fill="${fill}" stroke="${fill}" fill-opacity=".5">` +
+        `<path stroke-width="2" d="M${at} ${y - 9}v18"/>${dots.join("")}</g>`;
     });
     return `<text x="${left - 8}" y="${y + 4}" text-anchor="end">${escape(name)}</text>${marks.join("")}`;
   });
-  return frame(title, unit, bottom + 46, [...columns, ...lines, legend(series, left + 10, top - 16)]);
+  const across = references.flatMap(({ name, values }) =>
+    values.map((value, place) =>
+      value > range.high
+        ? ""
+        : `<path fill="none" stroke="${colourOf(place)}" stroke-dasharray="${
+          DASHES[1 + place % (DASHES.length - 1)]
+        }" d="M${x(value).toFixed(1)} ${top - 4}V${bottom}"><title>${
+          escape(`${name}, ${series[place]}: ${value}`)
+        }` +
+          `</title></path>`
+    )
+  );
+  const caption = references.length === 0
+    ? unit
+    : `${unit}; dashed: ${references.map(({ name }) => name).join(", ")}`;
+  return frame(title, caption, bottom + 46, [
+    ...columns,
+    ...across,
+    ...lines,
+    legend(series, left + 10, top - 16, { marks: true }),
+  ]);
+}
+
+/** The mark of a series: a circle, a square, a triangle, a diamond. */
+function mark(place: number, x: number, y: number): string {
+  const at = `${x.toFixed(1)} ${y}`;
+  const shapes = [
+    "m-4 0a4 4 0 1 0 8 0a4 4 0 1 0 -8 0",
+    "m-4 -4h8v8h-8z",
+    "m0 -5l5 9h-10z",
+    "m0 -5l5 5l-5 5l-5 -5z",
+  ];
+  return `<path d="M${at}${shapes[place % shapes.length]}"/>`;
+}
+
+function arrow(x: number, y: number, value: number): string {
+  return `<path d="M${x.toFixed(1)} ${y - 4}l7 4l-7 4z"><title>${value}</title></path>`;
 }
 
 function frame(title: string, caption: string, height: number, body: readonly string[]): string {
@@ -61,25 +110,33 @@ export function escape(text: string): string {
 export interface Curve {
   readonly name: string;
   readonly points: readonly { readonly x: number; readonly y: number }[];
+  /** Drawn faint, behind the curve that comes after it and in its colour, without a name of its own. */
+  readonly isRaw?: boolean;
 }
 
 /** Points of a curve that are drawn at most: more cannot be told apart. */
 const MOST_POINTS = 1000;
 
-/** Curves over the same axes. Values that are not finite are left out. */
+/**
+ * Curves over the same axes. Values that are not finite are left out.
+ *
+ * @param axes.across the x axis's two ends, for plots that stand below one another; the curves' own unless given
+ */
 export function curvePlot(
   title: string,
-  axes: { readonly x: string; readonly y: string },
+  axes: { readonly x: string; readonly y: string; readonly across?: readonly [number, number] },
   curves: readonly Curve[],
 ): string {
   const [left, top, height] = [70, 40, 240];
-  const drawn = curves.map(({ name, points }) => ({
-    name,
-    points: thinned(points.filter(({ x, y }) => Number.isFinite(x) && Number.isFinite(y))),
+  const drawn = curves.map((curve) => ({
+    ...curve,
+    points: thinned(curve.points.filter(({ x, y }) => Number.isFinite(x) && Number.isFinite(y))),
   }));
   const all = drawn.flatMap(({ points }) => points);
   if (all.length === 0) return "";
-  const [across, up] = [rangeOf(all.map(({ x }) => x)), rangeOf(all.map(({ y }) => y))];
+  const across = rangeOf(axes.across ?? all.map(({ x }) => x));
+  const up = widened(rangeOf(all.map(({ y }) => y)));
+  const named = drawn.filter(({ isRaw }) => !isRaw);
   const x = (value: number) => left + (WIDTH - left - 40) * shareOf(value, across);
   const y = (value: number) => top + height * (1 - shareOf(value, up));
   const columns = ticks(across.low, across.high).map((value) =>
@@ -89,27 +146,46 @@ export function curvePlot(
     `<path class="g" d="M${left} ${y(value).toFixed(1)}H${WIDTH - 40}"/>` +
     `<text x="${left - 8}" y="${(y(value) + 4).toFixed(1)}" text-anchor="end">${value}</text>`
   );
-  const lines = drawn.map(({ points }, i) => {
+  const lines = drawn.map(({ points, isRaw }, i) => {
+    const place = drawn.slice(0, i).filter((curve) => !curve.isRaw).length;
     const path = points.map((point) => `${x(point.x).toFixed(1)} ${y(point.y).toFixed(1)}`).join("L");
+    const dash = isRaw || place === 0 ? "" : ` stroke-dasharray="${DASHES[place % DASHES.length]}"`;
     // A line through a single point needs round ends to be seen.
-    return `<path fill="none" stroke="${colourOf(i)}" stroke-width="2" stroke-linecap="round" d="M${path}${
-      points.length === 1 ? "h0" : ""
-    }"/>`;
+    return `<path fill="none" stroke="${colourOf(place)}"${isRaw ? ' stroke-opacity=".3"' : ""}${dash} ` +
+      `stroke-width="2" stroke-linecap="round" d="M${path}${points.length === 1 ? "h0" : ""}"/>`;
   });
   return frame(title, `${axes.y} over ${axes.x}`, top + height + 50, [
     ...rows,
     ...columns,
     `<path class="l" fill="none" d="M${left} ${top}V${top + height}H${WIDTH - 40}"/>`,
     ...lines.filter((_, i) => drawn[i]!.points.length > 0),
-    legend(drawn.map(({ name }) => name), left, top - 6),
+    legend(named.map(({ name }) => name), left, top - 6, { marks: false }),
   ]);
 }
 
-/** Names in the colours of what they name, beside each other. */
-function legend(names: readonly string[], left: number, y: number): string {
-  return names.map((name, i) =>
-    `<text x="${left + 120 * i}" y="${y}" style="fill:${colourOf(i)}">${escape(name)}</text>`
-  ).join("");
+/** Names beside each other, each behind the mark or the line of what it names. */
+function legend(names: readonly string[], left: number, y: number, { marks }: { marks: boolean }): string {
+  return names.map((name, i) => {
+    const [at, colour] = [left + 130 * i, colourOf(i)];
+    const sign = marks
+      ? `<g fill="${colour}" stroke="${colour}" fill-opacity=".5">${mark(i, at + 6, y - 4)}</g>`
+      : `<path stroke="${colour}" stroke-width="2" stroke-dasharray="${
+        DASHES[i % DASHES.length]
+      }" d="M${at} ${y - 4}h18"/>`;
+    return `${sign}<text x="${at + (marks ? 16 : 24)}" y="${y}" style="fill:${colour}">${
+      escape(name)
+    }</text>`;
+  }).join("");
+}
+
+/** Means that follow a curve without its noise: each value weighs `1 - weight` against what came before, as in Adam. */
+export function smoothed(points: Curve["points"], weight = 0.9): Curve["points"] {
+  let [mean, share] = [0, 0];
+  return points.filter(({ y }) => Number.isFinite(y)).map(({ x, y }) => {
+    mean = weight * mean + (1 - weight) * y;
+    share = weight * share + (1 - weight);
+    return { x, y: mean / share };
+  });
 }
 
 function colourOf(place: number): string {
@@ -123,6 +199,19 @@ interface Range {
 
 function rangeOf(values: readonly number[]): Range {
   return { low: Math.min(...values), high: Math.max(...values) };
+}
+
+/** A range with some room at both ends, so that marks are not cut. */
+function widened({ low, high }: Range): Range {
+  const room = 0.04 * (high - low);
+  return { low: low - room, high: high + room };
+}
+
+/** Values but for those more than four times as far above the median as the upper quartile is. */
+function withoutOutliers(values: readonly number[]): number[] {
+  const sorted = values.toSorted((a, b) => a - b);
+  const [median, upper] = [0.5, 0.75].map((share) => sorted[Math.floor(share * (sorted.length - 1))]!);
+  return sorted.filter((value) => value <= median! + 4 * (upper! - median! || Infinity));
 }
 
 /** Where a value lies in a range: 0 at its low end, 1 at its high end; 0 where the range is one value. */

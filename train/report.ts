@@ -2,7 +2,7 @@
 import { GROUPS, OPTION_NAMES, OPTIONS, type TrainArgs, type TrainOption } from "../train_args/schema.ts";
 import type { StepMetrics, TrainInfo } from "./hooks.ts";
 import { sizeText } from "./plan.ts";
-import { curvePlot, escape } from "./plot.ts";
+import { type Curve, curvePlot, escape, smoothed } from "./plot.ts";
 import type { EvalEntry, LogEntry, LogState } from "./run_log.ts";
 
 /** A run as far as it has come. */
@@ -21,8 +21,13 @@ table { border-collapse: collapse; width: 100%; margin: 1rem 0; }
 th, td { text-align: left; vertical-align: top; padding: .2rem .8rem .2rem 0; border-bottom: 1px solid #8884; }
 th { font-weight: normal; opacity: .75; white-space: nowrap; width: 15rem; }
 td { overflow-wrap: anywhere; }
-svg { max-width: 100%; height: auto; }
+svg { width: 100%; height: auto; }
 .changed { font-weight: bold; }
+@media (max-width: 600px) {
+  th, td { display: block; width: auto; padding-right: 0; }
+  th { border-bottom: none; padding-bottom: 0; white-space: normal; }
+  td { padding-top: 0; }
+}
 `;
 
 /** The page. It has no scripts; every text of the run is escaped. */
@@ -30,15 +35,24 @@ export function reportHtml(run: ReportedRun): string {
   const { args, history } = run;
   const steps = history.filter((entry): entry is LogEntry => "loss" in entry);
   const evaluations = history.filter((entry): entry is EvalEntry => "eval_loss" in entry);
-  const curve = (name: string, key: "loss" | "learning_rate" | "grad_norm") => ({
-    name,
+  const curve = (key: "loss" | "learning_rate" | "grad_norm"): Curve => ({
+    name: key,
     points: steps.map((entry) => ({ x: entry.step, y: entry[key] })),
   });
+  const withSmoothed = (raw: Curve): Curve[] =>
+    steps.length < 20
+      ? [raw]
+      : [{ ...raw, isRaw: true }, { name: `${raw.name}, smoothed`, points: smoothed(raw.points) }];
   const evalCurve = {
     name: "eval_loss",
     points: evaluations.map(({ step, eval_loss }) => ({ x: step, y: eval_loss })),
   };
-  const curves = [curve("loss", "loss"), ...(evaluations.length > 0 ? [evalCurve] : [])];
+  const across: [number, number] = [
+    Math.min(0, ...history.map(({ step }) => step)),
+    history.at(-1)?.step ?? 0,
+  ];
+  const plot = (title: string, y: string, curves: readonly Curve[]) =>
+    curvePlot(title, { x: "steps", y, across }, curves);
   const title = `Training run ${args.output_dir}`;
   return [
     `<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">`,
@@ -46,9 +60,12 @@ export function reportHtml(run: ReportedRun): string {
     `<title>${escape(title)}</title>\n<style>${STYLE}</style>\n</head>\n<body>`,
     `<h1>${escape(title)}</h1>`,
     table(runRows(run, evaluations)),
-    curvePlot("Loss", { x: "steps", y: "nats per target" }, curves),
-    curvePlot("Learning rate", { x: "steps", y: "learning rate" }, [curve("learning_rate", "learning_rate")]),
-    curvePlot("Gradient", { x: "steps", y: "norm before clipping" }, [curve("grad_norm", "grad_norm")]),
+    plot("Loss", "nats per target", [
+      ...withSmoothed(curve("loss")),
+      ...(evaluations.length > 0 ? [evalCurve] : []),
+    ]),
+    plot("Learning rate", "learning rate", [curve("learning_rate")]),
+    plot("Gradient", "norm before clipping", withSmoothed(curve("grad_norm"))),
     "<h2>Settings</h2>\n<p>Bold ones differ from the defaults.</p>",
     ...settingsTables(args),
     "</body>\n</html>\n",

@@ -43,8 +43,11 @@ const RAISED_THETA: Variant = {
   options: { rope_theta: "43875", rope_scaling: '{"rope_type": "default"}' },
 };
 
+/** The base model untouched, its positions its own at every length: what every run is to be better than. */
+export const BASE: Variant = { name: "base, as it is", options: { max_steps: "0", model_max_length: "256" } };
+
 /** The base model with positions interpolated and nothing trained: where every run begins. */
-export const UNTRAINED: Variant = { name: "untrained", options: { max_steps: "0" } };
+export const UNTRAINED: Variant = { name: "interpolated, not trained", options: { max_steps: "0" } };
 
 const within = (percent: number, one: string, other: string) => (scores: Scores) =>
   scores[one]! <= (1 + percent / 100) * scores[other]!;

@@ -1,5 +1,13 @@
 /** The study's rows as a Markdown report with tables and plots. */
-import { type Claim, type Experiment, EXPERIMENTS, type Scores, UNTRAINED } from "./experiments.ts";
+import {
+  BASE,
+  type Claim,
+  type Experiment,
+  EXPERIMENTS,
+  type Scores,
+  UNTRAINED,
+  type Variant,
+} from "./experiments.ts";
 import { curvePlot, dotPlot } from "../../train/plot.ts";
 import { LENGTHS, type StudyRow } from "./study.ts";
 
@@ -12,13 +20,15 @@ export interface StudyReport {
 /** Claims are about perplexity at this length. */
 const LONGEST = Math.max(...LENGTHS);
 
+/** What stands beside the trained models in every table and plot. */
+const NOT_TRAINED = [BASE, UNTRAINED];
+
 /** @param folder where the plots will lie, as the report names it */
 export function studyReport(rows: readonly StudyRow[], folder: string, command: string): StudyReport {
   const ran = EXPERIMENTS.filter(({ variants }) =>
     variants.every(({ name }) => rows.some(({ variant }) => variant === name))
   );
   const scores = scoresBySeed(rows);
-  const untrained = rows.filter(({ variant }) => variant === UNTRAINED.name);
   const markdown = [
     "<!-- deno-fmt-ignore-file -->",
     "<!-- Written by `deno task study`: change demo/study, not this file. -->",
@@ -32,10 +42,10 @@ export function studyReport(rows: readonly StudyRow[], folder: string, command: 
     `themselves, at ${LONGEST} tokens. A model of a million numbers and a minute of training: what holds here is a ` +
     "sign, not a proof, and so is what does not.",
     "",
-    `Made by \`${command}\` on ${rows[0]?.device ?? "no device"}. Untrained, positions interpolated: ` +
-    `${
-      LENGTHS.map((length) => `${meanOf(perplexities(untrained, length)).toFixed(2)} at ${length}`).join(", ")
-    }.`,
+    `Made by \`${command}\` on ${
+      rows[0]?.device ?? "no device"
+    }. Two lines of every table are not trained: the base as ` +
+    "it is, and with its positions interpolated.",
     "",
     ...table(
       ["claim", "experiment", "at this size"],
@@ -61,13 +71,14 @@ function verdict({ holds }: Claim, scores: readonly Scores[]): string {
 
 function scoresBySeed(rows: readonly StudyRow[]): Scores[] {
   const score = ({ variant, perplexity }: StudyRow) => [variant, perplexity[LONGEST]!] as const;
-  const untrained = rows.filter(({ variant }) => variant === UNTRAINED.name).map(score);
-  const bySeed = Map.groupBy(rows.filter(({ variant }) => variant !== UNTRAINED.name), ({ seed }) => seed);
+  const isTrained = ({ variant }: StudyRow) => !NOT_TRAINED.some(({ name }) => name === variant);
+  const untrained = rows.filter((row) => !isTrained(row)).map(score);
+  const bySeed = Map.groupBy(rows.filter(isTrained), ({ seed }) => seed);
   return [...bySeed.values()].map((own) => Object.fromEntries([...untrained, ...own.map(score)]));
 }
 
 function section({ title, variants }: Experiment, rows: readonly StudyRow[], picture: string): string {
-  const lines = variants.map(({ name }) => {
+  const lines = [...NOT_TRAINED, ...variants].map(({ name }) => {
     const own = rows.filter(({ variant }) => variant === name);
     return [
       name,
@@ -98,17 +109,24 @@ function plotOf({ id, title, variants }: Experiment, rows: readonly StudyRow[]):
       name: `seed ${seed}`,
       points: [...untrained, ...own].map(({ steps, perplexity }) => ({ x: steps, y: perplexity[LONGEST]! })),
     }));
-    return curvePlot(title, { x: "steps", y: `perplexity at ${LONGEST}` }, curves);
+    const base = rows.filter(({ variant }) => variant === BASE.name);
+    const ends = [0, Math.max(...curves.flatMap(({ points }) => points.map(({ x }) => x)))];
+    const flat = base.flatMap(({ perplexity }) => ends.map((x) => ({ x, y: perplexity[LONGEST]! })));
+    return curvePlot(title, { x: "steps", y: `perplexity at ${LONGEST}` }, [
+      ...curves,
+      { name: BASE.name, points: flat },
+    ]);
   }
-  const series = LENGTHS.map((length) => `${length} tokens`);
+  const rowOf = ({ name }: Variant) => {
+    const own = rows.filter(({ variant }) => variant === name);
+    return { name, values: LENGTHS.map((length) => perplexities(own, length)) };
+  };
   return dotPlot(
     title,
-    "perplexity; a dot for each seed, a stroke at their mean",
-    series,
-    variants.map(({ name }) => {
-      const own = rows.filter(({ variant }) => variant === name);
-      return { name, values: LENGTHS.map((length) => perplexities(own, length)) };
-    }),
+    "perplexity; a mark for each seed, a stroke at their mean",
+    LENGTHS.map((length) => `${length} tokens`),
+    [...NOT_TRAINED, ...variants].map(rowOf),
+    [{ name: BASE.name, values: rowOf(BASE).values.flat() }],
   );
 }
 

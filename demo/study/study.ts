@@ -10,7 +10,7 @@ import { runTraining } from "../../train/run.ts";
 import { loadTrainArgs } from "../../train_args/load.ts";
 import { demoFiles, EXTENDED_CONTEXT, writeDemoData } from "../make_data.ts";
 import { BASE_MODEL } from "../run.ts";
-import { EXPERIMENTS, UNTRAINED, type Variant } from "./experiments.ts";
+import { BASE, EXPERIMENTS, UNTRAINED, type Variant } from "./experiments.ts";
 
 const RECIPE = new URL("../extend-1024.yaml", import.meta.url).pathname;
 const DATA_SEED = 42;
@@ -50,12 +50,13 @@ export async function runStudy(options: StudyOptions, stages: StageHooks): Promi
   const path = `${output_dir}/results.jsonl`;
   const known = await readRows(path);
   const experiments = EXPERIMENTS.filter(({ id }) => only?.includes(id) ?? true);
-  const variants = [UNTRAINED, ...experiments.flatMap((experiment) => experiment.variants)];
+  const untrained: readonly Variant[] = [BASE, UNTRAINED];
+  const variants = [...untrained, ...experiments.flatMap((experiment) => experiment.variants)];
   const rows: StudyRow[] = [];
   for (let seed = 1; seed <= seeds; seed++) {
     for (const variant of variants) {
       // Nothing is drawn where nothing is trained.
-      if (variant === UNTRAINED && seed > 1) continue;
+      if (untrained.includes(variant) && seed > 1) continue;
       const key = keyOf({ options: settingsOf(variant, options), seed });
       const row = known.get(key) ?? await runVariant(variant, seed, options, stages);
       if (!known.has(key)) await Deno.writeTextFile(path, JSON.stringify(row) + "\n", { append: true });
@@ -129,7 +130,7 @@ async function runVariant(
 
 async function measure(
   folder: string | undefined,
-  { low_rank_training, load_in_4bit }: Readonly<Record<string, string>>,
+  { low_rank_training, load_in_4bit, model_max_length }: Readonly<Record<string, string>>,
   heldOut: string,
   stages: StageHooks,
 ): Promise<Pick<StudyRow, "perplexity" | "device">> {
@@ -138,7 +139,7 @@ async function measure(
   const peftModel = isWhole ? undefined : folder;
   const { config } = await settleContext(await readConfig(baseModel), {
     peftModel: peftModel ?? null,
-    contextSize: peftModel === undefined ? EXTENDED_CONTEXT : null,
+    contextSize: peftModel === undefined ? Number(model_max_length ?? EXTENDED_CONTEXT) : null,
     otherwise: EXTENDED_CONTEXT,
   });
   using gpu = await Gpu.open();
