@@ -1,10 +1,14 @@
 /** `study`: the papers' comparisons on the demo model, as a report with tables and plots. */
-import { list, whole } from "../train_args/values.ts";
+import { EXPERIMENTS } from "../demo/study/experiments.ts";
+import { EXIT, UserError } from "../errors.ts";
+import { nearest, quoted } from "../train_args/problems.ts";
+import { list, text, whole } from "../train_args/values.ts";
 import { type BuiltCommand, newCommand, optionalFlag, valueFlag } from "./flags.ts";
 import { formatCount, formatJson } from "./format.ts";
-import { text } from "../train_args/values.ts";
 import type { Io } from "./io.ts";
 import { stagesOn } from "./stages.ts";
+
+const IDS = EXPERIMENTS.map(({ id }) => id);
 
 /** The command. */
 export function build(summary: string, io: Io): BuiltCommand {
@@ -13,10 +17,13 @@ export function build(summary: string, io: Io): BuiltCommand {
   })
     .addOption(valueFlag("steps", "steps of a run, of 1024 tokens each", whole(4), 130))
     .addOption(valueFlag("seeds", "runs of each kind", whole(1, 100), 3))
-    .addOption(optionalFlag("only", "experiments to run, with commas between them", list(), "all"))
+    .addOption(
+      optionalFlag("only", `experiments to run, with commas between them: ${IDS.join(", ")}`, list(), "all"),
+    )
     .addOption(valueFlag("output_dir", "folder for results and models", text("path"), "output/study"))
-    .addOption(valueFlag("report_dir", "folder for study.md and its plots", text("path"), "docs"))
+    .addOption(valueFlag("report_dir", "folder for study.md and its plots", text("path"), "output/study"))
     .action(async ({ json, report_dir, ...options }) => {
+      for (const id of options.only ?? []) checkId(id);
       const [{ runStudy }, { studyReport }] = await Promise.all([
         import("../demo/study/study.ts"),
         import("../demo/study/report.ts"),
@@ -31,4 +38,11 @@ export function build(summary: string, io: Io): BuiltCommand {
         json ? formatJson(rows) : `${formatCount(rows.length)} runs, report in ${report_dir}/study.md`,
       );
     });
+}
+
+function checkId(id: string): void {
+  if (IDS.includes(id)) return;
+  const near = nearest(id, IDS);
+  const hint = near === null ? `they are ${IDS.join(", ")}` : `did you mean ${near}?`;
+  throw new UserError(`--only: there is no experiment ${quoted(id)}: ${hint}`, { exitCode: EXIT.usage });
 }

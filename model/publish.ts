@@ -1,6 +1,6 @@
 /** What of a model's or adapter's folder goes to the hub. */
 import { parse, stringify } from "yaml";
-import { exists, readJson } from "../checkpoint/files.ts";
+import { exists, fileError, readJson } from "../checkpoint/files.ts";
 import { parseHubReference } from "../checkpoint/hub/reference.ts";
 import type { UploadFile } from "../checkpoint/hub/upload.ts";
 import { readAdapterConfig } from "../checkpoint/peft.ts";
@@ -39,21 +39,30 @@ export async function preparePublication(
   name: string,
   options: { readonly baseModel?: string | undefined; readonly baseConfig?: ModelConfig | undefined } = {},
 ): Promise<Publication> {
-  const kind = await exists(`${folder}/adapter_config.json`) ? "adapter" : "model";
+  const names = await namesIn(folder);
+  const kind = names.includes("adapter_config.json") ? "adapter" : "model";
   const args = await readArgs(folder);
-  const files: UploadFile[] = [];
-  for await (const { name: file, isDirectory } of Deno.readDir(folder)) {
-    if (!isDirectory && PUBLISHED.test(file)) files.push({ name: file, content: `${folder}/${file}` });
-  }
+  const files: UploadFile[] = names.filter((file) => PUBLISHED.test(file))
+    .map((file) => ({ name: file, content: `${folder}/${file}` }));
   const facts = kind === "adapter"
     ? await adapterFacts(folder, name, args, options, files)
     : await modelFacts(folder, name, args, options);
   if (args) files.push(textFile("train_args.yaml", stringify(withoutFolders(args))));
-  if (await exists(`${folder}/trainer_state.json`)) {
+  if (names.includes("trainer_state.json")) {
     files.push({ name: "trainer_state.json", content: `${folder}/trainer_state.json` });
   }
   const card = files.some((file) => file.name === "README.md") ? undefined : modelCard(facts);
   return { kind, files: files.sort((a, b) => a.name < b.name ? -1 : 1), card };
+}
+
+/** Names of the files in a folder. */
+async function namesIn(folder: string): Promise<string[]> {
+  try {
+    return (await Array.fromAsync(Deno.readDir(folder))).filter(({ isDirectory }) => !isDirectory)
+      .map(({ name }) => name);
+  } catch (error) {
+    throw fileError(error, `Cannot upload "${folder}"`, "Check --path");
+  }
 }
 
 /** Folder or name of the model that a run in `folder` trained; `null` where nothing tells. */

@@ -35,11 +35,17 @@ Deno.test("upload sends an adapter with its card once, and leaves a card on the 
     });
     await withEnvironment(environment, async () => {
       const io = new MemoryIo();
-      assertEquals([await runCli(words, io), io.stdout], [2, ""]);
+      assertEquals([await runCli(words, io), JSON.parse(io.stdout).error.exit_code], [2, 2]);
       assertIncludes(io.stderr, "HF_TOKEN");
       const wrong = new MemoryIo();
       assertEquals(await runCli(["upload", "--path", root, "--name", "mine"], wrong), 2);
       assertIncludes(wrong.stderr, "org/name");
+      const missing = new MemoryIo();
+      assertEquals(await runCli(["upload", "--path", `${root}/none`, "--name", "me/mine"], missing), 1);
+      assertEquals(
+        missing.stderr,
+        `Cannot upload "${root}/none": no such file or folder. Check --path\n`,
+      );
     });
     assert(hub.commits.length === 2, "two commits");
   });

@@ -1,8 +1,10 @@
+import { runCli } from "../../cli/main.ts";
 import { studyReport } from "../../demo/study/report.ts";
 import { BASE, UNTRAINED } from "../../demo/study/experiments.ts";
 import { LENGTHS, type StudyRow } from "../../demo/study/study.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
 import { assertIncludes } from "../support/text.ts";
+import { MemoryIo } from "../cli/memory_io.ts";
 
 function row(variant: string, seed: number, perplexity: number): StudyRow {
   return {
@@ -64,4 +66,10 @@ Deno.test("the study's plots have a dot for every run, and a curve over steps fo
   const curves = [...plots.get("steps.svg")!.matchAll(/stroke-linecap="round" d="M([^"]*)"/g)];
   assertEquals(curves.map(([, path]) => path!.split("L").length), [5, 5, 2]);
   assertEquals(curves[0]![1], curves[1]![1], "the same values, the same curve, the first point too");
+});
+
+Deno.test("study refuses experiments that there are not, before anything runs", async () => {
+  const io = new MemoryIo();
+  assertEquals(await runCli(["study", "--only", "groups,atention"], io), 2);
+  assertEquals(io.stderr, '--only: there is no experiment "atention": did you mean attention?\n');
 });
