@@ -1,3 +1,4 @@
+import { settle, temporaryName } from "../data/temporary.ts";
 import { EXIT, UserError } from "../errors.ts";
 import { dirname, join, resolve } from "./deps.ts";
 import {
@@ -5,11 +6,13 @@ import {
   errorCode,
   exists,
   fileError,
+  type FileHandle,
   type Files,
   formatBytes,
   RangeFile,
   writeWhole,
 } from "./files.ts";
+import { lockTarget } from "./lock.ts";
 import { listTree, syncTree } from "./manifest.ts";
 
 /** Options of the functions that write. */
@@ -18,15 +21,12 @@ export interface StoreOptions {
   readonly files?: Files;
   /** Size of what will be written, for the message where the disk is full. */
   readonly byteLength?: number;
+  /** Told, in one line, what of earlier interrupted work was removed. */
+  readonly note?: ((line: string) => void) | undefined;
 }
 
 /** Fills an empty folder with files. */
 export type WriteFolder = (folder: string) => Promise<void>;
-
-/** Eight random hexadecimal digits, so that two unfinished writes never share a name. */
-export function randomSuffix(): string {
-  return crypto.getRandomValues(new Uint32Array(1))[0]!.toString(16).padStart(8, "0");
-}
 
 /** Bytes of all files of a folder so far; 0 where that cannot be found out. */
 async function folderSize(folder: string, files: Files): Promise<number> {
@@ -61,7 +61,7 @@ export async function stage(
   commit: (staged: string) => Promise<void>,
   { files = diskFiles, byteLength }: StoreOptions,
 ): Promise<void> {
-  const staged = `${path}.tmp-${randomSuffix()}`;
+  const staged = temporaryName(path);
   try {
     await files.makeFolder(staged);
     await write(staged);
@@ -71,6 +71,8 @@ export async function stage(
     const written = await folderSize(staged, files);
     await files.removeTree(staged).catch(() => {});
     throw fileError(error, `Cannot save "${path}"${needs(written, byteLength)}`, REMEDY);
+  } finally {
+    settle(staged);
   }
 }
 
@@ -99,7 +101,7 @@ export async function saveFinal(
 
 /**
  * Makes the folder `path` with what `write` puts into it: all of it or nothing. Throws a {@linkcode UserError} if
- * `path` is a file or a folder with something in it, before `write` is called.
+ * `path` is a file or a folder with something in it, or another process is making it, before `write` is called.
  */
 export async function saveFolderAtomic(
   path: string,
@@ -110,12 +112,22 @@ export async function saveFolderAtomic(
   // Without a trailing separator, and with a name where it was ".".
   const target = resolve(path);
   await refuseOccupied(target, files);
+  await makeParent(target, files);
+  using _lock = await lockTarget(target, options);
   const commit = async (staged: string) => {
     if (await exists(target)) await files.remove(target);
     await files.rename(staged, target);
     await files.sync(dirname(target));
   };
   await stage(target, write, commit, options);
+}
+
+async function makeParent(path: string, files: Files): Promise<void> {
+  try {
+    await files.makeFolder(dirname(path));
+  } catch (error) {
+    throw fileError(error, `Cannot save to "${path}"`, "Choose another folder");
+  }
 }
 
 async function refuseOccupied(path: string, files: Files): Promise<void> {
@@ -134,6 +146,37 @@ async function refuseOccupied(path: string, files: Files): Promise<void> {
 }
 
 /**
+ * Makes or replaces the file `path` with what `write` puts into it: all of it or nothing. Throws a {@linkcode UserError}
+ * if another process is making it, or it cannot be written; an old file is then untouched.
+ */
+export async function saveFileAtomic(
+  path: string,
+  write: (file: FileHandle) => Promise<void>,
+  options: StoreOptions = {},
+): Promise<void> {
+  const { files = diskFiles, byteLength } = options;
+  const target = resolve(path);
+  using _lock = await lockTarget(target, options);
+  const staged = temporaryName(target);
+  try {
+    const file = await files.open(staged, "create");
+    try {
+      await write(file);
+      await file.sync();
+    } finally {
+      file.close();
+    }
+    await files.rename(staged, target);
+    await files.sync(dirname(target));
+  } catch (error) {
+    await files.remove(staged).catch(() => {});
+    throw fileError(error, `Cannot write "${path}"${needs(0, byteLength)}`, REMEDY);
+  } finally {
+    settle(staged);
+  }
+}
+
+/**
  * Replaces a file, or makes it, in one step: readers see the old bytes or the new ones. Throws a
  * {@linkcode UserError} naming the file and its size where that fails; the old file is then untouched.
  */
@@ -143,7 +186,7 @@ export async function writeFileAtomic(
   { files = diskFiles }: { files?: Files } = {},
 ): Promise<void> {
   const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
-  const staged = `${path}.tmp-${randomSuffix()}`;
+  const staged = temporaryName(path);
   try {
     await writeWhole(staged, "create", bytes, files);
     await files.rename(staged, path);
@@ -151,5 +194,7 @@ export async function writeFileAtomic(
   } catch (error) {
     await files.remove(staged).catch(() => {});
     throw fileError(error, `Cannot save "${path}" (needs ${formatBytes(bytes.length)})`, REMEDY);
+  } finally {
+    settle(staged);
   }
 }

@@ -2,7 +2,8 @@
 import { UserError } from "../errors.ts";
 import { toF32 } from "./dtype.ts";
 import type { Dtype } from "./dtype.ts";
-import { diskFiles, fileError, type Files, writeAll } from "./files.ts";
+import { saveFileAtomic, type StoreOptions } from "./atomic.ts";
+import { writeAll } from "./files.ts";
 
 /** How a tensor's numbers are stored. */
 export type GgufType = "F32" | "F16" | "BF16" | "Q8_0";
@@ -45,8 +46,7 @@ export async function writeGguf(
   path: string,
   metadata: ReadonlyMap<string, GgufValue>,
   tensors: readonly GgufTensor[],
-  { files = diskFiles, onProgress }: {
-    files?: Files;
+  { onProgress, ...options }: StoreOptions & {
     onProgress?: (done: number, total: number, name: string) => void;
   } = {},
 ): Promise<void> {
@@ -57,25 +57,14 @@ export async function writeGguf(
       );
     }
   }
-  const partial = `${path}.partial`;
-  try {
-    const file = await files.open(partial, "replace");
-    try {
-      let at = await append(file, header(metadata, tensors));
-      for (const [i, tensor] of tensors.entries()) {
-        onProgress?.(i, tensors.length, tensor.name);
-        at += await append(file, new Uint8Array(padding(at)));
-        at += await appendTensor(file, tensor);
-      }
-      await file.sync();
-    } finally {
-      file.close();
+  await saveFileAtomic(path, async (file) => {
+    let at = await append(file, header(metadata, tensors));
+    for (const [i, tensor] of tensors.entries()) {
+      onProgress?.(i, tensors.length, tensor.name);
+      at += await append(file, new Uint8Array(padding(at)));
+      at += await appendTensor(file, tensor);
     }
-    await files.rename(partial, path);
-  } catch (error) {
-    await files.remove(partial).catch(() => {});
-    throw fileError(error, `Cannot write "${path}"`, "Free some space or choose another folder");
-  }
+  }, options);
 }
 
 async function append(file: Parameters<typeof writeAll>[0], bytes: Uint8Array): Promise<number> {

@@ -1,17 +1,19 @@
+import { randomSuffix } from "../data/temporary.ts";
 import { UserError } from "../errors.ts";
-import { randomSuffix, stage, type StoreOptions, type WriteFolder } from "./atomic.ts";
+import { stage, type StoreOptions, type WriteFolder } from "./atomic.ts";
 import { dirname, join } from "./deps.ts";
 import { diskFiles, errorCode, exists, fileError, type Files } from "./files.ts";
 import { syncTree, verify, writeManifest } from "./manifest.ts";
 
 export {
+  saveFileAtomic,
   saveFinal,
   saveFolderAtomic,
   type StoreOptions,
   writeFileAtomic,
   type WriteFolder,
 } from "./atomic.ts";
-export { type FolderLock, lockFolder } from "./lock.ts";
+export { type FolderLock, lockFolder, lockTarget } from "./lock.ts";
 export { verify } from "./manifest.ts";
 
 /** A checkpoint on disk. `.old` names are what a save of the same step was about to replace. */

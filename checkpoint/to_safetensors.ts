@@ -22,15 +22,17 @@ const PIECE = 2 ** 24;
 export async function convertToSafetensors(
   folder: string,
   path: string,
-  { max_shard_size, onProgress = () => {} }: {
+  { max_shard_size, onProgress = () => {}, note }: {
     /** Largest weight file of a model, in bytes. */
     readonly max_shard_size: number;
     readonly onProgress?: (done: number, total: number, tensor: string) => void;
+    /** Told, in one line, what of earlier interrupted work was removed. */
+    readonly note?: (line: string) => void;
   },
 ): Promise<void> {
   if (await exists(join(folder, "adapter_config.json"))) {
     const adapter = await readAdapter(folder);
-    return await saveFolderAtomic(path, (staged) => writeAdapter(staged, adapter));
+    return await saveFolderAtomic(path, (staged) => writeAdapter(staged, adapter), { note });
   }
   const config = await readJson(join(folder, "config.json"), CONFIG_LIMIT);
   if (typeof config !== "object" || config === null || Array.isArray(config)) {
@@ -45,7 +47,7 @@ export async function convertToSafetensors(
         filesFrom: folder,
         maxShardBytes: max_shard_size,
       });
-    });
+    }, { note });
   } finally {
     weights.close();
   }

@@ -68,6 +68,7 @@ export function build(summary: string, io: Io): BuiltCommand {
           await convertToSafetensors(model, save_path, {
             ...options,
             onProgress: hooks.onProgress,
+            note: hooks.note,
           });
           return { bytes: await folderBytes(save_path), of: "safetensors" };
         }
@@ -101,7 +102,7 @@ async function toGguf(
   hooks: WorkHooks,
 ): Promise<Converted> {
   const { convertToGguf } = await import("../model/gguf.ts");
-  await convertToGguf(model, path, outtype, hooks.onProgress);
+  await convertToGguf(model, path, outtype, hooks);
   return { bytes: (await Deno.stat(path)).size, of: outtype };
 }
 

@@ -30,7 +30,9 @@ export function build(summary: string, io: Io): BuiltCommand {
         import("../checkpoint/store.ts"),
       ]);
       const adapter = await readTrainableWeights(checkpoint_path, trainable_params);
-      await saveFolderAtomic(save_path, (folder) => writeAdapter(folder, adapter));
+      await saveFolderAtomic(save_path, (folder) => writeAdapter(folder, adapter), {
+        note: (line) => io.err(line),
+      });
       const linears = adapter.lora.size;
       const tensors = adapter.extra.size;
       io.out(

@@ -5,6 +5,7 @@ import { dataFiles, modelFiles } from "../checkpoint/hub/wanted.ts";
 import { UserError } from "../errors.ts";
 import { formatBytes } from "./format.ts";
 import type { Io } from "./io.ts";
+import { visible } from "./visible.ts";
 
 /** Between two lines of progress where lines cannot be drawn again. */
 const REPORT_EVERY_MS = 10_000;
@@ -52,7 +53,7 @@ function progressOn(io: Io, name: string): (file: string, bytes: number, total: 
   let last = 0;
   return (file, bytes, total) => {
     const now = performance.now();
-    const text = `fetching ${name}/${file}: ${formatBytes(bytes)} of ${formatBytes(total)}`;
+    const text = visible(`fetching ${name}/${file}: ${formatBytes(bytes)} of ${formatBytes(total)}`);
     if (io.isTerminal) io.draw(`\r\x1b[2K${bytes < total ? text : ""}`);
     else if (bytes === total || now - last > REPORT_EVERY_MS) {
       last = now;

@@ -1,4 +1,10 @@
-/** The terminal as commands see it. This file is the only one that writes to it or ends the process. */
+/**
+ * The terminal as commands see it. This file is the only one that writes to it or ends the process. What a command shows
+ * may come from files of others: nothing in it steers the terminal.
+ */
+import { errorCode, fileError } from "../checkpoint/files.ts";
+import { removeUnfinished } from "../data/temporary.ts";
+import { shortened, visible } from "./visible.ts";
 
 /** What a command may touch of the outside besides files; tests hand in memory. */
 export interface Io {
@@ -18,8 +24,6 @@ export interface Io {
   exit(code: number): never;
 }
 
-/** Exit code of a process that Ctrl-C ended: 128 + SIGINT. */
-export const EXIT_INTERRUPTED = 130;
 /** Exit code of a process whose reader went away: 128 + SIGPIPE. */
 const EXIT_PIPE = 141;
 
@@ -27,26 +31,48 @@ const encoder = new TextEncoder();
 
 function writeAll(stream: { writeSync(bytes: Uint8Array): number }, text: string): void {
   const bytes = encoder.encode(text);
+  for (let written = 0; written < bytes.length;) written += stream.writeSync(bytes.subarray(written));
+}
+
+/** @throws {UserError} if stdout is a file that cannot be written */
+function writeResult(text: string): void {
   try {
-    for (let written = 0; written < bytes.length;) written += stream.writeSync(bytes.subarray(written));
+    writeAll(Deno.stdout, text);
   } catch (error) {
     // `longreach ... | head` closes the pipe early: that is how it ends.
-    if (error instanceof Deno.errors.BrokenPipe) Deno.exit(EXIT_PIPE);
-    throw error;
+    if (error instanceof Deno.errors.BrokenPipe) exit(EXIT_PIPE);
+    // A terminal that was closed: nobody is there to read it.
+    if (errorCode(error) === "EIO" && !Deno.stdout.isTerminal()) return;
+    throw fileError(error, "Cannot write the result to stdout");
   }
+}
+
+/** Lines for people are no reason to lose work: a closed terminal, a reader gone or a full disk ends nothing. */
+function writeLine(text: string): void {
+  try {
+    writeAll(Deno.stderr, text);
+  } catch (error) {
+    if (errorCode(error) === undefined && !(error instanceof Deno.errors.BrokenPipe)) throw error;
+  }
+}
+
+function exit(code: number): never {
+  removeUnfinished();
+  Deno.exit(code);
 }
 
 /** The process's own stdout and stderr. */
 export function terminalIo(): Io {
   const isTerminal = Deno.stderr.isTerminal();
+  const color = isTerminal && !Deno.noColor;
   return {
-    out: (text) => writeAll(Deno.stdout, `${text}\n`),
-    err: (text) => writeAll(Deno.stderr, `${text}\n`),
-    draw: (text) => writeAll(Deno.stderr, text),
+    out: (text) => writeResult(`${visible(text)}\n`),
+    err: (text) => writeLine(`${shortened(visible(text, color ? "colours" : undefined))}\n`),
+    draw: (text) => writeLine(visible(text, "drawing")),
     isTerminal,
     columns: () => isTerminal ? terminalColumns() : 100,
-    color: isTerminal && !Deno.noColor,
-    exit: (code) => Deno.exit(code),
+    color,
+    exit,
   };
 }
 

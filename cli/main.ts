@@ -8,6 +8,7 @@ import { traceKernels } from "../kernels/trace.ts";
 import { useTuning } from "../kernels/tuning.ts";
 import { formatBytes, formatJson, formatTable } from "./format.ts";
 import { type Io, terminalIo } from "./io.ts";
+import { Interrupted, listenForSignals } from "./stop_signal.ts";
 
 interface CommandEntry {
   /** One line for the list of commands. */
@@ -59,7 +60,8 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
 };
 
 /**
- * Runs one command line and returns the exit code: 0 done, 1 failed, 2 wrong usage, 3 too little memory.
+ * Runs one command line and returns the exit code: 0 done, 1 failed, 2 wrong usage, 3 too little memory, 128 and more
+ * ended by a signal.
  *
  * @param words the command and its flags, without the program's name
  */
@@ -81,7 +83,8 @@ export async function runCli(words: readonly string[], io: Io): Promise<number> 
   } catch (error) {
     const { message, exitCode } = explain(error);
     io.err(message);
-    if (words.includes("--json")) io.out(formatJson({ error: { message, exitCode } }));
+    const isTold = error instanceof Interrupted && error.isTold;
+    if (words.includes("--json") && !isTold) io.out(formatJson({ error: { message, exitCode } }));
     return exitCode;
   }
 }
@@ -124,6 +127,7 @@ if (import.meta.main) {
   const from = Deno.env.get("INIT_CWD");
   if (from !== undefined && from !== "") Deno.chdir(from);
   const io = terminalIo();
+  listenForSignals(io);
   if (Deno.env.get("LONGREACH_TRACE")) {
     traceKernels(({ kernel, grid, microseconds, bytes }) =>
       io.err(`${kernel} [${grid.join(" ")}] ${microseconds.toFixed(0)} us ${formatBytes(bytes)}`)

@@ -14,6 +14,7 @@ import {
   paint,
 } from "./format.ts";
 import type { Io } from "./io.ts";
+import { visible } from "./visible.ts";
 
 /** Longest silence where nothing can be drawn again, in milliseconds. */
 const LONGEST_SILENCE_MS = 60_000;
@@ -82,7 +83,7 @@ class DrawnProgress implements Progress {
     const bar = "█".repeat(full) + "░".repeat(BAR_WIDTH - full);
     const room = this.io.columns() - 1;
     let line = `${bar} ${this.unit} ${done}/${this.total}`;
-    for (const field of fields) {
+    for (const field of fields.map((each) => visible(each))) {
       if (line.length + 2 + field.length > room) break;
       line += `  ${field}`;
     }

@@ -1,13 +1,17 @@
-/** Progress and Ctrl-C around pieces of work: every command that takes long runs its work through here. */
+/** Progress and signals around pieces of work: every command that takes long runs its work through here. */
 import type { WorkHooks } from "../model/hooks.ts";
 import type { StageHooks, TrainHooks } from "../train/hooks.ts";
 import type { Io } from "./io.ts";
 import { CountProgress, TrainProgress } from "./progress.ts";
-import { StopSignal } from "./stop_signal.ts";
+import { Interrupted, StopSignal } from "./stop_signal.ts";
 
-/** Hooks that show what they are told on `io`. */
-export function stagesOn(io: Io): StageHooks {
+/** Hooks that show what they are told on `io`, and the signal by which the user stopped a training. */
+export function stagesOn(io: Io): StageHooks & { readonly stoppedBy: Deno.Signal | null } {
+  let stoppedBy: Deno.Signal | null = null;
   return {
+    get stoppedBy() {
+      return stoppedBy;
+    },
     note: (line) => io.err(line),
 
     async training<T>(loggingSteps: number, run: (hooks: TrainHooks) => Promise<T>): Promise<T> {
@@ -16,17 +20,21 @@ export function stagesOn(io: Io): StageHooks {
       try {
         return await run({
           onData: (preview) => progress.onData(preview),
-          onStart: (info) => progress.onStart(info),
+          onStart: (info) => {
+            progress.onStart(info);
+            signal.isWorking = true;
+          },
           onCompile: (kernels) => progress.onCompile(kernels),
           onStep: (metrics) => progress.onStep(metrics),
           onEvaluate: (step, loss, isBest) => progress.onEvaluate(step, loss, isBest),
           onSave: (path) => progress.onSave(path),
           note: (line) => progress.note(line),
-          shouldStop: () => signal.asked,
+          shouldStop: () => signal.asked !== null,
         });
       } finally {
         progress.stop();
         signal.close();
+        stoppedBy = signal.asked;
       }
     },
 
@@ -37,6 +45,10 @@ export function stagesOn(io: Io): StageHooks {
       } finally {
         progress.stop();
       }
+    },
+
+    endIfStopped(whatNow: string): void {
+      if (stoppedBy !== null) throw new Interrupted(stoppedBy, whatNow);
     },
   };
 }

@@ -1,30 +1,104 @@
-/** Ctrl-C while training: the first one asks for a save, the second one ends the process. */
-import { EXIT_INTERRUPTED, type Io } from "./io.ts";
+/** Signals that ask a command to stop: training finishes its step and saves, everything else ends at once. */
+import { basename } from "../checkpoint/deps.ts";
+import { UserError } from "../errors.ts";
+import type { Io } from "./io.ts";
+import { permittedEnv } from "./user_cache.ts";
 
-/** SIGTERM is what schedulers send before they kill. */
-const SIGNALS: readonly Deno.Signal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGINT", "SIGTERM"];
+/** SIGTERM is what schedulers send before they kill, SIGHUP what a terminal sends that is closed. */
+const SIGNALS: readonly Deno.Signal[] = Deno.build.os === "windows"
+  ? ["SIGINT", "SIGBREAK"]
+  : ["SIGINT", "SIGTERM", "SIGHUP"];
 
-/** Listens until {@linkcode StopSignal.close}. */
+const NUMBERS: Readonly<Partial<Record<Deno.Signal, number>>> = {
+  SIGHUP: 1,
+  SIGINT: 2,
+  SIGTERM: 15,
+  SIGBREAK: 21,
+};
+
+/** Milliseconds in which one event may arrive twice: from the terminal, and passed on by `deno task`. */
+const SAME_EVENT_MS = 300;
+
+/** Exit code of a process that a signal ended, as shells tell it: 128 and the signal's number. */
+function exitCodeOf(signal: Deno.Signal): number {
+  return 128 + (NUMBERS[signal] ?? 0);
+}
+
+function nameOf(signal: Deno.Signal): string {
+  return signal === "SIGINT" ? "Ctrl-C" : signal;
+}
+
+/** Work that a signal ended before it was done; the exit code tells which. */
+export class Interrupted extends UserError {
+  /** Whether a result is on stdout already, so that nothing more belongs there. */
+  readonly isTold: boolean;
+
+  constructor(signal: Deno.Signal, whatNow: string, { isTold = false } = {}) {
+    super(`Stopped by ${nameOf(signal)}: ${whatNow}`, { exitCode: exitCodeOf(signal) });
+    this.isTold = isTold;
+  }
+}
+
+/**
+ * Whether the user asked that closing the terminal end nothing. Deno takes SIGHUP over from nohup, so that is told by
+ * `./longreach`, or by what bash and zsh say that they started.
+ */
+export function ignoresHangup(env: (name: string) => string | undefined = permittedEnv): boolean {
+  return env("LONGREACH_NOHUP") === "1" || basename(env("_") ?? "") === "nohup";
+}
+
+/** What takes signals over now, the innermost last. */
+const takers: StopSignal[] = [];
+
+/** Listens for signals as long as the process lives: they end it, unless a {@linkcode StopSignal} takes them over. */
+export function listenForSignals(io: Io): void {
+  const ignored: Deno.Signal | undefined = ignoresHangup() ? "SIGHUP" : undefined;
+  for (const signal of SIGNALS) {
+    Deno.addSignalListener(signal, () => {
+      if (signal === ignored) return;
+      const taker = takers.at(-1);
+      if (taker) return taker.ask(signal);
+      if (io.isTerminal) io.draw("\r\u001b[K");
+      io.err(`Stopped by ${nameOf(signal)}: nothing unfinished is left`);
+      io.exit(exitCodeOf(signal));
+    });
+  }
+}
+
+/** Takes signals over until {@linkcode StopSignal.close}: the first asks to stop, the second ends the process. */
 export class StopSignal {
-  #asked = false;
+  #asked: Deno.Signal | null = null;
+  #askedAt = 0;
+  /** Whether there is something to finish and save; until then the first signal ends the process too. */
+  isWorking = false;
 
   /** @param say shows a line without breaking the progress line */
   constructor(readonly io: Pick<Io, "exit">, readonly say: (line: string) => void) {
-    for (const signal of SIGNALS) Deno.addSignalListener(signal, this.#onSignal);
+    takers.push(this);
   }
 
-  /** Whether the user has asked to stop. */
-  get asked(): boolean {
+  /** The signal by which the user has asked to stop. */
+  get asked(): Deno.Signal | null {
     return this.#asked;
   }
 
-  #onSignal = (): void => {
-    if (this.#asked) this.io.exit(EXIT_INTERRUPTED);
-    this.#asked = true;
-    this.say("stopping: finishing this step, then saving (Ctrl-C again quits at once)");
-  };
+  /** What a signal does. */
+  ask(signal: Deno.Signal): void {
+    const first = this.#asked;
+    if (first === null && this.isWorking) {
+      this.#asked = signal;
+      this.#askedAt = performance.now();
+      this.say("stopping: finishing this step, then saving (Ctrl-C again quits at once)");
+      return;
+    }
+    const isSameEvent = signal === first && performance.now() - this.#askedAt < SAME_EVENT_MS;
+    // A terminal that closes says so more than once, and nobody meant to lose the save.
+    if (isSameEvent || (first !== null && signal === "SIGHUP")) return;
+    if (first === null) this.say(`Stopped by ${nameOf(signal)} before the first step: nothing was trained`);
+    this.io.exit(exitCodeOf(first ?? signal));
+  }
 
   close(): void {
-    for (const signal of SIGNALS) Deno.removeSignalListener(signal, this.#onSignal);
+    takers.splice(takers.indexOf(this), 1);
   }
 }

@@ -39,6 +39,8 @@ export function build(summary: string, io: Io): BuiltCommand {
         import("../data/tokenize.ts"),
       ]);
       const { locate } = await import("./hub.ts");
+      const { lockTarget } = await import("../checkpoint/store.ts");
+      using _lock = await lockTarget(save_path, { note: (line) => io.err(line) });
       const tokenizer = await Tokenizer.load(await locate(io, model_name_or_path, "model"));
       const inputs = await Array.fromAsync(data_path, (path) => locate(io, path, "dataset"));
       const started = performance.now();

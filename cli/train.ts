@@ -5,6 +5,7 @@ import { type BuiltCommand, newCommand } from "./flags.ts";
 import { formatBytes, formatCount, formatJson, formatSeconds } from "./format.ts";
 import type { Io } from "./io.ts";
 import { stagesOn } from "./stages.ts";
+import { Interrupted } from "./stop_signal.ts";
 import { addTrainFlags, givenSettings } from "./train_flags.ts";
 
 /** The command; every option of train_args/schema.ts is a flag of it. */
@@ -31,7 +32,8 @@ async function run(
 ): Promise<void> {
   const { args, notes } = await loadTrainArgs(file, overrides);
   notes.forEach((line) => io.err(line));
-  const result = await stagesOn(io).training(args.logging_steps, async (hooks) => {
+  const stages = stagesOn(io);
+  const result = await stages.training(args.logging_steps, async (hooks) => {
     const { runTraining } = await import("../train/run.ts");
     const { locate } = await import("./hub.ts");
     const { userCacheFolder } = await import("./user_cache.ts");
@@ -42,6 +44,8 @@ async function run(
     });
   });
   io.out(json ? formatJson(result) : describeResult(result));
+  if (!result.stopped || stages.stoppedBy === null) return;
+  throw new Interrupted(stages.stoppedBy, "run the same command again to go on from there", { isTold: true });
 }
 
 function describeResult(result: TrainResult): string {
@@ -57,6 +61,5 @@ function describeResult(result: TrainResult): string {
     lines.push(`Steps skipped for loss or gradient not finite: ${result.skippedSteps}`);
   }
   lines.push(`Saved in ${result.outputDir}`);
-  if (result.stopped) lines.push("Go on with --resume_from_checkpoint true");
   return lines.join("\n");
 }

@@ -20,7 +20,7 @@ export function userCacheFolder(
 }
 
 /** A variable, or nothing where reading it is not allowed. */
-function permittedEnv(name: string): string | undefined {
+export function permittedEnv(name: string): string | undefined {
   try {
     return Deno.env.get(name);
   } catch (error) {

@@ -5,6 +5,7 @@
 import { UserError } from "../errors.ts";
 import { writeAll } from "./file_bytes.ts";
 import { openToRead } from "./jsonl.ts";
+import { settle, temporaryName } from "./temporary.ts";
 
 /** How an id is stored. */
 export type TokenDtype = "uint16" | "uint32";
@@ -66,17 +67,24 @@ export async function writeTokenBin(
 /** Writes ids under a temporary name, which {@linkcode finish} turns into the real one. */
 export class TokenWriter implements AsyncDisposable {
   tokens = 0;
-  readonly #partial: string;
+  readonly #sidecarPartial: string;
 
-  private constructor(readonly path: string, readonly dtype: TokenDtype, readonly file: Deno.FsFile) {
-    this.#partial = partialName(path);
+  private constructor(
+    readonly path: string,
+    readonly dtype: TokenDtype,
+    readonly file: Deno.FsFile,
+    readonly partial: string,
+  ) {
+    this.#sidecarPartial = temporaryName(sidecarName(path));
   }
 
   /** @throws {UserError} as the others do, if the file cannot be written */
   static async create(path: string, dtype: TokenDtype): Promise<TokenWriter> {
+    const partial = temporaryName(path);
     try {
-      return new TokenWriter(path, dtype, await Deno.create(partialName(path)));
+      return new TokenWriter(path, dtype, await Deno.open(partial, { write: true, createNew: true }), partial);
     } catch (cause) {
+      settle(partial);
       throw writeError(path, cause);
     }
   }
@@ -107,11 +115,12 @@ export class TokenWriter implements AsyncDisposable {
     try {
       await this.file.syncData();
       await Deno.writeTextFile(
-        partialName(sidecar),
+        this.#sidecarPartial,
         JSON.stringify({ dtype: this.dtype, tokens: this.tokens }) + "\n",
+        { createNew: true },
       );
-      await Deno.rename(partialName(sidecar), sidecar);
-      await Deno.rename(this.#partial, this.path);
+      await Deno.rename(this.#sidecarPartial, sidecar);
+      await Deno.rename(this.partial, this.path);
     } catch (cause) {
       throw writeError(this.path, cause);
     }
@@ -120,8 +129,9 @@ export class TokenWriter implements AsyncDisposable {
   /** Removes what {@linkcode finish} has not put in place. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.file.close();
-    for (const name of [this.#partial, partialName(sidecarName(this.path))]) {
+    for (const name of [this.partial, this.#sidecarPartial]) {
       await Deno.remove(name).catch(() => {});
+      settle(name);
     }
   }
 }
@@ -134,9 +144,6 @@ function writeError(path: string, cause: unknown): UserError {
   });
 }
 
-function partialName(path: string): string {
-  return `${path}.partial`;
-}
 
 function sidecarName(path: string): string {
   return `${path}.json`;

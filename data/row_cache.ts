@@ -3,7 +3,7 @@ import { createHash } from "./deps.ts";
 import type { EncodedRow, TemplateChoice } from "./encode.ts";
 import { hashFile } from "./file_bytes.ts";
 import { openToRead } from "./jsonl.ts";
-import { openRows, readRows, RowWriter } from "./row_file.ts";
+import { openRows, readRows, removeUnfinishedRows, RowWriter } from "./row_file.ts";
 import { dataFilesOf } from "./rows.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
@@ -54,6 +54,7 @@ export async function* cachedRows(
     yield* readRows(kept);
     return;
   }
+  await removeLeftovers(folder, note);
   const writer = new RowWriter(path);
   try {
     let isKept = await attempt(() => writer.open(), path, note);
@@ -65,6 +66,12 @@ export async function* cachedRows(
   } finally {
     await writer.close();
   }
+}
+
+/** Makes room before more is written; that nothing can be removed is no reason to stop. */
+async function removeLeftovers(folder: string, note: RowCache["note"]): Promise<void> {
+  const removed = await removeUnfinishedRows(folder).catch(() => 0);
+  if (removed > 0) note(`Removed ${removed} unfinished files that interrupted runs left in "${folder}"`);
 }
 
 async function open(path: string, note: RowCache["note"]): Promise<Deno.FsFile | undefined> {

@@ -6,6 +6,7 @@
 import { createHash } from "./deps.ts";
 import { type EncodedRow, NO_TARGET, textRow } from "./encode.ts";
 import { hashFile, writeAll } from "./file_bytes.ts";
+import { finalName, settle, temporaryName } from "./temporary.ts";
 
 const MAGIC = 0x5752_524c;
 const VERSION = 1;
@@ -106,7 +107,23 @@ function words(bytes: Uint8Array<ArrayBuffer>): Uint32Array<ArrayBuffer> {
   return new Uint32Array(bytes.buffer);
 }
 
-/** Writes a file under another name, which becomes `path` when it is whole. */
+/**
+ * Removes the files of rows that processes which have died left unfinished in a folder: their locks are free.
+ * @returns how many
+ */
+export async function removeUnfinishedRows(folder: string): Promise<number> {
+  let removed = 0;
+  for await (const { name } of Deno.readDir(folder)) {
+    if (!finalName(name)?.endsWith(".rows")) continue;
+    using file = await Deno.open(`${folder}/${name}`, { read: true, write: true });
+    if (!await file.tryLock(true)) continue;
+    await Deno.remove(`${folder}/${name}`);
+    removed++;
+  }
+  return removed;
+}
+
+/** Writes a file under another name, which becomes `path` when it is whole. It is locked as long as it is written. */
 export class RowWriter {
   readonly #hash = createHash("sha256");
   readonly #partial: string;
@@ -115,13 +132,15 @@ export class RowWriter {
   #blockWords = 0;
 
   constructor(readonly path: string) {
-    this.#partial = `${path}.${crypto.randomUUID()}.partial`;
+    this.#partial = temporaryName(path);
   }
 
   /** Makes the folder and the file. @throws the operating system's error; so do the others */
   async open(): Promise<void> {
     await Deno.mkdir(this.path.slice(0, this.path.lastIndexOf("/")), { recursive: true });
-    this.#file = await Deno.open(this.#partial, { write: true, createNew: true });
+    this.#file = await Deno.open(this.#partial, { read: true, write: true, createNew: true });
+    // Where there are no locks, nobody removes it either.
+    await this.#file.lock(true).catch(() => {});
     await this.#write(Uint32Array.of(MAGIC, VERSION));
   }
 
@@ -146,6 +165,7 @@ export class RowWriter {
   async close(): Promise<void> {
     this.#file?.close();
     await Deno.remove(this.#partial).catch(() => {});
+    settle(this.#partial);
   }
 
   async #endBlock(): Promise<void> {

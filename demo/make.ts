@@ -63,4 +63,5 @@ async function train(recipe: string, paths: Record<string, string>, stages: Stag
   stages.note(`Training by demo/${recipe}`);
   const { args } = await loadTrainArgs(file, { ...paths, overwrite_output_dir: "true" });
   await stages.training(args.logging_steps, (hooks) => runTraining(args, hooks));
+  stages.endIfStopped("start make_demo again to begin anew");
 }

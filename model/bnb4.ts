@@ -60,7 +60,7 @@ export async function convertToBnb4(
         filesFrom: folder,
         maxShardBytes: options.max_shard_size,
       });
-    });
+    }, { note: hooks.note });
     return written;
   } finally {
     weights.close();

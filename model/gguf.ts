@@ -33,6 +33,8 @@ export interface GgufExport {
   /** Of matrices; norms and biases stay F32. */
   readonly type: GgufType;
   readonly onProgress?: (done: number, total: number, name: string) => void;
+  /** Told, in one line, what of earlier interrupted work was removed. */
+  readonly note?: (line: string) => void;
 }
 
 /**
@@ -43,7 +45,8 @@ export async function exportGguf(path: string, model: GgufExport): Promise<void>
   const tensors = [...checkpointTensors(model.config)].map(([name, shape]) => tensorOf(model, name, shape));
   const factors = llama3Factors(model.config);
   if (factors) tensors.push(factors);
-  await writeGguf(path, metadataOf(model), tensors, model.onProgress ? { onProgress: model.onProgress } : {});
+  const { onProgress, note } = model;
+  await writeGguf(path, metadataOf(model), tensors, { ...(onProgress && { onProgress }), note });
 }
 
 function tensorOf({ config, weights, type }: GgufExport, name: string, shape: readonly number[]): GgufTensor {
@@ -220,7 +223,7 @@ export async function convertToGguf(
   folder: string,
   path: string,
   type: "f32" | "f16" | "bf16" | "q8_0",
-  onProgress?: GgufExport["onProgress"],
+  { onProgress, note }: Pick<GgufExport, "onProgress" | "note"> = {},
 ): Promise<void> {
   // In this order: what is no model's folder says so by its config.json.
   const config = await readConfig(folder);
@@ -241,6 +244,7 @@ export async function convertToGguf(
       name,
       type: upper,
       ...(onProgress && { onProgress }),
+      ...(note && { note }),
     });
   } finally {
     weights.close();

@@ -109,7 +109,7 @@ export async function mergeAdapter(
     await saveFolderAtomic(save_path, async (folder) => {
       ({ shards } = await writeMerged(folder, plan, options, hooks));
       checks = await verifyMerge(folder, plan, { ...options, isOfOtherBase }, hooks);
-    }, { byteLength: plan.totalBytes });
+    }, { byteLength: plan.totalBytes, note: hooks.note });
     return {
       save_path,
       base_model,

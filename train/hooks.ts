@@ -108,4 +108,6 @@ export interface StageHooks {
   training<T>(loggingSteps: number, run: (hooks: TrainHooks) => Promise<T>): Promise<T>;
   /** Runs `run` with hooks that count `unit`s. */
   counting<T>(unit: string, run: (hooks: WorkHooks) => Promise<T>): Promise<T>;
+  /** Asked after a training: throws if the user stopped it, so that no further part begins; `whatNow` says how to go on. */
+  endIfStopped(whatNow: string): void;
 }

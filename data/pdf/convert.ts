@@ -1,5 +1,6 @@
 /** PDF files to text files. */
 import { UserError } from "../../errors.ts";
+import { settle, temporaryName } from "../temporary.ts";
 import { layOutText } from "./layout.ts";
 import { openPdf, type PdfPage } from "./reader.ts";
 
@@ -46,12 +47,16 @@ export async function convertPdf(
     );
   }
   const output = `${outputsDir}/${input.split(/[\\/]/).at(-1)!.replace(/\.pdf$/i, "")}.txt`;
+  const staged = temporaryName(output);
   try {
     await Deno.mkdir(outputsDir, { recursive: true });
-    await Deno.writeTextFile(`${output}.partial`, text);
-    await Deno.rename(`${output}.partial`, output);
+    await Deno.writeTextFile(staged, text, { createNew: true });
+    await Deno.rename(staged, output);
   } catch (cause) {
+    await Deno.remove(staged).catch(() => {});
     throw new UserError(`Cannot write "${output}": ${(cause as Error).message}`, { cause });
+  } finally {
+    settle(staged);
   }
   return { input, output, pages: pages.length, characters: text.length, tables, scanned };
 }
