@@ -1,7 +1,7 @@
 import { finalName } from "../data/temporary.ts";
 import { UserError } from "../errors.ts";
 import { basename, dirname, join, resolve } from "./deps.ts";
-import { diskFiles, errorCode, exists, fileError, type Files } from "./files.ts";
+import { diskFiles, errorCode, fileError, type Files } from "./files.ts";
 import { quote } from "./paths.ts";
 
 /** Kept until the work ends; `using` releases it. */
@@ -54,7 +54,10 @@ export async function lockTarget(
       refuse: (who) => `Cannot write "${path}": ${who} is already writing it. Wait, or choose another name`,
       isRemoved: true,
     });
-    const lock = lockOf(() => {
+    const names = [basename(target), `${basename(target)}.json`];
+    const isLeftover = (of: string) => isLocked && names.includes(of);
+    await removeLeftovers(dirname(target), { isLeftover, note, files });
+    return lockOf(() => {
       try {
         // While it is still locked: who opened it before finds that it is no longer the file of that name.
         Deno.removeSync(lockPath);
@@ -64,12 +67,8 @@ export async function lockTarget(
         file.close();
       }
     });
-    const names = [basename(target), `${basename(target)}.json`];
-    const isLeftover = (of: string) => isLocked && names.includes(of);
-    await removeLeftovers(dirname(target), { isLeftover, note, files });
-    return lock;
   } catch (error) {
-    throw fileError(error, `Cannot write "${path}"`, "Choose another place");
+    throw fileError(error, `Cannot write "${path}"`, "Free some space or choose another folder");
   }
 }
 
@@ -97,8 +96,7 @@ async function lockFile(
         file.close();
         continue;
       }
-      await file.truncate(0);
-      await file.write(new TextEncoder().encode(String(Deno.pid)));
+      await writePid(file);
       return { file, isLocked: isLocked === true };
     } catch (error) {
       file.close();
@@ -114,6 +112,16 @@ async function tryLock(file: Deno.FsFile): Promise<boolean | undefined> {
   } catch (error) {
     if (NO_LOCKS.has(errorCode(error))) return undefined;
     throw error;
+  }
+}
+
+/** For the message to others: that the disk is full is no reason not to begin. */
+async function writePid(file: Deno.FsFile): Promise<void> {
+  try {
+    await file.truncate(0);
+    await file.write(new TextEncoder().encode(String(Deno.pid)));
+  } catch (error) {
+    if (errorCode(error) === undefined) throw error;
   }
 }
 
@@ -133,8 +141,8 @@ async function holder(file: Deno.FsFile): Promise<string> {
 }
 
 /**
- * Removes what interrupted work left in a folder under temporary names, and tells it in one line. Call it under the lock
- * of whatever has such names: then nobody alive is writing to them.
+ * Removes what interrupted work left in a folder under temporary names, and tells it in one line; a folder that cannot be
+ * read is left alone. Call it under the lock of whatever has such names: then nobody alive is writing to them.
  *
  * @param options.isLeftover whether a temporary name of this final name is to go
  */
@@ -147,7 +155,7 @@ export async function removeLeftovers(
   },
 ): Promise<void> {
   const removed: string[] = [];
-  for (const { name, isFolder } of await exists(folder) ? await files.list(folder) : []) {
+  for (const { name, isFolder } of await files.list(folder).catch(() => [])) {
     const of = finalName(name);
     if (of === undefined || !isLeftover(of)) continue;
     const path = join(folder, name);

@@ -13,7 +13,7 @@ export {
   writeFileAtomic,
   type WriteFolder,
 } from "./atomic.ts";
-export { type FolderLock, lockFolder, lockTarget } from "./lock.ts";
+export { type FolderLock, lockFolder, lockTarget, removeLeftovers } from "./lock.ts";
 export { verify } from "./manifest.ts";
 
 /** A checkpoint on disk. `.old` names are what a save of the same step was about to replace. */

@@ -17,6 +17,7 @@ export function stagesOn(io: Io): StageHooks & { readonly stoppedBy: Deno.Signal
     async training<T>(loggingSteps: number, run: (hooks: TrainHooks) => Promise<T>): Promise<T> {
       const progress = new TrainProgress(io, loggingSteps);
       const signal = new StopSignal(io, (line) => progress.note(line));
+      signal.isWorking = false;
       try {
         return await run({
           onData: (preview) => progress.onData(preview),

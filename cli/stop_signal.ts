@@ -47,34 +47,42 @@ export function ignoresHangup(env: (name: string) => string | undefined = permit
   return env("LONGREACH_NOHUP") === "1" || basename(env("_") ?? "") === "nohup";
 }
 
-/** What takes signals over now, the innermost last. */
-const takers: StopSignal[] = [];
+/** Calls `act` on every signal that is not to be ignored. @returns what ends that */
+function onSignals(act: (signal: Deno.Signal) => void): () => void {
+  const ignored: Deno.Signal | undefined = ignoresHangup() ? "SIGHUP" : undefined;
+  const listeners = SIGNALS.map((signal) => {
+    const listener = () => signal === ignored || act(signal);
+    Deno.addSignalListener(signal, listener);
+    return () => Deno.removeSignalListener(signal, listener);
+  });
+  return () => listeners.forEach((remove) => remove());
+}
+
+/** How many {@linkcode StopSignal}s listen now. */
+let takenOver = 0;
 
 /** Listens for signals as long as the process lives: they end it, unless a {@linkcode StopSignal} takes them over. */
 export function listenForSignals(io: Io): void {
-  const ignored: Deno.Signal | undefined = ignoresHangup() ? "SIGHUP" : undefined;
-  for (const signal of SIGNALS) {
-    Deno.addSignalListener(signal, () => {
-      if (signal === ignored) return;
-      const taker = takers.at(-1);
-      if (taker) return taker.ask(signal);
-      if (io.isTerminal) io.draw("\r\u001b[K");
-      io.err(`Stopped by ${nameOf(signal)}: nothing unfinished is left`);
-      io.exit(exitCodeOf(signal));
-    });
-  }
+  onSignals((signal) => {
+    if (takenOver > 0) return;
+    if (io.isTerminal) io.draw("\r\u001b[K");
+    io.err(`Stopped by ${nameOf(signal)}: nothing unfinished is left`);
+    io.exit(exitCodeOf(signal));
+  });
 }
 
 /** Takes signals over until {@linkcode StopSignal.close}: the first asks to stop, the second ends the process. */
 export class StopSignal {
   #asked: Deno.Signal | null = null;
   #askedAt = 0;
-  /** Whether there is something to finish and save; until then the first signal ends the process too. */
-  isWorking = false;
+  readonly #removeListeners: () => void;
+  /** Whether there is something to finish and save; while there is not, the first signal ends the process too. */
+  isWorking = true;
 
   /** @param say shows a line without breaking the progress line */
   constructor(readonly io: Pick<Io, "exit">, readonly say: (line: string) => void) {
-    takers.push(this);
+    takenOver++;
+    this.#removeListeners = onSignals((signal) => this.#onSignal(signal));
   }
 
   /** The signal by which the user has asked to stop. */
@@ -82,8 +90,7 @@ export class StopSignal {
     return this.#asked;
   }
 
-  /** What a signal does. */
-  ask(signal: Deno.Signal): void {
+  #onSignal(signal: Deno.Signal): void {
     const first = this.#asked;
     if (first === null && this.isWorking) {
       this.#asked = signal;
@@ -99,6 +106,7 @@ export class StopSignal {
   }
 
   close(): void {
-    takers.splice(takers.indexOf(this), 1);
+    takenOver--;
+    this.#removeListeners();
   }
 }

@@ -18,7 +18,9 @@ const LONGEST = { line: 2000, text: 20_000 } as const;
 /** A mark as text: `\x1b`, and the form that JSON knows too above ASCII. */
 function escape(mark: string): string {
   const code = mark.charCodeAt(0);
-  return code < 0x20 ? `\\x${code.toString(16).padStart(2, "0")}` : `\\u${code.toString(16).padStart(4, "0")}`;
+  return code < 0x20
+    ? `\\x${code.toString(16).padStart(2, "0")}`
+    : `\\u${code.toString(16).padStart(4, "0")}`;
 }
 
 /**
@@ -46,5 +48,7 @@ export function shortened(text: string): string {
 function withoutMiddle(text: string, most: number): string {
   if (text.length <= most) return text;
   const [start, end] = [Math.floor(0.75 * most), Math.floor(0.15 * most)];
-  return `${text.slice(0, start)} ... ${text.length - start - end} characters left out ... ${text.slice(-end)}`;
+  return `${text.slice(0, start)} ... ${text.length - start - end} characters left out ... ${
+    text.slice(-end)
+  }`;
 }

@@ -82,7 +82,12 @@ export class TokenWriter implements AsyncDisposable {
   static async create(path: string, dtype: TokenDtype): Promise<TokenWriter> {
     const partial = temporaryName(path);
     try {
-      return new TokenWriter(path, dtype, await Deno.open(partial, { write: true, createNew: true }), partial);
+      return new TokenWriter(
+        path,
+        dtype,
+        await Deno.open(partial, { write: true, createNew: true }),
+        partial,
+      );
     } catch (cause) {
       settle(partial);
       throw writeError(path, cause);
@@ -143,7 +148,6 @@ function writeError(path: string, cause: unknown): UserError {
     cause,
   });
 }
-
 
 function sidecarName(path: string): string {
   return `${path}.json`;

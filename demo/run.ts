@@ -71,6 +71,7 @@ export async function runDemo(
     overwrite_output_dir: "true",
   });
   await stages.training(10, (hooks) => runTraining(args, hooks));
+  stages.endIfStopped("start demo again to go on from there");
 
   stages.note("Merging the adapter into the base model");
   await Deno.remove(merged, { recursive: true }).catch(() => {});

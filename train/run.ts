@@ -16,7 +16,7 @@ import { Evaluation } from "./evaluation.ts";
 import type { StepMetrics, TrainHooks, TrainInfo, TrainResult } from "./hooks.ts";
 import { type Plan, planTraining, requireFit, sizeText } from "./plan.ts";
 import { reportHtml } from "./report.ts";
-import { copyTrained, findResume, refuseOccupied, removeOldRun } from "./run_folder.ts";
+import { copyTrained, findResume, refuseOccupied, removeOldRun, removeRunLeftovers } from "./run_folder.ts";
 import { RunLog, trainerStateJson } from "./run_log.ts";
 import {
   checkSameRun,
@@ -56,6 +56,7 @@ const PACE_STEPS = 8;
  */
 export async function runTraining(args: TrainArgs, hooks: TrainHooks): Promise<TrainResult> {
   using _lock = await lockFolder(args.output_dir);
+  await removeRunLeftovers(args, hooks);
   const resumeFrom = await findResume(args, hooks);
   if (resumeFrom === undefined) await refuseOccupied(args);
   const places = await findPlaces(args, hooks.locate);

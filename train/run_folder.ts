@@ -1,5 +1,5 @@
 /** What an output_dir holds of earlier runs, and what becomes of it. */
-import { findLatest, verify } from "../checkpoint/store.ts";
+import { findLatest, removeLeftovers, verify } from "../checkpoint/store.ts";
 import { UserError } from "../errors.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
 import type { TrainHooks } from "./hooks.ts";
@@ -11,6 +11,14 @@ export async function copyTrained(checkpoint: string, folder: string): Promise<v
   for await (const { name, isFile } of Deno.readDir(checkpoint)) {
     if (isFile && !RUN_FILES.has(name)) await Deno.copyFile(`${checkpoint}/${name}`, `${folder}/${name}`);
   }
+}
+
+/** Names of what a run writes under temporary names: checkpoints, the final files, what is replaced at once. */
+const STAGED = /^(checkpoint-\d+(\.old-[0-9a-f]{8})?|final|train_args\.yaml|report\.html|metrics\.jsonl)$/;
+
+/** Removes what killed runs left half-saved, before anything new needs the room. Call it under the folder's lock. */
+export async function removeRunLeftovers({ output_dir }: TrainArgs, { note }: TrainHooks): Promise<void> {
+  await removeLeftovers(output_dir, { isLeftover: (name) => STAGED.test(name), note });
 }
 
 /** The checkpoint folder to go on from; undefined for a fresh run. */

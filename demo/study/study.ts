@@ -115,6 +115,7 @@ async function runVariant(
           hooks.onStart(start);
         },
       }));
+    stages.endIfStopped("start study again to go on from there, runs that are done are kept");
   }
   const measured = await measure(steps > 0 ? folder : undefined, options, data.heldOut, stages);
   return {

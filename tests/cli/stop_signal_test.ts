@@ -1,25 +1,59 @@
+import { ignoresHangup } from "../../cli/stop_signal.ts";
 import { assertEquals } from "../support/assert_close.ts";
 import { assertIncludes } from "../support/text.ts";
 
-/** A run of 30 steps at most that asks after each whether to stop, as training does. */
-const RUN = `
+const LISTEN = `
 import { terminalIo } from "${new URL("../../cli/io.ts", import.meta.url)}";
-import { StopSignal } from "${new URL("../../cli/stop_signal.ts", import.meta.url)}";
+import { listenForSignals, StopSignal } from "${new URL("../../cli/stop_signal.ts", import.meta.url)}";
+import { temporaryName } from "${new URL("../../data/temporary.ts", import.meta.url)}";
 const io = terminalIo();
+listenForSignals(io);
+`;
+
+/** A run of 30 steps at most that asks after each whether to stop, as training does. */
+const RUN = `${LISTEN}
 const signal = new StopSignal(io, (line) => io.err(line));
 io.out("ready");
 for (let step = 0; step < 30 && !signal.asked; step++) await new Promise((done) => setTimeout(done, 400));
 io.out(signal.asked ? "saved" : "never asked");
 signal.close();
+Deno.exit(0);
 `;
 
-/** Starts the run, sends the signals once it is ready, and waits for its end. */
-async function interrupted(...signals: Deno.Signal[]): Promise<{ code: number; output: string }> {
+/** Work without a step to finish, which has half a folder on disk. */
+const OTHER_WORK = `${LISTEN}
+const folder = temporaryName(Deno.args[0]);
+Deno.mkdirSync(folder);
+Deno.writeTextFileSync(folder + "/half", "x");
+io.out("ready");
+await new Promise((done) => setTimeout(done, 12_000));
+`;
+
+interface Ended {
+  readonly code: number;
+  readonly output: string;
+  /** Names left in the folder that the program was given. */
+  readonly left: readonly string[];
+}
+
+/** Starts the program, sends the signals once it is ready, and waits for its end. */
+async function interrupted(
+  program: string,
+  signals: readonly Deno.Signal[],
+  env: Record<string, string> = {},
+): Promise<Ended> {
+  const folder = await Deno.makeTempDir({ prefix: "longreach-test-" });
   const file = await Deno.makeTempFile({ suffix: ".ts" });
   try {
-    await Deno.writeTextFile(file, RUN);
+    await Deno.writeTextFile(file, program);
     const child = new Deno.Command("deno", {
-      args: ["run", "--no-prompt", "--no-check", "--no-lock", file],
+      args: [
+        ..."run --no-prompt --no-check --no-lock --allow-env=LONGREACH_NOHUP,_ --allow-read --allow-write"
+          .split(" "),
+        file,
+        `${folder}/out`,
+      ],
+      env: { _: "deno", ...env },
       stdout: "piped",
       stderr: "piped",
     }).spawn();
@@ -29,18 +63,26 @@ async function interrupted(...signals: Deno.Signal[]): Promise<{ code: number; o
       if (output === "") signals.forEach((signal) => child.kill(signal));
       output += text;
     }
-    return { code: (await child.status).code, output: output + await errors };
+    const { code } = await child.status;
+    return {
+      code,
+      output: output + await errors,
+      left: [...Deno.readDirSync(folder)].map(({ name }) => name),
+    };
   } finally {
     await Deno.remove(file);
+    await Deno.remove(folder, { recursive: true });
   }
 }
 
-for (const signal of ["SIGINT", "SIGTERM"] as const) {
+const ignore = Deno.build.os === "windows";
+
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
   Deno.test({
     name: `the first ${signal} asks the run to save and end`,
-    ignore: Deno.build.os === "windows",
+    ignore,
     fn: async () => {
-      const { code, output } = await interrupted(signal);
+      const { code, output } = await interrupted(RUN, [signal]);
       assertEquals(code, 0);
       assertIncludes(output, "saved");
       assertIncludes(output, "finishing this step, then saving");
@@ -49,11 +91,44 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) {
 }
 
 Deno.test({
-  name: "the second Ctrl-C ends the process at once with 130",
-  ignore: Deno.build.os === "windows",
+  name: "the second signal ends the process at once with the first one's code",
+  ignore,
   fn: async () => {
-    const { code, output } = await interrupted("SIGINT", "SIGTERM");
+    const { code, output } = await interrupted(RUN, ["SIGINT", "SIGTERM"]);
     assertEquals(code, 130);
     assertEquals(output.includes("saved"), false);
   },
+});
+
+Deno.test({
+  name: "a terminal that closes ends no save, and nothing at all where nohup was asked for",
+  ignore,
+  fn: async () => {
+    assertIncludes((await interrupted(RUN, ["SIGTERM", "SIGHUP"])).output, "saved");
+    const { code, output } = await interrupted(RUN.replace("30", "3"), ["SIGHUP"], { _: "/usr/bin/nohup" });
+    assertEquals(code, 0);
+    assertIncludes(output, "never asked");
+  },
+});
+
+Deno.test({
+  name: "work without steps ends with the signal's code, and what it has not finished is removed",
+  ignore,
+  fn: async () => {
+    for (const [signal, wanted] of [["SIGINT", 130], ["SIGTERM", 143], ["SIGHUP", 129]] as const) {
+      const { code, output, left } = await interrupted(OTHER_WORK, [signal]);
+      assertEquals([code, left], [wanted, []], signal);
+      assertIncludes(output, "Stopped by");
+    }
+  },
+});
+
+Deno.test("nohup is known by what started it", () => {
+  const env = (values: Record<string, string>) => (name: string) => values[name];
+  assertEquals(
+    [{}, { _: "/usr/bin/deno" }, { _: "/usr/bin/nohup" }, { LONGREACH_NOHUP: "1" }].map((values) =>
+      ignoresHangup(env(values))
+    ),
+    [false, false, true, true],
+  );
 });

@@ -162,3 +162,28 @@ Deno.test("rows of any length and any labels come back over many blocks", async 
     });
   });
 });
+
+Deno.test("what killed runs left half-written in the cache is removed, what another is writing stays", async () => {
+  await withFolder(async (folder) => {
+    await writeRows(`${folder}/data.jsonl`);
+    const cache = `${folder}/cache`;
+    await Deno.mkdir(cache);
+    for (
+      const name of [
+        "a.rows.tmp-0123abcd",
+        "b.rows.tmp-0123abcd",
+        "c.rows.tmp-0123abcd",
+        "notes.tmp-0123abcd",
+      ]
+    ) {
+      await Deno.writeTextFile(`${cache}/${name}`, "half");
+    }
+    using living = await Deno.open(`${cache}/b.rows.tmp-0123abcd`, { read: true, write: true });
+    await living.lock(true);
+    const notes: string[] = [];
+    await load(`${folder}/data.jsonl`, cache, notes);
+    const left = namesIn(cache).filter((name) => !/^[0-9a-f]{64}\.rows$/.test(name));
+    assertEquals(left, ["b.rows.tmp-0123abcd", "notes.tmp-0123abcd"]);
+    assertEquals(notes, [`Removed 2 unfinished files that interrupted runs left in "${cache}"`]);
+  });
+});

@@ -1,0 +1,54 @@
+import { paint } from "../../cli/format.ts";
+import { terminalIo } from "../../cli/io.ts";
+import { shortened, visible } from "../../cli/visible.ts";
+import { assert, assertEquals } from "../support/assert_close.ts";
+
+Deno.test("what would steer a terminal is written out; line ends, tabs and letters of any script stay", () => {
+  assertEquals(
+    visible("a\u001b[2Jb\u0007\u009b31m\u202egnp.exe\u2066\u200f"),
+    [
+      "a\\x1b[2Jb\\x07\\u009b31m\\u202egnp.exe\\u2066\\u200f",
+    ][0]!,
+  );
+  assertEquals(visible("x\r\ny\rz\u0000"), "x\ny\\x0dz\\x00");
+  const plain = "tab\there\nשלום, مرحبا, 你好, \u{1f600}";
+  assertEquals(visible(plain), plain);
+});
+
+Deno.test("JSON with escapes written out means the same", () => {
+  const value = { text: "\u007f\u009b\u202e" };
+  const shown = visible(JSON.stringify(value));
+  assert(!/[\u007f-\u009f\u202e]/.test(shown), shown);
+  assertEquals(JSON.parse(shown), value);
+});
+
+Deno.test("our own colours and drawing stay, whatever stands beside them", () => {
+  const own = paint("ok", "cyan", true);
+  assertEquals(visible(`${own}\u001b[8m`, "colours"), `${own}\\x1b[8m`);
+  assertEquals(visible(own), "\\x1b[36mok\\x1b[39m");
+  assertEquals(visible("\r\u001b[2K12 %\u001b[H", "drawing"), "\r\u001b[2K12 %\\x1b[H");
+  assertEquals(visible("\r\u001b[2K", "colours"), "\\x0d\\x1b[2K");
+});
+
+Deno.test("a message without end is cut, its start and its end stay", () => {
+  const cut = shortened(`start ${"[".repeat(200_000)} end`);
+  assert(cut.length < 2500 && cut.startsWith("start [") && cut.endsWith("[ end"), cut.length.toString());
+  assert(cut.includes("characters left out"), "it says so");
+  assert(shortened("line\n".repeat(100_000)).length < 20_500, "many lines");
+  assertEquals(shortened("short\nlines"), "short\nlines");
+});
+
+Deno.test("no command writes what a file holds to the terminal as it is", () => {
+  const written: Uint8Array[] = [];
+  const { writeSync } = Deno.stderr;
+  Deno.stderr.writeSync = (bytes) => written.push(bytes.slice()) && bytes.length;
+  try {
+    const io = terminalIo();
+    io.err("a\u001b]0;title\u0007");
+    io.draw("b\u001b[5A");
+  } finally {
+    Deno.stderr.writeSync = writeSync;
+  }
+  const text = written.map((bytes) => new TextDecoder().decode(bytes)).join("");
+  assertEquals(text, "a\\x1b]0;title\\x07\nb\\x1b[5A");
+});
