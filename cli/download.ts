@@ -17,7 +17,7 @@ export function build(summary: string, io: Io): BuiltCommand {
     .addOption(valueFlag("kind", "what it is", oneOf(["model", "dataset"]), "model"))
     .action(async ({ json, name, kind }) => {
       const { locate } = await import("./hub.ts");
-      const path = await locate(io, name, kind);
+      const path = await locate(io, name, kind, { thorough: true });
       io.out(json ? formatJson({ name, path }) : formatRecord({ name, path }));
     });
 }

@@ -1,7 +1,9 @@
 /** Names of models and data on the command line: folders here, or what the Hugging Face hub has. */
+import { exists } from "../checkpoint/files.ts";
 import { parseHubReference } from "../checkpoint/hub/reference.ts";
 import { hubSettings } from "../checkpoint/hub/settings.ts";
 import { dataFiles, modelFiles } from "../checkpoint/hub/wanted.ts";
+import { safeJoin } from "../checkpoint/paths.ts";
 import { UserError } from "../errors.ts";
 import { formatBytes } from "./format.ts";
 import type { Io } from "./io.ts";
@@ -17,19 +19,20 @@ const WANTED = {
 } as const;
 
 /**
- * The folder of a model or adapter (or, as `config`, of its config.json alone), or the file or folder of a data set: `place` itself where it exists here, else
- * fetched from the hub into the shared cache.
+ * The folder of a model or adapter (or, as `config`, of its config.json alone), or the file or folder of a data set:
+ * `place` itself where it exists here, else fetched from the hub into the shared cache.
  *
+ * @param thorough whether large files that are in the cache are hashed too
  * @throws {UserError} if there is neither
  */
 export async function locate(
   io: Io,
   place: string,
   kind: "model" | "dataset" | "config",
+  { thorough = false }: { thorough?: boolean } = {},
 ): Promise<string> {
-  if (await Deno.stat(place).then(() => true, () => false)) return place;
   const reference = parseHubReference(place);
-  if (!reference) return place;
+  if (!reference || await exists(place)) return place;
   if (reference.kind !== (kind === "config" ? "model" : kind)) {
     throw new UserError(
       `Cannot use "${place}": a ${kind} is wanted, and that is a ${reference.kind} of the hub`,
@@ -43,10 +46,12 @@ export async function locate(
   const folder = await fetchSnapshot(reference, {
     settings: hubSettings((name) => Deno.env.get(name)),
     wanted: WANTED[kind](reference.path),
+    thorough,
     onProgress: progressOn(io, reference.name),
     onNote: (text) => io.err(text),
+    onRetry: (text) => io.err(text),
   });
-  return reference.path === undefined ? folder : `${folder}/${reference.path}`;
+  return reference.path === undefined ? folder : safeJoin(folder, reference.path, { links: "follow" });
 }
 
 function progressOn(io: Io, name: string): (file: string, bytes: number, total: number) => void {

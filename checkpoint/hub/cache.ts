@@ -1,93 +1,220 @@
+import { hashFile } from "../../data/file_bytes.ts";
 import { writeFileAtomic } from "../atomic.ts";
+import { createHash, dirname, join, relative } from "../deps.ts";
+import { errorCode, exists, fileError, readJson } from "../files.ts";
 import { safeJoin } from "../paths.ts";
-import { dirname, join, relative } from "../deps.ts";
+import { isCommit, type ListedFile, listingOf, readListing } from "./api.ts";
 import type { HubReference } from "./reference.ts";
 import type { HubSettings } from "./settings.ts";
 
+/** Files up to here are hashed whenever they are used, larger ones when asked for: weights take their time. */
+const SMALL_BYTES = 2 ** 24;
+const LISTING_LIMIT = 2 ** 25;
+/** What names an unfinished file of {@linkcode writeFileAtomic}. */
+const UNFINISHED = /\.tmp-[0-9a-f]{8}$/;
+
 /**
  * The part of the shared cache that belongs to one repository: `blobs/<hash>`, `refs/<revision>` with a commit in it,
- * and `snapshots/<commit>/<file>`, links to blobs. The layout is that of Python's `huggingface_hub`.
+ * and `snapshots/<commit>/<file>`, links to blobs. The layout and the locks are those of Python's `huggingface_hub`;
+ * `listings/<commit>.json` is ours, and says which files a commit has.
+ *
+ * Every path is made from a checked name, and has its real place in the cache: see {@linkcode safeJoin}.
  */
 export class RepositoryCache {
-  readonly root: string;
+  readonly #cacheDir: string;
+  readonly #folder: string;
 
-  constructor({ cacheDir }: HubSettings, { kind, name }: HubReference) {
-    this.root = join(cacheDir, `${kind}s--${name.replace("/", "--")}`);
+  constructor({ cacheDir }: Pick<HubSettings, "cacheDir">, { kind, name }: HubReference) {
+    this.#cacheDir = cacheDir;
+    this.#folder = `${kind}s--${name.replace("/", "--")}`;
   }
 
   /** The commit that a branch or tag was when last asked for. */
   async readRef(revision: string): Promise<string | undefined> {
+    const path = this.#path(`refs/${revision}`);
     try {
-      const commit = (await Deno.readTextFile(this.#ref(revision))).trim();
-      return /^[0-9a-f]{40}$/.test(commit) ? commit : undefined;
+      const commit = (await Deno.readTextFile(path)).trim();
+      return isCommit(commit) ? commit : undefined;
     } catch (error) {
       if (error instanceof Deno.errors.NotFound) return undefined;
-      throw error;
+      throw fileError(error, `Cannot read "${path}"`);
     }
   }
 
   async writeRef(revision: string, commit: string): Promise<void> {
-    const path = this.#ref(revision);
-    await Deno.mkdir(dirname(path), { recursive: true });
-    await writeFileAtomic(path, commit);
+    if (isCommit(revision) || await this.readRef(revision) === commit) return;
+    await this.#write(`refs/${revision}`, commit);
+  }
+
+  /** The files of a commit as the hub listed them; undefined if that was not kept, or is damaged. */
+  async readListing(commit: string): Promise<ListedFile[] | undefined> {
+    const path = this.#path(`listings/${commit}.json`);
+    if (!await exists(path)) return undefined;
+    try {
+      return readListing(await readJson(path, LISTING_LIMIT), (what) => new SyntaxError(what));
+    } catch {
+      return undefined;
+    }
+  }
+
+  async writeListing(commit: string, files: readonly ListedFile[]): Promise<void> {
+    const text = listingOf(files);
+    const known = await this.readListing(commit);
+    if (known !== undefined && listingOf(known) === text) return;
+    try {
+      await this.#write(`listings/${commit}.json`, text);
+    } catch (error) {
+      // It only helps later, without the hub; a cache that others fill may be read-only.
+      if (error instanceof Deno.errors.NotCapable) throw error;
+    }
   }
 
   snapshot(commit: string): string {
-    return join(this.root, "snapshots", commit);
+    return this.#path(`snapshots/${commit}`);
   }
 
   /** Where a file of a snapshot stands. @throws {UserError} if its name leads elsewhere */
   file(commit: string, name: string): string {
-    return safeJoin(this.snapshot(commit), name, { links: "follow" });
-  }
-
-  async has(commit: string, name: string): Promise<boolean> {
-    try {
-      return (await Deno.stat(this.file(commit, name))).isFile;
-    } catch (error) {
-      if (error instanceof Deno.errors.NotFound) return false;
-      throw error;
-    }
+    // Both: the name must not leave the snapshot, nor its folders the cache.
+    safeJoin(this.snapshot(commit), name, { links: "follow" });
+    return this.#path(`snapshots/${commit}/${name}`, "follow");
   }
 
   /** @param hash a file's content hash in hex */
-  async blob(hash: string): Promise<string> {
-    const folder = join(this.root, "blobs");
-    await Deno.mkdir(folder, { recursive: true });
-    return join(folder, hash);
+  blob(hash: string): string {
+    return this.#path(`blobs/${hash}`, "follow");
   }
 
-  /** Gives a blob its name in a snapshot: a relative link, or the file itself where links are not allowed. */
+  /** Names of the files a snapshot has. */
+  async files(commit: string): Promise<string[]> {
+    return await filesBelow(this.snapshot(commit));
+  }
+
+  /** What is known of a snapshot's file without the hub: a blob's name is its hash. */
+  async describe(commit: string, name: string): Promise<ListedFile | undefined> {
+    const path = this.file(commit, name);
+    const hex = /[/\\]blobs[/\\]([0-9a-f]{40}|[0-9a-f]{64})$/.exec(await Deno.readLink(path).catch(() => ""))
+      ?.[1];
+    const size = await Deno.stat(path).then((info) => info.size, () => undefined);
+    if (hex === undefined || size === undefined) return undefined;
+    return { name, size, hash: { algorithm: hex.length === 64 ? "sha256" : "git-sha1", hex } };
+  }
+
+  /**
+   * Gives a blob its name in a snapshot: a relative link, or the file itself where links are not allowed. What has the
+   * name is replaced unless it is that link.
+   */
   async link(commit: string, name: string, blob: string): Promise<void> {
     const path = this.file(commit, name);
+    const target = relative(dirname(path), blob);
     await Deno.mkdir(dirname(path), { recursive: true });
+    if (await Deno.readLink(path).catch(() => undefined) === target) return;
+    if (await exists(path)) await Deno.remove(path);
     try {
-      await Deno.symlink(relative(dirname(path), blob), path);
+      await Deno.symlink(target, path);
     } catch (error) {
-      if (error instanceof Deno.errors.AlreadyExists) return;
       if (Deno.build.os !== "windows") throw error;
       await Deno.rename(blob, path);
     }
   }
 
-  /** Names of the files a snapshot has. */
-  async files(commit: string): Promise<string[]> {
-    const names: string[] = [];
-    const walk = async (folder: string, prefix: string): Promise<void> => {
-      for await (const { name, isDirectory } of Deno.readDir(folder)) {
-        if (isDirectory) await walk(join(folder, name), `${prefix}${name}/`);
-        else names.push(prefix + name);
-      }
-    };
-    try {
-      await walk(this.snapshot(commit), "");
-    } catch (error) {
-      if (!(error instanceof Deno.errors.NotFound)) throw error;
-    }
-    return names.sort();
+  /** Waits for the right to change what has this name, which ends with the process. Python's client waits for it too. */
+  async lock(name: string): Promise<Deno.FsFile> {
+    const file = await this.#openLock(name);
+    await file.lock(true);
+    return file;
   }
 
-  #ref(revision: string): string {
-    return safeJoin(join(this.root, "refs"), revision);
+  /**
+   * Removes what killed processes left: unfinished files that no process works on, and that `keep` does not want.
+   * @param keep hashes of the files whose beginnings are still of use
+   * @returns the names of what was removed
+   */
+  async removeLeftovers(keep: ReadonlySet<string>): Promise<string[]> {
+    const removed: string[] = [];
+    for (const folder of ["blobs", "refs", "listings"]) {
+      for (const name of await filesBelow(this.#path(folder))) {
+        const hash = /^([0-9a-f]{40}|[0-9a-f]{64})\.incomplete$/.exec(name)?.[1];
+        if (hash === undefined ? !UNFINISHED.test(name) : keep.has(hash)) continue;
+        using lock = await this.#openLock(hash ?? "longreach");
+        if (!await lock.tryLock(true)) continue;
+        // Removes a link, not what it leads to.
+        await Deno.remove(join(this.#path(folder), name));
+        removed.push(`${folder}/${name}`);
+      }
+    }
+    return removed;
   }
+
+  async #write(name: string, text: string): Promise<void> {
+    const path = this.#path(name);
+    await Deno.mkdir(dirname(path), { recursive: true });
+    using _lock = await this.lock("longreach");
+    await writeFileAtomic(path, text);
+  }
+
+  async #openLock(name: string): Promise<Deno.FsFile> {
+    const path = safeJoin(this.#cacheDir, `.locks/${this.#folder}/${name}.lock`);
+    await Deno.mkdir(dirname(path), { recursive: true });
+    return await Deno.open(path, { read: true, write: true, create: true });
+  }
+
+  #path(name: string, links: "follow" | "refuse" = "refuse"): string {
+    return safeJoin(this.#cacheDir, `${this.#folder}/${name}`, { links });
+  }
+}
+
+/** Names of all files and links of a folder, with `/` below it; none where there is no such folder. */
+async function filesBelow(folder: string): Promise<string[]> {
+  const names: string[] = [];
+  const walk = async (path: string, prefix: string): Promise<void> => {
+    for await (const { name, isDirectory } of Deno.readDir(path)) {
+      if (isDirectory) await walk(join(path, name), `${prefix}${name}/`);
+      else names.push(prefix + name);
+    }
+  };
+  try {
+    await walk(folder, "");
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw fileError(error, `Cannot read "${folder}"`);
+  }
+  return names.sort();
+}
+
+/**
+ * What is wrong with a file, as the end of a sentence that begins with its name; undefined if nothing is.
+ * @param thorough whether large files are hashed too
+ */
+export async function problemOf(
+  path: string,
+  { size, hash }: Pick<ListedFile, "size" | "hash">,
+  thorough: boolean,
+): Promise<string | undefined> {
+  try {
+    const info = await Deno.stat(path);
+    if (!info.isFile) return "is not a file";
+    if (info.size !== size) return `has ${info.size} bytes, not ${size}`;
+    if (!thorough && size > SMALL_BYTES) return undefined;
+    using file = await Deno.open(path);
+    return await hashOf(file, size, hash.algorithm) === hash.hex
+      ? undefined
+      : `is damaged: its ${hash.algorithm} is another`;
+  } catch (error) {
+    if (["ENOENT", "ENOTDIR", "ELOOP"].includes(errorCode(error) ?? "")) return "is missing";
+    throw fileError(error, `Cannot read "${path}"`);
+  }
+}
+
+/** The hash of a whole file, in hex. */
+export async function hashOf(
+  file: Deno.FsFile,
+  size: number,
+  algorithm: ListedFile["hash"]["algorithm"],
+): Promise<string> {
+  const hash = createHash(algorithm === "sha256" ? "sha256" : "sha1");
+  // Git hashes a file with its kind and size before it.
+  if (algorithm === "git-sha1") hash.update(`blob ${size}\0`);
+  await file.seek(0, Deno.SeekMode.Start);
+  await hashFile(file, hash);
+  return hash.digest("hex");
 }

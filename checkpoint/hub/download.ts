@@ -1,123 +1,148 @@
-import { hashFile, writeAll } from "../../data/file_bytes.ts";
+import { writeAll } from "../../data/file_bytes.ts";
 import { UserError } from "../../errors.ts";
-import { createHash } from "../deps.ts";
 import { fileError } from "../files.ts";
-import type { HubSettings } from "./settings.ts";
+import type { ListedFile } from "./api.ts";
+import { hashOf } from "./cache.ts";
+import { ask, type Asking, HubUnavailable, PastTheEnd, Watch, withTries } from "./request.ts";
 
 /** A file to fetch, and how to know that it is the right one. */
-export interface RemoteFile {
+export interface RemoteFile extends Pick<ListedFile, "size" | "hash"> {
   readonly url: string;
-  /** For messages: `org/name/file`. */
-  readonly label: string;
-  readonly size: number;
-  readonly hash: { readonly algorithm: "sha256" | "git-sha1"; readonly hex: string };
 }
 
-export interface DownloadOptions {
-  readonly settings: Pick<HubSettings, "endpoint" | "token">;
-  readonly onProgress?: (bytes: number) => void;
-  /** Milliseconds without a byte after which a connection is given up. */
-  readonly stallLimit?: number;
-  /** Milliseconds before the first retry; doubled each time. */
-  readonly retryDelay?: number;
-}
+/** A try that brought so much more of a file is no failure in a row. */
+const PROGRESS_BYTES = 2 ** 20;
+const PROGRESS_SHARE = 0.05;
 
-/** Tries in a row that bring nothing before giving up. */
-const TRIES = 5;
-const MOST_REDIRECTS = 10;
+/** What arrived is not this file: what came from several answers may be of several files. */
+class WrongBytes extends Error {}
 
 /**
- * Fetches a file to `path`. It grows as `path.incomplete`, from where an earlier try ended, and gets its name when size
- * and hash are right: whatever a server sends, no wrong file ever has the name.
+ * Fetches a file to `path`, which only one process at a time may do. It grows as `path.incomplete`, from where an
+ * earlier try ended, and gets its name when size and hash are right: whatever a server sends, no wrong file ever has
+ * the name. What is wrong in the end is fetched once more from its beginning.
  *
  * @throws {UserError} if the server refuses it, sends something else, or does not answer
  */
-export async function download(file: RemoteFile, path: string, options: DownloadOptions): Promise<void> {
+export async function download(
+  file: RemoteFile,
+  path: string,
+  asking: Asking,
+  onProgress: (bytes: number) => void = () => {},
+): Promise<void> {
   const partial = `${path}.incomplete`;
-  using target = await openLocked(partial);
-  if (await sizeOf(path) === file.size) {
-    // Another process was faster.
-    await Deno.remove(partial);
-    return;
-  }
-  let failures = 0;
-  for (;;) {
-    const before = (await target.stat()).size;
-    try {
-      if (before < file.size) await receive(file, target, before, options);
-      break;
-    } catch (error) {
-      if (error instanceof UserError) throw error;
-      failures = (await target.stat()).size > before ? 0 : failures + 1;
-      if (failures >= TRIES) {
-        throw new UserError(
-          `Cannot download ${file.label}: ${
-            (error as Error).message
-          }. What has arrived is kept: try again to go on`,
-          { cause: error },
-        );
-      }
-      await new Promise((resolve) => setTimeout(resolve, (options.retryDelay ?? 1000) * 2 ** failures));
+  using target = await openPartial(partial);
+  try {
+    await receiveAll(file, target, asking, onProgress).catch(async (error) => {
+      if (!(error instanceof WrongBytes)) throw error;
+      await target.truncate(0);
+      await receiveAll(file, target, asking, onProgress);
+    });
+    await target.syncData();
+    await Deno.rename(partial, path);
+  } catch (error) {
+    if (error instanceof HubUnavailable) {
+      throw new UserError(
+        `Cannot download ${asking.label}: ${error.message}. What has arrived is kept: try again to go on`,
+        { cause: error },
+      );
     }
-  }
-  await verify(file, target, partial);
-  await target.syncData();
-  await Deno.rename(partial, path);
-}
-
-/** Opens the file that grows, for this process alone. */
-async function openLocked(path: string): Promise<Deno.FsFile> {
-  for (;;) {
-    const file = await Deno.open(path, { read: true, write: true, create: true });
-    await file.lock(true);
-    // Whoever held the lock before may have given the file its name, or removed it.
-    const isStill = (await file.stat()).ino === await Deno.stat(path).then(({ ino }) => ino, () => undefined);
-    if (isStill) return file;
-    file.close();
+    if (error instanceof WrongBytes) {
+      await Deno.remove(partial);
+      throw new UserError(
+        `Cannot download ${asking.label}: ${error.message}, so it was removed. Try again; if it stays so, something on ` +
+          `the way changes files`,
+        { cause: error },
+      );
+    }
+    throw error;
   }
 }
 
-/** Bytes of a file; undefined where there is none. */
-export function sizeOf(path: string): Promise<number | undefined> {
-  return Deno.stat(path).then(({ size }) => size, () => undefined);
+/** Opens the file that grows. A link of this name would lead what is written to another place. */
+async function openPartial(path: string): Promise<Deno.FsFile> {
+  const info = await Deno.lstat(path).catch(() => undefined);
+  if (info !== undefined && !info.isFile) await Deno.remove(path);
+  return await Deno.open(path, { read: true, write: true, create: true });
 }
 
-async function receive(
+/** Goes on until all bytes are there and are the right ones. */
+async function receiveAll(
   file: RemoteFile,
   target: Deno.FsFile,
-  from: number,
-  { settings, onProgress, stallLimit = 60_000 }: DownloadOptions,
+  asking: Asking,
+  onProgress: (bytes: number) => void,
 ): Promise<void> {
-  const abort = new AbortController();
-  let timer = setTimeout(() => abort.abort(), stallLimit);
-  try {
-    const response = await request(file, from, settings, abort.signal);
-    const resumes = response.status === 206 &&
-      response.headers.get("content-range")?.startsWith(`bytes ${from}-`);
-    let at = resumes ? from : 0;
-    await target.truncate(at);
-    await target.seek(at, Deno.SeekMode.Start);
-    onProgress?.(at);
-    for await (const chunk of response.body ?? []) {
-      clearTimeout(timer);
-      timer = setTimeout(() => abort.abort(), stallLimit);
-      if (at + chunk.length > file.size) {
-        await target.truncate(0);
-        throw new UserError(
-          `Cannot download ${file.label}: the server sends more than the ${file.size} bytes that the hub lists`,
-        );
+  const enough = Math.min(PROGRESS_BYTES, Math.max(1, PROGRESS_SHARE * file.size));
+  let at = (await target.stat()).size;
+  let furthest = at;
+  if (at > file.size) throw new WrongBytes(`it has more than the ${file.size} bytes that the hub lists`);
+  let etag: string | null = null;
+  let isPast = false;
+  await withTries(asking, async () => {
+    // Once is enough to know that the server has another idea of the range.
+    at = isPast ? 0 : (await target.stat()).size;
+    isPast = false;
+    if (at === file.size && at > 0) return;
+    try {
+      using watch = new Watch(asking.patience.stallLimit);
+      const response = await ask(file.url, asking, {
+        headers: at === 0 ? {} : { range: `bytes=${at}-`, ...(isStrong(etag) ? { "if-range": etag } : {}) },
+        signal: watch.signal,
+      });
+      at = beginning(response, at, file.size, etag);
+      etag = response.headers.get("etag");
+      await target.truncate(at);
+      await target.seek(at, Deno.SeekMode.Start);
+      onProgress(at);
+      for await (const piece of watch.pieces(response)) {
+        if (at + piece.length > file.size) {
+          throw new WrongBytes(`the server sends more than the ${file.size} bytes that the hub lists`);
+        }
+        await append(target, piece, asking.label);
+        at += piece.length;
+        onProgress(at);
       }
-      await append(target, chunk, file.label);
-      at += chunk.length;
-      onProgress?.(at);
+    } catch (error) {
+      isPast = error instanceof PastTheEnd || error instanceof OtherRange;
+      throw error;
     }
-    if (at < file.size) throw new Error(`the connection ended after ${at} of ${file.size} bytes`);
-  } catch (error) {
-    if (abort.signal.aborted) throw new Error(`no data for ${stallLimit / 1000} s`, { cause: error });
-    throw error;
-  } finally {
-    clearTimeout(timer);
+    if (at < file.size) throw new HubUnavailable(`the connection ended after ${at} of ${file.size} bytes`);
+  }, () => {
+    const isFurther = at - furthest >= enough;
+    furthest = Math.max(furthest, at);
+    return isFurther;
+  });
+  if (await hashOf(target, file.size, file.hash.algorithm) === file.hash.hex) return;
+  throw new WrongBytes(`its ${file.hash.algorithm} is not what the hub lists`);
+}
+
+/** An answer with other bytes than those that were asked for. */
+class OtherRange extends HubUnavailable {}
+
+/**
+ * Where in the file the answer's bytes begin.
+ * @param from the first byte that was asked for
+ * @throws {OtherRange} if that cannot be told, or the file has become another
+ */
+function beginning({ status, headers }: Response, from: number, size: number, etag: string | null): number {
+  if (status === 200) return 0;
+  const range = headers.get("content-range");
+  const [, first, last, total] = /^bytes (\d+)-(\d+)\/(\d+|\*)$/.exec(range ?? "") ?? [];
+  const isAsked = status === 206 && from > 0 && Number(first) === from && Number(last) < size &&
+    (total === "*" || Number(total) === size);
+  if (!isAsked) {
+    throw new OtherRange(
+      `the server answers ${status} with the range ${JSON.stringify(range)} of ${size} bytes`,
+    );
   }
+  const now = headers.get("etag");
+  if (etag !== null && now !== null && now !== etag) throw new OtherRange("the file has changed on the way");
+  return from;
+}
+
+function isStrong(etag: string | null): etag is string {
+  return etag !== null && /^"[^"]*"$/.test(etag);
 }
 
 async function append(target: Deno.FsFile, bytes: Uint8Array, label: string): Promise<void> {
@@ -126,74 +151,4 @@ async function append(target: Deno.FsFile, bytes: Uint8Array, label: string): Pr
   } catch (error) {
     throw fileError(error, `Cannot save ${label} in the cache of the hub`);
   }
-}
-
-/** Follows redirects by hand, so that the token goes to the hub alone and never from https to http. */
-async function request(
-  { url, label }: RemoteFile,
-  from: number,
-  { endpoint, token }: DownloadOptions["settings"],
-  signal: AbortSignal,
-): Promise<Response> {
-  let at = new URL(url);
-  for (let hop = 0; hop <= MOST_REDIRECTS; hop++) {
-    const headers = new Headers(from > 0 ? { range: `bytes=${from}-` } : {});
-    if (token && at.origin === new URL(endpoint).origin) headers.set("authorization", `Bearer ${token}`);
-    const response = await fetch(at, { headers, signal, redirect: "manual" });
-    const location = response.headers.get("location");
-    if (response.status >= 300 && response.status < 400 && location) {
-      await response.body?.cancel();
-      const next = new URL(location, at);
-      if (next.protocol !== "https:" && next.protocol !== at.protocol) {
-        throw new UserError(
-          `Cannot download ${label}: the hub redirects to "${next.protocol}//${next.host}"`,
-        );
-      }
-      at = next;
-      continue;
-    }
-    if (response.ok) return response;
-    await response.body?.cancel();
-    // Past the end: what is there is not the beginning of this file.
-    if (response.status === 416) {
-      return await request({ url, label } as RemoteFile, 0, { endpoint, token }, signal);
-    }
-    if (response.status >= 500 || response.status === 429) {
-      throw new Error(`the server answers ${response.status}`);
-    }
-    throw refusal(label, response.status, token !== undefined);
-  }
-  throw new UserError(`Cannot download ${label}: the hub redirects more than ${MOST_REDIRECTS} times`);
-}
-
-/** What a refusal means and what to do. */
-export function refusal(label: string, status: number, hasToken: boolean): UserError {
-  if (status === 401 || status === 403) {
-    return new UserError(
-      `Cannot download ${label}: the hub answers ${status}. ` +
-        (hasToken
-          ? "The token in HF_TOKEN may not read it: accept the model's terms on its page, or use another token"
-          : "It may be private or need its terms accepted: set HF_TOKEN to a token that may read it"),
-    );
-  }
-  return new UserError(
-    status === 404
-      ? `Cannot download ${label}: the hub has no such file, model or revision. Check the name`
-      : `Cannot download ${label}: the hub answers ${status}`,
-  );
-}
-
-async function verify(file: RemoteFile, target: Deno.FsFile, partial: string): Promise<void> {
-  const { algorithm, hex } = file.hash;
-  const hash = createHash(algorithm === "sha256" ? "sha256" : "sha1");
-  // Git hashes a file with its kind and size before it.
-  if (algorithm === "git-sha1") hash.update(`blob ${file.size}\0`);
-  await target.seek(0, Deno.SeekMode.Start);
-  await hashFile(target, hash);
-  if (hash.digest("hex") === hex) return;
-  await Deno.remove(partial);
-  throw new UserError(
-    `Cannot download ${file.label}: its ${algorithm} is not what the hub lists, so it was removed. Try again; if it ` +
-      `stays so, something on the way changes files`,
-  );
 }

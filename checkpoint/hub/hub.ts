@@ -1,135 +1,199 @@
-import { datasetInfo, listFiles, modelInfo } from "@huggingface/hub";
 import { UserError } from "../../errors.ts";
-import { access } from "./access.ts";
-import { RepositoryCache } from "./cache.ts";
-import { download, refusal, type RemoteFile, sizeOf } from "./download.ts";
+import { dirname } from "../deps.ts";
+import { errorCode, exists, fileError } from "../files.ts";
+import { askCommit, askFiles, isCommit, type ListedFile } from "./api.ts";
+import { problemOf, RepositoryCache } from "./cache.ts";
+import { download } from "./download.ts";
 import { hubAddress, type HubReference } from "./reference.ts";
+import { type Asking, type HubPatience, HubUnavailable, PATIENCE } from "./request.ts";
 import type { HubSettings } from "./settings.ts";
 
-export interface SnapshotOptions {
+export interface SnapshotOptions extends Partial<HubPatience> {
   readonly settings: HubSettings;
   /** Which of a repository's files are needed. */
   readonly wanted: (names: readonly string[]) => readonly string[];
+  /** Also hash the large files that are there: a changed bit is found and mended. Small ones are always hashed. */
+  readonly thorough?: boolean;
   /** Bytes of a file that are there, of how many. */
   readonly onProgress?: (file: string, bytes: number, total: number) => void;
   readonly onNote?: (text: string) => void;
-  readonly retryDelay?: number;
-  readonly stallLimit?: number;
+  /** Told before each wait for another try. */
+  readonly onRetry?: (text: string) => void;
 }
 
-interface Listed {
-  readonly name: string;
-  readonly size: number;
-  readonly hash: RemoteFile["hash"];
+/** What one call works on. */
+interface Work {
+  readonly reference: HubReference;
+  readonly cache: RepositoryCache;
+  readonly options: SnapshotOptions;
+  readonly asking: Asking;
+}
+
+/** The files of a commit, and whether the hub can be asked for them. */
+interface Snapshot {
+  readonly commit: string;
+  readonly files: readonly ListedFile[];
+  /** Why nothing can be fetched; undefined where it can. */
+  readonly cachedOnly?: string;
 }
 
 /**
  * Brings the wanted files of a repository into the shared cache and returns the folder that holds them. What is there
- * is not fetched again; offline, what is there has to do.
+ * and right is not fetched again, what is damaged is; without the hub, what is there has to do.
  *
- * @throws {UserError} if the repository, a file or the network fails, or offline if it was never fetched
+ * @throws {UserError} if the repository, a file, the disk or the network fails, or offline if something was never fetched
  */
 export async function fetchSnapshot(reference: HubReference, options: SnapshotOptions): Promise<string> {
-  const { settings, wanted } = options;
-  const cache = new RepositoryCache(settings, reference);
-  const commit = await resolveCommit(reference, cache, options);
-  const isKnown = (names: readonly string[]) => names.length > 0;
-  if (commit.isCached) {
-    const names = wanted(await cache.files(commit.id));
-    if (!isKnown(names)) throw notCached(reference, settings);
-    return cache.snapshot(commit.id);
-  }
-  const listed = await list(reference, commit.id, settings);
-  const names = wanted(listed.map(({ name }) => name));
-  if (!isKnown(names)) {
-    throw new UserError(
-      `Cannot use ${hubAddress(reference)} of the hub: none of its ${listed.length} files can be used here`,
+  const { settings } = options;
+  const asking = {
+    settings,
+    patience: { ...PATIENCE, ...given(options) },
+    label: hubAddress(reference),
+    onRetry: options.onRetry,
+  };
+  const work = { reference, options, asking, cache: new RepositoryCache(settings, reference) };
+  try {
+    const snapshot = await findSnapshot(work);
+    const { commit, cachedOnly } = snapshot;
+    const names = new Set(options.wanted(snapshot.files.map(({ name }) => name)));
+    const files = snapshot.files.filter(({ name }) => names.has(name));
+    if (files.length === 0) throw nothingWanted(work, snapshot);
+    if (cachedOnly !== undefined) {
+      for (const file of files) await requireCached(file, cachedOnly, commit, work);
+      return work.cache.snapshot(commit);
+    }
+    await tidy(snapshot, work);
+    for (const file of files) await provide(file, commit, work);
+    await work.cache.writeListing(commit, snapshot.files);
+    await work.cache.writeRef(reference.revision, commit);
+    return work.cache.snapshot(commit);
+  } catch (error) {
+    if (error instanceof HubUnavailable) throw unreachable(reference, settings, error);
+    throw fileError(
+      error,
+      `Cannot keep ${hubAddress(reference)} in the cache of the hub at "${settings.cacheDir}"`,
+      "Free some space, or set HF_HUB_CACHE to a folder that can be written",
     );
   }
-  for (const name of names) {
-    await fetchFile(reference, commit.id, listed.find((file) => file.name === name)!, cache, options);
-  }
-  await cache.writeRef(reference.revision, commit.id);
-  return cache.snapshot(commit.id);
 }
 
-async function fetchFile(
-  reference: HubReference,
-  commit: string,
-  { name, size, hash }: Listed,
-  cache: RepositoryCache,
-  { settings, onProgress, retryDelay, stallLimit }: SnapshotOptions,
-): Promise<void> {
-  if (await cache.has(commit, name)) return;
-  const blob = await cache.blob(hash.hex);
-  if (await sizeOf(blob) !== size) {
-    const folder = reference.kind === "dataset" ? "datasets/" : "";
-    const path = name.split("/").map(encodeURIComponent).join("/");
-    const url = `${settings.endpoint}/${folder}${reference.name}/resolve/${commit}/${path}`;
-    await download({ url, label: `${reference.name}/${name}`, size, hash }, blob, {
-      settings,
-      onProgress: (bytes) => onProgress?.(name, bytes, size),
-      ...(retryDelay === undefined ? {} : { retryDelay }),
-      ...(stallLimit === undefined ? {} : { stallLimit }),
-    });
-  }
-  await cache.link(commit, name, blob);
+function given({ requestLimit, stallLimit, retryDelay, wait }: SnapshotOptions): Partial<HubPatience> {
+  const limits = { requestLimit, stallLimit, retryDelay, wait };
+  return Object.fromEntries(Object.entries(limits).filter(([, value]) => value !== undefined));
 }
 
-/** The commit of a revision: asked of the hub, or when it cannot be asked the one of the last time. */
-async function resolveCommit(
-  reference: HubReference,
-  cache: RepositoryCache,
-  { settings, onNote }: SnapshotOptions,
-): Promise<{ id: string; isCached: boolean }> {
-  const { revision } = reference;
-  const known = /^[0-9a-f]{40}$/.test(revision) ? revision : await cache.readRef(revision);
+/** Asks the hub for the commit and its files; where it cannot be asked, the cache says what they were. */
+async function findSnapshot(work: Work): Promise<Snapshot> {
+  const { reference, cache, options: { settings, onNote }, asking } = work;
+  const known = isCommit(reference.revision) ? reference.revision : await cache.readRef(reference.revision);
   if (settings.offline) {
     if (known === undefined) throw notCached(reference, settings);
-    return { id: known, isCached: true };
+    return {
+      commit: known,
+      files: await cachedFiles(known, work),
+      cachedOnly: "HF_HUB_OFFLINE forbids to fetch it",
+    };
   }
   try {
-    const question = { name: reference.name, revision, ...access(settings) };
-    const { sha } = reference.kind === "dataset"
-      ? await datasetInfo({ ...question, additionalFields: ["sha"] })
-      : await modelInfo({ ...question, additionalFields: ["sha"] });
-    return { id: sha, isCached: false };
+    const commit = await askCommit(reference, asking);
+    return { commit, files: await askFiles(reference, commit, asking) };
   } catch (error) {
-    const status = (error as { statusCode?: number }).statusCode;
-    if (status !== undefined && status < 500) {
-      throw refusal(`${hubAddress(reference)}`, status, settings.token !== undefined);
-    }
-    if (known === undefined) throw unreachable(reference, settings, error);
-    onNote?.(
-      `The hub at ${settings.endpoint} cannot be reached; using ${
-        hubAddress(reference)
-      } as it was fetched before`,
-    );
-    return { id: known, isCached: true };
+    if (!(error instanceof HubUnavailable) || known === undefined) throw error;
+    const reason = `The hub at ${settings.endpoint} cannot be reached (${error.message})`;
+    const files = await cachedFiles(known, work);
+    if (files.length === 0) throw error;
+    onNote?.(`${reason}; using ${hubAddress(reference)} as it was fetched before`);
+    return { commit: known, files, cachedOnly: reason };
   }
 }
 
-async function list(reference: HubReference, commit: string, settings: HubSettings): Promise<Listed[]> {
-  const repo = { type: reference.kind, name: reference.name };
-  const files: Listed[] = [];
-  try {
-    for await (const entry of listFiles({ repo, revision: commit, recursive: true, ...access(settings) })) {
-      if (entry.type !== "file") continue;
-      const hash = entry.lfs
-        ? { algorithm: "sha256", hex: entry.lfs.oid.replace(/^sha256:/, "") } as const
-        : { algorithm: "git-sha1", hex: entry.oid ?? "" } as const;
-      if (!/^[0-9a-f]{40}([0-9a-f]{24})?$/.test(hash.hex)) {
-        throw new UserError(
-          `Cannot use ${hubAddress(reference)} of the hub: it lists no hash for "${entry.path}"`,
-        );
-      }
-      files.push({ name: entry.path, size: entry.lfs?.size ?? entry.size, hash });
-    }
-  } catch (error) {
-    if (error instanceof UserError) throw error;
-    throw unreachable(reference, settings, error);
+/** The files of a commit by the listing that was kept, or by what is there: others fill the cache too. */
+async function cachedFiles(
+  commit: string,
+  { cache, options, reference }: Work,
+): Promise<readonly ListedFile[]> {
+  const listed = await cache.readListing(commit);
+  if (listed !== undefined) return listed;
+  const names = await cache.files(commit);
+  const files: ListedFile[] = [];
+  for (const name of names) {
+    const file = await cache.describe(commit, name);
+    if (file !== undefined) files.push(file);
+  }
+  if (reference.kind === "dataset" && files.length > 0) {
+    options.onNote?.(
+      `The cache does not say which files ${hubAddress(reference)} has: only those that are there are used`,
+    );
   }
   return files;
+}
+
+async function requireCached(file: ListedFile, reason: string, commit: string, work: Work): Promise<void> {
+  const { cache, options, reference } = work;
+  const problem = await problemOf(cache.file(commit, file.name), file, options.thorough ?? false);
+  if (problem === undefined) return;
+  throw new UserError(
+    `Cannot use ${
+      hubAddress(reference)
+    }: in the cache at "${options.settings.cacheDir}" its ${file.name} ${problem}, and ` +
+      `${reason}. Fetch it with download when the hub can be asked`,
+  );
+}
+
+/** Sees to it that a file is there and right. */
+async function provide(file: ListedFile, commit: string, work: Work): Promise<void> {
+  const { cache, reference, options, asking } = work;
+  const thorough = options.thorough ?? false;
+  const path = cache.file(commit, file.name);
+  if (await problemOf(path, file, thorough) === undefined) return;
+  using _lock = await cache.lock(file.hash.hex);
+  // Another process may have been faster.
+  const problem = await problemOf(path, file, thorough);
+  if (problem === undefined) return;
+  const label = `${reference.name}/${file.name}`;
+  if (problem !== "is missing") options.onNote?.(`${label} in the cache ${problem}. It is fetched again`);
+  const blob = cache.blob(file.hash.hex);
+  if (await problemOf(blob, file, true) !== undefined) {
+    await Deno.mkdir(dirname(blob), { recursive: true });
+    if (await exists(blob)) await Deno.remove(blob);
+    await download({ ...file, url: fileUrl(reference, commit, file.name, asking) }, blob, {
+      ...asking,
+      label,
+    }, (bytes) => options.onProgress?.(file.name, bytes, file.size));
+  }
+  await cache.link(commit, file.name, blob);
+}
+
+function fileUrl({ kind, name }: HubReference, commit: string, file: string, { settings }: Asking): string {
+  const folder = kind === "dataset" ? "datasets/" : "";
+  const path = file.split("/").map(encodeURIComponent).join("/");
+  return `${settings.endpoint}/${folder}${name}/resolve/${commit}/${path}`;
+}
+
+/** Removes what killed downloads left and this one does not go on with. */
+async function tidy({ files }: Snapshot, { cache, reference, options }: Work): Promise<void> {
+  const keep = new Set<string>();
+  for (const { hash } of files) if (!await exists(cache.blob(hash.hex))) keep.add(hash.hex);
+  try {
+    const removed = await cache.removeLeftovers(keep);
+    if (removed.length === 0) return;
+    options.onNote?.(
+      `Removed from the cache what interrupted downloads of ${reference.name} had left: ${
+        removed.join(", ")
+      }`,
+    );
+  } catch (error) {
+    // A cache that others fill may be read-only, and whole.
+    if (!["EROFS", "EACCES", "EPERM"].includes(errorCode(error) ?? "")) throw error;
+  }
+}
+
+function nothingWanted({ reference, options }: Work, { files, cachedOnly }: Snapshot): UserError {
+  return cachedOnly === undefined
+    ? new UserError(
+      `Cannot use ${hubAddress(reference)} of the hub: none of its ${files.length} files can be used here`,
+    )
+    : notCached(reference, options.settings);
 }
 
 function notCached(reference: HubReference, { offline, cacheDir }: HubSettings): UserError {
@@ -139,9 +203,9 @@ function notCached(reference: HubReference, { offline, cacheDir }: HubSettings):
   );
 }
 
-function unreachable(reference: HubReference, { endpoint }: HubSettings, cause: unknown): UserError {
+function unreachable(reference: HubReference, { endpoint }: HubSettings, cause: HubUnavailable): UserError {
   return new UserError(
-    `Cannot reach the hub at ${endpoint} for ${hubAddress(reference)}: ${(cause as Error).message}. ` +
+    `Cannot reach the hub at ${endpoint} for ${hubAddress(reference)}: ${cause.message}. ` +
       `Check the network, or HF_ENDPOINT`,
     { cause },
   );

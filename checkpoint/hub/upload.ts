@@ -2,6 +2,7 @@ import { commitIter, createRepo, fileExists } from "@huggingface/hub";
 import { EXIT, UserError } from "../../errors.ts";
 import { pathToFileURL } from "../deps.ts";
 import { access } from "./access.ts";
+import type { HubPatience } from "./request.ts";
 import type { HubSettings } from "./settings.ts";
 
 /** A file for the hub: its bytes, or the path of a file that is read while it is sent. */
@@ -18,6 +19,7 @@ export interface UploadOptions {
   readonly title: string;
   /** What is done now: `hashing`, `uploading` or `committing`; `file` where it is about one. */
   readonly onProgress?: (what: string, file?: string) => void;
+  readonly patience?: HubPatience;
 }
 
 /**
@@ -29,12 +31,12 @@ export interface UploadOptions {
 export async function uploadFiles(
   repository: string,
   files: readonly UploadFile[],
-  { settings, isPrivate, title, onProgress = () => {} }: UploadOptions,
+  { settings, isPrivate, title, onProgress = () => {}, patience }: UploadOptions,
 ): Promise<string> {
   requireWritable(repository, settings);
   const repo = { type: "model", name: repository } as const;
   try {
-    await makeRepository(repo, isPrivate, settings);
+    await makeRepository(repo, isPrivate, access(settings, patience));
     const work = commitIter({
       repo,
       title,
@@ -45,7 +47,7 @@ export async function uploadFiles(
       })),
       // Plain storage is what every hub and mirror has.
       useXet: false,
-      ...access(settings),
+      ...access(settings, patience),
     });
     for (;;) {
       const { done, value } = await work.next();
@@ -77,7 +79,7 @@ export async function hubHasFile(repository: string, path: string, settings: Hub
 async function makeRepository(
   repo: { readonly type: "model"; readonly name: string },
   isPrivate: boolean,
-  settings: HubSettings,
+  hub: ReturnType<typeof access>,
 ): Promise<void> {
   try {
     // The token is in the header that access() sets: given here, the library would check its form.
@@ -85,7 +87,7 @@ async function makeRepository(
       repo,
       accessToken: "",
       visibility: isPrivate ? "private" : "public",
-      ...access(settings),
+      ...hub,
     });
   } catch (error) {
     // It is there already.

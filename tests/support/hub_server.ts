@@ -20,6 +20,8 @@ export class HubServer implements AsyncDisposable {
     readonly token: string | null;
   }[] = [];
   fault: Fault | undefined;
+  /** What goes wrong with a question to the API, by its path. */
+  apiFault: ((request: Request, path: string) => Response | Promise<Response> | undefined) | undefined;
   /** Refuses requests without this token. */
   token: string | undefined;
   /** Takes uploads, if it is there. */
@@ -56,6 +58,8 @@ export class HubServer implements AsyncDisposable {
       this.repositories.find((repo) =>
         repo.kind === kind && repo.name === name && [repo.commit, "main"].includes(revision)
       );
+    const faulty = api && await this.apiFault?.(request, path);
+    if (faulty) return faulty;
     if (api) {
       const [, kind, name, question, revision] = api;
       const repo = find(kind!, name!, revision!);

@@ -1,4 +1,5 @@
 import { hubHasFile, uploadFiles, type UploadOptions } from "../../../checkpoint/hub/upload.ts";
+import { PATIENCE } from "../../../checkpoint/hub/request.ts";
 import { assert, assertEquals, assertThrows } from "../../support/assert_close.ts";
 import { withFolder } from "../../support/files.ts";
 import { HubServer } from "../../support/hub_server.ts";
@@ -86,5 +87,25 @@ Deno.test("uploadFiles() says what is missing: token, rights, network, a file; n
     const large = { name: "model.safetensors", content: `${folder}/model.safetensors` };
     await assertThrows(() => uploadFiles("me/mine", [large], options), "Cannot upload to me/mine");
     assertEquals(hub.commits, []);
+  });
+});
+
+Deno.test("uploadFiles() asks a busy hub again, five times", async () => {
+  await withHub(async (hub, options) => {
+    const answer = hub.answer.bind(hub);
+    let [asked, busy] = [0, 4];
+    hub.answer = (request) => {
+      asked++;
+      return busy-- > 0 ? Promise.resolve(new Response("busy", { status: 503 })) : answer(request);
+    };
+    const waits: number[] = [];
+    const patience = { ...PATIENCE, wait: (pause: number) => Promise.resolve(void waits.push(pause)) };
+    const upload = () =>
+      uploadFiles("me/mine", [{ name: "a.json", content: bytes("{}") }], { ...options, patience });
+    await upload();
+    assertEquals([waits.length, hub.commits.length], [4, 1]);
+    [asked, busy] = [0, Infinity];
+    await assertThrows(upload, "Cannot upload to me/mine", "answers 503");
+    assertEquals([asked, hub.commits.length], [5, 1]);
   });
 });
