@@ -1,4 +1,3 @@
-import { existsSync } from "node:fs";
 import { fetchSnapshot, type SnapshotOptions } from "../../../checkpoint/hub/hub.ts";
 import { parseHubReference } from "../../../checkpoint/hub/reference.ts";
 import { modelFiles } from "../../../checkpoint/hub/wanted.ts";
@@ -58,8 +57,14 @@ export async function withHub(
 
 /** Every file and link below a folder, by its path in it; none where there is no such folder. */
 export function tree(folder: string): string[] {
-  if (!existsSync(folder)) return [];
-  return [...Deno.readDirSync(folder)].flatMap(({ name, isDirectory }) =>
-    isDirectory ? tree(`${folder}/${name}`).map((each) => `${name}/${each}`) : [name]
-  ).sort();
+  const names: string[] = [];
+  try {
+    for (const { name, isDirectory } of Deno.readDirSync(folder)) {
+      if (isDirectory) names.push(...tree(`${folder}/${name}`).map((each) => `${name}/${each}`));
+      else names.push(name);
+    }
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+  return names.sort();
 }
