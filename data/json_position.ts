@@ -2,7 +2,7 @@
 const DEEPEST = 1000;
 const SPACE = /[ \t\n\r]*/y;
 const ESCAPE = /\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})/y;
-const [QUOTE, BACKSLASH, FIRST_PRINTABLE] = [0x22, 0x5c, 0x20];
+const [QUOTE, BACKSLASH, COLON, FIRST_PRINTABLE] = [0x22, 0x5c, 0x3a, 0x20];
 const SCALAR = /true|false|null|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?/y;
 
 /**
@@ -15,9 +15,59 @@ export function jsonErrorPosition(text: string): number {
   return scan.at;
 }
 
+/** A key that an object of the text has twice, and where it stands the second time. */
+export interface RepeatedKey {
+  readonly key: string;
+  readonly at: number;
+}
+
+/**
+ * The first key that stands twice in one object: parsers keep the last and say nothing. Cheap where there is none.
+ * @param text JSON, and `value` what it says
+ */
+export function repeatedKey(text: string, value: unknown): RepeatedKey | undefined {
+  if (countColons(text) === countKeys(value)) return undefined;
+  const scan = new Scan(text);
+  scan.value();
+  return scan.repeated;
+}
+
+/** Colons outside of strings: as many as keys. */
+function countColons(text: string): number {
+  let count = 0;
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i);
+    if (code === COLON) count++;
+    else if (code === QUOTE) i = stringEnd(text, i);
+  }
+  return count;
+}
+
+/** Where a string that begins at `start` ends; most of a text is in strings, and this leaps over them. */
+function stringEnd(text: string, start: number): number {
+  for (let end = text.indexOf('"', start + 1);; end = text.indexOf('"', end + 1)) {
+    let backslashes = 0;
+    while (text.charCodeAt(end - 1 - backslashes) === BACKSLASH) backslashes++;
+    if (backslashes % 2 === 0) return end;
+  }
+}
+
+function countKeys(value: unknown): number {
+  let count = 0;
+  const open = [value];
+  for (let each = open.pop(); open.length > 0 || each !== undefined; each = open.pop()) {
+    if (typeof each !== "object" || each === null) continue;
+    const items = Object.values(each);
+    if (!Array.isArray(each)) count += items.length;
+    for (const item of items) if (typeof item === "object") open.push(item);
+  }
+  return count;
+}
+
 /** A walk over the text; each method returns whether it went well and leaves `at` at the first mistake otherwise. */
 class Scan {
   at = 0;
+  repeated: RepeatedKey | undefined;
   #depth = 0;
   constructor(readonly text: string) {}
 
@@ -29,7 +79,7 @@ class Scan {
     this.skipSpace();
     switch (this.text[this.at]) {
       case "{":
-        return this.#list("}", () => this.#string() && this.#char(":") && this.value());
+        return this.#object();
       case "[":
         return this.#list("]", () => this.value());
       case '"':
@@ -37,6 +87,18 @@ class Scan {
       default:
         return this.#match(SCALAR);
     }
+  }
+
+  #object(): boolean {
+    const keys = new Set<string>();
+    return this.#list("}", () => {
+      const at = this.at;
+      if (!this.#string()) return false;
+      const key: string = JSON.parse(this.text.slice(at, this.at));
+      if (keys.has(key)) this.repeated ??= { key, at };
+      keys.add(key);
+      return this.#char(":") && this.value();
+    });
   }
 
   /** Items between an opening character, already seen, and `close`, with commas between them. */

@@ -1,7 +1,9 @@
 import { distance } from "fastest-levenshtein";
+import { TextReader } from "../encoding.ts";
 import { UserError } from "../errors.ts";
 import { readChunks } from "./compression.ts";
-import { jsonErrorPosition } from "./json_position.ts";
+import { refuseForeign } from "./foreign.ts";
+import { jsonErrorPosition, repeatedKey } from "./json_position.ts";
 
 /** One row of a JSON Lines file: the wanted keys, each a string. */
 export interface JsonlRow<K extends string> {
@@ -34,28 +36,18 @@ export async function* readJsonl<K extends string>(
 }
 
 /**
- * Reads the objects of a JSON file one by one: one object per line, or a list of objects laid out in any way. Neither
- * form is held in memory as a whole.
+ * Reads the objects of a JSON file one by one: one object per line, a list of objects laid out in any way, or objects
+ * over several lines each. None of them is held in memory as a whole.
  *
  * @throws {UserError} naming `file:line` as {@linkcode readJsonl}
  */
 export async function* readObjects(path: string): AsyncGenerator<PlacedObject> {
-  // It also drops a byte order mark.
-  const decoder = new TextDecoder("utf-8", { fatal: true });
   let rows = 0;
-  for await (const { line, bytes } of await isList(path) ? readElements(path) : readLines(path)) {
-    const where = `${path}:${line}`;
-    let text: string;
-    try {
-      text = decoder.decode(bytes);
-    } catch (cause) {
-      throw new UserError(`Cannot read ${where}: the line is not valid UTF-8. Save the file as UTF-8`, {
-        cause,
-      });
-    }
-    if (text.trim() === "") continue;
+  for await (const stretch of stretchesOf(path)) {
+    if (stretch.text.trim() === "") continue;
     rows++;
-    yield { line, where, value: parseRow(where, text) };
+    const where = `${path}:${stretch.line}`;
+    yield { line: stretch.line, where, value: parseRow(path, where, stretch) };
   }
   if (rows === 0) {
     throw new UserError(
@@ -64,16 +56,20 @@ export async function* readObjects(path: string): AsyncGenerator<PlacedObject> {
   }
 }
 
-/** Whether the first thing in the file is a list that is not closed on its line. */
-async function isList(path: string): Promise<boolean> {
-  for await (const chunk of chunksOf(path)) {
-    const start = chunk.findIndex((byte) => byte > 0x20 && byte < 0x80);
-    if (start >= 0) return chunk[start] === 0x5b;
-  }
-  return false;
-}
-
-function parseRow(where: string, text: string): Readonly<Record<string, unknown>> {
+function parseRow(
+  path: string,
+  where: string,
+  { text, textLine }: Stretch,
+): Readonly<Record<string, unknown>> {
+  const fail = (at: number, problem: string, cause?: unknown) => {
+    const before = text.slice(0, at);
+    const line = textLine + before.split("\n").length - 1;
+    const column = at - before.lastIndexOf("\n");
+    return new UserError(
+      `Cannot read ${path}:${line}:${column}: ${problem}. Write one JSON object per line`,
+      { cause },
+    );
+  };
   let value: unknown;
   try {
     value = JSON.parse(text);
@@ -81,19 +77,21 @@ function parseRow(where: string, text: string): Readonly<Record<string, unknown>
     const at = jsonErrorPosition(text);
     const problem = at >= text.length
       ? "it ends too early"
+      : NOT_FINITE.test(text.slice(at, at + 10))
+      ? "NaN and Infinity are not in JSON; write null or a number"
       : `unexpected ${JSON.stringify(excerpt(text, at))}`;
-    throw new UserError(
-      `Cannot read ${where}:${
-        at + 1
-      }: the line is not valid JSON, ${problem}. Write one JSON object per line`,
-      { cause },
-    );
+    throw fail(at, `the line is not valid JSON, ${problem}`, cause);
   }
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
     throw new UserError(`Cannot read ${where}: the line must be a JSON object, got ${typeName(value)}`);
   }
+  const repeated = repeatedKey(text, value);
+  if (repeated) throw fail(repeated.at, `the key ${JSON.stringify(repeated.key)} is there twice`);
   return value as Record<string, unknown>;
 }
+
+/** What Python's `json` writes for numbers that JSON has not. */
+const NOT_FINITE = /^-?(?:NaN|Infinity)/;
 
 function checkRow<K extends string>(
   where: string,
@@ -120,96 +118,212 @@ function checkRow<K extends string>(
   return values;
 }
 
-/** A stretch of a file that holds one row, and the line it begins on. */
+/** A stretch of a file that holds one row, and the line that the row begins on. */
 interface Stretch {
   readonly line: number;
-  readonly bytes: Uint8Array;
+  readonly text: string;
+  /** The line that the text begins on: space may come before the row. */
+  readonly textLine: number;
 }
 
-/** Lines as bytes without their line ends; the last needs none. */
-async function* readLines(path: string): AsyncGenerator<Stretch> {
-  const pieces = new Pieces();
-  let line = 1;
-  for await (const chunk of chunksOf(path)) {
+/** The rows of a file in whichever of the three forms its beginning shows. */
+async function* stretchesOf(path: string): AsyncGenerator<Stretch> {
+  const chunks = readTexts(path);
+  try {
+    let line = 1;
+    let begun = "";
+    let form: RegExpExecArray | null = null;
+    for (let looked = 0; !form && looked < 2;) {
+      const { value, done } = await chunks.next();
+      if (done) break;
+      if (begun === "" && value.trim() === "") {
+        line += value.split("\n").length - 1;
+        continue;
+      }
+      begun += value;
+      looked++;
+      form = FIRST_LINE.exec(begun);
+    }
+    const all = chained(begun, chunks);
+    if (form?.[1] === "[") yield* readElements(all, path, line);
+    else if (form?.[1] === "{" && form[2] !== undefined) yield* readSpread(all, path, line);
+    else yield* readLines(all, path, line);
+  } finally {
+    await chunks.return(undefined);
+  }
+}
+
+/** The first character that is no space, and the line end where it is alone on its line. */
+const FIRST_LINE = /^\s*(\S)[ \t]*(?:(\r?\n)|\S|\r\S)/;
+
+async function* chained(begun: string, rest: AsyncIterable<string>): AsyncGenerator<string> {
+  yield begun;
+  yield* rest;
+}
+
+/** Lines without their line ends; the last needs none. */
+async function* readLines(
+  chunks: AsyncIterable<string>,
+  path: string,
+  firstLine: number,
+): AsyncGenerator<Stretch> {
+  const pieces = new Pieces(path);
+  let line = firstLine;
+  for await (const chunk of chunks) {
     let start = 0;
-    for (let end = chunk.indexOf(0x0a); end >= 0; end = chunk.indexOf(0x0a, start)) {
-      yield { line: line++, bytes: withoutReturn(pieces.finish(chunk.subarray(start, end))) };
+    for (let end = chunk.indexOf("\n"); end >= 0; end = chunk.indexOf("\n", start)) {
+      const text = pieces.finish(chunk.slice(start, end), line);
+      yield { line, textLine: line++, text };
       start = end + 1;
     }
-    pieces.add(chunk.subarray(start));
+    pieces.add(chunk.slice(start), line);
   }
-  if (!pieces.isEmpty) yield { line, bytes: withoutReturn(pieces.finish(new Uint8Array())) };
+  const text = pieces.finish("", line);
+  if (text !== "") yield { line, textLine: line, text };
 }
 
+const [NEWLINE, QUOTE, COMMA, BACKSLASH] = [0x0a, 0x22, 0x2c, 0x5c];
+const [OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT] = [0x5b, 0x5d, 0x7b, 0x7d];
+
 /** The elements of the file's one list: cut at the commas between them, by counting brackets outside of strings. */
-async function* readElements(path: string): AsyncGenerator<Stretch> {
-  const pieces = new Pieces();
-  let [depth, inString, escaped, line, first] = [0, false, false, 1, 1];
-  for await (const chunk of chunksOf(path)) {
+async function* readElements(
+  chunks: AsyncIterable<string>,
+  path: string,
+  firstLine: number,
+): AsyncGenerator<Stretch> {
+  const pieces = new Pieces(path);
+  let [depth, inString, escaped, line, first, textLine, isOver] = [
+    0,
+    false,
+    false,
+    firstLine,
+    firstLine,
+    firstLine,
+    false,
+  ];
+  for await (const chunk of chunks) {
     let start = 0;
     for (let i = 0; i < chunk.length; i++) {
-      const byte = chunk[i]!;
-      if (byte === 0x0a) line++;
-      if (depth === 0) {
-        if (byte !== 0x5b) continue;
-        [depth, start, first] = [1, i + 1, line];
-      } else if (inString) {
+      const code = chunk.charCodeAt(i);
+      if (code === NEWLINE) line++;
+      if (inString) {
         if (escaped) escaped = false;
-        else if (byte === 0x5c) escaped = true;
-        else if (byte === 0x22) inString = false;
-      } else if (byte === 0x22) inString = true;
-      else if (byte === 0x5b || byte === 0x7b) {
+        else if (code === BACKSLASH) escaped = true;
+        else if (code === QUOTE) inString = false;
+        continue;
+      }
+      if (isOver || depth === 0) {
+        if (code <= 0x20) continue;
+        if (isOver) throw new UserError(`Cannot read ${path}:${line}: something follows the end of the list`);
+        [depth, start, first, textLine] = [1, i + 1, line, line];
+        continue;
+      }
+      if (code === QUOTE) inString = true;
+      else if (code === OPEN_LIST || code === OPEN_OBJECT) {
         if (depth++ === 1) first = line;
-      } else if (byte === 0x5d || byte === 0x7d) depth--;
-      const isEnd = depth === 0;
-      if (!inString && (isEnd || (depth === 1 && byte === 0x2c))) {
-        yield { line: first, bytes: pieces.finish(chunk.subarray(start, i)) };
-        [start, first] = [i + 1, line];
-        if (isEnd) return;
+      } else if (code === CLOSE_LIST || code === CLOSE_OBJECT) depth--;
+      isOver = depth === 0;
+      if (isOver || (depth === 1 && code === COMMA)) {
+        yield { line: first, textLine, text: pieces.finish(chunk.slice(start, i), first) };
+        [start, first, textLine] = [i + 1, line, line];
       }
     }
-    if (depth > 0) pieces.add(chunk.subarray(start));
+    if (!isOver) pieces.add(chunk.slice(start), first);
   }
+  if (isOver) return;
   throw new UserError(`Cannot read ${path}:${line}: the list ends too early. The file may be cut short`);
 }
 
+/** Objects over several lines, one after the other: cut where their brackets are closed. */
+async function* readSpread(
+  chunks: AsyncIterable<string>,
+  path: string,
+  firstLine: number,
+): AsyncGenerator<Stretch> {
+  const pieces = new Pieces(path);
+  let [depth, inString, escaped, line, first, textLine] = [0, false, false, firstLine, firstLine, firstLine];
+  for await (const chunk of chunks) {
+    let start = 0;
+    for (let i = 0; i < chunk.length; i++) {
+      const code = chunk.charCodeAt(i);
+      if (code === NEWLINE) line++;
+      if (inString) {
+        if (escaped) escaped = false;
+        else if (code === BACKSLASH) escaped = true;
+        else if (code === QUOTE) inString = false;
+      } else if (code === QUOTE) inString = true;
+      else if (code === OPEN_LIST || code === OPEN_OBJECT) {
+        if (depth++ === 0) first = line;
+      } else if ((code === CLOSE_LIST || code === CLOSE_OBJECT) && --depth <= 0) {
+        yield { line: first, textLine, text: pieces.finish(chunk.slice(start, i + 1), first) };
+        [depth, start, first, textLine] = [0, i + 1, line, line];
+      }
+    }
+    pieces.add(chunk.slice(start), first);
+  }
+  yield { line: first, textLine, text: pieces.finish("", first) };
+}
+
+/** Characters of a row, or of a text file that is one document. */
+export const LONGEST_TEXT = 2 ** 27;
+
 /** Joins what spans chunks once, so that a row of n chunks costs n, not n squared. */
 class Pieces {
-  #parts: Uint8Array[] = [];
+  #parts: string[] = [];
+  #length = 0;
 
-  get isEmpty(): boolean {
-    return this.#parts.length === 0;
-  }
+  constructor(readonly path: string) {}
 
-  add(part: Uint8Array): void {
+  /** @throws {UserError} if there is more of a row than {@linkcode LONGEST_TEXT} */
+  add(part: string, line: number): void {
+    this.#length += part.length;
+    if (this.#length > LONGEST_TEXT) {
+      throw new UserError(
+        `Cannot read ${this.path}:${line}: the row has more than ${
+          LONGEST_TEXT / 2 ** 20
+        } Mi characters, the most ` +
+          "that a row may have. Cut it into several rows",
+      );
+    }
     if (part.length > 0) this.#parts.push(part);
   }
 
-  finish(last: Uint8Array): Uint8Array {
-    const whole = this.#parts.length === 0 ? last : join([...this.#parts, last]);
+  finish(last: string, line: number): string {
+    this.add(last, line);
+    const whole = this.#parts.length === 1 ? this.#parts[0]! : this.#parts.join("");
     this.#parts = [];
+    this.#length = 0;
     return whole;
   }
 }
 
-async function* chunksOf(path: string): AsyncGenerator<Uint8Array> {
+/** A file's text in pieces. @throws {UserError} as {@linkcode openToRead}, or where it is not text */
+async function* readTexts(path: string): AsyncGenerator<string, undefined> {
   using file = await openToRead(path);
-  yield* readChunks(file, path);
-}
-
-function withoutReturn(line: Uint8Array): Uint8Array {
-  return line.subarray(0, line.at(-1) === 0x0d ? line.length - 1 : line.length);
+  const reader = new TextReader(path);
+  let isFirst = true;
+  for await (const chunk of readChunks(file, path)) {
+    if (isFirst) refuseForeign(path, chunk);
+    isFirst = false;
+    yield reader.decode(chunk);
+  }
+  yield reader.finish();
 }
 
 /**
  * Opens a data file.
  *
- * @throws {UserError} if it is missing, a folder or not readable
+ * @throws {UserError} if it is missing, not readable, or no regular file: opening a pipe may wait for ever
  */
 export async function openToRead(path: string): Promise<Deno.FsFile> {
   try {
     const info = await Deno.stat(path);
     if (info.isDirectory) throw new UserError(`Cannot read "${path}": it is a folder. Name a file in it`);
+    if (!info.isFile) {
+      throw new UserError(
+        `Cannot read "${path}": it is a pipe or a device. Write its data into a file first`,
+      );
+    }
     return await Deno.open(path);
   } catch (cause) {
     if (cause instanceof UserError) throw cause;
@@ -220,39 +334,27 @@ export async function openToRead(path: string): Promise<Deno.FsFile> {
   }
 }
 
-/** Bytes of UTF-8 that surely fit into a string of JavaScript. */
-const LONGEST_TEXT = 2 ** 29 - 24;
-
 /**
  * A file as one text.
  *
- * @throws {UserError} as {@linkcode openToRead}, and if it is larger than a string can be
+ * @throws {UserError} as {@linkcode openToRead}, if it is not text, or longer than {@linkcode LONGEST_TEXT}
  */
 export async function readText(path: string): Promise<string> {
-  const decoder = new TextDecoder();
-  let text = "";
-  let size = 0;
-  for await (const chunk of chunksOf(path)) {
-    size += chunk.length;
-    if (size > LONGEST_TEXT) {
+  const parts: string[] = [];
+  let length = 0;
+  for await (const part of readTexts(path)) {
+    length += part.length;
+    if (length > LONGEST_TEXT) {
       throw new UserError(
-        `Cannot read "${path}" as one document: it has more than ${LONGEST_TEXT} bytes. Cut it into documents: files, or ` +
-          `rows of a .jsonl file`,
+        `Cannot read "${path}" as one document: it has more than ${
+          LONGEST_TEXT / 2 ** 20
+        } Mi characters. Cut it into ` +
+          "documents: files, or rows of a .jsonl file",
       );
     }
-    text += decoder.decode(chunk, { stream: true });
+    parts.push(part);
   }
-  return text + decoder.decode();
-}
-
-function join(parts: readonly Uint8Array[]): Uint8Array {
-  const all = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let offset = 0;
-  for (const part of parts) {
-    all.set(part, offset);
-    offset += part.length;
-  }
-  return all;
+  return parts.join("");
 }
 
 /** What stands at a position, shortened. */

@@ -2,6 +2,7 @@
 import { distance } from "fastest-levenshtein";
 import { UserError } from "../errors.ts";
 import { uncompressedName } from "./compression.ts";
+import { refuseForeign } from "./foreign.ts";
 import { quoted, readObjects, readText, typeName } from "./jsonl.ts";
 import type { InstructionRow, Message } from "./templates.ts";
 
@@ -83,9 +84,7 @@ export function kindOf(name: string): "json" | "parquet" | "text" | undefined {
 
 async function* objectsOf(file: string): AsyncGenerator<{ where: string; value: Record<string, unknown> }> {
   const kind = kindOf(file);
-  if (/\.(zst|bz2|xz|lz4|zip)$/i.test(file)) {
-    throw new UserError(`Cannot read "${file}": of compressed files only .gz can be read. Unpack it first`);
-  }
+  if (kind === undefined) refuseForeign(file);
   if (kind === "text") {
     yield { where: file, value: { text: await readText(file) } };
   } else if (kind === "parquet") {

@@ -2,6 +2,7 @@
 import { UserError } from "../errors.ts";
 import { isTokenFile, readTokenBin, type TokenDtype, TokenWriter } from "./bin.ts";
 import { encodeRows } from "./encode_pool.ts";
+import { refuseForeign } from "./foreign.ts";
 import { readText } from "./jsonl.ts";
 import { kindOf, type PlacedRow, readRows } from "./rows.ts";
 import type { EncodeOptions, Tokenizer } from "./tokenizer.ts";
@@ -95,6 +96,7 @@ async function* encodeDocuments(
 async function* readDocuments(paths: readonly string[]): AsyncGenerator<PlacedRow> {
   for (const path of paths) {
     if (/\.[^./]+$/.test(path) && kindOf(path) === undefined) {
+      refuseForeign(path);
       yield { where: path, row: { kind: "text", text: await readText(path) } };
       continue;
     }

@@ -10,6 +10,7 @@ import {
   type ParsedNode,
   parseDocument,
 } from "yaml";
+import { decodeText } from "../encoding.ts";
 import { EXIT, UserError } from "../errors.ts";
 import { type Place, printable, type Problem, problemOf } from "./problems.ts";
 
@@ -64,9 +65,11 @@ async function readText(path: string): Promise<string> {
     throw fail(error instanceof Error ? error.message : String(error), error);
   }
   try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    return decodeText(bytes, path);
   } catch (error) {
-    throw fail("it is not UTF-8 text", error);
+    throw error instanceof UserError
+      ? new UserError(error.message, { exitCode: EXIT.usage, cause: error })
+      : error;
   }
 }
 
