@@ -3,9 +3,10 @@ import { PURPOSES } from "../kernels/pool.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { addFlops, type Flops, FLOPS_PARTS, totalFlops } from "../model/flops.ts";
 import { countParameters } from "../model/tensors.ts";
+import { describeAttention } from "../train/describe.ts";
 import { describeChange, type Plan, remediesText } from "../train/plan.ts";
 import type { Rates } from "../train/rates.ts";
-import { groupSize, type TrainArgs } from "../train_args/schema.ts";
+import type { TrainArgs } from "../train_args/schema.ts";
 import { formatBytes, formatCount, formatRate, formatSeconds, formatTable } from "./format.ts";
 
 /** What each purpose of memory is called. */
@@ -34,9 +35,6 @@ export function describePlan(plan: Plan, args: TrainArgs, config: ModelConfig, r
 function describeSettings(plan: Plan, args: TrainArgs, config: ModelConfig): string {
   const batch = args.per_device_train_batch_size;
   const passes = args.gradient_accumulation_steps;
-  const attention = args.attention === "s2"
-    ? `S2-Attn in groups of ${formatCount(groupSize(args, args.max_seq_length))}`
-    : "full attention";
   const base = args.load_in_4bit ? `, base in 4 bits` : "";
   return formatTable([
     ["model", `${args.model_name_or_path}, ${formatCount(countParameters(config))} parameters${base}`],
@@ -47,7 +45,7 @@ function describeSettings(plan: Plan, args: TrainArgs, config: ModelConfig): str
     ],
     [
       "a step",
-      `${passes} x ${batch} x ${formatCount(args.max_seq_length)} tokens, ${attention}, ` +
+      `${passes} x ${batch} x ${formatCount(args.max_seq_length)} tokens, ${describeAttention(args)}, ` +
       `activations in ${args.bf16 ? "bf16" : args.fp16 ? "fp16" : "f32"}`,
     ],
     ["device", plan.device.info.description],

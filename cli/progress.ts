@@ -18,6 +18,8 @@ import { visible } from "./visible.ts";
 
 /** Longest silence where nothing can be drawn again, in milliseconds. */
 const LONGEST_SILENCE_MS = 60_000;
+/** Between two rows that stay on a terminal. */
+const KEEP_EVERY_MS = 2_000;
 /** Width of the bar itself, in characters. */
 const BAR_WIDTH = 16;
 
@@ -82,14 +84,24 @@ class DrawnProgress implements Progress {
     const full = Math.round(share * BAR_WIDTH);
     const bar = "█".repeat(full) + "░".repeat(BAR_WIDTH - full);
     const room = this.io.columns() - 1;
-    let line = `${bar} ${this.unit} ${done}/${this.total}`;
-    for (const field of fields.map((each) => visible(each))) {
-      if (line.length + 2 + field.length > room) break;
-      line += `  ${field}`;
-    }
+    const line = fitting(
+      `${bar} ${this.unit} ${done}/${this.total}`,
+      fields.map((each) => visible(each)),
+      room,
+    );
     return paint(line.slice(0, Math.min(room, BAR_WIDTH)), "cyan", this.io.color) +
       line.slice(BAR_WIDTH, room);
   }
+}
+
+/** As many fields behind a line's head as fit into `room` characters. */
+function fitting(head: string, fields: readonly string[], room: number): string {
+  let line = head;
+  for (const field of fields) {
+    if (line.length + 2 + field.length > room) break;
+    line += `  ${field}`;
+  }
+  return line;
 }
 
 /** What cli-progress asks of a terminal, without its cursor jumps, which go wrong once lines above have scrolled. */
@@ -154,24 +166,28 @@ export class TrainProgress implements Omit<TrainHooks, "shouldStop"> {
   #progress: Progress | null = null;
   #startStep = 0;
   #stepsDone = false;
-  #skipped = 0;
+  #keptAt = -Infinity;
 
   /** @param loggingSteps steps between printed lines where nothing can be drawn again */
   constructor(readonly io: Io, readonly loggingSteps: number, readonly clock: Clock = Date.now) {}
 
   onStart(info: TrainInfo): void {
+    const { trainableParameters: trained, totalParameters: all, sequencesPerStep: sequences } = info;
     this.io.err(formatRecord({
       model: info.model,
-      training: `${info.method} (${formatCount(info.trainableParameters)} of ${
-        formatCount(info.totalParameters)
-      } numbers)`,
+      context: `${info.context}, ${info.attention}`,
+      training: `${info.method} (${formatCount(trained)} of ${formatCount(all)} numbers, ${
+        (100 * trained / all).toPrecision(3)
+      } %)`,
       data: info.data,
-      steps: `${formatCount(info.totalSteps)} of ${formatCount(info.sequencesPerStep)} sequences, ` +
-        `${Number(info.totalEpochs.toFixed(2))} epochs` +
+      steps: `${formatCount(info.totalSteps)} of ${formatCount(sequences)} ` +
+        `${sequences === 1 ? "sequence" : "sequences"}, up to ${formatCount(info.tokensPerStep)} tokens; ` +
+        `${Number(info.totalEpochs.toFixed(2))} epochs, seed ${info.seed}` +
         (info.startStep > 0 ? `, going on from step ${formatCount(info.startStep)}` : ""),
-      precision: info.precision,
-      device: info.device,
+      "learning rate": info.schedule,
+      device: `${info.device}, activations in ${info.precision}`,
       memory: info.memory,
+      output: info.outputDir,
     }));
     this.#progress = createProgress(this.io, "step", info.totalSteps, this.clock);
     this.#startStep = info.startStep;
@@ -187,12 +203,27 @@ export class TrainProgress implements Omit<TrainHooks, "shouldStop"> {
   onStep(metrics: StepMetrics): void {
     this.#stepsDone = true;
     const { step, totalSteps } = metrics;
-    if (metrics.skippedSteps > this.#skipped) {
-      this.note(`step ${step} was skipped: its loss or gradient was not finite`);
-      this.#skipped = metrics.skippedSteps;
-    }
     const print = step % this.loggingSteps === 0 || step === totalSteps;
     this.#progress?.update(step, stepFields(metrics), { print });
+    if (print) this.#keep(metrics);
+  }
+
+  /** Leaves a row on a terminal, whose line is drawn over: the first and last step, and others as time goes by. */
+  #keep({ step, totalSteps, ...metrics }: StepMetrics): void {
+    const now = this.clock();
+    const isDue = now - this.#keptAt >= KEEP_EVERY_MS || step === totalSteps;
+    if (!this.io.isTerminal || !isDue) return;
+    this.#keptAt = now;
+    const width = String(totalSteps).length;
+    const fields = [
+      `loss ${metrics.loss.toFixed(4)}`,
+      `lr ${formatSmall(metrics.learning_rate)}`,
+      `norm ${metrics.grad_norm.toPrecision(3)}`,
+      `${formatRate(metrics.tokensPerSecond)} tok/s`,
+      formatSeconds(metrics.elapsedMs / 1000),
+    ];
+    const head = `step ${String(step).padStart(width)}/${totalSteps}`;
+    this.note(fitting(head, fields, this.io.columns() - 1));
   }
 
   onData(preview: DataPreview): void {
@@ -229,15 +260,19 @@ export class TrainProgress implements Omit<TrainHooks, "shouldStop"> {
 function stepFields(m: StepMetrics): string[] {
   return [
     `loss ${m.loss.toFixed(4)}`,
-    `eta ${formatSeconds(m.etaSeconds)}`,
+    timeLeft(m.etaSeconds, m.elapsedMs / 1000, m.step === m.totalSteps),
     `${formatRate(m.tokensPerSecond)} tok/s`,
-    `mem ${formatBytes(m.memoryBytes)}`,
+    `peak ${formatBytes(m.peakBytes)}`,
     `lr ${formatSmall(m.learning_rate)}`,
     `norm ${m.grad_norm.toPrecision(3)}`,
     `epoch ${m.epoch.toFixed(2)}`,
-    `peak ${formatBytes(m.peakBytes)}`,
     ...(m.skippedSteps > 0 ? [`skipped ${m.skippedSteps}`] : []),
   ];
+}
+
+/** Seconds to the end, or at the end those that it took. */
+function timeLeft(left: number, taken: number, isDone: boolean): string {
+  return isDone ? `took ${formatSeconds(taken)}` : `eta ${formatSeconds(left)}`;
 }
 
 /** Hooks of work that counts units, as evaluating windows or merging tensors. */
@@ -256,8 +291,9 @@ export class CountProgress implements WorkHooks {
       this.#startedAt = this.clock();
       this.#total = total;
     }
-    const left = done > 0 ? (this.clock() - this.#startedAt) / 1000 / done * (total - done) : NaN;
-    const fields = [...(detail ? [detail] : []), `eta ${formatSeconds(left)}`];
+    const taken = (this.clock() - this.#startedAt) / 1000;
+    const left = done > 0 ? taken / done * (total - done) : NaN;
+    const fields = [...(detail ? [detail] : []), timeLeft(left, taken, done === total)];
     this.#progress.update(done, fields, { print: done === total });
   };
 

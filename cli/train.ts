@@ -1,4 +1,5 @@
 /** `train`: pre-training or fine-tuning from a YAML file, with any option as a flag on top. */
+import type { TrainArgs } from "../train_args/schema.ts";
 import { loadTrainArgs } from "../train_args/load.ts";
 import type { TrainResult } from "../train/hooks.ts";
 import { type BuiltCommand, newCommand } from "./flags.ts";
@@ -43,12 +44,26 @@ async function run(
       cacheFolder: userCacheFolder() ?? undefined,
     });
   });
-  io.out(json ? formatJson(result) : describeResult(result));
+  io.out(json ? formatJson(result) : describeResult(result, args));
   if (!result.stopped || stages.stoppedBy === null) return;
   throw new Interrupted(stages.stoppedBy, "run the same command again to go on from there", { isTold: true });
 }
 
-function describeResult(result: TrainResult): string {
+/** What people type next. */
+function nextCommands(
+  { low_rank_training, model_name_or_path: base, output_dir, max_seq_length }: TrainArgs,
+) {
+  const model = low_rank_training
+    ? `--base_model ${base} --peft_model ${output_dir}`
+    : `--base_model ${output_dir}`;
+  return [
+    "Next:",
+    `  ./longreach evaluate ${model} --data_path HELD_OUT.txt --seq_len ${max_seq_length}`,
+    ...(low_rank_training ? [`  ./longreach merge ${model} --save_path MERGED`] : []),
+  ];
+}
+
+function describeResult(result: TrainResult, args: TrainArgs): string {
   const steps = `${formatCount(result.steps)} of ${formatCount(result.totalSteps)} steps`;
   const lines = [
     `${result.stopped ? "Stopped and saved after" : "Done:"} ${steps} in ${
@@ -57,9 +72,17 @@ function describeResult(result: TrainResult): string {
     `${formatCount(result.tokens)} tokens, peak memory ${formatBytes(result.peakBytes)}`,
   ];
   if (result.loss !== null) lines.push(`Loss of the last step ${result.loss.toFixed(4)}`);
+  const best = result.bestEvaluation;
+  if (best !== null) {
+    const last = result.evalLoss === null ? "" : `eval_loss ${result.evalLoss.toFixed(4)}, `;
+    lines.push(
+      `${last || "eval_loss: "}the best ${best.loss.toFixed(4)} after step ${formatCount(best.step)}`,
+    );
+  }
   if (result.skippedSteps > 0) {
     lines.push(`Steps skipped for loss or gradient not finite: ${result.skippedSteps}`);
   }
-  lines.push(`Saved in ${result.outputDir}`);
+  lines.push(`Saved in ${result.outputDir}; report.html there tells the run`);
+  if (!result.stopped) lines.push(...nextCommands(args));
   return lines.join("\n");
 }

@@ -7,6 +7,15 @@ import type { WorkHooks } from "../model/hooks.ts";
 export interface TrainInfo {
   /** Folder or name of the base model. */
   readonly model: string;
+  /** The extension, in words: `256 -> 1,024 tokens, positions linear by 4`. */
+  readonly context: string;
+  /** Attention while training, in words: `S2-Attn in 4 groups of 256`. */
+  readonly attention: string;
+  /** Learning rate, schedule and optimiser, in words. */
+  readonly schedule: string;
+  readonly seed: number;
+  /** Where results go. */
+  readonly outputDir: string;
   /** What is trained, in words: `LoRA rank 64 on 224 linears, embed_tokens, norms`. */
   readonly method: string;
   /** What is read, in words: `1,204 sequences of 8,192 tokens from train.jsonl`. */
@@ -21,8 +30,9 @@ export interface TrainInfo {
   readonly trainableParameters: number;
   /** Numbers in the whole model, adapter included. */
   readonly totalParameters: number;
-  /** Sequences in one optimiser step. */
+  /** Sequences in one optimiser step, and tokens in it where all are as long as they may be. */
   readonly sequencesPerStep: number;
+  readonly tokensPerStep: number;
   readonly totalSteps: number;
   readonly totalEpochs: number;
   /** Step the run goes on from; 0 for a fresh run. */
@@ -63,6 +73,10 @@ export interface TrainResult {
   readonly totalSteps: number;
   /** Whether {@linkcode TrainHooks.shouldStop} ended the run before its last step. */
   readonly stopped: boolean;
+  /** The lowest loss on eval_file and its step; `null` where nothing was evaluated. */
+  readonly bestEvaluation: { readonly step: number; readonly loss: number } | null;
+  /** The last loss on eval_file. */
+  readonly evalLoss: number | null;
   /** Loss of the last step, in nats per target token; `null` when no step was done. */
   readonly loss: number | null;
   /** Mean loss over the steps of this run. */

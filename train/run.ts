@@ -13,6 +13,7 @@ import { tensorSources } from "../model/read_back.ts";
 import { dumpTrainArgs } from "../train_args/describe.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
 import { Evaluation } from "./evaluation.ts";
+import { describeAttention, describeContext, describeSchedule } from "./describe.ts";
 import type { StepMetrics, TrainHooks, TrainInfo, TrainResult } from "./hooks.ts";
 import { type Plan, planTraining, requireFit, sizeText } from "./plan.ts";
 import { reportHtml } from "./report.ts";
@@ -110,6 +111,7 @@ class Run {
   #tokens = 0;
   #lossSum = 0;
   #lastLoss: number | null = null;
+  #evalLoss: number | null = null;
   #lastStep: StepMetrics | undefined;
   #savedStep = -1;
 
@@ -170,6 +172,8 @@ class Run {
       steps: this.#step,
       totalSteps: this.#totalSteps,
       stopped,
+      bestEvaluation: this.#evaluation?.state.best ?? null,
+      evalLoss: this.#evalLoss,
       loss: this.#lastLoss,
       trainLoss: steps > 0 ? this.#lossSum / steps : null,
       skippedSteps: this.#skippedSteps,
@@ -209,6 +213,7 @@ class Run {
     const when = { isLast: this.#step === this.#totalSteps, endsEpoch: Number.isInteger(epoch) };
     if (!evaluation?.isDue(this.#step, when)) return false;
     const { loss, isBest, isHopeless } = await evaluation.run(this.trainee.model, this.#step);
+    this.#evalLoss = loss;
     await this.#log.addEvaluation({ epoch, step: this.#step, eval_loss: loss });
     this.hooks.onEvaluate?.(this.#step, loss, isBest);
     const { load_best_model_at_end: keepsBest, early_stopping_patience: patience } = this.args;
@@ -364,9 +369,15 @@ class Run {
   get #info(): TrainInfo {
     const { args, trainee, data, plan: { peak, hostBytes } } = this;
     const { samples, longest } = data.report;
+    const sequencesPerStep = args.per_device_train_batch_size * args.gradient_accumulation_steps;
     const onHost = hostBytes > 0 ? ` and ${sizeText(hostBytes)} of host memory` : "";
     return {
       model: args.model_name_or_path,
+      context: describeContext(trainee.baseConfig, trainee.model.config, args),
+      attention: describeAttention(args),
+      schedule: describeSchedule(this.#schedule, args.optim),
+      seed: args.seed,
+      outputDir: args.output_dir,
       method: trainee.method,
       data: `${samples} sequences of up to ${longest} tokens from ${describeSources(args)}`,
       device: this.trainer.gpu.info.description,
@@ -374,7 +385,8 @@ class Run {
       precision: { f32: "f32", bf16: "bf16", f16: "fp16" }[formatOf(args)],
       trainableParameters: trainee.trainableParameters,
       totalParameters: trainee.totalParameters,
-      sequencesPerStep: args.per_device_train_batch_size * args.gradient_accumulation_steps,
+      sequencesPerStep,
+      tokensPerStep: sequencesPerStep * args.max_seq_length,
       totalSteps: this.#totalSteps,
       totalEpochs: this.#totalEpochs,
       startStep: this.#startStep,

@@ -21,6 +21,8 @@ import type { TrainerOptions } from "./trainer.ts";
 
 /** A model ready to be trained. */
 export interface Trainee {
+  /** The base model's configuration, before its positions were extended. */
+  readonly baseConfig: ModelConfig;
   readonly model: LanguageModel;
   /** What the adapter's folder says of it; undefined in full fine-tuning. */
   readonly adapter: AdapterConfig | undefined;
@@ -199,6 +201,7 @@ export async function loadTrainee(
   else if (args.low_rank_training) addFreshLora(model, args);
   const adapter = args.low_rank_training ? start?.config ?? freshConfig(model, args) : undefined;
   return {
+    baseConfig: await readConfig(places.model),
     model,
     adapter,
     replacements: start?.extra ?? new Map(),

@@ -34,7 +34,7 @@ Deno.test("plan shows settings, memory, arithmetic and whether it fits", async (
   for (
     const part of [
       "llama2-7b, 6,738,415,616 parameters, base in 4 bits",
-      "1 x 1 x 8,192 tokens, S2-Attn in groups of 2,048, activations in bf16",
+      "1 x 1 x 8,192 tokens, S2-Attn in 4 groups of 2,048, activations in bf16",
       "Memory on the device at its peak: backward, layer 32",
       "base model                 3.6 GiB",
       "Host memory      0 B",

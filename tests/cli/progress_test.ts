@@ -6,6 +6,11 @@ import { MemoryIo } from "./memory_io.ts";
 
 const INFO: TrainInfo = {
   model: "models/tiny",
+  context: "256 -> 1,024 tokens, positions linear by 4",
+  attention: "S2-Attn in 4 groups of 256",
+  schedule: "2.0e-4, cosine, adamw_torch",
+  seed: 42,
+  outputDir: "out",
   method: "LoRA rank 8 on 28 linears",
   data: "12 sequences of 128 tokens",
   device: "a GPU",
@@ -13,6 +18,7 @@ const INFO: TrainInfo = {
   trainableParameters: 12_288,
   totalParameters: 1_000_000,
   sequencesPerStep: 4,
+  tokensPerStep: 512,
   totalSteps: 40,
   totalEpochs: 2,
   startStep: 0,
@@ -57,11 +63,11 @@ Deno.test("without a terminal: a summary, then a line with the time every loggin
   progress.onSave("out/checkpoint-40");
   progress.stop();
   const lines = io.stderr.trimEnd().split("\n");
-  assertIncludes(io.stderr, "LoRA rank 8 on 28 linears (12,288 of 1,000,000 numbers)");
-  assertEquals(lines.slice(7), [
+  assertIncludes(io.stderr, "LoRA rank 8 on 28 linears (12,288 of 1,000,000 numbers, 1.23 %)");
+  assertEquals(lines.slice(9), [
     ...[10, 20, 30, 40].map((step) =>
-      `2026-11-20T12:00:${step}Z step ${step}/40  loss 2.5000  eta 3m 05s  1,234 tok/s  mem 3.0 GiB  ` +
-      `lr 2.00e-4  norm 0.313  epoch ${(step / 20).toFixed(2)}  peak 4.0 GiB`
+      `2026-11-20T12:00:${step}Z step ${step}/40  loss 2.5000  ${step === 40 ? "took 40s" : "eta 3m 05s"}  ` +
+      `1,234 tok/s  peak 4.0 GiB  lr 2.00e-4  norm 0.313  epoch ${(step / 20).toFixed(2)}`
     ),
     "2026-11-20T12:00:40Z saved out/checkpoint-40",
   ]);
@@ -93,7 +99,7 @@ Deno.test("on a terminal: one line drawn again, never wider than the terminal, n
     progress.onStep(metrics(40));
     progress.stop();
     assertIncludes(io.stderr, "\r\u001b[Ka note\n");
-    const drawn = io.stderr.split("\n").slice(7).join("\n").replaceAll("\u001b[K", "\n").split(/[\r\n]/);
+    const drawn = io.stderr.split("\n").slice(9).join("\n").replaceAll("\u001b[K", "\n").split(/[\r\n]/);
     assert(drawn.every((line) => line.length < columns), `at most ${columns} columns`);
     assertIncludes(io.stderr, "step 40/40");
     if (columns >= 80) assertIncludes(io.stderr, "loss 2.5000");
@@ -102,15 +108,20 @@ Deno.test("on a terminal: one line drawn again, never wider than the terminal, n
   }
 });
 
-Deno.test("skipped steps are said once each", () => {
-  const io = new MemoryIo();
-  const progress = new TrainProgress(io, 1000, handClock());
+Deno.test("on a terminal rows of steps stay, so that the loss can be followed", () => {
+  const io = new MemoryIo({ isTerminal: true, columns: 120 });
+  const clock = handClock();
+  const progress = new TrainProgress(io, 1, clock);
   progress.onStart(INFO);
-  progress.onStep(metrics(1));
-  progress.onStep(metrics(2, { skippedSteps: 1, loss: NaN, grad_norm: Infinity }));
-  progress.onStep(metrics(3, { skippedSteps: 1 }));
+  for (let step = 1; step <= 40; step++) {
+    clock.seconds = step / 4;
+    progress.onStep(metrics(step, { loss: 3 - step / 40 }));
+  }
   progress.stop();
-  assertEquals(io.stderr.match(/step \d+ was skipped/g), ["step 2 was skipped"]);
+  const rows = io.stderr.split("\n").map((line) => line.split("\u001b[K").at(-1)!)
+    .filter((row) => row.startsWith("step "));
+  assertEquals(rows.map((row) => parseInt(row.slice(5))), [1, 9, 17, 25, 33, 40]);
+  assertEquals(rows[0], "step  1/40  loss 2.9750  lr 2.00e-4  norm 0.313  1,234 tok/s  1.0s");
 });
 
 Deno.test("counting work prints its end, and starts over when the total changes", () => {
@@ -125,7 +136,7 @@ Deno.test("counting work prints its end, and starts over when the total changes"
   progress.stop();
   assertEquals(
     io.stderr,
-    "2026-11-20T12:00:40Z window 4/4  loss 4  eta 0.0s\n2026-11-20T12:00:40Z window 2/2  eta 0.0s\n",
+    "2026-11-20T12:00:40Z window 4/4  loss 4  took 30s\n2026-11-20T12:00:40Z window 2/2  took 0.0s\n",
   );
 });
 

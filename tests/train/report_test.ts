@@ -27,6 +27,12 @@ function assertWellFormed(html: string): void {
 
 const INFO: TrainInfo = {
   model: "a <b>model</b> & more",
+  context: "256 -> 1,024 tokens",
+  attention: "full attention",
+  schedule: "1.0e-4, linear",
+  seed: 42,
+  outputDir: "out",
+  tokensPerStep: 128,
   method: "LoRA rank 8 on 14 linears",
   data: "4 sequences",
   device: "a card",
