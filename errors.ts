@@ -10,8 +10,12 @@ export class UserError extends Error {
   /** 1 for a failure while working, 2 for wrong usage: flags, YAML keys, values; 3 where a run would not fit in memory. */
   readonly exitCode: number;
 
-  constructor(message: string, options: { exitCode?: number; cause?: unknown } = {}) {
+  /** Whether the command's result is on stdout already, so that with `--json` nothing more belongs there. */
+  readonly isTold: boolean;
+
+  constructor(message: string, options: { exitCode?: number; cause?: unknown; isTold?: boolean } = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.exitCode = options.exitCode ?? EXIT.failed;
+    this.isTold = options.isTold ?? false;
   }
 }

@@ -83,7 +83,7 @@ export async function runCli(words: readonly string[], io: Io): Promise<number> 
   } catch (error) {
     const { message, exitCode } = explain(error);
     io.err(message);
-    const isTold = error instanceof Interrupted && error.isTold;
+    const isTold = error instanceof UserError && error.isTold;
     if (words.includes("--json") && !isTold) io.out(formatJson({ error: { message, exitCode } }));
     return exitCode;
   }

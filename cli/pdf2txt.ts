@@ -41,7 +41,9 @@ export function build(summary: string, io: Io): BuiltCommand {
       if (json) io.out(formatJson({ converted, failed }));
       else if (rows.length > 0) io.out(formatTable(rows, "lrr"));
       if (failed.length === 0) return;
-      throw new UserError(`${failed.length} of ${files.length} files were not converted, as said above`);
+      throw new UserError(`${failed.length} of ${files.length} files were not converted, as said above`, {
+        isTold: true,
+      });
     });
 }
 

@@ -3,18 +3,19 @@ import { EXIT, UserError } from "../errors.ts";
 import { Gpu } from "../kernels/gpu.ts";
 import { PURPOSES } from "../kernels/pool.ts";
 import { type ModelConfig, readConfig } from "../model/config.ts";
-import { addFlops, totalFlops } from "../model/flops.ts";
+import { addFlops, forwardFlops, paperPairs, totalFlops } from "../model/flops.ts";
 import { SHAPE_NAMES, shapeConfig } from "../model/shapes.ts";
 import { type Plan, planTraining } from "../train/plan.ts";
 import { measureRates, type Rates } from "../train/rates.ts";
 import { longestContext } from "../train/remedies.ts";
 import { type PlanDevice, planDevice, type StepCost, stepCost, TYPICAL_DEVICE } from "../train/step_cost.ts";
 import { loadTrainArgs } from "../train_args/load.ts";
-import type { TrainArgs } from "../train_args/schema.ts";
+import { groupSize, type TrainArgs } from "../train_args/schema.ts";
 import { bytes, oneOf } from "../train_args/values.ts";
 import { booleanFlag, type BuiltCommand, newCommand, optionalFlag } from "./flags.ts";
 import { locate } from "./hub.ts";
-import { formatJson } from "./format.ts";
+import { formatBytes, formatCount, formatJson } from "./format.ts";
+import { CountProgress } from "./progress.ts";
 import type { Io } from "./io.ts";
 import { describeLongest, describePlan, type LongestRow } from "./plan_text.ts";
 import { addTrainFlags, givenSettings } from "./train_flags.ts";
@@ -89,9 +90,11 @@ function unneeded({ shape, longest }: Flags, file: string | null): Record<string
 async function runPlan(flags: Flags, args: TrainArgs, config: ModelConfig, io: Io): Promise<void> {
   const { device, rates } = await examineDevice(flags, io);
   const plan = await planTraining(args, config, { device, rates });
-  io.out(flags.json ? formatJson(planRecord(plan, rates)) : describePlan(plan, args, config, rates));
+  io.out(
+    flags.json ? formatJson(planRecord(plan, args, config, rates)) : describePlan(plan, args, config, rates),
+  );
   if (plan.fits !== false) return;
-  throw new UserError("This does not fit in max_memory", { exitCode: EXIT.doesNotFit });
+  throw new UserError("This does not fit in max_memory", { exitCode: EXIT.doesNotFit, isTold: true });
 }
 
 /** The device to plan for: the adapter's, or where none answers or a limit is given, one as most are. */
@@ -116,9 +119,20 @@ async function runLongest(flags: Flags, args: TrainArgs, config: ModelConfig, io
   const { device } = await examineDevice({ ...flags, rates: false }, io);
   const sizes = args.max_memory === null ? CARDS_GIB.map((gib) => gib * 2 ** 30) : [args.max_memory];
   const rows: LongestRow[] = [];
-  for (const memoryBytes of sizes) {
-    const tokens = await longestContext(args, config, memoryBytes, { device, below: LONGEST + 1 });
-    rows.push({ memoryBytes, ...await costOf(tokens, args, config, device) });
+  const progress = new CountProgress(io, "size of memory");
+  try {
+    progress.onProgress(0, sizes.length, `looking in ${formatBytes(sizes[0]!)}`);
+    for (const [i, memoryBytes] of sizes.entries()) {
+      const tokens = await longestContext(args, config, memoryBytes, { device, below: LONGEST + 1 });
+      rows.push({ memoryBytes, ...await costOf(tokens, args, config, device) });
+      progress.onProgress(
+        i + 1,
+        sizes.length,
+        `${formatCount(tokens)} tokens in ${formatBytes(memoryBytes)}`,
+      );
+    }
+  } finally {
+    progress.stop();
   }
   io.out(flags.json ? formatJson(rows) : describeLongest(rows));
 }
@@ -143,8 +157,21 @@ function flopsOf({ flops: { forward, recompute, backward } }: StepCost): number 
   return totalFlops(addFlops(forward, recompute, backward));
 }
 
+/**
+ * A forward pass over one sequence as papers count it, future pairs included and without LoRA: what LongLoRA's table of
+ * attention's share has (Chen et al. 2023, arXiv:2309.12307, figure of FLOPs).
+ */
+function paperShares(config: ModelConfig, args: TrainArgs) {
+  const tokens = args.max_seq_length;
+  const count = (groups?: number) => {
+    const flops = forwardFlops(config, { tokens, pairs: paperPairs(tokens, groups) });
+    return { forwardFlops: totalFlops(flops), attentionShare: flops.attention / totalFlops(flops) };
+  };
+  return { tokens, full: count(), s2: count(groupSize(args, tokens)) };
+}
+
 /** The plan as one JSON object. */
-function planRecord(plan: Plan, rates: Rates | null) {
+function planRecord(plan: Plan, args: TrainArgs, config: ModelConfig, rates: Rates | null) {
   const { device: { info, limits, maxBindingBytes }, peak, ...rest } = plan;
   return {
     device: info.description,
@@ -155,5 +182,6 @@ function planRecord(plan: Plan, rates: Rates | null) {
     idleBytes: peak.heldBytes - peak.liveBytes,
     ...rest,
     rates,
+    papers: paperShares(config, args),
   };
 }

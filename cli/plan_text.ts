@@ -28,6 +28,7 @@ export function describePlan(plan: Plan, args: TrainArgs, config: ModelConfig, r
     describeMemory(plan),
     describeFlops(plan),
     describeTime(plan, rates),
+    describeRun(plan, args),
     describeFit(plan),
   ].join("\n\n");
 }
@@ -136,6 +137,23 @@ function describeTime({ seconds, tokens }: Plan, rates: Rates | null): string {
       giga(rates.attentionFlops)
     } GFLOP/s, ` +
     `memory ${giga(rates.bytesPerSecond)} GB/s`;
+}
+
+/** Steps, tokens and hours of the whole run, as far as the settings alone tell them. */
+function describeRun({ seconds, tokens }: Plan, { max_steps, num_train_epochs }: TrainArgs): string {
+  const hours = (steps: number) =>
+    seconds === null ? "" : `, about ${formatSeconds(steps * seconds)} at that pace`;
+  if (max_steps > 0) {
+    return `The run: ${formatCount(max_steps)} steps, up to ${formatCount(max_steps * tokens)} tokens${
+      hours(max_steps)
+    }`;
+  }
+  const perMillion = seconds === null
+    ? ""
+    : `; a million tokens take about ${formatSeconds(1e6 / tokens * seconds)}`;
+  return `The run: ${num_train_epochs} ${
+    num_train_epochs === 1 ? "epoch" : "epochs"
+  } of the data${perMillion}`;
 }
 
 function describeFit({ fits, memoryBytes, peak, remedies }: Plan): string {

@@ -30,12 +30,8 @@ function nameOf(signal: Deno.Signal): string {
 
 /** Work that a signal ended before it was done; the exit code tells which. */
 export class Interrupted extends UserError {
-  /** Whether a result is on stdout already, so that nothing more belongs there. */
-  readonly isTold: boolean;
-
   constructor(signal: Deno.Signal, whatNow: string, { isTold = false } = {}) {
-    super(`Stopped by ${nameOf(signal)}: ${whatNow}`, { exitCode: exitCodeOf(signal) });
-    this.isTold = isTold;
+    super(`Stopped by ${nameOf(signal)}: ${whatNow}`, { exitCode: exitCodeOf(signal), isTold });
   }
 }
 

@@ -71,10 +71,42 @@ Deno.test("plan exits 3 with the changes to make where a run does not fit", asyn
   assert(/lora_rank: 8 +saves .* leaves .*/.test(io.stdout), io.stdout);
 });
 
+Deno.test("plan tells the run: steps, tokens and time", async () => {
+  const words = [...SMALL.slice(0, 4)];
+  const steps = await plan(...words, "--max_steps", "1000");
+  assert(/The run: 1,000 steps, up to 128,000 tokens, about \d/.test(steps.io.stdout), steps.io.stdout);
+  const epochs = await plan(...words, "--num_train_epochs", "2", "--no-rates");
+  assertIncludes(epochs.io.stdout, "The run: 2 epochs of the data\n");
+});
+
+Deno.test("plan --json has attention's share of a forward pass as LongLoRA counts it", async () => {
+  // Llama-2-7B in full attention, from the paper's table of FLOPs.
+  for (const [tokens, share, s2] of [[8192, 24.5, 7.5], [16384, 39.4, 14.0], [65536, 72.2, 39.4]] as const) {
+    const words = [
+      "--shape",
+      "llama2-7b",
+      "--max_seq_length",
+      String(tokens),
+      "--max_binding",
+      "2GiB",
+      "--json",
+    ];
+    const { papers } = JSON.parse((await plan(...words, "--bf16")).io.stdout);
+    const percent = [papers.full, papers.s2].map(({ attention_share }) => (100 * attention_share).toFixed(1));
+    assertEquals(percent, [share.toFixed(1), s2.toFixed(1)]);
+  }
+});
+
+Deno.test("a plan that does not fit is one JSON object too", async () => {
+  const { code, io } = await plan(...SMALL, "--load_in_4bit", "false", "--max_memory", "1700KB", "--json");
+  assertEquals([code, io.stdout.trimEnd().split("\n").length, JSON.parse(io.stdout).fits], [3, 1, false]);
+});
+
 Deno.test("plan --longest says how long a context may be", async () => {
   const words = ["--longest", "--shape", "llama2-7b", "--bf16", "--offload_activations", "false"];
   const { code, io } = await plan(...words, "--max_binding", "2GiB", "--max_memory", "8GiB", "--json");
-  assertEquals([code, io.stderr], [0, ""]);
+  assertEquals(code, 0);
+  assertIncludes(io.stderr, "size of memory 1/1");
   const [row] = JSON.parse(io.stdout);
   assert(row.tokens > 4096 && row.tokens < 32768 && row.s2_flops < row.full_flops, io.stdout);
 });
