@@ -86,7 +86,7 @@ export function build(summary: string, io: Io): BuiltCommand {
       const report = { ...seen, kernels, tuning: isOpen ? await findTuning() : null };
       io.out(json ? formatJson(report) : describe(report, io.color));
       const problem = problemOf(report);
-      if (problem !== null) throw new UserError(problem);
+      if (problem !== null) throw new UserError(problem, { isTold: true });
     },
   );
 }

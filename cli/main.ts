@@ -8,7 +8,7 @@ import { traceKernels } from "../kernels/trace.ts";
 import { useTuning } from "../kernels/tuning.ts";
 import { formatBytes, formatJson, formatTable } from "./format.ts";
 import { type Io, terminalIo } from "./io.ts";
-import { Interrupted, listenForSignals } from "./stop_signal.ts";
+import { listenForSignals } from "./stop_signal.ts";
 
 interface CommandEntry {
   /** One line for the list of commands. */
