@@ -54,6 +54,7 @@ export class RowEncoder {
     this.#specials = {
       bos: tokenizer.bosId === undefined ? "" : tokenizer.tokenText(tokenizer.bosId),
       eos: tokenizer.tokenText(tokenizer.eosId),
+      named: tokenizer.namedTokens,
     };
     this.#chosen = template === null ? undefined : this.#template(template);
   }
@@ -91,10 +92,11 @@ export class RowEncoder {
   ): EncodedRow {
     const tokenizer = this.#tokenizer;
     const { ids, at } = isSplit ? encodeEach(tokenizer, segments) : encodeWhole(tokenizer, segments);
-    const first = bos && tokenizer.lacksBos(ids) ? 1 : 0;
+    const before = bos ? tokenizer.lackingBefore(ids) : [];
+    const first = before.length;
     const all = new Uint32Array(first + ids.length);
+    all.set(before);
     all.set(ids, first);
-    if (first === 1) all[0] = tokenizer.bosId!;
     const labels = new Int32Array(all.length).fill(NO_TARGET);
     segments.forEach(({ isTarget }, i) => {
       if (!isTarget) return;
@@ -108,7 +110,7 @@ export class RowEncoder {
     const source = this.#tokenizer.chatTemplate;
     if (source !== undefined) return jinjaTemplate(source, this.#specials);
     throw new UserError(
-      "Cannot render conversations: the model's tokenizer_config.json has no chat_template. " +
+      "Cannot render conversations: the model's tokenizer files have no chat_template, or none named default. " +
         "Set chat_template to llama-2, llama-3, mistral, vicuna or no",
       { exitCode: 2 },
     );

@@ -10,7 +10,7 @@ import type { ChatTemplate, Message, Segment, SpecialTokens } from "./templates.
  *
  * @throws {UserError} if the template cannot be parsed
  */
-export function jinjaTemplate(source: string, { bos, eos }: SpecialTokens): ChatTemplate {
+export function jinjaTemplate(source: string, { bos, eos, named }: SpecialTokens): ChatTemplate {
   let template: Template;
   try {
     template = new Template(source);
@@ -19,12 +19,13 @@ export function jinjaTemplate(source: string, { bos, eos }: SpecialTokens): Chat
   }
   const render = (messages: readonly Message[], add_generation_prompt: boolean): string => {
     try {
-      return template.render({ messages, add_generation_prompt, bos_token: bos, eos_token: eos });
+      return template.render({ messages, add_generation_prompt, ...named, bos_token: bos, eos_token: eos });
     } catch (cause) {
       throw new UserError(`Cannot render the model's chat template: ${(cause as Error).message}`, { cause });
     }
   };
-  return { name: "model", bos: true, render: (messages) => segmentsOf(messages, render) };
+  // transformers tokenizes what a template writes as it is: a template writes bos_token itself, or means none.
+  return { name: "model", bos: false, render: (messages) => segmentsOf(messages, render) };
 }
 
 function segmentsOf(

@@ -16,7 +16,7 @@ export interface RowCache {
 }
 
 /** To be raised when the same text no longer gives the same rows. */
-const VERSION = 2;
+const VERSION = 3;
 
 /**
  * What the rows of a file or folder depend on, as a hash: the bytes of the data, the tokenizer's files, and how rows are

@@ -18,7 +18,7 @@ export interface Segment {
 export interface ChatTemplate {
   /** As saved with a model, so that inference can use the same. */
   readonly name: string;
-  /** The whole conversation. The tokenizer's beginning-of-text token comes before it if `bos` says so. */
+  /** The whole conversation. What the model's texts begin with comes before it if `bos` says so. */
   render(messages: readonly Message[]): Segment[];
   readonly bos: boolean;
   /** Tokenize every segment on its own, as LongQLoRA does; else the whole, as a model reads it later. */
@@ -29,6 +29,8 @@ export interface ChatTemplate {
 export interface SpecialTokens {
   readonly bos: string;
   readonly eos: string;
+  /** All that a chat template may name: `bos_token`, `pad_token` and so on. */
+  readonly named?: Readonly<Record<string, string>>;
 }
 
 const VICUNA_SYSTEM = "A chat between a curious user and an artificial intelligence assistant. " +

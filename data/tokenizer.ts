@@ -1,49 +1,25 @@
 import { Tokenizer as HubTokenizer } from "@huggingface/tokenizers";
 import { UserError } from "../errors.ts";
+import { AddedTokenFinder, AddedTokens, type TokenEntry } from "./added_tokens.ts";
+import { framesOf, type TextFrame } from "./text_frame.ts";
+import { readTokenizerFiles } from "./tokenizer_files.ts";
+import {
+  isRecord,
+  quote,
+  readModel,
+  readSteps,
+  type TokenizerJson,
+  type TokenizerModel,
+} from "./tokenizer_json.ts";
+
+export type { TokenizerJson };
 
 /** Which special tokens {@linkcode Tokenizer.encode} puts around a text. */
 export interface EncodeOptions {
-  /** Begin with the beginning-of-text token if this model's texts do, unless the text itself begins with it. */
+  /** Begin with what this model's texts begin with, unless the text itself begins with it. */
   readonly bos: boolean;
-  /** End with the end-of-text token. */
+  /** End with the end-of-text token, unless the text itself ends with it. */
   readonly eos: boolean;
-}
-
-/** A token that is found in a text before anything else is done to it. */
-interface AddedToken {
-  readonly content: string;
-  readonly lstrip?: boolean;
-  readonly rstrip?: boolean;
-  readonly single_word?: boolean;
-  readonly normalized?: boolean;
-  readonly special?: boolean;
-}
-
-/** The parts of tokenizer.json that are read here. */
-export interface TokenizerJson {
-  readonly added_tokens?: readonly AddedToken[];
-  readonly normalizer?:
-    | { readonly type: string; readonly normalizers?: readonly { readonly type: string }[] }
-    | null;
-  readonly pre_tokenizer?:
-    | { readonly type: string; readonly split?: boolean; readonly prepend_scheme?: string }
-    | null;
-  readonly post_processor?: PostProcessor | null;
-  readonly model: {
-    readonly type?: string;
-    readonly byte_fallback?: boolean;
-    readonly vocab: Readonly<Record<string, number>>;
-    readonly merges?: readonly (string | readonly [string, string])[];
-  };
-}
-
-/** What puts special tokens around a text. */
-interface PostProcessor {
-  readonly type: string;
-  /** Of a `Sequence`. */
-  readonly processors?: readonly PostProcessor[];
-  /** Of a `TemplateProcessing`: what a text becomes. */
-  readonly single?: readonly (Readonly<Record<string, unknown>>)[];
 }
 
 /** The parts of tokenizer_config.json in use; a special token is its text or an object with `content`. */
@@ -52,89 +28,147 @@ export type TokenizerConfig = Readonly<Record<string, unknown>>;
 /** What SentencePiece models write for a space, and put before a text. */
 const SPACE_MARK = "\u2581";
 
+/** The settings that name one special token, as transformers has them. */
+const SPECIAL_KEYS = [
+  "bos_token",
+  "eos_token",
+  "unk_token",
+  "sep_token",
+  "pad_token",
+  "cls_token",
+  "mask_token",
+] as const;
+
 /**
- * The tokenizer of a model folder: text to token ids and back.
+ * The tokenizer of a model folder: text to token ids and back, as transformers' fast tokenizers do it.
  *
  * Special tokens are added here and only on request, never by the file's post-processor. A special token written out
- * in a text (`</s>`) becomes that token, as in Hugging Face's tokenizers. `@huggingface/tokenizers` does the work and
- * is used nowhere else.
+ * in a text (`</s>`) becomes that token. `@huggingface/tokenizers` normalises, cuts and merges, and is used nowhere else.
  */
 export class Tokenizer {
   /** The beginning-of-text token; undefined where the model has none, as Qwen2. */
   readonly bosId: number | undefined;
-  /** Whether texts of this model begin with it: GPT-NeoX' do not, though it has one. */
-  readonly addsBos: boolean;
   readonly eosId: number;
+  /** The unknown token, where the model has one. */
+  readonly unkId: number | undefined;
   /** The padding token, else the unknown token, else the end-of-text token. */
   readonly padId: number;
+  /** What this model's texts stand between, by its own tokenizer. */
+  readonly frame: TextFrame;
   /** One more than the largest id, special tokens included. */
   readonly vocabSize: number;
-  /** The model's own chat template in Jinja, where tokenizer_config.json has one. */
+  /** The model's own chat template in Jinja, where its files have one. */
   readonly chatTemplate: string | undefined;
+  /** Special tokens by the names that chat templates know them by. */
+  readonly namedTokens: Readonly<Record<string, string>>;
   /** What it was made from, so that a worker can make it again. */
   readonly files: readonly [TokenizerJson, TokenizerConfig, string];
+  /** The tables of its model. */
+  readonly model: TokenizerModel;
   readonly #inner: HubTokenizer;
+  readonly #added: AddedTokens;
+  readonly #finder: AddedTokenFinder;
+  /** Of tokens that stand in the normalised text; null where there are none. */
+  readonly #normalizedFinder: AddedTokenFinder | null;
   readonly #lines: LineRule | null;
-  readonly #added: RegExp | null;
+  readonly #fail: (problem: string) => UserError;
 
   /** Wraps parsed files; {@linkcode Tokenizer.load} reads them. `label` names the tokenizer in errors. */
   constructor(json: TokenizerJson, config: TokenizerConfig, label = "tokenizer.json") {
     this.files = [json, config, label];
+    const fail = (problem: string) => new UserError(`Cannot use the tokenizer ${label}: ${problem}`);
+    this.#fail = fail;
+    this.model = readModel(json, fail);
+    const { ids, tokens } = this.model;
+    const steps = readSteps(json, config, fail);
+    this.#added = new AddedTokens(ids, tokens, fail);
+    addListed(this.#added, json, config, fail);
+    const named = new Map<string, number>();
+    for (const [key, entry] of specialEntries(config, fail)) {
+      named.set(key, this.#added.addSpecial(entry, key));
+    }
+    const added = this.#added.list();
     try {
-      this.#inner = new HubTokenizer(json, config);
+      this.#inner = new HubTokenizer({
+        added_tokens: added,
+        normalizer: steps.normalizer,
+        pre_tokenizer: steps.preTokenizer,
+        post_processor: null,
+        decoder: json.decoder ?? null,
+        model: this.model.raw,
+      }, {});
+      // The model itself does not know tokens that are added to it.
+      for (const { content } of added) {
+        if (!ids.has(content)) this.#inner.model!.tokens_to_ids.delete(content);
+      }
+      // With special tokens split as any text, they stand only where they are put.
+      const found = config.split_special_tokens === true ? added.filter(({ special }) => !special) : added;
+      this.#finder = new AddedTokenFinder(found.filter(({ normalized }) => !normalized));
+      const normalized = found.filter((token) => token.normalized);
+      this.#normalizedFinder = normalized.length === 0 ? null : new AddedTokenFinder(
+        normalized,
+        (content) => this.#inner.normalizer?.normalize(content) ?? content,
+      );
     } catch (cause) {
       throw new UserError(`Cannot use the tokenizer ${label}: ${describe(cause)}`, { cause });
     }
-    const named = (key: string) => specialId(this.#inner, config, key);
-    const find = (key: string, usual: readonly string[]) =>
-      named(key) ?? usual.map((token) => this.#inner.token_to_id(token)).find((id) => id !== undefined);
+    const usual = (key: string, contents: readonly string[]) =>
+      config[key] === undefined
+        ? contents.map((content) => this.#added.idOf(content)).find((id) => id !== undefined)
+        : undefined;
     const required = (key: string, id: number | undefined): number => {
       if (id !== undefined) return id;
-      throw new UserError(
-        `Cannot use the tokenizer ${label}: it has no ${key}. Set "${key}" in tokenizer_config.json to a token of its vocabulary`,
-      );
+      throw fail(`it has no ${key}. Set "${key}" in tokenizer_config.json to a token of its vocabulary`);
     };
-    this.bosId = config.bos_token === null ? undefined : find("bos_token", ["<s>", "<|begin_of_text|>"]);
-    this.addsBos = addsBos(json, config);
-    if (this.addsBos) required("bos_token", this.bosId);
-    this.eosId = required("eos_token", find("eos_token", ["</s>", "<|end_of_text|>"]));
-    this.padId = named("pad_token") ?? named("unk_token") ?? this.eosId;
-    let largest = 0;
-    for (const id of this.#inner.get_vocab(true).values()) largest = Math.max(largest, id);
+    this.eosId = required(
+      "eos_token",
+      named.get("eos_token") ?? usual("eos_token", ["</s>", "<|end_of_text|>"]),
+    );
+    const bosId = named.get("bos_token") ?? usual("bos_token", ["<s>", "<|begin_of_text|>"]);
+    const bosEos = { bos: () => required("bos_token", bosId), eos: this.eosId };
+    this.frame = framesOf(json.post_processor, config, bosEos, this.#added, fail);
+    const [first, ...more] = this.frame.before;
+    this.bosId = bosId ?? (config.bos_token === undefined && more.length === 0 ? first : undefined);
+    this.unkId = named.get("unk_token") ?? this.model.unkId;
+    this.padId = named.get("pad_token") ?? this.unkId ?? this.eosId;
+    let largest = added.at(-1)?.id ?? 0;
+    for (const id of tokens.keys()) largest = Math.max(largest, id);
     this.vocabSize = largest + 1;
-    this.#lines = lineRule(json);
-    this.#added = addedTokens(json);
-    this.chatTemplate = chatTemplate(config);
+    this.#lines = lineRule(this.model, steps.normalizer, json.pre_tokenizer);
+    this.chatTemplate = chatTemplate(config, fail);
+    this.namedTokens = Object.fromEntries(
+      SPECIAL_KEYS.flatMap((key) => named.has(key) ? [[key, this.tokenText(named.get(key)!)]] : []),
+    );
   }
 
   /**
-   * Reads `tokenizer.json` and, where they are there, `tokenizer_config.json` and `chat_template.jinja`.
+   * Reads a model's tokenizer files; an adapter's own ones, where its folder has some, in their place
+   * ({@linkcode readTokenizerFiles}).
    *
-   * @throws {UserError} if the folder has no usable `tokenizer.json`, or it names no bos or eos token
+   * @throws {UserError} if there is no usable `tokenizer.json`, or it lacks a special token that the settings name
    */
-  static async load(folder: string): Promise<Tokenizer> {
-    const json = await readJson(`${folder}/tokenizer.json`);
-    if (json === undefined) throw missingTokenizer(folder);
-    const config = await readJson(`${folder}/tokenizer_config.json`) ?? {};
-    const chat_template = await readFile(`${folder}/chat_template.jinja`);
-    return new Tokenizer(
-      json as TokenizerJson,
-      { ...config, ...(chat_template === undefined ? {} : { chat_template }) },
-      `"${folder}/tokenizer.json"`,
-    );
+  static async load(folder: string, adapter?: string): Promise<Tokenizer> {
+    return new Tokenizer(...await readTokenizerFiles(folder, adapter));
   }
 
   /** Token ids of a text, with the special tokens asked for. */
   encode(text: string, { bos, eos }: EncodeOptions): number[] {
     const { ids } = this.encodeCut(text, []);
-    if (bos && this.lacksBos(ids)) ids.unshift(this.bosId!);
-    if (eos) ids.push(this.eosId);
-    return ids;
+    const before = bos ? this.lackingBefore(ids) : [];
+    return [...before, ...ids, ...(eos ? this.#lackingAfter(ids) : [])];
   }
 
-  /** Whether this model's texts begin with the beginning-of-text token, and these ids do not. */
-  lacksBos(ids: readonly number[]): boolean {
-    return this.addsBos && ids[0] !== this.bosId;
+  /** What this model's texts begin with, unless these ids do. */
+  lackingBefore(ids: readonly number[]): readonly number[] {
+    const { before } = this.frame;
+    return before.every((id, i) => ids[i] === id) ? [] : before;
+  }
+
+  /** What this model's texts end with, and the end-of-text token, unless these ids end so. */
+  #lackingAfter(ids: readonly number[]): readonly number[] {
+    const { after } = this.frame;
+    const end = after.at(-1) === this.eosId ? after : [...after, this.eosId];
+    return end.every((id, i) => ids[ids.length - end.length + i] === id) ? [] : end;
   }
 
   /** The text of one token as it stands in the vocabulary. */
@@ -147,17 +181,18 @@ export class Tokenizer {
    * first token that holds anything of what follows it: a token that spans a position belongs to its right side.
    *
    * @param cuts ascending positions in `text`, in UTF-16 units
+   * @throws {UserError} if the text has what the vocabulary lacks, and there is no unknown token
    */
   encodeCut(text: string, cuts: readonly number[]): { ids: number[]; at: number[] } {
     const ids: number[] = [];
     const at: number[] = [];
-    for (const { start, text: section, id } of this.#sections(text)) {
-      const encoded = id === undefined ? this.#encodeSection(section, start > 0) : [id];
+    for (const { start, text: section, id } of this.#finder.split(text)) {
+      const encoded = id === undefined ? this.#encodeSection(section, start === 0) : [id];
       while (at.length < cuts.length && cuts[at.length]! < start + section.length) {
         const inside = cuts[at.length]! - start;
         const before = inside <= 0 || id !== undefined
           ? []
-          : this.#encodeSection(section.slice(0, inside), start > 0);
+          : this.#encodeSection(section.slice(0, inside), start === 0);
         at.push(Math.max(at.at(-1) ?? 0, ids.length + commonPrefix(before, encoded)));
       }
       for (const each of encoded) ids.push(each);
@@ -175,47 +210,123 @@ export class Tokenizer {
 
   /** The id of one token, or undefined if the vocabulary lacks it. */
   tokenId(token: string): number | undefined {
-    return this.#inner.token_to_id(token);
+    return this.#added.idOf(token);
   }
 
-  /** The text cut at added tokens, which are encoded apart from each other; one piece where that is not certain. */
-  *#sections(text: string): Generator<{ start: number; text: string; id?: number }> {
-    let start = 0;
-    for (const match of this.#added === null ? [] : text.matchAll(this.#added)) {
-      if (match.index > start) yield { start, text: text.slice(start, match.index) };
-      yield { start: match.index, text: match[0], id: this.#inner.token_to_id(match[0])! };
-      start = match.index + match[0].length;
-    }
-    if (start < text.length) yield { start, text: text.slice(start) };
+  /** Tokens that are found whole in a text, by id. */
+  addedTokens(): ReturnType<AddedTokens["list"]> {
+    return this.#added.list();
   }
 
-  /** @param isLater whether an added token stands before it: some tokenizers treat the beginning of a text differently */
-  #encodeSection(text: string, isLater: boolean): number[] {
+  /** @param isFirst whether no added token stands before it: some tokenizers treat the beginning of a text differently */
+  #encodeSection(text: string, isFirst: boolean): number[] {
     const lines = this.#lines;
-    const encode = (part: string) =>
-      isLater && !lines?.marksAll ? this.#encodeLater(part) : this.#encodePlain(part);
-    if (!lines || !text.includes("\n") || text.startsWith("\n")) return encode(text);
+    if (!lines || !text.includes("\n") || text.startsWith("\n")) return this.#encodePlain(text, isFirst);
     const [first = "", ...rest] = text.split(/(?=\n)/);
-    const ids = encode(first);
+    const ids = this.#encodePlain(first, isFirst);
     for (const line of rest) {
       // A line begins with its newline, and loses the mark put before it.
-      const piece = this.#encodePlain(line);
+      const piece = this.#encodePlain(line, true);
       // A merge would have to span the newline for this to fail; lineRule has excluded that.
-      if (piece[0] !== lines.spaceId) return encode(text);
+      if (piece[0] !== lines.spaceId) return this.#encodePlain(text, isFirst);
       for (let i = 1; i < piece.length; i++) ids.push(piece[i]!);
     }
     return ids;
   }
 
-  /** A text after an added token. */
-  #encodeLater(text: string): number[] {
-    if (text === "") return [];
-    const before = this.#inner.id_to_token(this.eosId)!;
-    return this.#encodePlain(before + text).slice(1);
+  #encodePlain(text: string, isFirst: boolean): number[] {
+    const ids: number[] = [];
+    if (text === "") return ids;
+    try {
+      const normal = this.#inner.normalizer?.normalize(text) ?? text;
+      if (this.#normalizedFinder === null) this.#encodePieces(normal, isFirst, ids);
+      else {
+        for (const { start, text: piece, id } of this.#normalizedFinder.split(normal)) {
+          if (id !== undefined) ids.push(id);
+          else this.#encodePieces(piece, isFirst && start === 0, ids);
+        }
+      }
+    } catch (cause) {
+      if (cause instanceof UserError) throw cause;
+      throw this.#fail(`a text of ${text.length} characters cannot be cut into tokens (${describe(cause)})`);
+    }
+    return ids;
   }
 
-  #encodePlain(text: string): number[] {
-    return text === "" ? [] : this.#inner.encode(text, { add_special_tokens: false }).ids;
+  #encodePieces(text: string, isFirst: boolean, into: number[]): void {
+    const { pre_tokenizer, model } = this.#inner;
+    const pieces = pre_tokenizer?.pre_tokenize(text, { section_index: isFirst ? 0 : 1 }) ?? [text];
+    // The library joins unknown tokens across pieces, too.
+    const groups = model!.fuse_unk ? pieces.map((piece) => [piece]) : [pieces];
+    for (const group of groups) for (const token of model!._call(group)) this.#pushId(token, into);
+  }
+
+  #pushId(token: string, into: number[]): void {
+    const { ids, type, byteFallback, unkId } = this.model;
+    const id = ids.get(token);
+    if (id !== undefined) return void into.push(id);
+    const bytes = type === "Unigram" && byteFallback
+      ? Array.from(new TextEncoder().encode(token), byteToken)
+      : [];
+    const byteIds = bytes.map((byte) => ids.get(byte)).filter((id) => id !== undefined);
+    if (bytes.length > 0 && byteIds.length === bytes.length) into.push(...byteIds);
+    else if (unkId !== undefined) into.push(unkId);
+    else throw this.#fail(`its vocabulary lacks ${quote(token)}, and it has no unk_token for such`);
+  }
+}
+
+/** A byte as SentencePiece vocabularies have it. */
+export function byteToken(byte: number): string {
+  return `<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`;
+}
+
+/** Adds the tokens of tokenizer.json, then those of `added_tokens_decoder`, as transformers does. */
+function addListed(
+  added: AddedTokens,
+  { added_tokens = [] }: TokenizerJson,
+  { added_tokens_decoder: decoder = {} }: TokenizerConfig,
+  fail: (problem: string) => UserError,
+): void {
+  if (!Array.isArray(added_tokens ?? [])) throw fail("its added_tokens must be a list");
+  for (const entry of added_tokens as unknown[] ?? []) {
+    if (!isRecord(entry)) throw fail(`its added_tokens have ${quote(entry)}, which is no token`);
+    added.add(entry, entry.id, "tokenizer.json");
+  }
+  const where = "added_tokens_decoder";
+  if (!isRecord(decoder)) throw fail(`${where} of tokenizer_config.json must be an object`);
+  const entries = Object.entries(decoder).map(([id, entry]) =>
+    [/^\d+$/.test(id) ? Number(id) : id, entry] as const
+  );
+  for (const [id, entry] of entries.sort(([a], [b]) => Number(a) - Number(b))) {
+    if (!isRecord(entry)) throw fail(`${where} has ${quote(entry)} at id ${id}, which is no token`);
+    added.add(entry, id, where);
+  }
+}
+
+/** The special tokens that the settings name. */
+function* specialEntries(
+  config: TokenizerConfig,
+  fail: (problem: string) => UserError,
+): Generator<[key: string, entry: TokenEntry]> {
+  const entryOf = (key: string, value: unknown): TokenEntry => {
+    if (typeof value === "string" && value !== "") return { content: value };
+    if (isRecord(value) && typeof value.content === "string" && value.content !== "") return value;
+    throw fail(`its ${key} must be a token's text, or an object with its content, got ${quote(value)}`);
+  };
+  for (const key of SPECIAL_KEYS) {
+    const value = config[key] ?? null;
+    // An empty text is none, as transformers has it.
+    if (value !== null && value !== "") yield [key, entryOf(key, value)];
+  }
+  for (const key of ["additional_special_tokens", "extra_special_tokens"]) {
+    const value = config[key] ?? [];
+    if (!Array.isArray(value) && !isRecord(value)) {
+      throw fail(`its ${key} must be a list, got ${quote(value)}`);
+    }
+    const isNamed = !Array.isArray(value);
+    for (const [name, each] of Object.entries(value)) {
+      yield [isNamed ? `${key}.${name}` : key, entryOf(key, each)];
+    }
   }
 }
 
@@ -223,93 +334,45 @@ export class Tokenizer {
 interface LineRule {
   /** The mark that the tokenizer puts before a text. */
   readonly spaceId: number;
-  /** Whether it puts it before what follows an added token, too. */
-  readonly marksAll: boolean;
 }
 
 /**
  * Tokenizers of Llama-2's kind do not cut a text into words, so the time grows faster than its length.
  * Cutting before newlines is exact if no merge contains a newline; returns null where that is not certain.
  */
-function lineRule({ model, normalizer, pre_tokenizer }: TokenizerJson): LineRule | null {
-  const spaceId = model.vocab?.[SPACE_MARK];
-  const steps = normalizer?.normalizers?.map((step) => step.type).join();
-  const isPrepended = !pre_tokenizer && steps === "Prepend,Replace";
-  const isMetaspace = !normalizer && pre_tokenizer?.type === "Metaspace" && pre_tokenizer.split === false &&
-    (pre_tokenizer.prepend_scheme === "first" || pre_tokenizer.prepend_scheme === "always");
-  const exact = model.type === "BPE" && (isPrepended || isMetaspace) && spaceId !== undefined &&
-    (model.byte_fallback === true || "\n" in model.vocab) &&
-    !model.merges?.some((merge) =>
-      typeof merge === "string" ? merge.includes("\n") : merge.join("").includes("\n")
-    );
-  return exact ? { spaceId, marksAll: pre_tokenizer?.prepend_scheme !== "first" } : null;
-}
-
-/** Finds added tokens as the tokenizer does, the longest first; null if some of them change the text beside them. */
-function addedTokens({ added_tokens = [] }: TokenizerJson): RegExp | null {
-  const contents = added_tokens.map(({ content }) => content).filter((content) => content !== "");
-  const plain = added_tokens.every(({ lstrip, rstrip, single_word, normalized }) =>
-    !lstrip && !rstrip && !single_word && !normalized
-  );
-  if (contents.length === 0 || !plain) return null;
-  contents.sort((a, b) => b.length - a.length);
-  return new RegExp(contents.map((content) => content.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&")).join("|"), "g");
+function lineRule(
+  { type, ids, merges, byteFallback }: TokenizerModel,
+  normalizer: TokenizerConfig | null,
+  pre: unknown,
+): LineRule | null {
+  const spaceId = ids.get(SPACE_MARK);
+  const steps = (normalizer?.normalizers as { type: string }[] | undefined)?.map((step) => step.type).join();
+  const isPrepended = !pre && steps === "Prepend,Replace";
+  const isMetaspace = !normalizer && isRecord(pre) && pre.type === "Metaspace" && pre.split === false &&
+    (pre.prepend_scheme === "first" || pre.prepend_scheme === "always");
+  const exact = type === "BPE" && (isPrepended || isMetaspace) && spaceId !== undefined &&
+    (byteFallback || ids.has("\n")) && !merges.some(([a, b]) => a.includes("\n") || b.includes("\n"));
+  return exact ? { spaceId } : null;
 }
 
 /** `chat_template` is the template, or a list of named ones of which "default" is meant. */
-function chatTemplate({ chat_template: value }: TokenizerConfig): string | undefined {
+function chatTemplate(
+  { chat_template: value }: TokenizerConfig,
+  fail: (problem: string) => UserError,
+): string | undefined {
+  if (value === undefined || value === null) return undefined;
   if (typeof value === "string") return value;
-  if (!Array.isArray(value)) return undefined;
-  const named = value.find((entry) => entry?.name === "default") ?? value[0];
-  return typeof named?.template === "string" ? named.template : undefined;
+  const named = Array.isArray(value) && value.every(isRecord) ? value : undefined;
+  const template = named?.find(({ name }) => name === "default")?.template;
+  if (typeof template === "string") return template;
+  if (named === undefined) throw fail(`its chat_template must be a text, got ${quote(value)}`);
+  return undefined;
 }
 
 function commonPrefix(a: readonly number[], b: readonly number[]): number {
   let length = 0;
   while (length < a.length && length < b.length && a[length] === b[length]) length++;
   return length;
-}
-
-/** Whether texts begin with the beginning-of-text token: by the setting, else by what the file does to a text. */
-function addsBos(
-  { post_processor: last }: TokenizerJson,
-  { add_bos_token: setting }: TokenizerConfig,
-): boolean {
-  if (typeof setting === "boolean") return setting;
-  const steps = last?.type === "Sequence" ? last.processors ?? [] : last ? [last] : [];
-  return steps.some(({ single: [first] = [] }) => first !== undefined && "SpecialToken" in first);
-}
-
-function specialId(inner: HubTokenizer, config: TokenizerConfig, key: string): number | undefined {
-  const value = config[key];
-  const content = typeof value === "object" && value !== null && "content" in value ? value.content : value;
-  return typeof content === "string" ? inner.token_to_id(content) : undefined;
-}
-
-async function readFile(path: string): Promise<string | undefined> {
-  try {
-    return await Deno.readTextFile(path);
-  } catch (cause) {
-    if (cause instanceof Deno.errors.NotFound || cause instanceof Deno.errors.NotADirectory) return undefined;
-    throw new UserError(`Cannot read "${path}": ${describe(cause)}`, { cause });
-  }
-}
-
-async function readJson(path: string): Promise<object | undefined> {
-  const text = await readFile(path);
-  if (text === undefined) return undefined;
-  try {
-    return JSON.parse(text);
-  } catch (cause) {
-    throw new UserError(`Cannot read "${path}": it is not valid JSON (${describe(cause)})`, { cause });
-  }
-}
-
-function missingTokenizer(folder: string): UserError {
-  return new UserError(
-    `Cannot load a tokenizer from "${folder}": it has no tokenizer.json. Copy the one of the base model there; ` +
-      `a folder with only tokenizer.model needs a fast tokenizer saved by AutoTokenizer.save_pretrained`,
-  );
 }
 
 function describe(cause: unknown): string {

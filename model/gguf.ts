@@ -170,25 +170,24 @@ function metadataOf({ config, tokenizer, name, type }: GgufExport): Map<string, 
 const KIND = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 } as const;
 
 function addTokenizer(metadata: Map<string, GgufValue>, tokenizer: Tokenizer, size: number): void {
-  const { model, added_tokens = [] } = tokenizer.files[0];
-  const isSentencePiece = model.byte_fallback === true;
+  const { model } = tokenizer;
+  const isSentencePiece = model.byteFallback;
   if (model.type !== "BPE" && !isSentencePiece) {
     throw new UserError(`Cannot write GGUF: tokenizers of type "${model.type}" are not known; BPE ones are`);
   }
   const tokens = Array.from({ length: size }, (_, id) => `[PAD${id}]`);
   const kinds = new Array<number>(size).fill(KIND.unused);
-  for (const [token, id] of Object.entries(model.vocab)) {
+  for (const [token, id] of model.ids) {
     if (id >= size) continue;
     tokens[id] = token;
     kinds[id] = isSentencePiece && /^<0x[0-9A-F]{2}>$/.test(token) ? KIND.byte : KIND.normal;
   }
-  for (const { content, special } of added_tokens) {
-    const id = tokenizer.tokenId(content);
-    if (id === undefined || id >= size) continue;
+  for (const { content, special, id } of tokenizer.addedTokens()) {
+    if (id >= size) continue;
     tokens[id] = content;
     kinds[id] = content === "<unk>" ? KIND.unknown : special === false ? KIND.userDefined : KIND.control;
   }
-  const merges = (model.merges ?? []).map((merge) => typeof merge === "string" ? merge : merge.join(" "));
+  const merges = model.merges.map((merge) => merge.join(" "));
   metadata.set("tokenizer.ggml.model", isSentencePiece ? "llama" : "gpt2");
   metadata.set("tokenizer.ggml.pre", isSentencePiece ? "default" : preTokenizerName(tokenizer));
   metadata.set("tokenizer.ggml.tokens", { strings: tokens });
@@ -197,7 +196,7 @@ function addTokenizer(metadata: Map<string, GgufValue>, tokenizer: Tokenizer, si
   else metadata.set("tokenizer.ggml.merges", { strings: merges });
   if (tokenizer.bosId !== undefined) metadata.set("tokenizer.ggml.bos_token_id", { u32: tokenizer.bosId });
   metadata.set("tokenizer.ggml.eos_token_id", { u32: tokenizer.eosId });
-  metadata.set("tokenizer.ggml.add_bos_token", tokenizer.addsBos);
+  metadata.set("tokenizer.ggml.add_bos_token", tokenizer.frame.before.length > 0);
   if (tokenizer.chatTemplate !== undefined) metadata.set("tokenizer.chat_template", tokenizer.chatTemplate);
 }
 

@@ -1,4 +1,4 @@
-import { Tokenizer as HubTokenizer } from "@huggingface/tokenizers";
+import { BPE, Tokenizer as HubTokenizer } from "@huggingface/tokenizers";
 import { RowEncoder } from "../../data/encode.ts";
 import type { Row } from "../../data/rows.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
@@ -47,6 +47,10 @@ Deno.test("Tokenizer.load() says what to do when there is no tokenizer", async (
     json.added_tokens = [];
     delete json.model.vocab["<s>"];
     await Deno.writeTextFile(`${folder}/tokenizer.json`, JSON.stringify(json));
+    await assertThrows(() => Tokenizer.load(folder), 'gives "<s>" the id 257, which no token has');
+    json.post_processor = null;
+    await Deno.writeTextFile(`${folder}/tokenizer.json`, JSON.stringify(json));
+    await Deno.writeTextFile(`${folder}/tokenizer_config.json`, '{ "add_bos_token": true }');
     await assertThrows(() => Tokenizer.load(folder), "has no bos_token", "tokenizer_config.json");
   });
 });
@@ -65,6 +69,8 @@ Deno.test("texts begin with the beginning-of-text token where the model's own to
     ["without a post-processor", null, special, 257, [104]],
     ["by its setting", null, { ...special, add_bos_token: true }, 257, [257, 104]],
     ["against its file", llama, { ...special, add_bos_token: false }, 257, [104]],
+    ["by its class", null, { ...special, tokenizer_class: "LlamaTokenizerFast" }, 257, [257, 104]],
+    ["by its file alone", llama, { bos_token: null, eos_token: "</s>" }, undefined, [257, 104]],
   ];
   for (const [name, post_processor, config, bosId, ids] of cases) {
     const tokenizer = new Tokenizer({ ...json, post_processor }, config);
@@ -74,9 +80,61 @@ Deno.test("texts begin with the beginning-of-text token where the model's own to
     assertEquals(row.ids[0] === 257, ids[0] === 257, name);
   }
   await assertThrows(
-    () => new Tokenizer({ ...json, post_processor: llama }, { ...special, bos_token: null }),
+    () =>
+      new Tokenizer({ ...json, post_processor: llama }, { ...special, bos_token: null, add_bos_token: true }),
     "has no bos_token",
   );
+});
+
+Deno.test("texts end with the end-of-text token once, whether they, the tokenizer or both put it", async () => {
+  const json = JSON.parse(await Deno.readTextFile(`${GOLDEN}/mha/tokenizer.json`));
+  const both = { bos: true, eos: true };
+  const config = { tokenizer_class: "LlamaTokenizer", bos_token: "<s>", eos_token: "</s>" };
+  for (const add_eos_token of [false, true]) {
+    const tokenizer = new Tokenizer(json, { ...config, add_eos_token });
+    for (const text of ["h", "h</s>", "<s>h", "<s>h</s>"]) {
+      assertEquals(tokenizer.encode(text, both), [257, 104, 258], `${text} with ${add_eos_token}`);
+      const row = new RowEncoder(tokenizer).encode({ row: { kind: "text", text }, where: "row" });
+      assertEquals([...row.ids], [257, 104, 258], text);
+    }
+    assertEquals(tokenizer.encode("h</s>x", both), [257, 104, 258, 120, 258]);
+  }
+});
+
+Deno.test("a post-processor's tokens stand around texts, whatever they are", async () => {
+  const json = JSON.parse(await Deno.readTextFile(`${GOLDEN}/mha/tokenizer.json`));
+  const config = { bos_token: "<s>", eos_token: "</s>" };
+  const special = (id: string) => ({ SpecialToken: { id, type_id: 0 } });
+  const text = { Sequence: { id: "A", type_id: 0 } };
+  const entry = (id: string, value: number) => ({ [id]: { id, ids: [value], tokens: [id] } });
+  const two = {
+    type: "TemplateProcessing",
+    single: [special("<unk>"), special("<s>"), text, special("</s>")],
+    special_tokens: { ...entry("<unk>", 256), ...entry("<s>", 257), ...entry("</s>", 258) },
+  };
+  const encode = (post_processor: unknown, text = "h") =>
+    new Tokenizer({ ...json, post_processor }, config).encode(text, { bos: true, eos: true });
+  assertEquals(encode(two), [256, 257, 104, 258]);
+  assertEquals(encode(two, "<unk><s>h"), [256, 257, 104, 258]);
+  assertEquals(encode({ type: "RobertaProcessing", cls: ["<s>", 257], sep: ["</s>", 258] }), [257, 104, 258]);
+  const wrong = { ...two, special_tokens: { ...two.special_tokens, ...entry("<s>", 258) } };
+  await assertThrows(() => encode(wrong), 'gives "<s>" the id 258, but the vocabulary 257');
+  await assertThrows(() => encode({ type: "Fancy" }), 'post_processor has a step of type "Fancy"');
+});
+
+Deno.test("a model's chat template is tokenized as it is: no token is put before it", async () => {
+  const json = JSON.parse(await Deno.readTextFile(`${GOLDEN}/mha/tokenizer.json`));
+  const config = { tokenizer_class: "LlamaTokenizer", bos_token: "<s>", eos_token: "</s>" };
+  const chat: Row = { kind: "answer", input: "q", output: "a" };
+  const ids = (
+    chat_template: string,
+  ) => [
+    ...new RowEncoder(new Tokenizer(json, { ...config, chat_template }), { template: "model" })
+      .encode({ row: chat, where: "row" }).ids,
+  ];
+  const turns = "{% for m in messages %}{{ m['content'] + eos_token }}{% endfor %}";
+  assertEquals(ids(turns), [113, 258, 97, 258]);
+  assertEquals(ids(`{{ bos_token }}${turns}`), [257, 113, 258, 97, 258]);
 });
 
 Deno.test("Tokenizer.load() takes the chat template from its own file before that of tokenizer_config.json", async () => {
@@ -182,21 +240,18 @@ for (const form of FORMS) {
     const { json, config } = llama2Form(form);
     const tokenizer = new Tokenizer(json, config);
     const text = "abcd abc ab a\n".repeat(4000);
-    const whole = HubTokenizer.prototype.encode;
+    const whole = BPE.prototype.encode;
     let longest = 0;
     try {
-      HubTokenizer.prototype.encode = function (
-        this: HubTokenizer,
-        text: string,
-        options?: Parameters<typeof whole>[1],
-      ) {
-        longest = Math.max(longest, text.length);
-        return whole.call(this, text, options);
-      } as typeof whole;
+      BPE.prototype.encode = function (this: BPE, pieces: string[]) {
+        longest = Math.max(longest, ...pieces.map((piece) => piece.length));
+        return whole.call(this, pieces);
+      };
       assertEquals(tokenizer.decode(tokenizer.encode(text, PLAIN), { skipSpecial: true }), text);
-      assertEquals(longest, "\nabcd abc ab a".length);
+      // With the mark before it.
+      assertEquals(longest, "\u2581\nabcd abc ab a".length);
     } finally {
-      HubTokenizer.prototype.encode = whole;
+      BPE.prototype.encode = whole;
     }
   });
 }

@@ -1,0 +1,400 @@
+/** tokenizer.json, checked: what `@huggingface/tokenizers` would compute otherwise than transformers is rewritten or refused. */
+import type { UserError } from "../errors.ts";
+import { ID_RULE, isTokenId } from "./added_tokens.ts";
+
+/** A step of a tokenizer, as its file has it. */
+export type Step = { readonly type: string } & Readonly<Record<string, unknown>>;
+
+/** A step's settings by name. */
+type Values = Readonly<Record<string, unknown>>;
+
+/** The parts of tokenizer.json that are read here. */
+export interface TokenizerJson {
+  readonly added_tokens?: unknown;
+  readonly normalizer?: unknown;
+  readonly pre_tokenizer?: unknown;
+  readonly post_processor?: unknown;
+  readonly decoder?: unknown;
+  readonly model: unknown;
+}
+
+/** The model of tokenizer.json, with its tables checked. */
+export interface TokenizerModel {
+  readonly type: "BPE" | "Unigram" | "WordLevel";
+  /** As the file has it, for the library. */
+  readonly raw: Step;
+  readonly ids: ReadonlyMap<string, number>;
+  readonly tokens: ReadonlyMap<number, string>;
+  /** Of a BPE model, the first first. */
+  readonly merges: readonly (readonly [string, string])[];
+  readonly byteFallback: boolean;
+  readonly unkId: number | undefined;
+}
+
+/** A tokenizer's steps in forms that the library computes as transformers does. */
+export interface TokenizerSteps {
+  readonly normalizer: Step | null;
+  readonly preTokenizer: Step | null;
+}
+
+/** What makes the error for a fault of the file. */
+export type Fail = (problem: string) => UserError;
+
+/** Steps within steps; files in use have two. */
+const DEEPEST = 8;
+const MOST_STEPS = 64;
+const MOST_PATTERN = 20_000;
+
+/** GPT-2's cut into words, which a `ByteLevel` step has built in. */
+const GPT2_WORDS = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
+/** The `tokenizers` crate's punctuation: Unicode's, and ASCII's symbols. */
+const PUNCTUATION = "[\\p{P}$+<=>^`|~]";
+
+/** Checks the model's tables. @throws what `fail` makes if one is damaged, or the model is of another type */
+export function readModel(json: TokenizerJson, fail: Fail): TokenizerModel {
+  const { model } = json;
+  if (!isRecord(model)) throw fail("it has no model");
+  const type = model.type ?? (Array.isArray(model.vocab) ? "Unigram" : "BPE");
+  if (type !== "BPE" && type !== "Unigram" && type !== "WordLevel") {
+    throw fail(`its model is of type ${quote(type)}: BPE, Unigram and WordLevel are known`);
+  }
+  const raw = { ...model, type } as Step;
+  for (const key of ["continuing_subword_prefix", "continuing_subword_suffix", "end_of_word_suffix"]) {
+    if (raw[key]) throw fail(`its model has ${key} ${quote(raw[key])}, which is not known here`);
+  }
+  if (raw.dropout) throw fail(`its model has dropout ${quote(raw.dropout)}: texts would be cut at random`);
+  for (const key of ["byte_fallback", "fuse_unk", "ignore_merges"]) {
+    if (raw[key] !== undefined && raw[key] !== null && typeof raw[key] !== "boolean") {
+      throw fail(`${key} of its model must be true or false`);
+    }
+  }
+  const ids = type === "Unigram" ? unigramIds(raw.vocab, fail) : vocabularyIds(raw.vocab, fail);
+  const tokens = new Map<number, string>();
+  for (const [token, id] of ids) {
+    const other = tokens.get(id);
+    if (other !== undefined) throw fail(`id ${id} is of ${quote(other)} and of ${quote(token)}`);
+    tokens.set(id, token);
+  }
+  const merges = type === "BPE" ? readMerges(raw.merges, ids, fail) : [];
+  const unk = type === "Unigram" ? raw.unk_id : raw.unk_token;
+  // A name that the vocabulary lacks, as GPT-2's "", matters where a text needs it.
+  const unkId = typeof unk === "string" ? ids.get(unk) : unk ?? undefined;
+  if (unkId !== undefined && !(isTokenId(unkId) && tokens.has(unkId))) {
+    throw fail(`its unknown token ${quote(unk)} is not in the vocabulary`);
+  }
+  return {
+    type,
+    raw: type === "BPE" ? { ...raw, merges } : raw,
+    ids,
+    tokens,
+    merges,
+    byteFallback: raw.byte_fallback === true,
+    unkId,
+  };
+}
+
+function vocabularyIds(vocab: unknown, fail: Fail): Map<string, number> {
+  if (!isRecord(vocab)) throw fail("the vocabulary of its model must be an object of tokens and ids");
+  const ids = new Map<string, number>();
+  for (const [token, id] of Object.entries(vocab)) {
+    if (!isTokenId(id)) throw fail(`token ${quote(token)} has the id ${quote(id)}: ${ID_RULE}`);
+    ids.set(token, id);
+  }
+  return ids;
+}
+
+function unigramIds(vocab: unknown, fail: Fail): Map<string, number> {
+  if (!Array.isArray(vocab) || vocab.length === 0) {
+    throw fail("the vocabulary of its Unigram model must be a list of tokens and scores");
+  }
+  const ids = new Map<string, number>();
+  vocab.forEach((entry: unknown, id) => {
+    const [token, score] = Array.isArray(entry) ? entry as unknown[] : [];
+    if (typeof token !== "string" || typeof score !== "number" || !Number.isFinite(score) || !isTokenId(id)) {
+      throw fail(`entry ${id} of its vocabulary is ${quote(entry)}, not a token and its score`);
+    }
+    if (ids.has(token)) throw fail(`token ${quote(token)} has the ids ${ids.get(token)} and ${id}`);
+    ids.set(token, id);
+  });
+  return ids;
+}
+
+function readMerges(
+  merges: unknown,
+  ids: ReadonlyMap<string, number>,
+  fail: Fail,
+): (readonly [string, string])[] {
+  if (!Array.isArray(merges)) throw fail("its BPE model has no list of merges");
+  return merges.map((merge: unknown, rank) => {
+    const pair = typeof merge === "string" ? merge.split(" ") : merge;
+    if (Array.isArray(pair) && pair.length === 2 && pair.every((part) => typeof part === "string" && part)) {
+      const missing = [...pair, pair.join("")].find((token) => !ids.has(token));
+      if (missing === undefined) return pair as [string, string];
+      throw fail(`merge ${rank} has ${quote(missing)}, which is not in the vocabulary`);
+    }
+    throw fail(`merge ${rank} is ${quote(merge)}, not two tokens`);
+  });
+}
+
+/**
+ * The steps before the model in forms that the library computes as transformers does.
+ * @throws what `fail` makes if there is a step that it does not
+ */
+export function readSteps(
+  { normalizer, pre_tokenizer }: TokenizerJson,
+  { add_prefix_space }: Values,
+  fail: Fail,
+): TokenizerSteps {
+  const count = { steps: 0 };
+  return {
+    normalizer: normalizer == null ? null : normalizerStep(normalizer, { fail, count, depth: 0 }),
+    preTokenizer: pre_tokenizer == null
+      ? null
+      // transformers sets it on a ByteLevel step that stands alone.
+      : preTokenizerStep(
+        isRecord(pre_tokenizer) && pre_tokenizer.type === "ByteLevel" && typeof add_prefix_space === "boolean"
+          ? { ...pre_tokenizer, add_prefix_space }
+          : pre_tokenizer,
+        { fail, count, depth: 0 },
+      ),
+  };
+}
+
+/** Where in a tokenizer's steps. */
+interface Place {
+  readonly fail: Fail;
+  readonly count: { steps: number };
+  readonly depth: number;
+}
+
+function normalizerStep(value: unknown, place: Place): Step {
+  const step = checkedStep(value, "normalizer", place);
+  switch (step.type) {
+    case "Sequence":
+      return sequence(step, "normalizers", "normalizer", place, normalizerStep);
+    case "NFC":
+    case "NFD":
+    case "NFKC":
+    case "NFKD":
+      return step;
+    case "Prepend":
+      return { ...step, prepend: text(step, "prepend", place) };
+    case "Replace":
+      return replace(pattern(step, place), text(step, "content", place));
+    case "Strip": {
+      const left = step.strip_left === true ? [replace({ Regex: "\\A\\s+" }, "")] : [];
+      const right = step.strip_right === true ? [replace({ Regex: "\\s+\\z" }, "")] : [];
+      return { type: "Sequence", normalizers: [...left, ...right] };
+    }
+    default:
+      throw unknownStep(step, "normalizer", "NFC, NFD, NFKC, NFKD, Prepend, Replace and Strip are", place);
+  }
+}
+
+function preTokenizerStep(value: unknown, place: Place): Step {
+  const step = checkedStep(value, "pre_tokenizer", place);
+  switch (step.type) {
+    case "Sequence":
+      return sequence(step, "pretokenizers", "pre_tokenizer", place, preTokenizerStep);
+    case "ByteLevel":
+      return byteLevel(step);
+    case "Metaspace":
+      return metaspace(step, place);
+    case "Split":
+      return split(step, place);
+    // The library takes ASCII's digits and word characters alone.
+    case "Digits":
+      return cut({ Regex: step.individual_digits === true ? "\\p{N}" : "\\p{N}+" });
+    case "Punctuation":
+      return punctuation(step, place);
+    case "Whitespace":
+      return matches({ Regex: "\\w+|[^\\w\\s]+" });
+    case "WhitespaceSplit":
+      return matches({ Regex: "\\S+" });
+    default:
+      throw unknownStep(
+        step,
+        "pre_tokenizer",
+        "ByteLevel, Metaspace, Split, Digits, Punctuation, Whitespace and WhitespaceSplit are",
+        place,
+      );
+  }
+}
+
+/** Pieces are what the pattern matches, and what lies between. */
+function cut(pattern: Values): Step {
+  return { type: "Split", pattern, behavior: "Isolated", invert: false };
+}
+
+/** Pieces are what the pattern matches, and nothing else. */
+function matches(pattern: Values): Step {
+  return { type: "Split", pattern, behavior: "Removed", invert: true };
+}
+
+function replace(pattern: Values, content: string): Step {
+  // The library takes $1 and $& for what was matched.
+  return { type: "Replace", pattern, content: content.replaceAll("$", "$$$$") };
+}
+
+function byteLevel(step: Step): Step {
+  const bytes = { ...step, use_regex: false };
+  if (step.use_regex === false || step.add_prefix_space === true) return step;
+  // The pattern leaves nothing out, and `\s` in it is Unicode's white space, not JavaScript's.
+  return { type: "Sequence", pretokenizers: [matches({ Regex: GPT2_WORDS }), bytes] };
+}
+
+function metaspace(step: Step, place: Place): Step {
+  const { replacement = "\u2581", add_prefix_space, split = true } = step;
+  // Older files have add_prefix_space in place of a scheme.
+  const scheme = step.prepend_scheme ?? (add_prefix_space === false ? "never" : "always");
+  if (typeof replacement !== "string" || [...replacement].length !== 1) {
+    throw place.fail(`replacement of its Metaspace must be one character, got ${quote(replacement)}`);
+  }
+  if (scheme !== "always" && scheme !== "first" && scheme !== "never") {
+    throw place.fail(
+      `prepend_scheme of its Metaspace is ${quote(scheme)}: always, first and never are known`,
+    );
+  }
+  const marked = { type: "Metaspace", replacement, prepend_scheme: scheme, split: false };
+  if (split === false) return marked;
+  // The library never cuts there.
+  const mark = escapePattern(replacement);
+  return { type: "Sequence", pretokenizers: [marked, cut({ Regex: `${mark}[^${mark}]*` })] };
+}
+
+function split(step: Step, place: Place): Step {
+  const { behavior, invert = false } = step;
+  const wanted = pattern(step, place);
+  if (behavior === "Isolated") return cut(wanted);
+  if (behavior === "Removed" && invert === true) return matches(wanted);
+  const source = typeof wanted.String === "string" ? escapePattern(wanted.String) : wanted.Regex as string;
+  // The library would keep what a group catches.
+  if (behavior === "Removed" && !/(?<!\\)\((?!\?)/.test(source)) {
+    return { type: "Split", pattern: { Regex: source }, behavior, invert: false };
+  }
+  const character = typeof wanted.String === "string" && [...wanted.String].length === 1 && invert !== true
+    ? escapePattern(wanted.String)
+    : undefined;
+  if (behavior === "MergedWithNext" && character) return cut({ Regex: `${character}[^${character}]*` });
+  if (behavior === "MergedWithPrevious" && character) return cut({ Regex: `[^${character}]*${character}` });
+  if (behavior === "Contiguous" && invert !== true) return cut({ Regex: `(?:${source})+` });
+  throw place.fail(
+    `its pre_tokenizer splits at ${quote(step.pattern)} with behavior ${quote(behavior)}` +
+      `${invert === true ? ", inverted" : ""}, which is not known here`,
+  );
+}
+
+function punctuation(step: Step, place: Place): Step {
+  const { behavior = "Isolated" } = step;
+  if (behavior === "Isolated") return cut({ Regex: PUNCTUATION });
+  if (behavior === "Contiguous") return cut({ Regex: `${PUNCTUATION}+` });
+  throw place.fail(`its Punctuation has behavior ${quote(behavior)}: Isolated and Contiguous are known`);
+}
+
+function sequence(
+  step: Step,
+  key: string,
+  what: string,
+  place: Place,
+  read: (value: unknown, place: Place) => Step,
+): Step {
+  const list = step[key];
+  if (!Array.isArray(list)) throw place.fail(`a Sequence of its ${what} has no list "${key}"`);
+  return { type: "Sequence", [key]: list.map((each) => read(each, { ...place, depth: place.depth + 1 })) };
+}
+
+function checkedStep(value: unknown, what: string, { fail, count, depth }: Place): Step {
+  if (!isRecord(value) || typeof value.type !== "string") {
+    throw fail(`a step of its ${what} has no type: ${quote(value)}`);
+  }
+  if (depth > DEEPEST || ++count.steps > MOST_STEPS) {
+    throw fail(`its ${what} has too many steps within steps`);
+  }
+  return value as Step;
+}
+
+function unknownStep({ type }: Step, what: string, known: string, { fail }: Place): UserError {
+  return fail(
+    `its ${what} has a step of type ${quote(type)}, which is not computed as transformers does; ${known}`,
+  );
+}
+
+function text(step: Step, key: string, { fail }: Place): string {
+  const value = step[key];
+  if (typeof value !== "string") throw fail(`${key} of its ${step.type} must be a text, got ${quote(value)}`);
+  return value;
+}
+
+function pattern(step: Step, { fail }: Place): Values {
+  const { pattern } = step;
+  const source = isRecord(pattern) ? pattern.Regex ?? pattern.String : undefined;
+  if (typeof source !== "string" || source === "") throw fail(`its ${step.type} has no pattern`);
+  if (source.length > MOST_PATTERN) {
+    throw fail(
+      `a pattern of its ${step.type} has ${source.length} characters, at most ${MOST_PATTERN} are allowed`,
+    );
+  }
+  if ((pattern as Values).Regex === undefined) return { String: source };
+  if (repeatsRepeats(source)) {
+    throw fail(
+      `the pattern ${quote(source)} of its ${step.type} repeats what repeats: a text could take it for ever`,
+    );
+  }
+  return { Regex: source };
+}
+
+/**
+ * Whether a pattern repeats without bound a group that repeats without bound, as `(a+)+`: on some texts a search takes
+ * time that doubles with every character. Patterns of tokenizers in use do not.
+ */
+function repeatsRepeats(source: string): boolean {
+  const groups: boolean[] = [false];
+  let closed = false;
+  for (let i = 0; i < source.length; i++) {
+    const character = source[i]!;
+    const wasClosed = closed;
+    closed = false;
+    if (character === "\\") i++;
+    else if (character === "[") i = endOfClass(source, i);
+    else if (character === "(") groups.push(false);
+    else if (character === ")") {
+      const inner = groups.length > 1 ? groups.pop()! : false;
+      closed = inner;
+      if (inner) groups[groups.length - 1] = true;
+    } else if (/^(?:[*+]|\{\d*,\})/.test(source.slice(i, i + 24))) {
+      if (wasClosed) return true;
+      groups[groups.length - 1] = true;
+    } else if (character === "{" && wasClosed && !/^\{[01]?,?1?\}/.test(source.slice(i, i + 24))) return true;
+  }
+  return false;
+}
+
+/** Index of a character class's closing bracket. */
+function endOfClass(source: string, start: number): number {
+  let depth = 0;
+  for (let i = start; i < source.length; i++) {
+    if (source[i] === "\\") i++;
+    else if (source[i] === "[") depth++;
+    else if (source[i] === "]" && i > start + (source[start + 1] === "^" ? 2 : 1) && --depth === 0) return i;
+  }
+  return source.length;
+}
+
+function escapePattern(text: string): string {
+  return text.replace(/[\\^$.*+?()[\]{}|\-/]/g, "\\$&");
+}
+
+/** A value of a file in an error, not too long. */
+export function quote(value: unknown): string {
+  let text: string;
+  try {
+    text = JSON.stringify(value) ?? String(value);
+  } catch {
+    text = "a value nested too deeply";
+  }
+  return text.length > 120 ? `${text.slice(0, 117)}...` : text;
+}
+
+export function isRecord(value: unknown): value is Values {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
