@@ -32,7 +32,9 @@ export interface Campaign {
   run(options: CampaignOptions): AsyncIterable<CampaignRow>;
 }
 
-const CAMPAIGNS: Readonly<Record<string, () => Promise<Campaign>>> = {};
+const CAMPAIGNS: Readonly<Record<string, () => Promise<Campaign>>> = {
+  fuzz: () => import("./fuzz.ts"),
+};
 
 function wholeNumber(text: string): number {
   if (!/^\d{1,9}$/.test(text)) throw new Error(`must be a whole number, got "${text}"`);

@@ -34,9 +34,9 @@ export function systemError(code: string): Error {
   return Object.assign(new Error(`injected ${code}`), { code });
 }
 
-/** A safetensors file from a header's text and the bytes after it. `length` overrides the length field. */
-export function safetensorsBytes(header: string, data: Uint8Array, length?: bigint): Bytes {
-  const text = new TextEncoder().encode(header);
+/** A safetensors file from a header and the bytes after it. `length` overrides the length field. */
+export function safetensorsBytes(header: string | Uint8Array, data: Uint8Array, length?: bigint): Bytes {
+  const text = typeof header === "string" ? new TextEncoder().encode(header) : header;
   const bytes = new Uint8Array(8 + text.length + data.length);
   new DataView(bytes.buffer).setBigUint64(0, length ?? BigInt(text.length), true);
   bytes.set(text, 8);

@@ -1,0 +1,2 @@
+export { default as process } from "node:process";
+export { gzipSync } from "node:zlib";
