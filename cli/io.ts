@@ -4,7 +4,8 @@
  */
 import { errorCode, fileError } from "../checkpoint/files.ts";
 import { removeUnfinished } from "../data/temporary.ts";
-import { shortened, visible } from "./visible.ts";
+import { permittedEnv } from "./user_cache.ts";
+import { shortened, visible, withoutColours, wrapped } from "./visible.ts";
 
 /** What a command may touch of the outside besides files; tests hand in memory. */
 export interface Io {
@@ -64,10 +65,17 @@ function exit(code: number): never {
 /** The process's own stdout and stderr. */
 export function terminalIo(): Io {
   const isTerminal = Deno.stderr.isTerminal();
-  const color = isTerminal && !Deno.noColor;
+  const isForced = !["", "0"].includes(permittedEnv("FORCE_COLOR") ?? "");
+  const color = isForced || (isTerminal && !Deno.noColor);
+  const showsColours = isForced || Deno.stdout.isTerminal();
+  const forPeople = (text: string) => {
+    const shown = shortened(visible(text, color ? "colours" : undefined));
+    // A terminal breaks lines in the middle of words.
+    return isTerminal ? wrapped(shown, terminalColumns()) : shown;
+  };
   return {
-    out: (text) => writeResult(`${visible(text)}\n`),
-    err: (text) => writeLine(`${shortened(visible(text, color ? "colours" : undefined))}\n`),
+    out: (text) => writeResult(`${visible(showsColours ? text : withoutColours(text), "colours")}\n`),
+    err: (text) => writeLine(`${forPeople(text)}\n`),
     draw: (text) => writeLine(visible(text, "drawing")),
     isTerminal,
     columns: () => isTerminal ? terminalColumns() : 100,

@@ -4,10 +4,10 @@ import { DeviceLostError, GpuMemoryError } from "../kernels/errors.ts";
 import { nearest } from "../train_args/problems.ts";
 import config from "../deno.json" with { type: "json" };
 import type { BuiltCommand } from "./flags.ts";
-import { traceKernels } from "../kernels/trace.ts";
 import { useTuning } from "../kernels/tuning.ts";
-import { formatBytes, formatJson, formatTable } from "./format.ts";
+import { formatJson, formatTable } from "./format.ts";
 import { type Io, terminalIo } from "./io.ts";
+import { showTrace, startTrace } from "./trace.ts";
 import { listenForSignals } from "./stop_signal.ts";
 
 interface CommandEntry {
@@ -128,11 +128,7 @@ if (import.meta.main) {
   if (from !== undefined && from !== "") Deno.chdir(from);
   const io = terminalIo();
   listenForSignals(io);
-  if (Deno.env.get("LONGREACH_TRACE")) {
-    traceKernels(({ kernel, grid, microseconds, bytes }) =>
-      io.err(`${kernel} [${grid.join(" ")}] ${microseconds.toFixed(0)} us ${formatBytes(bytes)}`)
-    );
-  }
+  if (Deno.env.get("LONGREACH_TRACE")) startTrace();
   let told = false;
   useTuning(async (info) => {
     const { readTuning } = await import("./tuning.ts");
@@ -141,5 +137,7 @@ if (import.meta.main) {
     told = true;
     return tuning;
   });
-  Deno.exit(await runCli(Deno.args, io));
+  const exitCode = await runCli(Deno.args, io);
+  showTrace(io, "Kernels");
+  Deno.exit(exitCode);
 }

@@ -4,6 +4,7 @@ import type { StageHooks, TrainHooks } from "../train/hooks.ts";
 import type { Io } from "./io.ts";
 import { CountProgress, TrainProgress } from "./progress.ts";
 import { Interrupted, StopSignal } from "./stop_signal.ts";
+import { showTrace } from "./trace.ts";
 
 /** Hooks that show what they are told on `io`, and the signal by which the user stopped a training. */
 export function stagesOn(io: Io): StageHooks & { readonly stoppedBy: Deno.Signal | null } {
@@ -26,7 +27,10 @@ export function stagesOn(io: Io): StageHooks & { readonly stoppedBy: Deno.Signal
             signal.isWorking = true;
           },
           onCompile: (kernels) => progress.onCompile(kernels),
-          onStep: (metrics) => progress.onStep(metrics),
+          onStep: (metrics) => {
+            progress.onStep(metrics);
+            showTrace({ err: (text) => progress.note(text) }, `Kernels of step ${metrics.step}`);
+          },
           onEvaluate: (step, loss, isBest) => progress.onEvaluate(step, loss, isBest),
           onSave: (path) => progress.onSave(path),
           note: (line) => progress.note(line),

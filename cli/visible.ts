@@ -39,6 +39,29 @@ export function visible(text: string, own?: keyof typeof OWN): string {
   return shown + clean(text.slice(at));
 }
 
+/** `text` without our own colours, for where nothing shows them. */
+export function withoutColours(text: string): string {
+  return text.replace(OWN.colours, "");
+}
+
+/** `text` with lines broken between words to fit into `columns`; what follows stands under the line's own beginning. */
+export function wrapped(text: string, columns: number): string {
+  return text.split("\n").flatMap((line) => {
+    if (withoutColours(line).length <= columns) return [line];
+    const indent = " ".repeat(Math.min(/^ */.exec(line)![0].length + 2, columns / 2));
+    const lines: string[] = [];
+    let rest = "";
+    for (const word of line.split(/(?<=[^ ] +)(?=[^ ])/)) {
+      if (rest.trim() !== "" && withoutColours(rest + word).trimEnd().length > columns) {
+        lines.push(rest.trimEnd());
+        rest = indent;
+      }
+      rest += word;
+    }
+    return [...lines, rest];
+  }).join("\n");
+}
+
 /** `text` with its middle left out where it, or a line of it, is longer than anybody reads. */
 export function shortened(text: string): string {
   const lines = text.split("\n").map((line) => withoutMiddle(line, LONGEST.line)).join("\n");

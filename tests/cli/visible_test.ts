@@ -1,6 +1,6 @@
 import { paint } from "../../cli/format.ts";
 import { terminalIo } from "../../cli/io.ts";
-import { shortened, visible } from "../../cli/visible.ts";
+import { shortened, visible, withoutColours, wrapped } from "../../cli/visible.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
 
 Deno.test("what would steer a terminal is written out; line ends, tabs and letters of any script stay", () => {
@@ -51,4 +51,18 @@ Deno.test("no command writes what a file holds to the terminal as it is", () => 
   }
   const text = written.map((bytes) => new TextDecoder().decode(bytes)).join("");
   assertEquals(text, "a\\x1b]0;title\\x07\nb\\x1b[5A");
+});
+
+Deno.test("lines are broken between words, and colours take no room", () => {
+  const text = "  one two three four\nshort";
+  assertEquals(wrapped(text, 12), "  one two\n    three\n    four\nshort");
+  assertEquals(wrapped("x".repeat(30), 12), "x".repeat(30));
+  const coloured = `${paint("one", "cyan", true)} two ${paint("three", "bold", true)}`;
+  assertEquals(wrapped(coloured, 13), coloured);
+  assertEquals(withoutColours(coloured), "one two three");
+  for (const columns of [7, 20, 33]) {
+    const words = "the quick brown fox jumps over lazy dogs ".repeat(9);
+    assertEquals(wrapped(words, columns).split(/\s+/).join(" "), words);
+    assertEquals(wrapped(words, columns).split("\n").every((line) => line.length <= columns), true);
+  }
 });
