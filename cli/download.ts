@@ -8,16 +8,16 @@ import { text } from "../train_args/values.ts";
 /** The command. */
 export function build(summary: string, io: Io): BuiltCommand {
   return newCommand("download", summary, io, {
-    examples: ["download --name org/model", "download --name hf://datasets/org/name --kind dataset"],
+    examples: ["download --name org/model", "download --name org/data --kind dataset"],
     usesGpu: false,
   })
     .addOption(
-      requiredFlag("name", "org/name, org/name@revision or hf://datasets/org/name", text("name on the hub")),
+      requiredFlag("name", "org/name or org/name@revision", text("name on the hub")),
     )
     .addOption(valueFlag("kind", "what it is", oneOf(["model", "dataset"]), "model"))
     .action(async ({ json, name, kind }) => {
       const { locate } = await import("./hub.ts");
-      const path = await locate(io, name, kind, { thorough: true });
+      const path = await locate(io, name, kind, { onHub: true });
       io.out(json ? formatJson({ name, path }) : formatRecord({ name, path }));
     });
 }

@@ -1,12 +1,13 @@
 /** Names of models and data on the command line: folders here, or what the Hugging Face hub has. */
 import { exists } from "../checkpoint/files.ts";
-import { parseHubReference } from "../checkpoint/hub/reference.ts";
+import { type HubReference, parseHubReference } from "../checkpoint/hub/reference.ts";
 import { hubSettings } from "../checkpoint/hub/settings.ts";
 import { dataFiles, modelFiles } from "../checkpoint/hub/wanted.ts";
 import { safeJoin } from "../checkpoint/paths.ts";
-import { UserError } from "../errors.ts";
-import { formatBytes } from "./format.ts";
+import { EXIT, UserError } from "../errors.ts";
+import { formatBytes, formatSeconds } from "./format.ts";
 import type { Io } from "./io.ts";
+import { hasParent, missingPath, modelFolderOf } from "./places.ts";
 import { visible } from "./visible.ts";
 
 /** Between two lines of progress where lines cannot be drawn again. */
@@ -20,27 +21,61 @@ const WANTED = {
 
 /**
  * The folder of a model or adapter (or, as `config`, of its config.json alone), or the file or folder of a data set:
- * `place` itself where it exists here, else fetched from the hub into the shared cache.
+ * `place` itself where it exists here, else, if it can be nothing here and can be a name on the hub, fetched into the
+ * shared cache.
  *
- * @param thorough whether large files that are in the cache are hashed too
+ * @param where the place in a settings file that names it, for errors
+ * @param onHub whether it is a name on the hub in any case, and never a path; then large files in the cache are hashed too
  * @throws {UserError} if there is neither
  */
 export async function locate(
   io: Io,
   place: string,
   kind: "model" | "dataset" | "config",
-  { thorough = false }: { thorough?: boolean } = {},
+  { onHub = false, where }: { onHub?: boolean; where?: string | undefined } = {},
 ): Promise<string> {
-  const reference = parseHubReference(place);
-  if (!reference || await exists(place)) return place;
-  if (reference.kind !== (kind === "config" ? "model" : kind)) {
+  if (!onHub && await exists(place)) return kind === "model" ? await modelFolderOf(io, place) : place;
+  const wanted = kind === "config" ? "model" : kind;
+  const isAddress = place.startsWith("hf://");
+  const parsed = parseHubReference(place);
+  const reference = parsed && !isAddress && onHub ? { ...parsed, kind: wanted } : parsed;
+  if (!reference) throw await missingPath(place, { where });
+  if (!isAddress && !onHub) {
+    if (kind === "dataset") {
+      throw await missingPath(place, { where, hint: `A data set of the hub is hf://datasets/${place}` });
+    }
+    if (await hasParent(place)) {
+      throw await missingPath(place, { where, hint: `A model of the hub by that name is hf://${place}` });
+    }
+  }
+  if (reference.kind !== wanted) {
     throw new UserError(
-      `Cannot use "${place}": a ${kind} is wanted, and that is a ${reference.kind} of the hub`,
+      `Cannot use "${place}": a ${wanted} is wanted, and that is a ${reference.kind} of the hub`,
+      { exitCode: EXIT.usage },
+    );
+  }
+  try {
+    return await fetch(io, reference, kind, onHub);
+  } catch (error) {
+    if (!(error instanceof UserError) || isAddress || onHub) throw error;
+    throw new UserError(
+      `${
+        where === undefined ? "" : `${where}: `
+      }${error.message}. There is no folder "${place}" in the current folder, ${Deno.cwd()}, either`,
       {
-        exitCode: 2,
+        cause: error,
+        exitCode: error.exitCode,
       },
     );
   }
+}
+
+async function fetch(
+  io: Io,
+  reference: HubReference,
+  kind: keyof typeof WANTED,
+  thorough: boolean,
+): Promise<string> {
   // Most runs never need it.
   const { fetchSnapshot } = await import("../checkpoint/hub/hub.ts");
   const folder = await fetchSnapshot(reference, {
@@ -54,14 +89,24 @@ export async function locate(
   return reference.path === undefined ? folder : safeJoin(folder, reference.path, { links: "follow" });
 }
 
+/** A line for each file: how much of it is here, how fast it comes, and how long the rest takes. */
 function progressOn(io: Io, name: string): (file: string, bytes: number, total: number) => void {
-  let last = 0;
+  let [current, startedAt, startBytes, shownAt] = ["", 0, 0, 0];
   return (file, bytes, total) => {
     const now = performance.now();
-    const text = visible(`fetching ${name}/${file}: ${formatBytes(bytes)} of ${formatBytes(total)}`);
-    if (io.isTerminal) io.draw(`\r\x1b[2K${bytes < total ? text : ""}`);
-    else if (bytes === total || now - last > REPORT_EVERY_MS) {
-      last = now;
+    if (file !== current) [current, startedAt, startBytes, shownAt] = [file, now, bytes, now];
+    const rate = (bytes - startBytes) / (now - startedAt) * 1000;
+    const pace = rate > 0 && bytes < total
+      ? `, ${formatBytes(rate)}/s, eta ${formatSeconds((total - bytes) / rate)}`
+      : "";
+    const text = visible(`fetching ${name}/${file}: ${formatBytes(bytes)} of ${formatBytes(total)}${pace}`);
+    if (bytes === total) {
+      if (io.isTerminal) io.draw("\r\x1b[2K");
+      io.err(text);
+    } else if (io.isTerminal) {
+      io.draw(`\r\x1b[2K${text.slice(0, io.columns() - 1)}`);
+    } else if (now - shownAt > REPORT_EVERY_MS) {
+      shownAt = now;
       io.err(text);
     }
   };

@@ -31,7 +31,7 @@ async function run(
   json: boolean,
   io: Io,
 ): Promise<void> {
-  const { args, notes } = await loadTrainArgs(file, overrides);
+  const { args, notes, whereIs } = await loadTrainArgs(file, overrides);
   notes.forEach((line) => io.err(line));
   const stages = stagesOn(io);
   const result = await stages.training(args.logging_steps, async (hooks) => {
@@ -40,7 +40,7 @@ async function run(
     const { userCacheFolder } = await import("./user_cache.ts");
     return runTraining(args, {
       ...hooks,
-      locate: (place, kind) => locate(io, place, kind),
+      locate: (place, kind) => locate(io, place, kind, { where: whereIs(place) }),
       cacheFolder: userCacheFolder() ?? undefined,
     });
   });

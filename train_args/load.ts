@@ -28,6 +28,8 @@ export type { TrainArgs } from "./schema.ts";
 export interface LoadedTrainArgs {
   readonly args: TrainArgs;
   readonly notes: readonly string[];
+  /** Where a path stands in the settings: `my.yaml:3:13` or `--train_file`; undefined where it does not. */
+  readonly whereIs: (path: string) => string | undefined;
 }
 
 /** A value somebody wrote, with the place to point at when it is wrong. */
@@ -65,7 +67,11 @@ export async function loadTrainArgs(
     );
   }
   if (problems.length > 0) throw problemsError(what, problems);
-  return { args: deepFreeze(args), notes: [...reading.notes(), ...notes] };
+  return {
+    args: deepFreeze(args),
+    notes: [...reading.notes(), ...notes],
+    whereIs: (path) => reading.whereIs(path),
+  };
 }
 
 const NO_FILE: YamlFile = { readable: true, entries: [], problems: [] };
@@ -144,6 +150,12 @@ class Reading {
   #refuse(name: OptionName, place: Place, message: string): void {
     this.wrong.add(name);
     this.problems.push(problemOf(name, place, message));
+  }
+
+  /** The place of the first option that holds a path, alone or among others. */
+  whereIs(path: string): string | undefined {
+    const holds = ({ value }: Given) => [value].flat().some((one) => String(one).startsWith(path));
+    return [...this.given.values()].find(holds)?.place.label;
   }
 
   notes(): string[] {

@@ -148,7 +148,7 @@ async function brokenModels(root: string): Promise<Record<string, { code: 1 | 2;
   }
   const is = (...parts: string[]) => ({ code: 1 as const, parts });
   return {
-    absent: is("absent", "no config.json", "Check the path"),
+    absent: is("absent", "no such file or folder"),
     no_config: is("no_config", "no config.json"),
     bad_config: is("bad_config/config.json", "not JSON"),
     no_weights: is("no_weights", "safetensors"),
@@ -351,7 +351,7 @@ Deno.test("Adapters: missing, without tensors, of another model, cut short", asy
       );
       assertNothingFinal(out);
     };
-    await all(1, ["adapter", "no such folder"], MODEL);
+    await all(1, ["adapter", "no such file or folder"], MODEL);
     await copyModel(adapter, `${GOLDEN}/adapter`, ["adapter_model.safetensors"]);
     await all(1, ["adapter_model.safetensors"], MODEL);
     const bytes = await Deno.readFile(`${GOLDEN}/adapter/adapter_model.safetensors`);

@@ -58,7 +58,7 @@ Deno.test("evaluate prints a table, and takes flags in kebab-case and as words",
 Deno.test("evaluate ends with one line and its exit code on bad input", async () => {
   const cases: [string, number, string][] = [
     [EVALUATE.replace("data.bin", "no.bin"), 1, "no.bin"],
-    [EVALUATE.replace("golden/mha", "golden/no"), 1, "no config.json"],
+    [EVALUATE.replace("golden/mha", "golden/no"), 1, "no such file or folder"],
     [`${EVALUATE} --peft_model ${GOLDEN}/mha`, 1, "adapter"],
     [EVALUATE.replace("seq_len 128", "seq_len 2000"), 1, "at least 2065 are needed"],
     [EVALUATE.replace("seq_len 128", "seq_len 1"), 2, "--seq_len"],

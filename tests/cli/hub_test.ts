@@ -1,3 +1,4 @@
+import { saveAtomic } from "../../checkpoint/store.ts";
 import { locate } from "../../cli/hub.ts";
 import { dataAmong, readRows } from "../../data/rows.ts";
 import { withEnvironment } from "../support/environment.ts";
@@ -38,12 +39,73 @@ Deno.test("locate() takes what is here, then what the hub has, by the variables 
     const path = await locate(io, "org/tiny", "model");
     assertEquals(namesIn(path), ["config.json", "model.safetensors"]);
     assertEquals(io.stderr.includes("fetching org/tiny/model.safetensors: 1 B of 1 B"), true, io.stderr);
-    // What can be no name on the hub stays a path, for the reader to say what is wrong with it.
-    assertEquals(await locate(io, `${folder}/none/at/all`, "model"), `${folder}/none/at/all`);
+    await assertThrows(
+      () => locate(io, `${folder}/none/at/all`, "model"),
+      `no such folder "none" in "${folder}"`,
+    );
     await assertThrows(() => locate(io, "hf://datasets/org/tiny", "model"), "a model is wanted");
     Deno.env.set("HF_HUB_OFFLINE", "1");
     assertEquals(await locate(io, "org/tiny", "model"), path);
     await assertThrows(() => locate(io, "org/other", "model"), "org/other", "HF_HUB_OFFLINE");
+  });
+});
+
+Deno.test("a wrong path is answered as one: where it was looked for, what is there, and the hub is not asked", async () => {
+  const none: HubRepository = { kind: "model", name: "org/other", commit: COMMIT, files: {} };
+  await withHub(none, async (server, folder) => {
+    const io = new MemoryIo();
+    await Deno.mkdir(`${folder}/data`);
+    await Deno.mkdir(`${folder}/models/tiny`, { recursive: true });
+    await Deno.writeTextFile(`${folder}/data/long.jsonl`, "{}");
+    const before = Deno.cwd();
+    Deno.chdir(folder);
+    try {
+      const cases = [
+        [
+          "data/lnog.jsonl",
+          "dataset",
+          'no such file or folder "lnog.jsonl" in "data"; data/long.jsonl is there',
+        ],
+        [
+          "data/nope.bin",
+          "dataset",
+          'no such file or folder "nope.bin" in "data". A data set of the hub is hf://datasets/',
+        ],
+        ["org/books", "dataset", 'no such folder "org" in the current folder, '],
+        ["models/tinny", "model", 'no such file or folder "tinny" in "models"; models/tiny is there'],
+        ["./models/tinny", "model", "models/tiny is there"],
+        ["modles/tiny/x", "model", 'no such folder "modles" in the current folder'],
+        ["long.jsonl", "dataset", 'no such file or folder "long.jsonl"'],
+      ] as const;
+      for (const [place, kind, words] of cases) {
+        await assertThrows(() => locate(io, place, kind, { where: "my.yaml:3:5" }), "my.yaml:3:5: ", words);
+      }
+      assertEquals(server.requests.length, 0);
+      await assertThrows(
+        () => locate(io, "org/none", "model"),
+        "the hub has no such",
+        'no folder "org/none" in the',
+      );
+    } finally {
+      Deno.chdir(before);
+    }
+  });
+});
+
+Deno.test("a run's folder that holds only checkpoints is its newest whole one", async () => {
+  await withFolder(async (folder) => {
+    for (const step of [2, 10]) {
+      await saveAtomic(folder, `checkpoint-${step}`, async (staged) => {
+        await Deno.writeTextFile(`${staged}/adapter_config.json`, `{"step": ${step}}`);
+      });
+    }
+    const io = new MemoryIo();
+    assertEquals(await locate(io, folder, "model"), `${folder}/checkpoint-10`);
+    assertEquals(io.stderr.includes("taking its newest checkpoint, checkpoint-10"), true, io.stderr);
+    await Deno.writeTextFile(`${folder}/checkpoint-10/adapter_config.json`, "damaged");
+    assertEquals(await locate(io, folder, "model"), `${folder}/checkpoint-2`);
+    await Deno.writeTextFile(`${folder}/adapter_config.json`, "{}");
+    assertEquals(await locate(io, folder, "model"), folder);
   });
 });
 
