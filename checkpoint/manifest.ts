@@ -1,5 +1,5 @@
 import { UserError } from "../errors.ts";
-import { createHash, join } from "./deps.ts";
+import { createHash, join, relative, sep } from "./deps.ts";
 import { diskFiles, type Files, RangeFile, readJson, readSmallFile, writeWhole } from "./files.ts";
 import { quote, safeJoin } from "./paths.ts";
 
@@ -78,6 +78,24 @@ async function readManifest(folder: string, files: Files): Promise<ManifestEntry
   const same = actual.length === expected.length && actual.every((byte, i) => byte === expected[i]);
   if (!same) throw new UserError(`"${path}" is damaged`);
   return checked;
+}
+
+/**
+ * The files of a checkpoint that its manifest lists and no others: what was put beside them later is not there for who
+ * reads the checkpoint through these. Throws a {@linkcode UserError} if the manifest is damaged.
+ */
+export async function listedFiles(folder: string, files: Files = diskFiles): Promise<Files> {
+  const names = new Set((await readManifest(folder, files)).map(({ name }) => name));
+  const isListed = (path: string) => names.has(relative(folder, path).replaceAll(sep, "/"));
+  return {
+    ...files,
+    open: async (path, mode) => {
+      if (isListed(path)) return await files.open(path, mode);
+      throw Object.assign(new Error("not in the manifest"), { code: "ENOENT" });
+    },
+    list: async (path) =>
+      (await files.list(path)).filter(({ name, isFolder }) => isFolder || isListed(join(path, name))),
+  };
 }
 
 /**

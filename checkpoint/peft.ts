@@ -175,9 +175,15 @@ function pairUp({ A, B }: Parts, config: AdapterConfig, path: string): Map<strin
   return pairs;
 }
 
-async function firstExisting(folder: string, names: readonly string[]): Promise<string | undefined> {
-  for (const name of names) if (await exists(join(folder, name))) return join(folder, name);
-  return undefined;
+/** The first of these names that a folder has. */
+async function firstOf(folder: string, names: readonly string[], files: Files): Promise<string | undefined> {
+  try {
+    const there = new Set((await files.list(folder)).map(({ name }) => name));
+    const name = names.find((name) => there.has(name));
+    return name && join(folder, name);
+  } catch (error) {
+    throw fileError(error, `Cannot load the adapter "${folder}"`);
+  }
 }
 
 /**
@@ -193,14 +199,14 @@ export async function readAdapter(
   if (!await exists(folder)) {
     throw new UserError(`Cannot load the adapter "${folder}": no such folder. Check the path`);
   }
-  const path = await firstExisting(folder, ADAPTER_FILES);
+  const path = await firstOf(folder, ADAPTER_FILES, files);
   if (path === undefined) {
     throw new UserError(
       `Cannot load the adapter "${folder}": it has neither ${ADAPTER_FILES.join(" nor ")}. Check the path`,
     );
   }
   const config = await readAdapterConfig(folder, files);
-  const extraPath = await firstExisting(folder, EXTRA_FILES);
+  const extraPath = await firstOf(folder, EXTRA_FILES, files);
   const sourceOf = (path: string): AdapterSource => ({ path, open: () => openWeightsFile(path, { files }) });
   return await collectAdapter(config, [path, ...(extraPath === undefined ? [] : [extraPath])].map(sourceOf));
 }
@@ -265,7 +271,12 @@ function source(name: string, { shape, data }: TensorF32, dtype: FloatDtype): Te
 export async function writeAdapter(
   folder: string,
   adapter: Adapter,
-  { dtype = "F32", files = diskFiles }: { dtype?: FloatDtype; files?: Files } = {},
+  { dtype = "F32", files = diskFiles, metadata = {} }: {
+    dtype?: FloatDtype;
+    files?: Files;
+    /** More metadata of the weights' file. */
+    metadata?: Readonly<Record<string, string>>;
+  } = {},
 ): Promise<void> {
   const sources: TensorSource[] = [];
   for (const [module, { A, B }] of adapter.lora) {
@@ -274,7 +285,8 @@ export async function writeAdapter(
   }
   for (const [tensor, extra] of adapter.extra) sources.push(source(PREFIX + tensor, extra, dtype));
   sources.sort((a, b) => a.name < b.name ? -1 : 1);
-  await writeSafetensors(join(folder, "adapter_model.safetensors"), sources, { format: "pt" }, { files });
+  const path = join(folder, "adapter_model.safetensors");
+  await writeSafetensors(path, sources, { format: "pt", ...metadata }, { files });
 
   const config = {
     ...adapter.config,
@@ -282,10 +294,10 @@ export async function writeAdapter(
     target_modules: adapter.config.target_modules ?? lastParts(adapter.lora.keys()),
     modules_to_save: modulesToSave(adapter.extra.keys()),
   };
-  const path = join(folder, "adapter_config.json");
+  const configPath = join(folder, "adapter_config.json");
   try {
-    await writeWhole(path, "replace", new TextEncoder().encode(encodeAdapterConfig(config)), files);
+    await writeWhole(configPath, "replace", new TextEncoder().encode(encodeAdapterConfig(config)), files);
   } catch (error) {
-    throw fileError(error, `Cannot write "${path}"`, "Free some space or choose another folder");
+    throw fileError(error, `Cannot write "${configPath}"`, "Free some space or choose another folder");
   }
 }

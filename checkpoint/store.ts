@@ -14,7 +14,7 @@ export {
   type WriteFolder,
 } from "./atomic.ts";
 export { type FolderLock, lockFolder, lockTarget, removeLeftovers } from "./lock.ts";
-export { verify } from "./manifest.ts";
+export { listedFiles, verify } from "./manifest.ts";
 
 /** A checkpoint on disk. `.old` names are what a save of the same step was about to replace. */
 interface Found {

@@ -4,6 +4,7 @@ import type { DataPreview } from "../data/preview.ts";
 import cliProgress from "cli-progress";
 import type { WorkHooks } from "../model/hooks.ts";
 import type { StepMetrics, TrainHooks, TrainInfo } from "../train/hooks.ts";
+import { stepsBetween } from "../train_args/schema.ts";
 import {
   formatBytes,
   formatCount,
@@ -167,9 +168,12 @@ export class TrainProgress implements Omit<TrainHooks, "shouldStop"> {
   #startStep = 0;
   #stepsDone = false;
   #keptAt = -Infinity;
+  #loggingSteps: number;
 
-  /** @param loggingSteps steps between printed lines where nothing can be drawn again */
-  constructor(readonly io: Io, readonly loggingSteps: number, readonly clock: Clock = Date.now) {}
+  /** @param loggingSteps steps between printed lines where nothing can be drawn again; below 1: a share of all steps */
+  constructor(readonly io: Io, loggingSteps: number, readonly clock: Clock = Date.now) {
+    this.#loggingSteps = loggingSteps;
+  }
 
   onStart(info: TrainInfo): void {
     const { trainableParameters: trained, totalParameters: all, sequencesPerStep: sequences } = info;
@@ -191,6 +195,7 @@ export class TrainProgress implements Omit<TrainHooks, "shouldStop"> {
     }));
     this.#progress = createProgress(this.io, "step", info.totalSteps, this.clock);
     this.#startStep = info.startStep;
+    this.#loggingSteps = stepsBetween(this.#loggingSteps, info.totalSteps);
     this.#progress.update(info.startStep, []);
   }
 
@@ -203,7 +208,7 @@ export class TrainProgress implements Omit<TrainHooks, "shouldStop"> {
   onStep(metrics: StepMetrics): void {
     this.#stepsDone = true;
     const { step, totalSteps } = metrics;
-    const print = step % this.loggingSteps === 0 || step === totalSteps;
+    const print = step % this.#loggingSteps === 0 || step === totalSteps;
     this.#progress?.update(step, stepFields(metrics), { print });
     if (print) this.#keep(metrics);
   }

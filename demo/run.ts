@@ -9,6 +9,7 @@ import { mergeAdapter } from "../model/merge.ts";
 import { openModel } from "../model/open.ts";
 import type { StageHooks } from "../train/hooks.ts";
 import { runTraining } from "../train/run.ts";
+import { resumeOrReplace } from "../train/run_folder.ts";
 import { loadTrainArgs } from "../train_args/load.ts";
 import { demoFiles, EXTENDED_CONTEXT, RECALL_DISTANCES, writeDemoData } from "./make_data.ts";
 
@@ -68,9 +69,8 @@ export async function runDemo(
     model_name_or_path: BASE_MODEL,
     train_file: demoFiles(data).extend,
     output_dir: adapter,
-    overwrite_output_dir: "true",
   });
-  await stages.training(10, (hooks) => runTraining(args, hooks));
+  await stages.training(10, async (hooks) => runTraining(await resumeOrReplace(args), hooks));
   stages.endIfStopped("start demo again to go on from there");
 
   stages.note("Merging the adapter into the base model");

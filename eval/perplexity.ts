@@ -8,6 +8,7 @@ import type { Format } from "../kernels/wgsl.ts";
 import { freeBatch, makeBatch } from "../model/batch.ts";
 import { contextLength, type ModelConfig, readConfig, type RopeScaling } from "../model/config.ts";
 import { settleContext } from "../model/context.ts";
+import { otherBaseNote } from "../model/fingerprint.ts";
 import { SILENT, type WorkHooks } from "../model/hooks.ts";
 import type { LanguageModel } from "../model/language_model.ts";
 import { openModel } from "../model/open.ts";
@@ -121,6 +122,8 @@ export async function evaluatePerplexity(
     vocabSize: config.vocab_size,
   });
   checkWindows(tokens.length, options);
+  const otherBase = peft_model === null ? undefined : await otherBaseNote(peft_model, base_model);
+  if (otherBase !== undefined) hooks.note(otherBase);
   notes.forEach((line) => hooks.note(line));
   const longest = contextLength(config);
   const own = contextLength(base);

@@ -12,6 +12,7 @@ import { makeBatch } from "./batch.ts";
 import { grownWeights, withVocabularyOf } from "./vocabulary.ts";
 import { contextLength, readConfig, type RopeScaling } from "./config.ts";
 import { configJson, settleContext } from "./context.ts";
+import { otherBaseNote } from "./fingerprint.ts";
 import { SILENT, type WorkHooks } from "./hooks.ts";
 import { mergedTensors, type MergePlan, planMerge } from "./merged_tensors.ts";
 import { type DtypeName, torchDtype } from "./number_formats.ts";
@@ -105,6 +106,8 @@ export async function mergeAdapter(
     let shards: readonly string[] = [];
     let checks = NOT_COMPARED;
     const isOfOtherBase = !plan.isQuantised && trained?.load_in_4bit === true && !options.load_in_4bit;
+    const otherBase = await otherBaseNote(peft_model, base_model);
+    if (otherBase !== undefined) hooks.note(otherBase);
     [...notes, ...planNotes(plan, options, isOfOtherBase)].forEach((line) => hooks.note(line));
     await saveFolderAtomic(save_path, async (folder) => {
       ({ shards } = await writeMerged(folder, plan, options, hooks));

@@ -70,12 +70,18 @@ export class Evaluation {
 
   /** What a loss after a step means for the run. */
   judge(loss: number, step: number): Evaluated {
-    const { early_stopping_patience: patience, early_stopping_threshold: threshold } = this.#args;
+    const { early_stopping_threshold: threshold } = this.#args;
     const { best, worse } = this.state;
     // Any improvement makes the best, only one past the threshold counts as progress (transformers' rule).
     const isBest = best === null || loss < best.loss;
     const isProgress = best === null || loss < best.loss - threshold;
     this.state = { best: isBest ? { loss, step } : best, worse: isProgress ? 0 : worse + 1 };
-    return { loss, isBest, isHopeless: patience !== null && this.state.worse >= patience };
+    return { loss, isBest, isHopeless: this.isHopeless };
+  }
+
+  /** Too many evaluations in a row were no better. */
+  get isHopeless(): boolean {
+    const { early_stopping_patience: patience } = this.#args;
+    return patience !== null && this.state.worse >= patience;
   }
 }

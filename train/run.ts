@@ -1,3 +1,4 @@
+import { exists } from "../checkpoint/files.ts";
 import { type Adapter, writeAdapter } from "../checkpoint/peft.ts";
 import { writeModel } from "../checkpoint/save_model.ts";
 import { lockFolder, rotate, saveAtomic, saveFinal, writeFileAtomic } from "../checkpoint/store.ts";
@@ -9,20 +10,26 @@ import { exportAdapter } from "../model/adapter.ts";
 import { makeBatch } from "../model/batch.ts";
 import { readConfig } from "../model/config.ts";
 import { configJson } from "../model/context.ts";
+import {
+  type Fingerprint,
+  fingerprintMetadata,
+  fingerprintModel,
+  otherBaseNote,
+} from "../model/fingerprint.ts";
 import { tensorSources } from "../model/read_back.ts";
 import { dumpTrainArgs } from "../train_args/describe.ts";
-import type { TrainArgs } from "../train_args/schema.ts";
+import { stepsBetween, type TrainArgs } from "../train_args/schema.ts";
 import { Evaluation } from "./evaluation.ts";
 import { describeAttention, describeContext, describeSchedule } from "./describe.ts";
 import type { StepMetrics, TrainHooks, TrainInfo, TrainResult } from "./hooks.ts";
 import { type Plan, planTraining, requireFit, sizeText } from "./plan.ts";
 import { reportHtml } from "./report.ts";
-import { copyTrained, findResume, refuseOccupied, removeOldRun, removeRunLeftovers } from "./run_folder.ts";
+import { copyTrained, findResume, removeOldRun, removeRunLeftovers } from "./run_folder.ts";
 import { RunLog, trainerStateJson } from "./run_log.ts";
 import {
+  checkSameBase,
   checkSameRun,
   hashSamples,
-  readSavedState,
   restoreStates,
   type SavedState,
   writeSavedState,
@@ -35,6 +42,7 @@ import {
   loadData,
   loadEvalData,
   loadTrainee,
+  type Places,
   rowCache,
   type Trainee,
   trainerOptions,
@@ -58,24 +66,42 @@ const PACE_STEPS = 8;
 export async function runTraining(args: TrainArgs, hooks: TrainHooks): Promise<TrainResult> {
   using _lock = await lockFolder(args.output_dir);
   await removeRunLeftovers(args, hooks);
-  const resumeFrom = await findResume(args, hooks);
-  if (resumeFrom === undefined) await refuseOccupied(args);
+  const resumed = await findResume(args, hooks);
   const places = await findPlaces(args, hooks.locate);
+  // Before what takes long: a folder that is no model's says so by its config.json.
+  await readConfig(places.model);
+  const base = await fingerprintModel(places.model, { weights: args.low_rank_training });
+  if (resumed) checkSameBase(resumed.state, base, args, resumed.path);
+  else await noteOtherBase(places, hooks);
   const cache = rowCache(args, hooks);
   const data = await loadData(args, places, cache);
   noteData(data, args, hooks);
   const evalData = await loadEvalData(args, places, cache);
   const dataHash = hashSamples(data.samples);
-  const saved = resumeFrom === undefined ? undefined : await readSavedState(resumeFrom);
-  if (saved) checkSameRun(saved, args, dataHash, resumeFrom!);
+  if (resumed) checkSameRun(resumed.state, args, dataHash, resumed.path);
   using gpu = await Gpu.open(args.max_memory === null ? {} : { memoryLimitBytes: args.max_memory });
   gpu.onCompile = (kernels) => hooks.onCompile?.(kernels);
   const plan = await makePlan(gpu, args, places.model, data);
-  const trainee = await loadTrainee(gpu, args, places, resumeFrom);
-  const run = new Run(args, places.model, hooks, data, dataHash, evalData, trainee, plan, saved);
-  if (saved) await restoreStates(resumeFrom!, run.trainer);
-  else await removeOldRun(args);
+  const trainee = await loadTrainee(gpu, args, places, resumed);
+  const run = new Run(
+    args,
+    places.model,
+    hooks,
+    { data, dataHash, base },
+    evalData,
+    trainee,
+    plan,
+    resumed?.state,
+  );
+  if (resumed) await restoreStates(resumed.path, run.trainer, resumed);
+  if (args.overwrite_output_dir) await removeOldRun(args);
   return await run.train();
+}
+
+/** A run that starts from an adapter starts from what it was trained on, too. */
+async function noteOtherBase({ adapter, model }: Places, hooks: TrainHooks): Promise<void> {
+  const note = adapter && await otherBaseNote(adapter, model);
+  if (note) hooks.note(note);
 }
 
 /**
@@ -92,9 +118,44 @@ async function makePlan(gpu: Gpu, args: TrainArgs, model: string, { samples }: D
   return plan;
 }
 
+/** What a run learns from, and how to know it again. */
+interface RunInputs {
+  readonly data: Dataset;
+  readonly dataHash: string;
+  readonly base: Fingerprint;
+}
+
+/** The learning rates of a run, and so its length, over data with `perEpoch` steps in an epoch. */
+function scheduleOf(args: TrainArgs, perEpoch: number): Schedule {
+  const totalSteps = args.max_steps > 0 ? args.max_steps : Math.ceil(args.num_train_epochs * perEpoch);
+  return {
+    name: args.lr_scheduler_type,
+    learningRate: args.learning_rate,
+    warmupSteps: args.warmup_steps || Math.ceil(args.warmup_ratio * totalSteps),
+    totalSteps,
+  };
+}
+
+/** Says what another length of the run does to the learning rates of the steps that are left. */
+function noteSchedule(before: Schedule, now: Schedule, done: number, hooks: TrainHooks): void {
+  if (before.totalSteps === now.totalSteps) return;
+  const rate = (schedule: Schedule) => learningRate(schedule, done + 1).toPrecision(3);
+  hooks.note(
+    `The run now has ${now.totalSteps} steps instead of ${before.totalSteps}: ` +
+      (rate(before) === rate(now)
+        ? `with lr_scheduler_type ${now.name} step ${done + 1} keeps its learning rate ${rate(now)}`
+        : `lr_scheduler_type ${now.name} gives step ${done + 1} the learning rate ${rate(now)} instead of ${
+          rate(before)
+        }`),
+  );
+}
+
 /** One run over its loaded model and data. */
 class Run {
   readonly trainer: Trainer;
+  readonly data: Dataset;
+  /** Steps between log lines, checkpoints and evaluations. */
+  readonly #every: Readonly<Record<"logging_steps" | "save_steps" | "eval_steps", number>>;
   readonly #sampler: Sampler;
   readonly #log: RunLog;
   readonly #evaluation: Evaluation | undefined;
@@ -119,29 +180,33 @@ class Run {
     readonly args: TrainArgs,
     readonly modelFolder: string,
     readonly hooks: TrainHooks,
-    readonly data: Dataset,
-    readonly dataHash: string,
+    readonly inputs: RunInputs,
     evalData: Dataset | undefined,
     readonly trainee: Trainee,
     readonly plan: Plan,
     saved: SavedState | undefined,
   ) {
+    this.data = inputs.data;
+    const { samples } = this.data;
     const perStep = args.per_device_train_batch_size * args.gradient_accumulation_steps;
-    const perEpoch = stepsPerEpoch(data.samples.length, perStep);
-    this.#totalSteps = args.max_steps > 0 ? args.max_steps : Math.ceil(args.num_train_epochs * perEpoch);
+    const perEpoch = stepsPerEpoch(samples.length, perStep);
+    this.#schedule = scheduleOf(args, perEpoch);
+    this.#totalSteps = this.#schedule.totalSteps;
     this.#totalEpochs = args.max_steps > 0 ? args.max_steps / perEpoch : args.num_train_epochs;
-    this.#schedule = {
-      name: args.lr_scheduler_type,
-      learningRate: args.learning_rate,
-      warmupSteps: args.warmup_steps || Math.ceil(args.warmup_ratio * this.#totalSteps),
-      totalSteps: this.#totalSteps,
+    if (saved) noteSchedule(scheduleOf(saved.args, perEpoch), this.#schedule, saved.step, hooks);
+    const every = (steps: number) => stepsBetween(steps, this.#totalSteps);
+    this.#every = {
+      logging_steps: every(args.logging_steps),
+      save_steps: every(args.save_steps),
+      eval_steps: every(args.eval_steps ?? args.logging_steps),
     };
     this.trainer = new Trainer(trainee.model, trainerOptions(args, plan.placement));
-    const lengths = data.samples.map(({ inputIds }) => inputIds.length);
+    const lengths = samples.map(({ inputIds }) => inputIds.length);
     const groups = args.group_by_length ? { lengths, batch: perStep } : undefined;
-    this.#sampler = new Sampler(data.samples.length, args.data_seed, groups);
-    this.#log = new RunLog(args.output_dir, args.logging_steps, saved?.log);
-    this.#evaluation = evalData && new Evaluation(evalData.samples, args, saved?.evaluation ?? undefined);
+    this.#sampler = new Sampler(samples.length, args.data_seed, groups);
+    this.#log = new RunLog(args.output_dir, this.#every.logging_steps, saved?.log);
+    const evalArgs = { ...args, ...this.#every };
+    this.#evaluation = evalData && new Evaluation(evalData.samples, evalArgs, saved?.evaluation ?? undefined);
     this.#step = this.#startStep = saved?.step ?? 0;
     this.#skippedSteps = saved?.skippedSteps ?? 0;
     if (saved) {
@@ -158,7 +223,7 @@ class Run {
     hooks.onData?.(this.data.preview);
     hooks.onStart(this.#info);
     let stopped = false;
-    let isHopeless = this.#step === 0 && await this.#evaluate();
+    let isHopeless = this.#step === 0 ? await this.#evaluate() : this.#evaluation?.isHopeless ?? false;
     while (this.#step < this.#totalSteps && !stopped && !isHopeless) {
       await this.#trainStep();
       isHopeless = await this.#evaluate();
@@ -272,11 +337,12 @@ class Run {
   }
 
   #shouldSave(stopped: boolean): boolean {
-    const { save_strategy, save_steps } = this.args;
+    const { save_strategy } = this.args;
     if (stopped) return true;
     if (save_strategy === "no") return false;
     if (this.#step === this.#totalSteps) return true;
-    return save_strategy === "steps" ? this.#step % save_steps === 0 : Number.isInteger(this.#sampler.epoch);
+    const { epoch } = this.#sampler;
+    return save_strategy === "steps" ? this.#step % this.#every.save_steps === 0 : Number.isInteger(epoch);
   }
 
   async #saveCheckpoint(): Promise<void> {
@@ -292,9 +358,10 @@ class Run {
         log: this.#log.state,
         evaluation: this.#evaluation?.state ?? null,
         args,
-        dataHash: this.dataHash,
+        dataHash: this.inputs.dataHash,
+        base: this.inputs.base,
       });
-      await Deno.writeTextFile(`${folder}/trainer_state.json`, this.#trainerState());
+      await Deno.writeTextFile(`${folder}/trainer_state.json`, await this.#trainerState(this.#step));
     });
     this.#savedStep = this.#step;
     await this.#writeReport();
@@ -312,7 +379,7 @@ class Run {
     await saveFinal(args.output_dir, async (folder) => {
       if (best === null) await this.#writeTrained(folder);
       else await copyTrained(best, folder);
-      await Deno.writeTextFile(`${folder}/trainer_state.json`, this.#trainerState());
+      await Deno.writeTextFile(`${folder}/trainer_state.json`, await this.#trainerState());
     });
     await this.#writeReport();
     hooks.onSave(args.output_dir);
@@ -323,7 +390,8 @@ class Run {
     const { model, adapter, replacements } = this.trainee;
     if (adapter) {
       const exported: Adapter = await exportAdapter(model, adapter, replacements);
-      await writeAdapter(folder, exported);
+      const metadata = fingerprintMetadata(this.args.model_name_or_path, this.inputs.base);
+      await writeAdapter(folder, exported, { metadata });
       return;
     }
     await writeModel(folder, {
@@ -340,18 +408,22 @@ class Run {
     return isOlder ? `${this.args.output_dir}/checkpoint-${best.step}` : null;
   }
 
-  #trainerState(): string {
+  /** @param saving the step whose checkpoint this is for: it is as good as on disk */
+  async #trainerState(saving?: number): Promise<string> {
     const { args } = this;
     const best = this.#evaluation?.state.best ?? null;
+    const path = `${args.output_dir}/checkpoint-${best?.step}`;
+    const isSaved = best !== null && best.step > 0 && (best.step === saving || await exists(path));
     return trainerStateJson(this.#log.state.history, {
-      best: best && { loss: best.loss, checkpoint: this.#bestCheckpoint },
+      best: best && { loss: best.loss, step: best.step, checkpoint: isSaved ? path : null },
       step: this.#step,
       epoch: this.#sampler.epoch,
       totalSteps: this.#totalSteps,
       totalEpochs: this.#totalEpochs,
       batchSize: args.per_device_train_batch_size,
-      loggingSteps: args.logging_steps,
-      saveSteps: args.save_steps,
+      loggingSteps: this.#every.logging_steps,
+      saveSteps: this.#every.save_steps,
+      evalSteps: args.eval_strategy === "steps" ? this.#every.eval_steps : null,
     });
   }
 

@@ -1,14 +1,24 @@
 /** What an output_dir holds of earlier runs, and what becomes of it. */
-import { findLatest, removeLeftovers, verify } from "../checkpoint/store.ts";
-import { UserError } from "../errors.ts";
+import { dirname, resolve } from "../checkpoint/deps.ts";
+import { exists, type Files } from "../checkpoint/files.ts";
+import { findLatest, listedFiles, removeLeftovers, verify } from "../checkpoint/store.ts";
+import { EXIT, UserError } from "../errors.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
 import type { TrainHooks } from "./hooks.ts";
-import { RUN_FILES } from "./saved_state.ts";
+import { changedSettings, checkSameRun, readSavedState, RUN_FILES, type SavedState } from "./saved_state.ts";
+
+/** A checkpoint that a run goes on from. */
+export interface Resumed {
+  readonly path: string;
+  /** What its manifest lists: nothing else is read from it. */
+  readonly files: Files;
+  readonly state: SavedState;
+}
 
 /** Copies what a checkpoint has trained, once it is known to be whole. */
 export async function copyTrained(checkpoint: string, folder: string): Promise<void> {
   await verify(checkpoint);
-  for await (const { name, isFile } of Deno.readDir(checkpoint)) {
+  for (const { name, isFile } of await (await listedFiles(checkpoint)).list(checkpoint)) {
     if (isFile && !RUN_FILES.has(name)) await Deno.copyFile(`${checkpoint}/${name}`, `${folder}/${name}`);
   }
 }
@@ -21,33 +31,148 @@ export async function removeRunLeftovers({ output_dir }: TrainArgs, { note }: Tr
   await removeLeftovers(output_dir, { isLeftover: (name) => STAGED.test(name), note });
 }
 
-/** The checkpoint folder to go on from; undefined for a fresh run. */
-export async function findResume({ resume_from_checkpoint: from, output_dir }: TrainArgs, hooks: TrainHooks) {
-  if (from === false) return undefined;
-  if (typeof from === "string") {
-    await verify(from);
-    return from;
-  }
+/**
+ * The checkpoint to go on from, as `resume_from_checkpoint` says; undefined for a run that starts afresh.
+ *
+ * @throws {UserError} if there is none though there should be one, it is of a run with other settings, or a fresh run
+ *   would write over an older one
+ */
+export async function findResume(
+  args: TrainArgs,
+  hooks: Pick<TrainHooks, "note">,
+): Promise<Resumed | undefined> {
+  const { resume_from_checkpoint: from, output_dir, overwrite_output_dir } = args;
+  if (typeof from === "string") return await openNamed(from, args, hooks);
+  if (from === false || overwrite_output_dir) return await startAfresh(args);
   const { latest, notes } = await findLatest(output_dir);
-  notes.forEach((note) => hooks.note(note));
-  if (latest) return latest.path;
-  throw new UserError(
-    `Cannot resume: "${output_dir}" holds no whole checkpoint. Set resume_from_checkpoint: false to start afresh`,
-    { exitCode: 2 },
+  notes.forEach((line) => hooks.note(line));
+  if (!latest) {
+    if (from !== true) return await startAfresh(args);
+    return await startAfreshThough(args, hooks);
+  }
+  const resumed = await open(latest.path);
+  if (from === true) {
+    noteChanges(resumed, args, hooks);
+    return resumed;
+  }
+  if (await isFinished(output_dir, latest.step)) return await startAfresh(args);
+  requireSameRun(resumed, args);
+  hooks.note(
+    `Going on from step ${latest.step} of the unfinished run in "${output_dir}"; overwrite_output_dir: true starts afresh`,
   );
+  noteChanges(resumed, args, hooks);
+  return resumed;
+}
+
+/**
+ * The same settings, which go on with an unfinished run of theirs, and replace whatever else output_dir holds: for work
+ * that owns the folder.
+ */
+export async function resumeOrReplace(args: TrainArgs): Promise<TrainArgs> {
+  const silent = { note() {} };
+  const resumed = await findResume(
+    { ...args, resume_from_checkpoint: null, overwrite_output_dir: false },
+    silent,
+  )
+    .catch((error) => {
+      if (error instanceof UserError) return undefined;
+      throw error;
+    });
+  return { ...args, overwrite_output_dir: resumed === undefined };
+}
+
+async function open(path: string): Promise<Resumed> {
+  const files = await listedFiles(path);
+  return { path, files, state: await readSavedState(path, files) };
+}
+
+/** A checkpoint that the settings name. One of another folder must not lead to writing over a run. */
+async function openNamed(path: string, args: TrainArgs, hooks: Pick<TrainHooks, "note">): Promise<Resumed> {
+  await verify(path);
+  const { output_dir, overwrite_output_dir } = args;
+  const isOwn = await realPath(dirname(resolve(path))) === await realPath(output_dir);
+  if (isOwn && overwrite_output_dir) {
+    throw new UserError(
+      `overwrite_output_dir would remove the checkpoint "${path}" that resume_from_checkpoint asks for: set one of them`,
+      { exitCode: EXIT.usage },
+    );
+  }
+  const other = isOwn || overwrite_output_dir ? undefined : await nameOfRun(output_dir);
+  if (other !== undefined) {
+    throw new UserError(
+      `Cannot go on from "${path}" in "${output_dir}": that folder holds "${other}" of another run. Set output_dir to ` +
+        `"${dirname(path)}", or to a new folder`,
+      { exitCode: EXIT.usage },
+    );
+  }
+  const resumed = await open(path);
+  noteChanges(resumed, args, hooks);
+  return resumed;
+}
+
+function realPath(path: string): Promise<string> {
+  return Deno.realPath(path).catch(() => resolve(path));
+}
+
+/** With `resume_from_checkpoint: true` where there is nothing whole to resume. */
+async function startAfreshThough(args: TrainArgs, hooks: Pick<TrainHooks, "note">): Promise<undefined> {
+  const { output_dir } = args;
+  const name = await nameOfRun(output_dir);
+  if (name !== undefined) {
+    throw new UserError(
+      `Cannot resume: "${output_dir}" holds "${name}" but no whole checkpoint. Set overwrite_output_dir: true and ` +
+        `resume_from_checkpoint: false to start afresh, or choose another output_dir`,
+      { exitCode: EXIT.usage },
+    );
+  }
+  hooks.note(`Nothing was saved in "${output_dir}" yet: the run starts afresh`);
+  return undefined;
 }
 
 /** A fresh run never writes over an older one unasked. */
-export async function refuseOccupied({ output_dir, overwrite_output_dir }: TrainArgs): Promise<void> {
-  if (overwrite_output_dir) return;
-  for await (const { name } of Deno.readDir(output_dir)) {
-    if (!isOfRun(name)) continue;
-    throw new UserError(
-      `Cannot start in "${output_dir}": it holds "${name}" of an earlier run. Set resume_from_checkpoint: true to go ` +
-        `on with it, overwrite_output_dir: true to replace it, or another output_dir`,
-      { exitCode: 2 },
-    );
+async function startAfresh({ output_dir, overwrite_output_dir }: TrainArgs): Promise<undefined> {
+  const name = overwrite_output_dir ? undefined : await nameOfRun(output_dir);
+  if (name === undefined) return undefined;
+  throw new UserError(
+    `Cannot start in "${output_dir}": it holds "${name}" of an earlier run. Set resume_from_checkpoint: true to go ` +
+      `on with it, overwrite_output_dir: true to replace it, or another output_dir`,
+    { exitCode: EXIT.usage },
+  );
+}
+
+/** Whether the run that saved this step has put its final files in place: trainer_state.json is the last of them. */
+async function isFinished(output_dir: string, step: number): Promise<boolean> {
+  const path = `${output_dir}/trainer_state.json`;
+  if (!await exists(path)) return false;
+  try {
+    const { global_step } = JSON.parse(await Deno.readTextFile(path));
+    return !(global_step < step);
+  } catch {
+    // Somebody's file in any case.
+    return true;
   }
+}
+
+/** Throws unless an unfinished run has these settings: only who asks for it goes on with others. */
+function requireSameRun({ state, path }: Resumed, args: TrainArgs): void {
+  const { refused, results } = changedSettings(state, args);
+  const changed = [...refused, ...results];
+  if (changed.length === 0) return;
+  const goOn = refused.length > 0 ? "" : "resume_from_checkpoint: true to go on with the new ones, ";
+  throw new UserError(
+    `Cannot start in "${args.output_dir}": it holds an unfinished run ("${path}") of other settings: ${
+      changed.join("; ")
+    }. Use its settings to go on with it, or set ${goOn}overwrite_output_dir: true to replace it, or another output_dir`,
+    { exitCode: EXIT.usage },
+  );
+}
+
+/** Says what differs though the run goes on. @throws {UserError} if it cannot go on with that */
+function noteChanges({ state, path }: Resumed, args: TrainArgs, hooks: Pick<TrainHooks, "note">): void {
+  checkSameRun(state, args, undefined, path);
+  const { results, others } = changedSettings(state, args);
+  const changed = [...results, ...others];
+  if (changed.length > 0) hooks.note(`Going on with other settings: ${changed.join("; ")}`);
 }
 
 /** With overwrite_output_dir: what would be taken for this run's, once everything else has been loaded. */
@@ -55,6 +180,12 @@ export async function removeOldRun({ output_dir }: TrainArgs): Promise<void> {
   for await (const { name } of Deno.readDir(output_dir)) {
     if (isOfRun(name)) await Deno.remove(`${output_dir}/${name}`, { recursive: true });
   }
+}
+
+/** A file or checkpoint of a run that a folder holds; undefined if it holds none. */
+async function nameOfRun(output_dir: string): Promise<string | undefined> {
+  for await (const { name } of Deno.readDir(output_dir)) if (isOfRun(name)) return name;
+  return undefined;
 }
 
 function isOfRun(name: string): boolean {

@@ -122,7 +122,12 @@ function line(entry: LogEntry | EvalEntry): string {
 export function trainerStateJson(
   history: LogState["history"],
   run: {
-    readonly best: { readonly loss: number; readonly checkpoint: string | null } | null;
+    readonly best: {
+      readonly loss: number;
+      readonly step: number;
+      /** Null where that step was not saved. */
+      readonly checkpoint: string | null;
+    } | null;
     readonly step: number;
     readonly epoch: number;
     readonly totalSteps: number;
@@ -130,12 +135,16 @@ export function trainerStateJson(
     readonly batchSize: number;
     readonly loggingSteps: number;
     readonly saveSteps: number;
+    /** Null without evaluation every so many steps. */
+    readonly evalSteps: number | null;
   },
 ): string {
   const state = {
+    best_global_step: run.best?.step ?? null,
     best_metric: run.best?.loss ?? null,
     best_model_checkpoint: run.best?.checkpoint ?? null,
     epoch: run.epoch,
+    eval_steps: run.evalSteps,
     global_step: run.step,
     is_hyper_param_search: false,
     is_local_process_zero: true,

@@ -1,10 +1,14 @@
+import { z } from "zod";
+import { diskFiles, type Files, readJson } from "../checkpoint/files.ts";
 import { writeSafetensors } from "../checkpoint/safetensors.ts";
 import { openWeightsFile, type WeightReader } from "../checkpoint/weights.ts";
 import { UserError } from "../errors.ts";
 import type { Sample } from "../data/dataset.ts";
 import { createHash } from "../data/deps.ts";
+import { differingParts, type Fingerprint } from "../model/fingerprint.ts";
 import { tensorSources } from "../model/read_back.ts";
-import { stateBits, type TrainArgs } from "../train_args/schema.ts";
+
+import { isOption, OPTIONS, stateBits, type TrainArgs, type TrainOption } from "../train_args/schema.ts";
 import type { EvaluationState } from "./evaluation.ts";
 import type { LogState } from "./run_log.ts";
 import type { StateTensor } from "./states.ts";
@@ -36,15 +40,43 @@ export interface SavedState {
   readonly args: TrainArgs;
   /** SHA-256 of all token ids and labels, in the order of the file. */
   readonly dataHash: string;
+  /** The base model; checkpoints of older versions have none. */
+  readonly base?: Fingerprint | undefined;
 }
 
-/** Options that may differ when a run goes on: they change where it ends or what is written, not what a step computes. */
-const FREE: ReadonlySet<string> = new Set<keyof TrainArgs>([
-  "resume_from_checkpoint",
-  "overwrite_output_dir",
-  "output_dir",
+const count = z.number().int().min(0);
+const entry = z.object({ epoch: z.number(), step: count });
+/** What is relied on of a state; a checkpoint is no one's idea of a file, but bytes can be exchanged. */
+const STATE = z.looseObject({
+  version: z.literal(VERSION),
+  step: count,
+  samplerPosition: count,
+  trainer: z.object({ updates: count, passes: count, lossScale: z.number(), scaleAge: count }),
+  skippedSteps: count,
+  log: z.object({ history: z.array(z.looseObject(entry.shape)), lossSum: z.number(), steps: count }),
+  evaluation: z.object({ best: z.object({ loss: z.number(), step: count }).nullable(), worse: count })
+    .nullable(),
+  args: z.looseObject({ optim: z.string() }),
+  dataHash: z.string(),
+});
+const STATE_LIMIT = 1_000_000_000;
+
+/** Options that change where a run ends or which of its checkpoints is the result, not what a step computes. */
+const RESULT: ReadonlySet<string> = new Set<keyof TrainArgs>([
   "max_steps",
   "num_train_epochs",
+  "eval_file",
+  "eval_strategy",
+  "eval_steps",
+  "eval_on_start",
+  "per_device_eval_batch_size",
+  "load_best_model_at_end",
+  "early_stopping_patience",
+  "early_stopping_threshold",
+]);
+
+/** Options that change when something is written, or where computing takes place. */
+const WRITING: ReadonlySet<string> = new Set<keyof TrainArgs>([
   "logging_steps",
   "save_steps",
   "save_strategy",
@@ -54,14 +86,13 @@ const FREE: ReadonlySet<string> = new Set<keyof TrainArgs>([
   "gradient_checkpointing",
   "offload_activations",
   "max_memory",
-  "eval_file",
-  "eval_strategy",
-  "eval_steps",
-  "eval_on_start",
-  "per_device_eval_batch_size",
-  "load_best_model_at_end",
-  "early_stopping_patience",
-  "early_stopping_threshold",
+]);
+
+/** Options that are of a start, not of a run. */
+const OF_START: ReadonlySet<string> = new Set<keyof TrainArgs>([
+  "resume_from_checkpoint",
+  "overwrite_output_dir",
+  "output_dir",
 ]);
 
 /** Writes the optimiser's states and all else of the run into a checkpoint's folder. */
@@ -80,12 +111,15 @@ export async function writeSavedState(folder: string, trainer: Trainer, state: S
   await Deno.writeTextFile(`${folder}/${STATE_FILE}`, JSON.stringify(state) + "\n");
 }
 
-/** @throws {UserError} if the folder is no checkpoint of a training run */
-export async function readSavedState(folder: string): Promise<SavedState> {
-  const path = `${folder}/${STATE_FILE}`;
-  let state: SavedState;
+/**
+ * Reads the state in a checkpoint.
+ * @param files what its manifest lists
+ * @throws {UserError} if the folder is no checkpoint of a training run
+ */
+export async function readSavedState(folder: string, files: Files): Promise<SavedState> {
+  let state: unknown;
   try {
-    state = JSON.parse(await Deno.readTextFile(path));
+    state = await readJson(`${folder}/${STATE_FILE}`, STATE_LIMIT, files);
   } catch (error) {
     throw new UserError(
       `Cannot resume from "${folder}": its ${STATE_FILE} cannot be read: ${(error as Error).message}. ` +
@@ -93,27 +127,88 @@ export async function readSavedState(folder: string): Promise<SavedState> {
       { cause: error },
     );
   }
-  if (state.version !== VERSION) {
-    throw new UserError(`Cannot resume from "${folder}": it was written by another version of Longreach`);
-  }
-  return state;
+  const { success, error } = STATE.safeParse(state);
+  if (success) return state as SavedState;
+  const problem = error.issues[0]!;
+  throw new UserError(
+    `Cannot resume from "${folder}": it was written by another version of Longreach, or is damaged ` +
+      `(${STATE_FILE}: ${problem.path.join(".")}: ${problem.message})`,
+  );
+}
+
+/** Settings that differ from those of a saved run, each as `name was old, now new`. */
+export interface ChangedSettings {
+  /** Those that change what a step computes: no run goes on with them. */
+  readonly refused: readonly string[];
+  /** Those that change which steps there are, or which of them is the result. */
+  readonly results: readonly string[];
+  /** Those that change what is written. */
+  readonly others: readonly string[];
+}
+
+/** Compares the settings of a saved run with those of a start. */
+export function changedSettings(saved: SavedState, args: TrainArgs): ChangedSettings {
+  const changed = (Object.keys(args) as (keyof TrainArgs)[])
+    .filter((key) =>
+      !OF_START.has(key) && JSON.stringify(savedValue(saved, key)) !== JSON.stringify(args[key])
+    )
+    .filter((key) => key !== "optim" || stateBits(saved.args.optim) !== stateBits(args.optim));
+  const texts = (keys: readonly (keyof TrainArgs)[]) =>
+    keys.map((key) =>
+      `${key} was ${JSON.stringify(savedValue(saved, key))}, now ${JSON.stringify(args[key])}`
+    );
+  return {
+    refused: texts(changed.filter((key) => !RESULT.has(key) && !WRITING.has(key))),
+    results: texts(changed.filter((key) => RESULT.has(key))),
+    others: texts(changed.filter((key) => WRITING.has(key))),
+  };
+}
+
+/** What an option was; one that an older version did not have was what it is by default. */
+function savedValue({ args }: SavedState, key: keyof TrainArgs): unknown {
+  if (key in args) return args[key];
+  const option: TrainOption | undefined = isOption(key) ? OPTIONS[key] : undefined;
+  return option?.default;
 }
 
 /**
  * Checks that a run may go on from a state.
+ * @param dataHash of the samples, once they are known
  * @throws {UserError} naming every option that differs, or the data if that does
  */
-export function checkSameRun(saved: SavedState, args: TrainArgs, dataHash: string, folder: string): void {
-  const problems = (Object.keys(args) as (keyof TrainArgs)[])
-    .filter((key) => !FREE.has(key) && JSON.stringify(saved.args[key]) !== JSON.stringify(args[key]))
-    .filter((key) => key !== "optim" || stateBits(saved.args.optim) !== stateBits(args.optim))
-    .map((key) => `${key} was ${JSON.stringify(saved.args[key])}, now ${JSON.stringify(args[key])}`);
-  if (saved.dataHash !== dataHash) {
-    problems.push("the training data gives other samples than in the first run");
-  }
+export function checkSameRun(
+  saved: SavedState,
+  args: TrainArgs,
+  dataHash: string | undefined,
+  folder: string,
+): void {
+  const { refused } = changedSettings(saved, args);
+  const hasOtherData = dataHash !== undefined && saved.dataHash !== dataHash;
+  refuseResume(folder, [
+    ...refused,
+    ...(hasOtherData ? ["the training data gives other samples than in the first run"] : []),
+  ]);
+}
+
+/**
+ * Checks that the base model is the one that a run began with.
+ * @throws {UserError} naming what of it has changed
+ */
+export function checkSameBase(saved: SavedState, base: Fingerprint, args: TrainArgs, folder: string): void {
+  const parts = saved.base ? differingParts(saved.base, base) : [];
+  const name = args.model_name_or_path;
+  refuseResume(
+    folder,
+    parts.length > 0
+      ? [`the base model "${name}" has changed since the first run (${parts.join(", ")})`]
+      : [],
+  );
+}
+
+function refuseResume(folder: string, problems: readonly string[]): void {
   if (problems.length === 0) return;
   throw new UserError(
-    `Cannot resume from "${folder}": ${problems.join("; ")}. Use the settings of the first run, or start ` +
+    `Cannot resume from "${folder}": ${problems.join("; ")}. Use what the first run had, or start ` +
       `a new one from the adapter with adapter_name_or_path`,
     { exitCode: 2 },
   );
@@ -123,8 +218,12 @@ export function checkSameRun(saved: SavedState, args: TrainArgs, dataHash: strin
  * Puts the optimiser's states of a checkpoint into a trainer; on the device or on the host, they are the same.
  * @throws {UserError} if they are of another form or shape
  */
-export async function restoreStates(folder: string, trainer: Trainer): Promise<void> {
-  const reader = await openWeightsFile(`${folder}/${OPTIMIZER_FILE}`);
+export async function restoreStates(
+  folder: string,
+  trainer: Trainer,
+  { files = diskFiles }: { readonly files?: Files } = {},
+): Promise<void> {
+  const reader = await openWeightsFile(`${folder}/${OPTIMIZER_FILE}`, { files });
   try {
     for (const { name, states } of trainer.optimised) {
       for (const [part, state] of Object.entries(states.parts)) {

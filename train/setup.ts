@@ -17,6 +17,7 @@ import { checkpointTensors, countParameters, layoutOf } from "../model/tensors.t
 import { grownWeights, withVocabularyOf } from "../model/vocabulary.ts";
 import { groupSize, stateBits, type TrainArgs } from "../train_args/schema.ts";
 import type { TrainHooks } from "./hooks.ts";
+import type { Resumed } from "./run_folder.ts";
 import type { TrainerOptions } from "./trainer.ts";
 
 /** A model ready to be trained. */
@@ -170,19 +171,21 @@ export async function loadEvalData(
 
 /**
  * Loads the base model and puts on it what is trained.
- * @param resumeFrom a checkpoint's folder, which replaces the adapter, or in full fine-tuning the model, to start from
+ * @param resumed a checkpoint, which replaces the adapter, or in full fine-tuning the model, to start from
  */
 export async function loadTrainee(
   gpu: Gpu,
   args: TrainArgs,
   places: Places,
-  resumeFrom: string | undefined,
+  resumed: Pick<Resumed, "path" | "files"> | undefined,
 ): Promise<Trainee> {
-  const adapterFolder = args.low_rank_training ? resumeFrom ?? places.adapter : undefined;
-  const start = adapterFolder === undefined ? undefined : await readAdapter(adapterFolder);
+  const adapterFolder = args.low_rank_training ? resumed?.path ?? places.adapter : undefined;
+  const start = adapterFolder === undefined
+    ? undefined
+    : await readAdapter(adapterFolder, resumed && { files: resumed.files });
   const config = withVocabularyOf(await loadConfig(args, places), start?.extra);
   const isTrained = trainedNames(config, args);
-  const base = await openBase(config, args, places.model, args.low_rank_training ? undefined : resumeFrom);
+  const base = await openBase(config, args, places.model, args.low_rank_training ? undefined : resumed);
   const weights = grownWeights(base, config);
   let model: LanguageModel;
   try {
@@ -234,9 +237,9 @@ async function openBase(
   config: ModelConfig,
   args: TrainArgs,
   model: string,
-  resumeFrom: string | undefined,
+  resumed: Pick<Resumed, "path" | "files"> | undefined,
 ): Promise<WeightReader> {
-  if (resumeFrom !== undefined) return await openWeights(resumeFrom);
+  if (resumed) return await openWeights(resumed.path, { files: resumed.files });
   if (args.train_from_scratch) return freshWeights(config, args.seed);
   return await openWeights(model);
 }

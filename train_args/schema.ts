@@ -3,7 +3,20 @@
  * `docs/options.md` are all read from here. Names are those of LongQLoRA, LongLoRA and Hugging Face's
  * TrainingArguments, so that their files and habits carry over.
  */
-import { bytes, either, flag, type Kind, list, map, numbers, oneOf, real, text, whole } from "./values.ts";
+import {
+  bytes,
+  either,
+  flag,
+  type Kind,
+  list,
+  map,
+  numbers,
+  oneOf,
+  real,
+  steps,
+  text,
+  whole,
+} from "./values.ts";
 
 /** The headings of `--help` and of the option table, in order. */
 export const GROUPS = {
@@ -291,7 +304,12 @@ export const OPTIONS = {
     oneOf(["no", "steps", "epoch"]),
     "no",
   ),
-  eval_steps: unset("evaluation", "steps between evaluations", whole(1), "logging_steps"),
+  eval_steps: unset(
+    "evaluation",
+    "steps between evaluations; below 1: as a share of all steps",
+    steps(),
+    "logging_steps",
+  ),
   eval_on_start: option("evaluation", "evaluate before the first step too", flag(), true),
   per_device_eval_batch_size: option("evaluation", "sequences per forward pass", whole(1, 65_536), 1),
   load_best_model_at_end: option(
@@ -326,15 +344,16 @@ export const OPTIONS = {
     flag(),
     false,
   ),
-  resume_from_checkpoint: option(
+  resume_from_checkpoint: unset(
     "output",
-    "true: go on from the newest checkpoint in output_dir; or a checkpoint folder",
+    "true: go on from the newest checkpoint in output_dir, and start afresh where there is none; false: do not go on; " +
+      "or a checkpoint folder",
     either(flag(), text("path")),
-    false,
+    "go on with an unfinished run of the same settings",
   ),
-  logging_steps: option("output", "steps between log lines", whole(1), 1),
+  logging_steps: option("output", "steps between log lines; below 1: as a share of all steps", steps(), 1),
   save_strategy: option("output", "when to write checkpoints", oneOf(["steps", "epoch", "no"]), "steps"),
-  save_steps: option("output", "steps between checkpoints", whole(1), 500),
+  save_steps: option("output", "steps between checkpoints; below 1: as a share of all steps", steps(), 500),
   save_total_limit: unset("output", "checkpoints to keep", whole(1), "all"),
   report_to: option(
     "output",
@@ -374,6 +393,11 @@ export const OPTION_NAMES = Object.keys(OPTIONS) as OptionName[];
 /** Whether `name` is an option; safe for names such as `constructor`. */
 export function isOption(name: string): name is OptionName {
   return Object.hasOwn(OPTIONS, name);
+}
+
+/** Steps of a run between two events: a number below 1 is a share of all its steps, rounded up as `transformers` does. */
+export function stepsBetween(value: number, totalSteps: number): number {
+  return value < 1 ? Math.ceil(totalSteps * value) : value;
 }
 
 /**

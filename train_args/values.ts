@@ -69,6 +69,16 @@ export function real(
   };
 }
 
+/** Steps: a whole number of at least 1, or a share of all steps between 0 and 1. */
+export function steps(): Kind<number> {
+  const [count, share] = [whole(1), real({ above: 0, below: 1 })];
+  return {
+    type: z.union([count.type, share.type]),
+    wanted: `${count.wanted}, or a share of all steps above 0 and below 1`,
+    label: "whole number, or share",
+  };
+}
+
 /** `true` or `false`, also as the words `True`, `yes`, `on` and their opposites. */
 export function flag(): Kind<boolean> {
   return {

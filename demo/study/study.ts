@@ -7,6 +7,7 @@ import { settleContext } from "../../model/context.ts";
 import { readConfig } from "../../model/config.ts";
 import type { StageHooks } from "../../train/hooks.ts";
 import { runTraining } from "../../train/run.ts";
+import { resumeOrReplace } from "../../train/run_folder.ts";
 import { loadTrainArgs } from "../../train_args/load.ts";
 import { demoFiles, EXTENDED_CONTEXT, writeDemoData } from "../make_data.ts";
 import { BASE_MODEL } from "../run.ts";
@@ -105,10 +106,9 @@ async function runVariant(
       model_name_or_path: BASE_MODEL,
       train_file: data.extend,
       output_dir: folder,
-      overwrite_output_dir: "true",
     });
-    await stages.training(steps, (hooks) =>
-      runTraining(args, {
+    await stages.training(steps, async (hooks) =>
+      runTraining(await resumeOrReplace(args), {
         ...hooks,
         onStart(start) {
           trainable = start.trainableParameters;
