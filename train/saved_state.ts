@@ -116,7 +116,7 @@ export async function writeSavedState(folder: string, trainer: Trainer, state: S
  * @param files what its manifest lists
  * @throws {UserError} if the folder is no checkpoint of a training run
  */
-export async function readSavedState(folder: string, files: Files): Promise<SavedState> {
+export async function readSavedState(folder: string, files: Files = diskFiles): Promise<SavedState> {
   let state: unknown;
   try {
     state = await readJson(`${folder}/${STATE_FILE}`, STATE_LIMIT, files);
