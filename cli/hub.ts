@@ -97,7 +97,7 @@ function progressOn(io: Io, name: string): (file: string, bytes: number, total: 
     if (file !== current) [current, startedAt, startBytes, shownAt] = [file, now, bytes, now];
     const rate = (bytes - startBytes) / (now - startedAt) * 1000;
     const pace = rate > 0 && bytes < total
-      ? `, ${formatBytes(rate)}/s, eta ${formatSeconds((total - bytes) / rate)}`
+      ? `, ${formatBytes(Math.round(rate))}/s, eta ${formatSeconds((total - bytes) / rate)}`
       : "";
     const text = visible(`fetching ${name}/${file}: ${formatBytes(bytes)} of ${formatBytes(total)}${pace}`);
     if (bytes === total) {

@@ -24,6 +24,8 @@ export interface DemoScore {
   readonly perplexity: number;
   /** Share of recall cases answered right. */
   readonly recall: number;
+  /** Perplexity of the answers alone: of the tokens that need what stands far back. */
+  readonly answerPerplexity: number;
 }
 
 export interface DemoRow {
@@ -130,8 +132,11 @@ async function measure(subject: Subject, data: string, stages: StageHooks): Prom
       (hooks) => scoreWindows(model, tokens, windows, hooks),
     );
     const cases = await readRecallCases(files.recall[length]!, tokenizer);
-    const { right } = await stages.counting("recall case", (hooks) => scoreRecall(model, cases, hooks));
-    scores.push({ length, perplexity: token_perplexity, recall: right / cases.length });
+    const { right, answerPerplexity } = await stages.counting(
+      "recall case",
+      (hooks) => scoreRecall(model, cases, hooks),
+    );
+    scores.push({ length, perplexity: token_perplexity, recall: right / cases.length, answerPerplexity });
   }
   return scores;
 }

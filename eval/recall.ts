@@ -13,8 +13,11 @@ export interface RecallPrompt {
 }
 
 export interface RecallScore {
+  /** Prompts after which the answer was the likeliest token. */
   readonly right: number;
   readonly cases: number;
+  /** exp of the answers' mean loss: 1 where every answer is certain, the vocabulary's size where none is known. */
+  readonly answerPerplexity: number;
 }
 
 /** Rows of one forward pass at most. */
@@ -39,13 +42,14 @@ export async function readRecallCases(path: string, tokenizer: Tokenizer): Promi
   return cases;
 }
 
-/** Counts the prompts after which the answer is the likeliest token. Full attention. */
+/** Scores the answers: whether each is the likeliest token, and how likely it is. Full attention. */
 export async function scoreRecall(
   model: LanguageModel,
   cases: readonly RecallPrompt[],
   hooks: WorkHooks = SILENT,
 ): Promise<RecallScore> {
   let right = 0;
+  let loss = 0;
   let done = 0;
   while (done < cases.length) {
     const batch: RecallPrompt[] = [];
@@ -53,18 +57,22 @@ export async function scoreRecall(
     while (done + batch.length < cases.length && (batch.length === 0 || rows < BATCH_ROWS)) {
       const next = cases[done + batch.length]!;
       batch.push(next);
-      rows += next.tokens.length;
+      rows += next.tokens.length + 1;
     }
-    const device = model.upload(makeBatch(batch.map(({ tokens }) => ({ inputIds: tokens }))));
-    const { argmax } = await model.predict(device);
+    const sequences = batch.map(({ tokens, answer }) => ({ inputIds: Uint32Array.of(...tokens, answer) }));
+    const device = model.upload(makeBatch(sequences));
+    const { losses, argmax } = await model.predict(device);
     freeBatch(device);
-    let end = 0;
+    let start = 0;
     for (const { tokens, answer } of batch) {
-      end += tokens.length;
-      if (argmax[end - 1] === answer) right++;
+      // What the prompt's last token predicts.
+      const at = start + tokens.length - 1;
+      if (argmax[at] === answer) right++;
+      loss += losses[at]!;
+      start += tokens.length + 1;
     }
     done += batch.length;
     hooks.onProgress(done, cases.length);
   }
-  return { right, cases: cases.length };
+  return { right, cases: cases.length, answerPerplexity: Math.exp(loss / cases.length) };
 }
