@@ -19,3 +19,28 @@ export class UserError extends Error {
     this.isTold = options.isTold ?? false;
   }
 }
+
+/** Longest value that a message quotes, in characters. */
+const LONGEST_QUOTE = 100;
+
+/** Replaces what could move a terminal's cursor, one character for one, so that carets still line up. */
+export function printable(text: string): string {
+  // deno-lint-ignore no-control-regex
+  return text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g, " ");
+}
+
+/** A value as messages quote it: JSON, shortened. */
+export function quoted(value: unknown): string {
+  const text = printable(textOf(value));
+  return text.length > LONGEST_QUOTE ? `${text.slice(0, LONGEST_QUOTE - 3)}...` : text;
+}
+
+function textOf(value: unknown): string {
+  if (typeof value === "number") return String(value);
+  try {
+    return JSON.stringify(value) ?? String(value);
+  } catch {
+    // It nests deeper than calls can follow.
+    return Array.isArray(value) ? "[...]" : "{...}";
+  }
+}

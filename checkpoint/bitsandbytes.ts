@@ -1,4 +1,4 @@
-import { UserError } from "../errors.ts";
+import { quoted, UserError } from "../errors.ts";
 import { assertFinite, toF32 } from "./dtype.ts";
 import { quote } from "./paths.ts";
 import type { WeightReader } from "./weights.ts";
@@ -68,10 +68,10 @@ function parseState(bytes: Uint8Array, weightName: string, fail: Fail): QuantSta
   }
   const { quant_type, blocksize, shape, nested_blocksize, nested_dtype, nested_offset } = state ?? {};
   if (quant_type !== "nf4") refuse(weightName, String(quant_type));
-  if (!isBlockSize(blocksize)) return fail(`its block size is ${JSON.stringify(blocksize)}`);
+  if (!isBlockSize(blocksize)) return fail(`its block size is ${quoted(blocksize)}`);
   const sizes = Array.isArray(shape) ? shape : [];
   if (sizes.length !== 2 || !sizes.every((size) => Number.isSafeInteger(size) && size > 0)) {
-    return fail(`its shape is ${JSON.stringify(shape)}, not two whole numbers`);
+    return fail(`its shape is ${quoted(shape)}, not two whole numbers`);
   }
   const base = { shape: [sizes[0], sizes[1]] as const, blockSize: blocksize };
   if (nested_blocksize === undefined) return { ...base, nested: undefined };

@@ -1,7 +1,10 @@
 import { UserError } from "../errors.ts";
+import { type Bytes, openRegular, readWhole } from "../data/file_bytes.ts";
+import { errorCode, fileError } from "../data/file_errors.ts";
+import { parseJson } from "../data/json.ts";
 
-/** Bytes with a memory of their own, as WebGPU uploads want them. */
-export type Bytes = Uint8Array<ArrayBuffer>;
+export type { Bytes };
+export { errorCode, fileError };
 
 /** One open file. */
 export interface FileHandle {
@@ -77,13 +80,7 @@ class DenoHandle implements FileHandle {
 }
 
 async function openFile(path: string, mode: "read" | "create" | "replace"): Promise<FileHandle> {
-  if (mode === "read") {
-    // Opening a pipe would wait for its writer for ever, and a device has no size.
-    const info = await Deno.stat(path);
-    if (info.isDirectory) throw Object.assign(new Error("is a folder"), { code: "EISDIR" });
-    if (!info.isFile) throw Object.assign(new Error("is not a regular file"), { code: "ENOTREG" });
-    return new DenoHandle(await Deno.open(path, { read: true }));
-  }
+  if (mode === "read") return new DenoHandle(await openRegular(path));
   const options = mode === "create" ? { createNew: true } : { create: true, truncate: true };
   return new DenoHandle(await Deno.open(path, { write: true, ...options }));
 }
@@ -115,45 +112,6 @@ export const diskFiles: Files = {
   removeTree: (path) => Deno.remove(path, { recursive: true }),
   list: listFolder,
 };
-
-const PROBLEMS: ReadonlyMap<string, string> = new Map([
-  ["ENOSPC", "the disk is full"],
-  ["EDQUOT", "the disk quota is used up"],
-  ["EROFS", "the file system is read-only"],
-  ["EACCES", "permission denied"],
-  ["EPERM", "permission denied"],
-  ["ENOENT", "no such file or folder"],
-  ["ENOTDIR", "part of the path is a file, not a folder"],
-  ["EISDIR", "it is a folder, not a file"],
-  ["ENOTREG", "it is not a regular file"],
-  ["EEXIST", "the name is already taken"],
-  ["EMFILE", "too many files are open"],
-  ["EIO", "the disk reported an input/output error"],
-  ["ENAMETOOLONG", "the name is too long"],
-  ["ELOOP", "symbolic links lead in a circle"],
-]);
-
-/** The operating system's code of an error, such as `ENOSPC`; undefined if it has none. */
-export function errorCode(error: unknown): string | undefined {
-  const code = error instanceof Error && "code" in error ? error.code : undefined;
-  return typeof code === "string" ? code : undefined;
-}
-
-/**
- * Turns an error of the operating system into one line for the user: `action: problem`, and `remedy` if
- * given. Errors of other kinds, which are bugs or already {@linkcode UserError}s, come back as they are.
- */
-export function fileError(error: unknown, action: string, remedy = ""): unknown {
-  const code = errorCode(error);
-  if (error instanceof UserError || code === undefined) {
-    // Deno's own refusal carries no code, and its message names the missing permission flag.
-    return error instanceof Deno.errors.NotCapable
-      ? new UserError(`${action}: ${error.message}`, { cause: error })
-      : error;
-  }
-  const problem = PROBLEMS.get(code) ?? `${(error as Error).message} (${code})`;
-  return new UserError(`${action}: ${problem}${remedy && `. ${remedy}`}`, { cause: error });
-}
 
 /** A size for people: "512 bytes", "3.4 MiB". */
 export function formatBytes(count: number): string {
@@ -235,28 +193,14 @@ export class RangeFile {
   }
 }
 
-/** Reads a small file whole; throws a {@linkcode UserError} if it is missing or above `limit` bytes. */
-export async function readSmallFile(path: string, limit: number, files: Files = diskFiles): Promise<Bytes> {
-  const file = await RangeFile.open(path, files);
-  try {
-    if (file.size > limit) {
-      throw new UserError(`Cannot read "${path}": it has ${file.size} bytes, at most ${limit} are allowed`);
-    }
-    return await file.read(0, file.size);
-  } finally {
-    file.close();
-  }
+/** Reads a small file whole; throws a {@linkcode UserError} if it is missing, no regular file or above `limit` bytes. */
+export function readSmallFile(path: string, limit: number, files: Files = diskFiles): Promise<Bytes> {
+  return readWhole(path, limit, { open: (name) => files.open(name, "read") });
 }
 
-/** Reads a small JSON file; throws a {@linkcode UserError} naming it if it is not JSON. */
+/** Reads a small JSON file; throws a {@linkcode UserError} naming it if it is not JSON, or nested too deeply. */
 export async function readJson(path: string, limit: number, files: Files = diskFiles): Promise<unknown> {
-  const bytes = await readSmallFile(path, limit, files);
-  try {
-    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new UserError(`Cannot read "${path}": it is not JSON (${reason})`, { cause: error });
-  }
+  return parseJson(await readSmallFile(path, limit, files), path);
 }
 
 /** Is there an entry of this name? False also where its folder is missing. */

@@ -1,3 +1,4 @@
+import { FILE_LIMITS } from "../data/file_bytes.ts";
 import { UserError } from "../errors.ts";
 import { createHash, join, relative, sep } from "./deps.ts";
 import { diskFiles, type Files, RangeFile, readJson, readSmallFile, writeWhole } from "./files.ts";
@@ -5,7 +6,7 @@ import { quote, safeJoin } from "./paths.ts";
 
 /** Written last into a checkpoint: a folder without it was never finished. */
 export const MANIFEST_NAME = "manifest.json";
-const MANIFEST_LIMIT = 16_000_000;
+const MANIFEST_LIMIT = FILE_LIMITS.manifest;
 const FORMAT = "longreach-checkpoint-1";
 const CHUNK_BYTES = 4 * 2 ** 20;
 

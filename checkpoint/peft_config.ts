@@ -1,4 +1,5 @@
-import { UserError } from "../errors.ts";
+import { FILE_LIMITS } from "../data/file_bytes.ts";
+import { quoted, UserError } from "../errors.ts";
 import { join } from "./deps.ts";
 import { diskFiles, type Files, readJson } from "./files.ts";
 import { quote } from "./paths.ts";
@@ -33,8 +34,6 @@ export type AdapterOptions =
   & Pick<AdapterConfig, "r" | "lora_alpha" | "target_modules">
   & Partial<Omit<AdapterConfig, "peft_type" | "bias" | "fan_in_fan_out">>;
 
-const CONFIG_LIMIT = 1_000_000;
-
 /** Features that change what an adapter computes, and the values under which they are off. */
 const UNSUPPORTED: readonly { key: string; off: readonly unknown[]; what: string }[] = [
   { key: "use_dora", off: [false], what: "DoRA" },
@@ -65,12 +64,12 @@ function isEmpty(value: unknown): boolean {
 
 function refuseUnsupported(raw: Readonly<Record<string, unknown>>, fail: Fail): void {
   if (raw.peft_type !== "LORA") {
-    fail(`its peft_type is ${quote(String(raw.peft_type))}, only "LORA" is supported`);
+    fail(`its peft_type is ${quoted(raw.peft_type)}, only "LORA" is supported`);
   }
   for (const { key, off, what } of UNSUPPORTED) {
     const value = raw[key];
     if (!isEmpty(value) && !off.includes(value)) {
-      fail(`it uses ${what} (${key}: ${JSON.stringify(value).slice(0, 60)}), which is not supported`);
+      fail(`it uses ${what} (${key}: ${quoted(value)}), which is not supported`);
     }
   }
   const init = raw.init_lora_weights;
@@ -90,7 +89,7 @@ class Fields {
   number(key: string, initial: number, ok: (value: number) => boolean, wanted: string): number {
     const value = this.raw[key] ?? initial;
     if (typeof value === "number" && ok(value)) return value;
-    return this.fail(`${key} must be ${wanted}, got ${JSON.stringify(value)}`);
+    return this.fail(`${key} must be ${wanted}, got ${quoted(value)}`);
   }
 
   boolean(key: string, initial: boolean): boolean {
@@ -155,7 +154,7 @@ export async function readAdapterConfig(folder: string, files: Files = diskFiles
   const fail: Fail = (reason) => {
     throw new UserError(`Cannot load "${path}": ${reason}`);
   };
-  const raw = await readJson(path, CONFIG_LIMIT, files);
+  const raw = await readJson(path, FILE_LIMITS.adapterConfig, files);
   if (typeof raw !== "object" || raw === null || Array.isArray(raw)) return fail("it is no JSON object");
   const record = raw as Record<string, unknown>;
   refuseUnsupported(record, fail);

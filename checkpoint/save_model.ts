@@ -1,4 +1,5 @@
 /** A model's folder as `transformers` writes it: config, weights in one file or in shards with an index, tokenizer. */
+import { FILE_LIMITS } from "../data/file_bytes.ts";
 import { UserError } from "../errors.ts";
 import { join } from "./deps.ts";
 import { diskFiles, exists, fileError, type Files, readJson, readSmallFile, writeWhole } from "./files.ts";
@@ -42,7 +43,7 @@ const COPIED = [
   "chat_template.json",
   "generation_config.json",
 ];
-const COPY_LIMIT = 200_000_000;
+const COPY_LIMIT = FILE_LIMITS.tokenizer;
 
 /**
  * Writes a model into an existing folder, one tensor in memory at a time. Put the call inside `saveFolderAtomic`,

@@ -1,4 +1,5 @@
 /** Adapters and models that were pickled, as safetensors. */
+import { FILE_LIMITS } from "../data/file_bytes.ts";
 import { UserError } from "../errors.ts";
 import { join } from "./deps.ts";
 import { exists, readJson } from "./files.ts";
@@ -8,7 +9,6 @@ import { writeModel } from "./save_model.ts";
 import { saveFolderAtomic } from "./store.ts";
 import { openWeights, type WeightReader } from "./weights.ts";
 
-const CONFIG_LIMIT = 10_000_000;
 /** Bytes of a tensor that are in memory at once. */
 const PIECE = 2 ** 24;
 
@@ -34,7 +34,7 @@ export async function convertToSafetensors(
     const adapter = await readAdapter(folder);
     return await saveFolderAtomic(path, (staged) => writeAdapter(staged, adapter), { note });
   }
-  const config = await readJson(join(folder, "config.json"), CONFIG_LIMIT);
+  const config = await readJson(join(folder, "config.json"), FILE_LIMITS.config);
   if (typeof config !== "object" || config === null || Array.isArray(config)) {
     throw new UserError(`Cannot load "${join(folder, "config.json")}": it is no JSON object`);
   }

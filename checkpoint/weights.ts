@@ -1,4 +1,5 @@
-import { UserError } from "../errors.ts";
+import { FILE_LIMITS } from "../data/file_bytes.ts";
+import { quoted, UserError } from "../errors.ts";
 import { join } from "./deps.ts";
 import type { Dtype } from "./dtype.ts";
 import {
@@ -36,7 +37,6 @@ export interface WeightReader {
   close(): void;
 }
 
-const INDEX_LIMIT = 25_000_000;
 const MAX_SHARDS = 10_000;
 
 /** The names of a model's weights, in the order in which they are looked for. */
@@ -183,7 +183,7 @@ function noWeightsMessage(folder: string, names: readonly string[], lone: readon
 /** Reads the index: tensor names to plain file names, in the index's order. */
 async function readIndex(folder: string, indexName: string, files: Files): Promise<Map<string, string>> {
   const path = join(folder, indexName);
-  const index = await readJson(path, INDEX_LIMIT, files);
+  const index = await readJson(path, FILE_LIMITS.index, files);
   const map = typeof index === "object" && index !== null && "weight_map" in index
     ? index.weight_map
     : undefined;
@@ -195,9 +195,7 @@ async function readIndex(folder: string, indexName: string, files: Files): Promi
   for (const [tensor, file] of Object.entries(map)) {
     if (typeof file !== "string" || !file.endsWith(suffix)) {
       throw new UserError(
-        `Cannot load "${path}": tensor ${quote(tensor)} must be in a ${suffix} file, not in ${
-          quote(String(file))
-        }`,
+        `Cannot load "${path}": tensor ${quote(tensor)} must be in a ${suffix} file, not in ${quoted(file)}`,
       );
     }
     weightMap.set(tensor, file);

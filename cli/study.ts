@@ -1,7 +1,7 @@
 /** `study`: the papers' comparisons on the demo model, as a report with tables and plots. */
 import { EXPERIMENTS } from "../demo/study/experiments.ts";
-import { EXIT, UserError } from "../errors.ts";
-import { nearest, quoted } from "../train_args/problems.ts";
+import { EXIT, quoted, UserError } from "../errors.ts";
+import { nearest } from "../train_args/problems.ts";
 import { list, text, whole } from "../train_args/values.ts";
 import { type BuiltCommand, newCommand, optionalFlag, valueFlag } from "./flags.ts";
 import { formatCount, formatJson } from "./format.ts";

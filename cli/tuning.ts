@@ -1,5 +1,6 @@
 /** The tuner's results on disk: which variants of the kernels are fastest on each adapter of this machine. */
 import { writeFileAtomic } from "../checkpoint/atomic.ts";
+import { FILE_LIMITS, isMissing, readWholeText } from "../data/file_bytes.ts";
 import type { GpuInfo } from "../kernels/gpu.ts";
 import type { Tuning } from "../kernels/tuning.ts";
 import { userCacheFolder } from "./user_cache.ts";
@@ -66,14 +67,14 @@ export async function readTuning(info: GpuInfo, file: string | null = tuningFile
   if (file === null) return NOTHING;
   try {
     const adapter = adapterKey(info);
-    const known = parse(await Deno.readTextFile(file)).find((each) => each.adapter === adapter);
+    const known = parse(await readNote(file)).find((each) => each.adapter === adapter);
     if (!known) return NOTHING;
     if (known.kernels === await kernelVersion()) {
       return { tuning: known.tuning, date: known.date, note: null };
     }
     return { ...NOTHING, note: `The tuning of ${known.date} is for other kernels and not used: ${AGAIN}` };
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotCapable) return NOTHING;
+    if (isMissing(error) || (error as Error).cause instanceof Deno.errors.NotCapable) return NOTHING;
     return { ...NOTHING, note: `"${file}" is not used (${(error as Error).message}): ${AGAIN}` };
   }
 }
@@ -97,10 +98,14 @@ export async function saveTuning(info: GpuInfo, tuning: Tuning, file: string): P
 
 async function readOthers(file: string, adapter: string): Promise<TunedAdapter[]> {
   try {
-    return parse(await Deno.readTextFile(file)).filter((each) => each.adapter !== adapter);
+    return parse(await readNote(file)).filter((each) => each.adapter !== adapter);
   } catch {
     return [];
   }
+}
+
+function readNote(file: string): Promise<string> {
+  return readWholeText(file, FILE_LIMITS.note);
 }
 
 /** @throws {SyntaxError} if the text is not of this form */

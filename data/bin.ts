@@ -2,8 +2,9 @@
  * Token files: flat little-endian ids with no header, as LongLoRA and LongQLoRA use them. Ids are uint16 unless a
  * sidecar `FILE.json` says `{"dtype": "uint32"}`, which vocabularies above 65,536 need.
  */
-import { UserError } from "../errors.ts";
-import { writeAll } from "./file_bytes.ts";
+import { quoted, UserError } from "../errors.ts";
+import { FILE_LIMITS, ifThere, readWhole, writeAll } from "./file_bytes.ts";
+import { parseJson } from "./json.ts";
 import { openToRead } from "./jsonl.ts";
 import { settle, temporaryName } from "./temporary.ts";
 
@@ -155,24 +156,12 @@ function sidecarName(path: string): string {
 
 async function readSidecar(path: string): Promise<TokenDtype | undefined> {
   const name = sidecarName(path);
-  let text: string;
-  try {
-    text = await Deno.readTextFile(name);
-  } catch (cause) {
-    if (cause instanceof Deno.errors.NotFound) return undefined;
-    throw new UserError(`Cannot read "${name}": ${(cause as Error).message}`, { cause });
-  }
-  let dtype: unknown;
-  try {
-    dtype = JSON.parse(text)?.dtype;
-  } catch (cause) {
-    throw new UserError(`Cannot read "${name}": it is not valid JSON (${(cause as Error).message})`, {
-      cause,
-    });
-  }
+  const bytes = await ifThere(readWhole(name, FILE_LIMITS.note));
+  if (bytes === undefined) return undefined;
+  const dtype = (parseJson(bytes, name) as { dtype?: unknown } | null)?.dtype;
   if (dtype === "uint16" || dtype === "uint32") return dtype;
   throw new UserError(
-    `Cannot use "${name}": "dtype" must be "uint16" or "uint32", got ${JSON.stringify(dtype)}`,
+    `Cannot use "${name}": "dtype" must be "uint16" or "uint32", got ${quoted(dtype)}`,
   );
 }
 

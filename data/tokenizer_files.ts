@@ -1,5 +1,7 @@
 /** The files that make a tokenizer: a model's, or an adapter's own in their place. */
 import { UserError } from "../errors.ts";
+import { FILE_LIMITS, readWhole, readWholeText } from "./file_bytes.ts";
+import { parseJson } from "./json.ts";
 import type { TokenizerConfig } from "./tokenizer.ts";
 import { isRecord, quote, type TokenizerJson } from "./tokenizer_json.ts";
 
@@ -15,10 +17,6 @@ export const TOKENIZER_FILES = [
 ] as const;
 
 export type TokenizerFile = (typeof TOKENIZER_FILES)[number];
-
-/** The largest in use has 33 MB. */
-const LARGEST_FILE = 100_000_000;
-const DEEPEST = 64;
 
 /** Where each file of a tokenizer is. */
 export interface TokenizerPlaces {
@@ -107,7 +105,13 @@ export async function readTokenizerFiles(
   });
   return [
     json as unknown as TokenizerJson,
-    { ...config, ...legacy, ...(template === undefined ? {} : { chat_template: await readText(template) }) },
+    {
+      ...config,
+      ...legacy,
+      ...(template === undefined
+        ? {}
+        : { chat_template: await readWholeText(template, FILE_LIMITS.settings) }),
+    },
     label,
   ];
 }
@@ -173,39 +177,9 @@ function listedTokens({ added_tokens }: Values): Values[] {
 }
 
 async function readRecord(path: string): Promise<Values> {
-  const text = await readText(path);
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (cause) {
-    throw new UserError(`Cannot read "${path}": it is not valid JSON (${describe(cause)})`, { cause });
-  }
+  const value = parseJson(await readWhole(path, FILE_LIMITS.tokenizer), path);
   if (!isRecord(value)) throw new UserError(`Cannot read "${path}": it is no JSON object`);
-  if (!isWithin(value, DEEPEST)) {
-    throw new UserError(`Cannot read "${path}": it nests more than ${DEEPEST} levels deep`);
-  }
   return value;
-}
-
-/** Whether a JSON value nests at most so deep: what comes after it goes down by calls. */
-function isWithin(value: unknown, levels: number): boolean {
-  if (typeof value !== "object" || value === null) return true;
-  return levels > 0 && Object.values(value).every((each) => isWithin(each, levels - 1));
-}
-
-async function readText(path: string): Promise<string> {
-  try {
-    const { isFile, size } = await Deno.stat(path);
-    if (!isFile) throw new UserError(`Cannot read "${path}": it is not a regular file`);
-    if (size > LARGEST_FILE) {
-      throw new UserError(`Cannot read "${path}": it has ${size} bytes, at most ${LARGEST_FILE} are allowed`);
-    }
-    return new TextDecoder("utf-8", { fatal: true }).decode(await Deno.readFile(path));
-  } catch (cause) {
-    if (cause instanceof UserError) throw cause;
-    const problem = cause instanceof TypeError ? "it is not UTF-8 text" : describe(cause);
-    throw new UserError(`Cannot read "${path}": ${problem}`, { cause });
-  }
 }
 
 function missingTokenizer(folder: string): UserError {

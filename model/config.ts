@@ -1,4 +1,6 @@
-import { UserError } from "../errors.ts";
+import { readJson } from "../checkpoint/files.ts";
+import { FILE_LIMITS, ifThere } from "../data/file_bytes.ts";
+import { quoted, UserError } from "../errors.ts";
 import { type GptNeoxConfig, parseGptNeoxConfig } from "./gpt_neox_config.ts";
 import { LLAMA_LIKE, type LlamaConfig, parseLlamaConfig } from "./llama_config.ts";
 
@@ -13,24 +15,9 @@ export type ModelConfig = LlamaConfig | GptNeoxConfig;
  */
 export async function readConfig(folder: string): Promise<ModelConfig> {
   const path = `${folder}/config.json`;
-  let text: string;
-  try {
-    text = await Deno.readTextFile(path);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) {
-      throw new UserError(`Cannot load the model "${folder}": it has no config.json. Check the path`, {
-        cause: error,
-      });
-    }
-    throw new UserError(`Cannot read "${path}": ${(error as Error).message}`, { cause: error });
-  }
-  let raw: unknown;
-  try {
-    raw = JSON.parse(text);
-  } catch (error) {
-    throw new UserError(`Cannot read "${path}": it is not JSON: ${(error as Error).message}`, {
-      cause: error,
-    });
+  const raw = await ifThere(readJson(path, FILE_LIMITS.config));
+  if (raw === undefined) {
+    throw new UserError(`Cannot load the model "${folder}": it has no config.json. Check the path`);
   }
   return parseConfig(raw, path);
 }
@@ -41,7 +28,7 @@ export function parseConfig(raw: unknown, path: string): ModelConfig {
   const isLlama = (LLAMA_LIKE as readonly unknown[]).includes(modelType);
   if (!isLlama && modelType !== "gpt_neox") {
     throw new UserError(
-      `Cannot load "${path}": its model_type is ${JSON.stringify(modelType)}; models of type ` +
+      `Cannot load "${path}": its model_type is ${quoted(modelType)}; models of type ` +
         `${LLAMA_LIKE.join(", ")}, gpt_neox can be loaded`,
     );
   }
@@ -63,7 +50,7 @@ function refuseQuantised(
   if (method === "bitsandbytes" && (load_in_4bit === true || _load_in_4bit === true)) return;
   throw new UserError(
     `Cannot load "${path}": its weights are quantised by ${
-      method === "bitsandbytes" ? "bitsandbytes in 8 bits" : JSON.stringify(method)
+      method === "bitsandbytes" ? "bitsandbytes in 8 bits" : quoted(method)
     }. Take the model in 16 bits and set load_in_4bit, or one that bitsandbytes quantised to 4`,
   );
 }

@@ -1,5 +1,6 @@
 /** Which positions a model gets: its own, those of the context it is extended to, or those an adapter was trained with. */
 import { parse } from "yaml";
+import { FILE_LIMITS, ifThere, readWholeText } from "../data/file_bytes.ts";
 import { UserError } from "../errors.ts";
 import { contextLength, extendContext, type ModelConfig, parseConfig } from "./config.ts";
 import { parseRopeScaling, type RopeScaling } from "./rope_scaling.ts";
@@ -50,21 +51,12 @@ export function configForPositions(config: ModelConfig, settings: PositionSettin
  */
 export async function readTrainedSettings(adapter: string): Promise<TrainedSettings | undefined> {
   for (const path of [`${adapter}/train_args.yaml`, `${adapter}/../train_args.yaml`]) {
-    const text = await readIfThere(path);
+    const text = await ifThere(readWholeText(path, FILE_LIMITS.settings));
     if (text !== undefined) return parseSettings(text, path);
     // Only a run's own checkpoints belong to the file one folder up.
     if (!/(^|[/\\])checkpoint-\d+[/\\]*$/.test(adapter)) return undefined;
   }
   return undefined;
-}
-
-async function readIfThere(path: string): Promise<string | undefined> {
-  try {
-    return await Deno.readTextFile(path);
-  } catch (cause) {
-    if (cause instanceof Deno.errors.NotFound) return undefined;
-    throw new UserError(`Cannot read "${path}": ${(cause as Error).message}`, { cause });
-  }
 }
 
 function parseSettings(text: string, path: string): TrainedSettings | undefined {

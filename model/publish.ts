@@ -5,6 +5,7 @@ import { parseHubReference } from "../checkpoint/hub/reference.ts";
 import type { UploadFile } from "../checkpoint/hub/upload.ts";
 import { readAdapterConfig } from "../checkpoint/peft.ts";
 import { openWeights } from "../checkpoint/weights.ts";
+import { FILE_LIMITS, readWholeText } from "../data/file_bytes.ts";
 import { EXIT, UserError } from "../errors.ts";
 import { contextLength, type ModelConfig, readConfig } from "./config.ts";
 import { configForPositions, readTrainedSettings } from "./context.ts";
@@ -13,7 +14,6 @@ import { type CardFacts, modelCard } from "./model_card.ts";
 /** Files by name; a run's logs, checkpoints and optimiser stay here. */
 const PUBLISHED =
   /^(README\.md|config\.json|generation_config\.json|tokenizer.*|special_tokens_map\.json|added_tokens\.json|chat_template\.\w+|model[-.].*safetensors.*|pytorch_model.*\.bin.*|adapter_model\.(safetensors|bin)|trainable_params\.(safetensors|bin))$/;
-const STATE_LIMIT = 1e9;
 
 type Values = Readonly<Record<string, unknown>>;
 
@@ -102,7 +102,7 @@ async function adapterFacts(
     );
   }
   // Only the name changes: keys that are not read here must stay.
-  const raw = await readJson(`${folder}/adapter_config.json`, STATE_LIMIT) as Values;
+  const raw = await readJson(`${folder}/adapter_config.json`, FILE_LIMITS.adapterConfig) as Values;
   files.push(
     textFile(
       "adapter_config.json",
@@ -156,7 +156,7 @@ async function modelFacts(
 async function readArgs(folder: string): Promise<Values | undefined> {
   const path = `${folder}/train_args.yaml`;
   if (!await exists(path)) return undefined;
-  const args: unknown = parse(await Deno.readTextFile(path), { maxAliasCount: 0 });
+  const args: unknown = parse(await readWholeText(path, FILE_LIMITS.settings), { maxAliasCount: 0 });
   return typeof args === "object" && args !== null ? args as Values : undefined;
 }
 
@@ -204,7 +204,7 @@ function settingRows(args: Values | undefined): [string, string][] {
 async function resultRows(folder: string): Promise<[string, string][]> {
   const path = `${folder}/trainer_state.json`;
   if (!await exists(path)) return [];
-  const { global_step, epoch, log_history, best_metric } = await readJson(path, STATE_LIMIT) as Values;
+  const { global_step, epoch, log_history, best_metric } = await readJson(path, FILE_LIMITS.state) as Values;
   const rows: [string, string][] = [];
   if (typeof global_step === "number" && typeof epoch === "number") {
     rows.push(["Steps", `${global_step.toLocaleString("en-US")} (${Number(epoch.toFixed(2))} epochs)`]);

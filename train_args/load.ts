@@ -1,14 +1,7 @@
 /** Settings of a training run: YAML and flags in, checked and frozen {@linkcode TrainArgs} out. */
+import { printable, quoted } from "../errors.ts";
 import { FOREIGN_KEYS, OTHER_NAMES, SAME_OPTIONS } from "./foreign_keys.ts";
-import {
-  nearest,
-  type Place,
-  printable,
-  type Problem,
-  problemOf,
-  problemsError,
-  quoted,
-} from "./problems.ts";
+import { nearest, type Place, type Problem, problemOf, problemsError } from "./problems.ts";
 import { applyRules } from "./rules.ts";
 import {
   isOption,

@@ -1,6 +1,6 @@
 /** Problems in settings: where each one is, and the text that shows all of them at once. */
 import { distance } from "fastest-levenshtein";
-import { EXIT, UserError } from "../errors.ts";
+import { EXIT, printable, UserError } from "../errors.ts";
 
 /** A place in the settings: in a file, or a flag. */
 export interface Place {
@@ -21,18 +21,6 @@ const SHOWN = 100;
 
 /** Most problems shown at once; a file with more is not a settings file. */
 const MOST = 25;
-
-/** Replaces what could move a terminal's cursor, one character for one, so that carets still line up. */
-export function printable(text: string): string {
-  // deno-lint-ignore no-control-regex
-  return text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g, " ");
-}
-
-/** A value as it is quoted in messages: JSON, shortened. */
-export function quoted(value: unknown): string {
-  const text = printable(typeof value === "number" ? String(value) : JSON.stringify(value) ?? String(value));
-  return text.length > SHOWN ? `${text.slice(0, SHOWN - 3)}...` : text;
-}
 
 /** A problem of the option `name`: flags already say which option they are. */
 export function problemOf(name: string, place: Place, message: string): Problem {

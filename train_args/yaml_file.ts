@@ -10,12 +10,11 @@ import {
   type ParsedNode,
   parseDocument,
 } from "yaml";
+import { FILE_LIMITS, readWhole } from "../data/file_bytes.ts";
 import { decodeText } from "../encoding.ts";
-import { EXIT, UserError } from "../errors.ts";
-import { type Place, printable, type Problem, problemOf } from "./problems.ts";
+import { EXIT, printable, UserError } from "../errors.ts";
+import { type Place, type Problem, problemOf } from "./problems.ts";
 
-/** Largest settings file, in bytes. */
-const MAX_BYTES = 1024 * 1024;
 /** Deepest nesting of lists and maps; settings need two levels. */
 const MAX_DEPTH = 8;
 
@@ -51,21 +50,9 @@ export function fileName(path: string): string {
 }
 
 async function readText(path: string): Promise<string> {
-  const fail = (fact: string, cause?: unknown) =>
-    new UserError(`Cannot read settings "${path}": ${fact}`, { exitCode: EXIT.usage, cause });
-  let bytes: Uint8Array;
   try {
-    const { size, isDirectory } = await Deno.stat(path);
-    if (isDirectory) throw fail("it is a folder, not a YAML file");
-    if (size > MAX_BYTES) throw fail(`it has ${size} bytes, more than the 1 MiB allowed`);
-    bytes = await Deno.readFile(path);
-  } catch (error) {
-    if (error instanceof UserError) throw error;
-    if (error instanceof Deno.errors.NotFound) throw fail("there is no such file", error);
-    throw fail(error instanceof Error ? error.message : String(error), error);
-  }
-  try {
-    return decodeText(bytes, path);
+    const action = `Cannot read settings "${path}"`;
+    return decodeText(await readWhole(path, FILE_LIMITS.settings, { action }), path);
   } catch (error) {
     throw error instanceof UserError
       ? new UserError(error.message, { exitCode: EXIT.usage, cause: error })

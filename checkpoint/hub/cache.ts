@@ -1,4 +1,4 @@
-import { hashFile } from "../../data/file_bytes.ts";
+import { FILE_LIMITS, hashFile, isMissing, readWholeText } from "../../data/file_bytes.ts";
 import { writeFileAtomic } from "../atomic.ts";
 import { createHash, dirname, join, relative } from "../deps.ts";
 import { errorCode, exists, fileError, readJson } from "../files.ts";
@@ -33,10 +33,10 @@ export class RepositoryCache {
   async readRef(revision: string): Promise<string | undefined> {
     const path = this.#path(`refs/${revision}`);
     try {
-      const commit = (await Deno.readTextFile(path)).trim();
+      const commit = (await readWholeText(path, FILE_LIMITS.note)).trim();
       return isCommit(commit) ? commit : undefined;
     } catch (error) {
-      if (error instanceof Deno.errors.NotFound) return undefined;
+      if (isMissing(error)) return undefined;
       throw fileError(error, `Cannot read "${path}"`);
     }
   }

@@ -79,6 +79,8 @@ function checkedToken(token: string | undefined): string | undefined {
 /** The token that `hf auth login` keeps. */
 function readToken(path: string): string | undefined {
   try {
+    // A pipe would be waited for.
+    if (!Deno.statSync(path).isFile) return undefined;
     return Deno.readTextFileSync(path).trim() || undefined;
   } catch {
     return undefined;

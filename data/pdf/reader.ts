@@ -1,6 +1,7 @@
 /** The words of a PDF and where they stand: `unpdf` reads the file and is used nowhere else. */
 import { getDocumentProxy } from "unpdf";
 import { UserError } from "../../errors.ts";
+import { FILE_LIMITS, readWhole } from "../file_bytes.ts";
 
 /** A run of text as the file has it. */
 export interface PdfRun {
@@ -37,12 +38,7 @@ const PAINTS_IMAGE = new Set([83, 84, 85, 86, 88]);
 
 /** @throws {UserError} if the file is missing, is no PDF, or wants a password */
 export async function openPdf(path: string): Promise<Pdf> {
-  let bytes: Uint8Array;
-  try {
-    bytes = await Deno.readFile(path);
-  } catch (cause) {
-    throw new UserError(`Cannot read "${path}": ${(cause as Error).message}`, { cause });
-  }
+  const bytes = await readWhole(path, FILE_LIMITS.document);
   // Readers look for it in the first kilobyte (PDF 1.7, appendix H).
   if (!new TextDecoder("latin1").decode(bytes.subarray(0, 1024)).includes("%PDF-")) {
     throw new UserError(`Cannot read "${path}": it is no PDF`);

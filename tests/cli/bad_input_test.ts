@@ -150,7 +150,7 @@ async function brokenModels(root: string): Promise<Record<string, { code: 1 | 2;
   return {
     absent: is("absent", "no such file or folder"),
     no_config: is("no_config", "no config.json"),
-    bad_config: is("bad_config/config.json", "not JSON"),
+    bad_config: is("bad_config/config.json", "not valid JSON"),
     no_weights: is("no_weights", "safetensors"),
     missing_shard: is("model-00002-of-00003.safetensors", "no such file", "download"),
     truncated: is("truncated/model.safetensors", "bytes"),

@@ -80,7 +80,7 @@ Deno.test("--version names the version", async () => {
 });
 
 Deno.test("a settings file is the first word, -c, --config or --train_args_file, and only one", async () => {
-  const missing = 'Cannot read settings "/no/such.yaml": there is no such file\n';
+  const missing = 'Cannot read settings "/no/such.yaml": no such file or folder\n';
   for (const words of [["/no/such.yaml"], ["-c", "/no/such.yaml"], ["--config", "/no/such.yaml"]]) {
     for (const command of ["train", "plan"]) assertEquals((await run(command, ...words)).io.stderr, missing);
   }
@@ -118,7 +118,7 @@ Deno.test("train reports every wrong flag at once, takes foreign ones, and print
 
 Deno.test("train names a missing settings file", async () => {
   const { code, io } = await run("train", "--train_args_file", "/no/such.yaml");
-  assertEquals([code, io.stderr], [2, 'Cannot read settings "/no/such.yaml": there is no such file\n']);
+  assertEquals([code, io.stderr], [2, 'Cannot read settings "/no/such.yaml": no such file or folder\n']);
 });
 
 Deno.test("--webgpu takes the names that there are, from its flag or the environment", async () => {

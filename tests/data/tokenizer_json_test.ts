@@ -245,13 +245,13 @@ Deno.test("files of a tokenizer that are too deep, no text or no file are refuse
     await Deno.writeTextFile(path, `{"model":${"[".repeat(5000)}${"]".repeat(5000)}}`);
     await assertThrows(() => Tokenizer.load(folder), path, "levels deep");
     await Deno.writeFile(path, Uint8Array.of(0x7b, 0xff, 0x7d));
-    await assertThrows(() => Tokenizer.load(folder), path, "not UTF-8");
+    await assertThrows(() => Tokenizer.load(folder), path, "not valid UTF-8");
     await Deno.writeTextFile(path, "[]");
     await assertThrows(() => Tokenizer.load(folder), path, "no JSON object");
     await Deno.truncate(path, 200_000_000);
     await assertThrows(() => Tokenizer.load(folder), path, "200000000 bytes");
     await Deno.remove(path);
     await Deno.mkdir(path);
-    await assertThrows(() => Tokenizer.load(folder), path, "not a regular file");
+    await assertThrows(() => Tokenizer.load(folder), path, "it is a folder");
   });
 });

@@ -210,7 +210,7 @@ Deno.test("readConfig() names a file that is missing, a folder that is a file, a
   await withFolder(async (folder) => {
     await assertThrows(() => readConfig(folder), folder, "no config.json", "Check the path");
     await Deno.writeTextFile(`${folder}/config.json`, '{"model_type": "llama",');
-    const message = await assertThrows(() => readConfig(folder), `${folder}/config.json`, "not JSON");
+    const message = await assertThrows(() => readConfig(folder), `${folder}/config.json`, "not valid JSON");
     assert(!message.includes("\n"), message);
     await assertThrows(() => readConfig(`${folder}/config.json`), "no config.json");
   });

@@ -292,7 +292,7 @@ const HOSTILE: [name: string, yaml: string | Uint8Array<ArrayBuffer>, wanted: st
   ["deep dashes", `seed:\n ${"- ".repeat(20_000)}\n`, "nested too deeply"],
   ["nine levels of laughs", laughs(9), "aliases"],
   ["bytes that are not text", new Uint8Array([0x61, 0x3a, 0x20, 0xff, 0xfe]), "byte 4 of the line, 0xff"],
-  ["a file over 1 MiB", `seed: ${"1".repeat(1 << 20)}\n`, "more than the 1 MiB allowed"],
+  ["a file over 1 MiB", `seed: ${"1".repeat(1 << 20)}\n`, "at most 1048576 are allowed"],
   ["a very long line", `seed: ${"x".repeat(1_000_000)}\n`, "must be a whole number"],
 ];
 for (const [name, yaml, wanted] of HOSTILE) {

@@ -40,7 +40,6 @@ const HINTS = {
 
 export const reader: Reader = {
   everyday: 500,
-  waits: "lists nested deeply",
   accepted: [0.02, 0.6],
   make: (dice) => mutateJson(dice, INDEX, HINTS),
   async read(input, folder) {
