@@ -6,8 +6,10 @@ import {
   builtInTemplate,
   type ChatTemplate,
   checkTurns,
+  exchange,
   longAlpaca,
   type Message,
+  type Rendering,
   type Segment,
   type SpecialTokens,
   type TemplateName,
@@ -40,6 +42,17 @@ export interface RowForm {
   readonly frame?: EncodeOptions;
 }
 
+/**
+ * Whether the template of conversations reads a key, such as `tools`, of a row or a turn: a model's own may, by its
+ * source. The built-in ones read none.
+ */
+export function templateReader(
+  { chatTemplate }: Tokenizer,
+  choice: TemplateChoice | null,
+): (key: string) => boolean {
+  return (key) => (choice ?? "model") === "model" && chatTemplate !== undefined && chatTemplate.includes(key);
+}
+
 /** Encodes rows with one tokenizer in one form. */
 export class RowEncoder {
   readonly #tokenizer: Tokenizer;
@@ -67,23 +80,33 @@ export class RowEncoder {
         const ids = row.text.trim() === "" ? [] : tokenizer.encode(row.text, this.#frame);
         return textRow(Uint32Array.from(ids));
       }
-      case "answer": {
-        const messages = exchange(row.input, row.output);
-        return this.#encodeChat(messages, this.#chosen ?? this.#template("longqlora-vicuna"));
-      }
+      case "answer":
+        return this.#encodeChat(row.messages, this.#chosen ?? this.#template("longqlora-vicuna"), { where });
       case "instruction": {
-        const { instruction, input, output } = row.values;
+        const { instruction, input, output, before = [] } = row.values;
         if (!this.#chosen) return this.#encodeSegments(longAlpaca(row.values, this.#specials), { bos: true });
         const question = input === "" ? instruction : `${instruction}\n${input}`;
-        return this.#encodeChat(exchange(question, output), this.#chosen);
+        return this.#encodeChat([...before, ...exchange(question, output)], this.#chosen, { where });
       }
-      case "chat":
-        return this.#encodeChat(checkTurns(row.messages, where), this.#chosen ?? this.#template("model"));
+      case "completion": {
+        const { prompt, completion } = row;
+        if (this.#chosen) return this.#encodeChat(exchange(prompt, completion), this.#chosen, { where });
+        const { eos } = this.#specials;
+        // As TRL: nothing is put between the two, and the end of text is put once.
+        return this.#encodeSegments([
+          { text: prompt, isTarget: false },
+          { text: completion.endsWith(eos) ? completion : completion + eos, isTarget: true },
+        ], { bos: true });
+      }
+      case "chat": {
+        const template = this.#chosen ?? this.#template("model");
+        return this.#encodeChat(checkTurns(row.messages, where), template, { where, tools: row.tools });
+      }
     }
   }
 
-  #encodeChat(messages: readonly Message[], template: ChatTemplate): EncodedRow {
-    return this.#encodeSegments(template.render(messages), template);
+  #encodeChat(messages: readonly Message[], template: ChatTemplate, rendering: Rendering): EncodedRow {
+    return this.#encodeSegments(template.render(messages, rendering), template);
   }
 
   #encodeSegments(
@@ -120,10 +143,6 @@ export class RowEncoder {
 /** A text of which every token is learnt. */
 export function textRow(ids: Uint32Array<ArrayBuffer>): EncodedRow {
   return { kind: "text", ids, labels: new Int32Array(ids.buffer, ids.byteOffset, ids.length) };
-}
-
-function exchange(question: string, answer: string): Message[] {
-  return [{ role: "user", content: question }, { role: "assistant", content: answer }];
 }
 
 /** Ids of the segments as one text, and where each begins; the last number is the count of ids. */

@@ -3,6 +3,7 @@ import { UserError } from "../errors.ts";
 import type { EncodedRow, RowForm } from "./encode.ts";
 import type { EncodeAnswer, EncodeSetup } from "./encode_worker.ts";
 import type { PlacedRow } from "./rows.ts";
+import type { Message } from "./templates.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
 /** Characters of text in a batch: enough that passing it on costs little, few enough that all workers get some. */
@@ -64,12 +65,19 @@ function sizeOf({ row }: PlacedRow): number {
     case "text":
       return row.text.length;
     case "answer":
-      return row.input.length + row.output.length;
-    case "instruction":
-      return row.values.instruction.length + row.values.input.length + row.values.output.length;
     case "chat":
-      return row.messages.reduce((sum, { content }) => sum + content.length, 0);
+      return sizeOfAll(row.messages);
+    case "completion":
+      return row.prompt.length + row.completion.length;
+    case "instruction": {
+      const { instruction, input, output, before = [] } = row.values;
+      return instruction.length + input.length + output.length + sizeOfAll(before);
+    }
   }
+}
+
+function sizeOfAll(messages: readonly Message[]): number {
+  return messages.reduce((sum, { content }) => sum + (content?.length ?? 0), 0);
 }
 
 /** One worker, which answers its batches in their order. */

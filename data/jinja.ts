@@ -1,52 +1,181 @@
-/** A model's own chat template: `@huggingface/jinja` renders it and is used nowhere else. */
-import { Template } from "@huggingface/jinja";
+/** A model's own chat template: `@huggingface/jinja` renders it, within bounds, and is used nowhere else. */
+import { Environment, Interpreter, Template } from "@huggingface/jinja";
 import { UserError } from "../errors.ts";
-import type { ChatTemplate, Message, Segment, SpecialTokens } from "./templates.ts";
+import type { ChatTemplate, Message, Rendering, Segment, SpecialTokens } from "./templates.ts";
+
+/** Characters of a template, and of space at one place in it, whose square the parser takes. */
+const LONGEST_TEMPLATE = 2 ** 20;
+const LONGEST_SPACE = 10_000;
+/** Steps of one rendering: real templates take some dozens for a turn. */
+const MOST_STEPS = 2_000_000;
+/** Items of a list. */
+const MOST_ITEMS = 1_000_000;
+/** Characters of what is written, and of any text on the way, beyond four times those of the row. */
+const LONGEST_OUTPUT = 2 ** 20;
 
 /**
  * A Jinja chat template as `tokenizer_config.json` holds it. What is learnt of an answer is found by rendering the
  * conversation up to it, with the cue to answer, and through it: no markers are searched for, so text that looks like
  * one changes nothing.
  *
- * @throws {UserError} if the template cannot be parsed
+ * @throws {UserError} if the template cannot be parsed; from `render`, naming the row, if it refuses the row or takes too
+ * much
  */
-export function jinjaTemplate(source: string, { bos, eos, named }: SpecialTokens): ChatTemplate {
-  let template: Template;
-  try {
-    template = new Template(source);
-  } catch (cause) {
-    throw new UserError(`Cannot use the model's chat template: ${(cause as Error).message}`, { cause });
-  }
-  const render = (messages: readonly Message[], add_generation_prompt: boolean): string => {
-    try {
-      return template.render({ messages, add_generation_prompt, ...named, bos_token: bos, eos_token: eos });
-    } catch (cause) {
-      throw new UserError(`Cannot render the model's chat template: ${(cause as Error).message}`, { cause });
-    }
+export function jinjaTemplate(source: string, specials: SpecialTokens): ChatTemplate {
+  const { parsed } = parse(source);
+  return {
+    name: "model",
+    // transformers tokenizes what a template writes as it is: a template writes bos_token itself, or means none.
+    bos: false,
+    render: (messages, rendering = { where: "a conversation" }) => {
+      const turns = messages.map((message, i) =>
+        turnOf(message, source, `${rendering.where}: turn ${i + 1}`)
+      );
+      const variables = {
+        tools: rendering.tools ?? null,
+        ...specials.named,
+        bos_token: specials.bos,
+        eos_token: specials.eos,
+      };
+      const longest = LONGEST_OUTPUT + 4 * JSON.stringify([turns, variables]).length;
+      const render = (count: number, add_generation_prompt: boolean): string => {
+        try {
+          return new BoundedInterpreter(
+            globals({ ...variables, messages: turns.slice(0, count), add_generation_prompt }),
+            longest,
+          ).run(parsed).value as string;
+        } catch (cause) {
+          throw new UserError(`Cannot use ${rendering.where}: the model's chat template ${problem(cause)}`, {
+            cause,
+          });
+        }
+      };
+      return segmentsOf(messages, rendering, render);
+    },
   };
-  // transformers tokenizes what a template writes as it is: a template writes bos_token itself, or means none.
-  return { name: "model", bos: false, render: (messages) => segmentsOf(messages, render) };
+}
+
+function parse(source: string): Template {
+  const refuse = (what: string, cause?: unknown) =>
+    new UserError(`Cannot use the model's chat template: ${what}`, { cause });
+  if (source.length > LONGEST_TEMPLATE) {
+    throw refuse(`it has ${source.length} characters, more than ${LONGEST_TEMPLATE}`);
+  }
+  if (longestSpace(source) > LONGEST_SPACE) {
+    throw refuse(`it has more than ${LONGEST_SPACE} characters of space in one place`);
+  }
+  try {
+    return new Template(source);
+  } catch (cause) {
+    throw refuse(cause instanceof RangeError ? "it nests too deeply" : (cause as Error).message, cause);
+  }
+}
+
+function longestSpace(text: string): number {
+  let [longest, length] = [0, 0];
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i);
+    const isSpace = code <= 0x20 || (code >= 0x80 && text[i]!.trim() === "");
+    length = isSpace ? length + 1 : 0;
+    longest = Math.max(longest, length);
+  }
+  return longest;
+}
+
+/** A turn as Hugging Face's templates expect it. */
+function turnOf({ role, content, tool_calls, rest }: Message, source: string, where: string): object {
+  if (tool_calls && !source.includes("tool_calls")) {
+    throw new UserError(
+      `Cannot use ${where} calls tools, which the model's chat template does not write. Leave such rows out`,
+    );
+  }
+  // Models that were trained before OpenAI renamed it know the system only.
+  const known = role === "developer" && !source.includes("developer") ? "system" : role;
+  return { ...rest, role: known, content, ...(tool_calls && { tool_calls }) };
+}
+
+/** What `Template.render` gives every template, with a range that is bounded before it is made. */
+function globals(variables: Readonly<Record<string, unknown>>): Environment {
+  const environment = new Environment();
+  const all: Record<string, unknown> = {
+    ...{ true: true, false: false, none: null, True: true, False: false, None: null },
+    raise_exception: (message: unknown) => {
+      throw new TemplateRefusal(String(message));
+    },
+    range,
+    strftime_now: (format: unknown) => CLOCK.render({ format }),
+    ...variables,
+  };
+  for (const [name, value] of Object.entries(all)) environment.set(name, value);
+  return environment;
+}
+
+const CLOCK = new Template("{{ strftime_now(format) }}");
+
+function range(first: number, last?: number, step = 1): number[] {
+  const [start, stop] = last === undefined ? [0, first] : [first, last];
+  const count = Math.max(0, Math.ceil((stop - start) / step));
+  if (!Number.isFinite(count)) throw new Error("range() wants whole numbers and a step that is not 0");
+  if (count > MOST_ITEMS) throw new TemplateExcess(`makes a list of ${count} items, more than ${MOST_ITEMS}`);
+  return Array.from({ length: count }, (_, i) => start + i * step);
+}
+
+/** A template's own `raise_exception`. */
+class TemplateRefusal extends Error {}
+/** A template that takes too much. */
+class TemplateExcess extends Error {}
+
+/** Ends a template whose lists, texts or steps grow beyond what any conversation needs. */
+class BoundedInterpreter extends Interpreter {
+  #steps = 0;
+
+  constructor(environment: Environment, readonly longest: number) {
+    super(environment);
+  }
+
+  override evaluate(...[statement, environment]: Parameters<Interpreter["evaluate"]>) {
+    if (++this.#steps > MOST_STEPS) throw new TemplateExcess(`takes more than ${MOST_STEPS} steps`);
+    const result = super.evaluate(statement, environment);
+    const { type, value } = result;
+    if (type === "StringValue" && (value as string).length > this.longest) {
+      throw new TemplateExcess(`writes more than ${this.longest} characters`);
+    }
+    if ((type === "ArrayValue" || type === "TupleValue") && (value as unknown[]).length > MOST_ITEMS) {
+      throw new TemplateExcess(`makes a list of more than ${MOST_ITEMS} items`);
+    }
+    return result;
+  }
+}
+
+function problem(cause: unknown): string {
+  if (cause instanceof TemplateRefusal) return `refuses it: ${cause.message}`;
+  if (cause instanceof TemplateExcess) return cause.message;
+  if (cause instanceof RangeError) {
+    return `takes more memory than there is: it calls itself without end, or doubles what it writes (${cause.message})`;
+  }
+  return `cannot be rendered: ${(cause as Error).message}`;
 }
 
 function segmentsOf(
   messages: readonly Message[],
-  render: (messages: readonly Message[], cue: boolean) => string,
+  { where }: Rendering,
+  render: (count: number, cue: boolean) => string,
 ): Segment[] {
-  const whole = render(messages, false);
+  const whole = render(messages.length, false);
   const segments: Segment[] = [];
   let at = 0;
-  for (const [i, { role }] of messages.entries()) {
+  for (const [i, { role, isLearnt = true }] of messages.entries()) {
     if (role !== "assistant") continue;
-    const start = commonPrefix(render(messages.slice(0, i), true), whole);
-    const end = commonPrefix(render(messages.slice(0, i + 1), false), whole);
+    const start = commonPrefix(render(i, true), whole);
+    const end = commonPrefix(render(i + 1, false), whole);
     if (start < at || end <= start) {
       throw new UserError(
-        "Cannot find the answers in what the model's chat template writes: it changes earlier turns when later ones " +
-          "follow. Set chat_template to one of the built-in templates",
+        `Cannot use ${where}: the answers cannot be found in what the model's chat template writes, as it changes earlier ` +
+          "turns when later ones follow. Set chat_template to one of the built-in templates",
       );
     }
     segments.push({ text: whole.slice(at, start), isTarget: false });
-    segments.push({ text: whole.slice(start, end), isTarget: true });
+    segments.push({ text: whole.slice(start, end), isTarget: isLearnt });
     at = end;
   }
   if (at < whole.length) segments.push({ text: whole.slice(at), isTarget: false });

@@ -4,14 +4,19 @@ import { UserError } from "../errors.ts";
 import { uncompressedName } from "./compression.ts";
 import { refuseForeign } from "./foreign.ts";
 import { quoted, readObjects, readText, typeName } from "./jsonl.ts";
-import type { InstructionRow, Message } from "./templates.ts";
+import { historyOf, messagesOf, toolsOf } from "./messages.ts";
+import { exchange, type InstructionRow, isSystem, type Message } from "./templates.ts";
+import { UnusedKeys } from "./unused_keys.ts";
 
 /** What a row is to be trained on. */
 export type Row =
   | { readonly kind: "text"; readonly text: string }
   | { readonly kind: "instruction"; readonly values: InstructionRow }
-  | { readonly kind: "answer"; readonly input: string; readonly output: string }
-  | { readonly kind: "chat"; readonly messages: readonly Message[] };
+  /** A question and its answer, with what stands before them. */
+  | { readonly kind: "answer"; readonly messages: readonly Message[] }
+  /** A text and how it goes on, which is learnt. */
+  | { readonly kind: "completion"; readonly prompt: string; readonly completion: string }
+  | { readonly kind: "chat"; readonly messages: readonly Message[]; readonly tools?: readonly unknown[] };
 
 /** A row and where it stands, for errors: `file:line`. */
 export interface PlacedRow {
@@ -24,8 +29,17 @@ const WANTED = {
   conversations: '"conversations" or "messages" (a list of {"role", "content"})',
   instruction: '"instruction" and "output", "input" if there is one',
   answer: '"input" and "output"',
+  completion: '"prompt" and "completion"',
   text: '"text"',
 } as const;
+
+/** What becomes of keys that are no row's own. */
+export interface RowReading {
+  /** Counts keys that nothing reads. */
+  readonly unused?: UnusedKeys;
+  /** Whether the template of conversations reads a key of a row or a turn, such as `tools`; none unless given. */
+  readonly templateReads?: (key: string) => boolean;
+}
 
 /**
  * Reads a file row by row: `.jsonl` and `.json` (a list, or one object per line), `.txt` and `.md` (a document each), all
@@ -33,9 +47,9 @@ const WANTED = {
  *
  * @throws {UserError} naming `file:line`, the keys found and the keys wanted if a row is of no known kind
  */
-export async function* readRows(path: string): AsyncGenerator<PlacedRow> {
+export async function* readRows(path: string, reading: RowReading = {}): AsyncGenerator<PlacedRow> {
   for (const file of await dataFilesOf(path)) {
-    for await (const { where, value } of objectsOf(file)) yield { where, row: rowOf(value, where) };
+    for await (const { where, value } of objectsOf(file)) yield { where, row: rowOf(value, where, reading) };
   }
 }
 
@@ -93,70 +107,195 @@ async function* objectsOf(file: string): AsyncGenerator<{ where: string; value: 
   } else yield* readObjects(file);
 }
 
-/** Says what kind of row an object is. @throws {UserError} if it is none */
-export function rowOf(value: Readonly<Record<string, unknown>>, where: string): Row {
-  const turns = value.conversations ?? value.messages;
-  if (turns !== undefined) return { kind: "chat", messages: messagesOf(turns, where) };
-  const has = (key: string) => Object.hasOwn(value, key);
-  if (has("instruction") && has("output")) {
-    return {
-      kind: "instruction",
-      values: {
-        instruction: text(value, "instruction", where),
-        input: has("input") && value.input !== null ? text(value, "input", where) : "",
-        output: text(value, "output", where),
-      },
-    };
-  }
-  if (has("input") && has("output")) {
-    return { kind: "answer", input: text(value, "input", where), output: text(value, "output", where) };
-  }
-  if (has("text")) return { kind: "text", text: text(value, "text", where) };
-  throw unknownRow(Object.keys(value), where);
+/**
+ * Says what kind of row an object is. A key whose value is null, or empty, is as good as absent.
+ * @throws {UserError} if it is none, or holds what cannot be learnt
+ */
+export function rowOf(
+  value: Readonly<Record<string, unknown>>,
+  where: string,
+  { unused = new UnusedKeys(), templateReads = () => false }: RowReading = {},
+): Row {
+  const fields = new Fields(value, where);
+  refusePreferences(fields);
+  const row = chatOf(fields, templateReads) ?? instructionOf(fields) ?? answerOf(fields) ??
+    completionOf(fields) ??
+    textOf(fields);
+  if (!row) throw unknownRow(fields);
+  for (const key of fields.unused()) unused.add(key);
+  if (row.kind === "chat") countUnusedOfTurns(row.messages, { unused, templateReads });
+  return row;
 }
 
-/** OpenAI's and Long-LLM's `role`/`content`, and ShareGPT's `from`/`value`. */
-function messagesOf(turns: unknown, where: string): Message[] {
-  if (!Array.isArray(turns) || turns.length === 0) {
-    throw new UserError(
-      `Cannot use ${where}: "conversations" must be a list of turns, got ${typeName(turns)}`,
+/** The keys of a row, and which of them have been read. */
+class Fields {
+  readonly present: ReadonlySet<string>;
+  readonly #read = new Set<string>();
+
+  constructor(readonly value: Readonly<Record<string, unknown>>, readonly where: string) {
+    this.present = new Set(
+      Object.keys(value).filter((key) => value[key] !== null && value[key] !== undefined),
     );
   }
-  return turns.map((turn, i) => {
-    const role = ROLES.get(turn?.role ?? turn?.from);
-    const content = turn?.content ?? turn?.value;
-    if (role && typeof content === "string") return { role, content };
-    throw new UserError(
-      `Cannot use ${where}: turn ${
-        i + 1
-      } must have "role" (user, assistant or system) and "content" (text), ` +
-        `found ${turn && typeof turn === "object" ? quoted(Object.keys(turn)) : typeName(turn)}`,
-    );
-  });
+
+  has(...keys: readonly string[]): boolean {
+    return keys.every((key) => this.present.has(key));
+  }
+
+  /** The value, undefined where it is null. */
+  read(key: string): unknown {
+    this.#read.add(key);
+    return this.value[key] ?? undefined;
+  }
+
+  text(key: string): string {
+    const found = this.read(key);
+    if (typeof found === "string") return found;
+    throw new UserError(`Cannot use ${this.where}: "${key}" must be text, got ${typeName(found)}`);
+  }
+
+  /** Text that may be missing, and then is "". */
+  optionalText(key: string): string {
+    return this.has(key) ? this.text(key) : "";
+  }
+
+  unused(): string[] {
+    return [...this.present].filter((key) => !this.#read.has(key) && !isEmpty(this.value[key]));
+  }
 }
 
-const ROLES = new Map<unknown, Message["role"]>([
-  ["system", "system"],
-  ["user", "user"],
-  ["human", "user"],
-  ["assistant", "assistant"],
-  ["gpt", "assistant"],
-]);
-
-function text(value: Readonly<Record<string, unknown>>, key: string, where: string): string {
-  const found = value[key];
-  if (typeof found === "string") return found;
-  throw new UserError(`Cannot use ${where}: "${key}" must be text, got ${typeName(found)}`);
+function isEmpty(value: unknown): boolean {
+  return value === "" || (Array.isArray(value) && value.length === 0);
 }
 
-function unknownRow(found: readonly string[], where: string): UserError {
-  const wanted = ["text", "input", "output", "instruction", "conversations", "messages"];
-  const meant =
-    found.flatMap((name) =>
-      wanted.filter((key) => name !== key && distance(key, name.trim().toLowerCase()) <= 2)
-    )[0];
-  return new UserError(
-    `Cannot use ${where}: it has ${found.length > 0 ? quoted(found) : "no keys"}, but a row needs ` +
-      `${Object.values(WANTED).join("; or ")}` + (meant ? `. Is "${meant}" meant?` : ""),
+/** Rows of which one answer is to be preferred to another. */
+function refusePreferences({ present, value, where }: Fields): void {
+  const keys = ["chosen", "rejected", "preferred_output", "non_preferred_output", "kto_tag"];
+  const found = keys.filter((key) => present.has(key));
+  const isLabelled = present.has("completion") && typeof value.label === "boolean";
+  if (found.length === 0 && !isLabelled) return;
+  throw new UserError(
+    `Cannot use ${where}: it has ${
+      quoted(isLabelled ? ["label"] : found)
+    }, so it is for learning preferences (DPO, KTO), ` +
+      "which is not done here. Keep the good answers alone, as rows of one of the other forms",
   );
+}
+
+function chatOf(fields: Fields, templateReads: (key: string) => boolean): Row | undefined {
+  const key = ["conversations", "messages"].find((key) => fields.has(key));
+  const isCompletion = Array.isArray(fields.value.prompt) && Array.isArray(fields.value.completion);
+  if (key === undefined && !isCompletion) return undefined;
+  const { where } = fields;
+  const turns = key !== undefined ? messagesOf(fields.read(key), key, where) : [
+    ...messagesOf(fields.read("prompt"), "prompt", where).map((message) => ({ ...message, isLearnt: false })),
+    ...messagesOf(fields.read("completion"), "completion", where),
+  ];
+  const tools = templateReads("tools") ? toolsOf(fields.read("tools"), where) : undefined;
+  // A system turn of the conversation's own comes before the row's, as in LLaMA-Factory.
+  const messages = isSystem(turns[0]) ? turns : [...systemOf(fields), ...turns];
+  return { kind: "chat", messages, ...(tools && { tools }) };
+}
+
+function systemOf(fields: Fields): Message[] {
+  const content = fields.optionalText("system");
+  return content === "" ? [] : [{ role: "system", content }];
+}
+
+function instructionOf(fields: Fields): Row | undefined {
+  if (!fields.has("instruction", "output")) return undefined;
+  return {
+    kind: "instruction",
+    values: {
+      instruction: fields.text("instruction"),
+      input: fields.optionalText("input"),
+      output: fields.text("output"),
+      before: [...systemOf(fields), ...historyOf(fields.read("history"), fields.where)],
+    },
+  };
+}
+
+function answerOf(fields: Fields): Row | undefined {
+  if (!fields.has("input", "output")) return undefined;
+  const messages = [
+    ...systemOf(fields),
+    ...historyOf(fields.read("history"), fields.where),
+    ...exchange(fields.text("input"), fields.text("output")),
+  ];
+  return { kind: "answer", messages };
+}
+
+function completionOf(fields: Fields): Row | undefined {
+  if (!fields.has("prompt", "completion")) return undefined;
+  return { kind: "completion", prompt: fields.text("prompt"), completion: fields.text("completion") };
+}
+
+function textOf(fields: Fields): Row | undefined {
+  return fields.has("text") ? { kind: "text", text: fields.text("text") } : undefined;
+}
+
+function countUnusedOfTurns(
+  messages: readonly Message[],
+  { unused, templateReads }: Required<RowReading>,
+): void {
+  const keys = new Set(messages.flatMap(({ rest = {} }) => Object.keys(rest)));
+  for (const key of keys) if (!templateReads(key)) unused.add(`${key} of turns`);
+  if (messages.find((message) => !isSystem(message))?.role === "assistant") {
+    unused.add("turns before the first question");
+  }
+}
+
+/** What other data sets call a question and its answer. */
+const QUESTIONS = [
+  "instruction",
+  "question",
+  "query",
+  "prompt",
+  "problem",
+  "input",
+  "user",
+  "human",
+  "source",
+];
+const ANSWERS = ["output", "answer", "response", "completion", "solution", "assistant", "target", "chosen"];
+/** And a text. */
+const TEXTS = ["content", "contents", "document", "article", "body", "passage", "raw_content"];
+
+function unknownRow({ present, value, where }: Fields): UserError {
+  const found = [...present];
+  const nulls = Object.keys(value).filter((key) => !present.has(key));
+  return new UserError(
+    `Cannot use ${where}: it has ${found.length > 0 ? quoted(found) : "no keys"}` +
+      (nulls.length > 0 ? ` (${quoted(nulls)}: null)` : "") +
+      `, but a row needs ${Object.values(WANTED).join("; or ")}${remedyFor(found)}`,
+  );
+}
+
+function remedyFor(found: readonly string[]): string {
+  const [list] = found.length === 1 ? found : [];
+  const wanted = [
+    "text",
+    "input",
+    "output",
+    "instruction",
+    "conversations",
+    "messages",
+    "prompt",
+    "completion",
+  ];
+  for (const name of found) {
+    const meant = wanted.find((key) => name !== key && distance(key, name.trim().toLowerCase()) <= 2);
+    if (meant) return `. Is "${meant}" meant?`;
+  }
+  const question = QUESTIONS.find((key) => found.includes(key));
+  const answer = ANSWERS.find((key) => found.includes(key));
+  if (question && answer) {
+    const renamed = question === "instruction"
+      ? [[answer, "output"]]
+      : [[question, "input"], [answer, "output"]].filter(([from, to]) => from !== to);
+    return `. Rename ${renamed.map(([from, to]) => `"${from}" to "${to}"`).join(" and ")}`;
+  }
+  const text = TEXTS.find((key) => found.includes(key));
+  if (text) return `. Rename "${text}" to "text"`;
+  return list !== undefined ? `. If the rows are in "${list}", save that list alone` : "";
 }

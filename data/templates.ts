@@ -1,10 +1,28 @@
 /** The prompt forms that models are trained on, as text with the parts marked that are learnt. */
 import { UserError } from "../errors.ts";
 
+/** Who speaks. A `developer` is OpenAI's newer word for the system; a `tool` answers what an assistant called. */
+export type Role = "system" | "developer" | "user" | "assistant" | "tool";
+
 /** One turn of a conversation. */
 export interface Message {
-  readonly role: "system" | "user" | "assistant";
-  readonly content: string;
+  readonly role: Role;
+  /** Null where an assistant calls tools and says nothing. */
+  readonly content: string | null;
+  /** Calls of tools, their arguments as objects. */
+  readonly tool_calls?: readonly object[];
+  /** False for an answer that is not to be learnt; true unless given. */
+  readonly isLearnt?: boolean;
+  /** Whatever else the turn has, for a template that reads it. */
+  readonly rest?: Readonly<Record<string, unknown>>;
+}
+
+/** What a template is given besides the turns. */
+export interface Rendering {
+  /** The row, for errors. */
+  readonly where: string;
+  /** What may be called. */
+  readonly tools?: readonly unknown[] | undefined;
 }
 
 /** A stretch of rendered text. */
@@ -19,7 +37,7 @@ export interface ChatTemplate {
   /** As saved with a model, so that inference can use the same. */
   readonly name: string;
   /** The whole conversation. What the model's texts begin with comes before it if `bos` says so. */
-  render(messages: readonly Message[]): Segment[];
+  render(messages: readonly Message[], rendering?: Rendering): Segment[];
   readonly bos: boolean;
   /** Tokenize every segment on its own, as LongQLoRA does; else the whole, as a model reads it later. */
   readonly isSplit?: boolean;
@@ -49,8 +67,48 @@ export const TEMPLATE_NAMES = ["no", "llama-2", "llama-3", "mistral", "vicuna", 
 
 export type TemplateName = (typeof TEMPLATE_NAMES)[number];
 
-/** A built-in template for a tokenizer. */
-export function builtInTemplate(name: TemplateName, { eos }: SpecialTokens): ChatTemplate {
+/** A turn of text alone, which is what the built-in templates know. */
+type TextMessage = Message & { readonly role: "system" | "user" | "assistant"; readonly content: string };
+
+/** A built-in template for a tokenizer. @throws {UserError} from `render` if a turn calls a tool or answers a call */
+export function builtInTemplate(name: TemplateName, specials: SpecialTokens): ChatTemplate {
+  const { render, ...template } = formOf(name, specials);
+  return {
+    ...template,
+    render: (messages, { where } = { where: "the conversation" }) =>
+      render(messages.map((message, i) => asText(message, `${where}: turn ${i + 1}`, name))),
+  };
+}
+
+function asText(message: Message, where: string, name: TemplateName): TextMessage {
+  const { content, tool_calls } = message;
+  const role = isSystem(message) ? "system" : message.role;
+  if (role !== "tool" && role !== "developer" && content !== null && !tool_calls) {
+    return { ...message, role, content };
+  }
+  throw new UserError(
+    `Cannot use ${where} ${
+      role === "tool" ? "is from a tool" : "calls tools"
+    }, for which the template "${name}" has no ` +
+      "form. Set chat_template: model, if the model's own has one",
+  );
+}
+
+/** Whether it is the system's turn. */
+export function isSystem(message: Message | undefined): boolean {
+  return message?.role === "system" || message?.role === "developer";
+}
+
+/** A question and its answer. */
+export function exchange(question: string, answer: string): Message[] {
+  return [{ role: "user", content: question }, { role: "assistant", content: answer }];
+}
+
+interface Form extends Omit<ChatTemplate, "render"> {
+  render(messages: readonly TextMessage[]): Segment[];
+}
+
+function formOf(name: TemplateName, { eos }: SpecialTokens): Form {
   switch (name) {
     case "no":
       return { name, bos: true, render: (messages) => bare(messages, eos) };
@@ -70,14 +128,23 @@ export function builtInTemplate(name: TemplateName, { eos }: SpecialTokens): Cha
 
 /**
  * LongAlpaca's two prompts (LongLoRA, `supervised-fine-tune.py`): bare brackets, or with an input the Llama-2 chat form
- * with its system text. The answer and the end of text are learnt.
+ * with its system text. The answer and the end of text are learnt. What LongAlpaca has not, stands as in Llama-2's form:
+ * a system text of the row's own, and turns before.
  */
 export function longAlpaca(row: InstructionRow, { eos }: SpecialTokens): Segment[] {
-  const { instruction, input, output } = row;
-  const prompt = input
-    ? `[INST] <<SYS>>\n${LLAMA2_SYSTEM}<</SYS>> \n\n ${instruction} \n${input} [/INST]`
-    : `[INST]${instruction}[/INST]`;
-  return [{ text: prompt, isTarget: false }, { text: output + eos, isTarget: true }];
+  const { instruction, input, output, before = [] } = row;
+  const given = before.find(isSystem)?.content;
+  let system = given ? `${given}\n` : input ? LLAMA2_SYSTEM : "";
+  const question = input ? `${instruction} \n${input}` : instruction;
+  const turns = [...before.filter((message) => !isSystem(message)), ...exchange(question, output)];
+  return turns.map(({ role, content }, i) => {
+    if (role === "assistant") return { text: content + eos, isTarget: true };
+    const prompt = system
+      ? `[INST] <<SYS>>\n${system}<</SYS>> \n\n ${content} [/INST]`
+      : `[INST]${content}[/INST]`;
+    system = "";
+    return { text: i === 0 ? prompt : `<s>${prompt}`, isTarget: false };
+  });
 }
 
 /** A row of Alpaca's form. */
@@ -85,68 +152,78 @@ export interface InstructionRow {
   readonly instruction: string;
   readonly input: string;
   readonly output: string;
+  /** The system's turn, and questions with their answers, all learnt. */
+  readonly before?: readonly Message[];
 }
 
 /** Question, a space, answer. Later turns follow in the same way. */
-function bare(messages: readonly Message[], eos: string): Segment[] {
-  return messages.map(({ role, content }) =>
-    role === "assistant" ? target(content + eos) : given(`${content} `)
+function bare(messages: readonly TextMessage[], eos: string): Segment[] {
+  return messages.map((message) =>
+    message.role === "assistant" ? answer(message, message.content + eos) : given(`${message.content} `)
   );
 }
 
 /** `[INST] question [/INST] answer </s>`; a system text stands in the first question. */
 function bracketed(
-  messages: readonly Message[],
+  messages: readonly TextMessage[],
   { eos, next, space }: { readonly eos: string; readonly next: string; readonly space: string },
 ): Segment[] {
   const segments: Segment[] = [];
   let system = "";
   let isFirst = true;
-  for (const { role, content } of messages) {
+  for (const message of messages) {
+    const { role, content } = message;
     if (role === "system") system = `<<SYS>>\n${content}\n<</SYS>>\n\n`;
     else if (role === "user") {
       segments.push(given(`${isFirst ? "" : next}[INST] ${system}${content} [/INST] `));
       system = "";
       isFirst = false;
-    } else segments.push(target(`${content}${space}${eos}`));
+    } else segments.push(answer(message, `${content}${space}${eos}`));
   }
   return segments;
 }
 
-function llama3(messages: readonly Message[]): Segment[] {
-  return messages.flatMap(({ role, content }) => [
-    given(`<|start_header_id|>${role}<|end_header_id|>\n\n`),
-    { text: `${content}<|eot_id|>`, isTarget: role === "assistant" },
-  ]);
+function llama3(messages: readonly TextMessage[]): Segment[] {
+  return messages.flatMap((message) => {
+    const { role, content } = message;
+    const text = `${content}<|eot_id|>`;
+    return [
+      given(`<|start_header_id|>${role}<|end_header_id|>\n\n`),
+      role === "assistant" ? answer(message, text) : given(text),
+    ];
+  });
 }
 
 /** FastChat's vicuna_v1.1: turns on one line, `</s>` after each answer. */
-function vicuna(messages: readonly Message[], eos: string): Segment[] {
+function vicuna(messages: readonly TextMessage[], eos: string): Segment[] {
   const { system, turns } = withSystem(messages, VICUNA_SYSTEM);
   return [
     given(`${system} `),
-    ...turns.map(({ role, content }) =>
-      role === "user" ? given(`USER: ${content} ASSISTANT:`) : target(` ${content}${eos}`)
+    ...turns.map((turn) =>
+      turn.role === "user"
+        ? given(`USER: ${turn.content} ASSISTANT:`)
+        : answer(turn, ` ${turn.content}${eos}`)
     ),
   ];
 }
 
-function longQLoraVicuna(messages: readonly Message[], eos: string): Segment[] {
+function longQLoraVicuna(messages: readonly TextMessage[], eos: string): Segment[] {
   const { system, turns } = withSystem(messages, VICUNA_SYSTEM);
   const segments: Segment[] = [];
   let before = `${system}\n`;
-  for (const { role, content } of turns) {
-    if (role === "user") segments.push(given(`${before}USER: ${content.trim()}\nASSISTANT: `));
-    else segments.push(target(content.trim() + eos));
+  for (const turn of turns) {
+    const content = turn.content.trim();
+    if (turn.role === "user") segments.push(given(`${before}USER: ${content}\nASSISTANT: `));
+    else segments.push(answer(turn, content + eos));
     before = "";
   }
   return segments;
 }
 
 function withSystem(
-  messages: readonly Message[],
+  messages: readonly TextMessage[],
   usual: string,
-): { system: string; turns: readonly Message[] } {
+): { system: string; turns: readonly TextMessage[] } {
   const [first, ...rest] = messages;
   return first?.role === "system"
     ? { system: first.content, turns: rest }
@@ -157,27 +234,34 @@ function given(text: string): Segment {
   return { text, isTarget: false };
 }
 
-function target(text: string): Segment {
-  return { text, isTarget: true };
+function answer({ isLearnt = true }: Message, text: string): Segment {
+  return { text, isTarget: isLearnt };
 }
+
+/** Whose turns may come before one's. */
+const FOLLOWS: Readonly<Record<"user" | "assistant" | "tool", readonly (Role | undefined)[]>> = {
+  user: [undefined, "assistant"],
+  assistant: ["user", "tool"],
+  tool: ["assistant", "tool"],
+};
 
 /**
  * Checks the turns of a conversation and drops what comes before the first question.
- * @throws {UserError} if two speakers of one kind follow each other, or nobody answers
+ * @throws {UserError} if turns do not follow each other as they must, or nobody answers
  */
 export function checkTurns(messages: readonly Message[], where: string): readonly Message[] {
-  const system = messages[0]?.role === "system" ? [messages[0]] : [];
+  const system = messages[0] && isSystem(messages[0]) ? [messages[0]] : [];
   const first = messages.findIndex(({ role }) => role === "user");
   const turns = first < 0 ? [] : messages.slice(first);
   turns.forEach(({ role }, i) => {
-    const wanted = i % 2 === 0 ? "user" : "assistant";
-    if (role !== wanted) {
-      throw new UserError(
-        `Cannot use ${where}: turn ${
-          first + i + 1
-        } is from "${role}", but user and assistant must take turns`,
-      );
-    }
+    const before = turns[i - 1]?.role;
+    if (role !== "system" && role !== "developer" && FOLLOWS[role].includes(before)) return;
+    throw new UserError(
+      `Cannot use ${where}: turn ${first + i + 1} is from "${role}"${
+        before ? ` and follows "${before}"` : ""
+      }, but user ` +
+        "and assistant must take turns, and tools answer the assistant",
+    );
   });
   if (!turns.some(({ role }) => role === "assistant")) {
     throw new UserError(`Cannot use ${where}: the conversation has no answer to learn from`);
