@@ -49,6 +49,7 @@ export function build(summary: string, io: Io): BuiltCommand {
         bos,
         eos,
         ...(dtype === "auto" ? {} : { dtype }),
+        note: (line) => io.err(line),
         onDocument: (documents, tokens) => {
           if (performance.now() - reported < 10_000) return;
           reported = performance.now();

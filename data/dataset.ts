@@ -1,15 +1,16 @@
 /** Training files to samples of token ids. What is cut, left out or packed is counted and reported, never silent. */
 import { UserError } from "../errors.ts";
 import { isTokenFile, readTokenBin } from "./bin.ts";
-import { type EncodedRow, NO_TARGET, type TemplateChoice, textRow } from "./encode.ts";
+import { type EncodedRow, NO_TARGET, type TemplateChoice, templateReader, textRow } from "./encode.ts";
 import { encodeRows } from "./encode_pool.ts";
 import { countTargets, packStream, packWhole } from "./packing.ts";
 import { type DataPreview, previewData } from "./preview.ts";
 import { Random } from "./random.ts";
 import { cachedRows, type RowCache, rowsKey } from "./row_cache.ts";
-import { type PlacedRow, readRows } from "./rows.ts";
+import { type PlacedRow, readRows, type RowReading } from "./rows.ts";
 import type { DataSource } from "./sources.ts";
 import type { Tokenizer } from "./tokenizer.ts";
+import { UnusedKeys } from "./unused_keys.ts";
 
 export { NO_TARGET };
 
@@ -52,6 +53,8 @@ export interface Dataset {
   readonly samples: readonly Sample[];
   readonly report: DatasetReport;
   readonly preview: DataPreview;
+  /** One line for each file with keys that nothing reads. */
+  readonly notes: readonly string[];
 }
 
 export interface DatasetOptions {
@@ -96,13 +99,17 @@ export async function loadDataset(
   }
   const filter = new RowFilter(options);
   const sets: EncodedRow[][] = [];
+  const notes: string[] = [];
   for (const { path } of sources) {
     const rows: EncodedRow[] = [];
-    for await (const row of encodeFile(path, tokenizer, options)) {
+    const unused = new UnusedKeys();
+    for await (const row of encodeFile(path, tokenizer, options, unused)) {
       const kept = filter.apply(row);
       if (kept) rows.push(kept);
     }
     sets.push(rows);
+    const note = unused.describe(path);
+    if (note !== undefined) notes.push(note);
   }
   const drawn = draw(sets, sources, new Random(options.seed ?? 0));
   const samples = layOut(drawn, options);
@@ -114,17 +121,22 @@ export async function loadDataset(
         `within max_seq_length ${max_seq_length}. Raise max_seq_length, or check that the rows are not empty`,
     );
   }
-  return { samples, report: filter.report(drawn.length, samples), preview: previewData(samples, tokenizer) };
+  const report = filter.report(drawn.length, samples);
+  return { samples, report, preview: previewData(samples, tokenizer), notes: [...new Set(notes)] };
 }
 
 async function* encodeFile(
   path: string,
   tokenizer: Tokenizer,
   { max_seq_length, chat_template: template = null, sft = null, cache }: DatasetOptions,
+  unused: UnusedKeys,
 ): AsyncGenerator<EncodedRow> {
   if (!isTokenFile(path)) {
-    const encode = () => encodeRows(checkedRows(path, sft), tokenizer, { template });
-    yield* cache ? cachedRows(cache, await rowsKey(path, tokenizer, { template, sft }), encode) : encode();
+    const reading = { unused, templateReads: templateReader(tokenizer, template) };
+    const encode = () => encodeRows(checkedRows(path, sft, reading), tokenizer, { template });
+    yield* cache
+      ? cachedRows(cache, await rowsKey(path, tokenizer, { template, sft }), encode, unused)
+      : encode();
     return;
   }
   const tokens = await readTokenBin(path, { vocabSize: tokenizer.vocabSize });
@@ -133,8 +145,12 @@ async function* encodeFile(
   }
 }
 
-async function* checkedRows(path: string, sft: boolean | null): AsyncGenerator<PlacedRow> {
-  for await (const placed of readRows(path)) {
+async function* checkedRows(
+  path: string,
+  sft: boolean | null,
+  reading: RowReading,
+): AsyncGenerator<PlacedRow> {
+  for await (const placed of readRows(path, reading)) {
     if (sft !== null && sft === (placed.row.kind === "text")) throw wrongKind(placed.where, sft);
     yield placed;
   }

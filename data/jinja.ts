@@ -8,8 +8,13 @@ const LONGEST_TEMPLATE = 2 ** 20;
 const LONGEST_SPACE = 10_000;
 /** Steps of one rendering: real templates take some dozens for a turn. */
 const MOST_STEPS = 2_000_000;
-/** Items of a list. */
+/** Items of a list, and the steps that a loop takes for each, were its body empty. */
 const MOST_ITEMS = 1_000_000;
+const STEPS_PER_ITEM = 4;
+/** Statements and expressions within each other. */
+const DEEPEST = 400;
+/** Characters that one filter may write, reckoned beforehand. */
+const MOST_PRODUCT = 2 ** 28;
 /** Characters of what is written, and of any text on the way, beyond four times those of the row. */
 const LONGEST_OUTPUT = 2 ** 20;
 
@@ -128,31 +133,107 @@ class TemplateExcess extends Error {}
 /** Ends a template whose lists, texts or steps grow beyond what any conversation needs. */
 class BoundedInterpreter extends Interpreter {
   #steps = 0;
+  #depth = 0;
+  /** What loops go through. */
+  readonly #iterables = new Set<Statement | undefined>();
+  readonly #sizes = new WeakMap<Value, number>();
 
   constructor(environment: Environment, readonly longest: number) {
     super(environment);
   }
 
-  override evaluate(...[statement, environment]: Parameters<Interpreter["evaluate"]>) {
-    if (++this.#steps > MOST_STEPS) throw new TemplateExcess(`takes more than ${MOST_STEPS} steps`);
-    const result = super.evaluate(statement, environment);
-    const { type, value } = result;
-    if (type === "StringValue" && (value as string).length > this.longest) {
-      throw new TemplateExcess(`writes more than ${this.longest} characters`);
+  override evaluate(statement: Statement | undefined, environment: Environment): Value {
+    this.#take(1);
+    const node = statement as Node | undefined;
+    if (node?.type === "For") this.#iterables.add(node.iterable).add(node.iterable?.lhs);
+    this.#refuseProducts(node, environment);
+    if (this.#depth === DEEPEST) {
+      throw new TemplateExcess(`calls itself without end, or nests more than ${DEEPEST} deep`);
     }
-    if ((type === "ArrayValue" || type === "TupleValue") && (value as unknown[]).length > MOST_ITEMS) {
-      throw new TemplateExcess(`makes a list of more than ${MOST_ITEMS} items`);
+    this.#depth++;
+    let result: Value;
+    try {
+      result = super.evaluate(statement, environment);
+    } finally {
+      this.#depth--;
+    }
+    const size = this.#sizeOf(result);
+    if (size > this.longest) throw new TemplateExcess(`writes more than ${this.longest} characters`);
+    if (isList(result)) {
+      const { length } = result.value;
+      if (length > MOST_ITEMS) throw new TemplateExcess(`makes a list of more than ${MOST_ITEMS} items`);
+      if (this.#iterables.has(statement)) this.#take(length * STEPS_PER_ITEM);
     }
     return result;
   }
+
+  #take(steps: number): void {
+    this.#steps += steps;
+    if (this.#steps > MOST_STEPS) throw new TemplateExcess(`takes more than ${MOST_STEPS} steps`);
+  }
+
+  /** Before they are made: texts that take one text many times, or are indented. */
+  #refuseProducts(node: Node | undefined, environment: Environment): void {
+    const call = node?.type === "FilterExpression"
+      ? node.filter
+      : node?.type === "CallExpression"
+      ? node
+      : undefined;
+    const name = call?.callee?.value ?? call?.callee?.property?.value;
+    if (!call?.args || !GROWING.includes(name)) return;
+    const operand = node!.operand ?? call.callee!.object;
+    const size = this.#sizeOf(this.evaluate(operand, environment)) + 1;
+    for (const arg of call.args) {
+      const value = this.evaluate(
+        arg.type === "KeywordArgumentExpression" ? arg.value as Node : arg,
+        environment,
+      );
+      const factor = typeof value.value === "number" ? value.value : this.#sizeOf(value);
+      if (size * factor > MOST_PRODUCT) throw new TemplateExcess(`may write ${size * factor} characters`);
+    }
+  }
+
+  /** Characters and items in a value, however deep and however often; of a namespace, which changes, none. */
+  #sizeOf(value: Value | undefined): number {
+    if (typeof value?.value === "string") return value.value.length;
+    if (value === undefined || typeof value.value !== "object" || value.value === null) return 0;
+    if (value.type === "NamespaceValue") return 0;
+    const known = this.#sizes.get(value);
+    if (known !== undefined) return known;
+    const items = value.value instanceof Map ? [...value.value.values()] : value.value as Value[];
+    let size = items.length;
+    for (const item of items) size += this.#sizeOf(item);
+    this.#sizes.set(value, size);
+    return size;
+  }
+}
+
+type Statement = Parameters<Interpreter["evaluate"]>[0];
+type Value = ReturnType<Interpreter["evaluate"]>;
+/** What is looked at of the library's statements. */
+type Node = NonNullable<Statement> & {
+  readonly iterable?: Node;
+  readonly lhs?: Node;
+  readonly operand?: Node;
+  readonly filter?: Node;
+  readonly callee?: Node;
+  readonly object?: Node;
+  readonly property?: Node;
+  readonly args?: readonly Node[];
+  readonly value?: unknown;
+};
+
+/** Filters and methods that may write far more than they are given. */
+const GROWING: readonly unknown[] = ["replace", "join", "indent", "tojson"];
+
+function isList(value: Value): value is Value & { readonly value: readonly unknown[] } {
+  return value.type === "ArrayValue" || value.type === "TupleValue";
 }
 
 function problem(cause: unknown): string {
   if (cause instanceof TemplateRefusal) return `refuses it: ${cause.message}`;
   if (cause instanceof TemplateExcess) return cause.message;
-  if (cause instanceof RangeError) {
-    return `takes more memory than there is: it calls itself without end, or doubles what it writes (${cause.message})`;
-  }
+  if (cause instanceof RangeError) return `nests too deeply, or writes too much (${cause.message})`;
   return `cannot be rendered: ${(cause as Error).message}`;
 }
 

@@ -6,6 +6,7 @@ import { openToRead } from "./jsonl.ts";
 import { openRows, readRows, removeUnfinishedRows, RowWriter } from "./row_file.ts";
 import { dataFilesOf } from "./rows.ts";
 import type { Tokenizer } from "./tokenizer.ts";
+import type { UnusedKeys } from "./unused_keys.ts";
 
 /** Where rows are kept. */
 export interface RowCache {
@@ -16,7 +17,7 @@ export interface RowCache {
 }
 
 /** To be raised when the same text no longer gives the same rows. */
-const VERSION = 3;
+const VERSION = 4;
 
 /**
  * What the rows of a file or folder depend on, as a hash: the bytes of the data, the tokenizer's files, and how rows are
@@ -41,17 +42,19 @@ export async function rowsKey(
 /**
  * The rows of `encode`, or the same from the cache where they were kept under this key before. What is damaged there is
  * made again, what cannot be written is left out.
+ * @param unused what `encode` counts there is kept with the rows, and counted again with them
  * @throws as `encode`; never because of the cache
  */
 export async function* cachedRows(
   { folder, note }: RowCache,
   key: string,
   encode: () => AsyncIterable<EncodedRow>,
+  unused: UnusedKeys,
 ): AsyncGenerator<EncodedRow> {
   const path = `${folder}/${key}.rows`;
   using kept = await open(path, note);
   if (kept) {
-    yield* readRows(kept);
+    unused.addAll(JSON.parse(yield* readRows(kept)));
     return;
   }
   await removeLeftovers(folder, note);
@@ -62,7 +65,7 @@ export async function* cachedRows(
       isKept &&= await attempt(() => writer.add(row), path, note);
       yield row;
     }
-    if (isKept) await attempt(() => writer.finish(), path, note);
+    if (isKept) await attempt(() => writer.finish(JSON.stringify(unused)), path, note);
   } finally {
     await writer.close();
   }

@@ -1,6 +1,7 @@
 /**
  * Files of encoded rows. They are little-endian u32 words: magic and version, then blocks of rows, each the count of its
- * words and as many words, then a count of 0; at the end stands the SHA-256 of everything before. A row is
+ * words and as many words, then a count of 0; then a text in UTF-8, after its length in bytes and filled up to whole
+ * words; at the end stands the SHA-256 of everything before. A row is
  * `[tokens, kind, runs]`, then `runs` lengths of stretches that are in turn no targets and targets, then the tokens.
  */
 import { createHash } from "./deps.ts";
@@ -9,7 +10,7 @@ import { hashFile, writeAll } from "./file_bytes.ts";
 import { finalName, settle, temporaryName } from "./temporary.ts";
 
 const MAGIC = 0x5752_524c;
-const VERSION = 1;
+const VERSION = 2;
 const HASH_BYTES = 32;
 /** Words of a block, unless one row takes more. */
 const BLOCK_WORDS = 2 ** 20;
@@ -50,11 +51,14 @@ async function isWhole(file: Deno.FsFile): Promise<boolean> {
   return magic === MAGIC && version === VERSION;
 }
 
-/** The rows of an opened file, in their order. */
-export async function* readRows(file: Deno.FsFile): AsyncGenerator<EncodedRow> {
+/** The rows of an opened file, in their order; returns the text that was written with them. */
+export async function* readRows(file: Deno.FsFile): AsyncGenerator<EncodedRow, string> {
   for (;;) {
     const [length] = words(await readExactly(file, 4));
-    if (length === 0) return;
+    if (length === 0) {
+      const [bytes] = words(await readExactly(file, 4));
+      return new TextDecoder().decode(await readExactly(file, bytes!));
+    }
     const block = words(await readExactly(file, 4 * length!));
     for (let at = 0; at < block.length;) {
       const [tokens, kind, runs] = [block[at]!, block[at + 1]!, block[at + 2]!];
@@ -152,10 +156,14 @@ export class RowWriter {
     if (this.#blockWords >= BLOCK_WORDS) await this.#endBlock();
   }
 
-  /** Gives the file its name. */
-  async finish(): Promise<void> {
+  /** Gives the file its name. @param text what is to be known of the rows besides them */
+  async finish(text: string): Promise<void> {
     if (this.#blockWords > 0) await this.#endBlock();
-    await this.#write(Uint32Array.of(0));
+    const bytes = new TextEncoder().encode(text);
+    const filled = new Uint8Array(Math.ceil(bytes.length / 4) * 4);
+    filled.set(bytes);
+    await this.#write(Uint32Array.of(0, bytes.length));
+    await this.#write(words(filled));
     await writeAll(this.#file!, this.#hash.digest());
     await this.#file!.sync();
     await Deno.rename(this.#partial, this.path);

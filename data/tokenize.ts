@@ -6,6 +6,7 @@ import { refuseForeign } from "./foreign.ts";
 import { readText } from "./jsonl.ts";
 import { kindOf, type PlacedRow, readRows } from "./rows.ts";
 import type { EncodeOptions, Tokenizer } from "./tokenizer.ts";
+import { UnusedKeys } from "./unused_keys.ts";
 
 /** What {@linkcode tokenizeFiles} did. */
 export interface TokenizeReport {
@@ -17,6 +18,8 @@ export interface TokenizeReport {
 export interface TokenizeOptions extends Partial<EncodeOptions> {
   /** uint16 where every id of the vocabulary fits, unless given. */
   readonly dtype?: TokenDtype;
+  /** Told, in one line for each file, which keys of its rows nothing reads. */
+  readonly note?: (line: string) => void;
   /** Called after each document with the counts so far. */
   readonly onDocument?: (documents: number, tokens: number) => void;
 }
@@ -32,12 +35,12 @@ export async function tokenizeFiles(
   inputs: readonly string[],
   output: string,
   tokenizer: Tokenizer,
-  { bos = true, eos = true, dtype, onDocument }: TokenizeOptions = {},
+  { bos = true, eos = true, dtype, note, onDocument }: TokenizeOptions = {},
 ): Promise<TokenizeReport> {
   const stored = dtype ?? (tokenizer.vocabSize > 65536 ? "uint32" : "uint16");
   await using writer = await TokenWriter.create(output, stored);
   let documents = 0;
-  for await (const ids of encodeDocuments(inputs, tokenizer, { bos, eos })) {
+  for await (const ids of encodeDocuments(inputs, tokenizer, { bos, eos }, note)) {
     await writer.write(ids);
     onDocument?.(++documents, writer.tokens);
   }
@@ -89,22 +92,29 @@ async function* encodeDocuments(
   inputs: readonly string[],
   tokenizer: Tokenizer,
   frame: EncodeOptions,
+  note?: (line: string) => void,
 ): AsyncGenerator<ArrayLike<number>> {
-  for await (const { ids } of encodeRows(readDocuments(inputs), tokenizer, { frame })) yield ids;
+  for await (const { ids } of encodeRows(readDocuments(inputs, note), tokenizer, { frame })) yield ids;
 }
 
-async function* readDocuments(paths: readonly string[]): AsyncGenerator<PlacedRow> {
+async function* readDocuments(
+  paths: readonly string[],
+  note: (line: string) => void = () => {},
+): AsyncGenerator<PlacedRow> {
   for (const path of paths) {
     if (/\.[^./]+$/.test(path) && kindOf(path) === undefined) {
       refuseForeign(path);
       yield { where: path, row: { kind: "text", text: await readText(path) } };
       continue;
     }
-    for await (const placed of readRows(path)) {
+    const unused = new UnusedKeys();
+    for await (const placed of readRows(path, { unused })) {
       if (placed.row.kind !== "text") {
         throw new UserError(`Cannot use ${placed.where}: only rows with "text" can be tokenized`);
       }
       yield placed;
     }
+    const line = unused.describe(path);
+    if (line !== undefined) note(line);
   }
 }

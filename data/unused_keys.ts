@@ -13,6 +13,15 @@ export class UnusedKeys {
     this.#counts.set(name, (this.#counts.get(name) ?? 0) + 1);
   }
 
+  /** What was counted, so that it can be kept: {@linkcode UnusedKeys.addAll} adds it again. */
+  toJSON(): [key: string, rows: number][] {
+    return [...this.#counts];
+  }
+
+  addAll(counts: ReturnType<UnusedKeys["toJSON"]>): void {
+    for (const [key, rows] of counts) this.#counts.set(key, (this.#counts.get(key) ?? 0) + rows);
+  }
+
   /** One line about a file's rows, or undefined where all is used. */
   describe(path: string): string | undefined {
     const { size } = this.#counts;

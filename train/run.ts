@@ -466,8 +466,9 @@ class Run {
   }
 }
 
-function noteData({ report, preview }: Dataset, args: TrainArgs, hooks: TrainHooks): void {
+function noteData({ report, preview, notes }: Dataset, args: TrainArgs, hooks: TrainHooks): void {
   const { rows, truncated, tooShort, tooLong, skippedWithoutTargets, kept, drawn, samples } = report;
+  notes.forEach((line) => hooks.note(line));
   const note = (count: number, text: string) => {
     if (count > 0) hooks.note(`${count} of ${rows} rows ${text}`);
   };

@@ -1,5 +1,6 @@
 import { encodeRows } from "../../data/encode_pool.ts";
 import { RowEncoder } from "../../data/encode.ts";
+import { exchange } from "../../data/templates.ts";
 import type { PlacedRow, Row } from "../../data/rows.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
@@ -22,7 +23,7 @@ Deno.test("encodeRows() gives what one encoder gives, in the order of the rows, 
     lengths,
     (length, i) =>
       i % 3 === 0
-        ? { kind: "answer", input: `q${i} `.repeat(length / 8), output: `a${i}` }
+        ? { kind: "answer", messages: exchange(`q${i} `.repeat(length / 8), `a${i}`) }
         : { kind: "text", text: `t${i} `.repeat(1 + length / 4) },
   );
   const encoder = new RowEncoder(tokenizer);

@@ -3,6 +3,7 @@ import type { EncodedRow } from "../../data/encode.ts";
 import { cachedRows, rowsKey } from "../../data/row_cache.ts";
 import { parseSources } from "../../data/sources.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
+import { UnusedKeys } from "../../data/unused_keys.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { GOLDEN, namesIn, withFolder } from "../support/files.ts";
 import { integers } from "../support/random.ts";
@@ -150,10 +151,13 @@ Deno.test("rows of any length and any labels come back over many blocks", async 
       yield* rows;
     };
     const cache = { folder, note: (line: string) => assert(false, line) };
-    await Array.fromAsync(cachedRows(cache, "key", encode));
+    const [counted, known] = [new UnusedKeys(), new UnusedKeys()];
+    counted.addAll([["id", 39], ["é", 1]]);
+    await Array.fromAsync(cachedRows(cache, "key", encode, counted));
     const back = await Array.fromAsync(
-      cachedRows(cache, "key", () => assert(false, "encoded again") as never),
+      cachedRows(cache, "key", () => assert(false, "encoded again") as never, known),
     );
+    assertEquals(known.describe("f"), "2 keys of f are not used: id (39 rows), é (1 row)");
     assertEquals(back.length, rows.length);
     rows.forEach(({ kind, ids, labels }, i) => {
       assertEquals([back[i]!.kind, back[i]!.ids.length], [kind, ids.length], `row ${i}`);

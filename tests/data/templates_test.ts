@@ -129,7 +129,7 @@ Deno.test("templates that are missing, broken or change earlier turns are refuse
   await assertThrows(() => render(CHAT, "model", "{% for m in %}"), "Cannot use the model's chat template");
   await assertThrows(
     () => render(CHAT, "model", "{{ raise_exception('no system') }}"),
-    "Cannot render",
+    "Cannot use row: the model's chat template refuses it",
     "no system",
   );
   const forgetful = "{% for m in messages %}{% if loop.last %}{{ m.content }}{% endif %}{% endfor %}";

@@ -1,6 +1,7 @@
 import { BPE, Tokenizer as HubTokenizer } from "@huggingface/tokenizers";
 import { RowEncoder } from "../../data/encode.ts";
 import type { Row } from "../../data/rows.ts";
+import { exchange } from "../../data/templates.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { GOLDEN, withFolder } from "../support/files.ts";
@@ -75,7 +76,7 @@ Deno.test("texts begin with the beginning-of-text token where the model's own to
   for (const [name, post_processor, config, bosId, ids] of cases) {
     const tokenizer = new Tokenizer({ ...json, post_processor }, config);
     assertEquals([tokenizer.bosId, tokenizer.encode("h", { bos: true, eos: false })], [bosId, ids], name);
-    const chat: Row = { kind: "answer", input: "q", output: "a" };
+    const chat: Row = { kind: "answer", messages: exchange("q", "a") };
     const row = new RowEncoder(tokenizer, { template: "vicuna" }).encode({ row: chat, where: "row" });
     assertEquals(row.ids[0] === 257, ids[0] === 257, name);
   }
@@ -125,7 +126,7 @@ Deno.test("a post-processor's tokens stand around texts, whatever they are", asy
 Deno.test("a model's chat template is tokenized as it is: no token is put before it", async () => {
   const json = JSON.parse(await Deno.readTextFile(`${GOLDEN}/mha/tokenizer.json`));
   const config = { tokenizer_class: "LlamaTokenizer", bos_token: "<s>", eos_token: "</s>" };
-  const chat: Row = { kind: "answer", input: "q", output: "a" };
+  const chat: Row = { kind: "answer", messages: exchange("q", "a") };
   const ids = (
     chat_template: string,
   ) => [
