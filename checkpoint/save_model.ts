@@ -1,5 +1,6 @@
 /** A model's folder as `transformers` writes it: config, weights in one file or in shards with an index, tokenizer. */
 import { FILE_LIMITS } from "../data/file_bytes.ts";
+import { tokenizerPlaces } from "../data/tokenizer_files.ts";
 import { UserError } from "../errors.ts";
 import { join } from "./deps.ts";
 import { diskFiles, exists, fileError, type Files, readJson, readSmallFile, writeWhole } from "./files.ts";
@@ -13,6 +14,8 @@ export interface ModelFolder {
   readonly tensors: Iterable<TensorSource>;
   /** Folder whose tokenizer files and generation_config.json are copied, as far as they are there. */
   readonly filesFrom?: string;
+  /** Tokenizer files by name, in place of those of `filesFrom`. */
+  readonly tokenizer?: ReadonlyMap<string, string>;
   /** Written to tokenizer_config.json as `model_max_length`; the copied file's own unless given. */
   readonly modelMaxLength?: number;
   /** Tensor bytes in one weight file; a larger tensor has a file of its own. 5 GB unless given. */
@@ -32,17 +35,6 @@ export interface WrittenModel {
 /** `transformers`' default of older versions, which every hub and tool takes. */
 const MAX_SHARD_BYTES = 5e9;
 
-/** Copied where they are there; everything else of a model's folder is its weights or documentation. */
-const COPIED = [
-  "tokenizer.json",
-  "tokenizer_config.json",
-  "special_tokens_map.json",
-  "added_tokens.json",
-  "tokenizer.model",
-  "chat_template.jinja",
-  "chat_template.json",
-  "generation_config.json",
-];
 const COPY_LIMIT = FILE_LIMITS.tokenizer;
 
 /**
@@ -72,7 +64,12 @@ export async function writeModel(
       weight_map,
     }, files);
   }
-  if (filesFrom !== undefined) await copyFiles(filesFrom, folder, modelMaxLength, files);
+  if (filesFrom !== undefined) {
+    const tokenizer = model.tokenizer ?? (await tokenizerPlaces(filesFrom)).paths;
+    const generation = join(filesFrom, "generation_config.json");
+    await copyTokenizer(tokenizer, folder, { modelMaxLength, files });
+    if (await exists(generation)) await copyFile(generation, join(folder, "generation_config.json"), files);
+  }
   await writeFile(join(folder, "config.json"), new TextEncoder().encode(encodeConfig(config)), files);
   return { shards: names, totalBytes };
 }
@@ -110,25 +107,31 @@ function planShards(tensors: Iterable<TensorSource>, maxShardBytes: number): Ten
   return shards;
 }
 
-async function copyFiles(
-  from: string,
-  to: string,
-  modelMaxLength: number | undefined,
-  files: Files,
+/**
+ * Copies tokenizer files into an existing folder.
+ *
+ * @param tokenizer paths by the names they get
+ * @param options.modelMaxLength written to tokenizer_config.json as `model_max_length`; the file's own unless given
+ * @throws {UserError} if a file cannot be read or written
+ */
+export async function copyTokenizer(
+  tokenizer: ReadonlyMap<string, string>,
+  folder: string,
+  { modelMaxLength, files = diskFiles }: { modelMaxLength?: number | undefined; files?: Files } = {},
 ): Promise<void> {
-  for (const name of COPIED) {
-    const path = join(from, name);
-    if (!await exists(path)) continue;
+  for (const [name, path] of tokenizer) {
     if (name === "tokenizer_config.json" && modelMaxLength !== undefined) {
       const settings = await readJson(path, COPY_LIMIT, files);
       if (typeof settings !== "object" || settings === null || Array.isArray(settings)) {
         throw new UserError(`Cannot read "${path}": it is no JSON object`);
       }
-      await writeJson(join(to, name), { ...settings, model_max_length: modelMaxLength }, files);
-    } else {
-      await writeFile(join(to, name), await readSmallFile(path, COPY_LIMIT, files), files);
-    }
+      await writeJson(join(folder, name), { ...settings, model_max_length: modelMaxLength }, files);
+    } else await copyFile(path, join(folder, name), files);
   }
+}
+
+async function copyFile(from: string, to: string, files: Files): Promise<void> {
+  await writeFile(to, await readSmallFile(from, COPY_LIMIT, files), files);
 }
 
 async function writeJson(path: string, value: unknown, files: Files): Promise<void> {

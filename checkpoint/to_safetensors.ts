@@ -1,11 +1,12 @@
 /** Adapters and models that were pickled, as safetensors. */
 import { FILE_LIMITS } from "../data/file_bytes.ts";
+import { tokenizerPlaces } from "../data/tokenizer_files.ts";
 import { UserError } from "../errors.ts";
 import { join } from "./deps.ts";
 import { exists, readJson } from "./files.ts";
 import { readAdapter, writeAdapter } from "./peft.ts";
 import type { TensorSource } from "./safetensors.ts";
-import { writeModel } from "./save_model.ts";
+import { copyTokenizer, writeModel } from "./save_model.ts";
 import { saveFolderAtomic } from "./store.ts";
 import { openWeights, type WeightReader } from "./weights.ts";
 
@@ -32,7 +33,11 @@ export async function convertToSafetensors(
 ): Promise<void> {
   if (await exists(join(folder, "adapter_config.json"))) {
     const adapter = await readAdapter(folder);
-    return await saveFolderAtomic(path, (staged) => writeAdapter(staged, adapter), { note });
+    const { paths } = await tokenizerPlaces(folder);
+    return await saveFolderAtomic(path, async (staged) => {
+      await writeAdapter(staged, adapter);
+      await copyTokenizer(paths, staged);
+    }, { note });
   }
   const config = await readJson(join(folder, "config.json"), FILE_LIMITS.config);
   if (typeof config !== "object" || config === null || Array.isArray(config)) {

@@ -24,13 +24,25 @@ export function build(summary: string, io: Io): BuiltCommand {
     )
     .addOption(requiredPath("save_path", "folder for the adapter; must not exist or be empty"))
     .action(async ({ json, checkpoint_path, trainable_params, save_path }) => {
-      const [{ readTrainableWeights }, { writeAdapter }, { saveFolderAtomic }] = await Promise.all([
+      const [
+        { readTrainableWeights },
+        { writeAdapter },
+        { copyTokenizer },
+        { tokenizerPlaces },
+        { saveFolderAtomic },
+      ] = await Promise.all([
         import("../checkpoint/trainable_weights.ts"),
         import("../checkpoint/peft.ts"),
+        import("../checkpoint/save_model.ts"),
+        import("../data/tokenizer_files.ts"),
         import("../checkpoint/store.ts"),
       ]);
       const adapter = await readTrainableWeights(checkpoint_path, trainable_params);
-      await saveFolderAtomic(save_path, (folder) => writeAdapter(folder, adapter), {
+      const { paths } = await tokenizerPlaces(checkpoint_path);
+      await saveFolderAtomic(save_path, async (folder) => {
+        await writeAdapter(folder, adapter);
+        await copyTokenizer(paths, folder);
+      }, {
         note: (line) => io.err(line),
       });
       const linears = adapter.lora.size;

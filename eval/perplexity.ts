@@ -1,6 +1,7 @@
 /** Perplexity over sliding windows, as LongLoRA's and LongQLoRA's evaluation scripts measure it. */
 import { readTokens } from "../data/tokenize.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
+import { describePlaces, tokenizerPlaces } from "../data/tokenizer_files.ts";
 import { UserError } from "../errors.ts";
 import { Gpu } from "../kernels/gpu.ts";
 import { isNf4 } from "../kernels/nf4/nf4.ts";
@@ -118,7 +119,12 @@ export async function evaluatePerplexity(
     otherwise: peft_model === null ? undefined : seq_len,
   });
   const { tokens, documents } = await readTokens(data_path, {
-    tokenizer: () => Tokenizer.load(base_model),
+    tokenizer: async () => {
+      const places = peft_model === null ? undefined : await tokenizerPlaces(base_model, peft_model);
+      const note = places && describePlaces(places, peft_model!);
+      if (note) hooks.note(note);
+      return await Tokenizer.load(base_model, peft_model ?? undefined);
+    },
     vocabSize: config.vocab_size,
   });
   checkWindows(tokens.length, options);

@@ -5,6 +5,8 @@ import { writeModel, type WrittenModel } from "../checkpoint/save_model.ts";
 import { saveFolderAtomic } from "../checkpoint/store.ts";
 import { openWeights } from "../checkpoint/weights.ts";
 import { Random } from "../data/random.ts";
+import { Tokenizer } from "../data/tokenizer.ts";
+import { describePlaces, tokenizerPlaces } from "../data/tokenizer_files.ts";
 import { UserError } from "../errors.ts";
 import { GpuMemoryError } from "../kernels/errors.ts";
 import { Gpu } from "../kernels/gpu.ts";
@@ -102,15 +104,23 @@ export async function mergeAdapter(
   const config = withVocabularyOf(settled, adapter.extra);
   const weights = grownWeights(await openWeights(base_model), config);
   try {
+    const tokenizer = await tokenizerPlaces(base_model, peft_model);
+    // Parts of two tokenizers that do not fit are refused before hours of work.
+    if (tokenizer.ofAdapter.length > 0 && tokenizer.paths.has("tokenizer.json")) {
+      await Tokenizer.load(base_model, peft_model);
+    }
+    const tokenizerNote = describePlaces(tokenizer, peft_model);
     const plan = planMerge(weights, config, adapter, options.dtype);
     let shards: readonly string[] = [];
     let checks = NOT_COMPARED;
     const isOfOtherBase = !plan.isQuantised && trained?.load_in_4bit === true && !options.load_in_4bit;
     const otherBase = await otherBaseNote(peft_model, base_model);
     if (otherBase !== undefined) hooks.note(otherBase);
-    [...notes, ...planNotes(plan, options, isOfOtherBase)].forEach((line) => hooks.note(line));
+    [...notes, ...tokenizerNote ? [tokenizerNote] : [], ...planNotes(plan, options, isOfOtherBase)].forEach((
+      line,
+    ) => hooks.note(line));
     await saveFolderAtomic(save_path, async (folder) => {
-      ({ shards } = await writeMerged(folder, plan, options, hooks));
+      ({ shards } = await writeMerged(folder, plan, { ...options, tokenizer: tokenizer.paths }, hooks));
       checks = await verifyMerge(folder, plan, { ...options, isOfOtherBase }, hooks);
     }, { byteLength: plan.totalBytes, note: hooks.note });
     return {
@@ -162,7 +172,9 @@ function planNotes(
 async function writeMerged(
   folder: string,
   plan: MergePlan,
-  { base_model, peft_model, max_shard_size, load_in_4bit = false }: MergeOptions,
+  { base_model, peft_model, max_shard_size, load_in_4bit = false, tokenizer }: MergeOptions & {
+    tokenizer: ReadonlyMap<string, string>;
+  },
   hooks: WorkHooks,
 ): Promise<WrittenModel> {
   const { config } = plan;
@@ -180,6 +192,7 @@ async function writeMerged(
       onProgress: (name, done, total) => hooks.onProgress(done, total, name),
     }),
     filesFrom: base_model,
+    tokenizer,
     modelMaxLength: context_length,
     maxShardBytes: max_shard_size,
   });

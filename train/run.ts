@@ -1,9 +1,10 @@
 import { exists } from "../checkpoint/files.ts";
 import { type Adapter, writeAdapter } from "../checkpoint/peft.ts";
-import { writeModel } from "../checkpoint/save_model.ts";
+import { copyTokenizer, writeModel } from "../checkpoint/save_model.ts";
 import { lockFolder, rotate, saveAtomic, saveFinal, writeFileAtomic } from "../checkpoint/store.ts";
 import type { Dataset, Sample } from "../data/dataset.ts";
 import { Sampler, stepsPerEpoch } from "../data/sampler.ts";
+import { describePlaces, type TokenizerPlaces, tokenizerPlaces } from "../data/tokenizer_files.ts";
 import { UserError } from "../errors.ts";
 import { Gpu } from "../kernels/gpu.ts";
 import { exportAdapter } from "../model/adapter.ts";
@@ -73,6 +74,9 @@ export async function runTraining(args: TrainArgs, hooks: TrainHooks): Promise<T
   const base = await fingerprintModel(places.model, { weights: args.low_rank_training });
   if (resumed) checkSameBase(resumed.state, base, args, resumed.path);
   else await noteOtherBase(places, hooks);
+  const tokenizer = await tokenizerPlaces(places.model, places.adapter);
+  const tokenizerNote = places.adapter && describePlaces(tokenizer, places.adapter);
+  if (tokenizerNote) hooks.note(tokenizerNote);
   const cache = rowCache(args, hooks);
   const data = await loadData(args, places, cache);
   noteData(data, args, hooks);
@@ -86,6 +90,7 @@ export async function runTraining(args: TrainArgs, hooks: TrainHooks): Promise<T
   const run = new Run(
     args,
     places.model,
+    tokenizer,
     hooks,
     { data, dataHash, base },
     evalData,
@@ -94,7 +99,7 @@ export async function runTraining(args: TrainArgs, hooks: TrainHooks): Promise<T
     resumed?.state,
   );
   if (resumed) await restoreStates(resumed.path, run.trainer, resumed);
-  if (args.overwrite_output_dir) await removeOldRun(args);
+  if (args.overwrite_output_dir) await removeOldRun(args, places.adapter);
   return await run.train();
 }
 
@@ -179,6 +184,7 @@ class Run {
   constructor(
     readonly args: TrainArgs,
     readonly modelFolder: string,
+    readonly tokenizer: TokenizerPlaces,
     readonly hooks: TrainHooks,
     readonly inputs: RunInputs,
     evalData: Dataset | undefined,
@@ -392,6 +398,9 @@ class Run {
       const exported: Adapter = await exportAdapter(model, adapter, replacements);
       const metadata = fingerprintMetadata(this.args.model_name_or_path, this.inputs.base);
       await writeAdapter(folder, exported, { metadata });
+      // What the adapter started from brought its own tokenizer: so does it.
+      const { paths, ofAdapter } = this.tokenizer;
+      await copyTokenizer(new Map(ofAdapter.map((name) => [name, paths.get(name)!])), folder);
       return;
     }
     await writeModel(folder, {

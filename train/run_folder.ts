@@ -2,6 +2,7 @@
 import { dirname, resolve } from "../checkpoint/deps.ts";
 import { exists, type Files } from "../checkpoint/files.ts";
 import { findLatest, listedFiles, removeLeftovers, verify } from "../checkpoint/store.ts";
+import { TOKENIZER_FILES } from "../data/tokenizer_files.ts";
 import { EXIT, UserError } from "../errors.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
 import type { TrainHooks } from "./hooks.ts";
@@ -175,10 +176,17 @@ function noteChanges({ state, path }: Resumed, args: TrainArgs, hooks: Pick<Trai
   if (changed.length > 0) hooks.note(`Going on with other settings: ${changed.join("; ")}`);
 }
 
-/** With overwrite_output_dir: what would be taken for this run's, once everything else has been loaded. */
-export async function removeOldRun({ output_dir }: TrainArgs): Promise<void> {
+/**
+ * With overwrite_output_dir: what would be taken for this run's, once everything else has been loaded. A tokenizer beside
+ * an older adapter is that adapter's, and goes with it, unless this run goes on from it.
+ */
+export async function removeOldRun({ output_dir }: TrainArgs, adapter: string | undefined): Promise<void> {
+  const hadAdapter = await exists(`${output_dir}/adapter_config.json`);
+  const keepsTokenizer = !hadAdapter || (adapter !== undefined && resolve(adapter) === resolve(output_dir));
   for await (const { name } of Deno.readDir(output_dir)) {
-    if (isOfRun(name)) await Deno.remove(`${output_dir}/${name}`, { recursive: true });
+    const isTokenizer = TOKENIZER_FILES.some((file) => file === name);
+    if (!isOfRun(name) && (!isTokenizer || keepsTokenizer)) continue;
+    await Deno.remove(`${output_dir}/${name}`, { recursive: true });
   }
 }
 

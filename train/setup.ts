@@ -123,7 +123,7 @@ export function rowCache(
 export async function loadData(args: TrainArgs, places: Places, cache?: RowCache): Promise<Dataset> {
   // First, since it takes no time: what is wrong with the model shows before hours of tokenizing.
   const config = await loadConfig(args, places);
-  const tokenizer = await Tokenizer.load(places.model);
+  const tokenizer = await Tokenizer.load(places.model, places.adapter);
   const data = await loadDataset(places.train, tokenizer, { ...args, cache, seed: args.data_seed });
   for (const { inputIds } of data.samples) {
     const unknown = inputIds.find((id) => id >= config.vocab_size);
@@ -148,10 +148,10 @@ export function describeSources(args: TrainArgs): string {
 }
 
 /** The model's configuration with its positions for the length to train for, and its vocabulary. */
-async function loadConfig(args: TrainArgs, { model }: Places): Promise<ModelConfig> {
+async function loadConfig(args: TrainArgs, { model, adapter }: Places): Promise<ModelConfig> {
   const config = configForPositions(await readConfig(model), args);
   if (!args.resize_vocabulary) return config;
-  const { vocabSize } = await Tokenizer.load(model);
+  const { vocabSize } = await Tokenizer.load(model, adapter);
   return { ...config, vocab_size: Math.max(config.vocab_size, vocabSize) };
 }
 
@@ -162,7 +162,7 @@ export async function loadEvalData(
   cache?: RowCache,
 ): Promise<Dataset | undefined> {
   if (places.eval.length === 0) return undefined;
-  return await loadDataset(places.eval, await Tokenizer.load(places.model), {
+  return await loadDataset(places.eval, await Tokenizer.load(places.model, places.adapter), {
     ...args,
     cache,
     packing: false,

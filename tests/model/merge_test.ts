@@ -101,6 +101,27 @@ Deno.test("merged weights are PyTorch's, and the merged folder evaluates as base
   });
 });
 
+Deno.test("a merged model has the tokenizer that its adapter was trained with", async () => {
+  await withFolder(async (root) => {
+    const adapter = `${root}/adapter`;
+    await writeRandomAdapter(adapter, `${GOLDEN}/mha`, ["v_proj"]);
+    const settings = { bos_token: "<s>", eos_token: "<unk>", chat_template: "{{ messages }}" };
+    await Deno.writeTextFile(`${adapter}/tokenizer_config.json`, JSON.stringify(settings));
+    const { notes } = await merge(`${root}/merged`, { peft_model: adapter });
+    assertEquals(json(`${root}/merged/tokenizer_config.json`), { ...settings, model_max_length: 128 });
+    assertEquals(json(`${root}/merged/tokenizer.json`), json(`${GOLDEN}/mha/tokenizer.json`));
+    assertEquals(notes.filter((note) => note.includes("tokenizer")).length, 1);
+    assertIncludes(notes.join(), "tokenizer is the adapter's: tokenizer_config.json");
+    // Parts that do not fit each other are refused before the work.
+    await Deno.writeTextFile(`${adapter}/tokenizer_config.json`, '{ "eos_token": "<|im_end|>" }');
+    await assertThrows(
+      () => merge(`${root}/none`, { peft_model: adapter }),
+      '"<|im_end|>" is not in the vocabulary',
+    );
+    assertEquals(namesIn(root), ["adapter", "merged"]);
+  });
+});
+
 Deno.test("config.json and tokenizer carry the context, and where the model is from", async () => {
   await withFolder(async (root) => {
     const folder = `${root}/merged`;

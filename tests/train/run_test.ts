@@ -1,6 +1,7 @@
 import { loadTrainArgs } from "../../train_args/load.ts";
 import type { StepMetrics, TrainHooks, TrainResult } from "../../train/hooks.ts";
 import { runTraining } from "../../train/run.ts";
+import { exists } from "../../checkpoint/files.ts";
 import { readAdapter } from "../../checkpoint/peft.ts";
 import { openWeights, openWeightsFile } from "../../checkpoint/weights.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
@@ -91,6 +92,37 @@ Deno.test("A run writes adapter, state, settings, logs and checkpoints", async (
       "model.embed_tokens.weight",
       "model.norm.weight",
     ]);
+  });
+});
+
+Deno.test("A run that goes on from an adapter has that adapter's tokenizer, and so has what it saves", async () => {
+  await withFolder(async (folder) => {
+    const adapter = `${folder}/adapter`;
+    await Deno.mkdir(adapter);
+    for (const name of ["adapter_config.json", "adapter_model.safetensors"]) {
+      await Deno.copyFile(`${GOLDEN}/adapter/${name}`, `${adapter}/${name}`);
+    }
+    const turns = "{% for m in messages %}{{ m['role'] + m['content'] + '!' }}{% endfor %}";
+    const settings = { bos_token: "<s>", eos_token: "!", chat_template: turns };
+    await Deno.writeTextFile(`${adapter}/tokenizer_config.json`, JSON.stringify(settings));
+    const chat = [{ role: "user", content: "q" }, { role: "assistant", content: "a" }];
+    await Deno.writeTextFile(`${folder}/chat.jsonl`, JSON.stringify({ messages: chat }));
+    const going = {
+      adapter_name_or_path: adapter,
+      train_file: `${folder}/chat.jsonl`,
+      sft: "true",
+      chat_template: "model",
+      output_dir: `${folder}/out`,
+      save_steps: "1",
+      max_steps: "2",
+    };
+    const { notes } = await run(going, 1);
+    assertEquals(notes.filter((note) => note.includes("tokenizer is the adapter's")).length, 1);
+    const checkpoint = await Deno.readTextFile(`${folder}/out/checkpoint-1/tokenizer_config.json`);
+    assertEquals(JSON.parse(checkpoint), settings);
+    await run({ ...going, resume_from_checkpoint: "true" });
+    assertEquals(await Deno.readTextFile(`${folder}/out/tokenizer_config.json`), checkpoint);
+    assertEquals(await exists(`${folder}/out/tokenizer.json`), false);
   });
 });
 
