@@ -13,7 +13,12 @@ export interface FolderLock extends Disposable {
 export const LOCK_NAME = ".longreach.lock";
 
 /** Codes of file systems that have no locks. Temporary names are drawn at random, so writing is safe there too. */
-const NO_LOCKS: ReadonlySet<string | undefined> = new Set(["ENOSYS", "ENOTSUP", "EOPNOTSUPP", "ENOLCK"]);
+export const NO_LOCKS: ReadonlySet<string | undefined> = new Set([
+  "ENOSYS",
+  "ENOTSUP",
+  "EOPNOTSUPP",
+  "ENOLCK",
+]);
 
 /**
  * Takes the one right to write to a folder, making it if need be. Throws a {@linkcode UserError} naming the other

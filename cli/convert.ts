@@ -14,6 +14,7 @@ import {
 } from "./flags.ts";
 import { formatBytes, formatJson, formatRecord, formatSeconds } from "./format.ts";
 import type { Io } from "./io.ts";
+import { narrowFetched } from "./permissions.ts";
 import { stagesOn } from "./stages.ts";
 
 /** What a conversion wrote. */
@@ -58,6 +59,7 @@ export function build(summary: string, io: Io): BuiltCommand {
       const started = performance.now();
       const { locate } = await import("./hub.ts");
       const model = await locate(io, place, "model");
+      narrowFetched();
       if (outtype !== null && to !== "gguf") {
         throw new UserError(`--outtype is for --to gguf, not for ${to}`, { exitCode: EXIT.usage });
       }

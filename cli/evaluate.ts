@@ -11,6 +11,7 @@ import {
 } from "./flags.ts";
 import { formatBytes, formatCount, formatJson, formatRecord, formatSeconds, formatTable } from "./format.ts";
 import type { Io } from "./io.ts";
+import { narrowFetched } from "./permissions.ts";
 import { CountProgress } from "./progress.ts";
 import { stagesOn } from "./stages.ts";
 
@@ -57,6 +58,7 @@ export function build(summary: string, io: Io): BuiltCommand {
         peft_model: flags.peft_model && await locate(io, flags.peft_model, "model"),
         data_path: await locate(io, flags.data_path, "dataset"),
       };
+      narrowFetched();
       const { evaluatePerplexity } = await import("../eval/perplexity.ts");
       const loading = new CountProgress(io, "tensor");
       const result = await stagesOn(io).counting("window", (hooks) =>

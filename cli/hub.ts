@@ -84,7 +84,10 @@ async function fetch(
     thorough,
     onProgress: progressOn(io, reference.name),
     onNote: (text) => io.err(text),
-    onRetry: (text) => io.err(text),
+    onRetry: (text, pause) => {
+      if (io.isTerminal) io.draw(`\r\x1b[2K${text}`);
+      else if (pause > REPORT_EVERY_MS) io.err(text);
+    },
   });
   return reference.path === undefined ? folder : safeJoin(folder, reference.path, { links: "follow" });
 }

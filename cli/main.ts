@@ -1,14 +1,15 @@
 /** The command line: `deno task <command> [flags]`, or `./longreach <command> [flags]`. */
+import { errorCode, fileError } from "../checkpoint/files.ts";
 import { EXIT, UserError } from "../errors.ts";
 import { DeviceLostError, GpuMemoryError } from "../kernels/errors.ts";
-import { nearest } from "../train_args/problems.ts";
 import config from "../deno.json" with { type: "json" };
 import type { BuiltCommand } from "./flags.ts";
 import { useTuning } from "../kernels/tuning.ts";
 import { formatJson, formatTable } from "./format.ts";
 import { type Io, terminalIo } from "./io.ts";
-import { showTrace, startTrace } from "./trace.ts";
+import { narrow, readsAnywhere } from "./permissions.ts";
 import { listenForSignals } from "./stop_signal.ts";
+import { showTrace, startTrace } from "./trace.ts";
 
 interface CommandEntry {
   /** One line for the list of commands. */
@@ -64,9 +65,11 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
  * ended by a signal.
  *
  * @param words the command and its flags, without the program's name
+ * @param prepare what a process of its own does before any library is loaded
  */
-export async function runCli(words: readonly string[], io: Io): Promise<number> {
+export async function runCli(words: readonly string[], io: Io, prepare = () => {}): Promise<number> {
   try {
+    prepare();
     const [name = "--help", ...flags] = words;
     if (["--help", "-h", "help"].includes(name)) {
       io.out(listCommands());
@@ -76,7 +79,7 @@ export async function runCli(words: readonly string[], io: Io): Promise<number> 
       io.out(`longreach ${config.version}, Deno ${Deno.version.deno}`);
       return EXIT.ok;
     }
-    const { summary, load } = findCommand(name);
+    const { summary, load } = await findCommand(name);
     const [{ build }, { runCommand }] = await Promise.all([load(), import("./flags.ts")]);
     await runCommand(build(summary, io), flags);
     return EXIT.ok;
@@ -89,10 +92,16 @@ export async function runCli(words: readonly string[], io: Io): Promise<number> 
   }
 }
 
-function findCommand(name: string): CommandEntry {
-  const key = name.replaceAll("-", "_");
+/** The command as it is named everywhere. */
+function keyOf(name: string): string {
+  return name.replaceAll("-", "_");
+}
+
+async function findCommand(name: string): Promise<CommandEntry> {
+  const key = keyOf(name);
   const entry = Object.hasOwn(COMMANDS, key) ? COMMANDS[key] : undefined;
   if (entry) return entry;
+  const { nearest } = await import("../train_args/problems.ts");
   const near = nearest(key, Object.keys(COMMANDS));
   const hint = near === null
     ? `the commands are ${Object.keys(COMMANDS).join(", ")}`
@@ -116,6 +125,13 @@ function explain(error: unknown): { message: string; exitCode: number } {
     const remedy = 'Start it as "deno task" or "./longreach", which grant what each command needs';
     return { message: `${error.message}. ${remedy}`, exitCode };
   }
+  if (errorCode(error) !== undefined) {
+    const tried = /\(os error \d+\): (.*)$/s.exec((error as Error).message)?.[1];
+    return {
+      message: (fileError(error, "Cannot go on", tried && `Tried ${tried}`) as Error).message,
+      exitCode,
+    };
+  }
   const text = error instanceof Error
     ? `${error.name}: ${error.message}\n${error.stack ?? ""}`
     : String(error);
@@ -123,12 +139,7 @@ function explain(error: unknown): { message: string; exitCode: number } {
 }
 
 if (import.meta.main) {
-  // Tasks run in the folder of deno.json; paths are meant from where the user stands.
-  const from = Deno.env.get("INIT_CWD");
-  if (from !== undefined && from !== "") Deno.chdir(from);
   const io = terminalIo();
-  listenForSignals(io);
-  if (Deno.env.get("LONGREACH_TRACE")) startTrace();
   let told = false;
   useTuning(async (info) => {
     const { readTuning } = await import("./tuning.ts");
@@ -137,7 +148,15 @@ if (import.meta.main) {
     told = true;
     return tuning;
   });
-  const exitCode = await runCli(Deno.args, io);
+  const exitCode = await runCli(Deno.args, io, () => {
+    const [name = "", ...flags] = Deno.args;
+    // Tasks run in the folder of deno.json; paths are meant from where the user stands.
+    const from = Deno.env.get("INIT_CWD");
+    if (from !== undefined && from !== "" && readsAnywhere(keyOf(name))) Deno.chdir(from);
+    narrow(keyOf(name), flags);
+    listenForSignals(io);
+    if (Deno.env.get("LONGREACH_TRACE")) startTrace();
+  });
   showTrace(io, "Kernels");
   Deno.exit(exitCode);
 }

@@ -12,6 +12,7 @@ import {
 } from "./flags.ts";
 import { formatBytes, formatCount, formatJson, formatRecord, formatSeconds, formatSmall } from "./format.ts";
 import type { Io } from "./io.ts";
+import { narrowFetched } from "./permissions.ts";
 import { stagesOn } from "./stages.ts";
 
 /** The command. */
@@ -44,6 +45,7 @@ export function build(summary: string, io: Io): BuiltCommand {
         base_model: await locate(io, flags.base_model, "model"),
         peft_model: await locate(io, flags.peft_model, "model"),
       };
+      narrowFetched();
       const { mergeAdapter } = await import("../model/merge.ts");
       const result = await stagesOn(io).counting("tensor", (hooks) => mergeAdapter(options, hooks));
       io.out(json ? formatJson(result) : describeResult(result));

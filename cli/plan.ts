@@ -17,6 +17,7 @@ import { locate } from "./hub.ts";
 import { formatBytes, formatCount, formatJson } from "./format.ts";
 import { CountProgress } from "./progress.ts";
 import type { Io } from "./io.ts";
+import { narrowFetched } from "./permissions.ts";
 import { describeLongest, describePlan, type LongestRow } from "./plan_text.ts";
 import { addTrainFlags, givenSettings } from "./train_flags.ts";
 
@@ -72,6 +73,7 @@ export function build(summary: string, io: Io): BuiltCommand {
     const config = own.shape === null
       ? await readConfig(await locate(io, args.model_name_or_path, "model"))
       : shapeConfig(own.shape);
+    narrowFetched();
     await (own.longest ? runLongest : runPlan)(own, args, config, io);
   });
 }

@@ -10,6 +10,7 @@ import {
 } from "./flags.ts";
 import { formatCount, formatResult } from "./format.ts";
 import type { Io } from "./io.ts";
+import { narrowFetched } from "./permissions.ts";
 
 const DTYPES: Kind<"auto" | "uint16" | "uint32"> = oneOf(["auto", "uint16", "uint32"]);
 
@@ -34,15 +35,17 @@ export function build(summary: string, io: Io): BuiltCommand {
     .addOption(booleanFlag("bos", "begin each document with the beginning-of-text token", true))
     .addOption(booleanFlag("eos", "end each document with the end-of-text token", true))
     .action(async ({ json, model_name_or_path, data_path, save_path, dtype, bos, eos }) => {
+      const { locate } = await import("./hub.ts");
+      const { lockTarget } = await import("../checkpoint/store.ts");
+      using _lock = await lockTarget(save_path, { note: (line) => io.err(line) });
+      const model = await locate(io, model_name_or_path, "model");
+      const inputs = await Array.fromAsync(data_path, (path) => locate(io, path, "dataset"));
+      narrowFetched();
       const [{ Tokenizer }, { tokenizeFiles }] = await Promise.all([
         import("../data/tokenizer.ts"),
         import("../data/tokenize.ts"),
       ]);
-      const { locate } = await import("./hub.ts");
-      const { lockTarget } = await import("../checkpoint/store.ts");
-      using _lock = await lockTarget(save_path, { note: (line) => io.err(line) });
-      const tokenizer = await Tokenizer.load(await locate(io, model_name_or_path, "model"));
-      const inputs = await Array.fromAsync(data_path, (path) => locate(io, path, "dataset"));
+      const tokenizer = await Tokenizer.load(model);
       const started = performance.now();
       let reported = started;
       const report = await tokenizeFiles(inputs, save_path, tokenizer, {

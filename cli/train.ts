@@ -5,6 +5,7 @@ import type { TrainResult } from "../train/hooks.ts";
 import { type BuiltCommand, newCommand } from "./flags.ts";
 import { formatBytes, formatCount, formatJson, formatSeconds } from "./format.ts";
 import type { Io } from "./io.ts";
+import { narrowFetched } from "./permissions.ts";
 import { stagesOn } from "./stages.ts";
 import { Interrupted } from "./stop_signal.ts";
 import { addTrainFlags, givenSettings } from "./train_flags.ts";
@@ -41,6 +42,7 @@ async function run(
     return runTraining(args, {
       ...hooks,
       locate: (place, kind) => locate(io, place, kind, { where: whereIs(place) }),
+      onLocated: narrowFetched,
       cacheFolder: userCacheFolder() ?? undefined,
     });
   });

@@ -74,8 +74,10 @@ export async function readTuning(info: GpuInfo, file: string | null = tuningFile
     }
     return { ...NOTHING, note: `The tuning of ${known.date} is for other kernels and not used: ${AGAIN}` };
   } catch (error) {
-    if (isMissing(error) || (error as Error).cause instanceof Deno.errors.NotCapable) return NOTHING;
-    return { ...NOTHING, note: `"${file}" is not used (${(error as Error).message}): ${AGAIN}` };
+    if (isMissing(error)) return NOTHING;
+    const { message, cause } = error as Error;
+    const remedy = cause instanceof Deno.errors.NotCapable ? "" : `: ${AGAIN}`;
+    return { ...NOTHING, note: `"${file}" is not used (${message})${remedy}` };
   }
 }
 

@@ -28,7 +28,9 @@ const CASES: Readonly<Record<string, () => void>> = {
   },
   "slashes of HF_ENDPOINT": () => {
     const endpoint = `http://x${"/".repeat(LENGTH)}y/`;
-    const { length } = hubSettings((name) => name === "HF_ENDPOINT" ? endpoint : undefined).endpoint;
+    const { length } =
+      hubSettings((name) => ({ HF_ENDPOINT: endpoint, HOME: "/home" } as Record<string, string>)[name])
+        .endpoint;
     assertEquals(length, endpoint.length - 1);
   },
   "names of models": () => {

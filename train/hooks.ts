@@ -109,6 +109,8 @@ export interface TrainHooks {
    * Names are paths unless given.
    */
   locate?(place: string, kind: "model" | "dataset"): Promise<string>;
+  /** After the last call of `locate`. */
+  onLocated?(): void;
   /** The user's folder for what can be made again; nothing is kept there unless given. */
   readonly cacheFolder?: string | undefined;
   /** Asked between steps: true makes the run save and end. */

@@ -69,6 +69,7 @@ export async function runTraining(args: TrainArgs, hooks: TrainHooks): Promise<T
   await removeRunLeftovers(args, hooks);
   const resumed = await findResume(args, hooks);
   const places = await findPlaces(args, hooks.locate);
+  hooks.onLocated?.();
   // Before what takes long: a folder that is no model's says so by its config.json.
   await readConfig(places.model);
   const base = await fingerprintModel(places.model, { weights: args.low_rank_training });

@@ -1,4 +1,4 @@
-import { busyError, type HubPatience, PATIENCE, withTries } from "./request.ts";
+import { busyError, forbiddenHost, type HubPatience, PATIENCE, withTries } from "./request.ts";
 import type { HubSettings } from "./settings.ts";
 
 /** Longer texts are files, which take their time on the way. */
@@ -24,10 +24,15 @@ export function access(
       if (isHub && token !== undefined) headers.set("authorization", `Bearer ${token}`);
       const { body } = init;
       const isQuestion = body === undefined || (typeof body === "string" && body.length < LONGEST_QUESTION);
-      if (!isQuestion) return await fetch(input, { ...init, headers });
-      return await withTries({ settings, patience, label: new URL(address).host }, async () => {
-        const signal = AbortSignal.timeout(patience.requestLimit);
-        const response = await fetch(input, { ...init, headers, signal });
+      const asking = { settings, patience, label: new URL(address).host };
+      const send = (more: RequestInit = {}) =>
+        fetch(input, { ...init, headers, ...more }).catch((error) => {
+          if (!(error instanceof Deno.errors.NotCapable)) throw error;
+          throw forbiddenHost(new URL(address), asking, error);
+        });
+      if (!isQuestion) return await send();
+      return await withTries(asking, async () => {
+        const response = await send({ signal: AbortSignal.timeout(patience.requestLimit) });
         const busy = busyError(response);
         if (busy) await response.body?.cancel();
         if (busy) throw busy;

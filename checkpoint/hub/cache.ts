@@ -1,7 +1,9 @@
 import { FILE_LIMITS, hashFile, isMissing, readWholeText } from "../../data/file_bytes.ts";
+import { finalName } from "../../data/temporary.ts";
 import { writeFileAtomic } from "../atomic.ts";
 import { createHash, dirname, join, relative } from "../deps.ts";
 import { errorCode, exists, fileError, readJson } from "../files.ts";
+import { NO_LOCKS } from "../lock.ts";
 import { safeJoin } from "../paths.ts";
 import { isCommit, type ListedFile, listingOf, readListing } from "./api.ts";
 import type { HubReference } from "./reference.ts";
@@ -10,8 +12,6 @@ import type { HubSettings } from "./settings.ts";
 /** Files up to here are hashed whenever they are used, larger ones when asked for: weights take their time. */
 const SMALL_BYTES = 2 ** 24;
 const LISTING_LIMIT = 2 ** 25;
-/** What names an unfinished file of {@linkcode writeFileAtomic}. */
-const UNFINISHED = /\.tmp-[0-9a-f]{8}$/;
 
 /**
  * The part of the shared cache that belongs to one repository: `blobs/<hash>`, `refs/<revision>` with a commit in it,
@@ -121,7 +121,12 @@ export class RepositoryCache {
   /** Waits for the right to change what has this name, which ends with the process. Python's client waits for it too. */
   async lock(name: string): Promise<Deno.FsFile> {
     const file = await this.#openLock(name);
-    await file.lock(true);
+    try {
+      await file.lock(true);
+    } catch (error) {
+      // Hashes tell what two processes made of one file.
+      if (!NO_LOCKS.has(errorCode(error))) throw error;
+    }
     return file;
   }
 
@@ -135,9 +140,9 @@ export class RepositoryCache {
     for (const folder of ["blobs", "refs", "listings"]) {
       for (const name of await filesBelow(this.#path(folder))) {
         const hash = /^([0-9a-f]{40}|[0-9a-f]{64})\.incomplete$/.exec(name)?.[1];
-        if (hash === undefined ? !UNFINISHED.test(name) : keep.has(hash)) continue;
+        if (hash === undefined ? finalName(name) === undefined : keep.has(hash)) continue;
         using lock = await this.#openLock(hash ?? "longreach");
-        if (!await lock.tryLock(true)) continue;
+        if (!await lock.tryLock(true).catch(() => false)) continue;
         // Removes a link, not what it leads to.
         await Deno.remove(join(this.#path(folder), name));
         removed.push(`${folder}/${name}`);

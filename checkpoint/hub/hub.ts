@@ -18,7 +18,7 @@ export interface SnapshotOptions extends Partial<HubPatience> {
   readonly onProgress?: (file: string, bytes: number, total: number) => void;
   readonly onNote?: (text: string) => void;
   /** Told before each wait for another try. */
-  readonly onRetry?: (text: string) => void;
+  readonly onRetry?: Asking["onRetry"];
 }
 
 /** What one call works on. */

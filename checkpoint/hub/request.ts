@@ -36,8 +36,8 @@ export interface Asking {
   readonly patience: HubPatience;
   /** For messages: `org/name` or `org/name/file`. */
   readonly label: string;
-  /** Told before each wait. */
-  readonly onRetry?: ((text: string) => void) | undefined;
+  /** Told before each wait, with its milliseconds. */
+  readonly onRetry?: ((text: string, pause: number) => void) | undefined;
 }
 
 /** The hub does not answer, or not now: what another try, or the cache, may mend. */
@@ -82,7 +82,7 @@ export async function withTries<T>(
         const seconds = Math.ceil(pause / 1000);
         throw new HubUnavailable(`${error.message} and asks to wait for ${seconds} s`, { cause: error });
       }
-      onRetry?.(`${label}: ${error.message}; trying again in ${(pause / 1000).toFixed(1)} s`);
+      onRetry?.(`${label}: ${error.message}; trying again in ${(pause / 1000).toFixed(1)} s`, pause);
       await patience.wait(pause);
     }
   }
@@ -131,10 +131,11 @@ function addressOf(text: string, base: URL | undefined, label: string): URL {
 
 async function send(
   at: URL,
-  { settings: { endpoint, token }, label }: Asking,
+  asking: Asking,
   headers: Readonly<Record<string, string>>,
   signal: AbortSignal,
 ): Promise<Response> {
+  const { endpoint, token } = asking.settings;
   // Bytes as they are kept: ranges, sizes and hashes are of those.
   const all = new Headers({ "accept-encoding": "identity", ...headers });
   if (token !== undefined && at.origin === new URL(endpoint).origin) {
@@ -143,25 +144,26 @@ async function send(
   try {
     return await fetch(at, { headers: all, signal, redirect: "manual" });
   } catch (error) {
-    if (error instanceof Deno.errors.NotCapable) throw unreachableHost(at, label, error);
+    if (error instanceof Deno.errors.NotCapable) throw forbiddenHost(at, asking, error);
     throw passing(error, signal);
   }
 }
 
 /** Hosts are granted before anything is asked, so one that only a redirect names may not be among them. */
-function unreachableHost(at: URL, label: string, error: Error): UserError {
-  return new UserError(
-    `Cannot download ${label}: this call may not reach "${at.host}" (${error.message}). If the hub keeps files ` +
-      `there, set LONGREACH_HUB_HOSTS=${at.host}`,
-    { cause: error },
-  );
+export function forbiddenHost(at: URL, { label, settings }: Asking, error: Error): UserError {
+  const remedy = at.origin === new URL(settings.endpoint).origin
+    ? 'Start it as "deno task" or "./longreach", which grant what each command needs'
+    : `If the hub keeps its files at "${at.host}", set LONGREACH_HUB_HOSTS=${at.host}`;
+  return new UserError(`Cannot reach the hub for ${label}: ${error.message}. ${remedy}`, { cause: error });
 }
 
 /** What went wrong on the way. Addresses are left out: those of storage hold signatures. */
 function passing(error: unknown, signal: AbortSignal): HubUnavailable {
   const reason = signal.aborted ? signal.reason : error;
-  const text = reason instanceof Error ? reason.message : String(reason);
-  return new HubUnavailable(text.replace(/ for url \(.*?\)/, ""), { cause: error });
+  // fetch says only that it failed, and has the reason behind it.
+  const told = reason instanceof Error && reason.cause instanceof Error ? reason.cause : reason;
+  const text = told instanceof Error ? told.message : String(told);
+  return new HubUnavailable(text.replace(/ for url \([^)]*\)/, ""), { cause: error });
 }
 
 function refusalOf(response: Response, label: string, { token }: Asking["settings"]): Error {
