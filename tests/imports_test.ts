@@ -12,7 +12,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   eval: ["kernels", "model", "checkpoint", "data"],
   train: ["kernels", "model", "checkpoint", "data", "eval", "train_args"],
   demo: ["kernels", "model", "checkpoint", "data", "eval", "train", "train_args"],
-  cli: ["kernels", "model", "checkpoint", "data", "eval", "train", "train_args", "demo"],
+  cli: ["kernels", "model", "checkpoint", "data", "eval", "train", "train_args", "demo", "deno.json"],
 };
 
 /** Every import and export specifier of a file, dynamic imports and type imports included. */
