@@ -31,7 +31,7 @@ async function withHub(
   await withFolder(async (cacheDir) => {
     await using server = new HubServer(repositories);
     const settings = { endpoint: server.url, token: undefined, cacheDir, offline: false };
-    await run(server, { settings, wanted: modelFiles, retryDelay: 1, stallLimit: 300 }, cacheDir);
+    await run(server, { settings, wanted: modelFiles, retryDelay: 1 }, cacheDir);
   });
 }
 
@@ -126,7 +126,9 @@ Deno.test("a hub that sends wrong bytes, too many, too few or none never leaves 
   for (const [name, answer, ...parts] of faults) {
     await withHub(async (server, options, cache) => {
       server.fault = (request, bytes) => bytes === WEIGHTS ? answer(request) : undefined;
-      await assertThrows(() => fetchSnapshot(REFERENCE, options), "model.safetensors", ...parts);
+      // A busy machine is slow too: only who waits for nothing is in a hurry.
+      const hurried = name === "nothing" ? { ...options, stallLimit: 300 } : options;
+      await assertThrows(() => fetchSnapshot(REFERENCE, hurried), "model.safetensors", ...parts);
       assertEquals((await blobs(cache)).length, 2, name);
     });
   }
