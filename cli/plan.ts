@@ -3,6 +3,7 @@ import { EXIT, UserError } from "../errors.ts";
 import { Gpu } from "../kernels/gpu.ts";
 import { PURPOSES } from "../kernels/pool.ts";
 import { type ModelConfig, readConfig } from "../model/config.ts";
+import { configForPositions } from "../model/context.ts";
 import { addFlops, forwardFlops, paperPairs, totalFlops } from "../model/flops.ts";
 import { SHAPE_NAMES, shapeConfig } from "../model/shapes.ts";
 import { type Plan, planTraining } from "../train/plan.ts";
@@ -74,6 +75,7 @@ export function build(summary: string, io: Io): BuiltCommand {
       ? await readConfig(await locate(io, args.model_name_or_path, "model"))
       : shapeConfig(own.shape);
     narrowFetched();
+    configForPositions(config, args).notes.forEach((line) => io.err(line));
     await (own.longest ? runLongest : runPlan)(own, args, config, io);
   });
 }

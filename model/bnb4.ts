@@ -42,6 +42,7 @@ export async function convertToBnb4(
   const weights = await openWeights(folder);
   try {
     requireDense(folder, config, weights);
+    config.notes.forEach((line) => hooks.note(line));
     using gpu = await Gpu.open();
     const { raw } = config;
     const tensors = bnb4Tensors(gpu, weights, config, options, hooks);

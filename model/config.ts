@@ -3,6 +3,8 @@ import { FILE_LIMITS, ifThere } from "../data/file_bytes.ts";
 import { quoted, UserError } from "../errors.ts";
 import { type GptNeoxConfig, parseGptNeoxConfig } from "./gpt_neox_config.ts";
 import { LLAMA_LIKE, type LlamaConfig, parseLlamaConfig } from "./llama_config.ts";
+import { dtypeNotes } from "./number_formats.ts";
+import { scaledLength } from "./rope_scaling.ts";
 
 export type { RopeScaling } from "./rope_scaling.ts";
 
@@ -34,20 +36,25 @@ export function parseConfig(raw: unknown, path: string): ModelConfig {
   }
   const given = raw as Readonly<Record<string, unknown>>;
   refuseQuantised(given, path);
-  return isLlama ? parseLlamaConfig(given, path) : parseGptNeoxConfig(given, path);
+  const config = isLlama ? parseLlamaConfig(given, path) : parseGptNeoxConfig(given, path);
+  return { ...config, notes: [...config.notes, ...dtypeNotes(given)] };
 }
 
-/** @throws {UserError} if the weights are packed by anything but bitsandbytes in 4 bits */
-function refuseQuantised(
-  { quantization_config: form }: Readonly<Record<string, unknown>>,
-  path: string,
-): void {
-  if (typeof form !== "object" || form === null) return;
+/** Whether a `config.json` says that bitsandbytes packed the weights to 4 bits. */
+export function isPackedIn4bit({ quantization_config: form }: Readonly<Record<string, unknown>>): boolean {
+  if (typeof form !== "object" || form === null) return false;
   const { quant_method: method = "bitsandbytes", load_in_4bit, _load_in_4bit } = form as Record<
     string,
     unknown
   >;
-  if (method === "bitsandbytes" && (load_in_4bit === true || _load_in_4bit === true)) return;
+  return method === "bitsandbytes" && (load_in_4bit === true || _load_in_4bit === true);
+}
+
+/** @throws {UserError} if the weights are packed by anything but bitsandbytes in 4 bits */
+function refuseQuantised(raw: Readonly<Record<string, unknown>>, path: string): void {
+  const { quantization_config: form } = raw;
+  if (typeof form !== "object" || form === null || isPackedIn4bit(raw)) return;
+  const { quant_method: method = "bitsandbytes" } = form as Record<string, unknown>;
   throw new UserError(
     `Cannot load "${path}": its weights are quantised by ${
       method === "bitsandbytes" ? "bitsandbytes in 8 bits" : quoted(method)
@@ -55,11 +62,12 @@ function refuseQuantised(
   );
 }
 
-/** The tokens a model was made to see, position scaling included. */
+/**
+ * The tokens a model was made to see, position scaling included. YaRN's cards say the factor and leave
+ * `max_position_embeddings` at the length before the extension; other files have the length after it.
+ */
 export function contextLength({ max_position_embeddings, rope_scaling }: ModelConfig): number {
-  return rope_scaling?.type === "linear"
-    ? max_position_embeddings * rope_scaling.factor
-    : max_position_embeddings;
+  return Math.max(max_position_embeddings, scaledLength(rope_scaling, { max_position_embeddings }) ?? 0);
 }
 
 /**
@@ -67,17 +75,23 @@ export function contextLength({ max_position_embeddings, rope_scaling }: ModelCo
  * ceil(length / max_position_embeddings), as LongLoRA does, where the model's own context is shorter.
  * A scaling that is already there is replaced by one for the whole extension, never stacked on.
  *
+ * @param remedy what the user can do where that is not possible; that of training unless given
  * @throws {UserError} if the model has a scaling of another kind, which linear interpolation cannot extend
  * @see Chen et al. 2023, arXiv:2306.15595 (position interpolation)
  */
-export function extendContext(config: ModelConfig, length: number): ModelConfig {
-  if (length <= contextLength(config)) return config;
+export function extendContext(
+  config: ModelConfig,
+  length: number,
+  remedy = "Set rope_scaling or rope_theta",
+): ModelConfig {
+  const own = contextLength(config);
+  if (length <= own) return config;
   const { rope_scaling, max_position_embeddings } = config;
   if (rope_scaling && rope_scaling.type !== "linear") {
     if (rope_scaling.type === "dynamic") return config;
     throw new UserError(
-      `Cannot extend the context to ${length} tokens: the model has ${max_position_embeddings} with rope_scaling ` +
-        `of type "${rope_scaling.type}", which linear interpolation cannot extend. Set rope_scaling or rope_theta`,
+      `Cannot extend the context to ${length} tokens: the model has ${own} with rope_scaling of type ` +
+        `"${rope_scaling.type}", which linear interpolation cannot extend. ${remedy}`,
       { exitCode: 2 },
     );
   }

@@ -3,7 +3,8 @@ import { parse } from "yaml";
 import { FILE_LIMITS, ifThere, readWholeText } from "../data/file_bytes.ts";
 import { UserError } from "../errors.ts";
 import { contextLength, extendContext, type ModelConfig, parseConfig } from "./config.ts";
-import { parseRopeScaling, type RopeScaling } from "./rope_scaling.ts";
+import { samePositions } from "./rope_config.ts";
+import { parseRopeScaling, type RopeScaling, scaledLength } from "./rope_scaling.ts";
 
 /** What decides a model's positions, as train_args.yaml has it. */
 export interface PositionSettings {
@@ -23,24 +24,51 @@ export interface TrainedSettings extends PositionSettings {
  * The configuration for `model_max_length` tokens. Without `rope_theta` and `rope_scaling` positions are interpolated
  * ({@linkcode extendContext}); either of them takes the place of interpolation.
  *
+ * @param remedy what the user can do where interpolation cannot extend the model; that of training unless given
  * @throws {UserError} if `rope_scaling` is not one that is known, or interpolation cannot extend the model
  */
-export function configForPositions(config: ModelConfig, settings: PositionSettings): ModelConfig {
+export function configForPositions(
+  config: ModelConfig,
+  settings: PositionSettings,
+  remedy?: string,
+): ModelConfig {
   const { model_max_length, rope_theta, rope_scaling } = settings;
-  if (!rope_theta && !rope_scaling) return extendContext(config, model_max_length);
+  if (!rope_theta && !rope_scaling) return extendContext(config, model_max_length, remedy);
   const { max_position_embeddings } = config;
+  const given = rope_scaling
+    ? parseRopeScaling(rope_scaling, { ...config, ...originalOf(config) }, "rope_scaling")
+    : { rope_scaling: config.rope_scaling, notes: [] };
+  const own = scaledLength(given.rope_scaling, config);
+  const notes = rope_scaling && own !== undefined && own < model_max_length
+    ? [
+      `rope_scaling ${
+        describe(given.rope_scaling)
+      } is for ${own} tokens, fewer than the ${model_max_length} wanted`,
+    ]
+    : [];
+  const inMap = typeof rope_scaling?.rope_theta === "number" ? rope_scaling.rope_theta : undefined;
+  if (rope_theta && inMap && rope_theta !== inMap) {
+    notes.push(`rope_theta is ${rope_theta}, and ${inMap} within rope_scaling: ${rope_theta} counts`);
+  }
   const changed = {
     ...config,
-    rope_theta: rope_theta ?? config.rope_theta,
-    rope_scaling: rope_scaling
-      ? parseRopeScaling(rope_scaling, max_position_embeddings, "rope_scaling")
-      : config.rope_scaling,
+    rope_theta: rope_theta ?? inMap ?? config.rope_theta,
+    rope_scaling: given.rope_scaling,
+    notes: [...config.notes, ...given.notes, ...notes],
   };
   // Linear and dynamic scaling count from the length before the extension, the others already name it.
   const countsFromBase = changed.rope_scaling?.type === "linear" || changed.rope_scaling?.type === "dynamic";
   return countsFromBase
     ? changed
     : { ...changed, max_position_embeddings: Math.max(max_position_embeddings, model_max_length) };
+}
+
+/** The tokens that a model was trained on before its own scaling, where that says it. */
+function originalOf(
+  { rope_scaling }: ModelConfig,
+): { readonly original_max_position_embeddings?: number } {
+  if (!rope_scaling || !("original_max_position_embeddings" in rope_scaling)) return {};
+  return { original_max_position_embeddings: rope_scaling.original_max_position_embeddings };
 }
 
 /**
@@ -109,11 +137,13 @@ export async function settleContext(
   },
 ): Promise<SettledContext> {
   const trained = peftModel ? await readTrainedSettings(peftModel) : undefined;
-  const wanted = contextSize ?? trained?.model_max_length ?? otherwise ?? contextLength(base);
-  const config = configForPositions(base, { ...trained, model_max_length: wanted });
-  const notes: string[] = [];
+  const own = contextLength(base);
+  const wanted = contextSize ?? trained?.model_max_length ?? otherwise ?? own;
+  const remedy = `Pass --context_size ${own} to keep the positions as they are, also for longer texts`;
+  const config = configForPositions(base, { ...trained, model_max_length: wanted }, remedy);
+  const notes: string[] = [...config.notes];
   if (trained) {
-    const asTrained = configForPositions(base, trained);
+    const asTrained = configForPositions(base, trained, remedy);
     if (!samePositions(asTrained, config)) {
       notes.push(
         `The adapter was trained for ${trained.model_max_length} tokens (${
@@ -125,7 +155,6 @@ export async function settleContext(
       );
     }
   }
-  const own = contextLength(base);
   if (base.rope_scaling?.type === "linear" && wanted !== own && !trained) {
     notes.push(
       wanted < own
@@ -142,8 +171,9 @@ export async function settleContext(
 }
 
 /**
- * The content of config.json with the positions and the vocabulary in force. Linear and dynamic scaling have the two keys of the older form,
- * which every version of `transformers` and llama.cpp reads.
+ * The content of config.json with the positions and the vocabulary in force, positions in the form that all versions of
+ * `transformers` and llama.cpp read (`rope_theta` and `rope_scaling`), and in the form of transformers 5 where the file
+ * has that. Linear and dynamic scaling have the two keys of the older form.
  */
 export function configJson(config: ModelConfig): Record<string, unknown> {
   const { rope_theta, rope_scaling, max_position_embeddings, vocab_size } = config;
@@ -152,20 +182,22 @@ export function configJson(config: ModelConfig): Record<string, unknown> {
   if (samePositions(own, config) && own.max_position_embeddings === max_position_embeddings) {
     return raw;
   }
-  if (raw.rope_parameters) {
-    const { type, ...rest } = rope_scaling ?? { type: "default" };
-    const { rope_scaling: _, ...others } = raw;
-    const { partial_rotary_factor: share } = raw.rope_parameters as Record<string, unknown>;
-    const rope_parameters = {
-      rope_type: type,
-      ...rest,
-      rope_theta,
-      ...(share === undefined ? {} : { partial_rotary_factor: share }),
-    };
-    return { ...others, max_position_embeddings, rope_parameters };
-  }
+  // What it says is in rope_scaling now.
+  delete raw.original_max_position_embeddings;
   const theta = config.model_type === "gpt_neox" ? "rotary_emb_base" : "rope_theta";
-  return { ...raw, max_position_embeddings, [theta]: rope_theta, rope_scaling: encodeScaling(rope_scaling) };
+  const changed = { ...raw, max_position_embeddings, rope_scaling: encodeScaling(rope_scaling) };
+  if (!raw.rope_parameters) return { ...changed, [theta]: rope_theta };
+  const { partial_rotary_factor: share } = raw.rope_parameters as Record<string, unknown>;
+  const { type, ...rest } = rope_scaling ?? { type: "default" };
+  const shares = share === undefined ? {} : { partial_rotary_factor: share };
+  return {
+    ...changed,
+    [theta]: rope_theta,
+    ...(share === undefined
+      ? {}
+      : { [config.model_type === "gpt_neox" ? "rotary_pct" : "partial_rotary_factor"]: share }),
+    rope_parameters: { rope_type: type, ...rest, rope_theta, ...shares },
+  };
 }
 
 function encodeScaling(scaling: RopeScaling | null): Record<string, unknown> | null {
@@ -174,11 +206,11 @@ function encodeScaling(scaling: RopeScaling | null): Record<string, unknown> | n
   return { rope_type: type, ...rest };
 }
 
-function samePositions(a: ModelConfig, b: ModelConfig): boolean {
-  return a.rope_theta === b.rope_theta && JSON.stringify(a.rope_scaling) === JSON.stringify(b.rope_scaling);
-}
-
 /** `rope_scaling linear by 4`, for messages. */
 function describePositions({ rope_scaling }: { readonly rope_scaling: RopeScaling | null }): string {
-  return rope_scaling ? `rope_scaling ${rope_scaling.type} by ${rope_scaling.factor}` : "no rope_scaling";
+  return rope_scaling ? `rope_scaling ${describe(rope_scaling)}` : "no rope_scaling";
+}
+
+function describe(scaling: RopeScaling | null): string {
+  return `${scaling?.type} by ${scaling?.factor}`;
 }

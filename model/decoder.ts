@@ -40,8 +40,8 @@ interface Sequence {
  * Writes sequences token by token: keys and values of what went before stay in a cache. Drawn tokens stay on the device,
  * where the next step finds them; the host may record many steps before it reads any.
  *
- * Positions are scaled as for sequences of `capacity` tokens. This matters for dynamic scaling alone, whose angles depend
- * on the length: all tokens then have the angles of the longest sequence there may be.
+ * Positions are scaled as for sequences of `capacity` tokens. This matters for dynamic scaling and longrope alone, whose
+ * angles depend on the length: all tokens then have the angles of the longest sequence there may be.
  */
 export class Decoder {
   readonly model: LanguageModel;

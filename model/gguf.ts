@@ -6,7 +6,7 @@ import { Tokenizer } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
 import { contextLength, readConfig } from "./config.ts";
 import type { LlamaConfig } from "./llama_config.ts";
-import { ropeFrequencies } from "./rope.ts";
+import { positionKeys, positionNotes, positionTensor } from "./gguf_positions.ts";
 import { checkpointTensors } from "./tensors.ts";
 
 /** llama.cpp's numbers of the most common type in a file. */
@@ -43,7 +43,7 @@ export interface GgufExport {
  */
 export async function exportGguf(path: string, model: GgufExport): Promise<void> {
   const tensors = [...checkpointTensors(model.config)].map(([name, shape]) => tensorOf(model, name, shape));
-  const factors = llama3Factors(model.config);
+  const factors = positionTensor(model.config);
   if (factors) tensors.push(factors);
   const { onProgress, note } = model;
   await writeGguf(path, metadataOf(model), tensors, { ...(onProgress && { onProgress }), note });
@@ -118,20 +118,6 @@ function interleave(
   return result;
 }
 
-/** Llama-3.1's stretching of the slow rotations, which llama.cpp wants as a tensor of divisors. */
-function llama3Factors({ rope_scaling, ...config }: LlamaConfig): GgufTensor | undefined {
-  if (rope_scaling?.type !== "llama3") return undefined;
-  const plain = ropeFrequencies({ ...config, rope_scaling: null }, 0);
-  const scaled = ropeFrequencies({ ...config, rope_scaling }, 0);
-  const factors = new Float32Array(plain.map((frequency, i) => frequency / scaled[i]!));
-  return {
-    name: "rope_freqs.weight",
-    shape: [factors.length],
-    type: "F32",
-    readRows: () => Promise.resolve({ bytes: new Uint8Array(factors.buffer), dtype: "F32" }),
-  };
-}
-
 function metadataOf({ config, tokenizer, name, type }: GgufExport): Map<string, GgufValue> {
   const u32 = (value: number): GgufValue => ({ u32: value });
   const metadata = new Map<string, GgufValue>([
@@ -147,21 +133,9 @@ function metadataOf({ config, tokenizer, name, type }: GgufExport): Map<string, 
     ["llama.attention.key_length", u32(config.head_dim)],
     ["llama.attention.value_length", u32(config.head_dim)],
     ["llama.attention.layer_norm_rms_epsilon", { f32: config.rms_norm_eps }],
-    ["llama.rope.dimension_count", u32(config.head_dim)],
-    ["llama.rope.freq_base", { f32: config.rope_theta }],
+    ...positionKeys(config),
     ["llama.vocab_size", u32(config.vocab_size)],
   ]);
-  const { rope_scaling: scaling } = config;
-  if (scaling?.type === "linear" || scaling?.type === "yarn") {
-    metadata.set("llama.rope.scaling.type", scaling.type);
-    metadata.set("llama.rope.scaling.factor", { f32: scaling.factor });
-    const original = scaling.type === "yarn"
-      ? scaling.original_max_position_embeddings
-      : config.max_position_embeddings;
-    metadata.set("llama.rope.scaling.original_context_length", u32(original));
-  } else if (scaling && scaling.type !== "llama3") {
-    throw new UserError(`Cannot write GGUF: it has no rope_scaling of type "${scaling.type}"`);
-  }
   addTokenizer(metadata, tokenizer, config.vocab_size);
   return metadata;
 }
@@ -234,6 +208,7 @@ export async function convertToGguf(
         `Cannot write GGUF: "${folder}" is of model_type "gpt_neox"; LLaMA, Mistral and Qwen2 models can be converted`,
       );
     }
+    for (const line of [...config.notes, ...positionNotes(config)]) note?.(line);
     const name = basename(folder);
     const upper = type.toUpperCase() as GgufType;
     await exportGguf(path, {

@@ -2,7 +2,8 @@
 import { z } from "zod";
 import { UserError } from "../errors.ts";
 import type { GeluForm } from "../kernels/activation/gelu.ts";
-import { parseRopeScaling } from "./rope_scaling.ts";
+import { checkUnreadKeys } from "./config_keys.ts";
+import { parseRope, ROPE_KEYS } from "./rope_config.ts";
 import { checked, count, positive, problemOfShape, type SharedConfig } from "./shared_config.ts";
 import type { Layout, LinearSpec } from "./tensors.ts";
 
@@ -27,20 +28,16 @@ const SCHEMA = z.object({
   intermediate_size: count,
   num_hidden_layers: count,
   num_attention_heads: count,
-  max_position_embeddings: z.int().min(1).default(2048),
+  max_position_embeddings: z.int().min(1).nullish(),
   layer_norm_eps: positive.default(1e-5),
   rotary_pct: positive.max(1).nullish(),
   rotary_emb_base: positive.nullish(),
-  rope_theta: positive.nullish(),
-  rope_scaling: z.record(z.string(), z.unknown()).nullish(),
-  rope_parameters: z.looseObject({
-    rope_theta: positive.nullish(),
-    partial_rotary_factor: positive.max(1).nullish(),
-  }).nullish(),
+  ...ROPE_KEYS,
+  head_dim: count.nullish(),
   hidden_act: z.string().default("gelu"),
   use_parallel_residual: z.boolean().default(true),
   attention_bias: z.boolean().default(true),
-  tie_word_embeddings: z.boolean().default(false),
+  tie_word_embeddings: z.boolean().nullish(),
 });
 
 /** Hugging Face's names of what is GELU. */
@@ -54,30 +51,74 @@ const GELUS: Readonly<Record<string, GeluForm>> = {
 
 /** Checks a `config.json` whose `model_type` is `gpt_neox`; `path` is for messages. */
 export function parseGptNeoxConfig(raw: Readonly<Record<string, unknown>>, path: string): GptNeoxConfig {
-  const { rope_parameters: rope, hidden_act, rotary_pct, rotary_emb_base, rope_theta, ...c } = checked(
-    SCHEMA,
-    raw,
-    `"${path}"`,
-  );
+  const c = checked(SCHEMA, raw, `"${path}"`);
+  const notes = checkUnreadKeys(raw, new Set(["model_type", ...Object.keys(SCHEMA.shape)]), path);
   const head_dim = c.hidden_size / c.num_attention_heads;
-  const form = GELUS[hidden_act];
+  const max_position_embeddings = c.max_position_embeddings ?? 2048;
+  const rope = parseRope(
+    {
+      ...c,
+      rope_theta: one("rotary_emb_base", c.rotary_emb_base, "rope_theta", c.rope_theta, path),
+      partial_rotary_factor: one(
+        "rotary_pct",
+        c.rotary_pct,
+        "partial_rotary_factor",
+        c.partial_rotary_factor,
+        path,
+      ),
+    },
+    { head_dim, max_position_embeddings, share: 0.25 },
+    path,
+  );
+  const form = GELUS[c.hidden_act];
   const config: GptNeoxConfig = {
-    ...c,
     model_type: "gpt_neox",
+    vocab_size: c.vocab_size,
+    hidden_size: c.hidden_size,
+    intermediate_size: c.intermediate_size,
+    num_hidden_layers: c.num_hidden_layers,
+    num_attention_heads: c.num_attention_heads,
     num_key_value_heads: c.num_attention_heads,
     head_dim,
-    rotary_dim: Math.floor(head_dim * (rope?.partial_rotary_factor ?? rotary_pct ?? 0.25)),
-    rope_theta: rope?.rope_theta ?? rotary_emb_base ?? rope_theta ?? 10000,
-    rope_scaling: parseRopeScaling(c.rope_scaling ?? rope ?? null, c.max_position_embeddings, path),
+    rotary_dim: rope.rotary_dim,
+    max_position_embeddings,
+    layer_norm_eps: c.layer_norm_eps,
+    rope_theta: rope.rope_theta,
+    rope_scaling: rope.rope_scaling,
+    use_parallel_residual: c.use_parallel_residual,
+    attention_bias: c.attention_bias,
+    tie_word_embeddings: c.tie_word_embeddings ?? false,
     gelu: form ?? "erf",
     sliding_window: null,
+    notes: [...notes, ...rope.notes],
     raw,
   };
   const problem = form === undefined
-    ? `hidden_act is "${hidden_act}"; ${Object.keys(GELUS).join(", ")} are known`
-    : problemOfShape(config) ?? problemOfRotation(config);
+    ? `hidden_act is "${c.hidden_act}"; ${Object.keys(GELUS).join(", ")} are known`
+    : problemOfHeads(config, c.head_dim) ?? problemOfShape(config) ?? problemOfRotation(config);
   if (problem) throw new UserError(`Cannot use "${path}": ${problem}`);
   return config;
+}
+
+/** What two keys say that mean the same. @throws {UserError} if they say different things */
+function one<T extends number>(
+  name: string,
+  value: T | null | undefined,
+  otherName: string,
+  other: T | null | undefined,
+  path: string,
+): T | null | undefined {
+  const both = typeof value === "number" && typeof other === "number";
+  if (!both || value === other) return value ?? other;
+  throw new UserError(
+    `Cannot use "${path}": its ${name} is ${value} and its ${otherName} is ${other}, which mean the same here. Keep one`,
+  );
+}
+
+/** GPT-NeoX has one linear for q, k and v: its heads together are as wide as the hidden size. */
+function problemOfHeads({ head_dim }: GptNeoxConfig, given: number | null | undefined): string | undefined {
+  if ((given ?? head_dim) === head_dim) return undefined;
+  return `head_dim is ${given}, GPT-NeoX has hidden_size / num_attention_heads, ${head_dim}`;
 }
 
 function problemOfRotation({ rotary_dim, head_dim }: GptNeoxConfig): string | undefined {

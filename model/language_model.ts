@@ -14,7 +14,7 @@ import type { DropoutKey, Linear } from "./linear.ts";
 import { addEmbeddingNoise } from "./noise.ts";
 import { type Norm, norm, normBackward } from "./norm.ts";
 import type { Parameter } from "./parameter.ts";
-import { type RopeTables, ropeTables } from "./rope.ts";
+import { type RopeTables, ropeTables, tablesServe } from "./rope.ts";
 
 /** A table of embeddings (V, C) or the head's matrix, and its gradient where it is trained. */
 export interface Table {
@@ -301,11 +301,7 @@ export class LanguageModel {
 
   #pass(device: DeviceBatch, dropout: DropoutKey | undefined): Pass {
     const longest = maxOf(device.batch.positions) + 1;
-    // Dynamic scaling turns by other angles for every length: what ran before must not matter.
-    const fits = this.config.rope_scaling?.type === "dynamic"
-      ? this.#rope?.length === longest
-      : this.#rope && this.#rope.length >= longest;
-    if (!this.#rope || !fits) {
+    if (!this.#rope || !tablesServe(this.config, this.#rope.length, longest)) {
       this.#rope?.cos.free();
       this.#rope?.sin.free();
       let tables: RopeTables | undefined;

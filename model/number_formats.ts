@@ -19,17 +19,47 @@ export function floatOf(dtype: Dtype): FloatDtype {
   return dtype === "F16" || dtype === "BF16" ? dtype : "F32";
 }
 
-/** The format that the config names for its weights; BF16 where it names none. */
-export function torchDtypeOf({ raw }: ModelConfig): FloatDtype {
-  const name = String(raw.torch_dtype ?? raw.dtype).replace(/^torch\./, "");
-  return (Object.keys(TORCH_NAMES) as FloatDtype[]).find((dtype) => TORCH_NAMES[dtype] === name) ?? "BF16";
+/** PyTorch's other names of these formats. */
+const ALIASES: Readonly<Record<string, FloatDtype>> = { float: "F32", half: "F16" };
+
+/** The format that the config names for its weights; BF16 where it names none that is known. */
+export function torchDtypeOf({ raw }: Pick<ModelConfig, "raw">): FloatDtype {
+  return formatNamed(namedDtype(raw)) ?? "BF16";
 }
 
-/** The config's type of weights, under the key it has there; mixed files keep what they said. */
+/** What the user should know of the config's type of weights, one line each. */
+export function dtypeNotes(raw: Readonly<Record<string, unknown>>): string[] {
+  const name = namedDtype(raw);
+  if (name === undefined || formatNamed(name)) return [];
+  return [
+    `config.json: dtype ${JSON.stringify(name)} is not known (${
+      Object.values(TORCH_NAMES).join(", ")
+    } are): where the ` +
+    `weights do not say their type, bfloat16 is taken`,
+  ];
+}
+
+/** `dtype` is the name since transformers 4.56, and counts there before `torch_dtype`. */
+function namedDtype({ dtype, torch_dtype }: Readonly<Record<string, unknown>>): unknown {
+  return dtype ?? torch_dtype ?? undefined;
+}
+
+function formatNamed(name: unknown): FloatDtype | undefined {
+  if (typeof name !== "string") return undefined;
+  const plain = name.replace(/^torch\./, "");
+  return (Object.keys(TORCH_NAMES) as FloatDtype[]).find((dtype) => TORCH_NAMES[dtype] === plain) ??
+    (Object.hasOwn(ALIASES, plain) ? ALIASES[plain] : undefined);
+}
+
+/**
+ * The config's type of weights, as all versions of transformers read it: under `torch_dtype`, and under `dtype` where
+ * the config has that. Mixed files keep what they said.
+ */
 export function torchDtype(
   config: Readonly<Record<string, unknown>>,
   dtypes: readonly FloatDtype[],
 ): Record<string, string> {
-  const key = "dtype" in config && !("torch_dtype" in config) ? "dtype" : "torch_dtype";
-  return dtypes.length === 1 ? { [key]: TORCH_NAMES[dtypes[0]!] } : {};
+  const name = dtypes.length === 1 ? TORCH_NAMES[dtypes[0]!] : undefined;
+  if (name === undefined) return {};
+  return { torch_dtype: name, ...(config.dtype === undefined ? {} : { dtype: name }) };
 }

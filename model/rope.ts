@@ -7,17 +7,23 @@ export interface RopeTables {
   readonly sin: Float32Array;
 }
 
+/** What of a model's shape decides the angles. */
+export type RopeShape = Pick<
+  ModelConfig,
+  "rotary_dim" | "rope_theta" | "rope_scaling" | "max_position_embeddings"
+>;
+
 /**
  * Tables for `length` positions. At position 100,000 an angle computed in f32 is off by thousandths; in float64 the
  * error is that of the stored cosine alone.
  *
  * @see Su et al. 2021, arXiv:2104.09864
  */
-export function ropeTables(config: ModelConfig, length: number): RopeTables {
+export function ropeTables(config: RopeShape, length: number): RopeTables {
   const frequencies = ropeFrequencies(config, length);
   const scaling = config.rope_scaling;
   const positionScale = scaling?.type === "linear" ? 1 / scaling.factor : 1;
-  const magnitude = scaling?.type === "yarn" ? scaling.attention_factor : 1;
+  const magnitude = scaling && "attention_factor" in scaling ? scaling.attention_factor : 1;
   const half = frequencies.length;
   const cos = new Float32Array(length * half);
   const sin = new Float32Array(length * half);
@@ -31,8 +37,19 @@ export function ropeTables(config: ModelConfig, length: number): RopeTables {
   return { cos, sin };
 }
 
-/** Radians per position of each pair, (R / 2); `length` matters for dynamic scaling only. */
-export function ropeFrequencies(config: ModelConfig, length: number): Float64Array {
+/** Whether tables for `made` tokens serve sequences of `length`. */
+export function tablesServe({ rope_scaling: scaling }: RopeShape, made: number, length: number): boolean {
+  // Dynamic scaling turns by other angles for every length: what ran before must not matter.
+  if (scaling?.type === "dynamic") return made === length;
+  if (scaling?.type === "longrope") {
+    const original = scaling.original_max_position_embeddings;
+    return made >= length && (made > original) === (length > original);
+  }
+  return made >= length;
+}
+
+/** Radians per position of each pair, (R / 2); `length` matters for dynamic scaling and longrope only. */
+export function ropeFrequencies(config: RopeShape, length: number): Float64Array {
   const { rotary_dim: turned, rope_scaling: scaling, max_position_embeddings } = config;
   const theta = scaling?.type === "dynamic" && length > max_position_embeddings
     ? config.rope_theta *
@@ -43,11 +60,18 @@ export function ropeFrequencies(config: ModelConfig, length: number): Float64Arr
   switch (scaling?.type) {
     case "llama3":
       return plain.map((frequency) => llama3Frequency(frequency, scaling));
-    case "yarn":
+    case "yarn": {
+      const range = yarnRange(theta, turned, scaling);
       return plain.map((frequency, i) => {
-        const share = yarnInterpolation(i, theta, turned, scaling);
+        const share = yarnInterpolation(i, range);
         return frequency * (1 - share) + frequency / scaling.factor * share;
       });
+    }
+    case "longrope": {
+      const { short_factor, long_factor, original_max_position_embeddings: original } = scaling;
+      const factors = length > original ? long_factor : short_factor;
+      return plain.map((frequency, i) => frequency / factors[i]!);
+    }
     default:
       return plain;
   }
@@ -65,12 +89,20 @@ function llama3Frequency(frequency: number, scaling: Scaling<"llama3">): number 
   return (1 - smooth) * frequency / factor + smooth * frequency;
 }
 
-/** How much pair `i` is interpolated, 0 to 1. Peng et al. 2023, YaRN, arXiv:2309.00071, section 3.2. */
-function yarnInterpolation(i: number, theta: number, turned: number, scaling: Scaling<"yarn">): number {
-  const { original_max_position_embeddings: original, beta_fast, beta_slow } = scaling;
+/** Pairs before the first are kept, pairs after the last interpolated. Peng et al. 2023, YaRN, arXiv:2309.00071, section 3.2. */
+function yarnRange(theta: number, turned: number, scaling: Scaling<"yarn">): readonly [number, number] {
+  const { original_max_position_embeddings: original, beta_fast, beta_slow, truncate = true } = scaling;
   const pairOf = (rotations: number) =>
     turned * Math.log(original / (rotations * 2 * Math.PI)) / (2 * Math.log(theta));
-  const low = Math.max(0, Math.floor(pairOf(beta_fast)));
-  const high = Math.min(turned - 1, Math.ceil(pairOf(beta_slow)));
-  return Math.min(1, Math.max(0, (i - low) / Math.max(high - low, 0.001)));
+  const [first, last] = [pairOf(beta_fast), pairOf(beta_slow)];
+  return [
+    Math.max(0, truncate ? Math.floor(first) : first),
+    Math.min(turned - 1, truncate ? Math.ceil(last) : last),
+  ];
+}
+
+/** How much pair `i` is interpolated, 0 to 1. */
+function yarnInterpolation(i: number, [low, high]: readonly [number, number]): number {
+  const width = high === low ? 0.001 : high - low;
+  return Math.min(1, Math.max(0, (i - low) / width));
 }

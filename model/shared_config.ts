@@ -20,6 +20,8 @@ export interface SharedConfig {
   readonly tie_word_embeddings: boolean;
   /** Most tokens that one sees, itself included; all unless given. */
   readonly sliding_window: number | null;
+  /** What the user should know of the file: keys without effect, lengths that disagree; one line each. */
+  readonly notes: readonly string[];
   /** The file as it is: `merge` writes it back with what changed. */
   readonly raw: Readonly<Record<string, unknown>>;
 }

@@ -10,13 +10,14 @@ import { Gpu } from "../kernels/gpu.ts";
 import { exportAdapter } from "../model/adapter.ts";
 import { makeBatch } from "../model/batch.ts";
 import { readConfig } from "../model/config.ts";
-import { configJson } from "../model/context.ts";
+import { configForPositions, configJson } from "../model/context.ts";
 import {
   type Fingerprint,
   fingerprintMetadata,
   fingerprintModel,
   otherBaseNote,
 } from "../model/fingerprint.ts";
+import { torchDtype } from "../model/number_formats.ts";
 import { tensorSources } from "../model/read_back.ts";
 import { dumpTrainArgs } from "../train_args/describe.ts";
 import { stepsBetween, type TrainArgs } from "../train_args/schema.ts";
@@ -71,7 +72,8 @@ export async function runTraining(args: TrainArgs, hooks: TrainHooks): Promise<T
   const places = await findPlaces(args, hooks.locate);
   hooks.onLocated?.();
   // Before what takes long: a folder that is no model's says so by its config.json.
-  await readConfig(places.model);
+  const config = configForPositions(await readConfig(places.model), args);
+  config.notes.forEach((line) => hooks.note(line));
   const base = await fingerprintModel(places.model, { weights: args.low_rank_training });
   if (resumed) checkSameBase(resumed.state, base, args, resumed.path);
   else await noteOtherBase(places, hooks);
@@ -404,8 +406,9 @@ class Run {
       await copyTokenizer(new Map(ofAdapter.map((name) => [name, paths.get(name)!])), folder);
       return;
     }
+    const json = configJson(model.config);
     await writeModel(folder, {
-      config: { ...configJson(model.config), torch_dtype: "float32" },
+      config: { ...json, ...torchDtype(json, ["F32"]) },
       tensors: tensorSources(model.gpu, model.parameters()),
       filesFrom: this.modelFolder,
     });

@@ -7,13 +7,15 @@ import { DRY_INFO, TYPICAL_LIMITS } from "../kernels/dry_device.ts";
 import { type DeviceLimits, type Dispatch, Gpu, type GpuOptions, type MemoryUse } from "../kernels/gpu.ts";
 import type { GpuInfo } from "../kernels/adapter.ts";
 import { makeBatch, type Sequence } from "../model/batch.ts";
-import type { ModelConfig } from "../model/config.ts";
+import { isPackedIn4bit, type ModelConfig } from "../model/config.ts";
 import { configForPositions } from "../model/context.ts";
 import type { Format } from "../kernels/wgsl.ts";
 import { visitedPairs } from "../kernels/attention/visits.ts";
 import { addFlops, type StepFlops, totalFlops, trainingFlops } from "../model/flops.ts";
 import type { LanguageModel } from "../model/language_model.ts";
+import { torchDtypeOf } from "../model/number_formats.ts";
 import { randomModel } from "../model/random.ts";
+import { Uploader } from "../model/upload.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
 import type { Rates } from "./rates.ts";
 import { addFreshLora, formatOf, type Placement, trainedNames, trainerOptions } from "./setup.ts";
@@ -115,12 +117,10 @@ export function secondsOf({ flops, trafficBytes }: StepCost, rates: Rates): numb
 }
 
 /** What config.json says of the form that its weights are in. */
-function storedForm({ raw }: ModelConfig): { readonly stored: Format; readonly loadIn4bit: boolean } {
-  const formats: Readonly<Record<string, Format>> = { float32: "f32", float16: "f16", bfloat16: "bf16" };
-  const { torch_dtype, dtype = torch_dtype, quantization_config: quantised } = raw;
+function storedForm(config: ModelConfig): { readonly stored: Format; readonly loadIn4bit: boolean } {
   return {
-    stored: formats[String(dtype)] ?? "bf16",
-    loadIn4bit: (quantised as { load_in_4bit?: unknown } | undefined)?.load_in_4bit === true,
+    stored: Uploader.formatOf(torchDtypeOf(config)),
+    loadIn4bit: isPackedIn4bit(config.raw),
   };
 }
 

@@ -117,3 +117,58 @@ Deno.test("a GGUF file that cannot be written whole leaves nothing", async () =>
     assertEquals(namesIn(folder), []);
   });
 });
+
+Deno.test("GGUF has the positions that llama.cpp computes, and refuses those it does not", async () => {
+  const folder = `${GOLDEN}/faults/08-yarn-as-documented/model`;
+  const raw = JSON.parse(await Deno.readTextFile(`${folder}/config.json`));
+  await withFolder(async (root) => {
+    for (const { name } of Deno.readDirSync(folder)) {
+      await Deno.copyFile(`${folder}/${name}`, `${root}/${name}`);
+    }
+    const convertWith = async (changes: Readonly<Record<string, unknown>>) => {
+      await Deno.writeTextFile(`${root}/config.json`, JSON.stringify({ ...raw, ...changes }));
+      const notes: string[] = [];
+      await convertToGguf(root, `${root}/model.gguf`, "f16", { note: (line) => notes.push(line) });
+      const { metadata } = await gguf(`${root}/model.gguf`, { allowLocalFile: true });
+      await Deno.remove(`${root}/model.gguf`);
+      const keys = metadata as unknown as Readonly<Record<string, unknown>>;
+      const scaling = (key: string) => keys[`llama.rope.scaling.${key}`];
+      return { keys, notes, scaling };
+    };
+    const { rope_scaling: yarn } = raw;
+    const documented = await convertWith({});
+    assertEquals(documented.keys["llama.context_length"], 128);
+    const { scaling } = documented;
+    assertEquals(
+      [scaling("type"), scaling("factor"), scaling("original_context_length"), scaling("attn_factor")],
+      ["yarn", 4, 32, undefined],
+    );
+    const louder = await convertWith({ rope_scaling: { ...yarn, attention_factor: 2 } });
+    const factor = louder.scaling("attn_factor") as number;
+    assert(Math.abs(factor * (0.1 * Math.log(4) + 1) - 2) < 1e-6, `attn_factor ${factor}`);
+    for (const [key, value] of [["beta_fast", 16], ["beta_slow", 2], ["truncate", false]] as const) {
+      await assertThrows(
+        () => convertWith({ rope_scaling: { ...yarn, [key]: value } }),
+        `has ${key} ${value}`,
+        "llama.cpp computes",
+      );
+    }
+    const factors = { short_factor: [1, 1, 1, 1], long_factor: [2, 2, 2, 2] };
+    await assertThrows(
+      () => convertWith({ rope_scaling: { rope_type: "longrope", ...factors } }),
+      '"longrope"',
+    );
+    await assertThrows(() => convertWith({ rope_scaling: { type: "dynamic", factor: 2 } }), '"dynamic"');
+    const window = { use_sliding_window: true, max_window_layers: 0, sliding_window: 16 };
+    assertEquals((await convertWith(window)).notes.length, 1);
+  });
+});
+
+Deno.test("GGUF of heads that together are narrower than the hidden size", async () => {
+  const { metadata, tensorInfos } = await convert("faults/01-head-dim/model", "f32");
+  const keys = ["attention.key_length", "attention.value_length", "rope.dimension_count", "embedding_length"];
+  assertEquals(keys.map((key) => metadata[`llama.${key}`]), [8, 8, 8, 24]);
+  const shapes = new Map(tensorInfos.map(({ name, shape }) => [name, shape.map(Number)]));
+  assertEquals(shapes.get("blk.0.attn_q.weight"), [24, 16]);
+  assertEquals(shapes.get("blk.0.attn_output.weight"), [16, 24]);
+});

@@ -54,6 +54,7 @@ Deno.test("Defaults are those of Hugging Face's GPTNeoXConfig", () => {
     layer_norm_eps: 1e-5,
     max_position_embeddings: 2048,
     model_type: "gpt_neox",
+    notes: [],
     num_attention_heads: 16,
     num_hidden_layers: 24,
     num_key_value_heads: 16,
@@ -91,6 +92,17 @@ Deno.test("Rotation and activation are read in every form that Hugging Face has 
   await assertThrows(() => parse({ hidden_act: "relu" }), 'hidden_act is "relu"', "gelu_fast");
   await assertThrows(() => parse({ rotary_pct: 0.3 }), "rotary_pct turns 38 of a head's 128");
   await assertThrows(() => parse({ rotary_pct: 1.5 }), "rotary_pct");
+  await assertThrows(
+    () => parse({ rotary_pct: 0.5, partial_rotary_factor: 0.25 }),
+    "rotary_pct is 0.5",
+    "partial_rotary_factor is 0.25",
+  );
+  await assertThrows(() => parse({ head_dim: 64 }), "head_dim is 64");
+  assert(
+    parse({ num_key_value_heads: 2 }).notes.join().includes("num_key_value_heads is not known"),
+    "noted",
+  );
+  await assertThrows(() => parse({ mlp_bias: true }), "mlp_bias is true");
   await assertThrows(() => parse({ num_attention_heads: 24 }), "head size");
   await assertThrows(() => parse({ layer_norm_eps: 0 }), "layer_norm_eps");
 });

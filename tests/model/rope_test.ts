@@ -160,3 +160,92 @@ Deno.test("With dynamic scaling a sequence's logits do not depend on what ran be
   await logitsOf(model, long);
   assertEquals([...await logitsOf(model, short)], [...alone]);
 });
+
+/** What transformers' _compute_yarn_parameters gives, written out again. */
+function yarnByHand(changes: Raw, { theta = 10000, dim = 128, factor = 4, original = 4096 } = {}): number[] {
+  const { beta_fast = 32, beta_slow = 1, truncate = true } = changes as Record<string, number | undefined> & {
+    truncate?: boolean;
+  };
+  const correction = (rotations: number) =>
+    (dim * Math.log(original / (rotations * 2 * Math.PI))) / (2 * Math.log(theta));
+  const [low, high] = [correction(beta_fast), correction(beta_slow)];
+  const [first, last] = truncate ? [Math.floor(low), Math.ceil(high)] : [low, high];
+  return plain(theta, dim).map((frequency, i) => {
+    const ramp = Math.min(
+      1,
+      Math.max(0, (i - Math.max(first, 0)) / (Math.min(last, dim - 1) - Math.max(first, 0))),
+    );
+    return frequency / factor * ramp + frequency * (1 - ramp);
+  });
+}
+
+type Raw = Readonly<Record<string, unknown>>;
+
+Deno.test("yarn: every key that transformers reads changes what it changes there", () => {
+  const yarn = { rope_type: "yarn", factor: 4, original_max_position_embeddings: 4096 };
+  const magnitudeOf = (changes: Raw) => {
+    const { cos } = ropeTables(config({ rope_scaling: { ...yarn, ...changes } }), 1);
+    return cos[0]!;
+  };
+  for (
+    const changes of [{}, { truncate: false }, { beta_fast: 8, beta_slow: 2 }, {
+      beta_fast: 8,
+      truncate: false,
+    }]
+  ) {
+    const scaled = config({ rope_scaling: { ...yarn, ...changes } });
+    assertClose(JSON.stringify(changes), ropeFrequencies(scaled, 10), yarnByHand(changes), {
+      rtol: 1e-12,
+      atol: 0,
+    });
+  }
+  const magnitude = (weight: number) => 0.1 * weight * Math.log(4) + 1;
+  for (
+    const [changes, wanted] of [
+      [{}, magnitude(1)],
+      [{ attention_factor: 0.8 }, 0.8],
+      [{ mscale: 0.707, mscale_all_dim: 0.3 }, magnitude(0.707) / magnitude(0.3)],
+      [{ mscale: 1, mscale_all_dim: 1 }, 1],
+      [{ mscale: 0.707 }, magnitude(1)],
+      [{ attention_factor: 0.8, mscale: 2, mscale_all_dim: 1 }, 0.8],
+    ] as const
+  ) assertEquals(magnitudeOf(changes), Math.fround(wanted), JSON.stringify(changes));
+  // A factor of null is the ratio of the lengths.
+  const ratio = config({ max_position_embeddings: 16384, rope_scaling: { ...yarn, factor: null } });
+  assertClose("ratio", ropeFrequencies(ratio, 10), yarnByHand({}), { rtol: 1e-12, atol: 0 });
+});
+
+Deno.test("longrope divides by short or long factors, by the length, and magnifies in both cases", async () => {
+  const short_factor = Array.from({ length: 64 }, (_, i) => 1 + i / 100);
+  const long_factor = short_factor.map((value) => 3 * value);
+  const map = { rope_type: "longrope", short_factor, long_factor, original_max_position_embeddings: 4096 };
+  for (const rope_type of ["longrope", "su"]) {
+    const scaled = config({ max_position_embeddings: 16384, rope_scaling: { ...map, rope_type } });
+    for (const [length, factors] of [[4096, short_factor], [4097, long_factor]] as const) {
+      const wanted = plain().map((frequency, i) => frequency / factors[i]!);
+      assertClose(`${rope_type} at ${length}`, ropeFrequencies(scaled, length), wanted, EXACT);
+    }
+    assertEquals(ropeTables(scaled, 1).cos[0], Math.fround(Math.sqrt(1 + Math.log(4) / Math.log(4096))));
+  }
+  const given = config({ rope_scaling: { ...map, attention_factor: 1.5 } });
+  assertEquals(ropeTables(given, 1).cos[0], 1.5);
+
+  // What ran before must not matter.
+  const factors = {
+    short_factor: [1, 1, 1, 1],
+    long_factor: [2, 3, 4, 5],
+    original_max_position_embeddings: 16,
+  };
+  const small = smallConfig({ rope_scaling: { rope_type: "longrope", ...factors } });
+  using gpu = await Gpu.open({ poison: true });
+  const model = await load(gpu, small);
+  const short = [sequence(small, 12)];
+  const before = [...await logitsOf(model, short)];
+  const long = await logitsOf(model, [sequence(small, 40)]);
+  assertEquals([...await logitsOf(model, short)], before);
+  const first = long.slice(0, before.length).reduce(
+    (most, value, i) => Math.max(most, Math.abs(value - before[i]!)),
+    0,
+  );
+  assert(first > 1e-3, "the long factors change nothing");
+});
