@@ -6,6 +6,29 @@ import { CountProgress, TrainProgress } from "./progress.ts";
 import { Interrupted, StopSignal } from "./stop_signal.ts";
 import { showTrace } from "./trace.ts";
 
+/** How long a last save that has failed is tried again: as long as somebody may make room, or once more. */
+const TRIES = { terminal: { count: 60, everyMs: 10_000 }, unattended: { count: 2, everyMs: 1000 } } as const;
+
+/** Waits until a failed save is to be tried again. @returns false if it is not, since Ctrl-C said so or time is up */
+async function waitForRoom(
+  failures: number,
+  io: Io,
+  signal: StopSignal,
+  say: (line: string) => void,
+): Promise<boolean> {
+  const { count, everyMs } = io.isTerminal ? TRIES.terminal : TRIES.unattended;
+  if (failures > count) return false;
+  if (failures === 1 && io.isTerminal) {
+    say("the disk has no room for the last save: trying again for ten minutes, Ctrl-C gives up");
+  }
+  const before = signal.asked;
+  const end = performance.now() + everyMs;
+  while (performance.now() < end && signal.asked === before) {
+    await new Promise((done) => setTimeout(done, 100));
+  }
+  return signal.asked === before;
+}
+
 /** Hooks that show what they are told on `io`, and the signal by which the user stopped a training. */
 export function stagesOn(io: Io): StageHooks & { readonly stoppedBy: Deno.Signal | null } {
   let stoppedBy: Deno.Signal | null = null;
@@ -35,6 +58,7 @@ export function stagesOn(io: Io): StageHooks & { readonly stoppedBy: Deno.Signal
           onSave: (path) => progress.onSave(path),
           note: (line) => progress.note(line),
           shouldStop: () => signal.asked !== null,
+          waitForRoom: (failures) => waitForRoom(failures, io, signal, (line) => progress.note(line)),
         });
       } finally {
         progress.stop();

@@ -39,3 +39,8 @@ export function fileError(error: unknown, action: string, remedy = ""): unknown 
   const problem = PROBLEMS.get(code) ?? `${(error as Error).message} (${code})`;
   return new UserError(`${action}: ${problem}${remedy && `. ${remedy}`}`, { cause: error });
 }
+
+/** Whether an error is the operating system's, in words by {@linkcode fileError}: what it is about may pass. */
+export function isSystemError(error: unknown): error is UserError {
+  return error instanceof UserError && errorCode(error.cause) !== undefined;
+}

@@ -113,6 +113,11 @@ export interface TrainHooks {
   onLocated?(): void;
   /** The user's folder for what can be made again; nothing is kept there unless given. */
   readonly cacheFolder?: string | undefined;
+  /**
+   * Asked when the last save of a run has failed for the n-th time, on a full disk for instance: waits, and says whether
+   * it is to be tried again. It is not unless given.
+   */
+  waitForRoom?(failures: number): Promise<boolean>;
   /** Asked between steps: true makes the run save and end. */
   shouldStop(): boolean;
 }

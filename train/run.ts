@@ -1,4 +1,4 @@
-import { exists } from "../checkpoint/files.ts";
+import { exists, isSystemError } from "../checkpoint/files.ts";
 import { type Adapter, writeAdapter } from "../checkpoint/peft.ts";
 import { copyTokenizer, writeModel } from "../checkpoint/save_model.ts";
 import { lockFolder, rotate, saveAtomic, saveFinal, writeFileAtomic } from "../checkpoint/store.ts";
@@ -183,6 +183,9 @@ class Run {
   #evalLoss: number | null = null;
   #lastStep: StepMetrics | undefined;
   #savedStep = -1;
+  /** Saves that have failed since the last one that did not, and the step after which the next is tried. */
+  #failedSaves = 0;
+  #retryAt = 0;
 
   constructor(
     readonly args: TrainArgs,
@@ -213,7 +216,13 @@ class Run {
     const lengths = samples.map(({ inputIds }) => inputIds.length);
     const groups = args.group_by_length ? { lengths, batch: perStep } : undefined;
     this.#sampler = new Sampler(samples.length, args.data_seed, groups);
-    this.#log = new RunLog(args.output_dir, this.#every.logging_steps, saved?.log);
+    this.#log = new RunLog(
+      args.output_dir,
+      this.#every.logging_steps,
+      saved?.log,
+      (problem) =>
+        hooks.note(`step ${this.#step} is not logged: ${problem}; it is written once there is room`),
+    );
     const evalArgs = { ...args, ...this.#every };
     this.#evaluation = evalData && new Evaluation(evalData.samples, evalArgs, saved?.evaluation ?? undefined);
     this.#step = this.#startStep = saved?.step ?? 0;
@@ -232,14 +241,16 @@ class Run {
     hooks.onData?.(this.data.preview);
     hooks.onStart(this.#info);
     let stopped = false;
+    let isSaved = true;
     let isHopeless = this.#step === 0 ? await this.#evaluate() : this.#evaluation?.isHopeless ?? false;
     while (this.#step < this.#totalSteps && !stopped && !isHopeless) {
       await this.#trainStep();
       isHopeless = await this.#evaluate();
       stopped = hooks.shouldStop() && this.#step < this.#totalSteps;
-      if (this.#shouldSave(stopped)) await this.#saveCheckpoint();
+      if (this.#shouldSave(stopped)) isSaved = await this.#trySave();
     }
-    if (!stopped) await this.#saveFinal();
+    if (stopped && !isSaved) await this.#saveSurely(() => this.#saveCheckpoint());
+    if (!stopped) await this.#saveSurely(() => this.#saveFinal());
     const steps = this.#step - this.#startStep;
     return {
       outputDir: args.output_dir,
@@ -291,7 +302,7 @@ class Run {
     await this.#log.addEvaluation({ epoch, step: this.#step, eval_loss: loss });
     this.hooks.onEvaluate?.(this.#step, loss, isBest);
     const { load_best_model_at_end: keepsBest, early_stopping_patience: patience } = this.args;
-    if (isBest && keepsBest && this.#step > 0 && !this.#shouldSave(false)) await this.#saveCheckpoint();
+    if (isBest && keepsBest && this.#step > 0 && !this.#shouldSave(false)) await this.#trySave();
     if (isHopeless) this.hooks.note(`The run ends: ${patience} evaluations brought no lower eval_loss`);
     return isHopeless;
   }
@@ -332,26 +343,72 @@ class Run {
     this.hooks.note(text);
     await this.#log.write(text);
     if (this.#skippedInRow < MAX_SKIPPED) return;
-    const good = this.#savedStep > 0
-      ? `The checkpoint of step ${this.#savedStep} is intact`
-      : "No checkpoint was saved yet";
     throw new UserError(
       `Training diverged: the gradients of steps ${
         this.#step - MAX_SKIPPED + 1
       } to ${this.#step} are not finite ` +
         `(last finite loss ${
           this.#lastLoss ?? "none"
-        }). ${good}. Lower learning_rate (now ${this.args.learning_rate})`,
+        }). ${this.#lastGood}. Lower learning_rate (now ${this.args.learning_rate})`,
     );
   }
 
   #shouldSave(stopped: boolean): boolean {
     const { save_strategy } = this.args;
-    if (stopped) return true;
+    if (stopped || (this.#failedSaves > 0 && this.#step >= this.#retryAt)) return true;
     if (save_strategy === "no") return false;
     if (this.#step === this.#totalSteps) return true;
     const { epoch } = this.#sampler;
     return save_strategy === "steps" ? this.#step % this.#every.save_steps === 0 : Number.isInteger(epoch);
+  }
+
+  /** Saves, or says why not: training then goes on, and saving is tried again after a step, two, four and so on. */
+  async #trySave(): Promise<boolean> {
+    try {
+      await this.#saveCheckpoint();
+      this.#failedSaves = 0;
+      return true;
+    } catch (error) {
+      if (!isSystemError(error)) throw error;
+      this.#retryAt = this.#step + Math.min(64, 2 ** this.#failedSaves++);
+      const next = this.#step < this.#totalSteps
+        ? `; training goes on, saving again after step ${this.#retryAt}`
+        : "";
+      this.hooks.note(`step ${this.#step} is not saved: ${error.message}${next}`);
+      return false;
+    }
+  }
+
+  /**
+   * Saves what would be lost otherwise, as often as {@linkcode TrainHooks.waitForRoom} says.
+   * @throws {UserError} if it still cannot be saved, naming the last good step
+   */
+  async #saveSurely(save: () => Promise<void>): Promise<void> {
+    for (let failures = 1;; failures++) {
+      try {
+        return await save();
+      } catch (error) {
+        if (!isSystemError(error)) throw error;
+        if (await this.hooks.waitForRoom?.(failures)) continue;
+        throw new UserError(`${error.message}. ${this.#lastGood}`, { cause: error });
+      }
+    }
+  }
+
+  /** Does what the run can do without. */
+  async #attempt(act: () => Promise<unknown>): Promise<void> {
+    try {
+      await act();
+    } catch (error) {
+      if (!isSystemError(error)) throw error;
+      this.hooks.note(`step ${this.#step}: ${error.message}`);
+    }
+  }
+
+  get #lastGood(): string {
+    return this.#savedStep > 0
+      ? `The checkpoint of step ${this.#savedStep} is intact`
+      : "No checkpoint was saved yet";
   }
 
   async #saveCheckpoint(): Promise<void> {
@@ -373,24 +430,22 @@ class Run {
       await Deno.writeTextFile(`${folder}/trainer_state.json`, await this.#trainerState(this.#step));
     });
     this.#savedStep = this.#step;
-    await this.#writeReport();
+    await this.#attempt(() => this.#writeReport());
     const except = args.load_best_model_at_end ? this.#evaluation?.state.best?.step : undefined;
-    if (args.save_total_limit !== null) await rotate(args.output_dir, args.save_total_limit, { except });
+    const { output_dir, save_total_limit: most } = args;
+    if (most !== null) await this.#attempt(() => rotate(output_dir, most, { except }));
     hooks.onSave(path);
   }
 
   async #saveFinal(): Promise<void> {
     const { args, hooks } = this;
-    const best = this.#bestCheckpoint;
-    if (best !== null) {
-      hooks.note(`The best evaluation was after step ${this.#evaluation!.state.best!.step}: taking ${best}`);
-    }
+    const best = await this.#bestCheckpoint();
     await saveFinal(args.output_dir, async (folder) => {
       if (best === null) await this.#writeTrained(folder);
       else await copyTrained(best, folder);
       await Deno.writeTextFile(`${folder}/trainer_state.json`, await this.#trainerState());
     });
-    await this.#writeReport();
+    await this.#attempt(() => this.#writeReport());
     hooks.onSave(args.output_dir);
   }
 
@@ -415,10 +470,17 @@ class Run {
   }
 
   /** The checkpoint to end with, where it is not what was trained last. */
-  get #bestCheckpoint(): string | null {
+  async #bestCheckpoint(): Promise<string | null> {
     const best = this.#evaluation?.state.best;
     const isOlder = this.args.load_best_model_at_end && best && best.step > 0 && best.step < this.#step;
-    return isOlder ? `${this.args.output_dir}/checkpoint-${best.step}` : null;
+    if (!isOlder) return null;
+    const path = `${this.args.output_dir}/checkpoint-${best.step}`;
+    const isThere = await exists(path);
+    this.hooks.note(
+      `The best evaluation was after step ${best.step}: ` +
+        (isThere ? `taking ${path}` : "it could not be saved, so the result is that of the last step"),
+    );
+    return isThere ? path : null;
   }
 
   /** @param saving the step whose checkpoint this is for: it is as good as on disk */

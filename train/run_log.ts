@@ -1,4 +1,4 @@
-import { fileError } from "../checkpoint/files.ts";
+import { AppendFile } from "./append_file.ts";
 import type { StepMetrics } from "./hooks.ts";
 import { EventFile } from "./tensorboard.ts";
 
@@ -30,18 +30,28 @@ export interface LogState {
 
 /**
  * Collects steps into log entries, one every `logging_steps`, and keeps `metrics.jsonl`, `train.log` and TensorBoard's
- * events.
+ * events. What cannot be written is told once, and written as soon as it can be.
  */
 export class RunLog {
   readonly state: LogState;
   readonly #loggingSteps: number;
-  readonly #folder: string;
+  readonly #metrics: AppendFile;
+  readonly #text: AppendFile;
   readonly #events: EventFile;
 
-  /** @param kept the state in a checkpoint that the run goes on from */
-  constructor(folder: string, loggingSteps: number, kept?: LogState) {
-    this.#folder = folder;
-    this.#events = new EventFile(`${folder}/runs`);
+  /**
+   * @param kept the state in a checkpoint that the run goes on from
+   * @param onProblem told, in words, when a file cannot be written for the time being
+   */
+  constructor(
+    folder: string,
+    loggingSteps: number,
+    kept: LogState | undefined,
+    onProblem: (problem: string) => void,
+  ) {
+    this.#metrics = new AppendFile(`${folder}/metrics.jsonl`, onProblem);
+    this.#text = new AppendFile(`${folder}/train.log`, onProblem);
+    this.#events = new EventFile(`${folder}/runs`, Date.now, onProblem);
     this.#loggingSteps = loggingSteps;
     this.state = kept ? { ...kept, history: [...kept.history] } : { history: [], lossSum: 0, steps: 0 };
   }
@@ -49,10 +59,11 @@ export class RunLog {
   /**
    * Makes the files those of this run: empty for a fresh one, cut back to the checkpoint for a resumed one.
    * @param done steps that the run goes on from
+   * @throws {UserError} if they cannot be written
    */
   async open(done: number): Promise<void> {
-    await writeText(this.#metricsPath, this.state.history.map(line).join(""));
-    if (this.state.history.length === 0) await writeText(this.#logPath, "");
+    await this.#metrics.open(encode(this.state.history.map(line).join("")));
+    await this.#text.open(done === 0 ? encode("") : undefined);
     await this.#events.open(done === 0 ? 0 : done + 1);
   }
 
@@ -67,7 +78,7 @@ export class RunLog {
     state.history.push(entry);
     state.lossSum = 0;
     state.steps = 0;
-    await writeText(this.#metricsPath, line(entry), { append: true });
+    await this.#metrics.add(encode(line(entry)));
     await this.#events.add(step, {
       "train/loss": entry.loss,
       "train/learning_rate": learning_rate,
@@ -86,32 +97,19 @@ export class RunLog {
   async addEvaluation(entry: EvalEntry): Promise<void> {
     const { step, epoch, eval_loss } = entry;
     this.state.history.push(entry);
-    await writeText(this.#metricsPath, line(entry), { append: true });
+    await this.#metrics.add(encode(line(entry)));
     await this.#events.add(step, { "eval/loss": eval_loss });
     await this.write(`step ${step} epoch ${epoch.toFixed(2)} eval_loss ${eval_loss.toFixed(4)}`);
   }
 
   /** Adds a line to `train.log`. */
   async write(text: string): Promise<void> {
-    await writeText(this.#logPath, `${new Date().toISOString()} ${text}\n`, { append: true });
-  }
-
-  get #metricsPath(): string {
-    return `${this.#folder}/metrics.jsonl`;
-  }
-
-  get #logPath(): string {
-    return `${this.#folder}/train.log`;
+    await this.#text.add(encode(`${new Date().toISOString()} ${text}\n`));
   }
 }
 
-/** @throws {UserError} naming the file if it cannot be written */
-async function writeText(path: string, text: string, options?: { readonly append: true }): Promise<void> {
-  try {
-    await Deno.writeTextFile(path, text, options);
-  } catch (error) {
-    throw fileError(error, `Cannot write "${path}"`, "Free some space or choose another output_dir");
-  }
+function encode(text: string): Uint8Array {
+  return new TextEncoder().encode(text);
 }
 
 function line(entry: LogEntry | EvalEntry): string {

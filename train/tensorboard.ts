@@ -3,6 +3,7 @@
  * Fields by number: TensorFlow's `event.proto` and `summary.proto`; framing: TensorFlow's `record_writer.cc`.
  */
 import { fileError } from "../checkpoint/files.ts";
+import { AppendFile } from "./append_file.ts";
 
 /** `Event`: when, at which step, and one of version, values, or the mark of a start. */
 const EVENT = { wallTime: 1, step: 2, fileVersion: 3, summary: 5, sessionLog: 7 };
@@ -14,33 +15,43 @@ const SESSION_START = [tag(1, 0), 1];
 /** Writes the events of one start of a run; each start has a file of its own in the folder. */
 export class EventFile {
   readonly #folder: string;
-  readonly #path: string;
+  readonly #file: AppendFile;
   readonly #now: () => number;
 
-  /** @param now milliseconds since 1970 */
-  constructor(folder: string, now: () => number = Date.now) {
+  /**
+   * @param now milliseconds since 1970
+   * @param onProblem told when events cannot be written for the time being
+   */
+  constructor(folder: string, now: () => number = Date.now, onProblem: (problem: string) => void = () => {}) {
     const started = now();
     const part = String(started % 1000).padStart(3, "0");
     this.#folder = folder;
-    this.#path = `${folder}/events.out.tfevents.${Math.floor(started / 1000)}.longreach.${part}`;
+    const path = `${folder}/events.out.tfevents.${Math.floor(started / 1000)}.longreach.${part}`;
+    this.#file = new AppendFile(path, onProblem);
     this.#now = now;
   }
 
   /**
    * Begins the file.
    * @param step the first that may come: what earlier files hold from there on is void. At 0 those files are removed
-   * @throws {UserError} if it cannot be written; so does {@linkcode EventFile.add}
+   * @throws {UserError} if it cannot be written
    */
   async open(step: number): Promise<void> {
-    await this.#guarded(async () => {
+    try {
       await Deno.mkdir(this.#folder, { recursive: true });
       if (step === 0) await removeEvents(this.#folder);
-    });
-    await this.#append([...lengthDelimited(EVENT.fileVersion, new TextEncoder().encode("brain.Event:2"))]);
-    await this.#append([
+    } catch (error) {
+      const { path } = this.#file;
+      throw fileError(error, `Cannot write "${path}"`, "Free some space or choose another output_dir");
+    }
+    const version = this.#record(
+      lengthDelimited(EVENT.fileVersion, new TextEncoder().encode("brain.Event:2")),
+    );
+    const start = this.#record([
       ...varintField(EVENT.step, step),
       ...lengthDelimited(EVENT.sessionLog, Uint8Array.from(SESSION_START)),
     ]);
+    await this.#file.open(Uint8Array.from([...version, ...start]));
   }
 
   /** Adds the values of a step, by their tags. */
@@ -55,25 +66,17 @@ export class EventFile {
         ]),
       )
     );
-    await this.#append([
+    const fields = [
       ...varintField(EVENT.step, step),
       ...lengthDelimited(EVENT.summary, Uint8Array.from(summary)),
-    ]);
+    ];
+    await this.#file.add(this.#record(fields));
   }
 
-  async #append(fields: readonly number[]): Promise<void> {
+  #record(fields: readonly number[]): Uint8Array {
     const seconds = this.#now() / 1000;
     const time = [tag(EVENT.wallTime, 1), ...bytesOf(8, (view) => view.setFloat64(0, seconds, true))];
-    const record = encodeRecord(Uint8Array.from([...time, ...fields]));
-    await this.#guarded(() => Deno.writeFile(this.#path, record, { append: true }));
-  }
-
-  async #guarded(write: () => Promise<void>): Promise<void> {
-    try {
-      await write();
-    } catch (error) {
-      throw fileError(error, `Cannot write "${this.#path}"`, "Free some space or choose another output_dir");
-    }
+    return encodeRecord(Uint8Array.from([...time, ...fields]));
   }
 }
 
