@@ -183,6 +183,16 @@ export class Gpu {
     return this.#pool.liveBytes;
   }
 
+  /** Keeps what is held, idle buffers included, within what was planned, as far as what is in use lets it. */
+  expectPeak(bytes: number): void {
+    this.#pool.expect(bytes);
+  }
+
+  /** Bytes that the limit leaves, idle buffers given back; Infinity without a limit. */
+  get freeBytes(): number {
+    return this.#pool.freeBytes;
+  }
+
   /** Most bytes held on the device at once since {@linkcode resetPeak}, buffers that wait for reuse included. */
   get peakBytes(): number {
     return this.#pool.peak.heldBytes;

@@ -73,6 +73,7 @@ export class BufferPool {
   #heldBytes = 0;
   #liveBytes = 0;
   #mostLive = 0;
+  #expectedBytes: number | undefined;
   /** The peak in parts, since it moves often. */
   readonly #peak = { heldBytes: 0, liveBytes: 0, moment: "", byPurpose: new Float64Array(PURPOSES.length) };
 
@@ -84,6 +85,11 @@ export class BufferPool {
   /** Bytes of buffers in use. */
   get liveBytes(): number {
     return this.#liveBytes;
+  }
+
+  /** Bytes that buffers may still take, once idle ones are destroyed. */
+  get freeBytes(): number {
+    return this.#options.limitBytes - this.#liveBytes;
   }
 
   /** Bytes of buffers on the device, in use or idle. */
@@ -111,6 +117,11 @@ export class BufferPool {
     return { ...this.#peak, byPurpose: named(this.#peak.byPurpose) };
   }
 
+  /** Holds idle buffers only as far as all together stay within `bytes`, as a plan has them. */
+  expect(bytes: number): void {
+    this.#expectedBytes = bytes;
+  }
+
   /** Forgets the peak; gives back idle memory first, so that what is held is what is used. */
   resetPeak(): void {
     this.trim();
@@ -136,8 +147,12 @@ export class BufferPool {
     else this.#idle.set(buffer.size, [buffer]);
   }
 
-  /** A buffer of another kind, counted but never handed out again; {@linkcode destroy} ends it. */
+  /**
+   * A buffer of another kind, counted but never handed out again; {@linkcode destroy} ends it. Idle buffers make room for
+   * it, so that it moves the peak only where what is in use does.
+   */
   make(size: number, label: string, usage: GPUBufferUsageFlags): PooledBuffer {
+    this.#trimTo(Math.max(this.#peak.heldBytes, this.#liveBytes + size) - size);
     const buffer = this.#create(size, label, usage);
     this.#count(buffer, "scratch");
     return buffer;
@@ -210,9 +225,9 @@ export class BufferPool {
           `and ${mib(limitBytes)} are allowed. The plan command tells which settings need less`,
       );
     }
-    this.#trimTo(
-      Math.min(limitBytes, Math.max(this.#mostLive, this.#liveBytes + size) * (1 + IDLE_SHARE)) - size,
-    );
+    const inUse = this.#liveBytes + size;
+    const most = Math.max(inUse, this.#expectedBytes ?? Math.max(this.#mostLive, inUse) * (1 + IDLE_SHARE));
+    this.#trimTo(Math.min(limitBytes, most) - size);
     const gpu = this.#device.createBuffer({ label, size, usage });
     this.#heldBytes += size;
     this.#peak.heldBytes = Math.max(this.#peak.heldBytes, this.#heldBytes);

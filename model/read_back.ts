@@ -2,8 +2,10 @@ import type { TensorSource } from "../checkpoint/safetensors.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 
-/** Host memory for tensors on their way to a file. */
+/** Most bytes on their way from the device at once. */
 const GROUP_BYTES = 64 * 2 ** 20;
+/** Least bytes, however little memory is free: a wait costs more than 10 ms in Deno whatever it brings. */
+const LEAST_BYTES = 64 * 2 ** 10;
 
 /** A tensor on the device, and the name it gets in a file. */
 export interface NamedTensor {
@@ -14,8 +16,11 @@ export interface NamedTensor {
 }
 
 /**
- * Sources that read tensors back when they are written, several with each wait: a wait costs more than 10 ms in Deno
- * whatever it brings. To be read in their order.
+ * Sources that read tensors back when they are written, several with each wait. To be read in their order, while no other
+ * work changes them.
+ *
+ * What passes through the device's memory on the way fits into what is free there, and into what the device held at its
+ * peak: saving takes no more memory than training did. Tensors that are larger come in pieces of their rows.
  */
 export function tensorSources(gpu: Gpu, tensors: readonly NamedTensor[]): TensorSource[] {
   const ready = new Map<number, Uint8Array>();
@@ -23,14 +28,16 @@ export function tensorSources(gpu: Gpu, tensors: readonly NamedTensor[]): Tensor
   async function read(index: number): Promise<Uint8Array> {
     if (!ready.has(index)) {
       ready.clear();
+      const room = readRoom(gpu);
       const group: Tensor[] = [];
       let bytes = 0;
       for (const { value } of tensors.slice(index)) {
         bytes += value.byteLength;
-        if (group.length > 0 && bytes > GROUP_BYTES) break;
+        if (bytes > room) break;
         group.push(value);
       }
-      (await gpu.readBytes(group)).forEach((values, i) => ready.set(index + i, values));
+      if (group.length === 0) ready.set(index, await readPieces(gpu, tensors[index]!.value, room));
+      else (await gpu.readBytes(group)).forEach((values, i) => ready.set(index + i, values));
     }
     return ready.get(index)!;
   }
@@ -41,6 +48,23 @@ export function tensorSources(gpu: Gpu, tensors: readonly NamedTensor[]): Tensor
     shape: stored?.shape ?? value.shape,
     read: () => read(index),
   }));
+}
+
+/** Bytes that may be on their way at once. */
+function readRoom(gpu: Gpu): number {
+  const unused = Math.max(LEAST_BYTES, gpu.peakBytes - gpu.liveBytes);
+  return Math.min(GROUP_BYTES, unused, Math.max(1, gpu.freeBytes));
+}
+
+/** A tensor that is larger than `room`, some rows at a time. */
+async function readPieces(gpu: Gpu, tensor: Tensor, room: number): Promise<Uint8Array<ArrayBuffer>> {
+  const bytes = new Uint8Array(tensor.byteLength);
+  const rows = Math.max(1, Math.floor(room / tensor.rowBytes));
+  for (let start = 0; start < tensor.rows; start += rows) {
+    const [piece] = await gpu.readBytes([tensor.slice(start, Math.min(start + rows, tensor.rows))]);
+    bytes.set(piece!, start * tensor.rowBytes);
+  }
+  return bytes;
 }
 
 /** The values of all tensors (f32), by name. */

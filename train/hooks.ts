@@ -85,7 +85,9 @@ export interface TrainResult {
   /** Target tokens trained in this run. */
   readonly tokens: number;
   readonly elapsedMs: number;
+  /** The most device memory that was held, and what the plan said. */
   readonly peakBytes: number;
+  readonly plannedBytes: number;
 }
 
 /** What the caller of a run provides. Hooks are called between steps and must not throw. */

@@ -185,10 +185,14 @@ async function longestBy(
 }
 
 /** The same sequences as far as other settings let them be: fewer of them, cut where they are too long. */
-function adapted({ lengths, ...options }: StepOptions, args: TrainArgs): StepOptions {
-  if (!lengths) return options;
-  const some = lengths.slice(0, args.per_device_train_batch_size);
-  return { ...options, lengths: some.map((length) => Math.min(length, args.max_seq_length)) };
+function adapted({ lengths, evalLengths, ...options }: StepOptions, args: TrainArgs): StepOptions {
+  const some = (all: readonly number[], count: number) =>
+    all.slice(0, count).map((length) => Math.min(length, args.max_seq_length));
+  return {
+    ...options,
+    ...(lengths && { lengths: some(lengths, args.per_device_train_batch_size) }),
+    ...(evalLengths && { evalLengths: some(evalLengths, args.per_device_eval_batch_size) }),
+  };
 }
 
 /** Sequences of another length; the context that the model is extended to and its groups stay what they are if they can. */

@@ -88,7 +88,7 @@ export async function runTraining(args: TrainArgs, hooks: TrainHooks): Promise<T
   if (resumed) checkSameRun(resumed.state, args, dataHash, resumed.path);
   using gpu = await Gpu.open(args.max_memory === null ? {} : { memoryLimitBytes: args.max_memory });
   gpu.onCompile = (kernels) => hooks.onCompile?.(kernels);
-  const plan = await makePlan(gpu, args, places.model, data);
+  const plan = await makePlan(gpu, args, places.model, data, evalData);
   const trainee = await loadTrainee(gpu, args, places, resumed);
   const run = new Run(
     args,
@@ -116,13 +116,22 @@ async function noteOtherBase({ adapter, model }: Places, hooks: TrainHooks): Pro
  * Finds out what the run takes on the device, and what has to wait in host memory.
  * @throws {UserError} if it takes more than it may
  */
-async function makePlan(gpu: Gpu, args: TrainArgs, model: string, { samples }: Dataset): Promise<Plan> {
-  const lengths = samples.map(({ inputIds }) => inputIds.length).sort((a, b) => b - a);
+async function makePlan(
+  gpu: Gpu,
+  args: TrainArgs,
+  model: string,
+  data: Dataset,
+  evalData: Dataset | undefined,
+): Promise<Plan> {
+  const longest = (samples: readonly Sample[], count: number) =>
+    samples.map(({ inputIds }) => inputIds.length).sort((a, b) => b - a).slice(0, count);
   const plan = await planTraining(args, await readConfig(model), {
     device: planDevice(gpu),
-    lengths: lengths.slice(0, args.per_device_train_batch_size),
+    lengths: longest(data.samples, args.per_device_train_batch_size),
+    evalLengths: longest(evalData?.samples ?? [], args.per_device_eval_batch_size),
   });
   requireFit(plan);
+  gpu.expectPeak(plan.peak.heldBytes);
   return plan;
 }
 
@@ -265,6 +274,7 @@ class Run {
       tokens: this.#tokens,
       elapsedMs: performance.now() - this.#started,
       peakBytes: this.trainer.gpu.peakBytes,
+      plannedBytes: this.plan.peak.heldBytes,
     };
   }
 

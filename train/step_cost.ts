@@ -6,7 +6,7 @@ import { firstKeys } from "../kernels/attention/map.ts";
 import { DRY_INFO, TYPICAL_LIMITS } from "../kernels/dry_device.ts";
 import { type DeviceLimits, type Dispatch, Gpu, type GpuOptions, type MemoryUse } from "../kernels/gpu.ts";
 import type { GpuInfo } from "../kernels/adapter.ts";
-import { makeBatch, type Sequence } from "../model/batch.ts";
+import { freeBatch, makeBatch, type Sequence } from "../model/batch.ts";
 import { isPackedIn4bit, type ModelConfig } from "../model/config.ts";
 import { configForPositions } from "../model/context.ts";
 import type { Format } from "../kernels/wgsl.ts";
@@ -54,6 +54,8 @@ export interface StepOptions {
   readonly device?: PlanDevice;
   /** Tokens of the sequences of the largest batch; all that the settings allow unless given. */
   readonly lengths?: readonly number[];
+  /** Tokens of the sequences of the largest batch of eval_file, where there is one; all that may be unless given. */
+  readonly evalLengths?: readonly number[];
   /** As `trainerOptions` has it unless given. */
   readonly placement?: Placement;
 }
@@ -71,7 +73,7 @@ export function planDevice(gpu: Gpu): PlanDevice {
 }
 
 /**
- * Runs loading and one step on a device that only counts.
+ * Runs loading, one step and an evaluation on a device that only counts. Saving takes no memory that these do not.
  *
  * @param base the model's own configuration, its positions not yet settled
  * @throws {UserError} if the settings do not fit the model
@@ -79,7 +81,8 @@ export function planDevice(gpu: Gpu): PlanDevice {
 export async function stepCost(
   args: TrainArgs,
   base: ModelConfig,
-  { device = TYPICAL_DEVICE, lengths = fullBatch(args), placement }: StepOptions = {},
+  { device = TYPICAL_DEVICE, lengths = fullBatch(args), evalLengths = evalBatch(args), placement }:
+    StepOptions = {},
 ): Promise<StepCost> {
   const config = configForPositions(base, args);
   const tally = new Tally();
@@ -96,14 +99,21 @@ export async function stepCost(
   const trainer = new Trainer(model, trainerOptions(args, placement));
   tally.start();
   await trainer.step([makeBatch(sequencesOf(lengths, config))], args.learning_rate);
+  const counted = { dispatches: tally.dispatches, trafficBytes: tally.trafficBytes };
+  if (evalLengths.length > 0) {
+    gpu.at("evaluation");
+    const batch = model.upload(makeBatch(sequencesOf(evalLengths, config)));
+    await model.predict(batch);
+    freeBatch(batch);
+  }
   const passes = args.gradient_accumulation_steps;
   return {
     peak: gpu.peak,
     hostBytes: gpu.host.peakBytes,
     largestBinding: tally.largest,
     flops: flopsOf(args, model, lengths),
-    trafficBytes: passes * tally.trafficBytes,
-    dispatches: passes * tally.dispatches,
+    trafficBytes: passes * counted.trafficBytes,
+    dispatches: passes * counted.dispatches,
     tokens: passes * lengths.reduce((sum, length) => sum + length, 0),
     trainable: trainer.optimised.reduce((sum, { value }) => sum + value.size, 0),
   };
@@ -147,6 +157,11 @@ class Tally {
 
 function fullBatch({ per_device_train_batch_size: sequences, max_seq_length }: TrainArgs): number[] {
   return new Array(sequences).fill(max_seq_length);
+}
+
+function evalBatch(args: TrainArgs): number[] {
+  if (args.eval_strategy === "no") return [];
+  return new Array(args.per_device_eval_batch_size).fill(args.max_seq_length);
 }
 
 /** As many different ids as can be: each takes room where embeddings are trained. */

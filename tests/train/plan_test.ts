@@ -13,7 +13,7 @@ import { planDevice, stepCost } from "../../train/step_cost.ts";
 import { Trainer } from "../../train/trainer.ts";
 import { loadTrainArgs, type TrainArgs } from "../../train_args/load.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
-import { withFolder } from "../support/files.ts";
+import { namesIn, withFolder } from "../support/files.ts";
 import { integers } from "../support/random.ts";
 
 const GIB = 2 ** 30;
@@ -345,3 +345,50 @@ Deno.test("Training refuses what does not fit before anything is uploaded", asyn
     assert(/MiB on the device at most \(backward, layer 2\)$/.test(planned), planned);
   });
 });
+
+const WHOLE_RUNS: readonly (readonly [string, Record<string, string>])[] = [
+  ["LoRA", {}],
+  ["all weights, short sequences", {
+    low_rank_training: "false",
+    load_in_4bit: "false",
+    max_seq_length: "32",
+  }],
+  ["trained embeddings", { trainable_params: "embed,norm", max_seq_length: "16" }],
+  ["a large evaluation", {
+    eval_strategy: "steps",
+    eval_file: "tests/golden/train.jsonl",
+    per_device_eval_batch_size: "4",
+    load_best_model_at_end: "true",
+  }],
+];
+for (const [name, given] of WHOLE_RUNS) {
+  Deno.test(`A run takes what was planned to its end, evaluated and saved: ${name}`, async () => {
+    await withFolder(async (folder) => {
+      const { args } = await loadTrainArgs(null, {
+        model_name_or_path: "tests/golden/mha",
+        train_file: "tests/golden/train.jsonl",
+        model_max_length: "128",
+        lora_rank: "8",
+        max_steps: "2",
+        save_steps: "1",
+        output_dir: `${folder}/free`,
+        ...given,
+      });
+      const hooks = { onStart() {}, onStep() {}, onSave() {}, note() {}, shouldStop: () => false };
+      const { peakBytes, plannedBytes } = await runTraining(args, hooks);
+      const error = peakBytes / plannedBytes - 1;
+      assert(
+        Math.abs(error) <= 0.02,
+        `${plannedBytes} bytes planned, ${peakBytes} counted: ${100 * error} %`,
+      );
+      // With no byte more than planned it ends as well, whatever is written.
+      await runTraining({ ...args, output_dir: `${folder}/tight`, max_memory: plannedBytes }, hooks);
+      for (const file of namesIn(`${folder}/free`).filter((file) => file.endsWith(".safetensors"))) {
+        const [free, tight] = ["free", "tight"].map((run) =>
+          Deno.readFileSync(`${folder}/${run}/${file}`).toBase64()
+        );
+        assertEquals(tight === free, true, file);
+      }
+    });
+  });
+}
