@@ -1,15 +1,15 @@
 /**
- * Token files: flat little-endian ids with no header, as LongLoRA and LongQLoRA use them. Ids are uint16 unless a
- * sidecar `FILE.json` says `{"dtype": "uint32"}`, which vocabularies above 65,536 need.
+ * Token files: flat little-endian ids with no header, as LongLoRA and LongQLoRA use them. A sidecar `FILE.json` says how
+ * wide they are, as in `{"dtype": "uint32"}`, which vocabularies above 65,536 need; else the content must tell.
  */
 import { quoted, UserError } from "../errors.ts";
 import { FILE_LIMITS, ifThere, readWhole, writeAll } from "./file_bytes.ts";
 import { parseJson } from "./json.ts";
 import { openToRead } from "./jsonl.ts";
 import { settle, temporaryName } from "./temporary.ts";
+import { type TokenDtype, tokenLayout } from "./token_layout.ts";
 
-/** How an id is stored. */
-export type TokenDtype = "uint16" | "uint32";
+export type { TokenDtype };
 
 const BYTES: Readonly<Record<TokenDtype, number>> = { uint16: 2, uint32: 4 };
 
@@ -23,7 +23,8 @@ export function isTokenFile(path: string): boolean {
  *
  * @param options.vocabSize if given, every id must be below it
  * @param options.dtype overrides the sidecar
- * @throws {UserError} if the file is missing or empty, its size is not a whole number of ids, or an id is too large
+ * @throws {UserError} if the file is missing or empty, its size is not a whole number of ids or not what the sidecar says,
+ * an id is too large, or nothing tells how wide they are
  */
 export async function readTokenBin(
   path: string,
@@ -31,16 +32,29 @@ export async function readTokenBin(
 ): Promise<Uint32Array> {
   using file = await openToRead(path);
   const size = (await file.stat()).size;
-  const stored = dtype ?? await readSidecar(path) ?? "uint16";
-  const width = BYTES[stored];
   if (size === 0) throw new UserError(`Cannot use "${path}": it has no tokens`);
+  const sidecar = dtype ? undefined : await readSidecar(path);
+  const told = dtype ?? sidecar?.dtype;
+  const { dtype: stored, start } = told
+    ? { dtype: told, start: 0 }
+    : await tokenLayout(file, { path, size, vocabSize });
+  const width = BYTES[stored];
+  if (sidecar?.tokens !== undefined && sidecar.tokens * width !== size) {
+    throw new UserError(
+      `Cannot read "${path}": it has ${size} bytes, but "${
+        sidecarName(path)
+      }" says ${sidecar.tokens} ids of ${stored}. ` +
+        "The file may be cut short, or the sidecar another file's",
+    );
+  }
   if (size % width !== 0) {
     throw new UserError(
       `Cannot read "${path}" as ${stored}: its ${size} bytes are not a multiple of ${width}. ` +
         `The file may be cut short, or not a token file`,
     );
   }
-  const tokens = new Uint32Array(size / width);
+  const tokens = new Uint32Array((size - start) / width);
+  await file.seek(start, Deno.SeekMode.Start);
   await readInto(file, tokens, stored, path);
   if (vocabSize !== undefined) checkIds(path, tokens, vocabSize, stored);
   return tokens;
@@ -154,12 +168,14 @@ function sidecarName(path: string): string {
   return `${path}.json`;
 }
 
-async function readSidecar(path: string): Promise<TokenDtype | undefined> {
+async function readSidecar(path: string): Promise<{ dtype: TokenDtype; tokens?: number } | undefined> {
   const name = sidecarName(path);
   const bytes = await ifThere(readWhole(name, FILE_LIMITS.note));
   if (bytes === undefined) return undefined;
-  const dtype = (parseJson(bytes, name) as { dtype?: unknown } | null)?.dtype;
-  if (dtype === "uint16" || dtype === "uint32") return dtype;
+  const { dtype, tokens } = (parseJson(bytes, name) ?? {}) as { dtype?: unknown; tokens?: unknown };
+  if (dtype === "uint16" || dtype === "uint32") {
+    return { dtype, ...(typeof tokens === "number" && { tokens }) };
+  }
   throw new UserError(
     `Cannot use "${name}": "dtype" must be "uint16" or "uint32", got ${quoted(dtype)}`,
   );

@@ -42,16 +42,17 @@ export async function* readChunks(file: Deno.FsFile, path: string): AsyncGenerat
   }
 }
 
-/** Decompressors by parquet's names; its reader has Snappy itself. They throw a RangeError if the size is not as told. */
+/** Decompressors by parquet's names, but for Snappy. They throw a RangeError if the size is not as told, before they take more memory. */
 export const PARQUET_CODECS = {
   GZIP: checked(gunzipSync),
   BROTLI: checked(brotliDecompressSync),
   ZSTD: checked(zstdDecompressSync),
 };
 
-function checked(decompress: (input: Uint8Array) => Uint8Array) {
+function checked(decompress: (input: Uint8Array, options: { maxOutputLength: number }) => Uint8Array) {
   return (input: Uint8Array, size: number): Uint8Array => {
-    const output = decompress(input);
+    // One byte more than is told is enough to know.
+    const output = decompress(input, { maxOutputLength: size + 1 });
     if (output.length === size) return output;
     throw new RangeError(`a page has ${output.length} bytes where ${size} are told`);
   };

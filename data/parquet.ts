@@ -1,47 +1,89 @@
-/** Parquet files, row group by row group: `hyparquet` reads them and is used nowhere else. */
+/** Parquet files, row group by row group: `hyparquet` reads them and is used nowhere else but in their check. */
 import { type AsyncBuffer, parquetMetadataAsync, parquetReadObjects } from "hyparquet";
 import { UserError } from "../errors.ts";
-import { PARQUET_CODECS } from "./compression.ts";
 import { openToRead } from "./jsonl.ts";
+import { checkGroup, checkSchema, CODECS, rangeOfGroup } from "./parquet_check.ts";
 
 /**
- * Yields the rows of a file as objects.
- * @throws {UserError} if the file is no parquet file, or is compressed by what cannot be read here
+ * Yields the rows of a file as objects, without what is null in them: tables have every key in every row. Whole numbers
+ * are numbers.
+ * @throws {UserError} if the file is no parquet file, its figures do not fit its bytes, or it is compressed by what cannot
+ * be read here
  */
 export async function* readParquet(
   path: string,
 ): AsyncGenerator<{ where: string; value: Record<string, unknown> }> {
   using file = await openToRead(path);
   const { size } = await file.stat();
-  const buffer: AsyncBuffer = { byteLength: size, slice: (start, end = size) => readSlice(file, start, end) };
   try {
-    const metadata = await parquetMetadataAsync(buffer);
+    if (size < 12) throw new RangeError("it is too short");
+    const metadata = await parquetMetadataAsync({
+      byteLength: size,
+      slice: (start, end = size) => readSlice(file, start, end, size),
+    }, { geoparquet: false });
+    checkSchema(metadata);
     let rowStart = 0;
-    for (const { num_rows } of metadata.row_groups) {
-      const rowEnd = rowStart + Number(num_rows);
+    for (const group of metadata.row_groups) {
+      const { start, end } = rangeOfGroup(group, size);
+      const bytes = new Uint8Array(await readSlice(file, start, end, size));
+      checkGroup(metadata, group, bytes, start);
+      // From memory: nothing is read once this file is closed, whatever fails.
       const rows = await parquetReadObjects({
-        file: buffer,
-        metadata,
-        rowStart,
-        rowEnd,
-        compressors: PARQUET_CODECS,
+        file: bufferOf(bytes, start, size),
+        metadata: { ...metadata, row_groups: [group], num_rows: group.num_rows },
+        compressors: CODECS,
+        geoparquet: false,
       });
-      for (const [i, value] of rows.entries()) yield { where: `${path}:row ${rowStart + i + 1}`, value };
-      rowStart = rowEnd;
+      for (const [i, value] of rows.entries()) {
+        yield { where: `${path}:row ${rowStart + i + 1}`, value: plain(value) as Record<string, unknown> };
+      }
+      rowStart += rows.length;
     }
   } catch (cause) {
     if (cause instanceof UserError) throw cause;
-    throw new UserError(`Cannot read "${path}" as parquet: ${(cause as Error).message}`, { cause });
+    const { message } = cause as Error;
+    // The reader trips over damaged metadata in ways of its own.
+    const problem = cause instanceof TypeError ? `it is damaged (${message})` : message;
+    throw new UserError(`Cannot read "${path}" as parquet: ${problem}`, { cause });
   }
 }
 
-async function readSlice(file: Deno.FsFile, start: number, end: number): Promise<ArrayBuffer> {
+/** A stretch of a file as if it were the file. */
+function bufferOf(bytes: Uint8Array<ArrayBuffer>, first: number, byteLength: number): AsyncBuffer {
+  return {
+    byteLength,
+    slice: (start, end = byteLength) => {
+      if (start < first || end > first + bytes.length || end < start) {
+        throw new RangeError(`bytes ${start} to ${end} are of no column`);
+      }
+      return bytes.buffer.slice(start - first, end - first);
+    },
+  };
+}
+
+/** Values as JSON has them. */
+function plain(value: unknown): unknown {
+  if (typeof value === "bigint") {
+    return Number.isSafeInteger(Number(value)) ? Number(value) : String(value);
+  }
+  if (Array.isArray(value)) return value.map(plain);
+  if (typeof value !== "object" || value === null || ArrayBuffer.isView(value) || value instanceof Date) {
+    return value;
+  }
+  const entries = Object.entries(value).filter(([, item]) => item !== null && item !== undefined);
+  return Object.fromEntries(entries.map(([key, item]) => [key, plain(item)]));
+}
+
+async function readSlice(file: Deno.FsFile, start: number, end: number, size: number): Promise<ArrayBuffer> {
+  if (!(start >= 0 && end >= start && end <= size)) {
+    throw new RangeError(`bytes ${start} to ${end} are not in the file`);
+  }
   const bytes = new Uint8Array(end - start);
   await file.seek(start, Deno.SeekMode.Start);
   for (let done = 0; done < bytes.length;) {
-    const size = await file.read(bytes.subarray(done));
-    if (size === null) throw new UserError("Cannot read a parquet file: it became shorter while being read");
-    done += size;
+    const count = await file.read(bytes.subarray(done));
+    if (count === null) throw new UserError("Cannot read a parquet file: it became shorter while being read");
+    done += count;
   }
   return bytes.buffer;
 }

@@ -60,6 +60,54 @@ Deno.test("readTokenBin() refuses odd sizes, empty files and ids outside the voc
   });
 });
 
+Deno.test("readTokenBin() tells the width of ids by content, or refuses and says what decides", async () => {
+  await withFolder(async (folder) => {
+    const path = `${folder}/a.bin`;
+    const write = async (ids: number[], dtype: "uint16" | "uint32", header: number[] = []) => {
+      const array = dtype === "uint16" ? Uint16Array.from(ids) : Uint32Array.from(ids);
+      const start = new Uint8Array(Int32Array.from(header).buffer);
+      await Deno.writeFile(path, new Uint8Array([...start, ...new Uint8Array(array.buffer)]));
+    };
+    const refused = (vocabSize: number, ...parts: string[]) =>
+      assertThrows(() => readTokenBin(path, { vocabSize }), path, ...parts);
+    const few = [...integers(5, 40, 250)].map((id) => id + 5);
+    await write(few, "uint16");
+    assertEquals([...await readTokenBin(path, { vocabSize: 260 })], few);
+    await refused(128_256, "needs ids of 32 bits, but these are none", '{"dtype": "uint16"}');
+    await write(few, "uint32");
+    await refused(
+      260,
+      "as uint16: every second one is 0, so its ids are 32 bits wide",
+      '{"dtype": "uint32"}',
+    );
+    assertEquals([...await readTokenBin(path, { vocabSize: 128_256 })], few);
+    await Deno.writeTextFile(`${path}.json`, '{"dtype": "uint32", "tokens": 40}');
+    assertEquals([...await readTokenBin(path, { vocabSize: 260 })], few);
+    await Deno.writeTextFile(`${path}.json`, '{"dtype": "uint32", "tokens": 41}');
+    await refused(260, "160 bytes", "says 41 ids of uint32");
+    await Deno.remove(`${path}.json`);
+    const many = [...integers(6, 700_000, 128_000)];
+    await write(many, "uint32");
+    assertEquals((await readTokenBin(path, { vocabSize: 128_256 })).every((id, i) => id === many[i]), true);
+    await refused(32_000, "has id");
+    await write([1, 2, 3], "uint32");
+    await refused(128_256, "too few to tell");
+
+    for (const [magic, dtype] of [[20240520, "uint16"], [20240801, "uint32"]] as const) {
+      const header = new Array<number>(256).fill(0);
+      [header[0], header[1], header[2]] = [magic, 1, few.length];
+      await write(few, dtype, header);
+      assertEquals([...await readTokenBin(path, { vocabSize: 260 })], few);
+      await write(few.slice(1), dtype, header);
+      await refused(260, "llm.c", "tells 40 ids, but 39 follow");
+    }
+    await Deno.writeFile(path, Uint8Array.of(0x93, ...new TextEncoder().encode("NUMPY"), 1, 0));
+    await refused(260, "NumPy");
+    await Deno.writeFile(path, Uint8Array.of(0x50, 0x4b, 3, 4, 0, 0));
+    await refused(260, "ZIP");
+  });
+});
+
 Deno.test("writeTokenBin() leaves nothing behind when an id does not fit", async () => {
   await withFolder(async (folder) => {
     await assertThrows(
