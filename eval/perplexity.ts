@@ -12,6 +12,7 @@ import { settleContext } from "../model/context.ts";
 import { otherBaseNote } from "../model/fingerprint.ts";
 import { SILENT, type WorkHooks } from "../model/hooks.ts";
 import type { LanguageModel } from "../model/language_model.ts";
+import { tableNotes } from "../model/model_weights.ts";
 import { openModel } from "../model/open.ts";
 import { windowStarts } from "./windows.ts";
 
@@ -130,7 +131,7 @@ export async function evaluatePerplexity(
   checkWindows(tokens.length, options);
   const otherBase = peft_model === null ? undefined : await otherBaseNote(peft_model, base_model);
   if (otherBase !== undefined) hooks.note(otherBase);
-  notes.forEach((line) => hooks.note(line));
+  [...notes, ...await tableNotes(base_model, base)].forEach((line) => hooks.note(line));
   const longest = contextLength(config);
   const own = contextLength(base);
   if (peft_model === null && longest !== own) {

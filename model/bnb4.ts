@@ -4,7 +4,7 @@ import { isBnb4 } from "../checkpoint/bitsandbytes.ts";
 import type { TensorSource } from "../checkpoint/safetensors.ts";
 import { writeModel, type WrittenModel } from "../checkpoint/save_model.ts";
 import { saveFolderAtomic } from "../checkpoint/store.ts";
-import { openWeights, type WeightReader } from "../checkpoint/weights.ts";
+import type { WeightReader } from "../checkpoint/weights.ts";
 import { EXIT, UserError } from "../errors.ts";
 import { Gpu } from "../kernels/gpu.ts";
 import { freeNf4, isNf4 } from "../kernels/nf4/nf4.ts";
@@ -13,6 +13,7 @@ import { type ModelConfig, readConfig } from "./config.ts";
 import { SILENT, type WorkHooks } from "./hooks.ts";
 import { readOnHost } from "./host_tensors.ts";
 import { requireNoMore, requirePackable, TensorLoader } from "./load.ts";
+import { openModelWeights, tableNotes } from "./model_weights.ts";
 import { type DtypeName, DTYPES, floatOf, TORCH_NAMES, torchDtype } from "./number_formats.ts";
 import { checkpointTensors, linearsOf } from "./tensors.ts";
 
@@ -39,10 +40,10 @@ export async function convertToBnb4(
   hooks: WorkHooks = SILENT,
 ): Promise<WrittenModel> {
   const config = await readConfig(folder);
-  const weights = await openWeights(folder);
+  const weights = await openModelWeights(folder, config);
   try {
     requireDense(folder, config, weights);
-    config.notes.forEach((line) => hooks.note(line));
+    [...config.notes, ...await tableNotes(folder, config)].forEach((line) => hooks.note(line));
     using gpu = await Gpu.open();
     const { raw } = config;
     const tensors = bnb4Tensors(gpu, weights, config, options, hooks);

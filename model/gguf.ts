@@ -1,11 +1,12 @@
 /** A LLaMA checkpoint as a GGUF file: llama.cpp's names, its order of rotary rows, its tokenizer tables. */
 import { type GgufTensor, type GgufType, type GgufValue, writeGguf } from "../checkpoint/gguf.ts";
 import { basename } from "../checkpoint/deps.ts";
-import { openWeights, type WeightReader } from "../checkpoint/weights.ts";
+import type { WeightReader } from "../checkpoint/weights.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
 import { contextLength, readConfig } from "./config.ts";
 import type { LlamaConfig } from "./llama_config.ts";
+import { openModelWeights, tableNotes } from "./model_weights.ts";
 import { positionKeys, positionNotes, positionTensor } from "./gguf_positions.ts";
 import { checkpointTensors } from "./tensors.ts";
 
@@ -201,14 +202,15 @@ export async function convertToGguf(
   // In this order: what is no model's folder says so by its config.json.
   const config = await readConfig(folder);
   const tokenizer = await Tokenizer.load(folder);
-  const weights = await openWeights(folder);
+  const weights = await openModelWeights(folder, config);
   try {
     if (config.model_type === "gpt_neox") {
       throw new UserError(
         `Cannot write GGUF: "${folder}" is of model_type "gpt_neox"; LLaMA, Mistral and Qwen2 models can be converted`,
       );
     }
-    for (const line of [...config.notes, ...positionNotes(config)]) note?.(line);
+    const notes = [...config.notes, ...positionNotes(config), ...await tableNotes(folder, config)];
+    notes.forEach((line) => note?.(line));
     const name = basename(folder);
     const upper = type.toUpperCase() as GgufType;
     await exportGguf(path, {

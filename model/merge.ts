@@ -3,7 +3,6 @@ import type { FloatDtype } from "../checkpoint/dtype.ts";
 import { readAdapter } from "../checkpoint/peft.ts";
 import { writeModel, type WrittenModel } from "../checkpoint/save_model.ts";
 import { saveFolderAtomic } from "../checkpoint/store.ts";
-import { openWeights } from "../checkpoint/weights.ts";
 import { Random } from "../data/random.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { describePlaces, tokenizerPlaces } from "../data/tokenizer_files.ts";
@@ -17,6 +16,7 @@ import { configJson, settleContext } from "./context.ts";
 import { otherBaseNote } from "./fingerprint.ts";
 import { SILENT, type WorkHooks } from "./hooks.ts";
 import { mergedTensors, type MergePlan, planMerge } from "./merged_tensors.ts";
+import { openModelWeights, tableNotes } from "./model_weights.ts";
 import { type DtypeName, torchDtype } from "./number_formats.ts";
 import { openModel, type OpenOptions } from "./open.ts";
 
@@ -102,7 +102,7 @@ export async function mergeAdapter(
   });
   const adapter = await readAdapter(peft_model);
   const config = withVocabularyOf(settled, adapter.extra);
-  const weights = grownWeights(await openWeights(base_model), config);
+  const weights = grownWeights(await openModelWeights(base_model, base), config);
   try {
     const tokenizer = await tokenizerPlaces(base_model, peft_model);
     // Parts of two tokenizers that do not fit are refused before hours of work.
@@ -116,7 +116,12 @@ export async function mergeAdapter(
     const isOfOtherBase = !plan.isQuantised && trained?.load_in_4bit === true && !options.load_in_4bit;
     const otherBase = await otherBaseNote(peft_model, base_model);
     if (otherBase !== undefined) hooks.note(otherBase);
-    [...notes, ...tokenizerNote ? [tokenizerNote] : [], ...planNotes(plan, options, isOfOtherBase)].forEach((
+    [
+      ...notes,
+      ...await tableNotes(base_model, base),
+      ...tokenizerNote ? [tokenizerNote] : [],
+      ...planNotes(plan, options, isOfOtherBase),
+    ].forEach((
       line,
     ) => hooks.note(line));
     await saveFolderAtomic(save_path, async (folder) => {

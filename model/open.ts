@@ -1,11 +1,11 @@
 import { type Adapter, readAdapter } from "../checkpoint/peft.ts";
-import { openWeights } from "../checkpoint/weights.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import type { Format } from "../kernels/wgsl.ts";
 import { applyAdapter } from "./adapter.ts";
 import { extendContext, type ModelConfig, readConfig } from "./config.ts";
 import type { LanguageModel } from "./language_model.ts";
 import { loadModel, type LoadOptions } from "./load.ts";
+import { openModelWeights } from "./model_weights.ts";
 import { grownWeights, withVocabularyOf } from "./vocabulary.ts";
 
 export interface OpenOptions {
@@ -40,7 +40,7 @@ export async function openModel(gpu: Gpu, options: OpenOptions): Promise<OpenMod
   const base = options.config ?? extendContext(await readConfig(baseModel), contextSize);
   const adapter = peftModel === undefined ? undefined : await readAdapter(peftModel);
   const config = withVocabularyOf(base, adapter?.extra);
-  const weights = grownWeights(await openWeights(baseModel), config);
+  const weights = grownWeights(await openModelWeights(baseModel, base), config);
   try {
     const model = await loadModel(gpu, weights, {
       config,

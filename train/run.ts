@@ -17,6 +17,7 @@ import {
   fingerprintModel,
   otherBaseNote,
 } from "../model/fingerprint.ts";
+import { tableNotes } from "../model/model_weights.ts";
 import { torchDtype } from "../model/number_formats.ts";
 import { tensorSources } from "../model/read_back.ts";
 import { dumpTrainArgs } from "../train_args/describe.ts";
@@ -73,7 +74,8 @@ export async function runTraining(args: TrainArgs, hooks: TrainHooks): Promise<T
   hooks.onLocated?.();
   // Before what takes long: a folder that is no model's says so by its config.json.
   const config = configForPositions(await readConfig(places.model), args);
-  config.notes.forEach((line) => hooks.note(line));
+  const tables = args.train_from_scratch ? [] : await tableNotes(places.model, config);
+  [...config.notes, ...tables].forEach((line) => hooks.note(line));
   const base = await fingerprintModel(places.model, { weights: args.low_rank_training });
   if (resumed) checkSameBase(resumed.state, base, args, resumed.path);
   else await noteOtherBase(places, hooks);

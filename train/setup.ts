@@ -1,5 +1,5 @@
 import { type Adapter, type AdapterConfig, adapterConfig, readAdapter } from "../checkpoint/peft.ts";
-import { openWeights, type WeightReader } from "../checkpoint/weights.ts";
+import type { WeightReader } from "../checkpoint/weights.ts";
 import { type Dataset, loadDataset } from "../data/dataset.ts";
 import type { RowCache } from "../data/row_cache.ts";
 import { type DataSource, parseSources } from "../data/sources.ts";
@@ -13,6 +13,7 @@ import { configForPositions } from "../model/context.ts";
 import { freshWeights } from "../model/fresh.ts";
 import { loadModel } from "../model/load.ts";
 import type { LanguageModel } from "../model/language_model.ts";
+import { openModelWeights } from "../model/model_weights.ts";
 import { checkpointTensors, countParameters, layoutOf } from "../model/tensors.ts";
 import { grownWeights, withVocabularyOf } from "../model/vocabulary.ts";
 import { groupSize, stateBits, type TrainArgs } from "../train_args/schema.ts";
@@ -239,9 +240,9 @@ async function openBase(
   model: string,
   resumed: Pick<Resumed, "path" | "files"> | undefined,
 ): Promise<WeightReader> {
-  if (resumed) return await openWeights(resumed.path, { files: resumed.files });
+  if (resumed) return await openModelWeights(resumed.path, config, { files: resumed.files });
   if (args.train_from_scratch) return freshWeights(config, args.seed);
-  return await openWeights(model);
+  return await openModelWeights(model, config);
 }
 
 /** Puts the LoRA factors that the settings ask for on a model. */
