@@ -23,6 +23,8 @@ export interface StoreOptions {
   readonly byteLength?: number;
   /** Told, in one line, what of earlier interrupted work was removed. */
   readonly note?: ((line: string) => void) | undefined;
+  /** Refuse a file that is there already, where one file is written. */
+  readonly mustBeNew?: boolean;
 }
 
 /** Fills an empty folder with files. */
@@ -147,16 +149,24 @@ async function refuseOccupied(path: string, files: Files): Promise<void> {
 
 /**
  * Makes or replaces the file `path` with what `write` puts into it: all of it or nothing. Throws a {@linkcode UserError}
- * if another process is making it, or it cannot be written; an old file is then untouched.
+ * if another process is making it, it is there and must not be, or it cannot be written; an old file is then untouched.
  */
 export async function saveFileAtomic(
   path: string,
   write: (file: FileHandle) => Promise<void>,
   options: StoreOptions = {},
 ): Promise<void> {
-  const { files = diskFiles, byteLength } = options;
+  const { files = diskFiles, byteLength, mustBeNew = false } = options;
   const target = resolve(path);
   using _lock = await lockTarget(target, options);
+  if (mustBeNew && await exists(target)) {
+    throw new UserError(
+      `Cannot write "${path}": it is there already. Pass --overwrite to replace it, or another name`,
+      {
+        exitCode: EXIT.usage,
+      },
+    );
+  }
   const staged = temporaryName(target);
   try {
     const file = await files.open(staged, "create");

@@ -45,6 +45,7 @@ export function build(summary: string, io: Io): BuiltCommand {
         "f16",
       ),
     )
+    .addOption(booleanFlag("overwrite", "gguf: replace the file if it is there", false))
     .addOption(booleanFlag("double_quant", "bnb-4bit: scales in 8 bits too", true))
     .addOption(
       valueFlag(
@@ -55,7 +56,7 @@ export function build(summary: string, io: Io): BuiltCommand {
       ),
     )
     .addOption(shardSizeFlag())
-    .action(async ({ json, model: place, save_path, to, outtype, ...options }) => {
+    .action(async ({ json, model: place, save_path, to, outtype, overwrite, ...options }) => {
       const started = performance.now();
       const { locate } = await import("./hub.ts");
       const model = await locate(io, place, "model");
@@ -63,8 +64,11 @@ export function build(summary: string, io: Io): BuiltCommand {
       if (outtype !== null && to !== "gguf") {
         throw new UserError(`--outtype is for --to gguf, not for ${to}`, { exitCode: EXIT.usage });
       }
+      if (overwrite && to !== "gguf") {
+        throw new UserError(`--overwrite is for --to gguf, not for ${to}`, { exitCode: EXIT.usage });
+      }
       const { bytes, of } = await stagesOn(io).counting("tensor", async (hooks): Promise<Converted> => {
-        if (to === "gguf") return await toGguf(model, save_path, outtype ?? "f16", hooks);
+        if (to === "gguf") return await toGguf(model, save_path, outtype ?? "f16", { ...hooks, overwrite });
         if (to === "safetensors") {
           const { convertToSafetensors } = await import("../checkpoint/to_safetensors.ts");
           await convertToSafetensors(model, save_path, {
@@ -101,10 +105,10 @@ async function toGguf(
   model: string,
   path: string,
   outtype: "f32" | "f16" | "bf16" | "q8_0",
-  hooks: WorkHooks,
+  options: WorkHooks & { readonly overwrite: boolean },
 ): Promise<Converted> {
   const { convertToGguf } = await import("../model/gguf.ts");
-  await convertToGguf(model, path, outtype, hooks);
+  await convertToGguf(model, path, outtype, options);
   return { bytes: (await Deno.stat(path)).size, of: outtype };
 }
 

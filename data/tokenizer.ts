@@ -1,4 +1,4 @@
-import { Tokenizer as HubTokenizer } from "@huggingface/tokenizers";
+import { BPE, Tokenizer as HubTokenizer } from "@huggingface/tokenizers";
 import { UserError } from "../errors.ts";
 import { AddedTokenFinder, AddedTokens, type TokenEntry } from "./added_tokens.ts";
 import { framesOf, type TextFrame } from "./text_frame.ts";
@@ -216,6 +216,14 @@ export class Tokenizer {
   /** Tokens that are found whole in a text, by id. */
   addedTokens(): ReturnType<AddedTokens["list"]> {
     return this.#added.list();
+  }
+
+  /** Whether each token of a BPE model is what merging its characters makes; those that are added count as made. */
+  isMadeByMerges(): boolean {
+    const { model } = this.#inner;
+    if (!(model instanceof BPE)) return false;
+    const added = new Set(this.#added.list().map(({ content }) => content));
+    return this.model.ids.keys().every((token) => added.has(token) || model.bpe(token).length <= 1);
   }
 
   /** @param isFirst whether no added token stands before it: some tokenizers treat the beginning of a text differently */

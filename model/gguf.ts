@@ -8,10 +8,14 @@ import { contextLength, readConfig } from "./config.ts";
 import type { LlamaConfig } from "./llama_config.ts";
 import { openModelWeights, tableNotes } from "./model_weights.ts";
 import { positionKeys, positionNotes, positionTensor } from "./gguf_positions.ts";
+import { ggufTokenizer } from "./gguf_tokenizer.ts";
 import { checkpointTensors } from "./tensors.ts";
 
 /** llama.cpp's numbers of the most common type in a file. */
 const FILE_TYPES: Readonly<Record<GgufType, number>> = { F32: 0, F16: 1, Q8_0: 7, BF16: 32 };
+
+/** Of ggml's quantised blocks. */
+const QUANTIZATION_VERSION = 2;
 
 /** llama.cpp's names of our tensors. */
 const NAMES: readonly [RegExp, string][] = [
@@ -34,20 +38,23 @@ export interface GgufExport {
   /** Of matrices; norms and biases stay F32. */
   readonly type: GgufType;
   readonly onProgress?: (done: number, total: number, name: string) => void;
-  /** Told, in one line, what of earlier interrupted work was removed. */
+  /** Replace a file that is there. */
+  readonly overwrite?: boolean;
+  /** Told, a line each, what llama.cpp will do otherwise, and what of earlier interrupted work was removed. */
   readonly note?: (line: string) => void;
 }
 
 /**
  * Writes the model to `path`.
- * @throws {UserError} if its rope scaling, or its tokenizer, has no GGUF form
+ * @throws {UserError} if its rope scaling, or its tokenizer, has no GGUF form, or the file is there already
  */
 export async function exportGguf(path: string, model: GgufExport): Promise<void> {
   const tensors = [...checkpointTensors(model.config)].map(([name, shape]) => tensorOf(model, name, shape));
   const factors = positionTensor(model.config);
   if (factors) tensors.push(factors);
-  const { onProgress, note } = model;
-  await writeGguf(path, metadataOf(model), tensors, { ...(onProgress && { onProgress }), note });
+  const { onProgress, note, overwrite = false } = model;
+  const options = { ...(onProgress && { onProgress }), note, mustBeNew: !overwrite };
+  await writeGguf(path, metadataOf(model), tensors, options);
 }
 
 function tensorOf({ config, weights, type }: GgufExport, name: string, shape: readonly number[]): GgufTensor {
@@ -119,12 +126,14 @@ function interleave(
   return result;
 }
 
-function metadataOf({ config, tokenizer, name, type }: GgufExport): Map<string, GgufValue> {
+function metadataOf({ config, tokenizer, name, type, note }: GgufExport): Map<string, GgufValue> {
   const u32 = (value: number): GgufValue => ({ u32: value });
   const metadata = new Map<string, GgufValue>([
     ["general.architecture", "llama"],
+    ["general.type", "model"],
     ["general.name", name],
     ["general.file_type", u32(FILE_TYPES[type])],
+    ["general.quantization_version", u32(QUANTIZATION_VERSION)],
     ["llama.block_count", u32(config.num_hidden_layers)],
     ["llama.context_length", u32(contextLength(config))],
     ["llama.embedding_length", u32(config.hidden_size)],
@@ -137,59 +146,10 @@ function metadataOf({ config, tokenizer, name, type }: GgufExport): Map<string, 
     ...positionKeys(config),
     ["llama.vocab_size", u32(config.vocab_size)],
   ]);
-  addTokenizer(metadata, tokenizer, config.vocab_size);
+  const { keys, notes } = ggufTokenizer(tokenizer, config.vocab_size);
+  for (const [key, value] of keys) metadata.set(key, value);
+  notes.forEach((line) => note?.(line));
   return metadata;
-}
-
-/** llama.cpp's kinds of tokens. */
-const KIND = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 } as const;
-
-function addTokenizer(metadata: Map<string, GgufValue>, tokenizer: Tokenizer, size: number): void {
-  const { model } = tokenizer;
-  const isSentencePiece = model.byteFallback;
-  if (model.type !== "BPE" && !isSentencePiece) {
-    throw new UserError(`Cannot write GGUF: tokenizers of type "${model.type}" are not known; BPE ones are`);
-  }
-  const tokens = Array.from({ length: size }, (_, id) => `[PAD${id}]`);
-  const kinds = new Array<number>(size).fill(KIND.unused);
-  for (const [token, id] of model.ids) {
-    if (id >= size) continue;
-    tokens[id] = token;
-    kinds[id] = isSentencePiece && /^<0x[0-9A-F]{2}>$/.test(token) ? KIND.byte : KIND.normal;
-  }
-  for (const { content, special, id } of tokenizer.addedTokens()) {
-    if (id >= size) continue;
-    tokens[id] = content;
-    kinds[id] = content === "<unk>" ? KIND.unknown : special === false ? KIND.userDefined : KIND.control;
-  }
-  const merges = model.merges.map((merge) => merge.join(" "));
-  metadata.set("tokenizer.ggml.model", isSentencePiece ? "llama" : "gpt2");
-  metadata.set("tokenizer.ggml.pre", isSentencePiece ? "default" : preTokenizerName(tokenizer));
-  metadata.set("tokenizer.ggml.tokens", { strings: tokens });
-  metadata.set("tokenizer.ggml.token_type", { i32s: kinds });
-  if (isSentencePiece) metadata.set("tokenizer.ggml.scores", { f32s: scoresOf(tokens, merges) });
-  else metadata.set("tokenizer.ggml.merges", { strings: merges });
-  if (tokenizer.bosId !== undefined) metadata.set("tokenizer.ggml.bos_token_id", { u32: tokenizer.bosId });
-  metadata.set("tokenizer.ggml.eos_token_id", { u32: tokenizer.eosId });
-  metadata.set("tokenizer.ggml.add_bos_token", tokenizer.frame.before.length > 0);
-  if (tokenizer.chatTemplate !== undefined) metadata.set("tokenizer.chat_template", tokenizer.chatTemplate);
-}
-
-/** SentencePiece merges by score, the highest first: so the first merge that makes a token gives its score. */
-function scoresOf(tokens: readonly string[], merges: readonly string[]): number[] {
-  const scores = new Map<string, number>();
-  merges.forEach((merge, rank) => {
-    const token = merge.replace(" ", "");
-    if (!scores.has(token)) scores.set(token, -rank);
-  });
-  return tokens.map((token) => scores.get(token) ?? 0);
-}
-
-/** llama.cpp knows pre-tokenizers by name; these are told apart by how they treat digits. */
-function preTokenizerName(tokenizer: Tokenizer): string {
-  const rules = JSON.stringify(tokenizer.files[0].pre_tokenizer ?? null);
-  if (rules.includes("\\\\p{N}{1,3}")) return "llama-bpe";
-  return rules.includes("\\\\p{N}|") ? "qwen2" : "gpt-2";
 }
 
 /** Writes a model folder as a GGUF file. @throws {UserError} as {@linkcode exportGguf}, or if the folder is damaged */
@@ -197,7 +157,7 @@ export async function convertToGguf(
   folder: string,
   path: string,
   type: "f32" | "f16" | "bf16" | "q8_0",
-  { onProgress, note }: Pick<GgufExport, "onProgress" | "note"> = {},
+  { onProgress, note, overwrite = false }: Pick<GgufExport, "onProgress" | "note" | "overwrite"> = {},
 ): Promise<void> {
   // In this order: what is no model's folder says so by its config.json.
   const config = await readConfig(folder);
@@ -219,6 +179,7 @@ export async function convertToGguf(
       tokenizer,
       name,
       type: upper,
+      overwrite,
       ...(onProgress && { onProgress }),
       ...(note && { note }),
     });

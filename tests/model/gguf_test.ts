@@ -5,12 +5,13 @@ import { toF32 } from "../../checkpoint/dtype.ts";
 import { convertToGguf } from "../../model/gguf.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { GOLDEN, namesIn, withFolder } from "../support/files.ts";
+import { assertIncludes } from "../support/text.ts";
 import { normal } from "../support/random.ts";
 
 async function convert(model: string, type: "f32" | "f16" | "bf16" | "q8_0") {
   const path = await Deno.makeTempFile({ suffix: ".gguf" });
   try {
-    await convertToGguf(`${GOLDEN}/${model}`, path, type);
+    await convertToGguf(`${GOLDEN}/${model}`, path, type, { overwrite: true });
     const parsed = await gguf(path, { allowLocalFile: true });
     const metadata = parsed.metadata as unknown as Readonly<Record<string, unknown>>;
     return { ...parsed, metadata, bytes: await Deno.readFile(path) };
@@ -101,6 +102,44 @@ Deno.test("encodeGguf() rounds to nearest, and Q8_0 is within half a step of its
       atol: 0.55 * scale,
     });
   }
+});
+
+Deno.test("a GGUF file that is there stays, unless it is to be overwritten", async () => {
+  await withFolder(async (folder) => {
+    const path = `${folder}/model.gguf`;
+    await Deno.writeTextFile(path, "precious");
+    await assertThrows(
+      () => convertToGguf(`${GOLDEN}/mha`, path, "f16"),
+      path,
+      "is there already",
+      "--overwrite",
+    );
+    assertEquals(await Deno.readTextFile(path), "precious");
+    assertEquals(namesIn(folder), ["model.gguf"]);
+    await convertToGguf(`${GOLDEN}/mha`, path, "f16", { overwrite: true });
+    assertEquals((await Deno.readFile(path)).subarray(0, 4), new TextEncoder().encode("GGUF"));
+  });
+});
+
+Deno.test("two conversions to one path never mix: one is refused, the other's file is whole", async () => {
+  await withFolder(async (folder) => {
+    const alone = `${folder}/alone.gguf`;
+    await convertToGguf(`${GOLDEN}/mha`, alone, "f32");
+    const expected = await Deno.readFile(alone);
+    await Deno.remove(alone);
+    for (const overwrite of [false, true]) {
+      const path = `${folder}/model.gguf`;
+      const results = await Promise.allSettled(
+        [1, 2].map(() => convertToGguf(`${GOLDEN}/mha`, path, "f32", { overwrite })),
+      );
+      assert(results.some(({ status }) => status === "fulfilled"), "one is written");
+      for (const result of results) {
+        if (result.status === "rejected") assertIncludes(String(result.reason), path);
+      }
+      assertEquals(await Deno.readFile(path), expected);
+      assertEquals(namesIn(folder), ["model.gguf"]);
+    }
+  });
 });
 
 Deno.test("a GGUF file that cannot be written whole leaves nothing", async () => {
