@@ -140,11 +140,11 @@ export function curvePlot(
   const x = (value: number) => left + (WIDTH - left - 40) * shareOf(value, across);
   const y = (value: number) => top + height * (1 - shareOf(value, up));
   const columns = ticks(across.low, across.high).map((value) =>
-    `<text x="${x(value).toFixed(1)}" y="${top + height + 20}" text-anchor="middle">${value}</text>`
+    `<text x="${x(value).toFixed(1)}" y="${top + height + 20}" text-anchor="middle">${label(value)}</text>`
   );
   const rows = ticks(up.low, up.high).map((value) =>
     `<path class="g" d="M${left} ${y(value).toFixed(1)}H${WIDTH - 40}"/>` +
-    `<text x="${left - 8}" y="${(y(value) + 4).toFixed(1)}" text-anchor="end">${value}</text>`
+    `<text x="${left - 8}" y="${(y(value) + 4).toFixed(1)}" text-anchor="end">${label(value)}</text>`
   );
   const lines = drawn.map(({ points, isRaw }, i) => {
     const place = drawn.slice(0, i).filter((curve) => !curve.isRaw).length;
@@ -178,13 +178,18 @@ function legend(names: readonly string[], left: number, y: number, { marks }: { 
   }).join("");
 }
 
-/** Means that follow a curve without its noise: each value weighs `1 - weight` against what came before, as in Adam. */
-export function smoothed(points: Curve["points"], weight = 0.9): Curve["points"] {
-  let [mean, share] = [0, 0];
-  return points.filter(({ y }) => Number.isFinite(y)).map(({ x, y }) => {
-    mean = weight * mean + (1 - weight) * y;
-    share = weight * share + (1 - weight);
-    return { x, y: mean / share };
+/** Half the points of a window that smooths, as a share of all. */
+const SMOOTHING = 1 / 25;
+
+/** The mean of each point and as many on both sides: a curve without its noise that lags behind nowhere. */
+export function smoothed(points: Curve["points"]): Curve["points"] {
+  const known = points.filter(({ y }) => Number.isFinite(y));
+  const sums = [0];
+  for (const { y } of known) sums.push(sums.at(-1)! + y);
+  const most = Math.ceil(known.length * SMOOTHING);
+  return known.map(({ x }, i) => {
+    const half = Math.min(most, i, known.length - 1 - i);
+    return { x, y: (sums[i + half + 1]! - sums[i - half]!) / (2 * half + 1) };
   });
 }
 
@@ -230,6 +235,11 @@ function thinned(points: Curve["points"]): Curve["points"] {
       y: group.reduce((sum, { y }) => sum + y, 0) / group.length,
     };
   });
+}
+
+/** A tick's number, short. */
+function label(value: number): string {
+  return value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential() : String(value);
 }
 
 /** About five round numbers from `low` to `high`. */

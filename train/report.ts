@@ -27,6 +27,7 @@ svg { width: 100%; height: auto; }
   th, td { display: block; width: auto; padding-right: 0; }
   th { border-bottom: none; padding-bottom: 0; white-space: normal; }
   td { padding-top: 0; }
+  svg text { font-size: 20px; }
 }
 `;
 

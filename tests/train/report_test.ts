@@ -1,5 +1,5 @@
 import type { TrainInfo } from "../../train/hooks.ts";
-import { curvePlot } from "../../train/plot.ts";
+import { curvePlot, smoothed } from "../../train/plot.ts";
 import { reportHtml } from "../../train/report.ts";
 import { loadTrainArgs } from "../../train_args/load.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
@@ -91,4 +91,15 @@ Deno.test("curvePlot() keeps curves within their frame, and thins long ones", ()
   }
   assertEquals(curvePlot("none", { x: "x", y: "y" }, [{ name: "a", points: [{ x: 1, y: Infinity }] }]), "");
   assertWellFormed(curvePlot("one", { x: "x", y: "y" }, [{ name: "a", points: [{ x: 1, y: 2 }] }]));
+});
+
+Deno.test("a smoothed curve follows a straight one, and loses what changes from point to point", () => {
+  const straight = Array.from({ length: 200 }, (_, x) => ({ x, y: 3 - x / 100 }));
+  for (const [i, { x, y }] of smoothed(straight).entries()) {
+    assert(x === i && Math.abs(y - straight[i]!.y) < 1e-9, `at ${x}`);
+  }
+  const jagged = straight.map(({ x, y }) => ({ x, y: y + (x % 2 === 0 ? 0.5 : -0.5) }));
+  const middle = smoothed(jagged).slice(20, 180);
+  assert(middle.every(({ x, y }) => Math.abs(y - (3 - x / 100)) < 0.05), "what alternates is left");
+  assertEquals(smoothed([{ x: 1, y: NaN }, { x: 2, y: 4 }]), [{ x: 2, y: 4 }]);
 });
