@@ -33,6 +33,7 @@ export interface Campaign {
 }
 
 const CAMPAIGNS: Readonly<Record<string, () => Promise<Campaign>>> = {
+  faults: () => import("./faults.ts"),
   fuzz: () => import("./fuzz.ts"),
 };
 

@@ -1,0 +1,16 @@
+/** What goes wrong around a command: the hub and the way to it. */
+import type { Campaign, CampaignOptions, CampaignRow } from "./main.ts";
+
+const PARTS: Readonly<Record<string, () => Promise<Campaign>>> = {
+  hub: () => import("./hub.ts"),
+};
+
+/** Runs the parts one after the other. @throws {Error} if `only` is none of them */
+export async function* run(options: CampaignOptions): AsyncGenerator<CampaignRow> {
+  const { only } = options;
+  const names = Object.keys(PARTS).filter((name) => only === undefined || name === only);
+  if (names.length === 0) {
+    throw new Error(`There is no part "${only}": they are ${Object.keys(PARTS).join(", ")}`);
+  }
+  for (const name of names) yield* (await PARTS[name]!()).run(options);
+}
