@@ -2,6 +2,7 @@ import { quoted, UserError } from "../errors.ts";
 import { assertFinite, toF32 } from "./dtype.ts";
 import { quote } from "./paths.ts";
 import type { WeightReader } from "./weights.ts";
+import { fetchAgain } from "./hub/reference.ts";
 
 /**
  * What makes weights of the codes of a linear (N outputs, K inputs) that bitsandbytes quantised to NF4. The codes
@@ -90,7 +91,7 @@ function parseState(bytes: Uint8Array, weightName: string, fail: Fail): QuantSta
 export async function readBnb4(reader: WeightReader, weightName: string): Promise<Bnb4Weight> {
   const fail: Fail = (reason) => {
     throw new UserError(
-      `Cannot load ${quote(weightName)}: ${reason}. The checkpoint is damaged: run download again`,
+      `Cannot load ${quote(weightName)}: ${reason}. The checkpoint is damaged. ${fetchAgain("")}`,
     );
   };
   if (!isBnb4(reader, weightName)) fail("it has no NF4 quantisation state");

@@ -4,6 +4,7 @@ import { type Bytes, diskFiles, type Files, RangeFile } from "./files.ts";
 import { quote } from "./paths.ts";
 import { Dict, PICKLE_LIMITS, StoredTensor, unpickle } from "./pickle_vm.ts";
 import { readZip, type ZipEntry } from "./zip.ts";
+import { fetchAgain } from "./hub/reference.ts";
 
 /** A tensor of a torch.save file: a strided view of one entry of the archive. Strides are in elements. */
 export interface TorchTensor {
@@ -108,7 +109,7 @@ async function checkMagic(file: RangeFile, fail: Fail): Promise<void> {
   if (text === "vers") {
     fail("it is a Git LFS pointer, not the weights themselves. Fetch them with: git lfs pull");
   }
-  fail("it is not a file of torch.save. The download may be incomplete: run download again");
+  fail(`it is not a file of torch.save. ${fetchAgain(file.path)}`);
 }
 
 async function checkByteOrder(file: RangeFile, entry: ZipEntry | undefined, fail: Fail): Promise<void> {

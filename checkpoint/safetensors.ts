@@ -12,6 +12,7 @@ import {
 } from "./files.ts";
 import { quote } from "./paths.ts";
 import { HEADER_LIMITS, parseHeader, type SafetensorsHeader, type TensorSpan } from "./safetensors_header.ts";
+import { fetchAgain } from "./hub/reference.ts";
 
 /** An open safetensors file whose header was checked; tensors are read one by one, by ranges. */
 export class SafetensorsFile {
@@ -58,7 +59,7 @@ export class SafetensorsFile {
 async function readHeaderLength(file: RangeFile): Promise<number> {
   if (file.size < 8) {
     throw new UserError(
-      `Cannot load "${file.path}": it has only ${file.size} bytes. The download may be incomplete: run download again`,
+      `Cannot load "${file.path}": it has only ${file.size} bytes. ${fetchAgain(file.path)}`,
     );
   }
   // A u64: compared before it becomes a number, which could not hold it.
@@ -74,7 +75,7 @@ async function readHeaderLength(file: RangeFile): Promise<number> {
       `Cannot load "${file.path}": its header would be ${length} bytes long, but only ${
         file.size - 8
       } bytes follow. ` +
-        `The download may be incomplete: run download again`,
+        fetchAgain(file.path),
     );
   }
   return Number(length);

@@ -1,6 +1,7 @@
 import { UserError } from "../errors.ts";
 import { type Dtype, DTYPE_BYTES, isDtype } from "./dtype.ts";
 import { quote } from "./paths.ts";
+import { fetchAgain } from "./hub/reference.ts";
 
 /** Where one tensor lies: `begin` and `end` are bytes after the header. */
 export interface TensorSpan {
@@ -169,7 +170,7 @@ function readSpan(scanner: Scanner, name: string, fail: Fail): TensorSpan {
 }
 
 /** Throws unless the tensors, in the order of their offsets, fill the data without hole or overlap. */
-function checkCover(tensors: Iterable<TensorSpan>, dataLength: number, fail: Fail): void {
+function checkCover(tensors: Iterable<TensorSpan>, dataLength: number, file: string, fail: Fail): void {
   const spans = [...tensors].sort((a, b) => a.begin - b.begin || a.end - b.end);
   let at = 0;
   for (const { name, begin, end } of spans) {
@@ -180,7 +181,7 @@ function checkCover(tensors: Iterable<TensorSpan>, dataLength: number, fail: Fai
   if (at > dataLength) {
     fail(
       `its tensors take ${at} bytes, but only ${dataLength} follow the header. ` +
-        `The download may be incomplete: run download again`,
+        fetchAgain(file),
     );
   }
   if (at < dataLength) fail(`${dataLength - at} bytes after the last tensor belong to no tensor`);
@@ -224,6 +225,6 @@ export function parseHeader(bytes: Uint8Array, dataLength: number, file: string)
     current = "";
   });
   scanner.end();
-  checkCover(tensors.values(), dataLength, fail);
+  checkCover(tensors.values(), dataLength, file, fail);
   return { tensors, metadata };
 }

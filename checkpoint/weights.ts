@@ -15,6 +15,7 @@ import { quote, safeJoin } from "./paths.ts";
 import { TorchFile, type TorchTensor } from "./pickle.ts";
 import { SafetensorsFile, tensorByteLength } from "./safetensors.ts";
 import type { TensorSpan } from "./safetensors_header.ts";
+import { fetchAgain } from "./hub/reference.ts";
 
 /** What is known of a tensor before its bytes are read. */
 export interface TensorInfo {
@@ -172,12 +173,12 @@ function noWeightsMessage(folder: string, names: readonly string[], lone: readon
   const action = `Cannot load the model "${folder}"`;
   if (lone.length > 1) {
     return `${action}: it has ${lone.length} .safetensors files but no model.safetensors.index.json that says what is in ` +
-      `which. The download may be incomplete: run download again`;
+      `which. ${fetchAgain(folder)}`;
   }
   if (names.includes("adapter_config.json")) {
     return `${action}: it holds a LoRA adapter, not a model. Pass it as peft_model, with the base model as base_model`;
   }
-  return `${action}: it has none of ${MODEL_FILES.join(", ")}. Check the path, or run download again`;
+  return `${action}: it has none of ${MODEL_FILES.join(", ")}. Check the path. ${fetchAgain(folder)}`;
 }
 
 /** Reads the index: tensor names to plain file names, in the index's order. */
@@ -230,8 +231,7 @@ async function openListedShard(path: string, indexName: string, files: Files): P
   } catch (error) {
     if (error instanceof UserError && errorCode(error.cause) === "ENOENT") {
       throw new UserError(
-        `Cannot load "${path}": ${indexName} lists it, but there is no such file. ` +
-          `The download may be incomplete: run download again`,
+        `Cannot load "${path}": ${indexName} lists it, but there is no such file. ${fetchAgain(path)}`,
         { cause: error },
       );
     }
@@ -253,7 +253,7 @@ function assignOwners(
         `Cannot load "${shard.path}": ${indexName} lists ${
           quote(tensor)
         } in it, but it has no such tensor. ` +
-          `The download may be incomplete: run download again`,
+          fetchAgain(shard.path),
       );
     }
     owners.set(tensor, shard);
@@ -266,7 +266,7 @@ function assignOwners(
           `Cannot load "${shard.path}": it holds ${
             quote(tensor)
           }, which ${indexName} lists in "${owner.path}". ` +
-            `The shards are of different models: run download again`,
+            `The shards are of different models. ${fetchAgain(shard.path)}`,
         );
       }
     }

@@ -1,6 +1,7 @@
 import { UserError } from "../errors.ts";
 import type { RangeFile } from "./files.ts";
 import { quote } from "./paths.ts";
+import { fetchAgain } from "./hub/reference.ts";
 
 /** Where the bytes of one entry lie in the archive: they are stored as they are. */
 export interface ZipEntry {
@@ -44,7 +45,7 @@ async function findDirectory(file: RangeFile, fail: Fail): Promise<Directory> {
   const tail = view(await file.read(tailStart, tailLength));
   let end = tailLength - 22;
   while (end >= 0 && tail.getUint32(end, true) !== END) end--;
-  if (end < 0) fail("it has no zip directory. The download may be incomplete: run download again");
+  if (end < 0) fail(`it has no zip directory. ${fetchAgain(file.path)}`);
   const small = {
     entries: tail.getUint16(end + 10, true),
     size: tail.getUint32(end + 12, true),
