@@ -2,7 +2,8 @@
 const DEEPEST = 1000;
 const SPACE = /[ \t\n\r]*/y;
 const ESCAPE = /\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})/y;
-const [QUOTE, BACKSLASH, COLON, FIRST_PRINTABLE] = [0x22, 0x5c, 0x3a, 0x20];
+const [QUOTE, BACKSLASH, COLON, COMMA, FIRST_PRINTABLE] = [0x22, 0x5c, 0x3a, 0x2c, 0x20];
+const [OPEN, CLOSE] = [0x7b, 0x7d];
 const SCALAR = /true|false|null|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?/y;
 
 /**
@@ -21,47 +22,89 @@ export interface RepeatedKey {
   readonly at: number;
 }
 
+/** What a text of JSON is made of, seen without reading it: so that nothing is built of what is too much. */
+export interface JsonShape {
+  /** How many lists and objects lie within each other. */
+  readonly depth: number;
+  /** Values: commas and opening brackets. */
+  readonly parts: number;
+  /** Keys: colons. */
+  readonly keys: number;
+}
+
+/** Counts brackets, commas and colons outside of strings, up to `mostParts` of them; the text need not be JSON. */
+export function jsonShape(text: string, mostParts: number): JsonShape {
+  let [open, depth, parts, keys] = [0, 0, 0, 0];
+  for (let i = 0; i < text.length && parts <= mostParts; i++) {
+    const code = text.charCodeAt(i);
+    if (code === QUOTE) i = stringEnd(text, i);
+    else if (code === COLON) keys++;
+    else if (code === COMMA) parts++;
+    // "[" and "{" differ from "]" and "}" by 2, and from each other by 32.
+    else if ((code | 0x20) === OPEN) {
+      parts++;
+      depth = Math.max(depth, ++open);
+    } else if ((code | 0x20) === CLOSE) open--;
+  }
+  return { depth, parts, keys };
+}
+
 /**
- * The first key that stands twice in one object: parsers keep the last and say nothing. Cheap where there is none.
- * @param text JSON, and `value` what it says
+ * The first key that stands twice in one object: parsers keep the last and say nothing.
+ * @param value what the text says, and `keys` how many its {@linkcode jsonShape} has
  */
-export function repeatedKey(text: string, value: unknown): RepeatedKey | undefined {
-  if (countColons(text) === countKeys(value)) return undefined;
+export function repeatedKey(text: string, value: unknown, keys: number): RepeatedKey | undefined {
+  if (keys === countKeys(value)) return undefined;
   const scan = new Scan(text);
   scan.value();
   return scan.repeated;
 }
 
-/** Colons outside of strings: as many as keys. */
-function countColons(text: string): number {
-  let count = 0;
-  for (let i = 0; i < text.length; i++) {
-    const code = text.charCodeAt(i);
-    if (code === COLON) count++;
-    else if (code === QUOTE) i = stringEnd(text, i);
-  }
-  return count;
-}
-
 /** Where a string that begins at `start` ends; most of a text is in strings, and this leaps over them. */
 function stringEnd(text: string, start: number): number {
-  for (let end = text.indexOf('"', start + 1);; end = text.indexOf('"', end + 1)) {
+  for (let end = text.indexOf('"', start + 1); end >= 0; end = text.indexOf('"', end + 1)) {
     let backslashes = 0;
     while (text.charCodeAt(end - 1 - backslashes) === BACKSLASH) backslashes++;
     if (backslashes % 2 === 0) return end;
   }
+  return text.length;
 }
 
 function countKeys(value: unknown): number {
   let count = 0;
-  const open = [value];
-  for (let each = open.pop(); open.length > 0 || each !== undefined; each = open.pop()) {
-    if (typeof each !== "object" || each === null) continue;
-    const items = Object.values(each);
-    if (!Array.isArray(each)) count += items.length;
-    for (const item of items) if (typeof item === "object") open.push(item);
+  for (const each of everything(value)) {
+    if (typeof each === "object" && each !== null && !Array.isArray(each)) count += Object.keys(each).length;
   }
   return count;
+}
+
+/** A value and all that is in it. */
+function* everything(value: unknown): Generator<unknown> {
+  const open = [value];
+  while (open.length > 0) {
+    const each = open.pop();
+    yield each;
+    if (typeof each === "object" && each !== null) {
+      for (const item of Object.values(each)) open.push(item);
+    }
+  }
+}
+
+/** Escapes of what is a character in pairs only: a pair, or one alone. */
+const SURROGATES =
+  /\\u[dD][89abAB][0-9a-fA-F]{2}(\\u[dD][c-fC-F][0-9a-fA-F]{2})?|\\u[dD][c-fC-F][0-9a-fA-F]{2}/g;
+
+/**
+ * Where a text of JSON writes one half of a character whose other half is missing; undefined where it does not.
+ * @param value what the text says
+ */
+export function halfCharacter(text: string, value: unknown): number | undefined {
+  if (text.search(SURROGATES) < 0) return undefined;
+  for (const each of everything(value)) {
+    if (typeof each !== "string" || each.isWellFormed()) continue;
+    return [...text.matchAll(SURROGATES)].find(([, second]) => second === undefined)?.index ?? 0;
+  }
+  return undefined;
 }
 
 /** A walk over the text; each method returns whether it went well and leaves `at` at the first mistake otherwise. */

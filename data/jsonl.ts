@@ -2,8 +2,10 @@ import { distance } from "fastest-levenshtein";
 import { TextReader } from "../encoding.ts";
 import { UserError } from "../errors.ts";
 import { readChunks } from "./compression.ts";
+import { openRegular } from "./file_bytes.ts";
+import { errorCode, fileError } from "./file_errors.ts";
 import { refuseForeign } from "./foreign.ts";
-import { jsonErrorPosition, repeatedKey } from "./json_position.ts";
+import { halfCharacter, jsonErrorPosition, jsonShape, repeatedKey } from "./json_position.ts";
 
 /** One row of a JSON Lines file: the wanted keys, each a string. */
 export interface JsonlRow<K extends string> {
@@ -70,6 +72,9 @@ function parseRow(
       { cause },
     );
   };
+  const { depth, parts, keys } = jsonShape(text, MOST_PARTS);
+  if (depth > DEEPEST) throw fail(0, `the row's lists and objects nest more than ${DEEPEST} levels deep`);
+  if (parts > MOST_PARTS) throw fail(0, `the row has more than ${MOST_PARTS} values`);
   let value: unknown;
   try {
     value = JSON.parse(text);
@@ -85,10 +90,21 @@ function parseRow(
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
     throw new UserError(`Cannot read ${where}: the line must be a JSON object, got ${typeName(value)}`);
   }
-  const repeated = repeatedKey(text, value);
+  const repeated = repeatedKey(text, value, keys);
   if (repeated) throw fail(repeated.at, `the key ${JSON.stringify(repeated.key)} is there twice`);
+  const half = halfCharacter(text, value);
+  if (half !== undefined) {
+    throw fail(
+      half,
+      `${text.slice(half, half + 6)} is one half of a character, and the other half is missing`,
+    );
+  }
   return value as Record<string, unknown>;
 }
+
+/** Lists and objects within each other, and values, of one row. */
+const DEEPEST = 1000;
+const MOST_PARTS = 2 ** 22;
 
 /** What Python's `json` writes for numbers that JSON has not. */
 const NOT_FINITE = /^-?(?:NaN|Infinity)/;
@@ -310,27 +326,18 @@ async function* readTexts(path: string): AsyncGenerator<string, undefined> {
   yield reader.finish();
 }
 
-/**
- * Opens a data file.
- *
- * @throws {UserError} if it is missing, not readable, or no regular file: opening a pipe may wait for ever
- */
+const REMEDIES: ReadonlyMap<string | undefined, string> = new Map([
+  ["ENOENT", "Check the path"],
+  ["EISDIR", "Name a file in it"],
+  ["ENOTREG", "If it is a pipe or a device, write its data into a file first"],
+]);
+
+/** Opens a data file. @throws {UserError} if it is missing, not readable, or no regular file */
 export async function openToRead(path: string): Promise<Deno.FsFile> {
   try {
-    const info = await Deno.stat(path);
-    if (info.isDirectory) throw new UserError(`Cannot read "${path}": it is a folder. Name a file in it`);
-    if (!info.isFile) {
-      throw new UserError(
-        `Cannot read "${path}": it is a pipe or a device. Write its data into a file first`,
-      );
-    }
-    return await Deno.open(path);
-  } catch (cause) {
-    if (cause instanceof UserError) throw cause;
-    if (cause instanceof Deno.errors.NotFound) {
-      throw new UserError(`Cannot read "${path}": there is no such file. Check the path`, { cause });
-    }
-    throw new UserError(`Cannot read "${path}": ${(cause as Error).message}`, { cause });
+    return await openRegular(path);
+  } catch (error) {
+    throw fileError(error, `Cannot read "${path}"`, REMEDIES.get(errorCode(error)));
   }
 }
 

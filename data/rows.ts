@@ -4,7 +4,7 @@ import { UserError } from "../errors.ts";
 import { uncompressedName } from "./compression.ts";
 import { refuseForeign } from "./foreign.ts";
 import { quoted, readObjects, readText, typeName } from "./jsonl.ts";
-import { historyOf, messagesOf, toolsOf } from "./messages.ts";
+import { historyOf, isObject, messagesOf, toolsOf } from "./messages.ts";
 import { exchange, type InstructionRow, isSystem, type Message } from "./templates.ts";
 import { UnusedKeys } from "./unused_keys.ts";
 
@@ -57,8 +57,10 @@ export async function* readRows(path: string, reading: RowReading = {}): AsyncGe
 export async function dataFilesOf(path: string): Promise<string[]> {
   const info = await Deno.stat(path).catch(() => undefined);
   if (!info?.isDirectory) return [path];
-  const names = dataAmong(await Array.fromAsync(filesIn(path)));
+  const all = await Array.fromAsync(filesIn(path));
+  const names = dataAmong(all);
   if (names.length === 0) {
+    all.forEach((name) => refuseForeign(`${path}/${name}`));
     throw new UserError(`Cannot use "${path}": the folder has no .jsonl, .json, .parquet, .txt or .md file`);
   }
   return names.sort().map((name) => `${path}/${name}`);
@@ -267,12 +269,16 @@ function unknownRow({ present, value, where }: Fields): UserError {
   return new UserError(
     `Cannot use ${where}: it has ${found.length > 0 ? quoted(found) : "no keys"}` +
       (nulls.length > 0 ? ` (${quoted(nulls)}: null)` : "") +
-      `, but a row needs ${Object.values(WANTED).join("; or ")}${remedyFor(found)}`,
+      `, but a row needs ${Object.values(WANTED).join("; or ")}${remedyFor(found, value)}`,
   );
 }
 
-function remedyFor(found: readonly string[]): string {
-  const [list] = found.length === 1 ? found : [];
+function remedyFor(found: readonly string[], value: Readonly<Record<string, unknown>>): string {
+  const list = found.find((key) => {
+    const items = value[key];
+    return Array.isArray(items) && isObject(items[0]);
+  });
+  if (list !== undefined) return `. If the rows are in "${list}", save that list alone`;
   const wanted = [
     "text",
     "input",
@@ -296,6 +302,5 @@ function remedyFor(found: readonly string[]): string {
     return `. Rename ${renamed.map(([from, to]) => `"${from}" to "${to}"`).join(" and ")}`;
   }
   const text = TEXTS.find((key) => found.includes(key));
-  if (text) return `. Rename "${text}" to "text"`;
-  return list !== undefined ? `. If the rows are in "${list}", save that list alone` : "";
+  return text ? `. Rename "${text}" to "text"` : "";
 }

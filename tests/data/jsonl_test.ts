@@ -53,8 +53,6 @@ Deno.test("readJsonl() shows line and column of what is not JSON", async () => {
     ['{"a": 01}', 8],
     ['{"a": 1} {"a": 2}', 10],
     ["plain text", 1],
-    // A mistake too deep to be found is said to be where the walk ends.
-    [`{"a": ${"[".repeat(200_000)}`, 1006],
     [`{"a": [${"[],".repeat(2000)} 1, $]}`, 6012],
   ];
   for (const [text, column] of mistakes) {

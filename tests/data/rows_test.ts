@@ -231,7 +231,7 @@ Deno.test("rows: what is not for this is named, and what other data sets call th
   await refused({ query: "q", response: "a" }, 'Rename "query" to "input" and "response" to "output"');
   await refused({ instruction: "q", context: "", response: "a" }, 'Rename "response" to "output"');
   await refused({ content: "q", license: "mit" }, 'Rename "content" to "text"');
-  await refused({ data: [{ text: "a" }] }, 'If the rows are in "data", save that list alone');
+  await refused({ version: 1, data: [{ text: "a" }] }, 'If the rows are in "data", save that list alone');
   await refused({ Text: "a" }, 'Is "text" meant?');
   await refused({ instruction: "q", output: null }, '"output": null');
   await refused({ text: ["a"] }, '"text" must be text, got a list');

@@ -116,9 +116,13 @@ Deno.test("JSON that says nothing certain is refused with its place", async () =
   const refused = (row: string, ...parts: string[]) =>
     assertThrows(() => read("a.jsonl", utf8(`{"text": "one"}\n${row}\n`)), "a.jsonl:2:", ...parts);
   await refused('{"text": "a", "x": NaN}', ":2:20: ", "NaN and Infinity are not in JSON");
+  await refused('{"text": "a \\ud83d\\ude05", "x": "\\ud83d"}', ":2:34: \\ud83d is one half of a character");
+  await refused(`{"text": "a", "x": ${"[".repeat(5e6)}`, "nest more than 1000 levels deep");
+  await refused(`{"text": "a", "x": [${"0,".repeat(5e6)}0]}`, "more than 4194304 values");
   await refused('{"text": "a", "x": -Infinity}', ":2:20: ", "NaN and Infinity");
   await refused('{"text": "a: \\"", "text": "b"}', ':2:19: the key "text" is there twice');
   await refused('{"text": "a", "x": {"y:": 1, "y\\u003a": 2}}', 'the key "y:" is there twice');
+  assertEquals(await read("a.jsonl", utf8('{"text": "\\\\ud83d \\ud83d\\ude05"}')), ["\\ud83d \u{1f605}"]);
   const fine = { text: 'a:"\\', x: [{ y: 1 }, { y: 1 }], "\\": ":", z: { x: { y: "" } } };
   assertEquals(await read("a.jsonl", utf8(JSON.stringify(fine))), [fine.text]);
 });
