@@ -3,20 +3,13 @@ import { join } from "./deps.ts";
 import { assertFinite, type Dtype, type FloatDtype, fromF32, toF32 } from "./dtype.ts";
 import { diskFiles, exists, fileError, type Files, writeWhole } from "./files.ts";
 import { quote } from "./paths.ts";
-import { type AdapterConfig, encodeAdapterConfig, loraRank, readAdapterConfig } from "./peft_config.ts";
+import { type AdapterConfig, encodeAdapterConfig, readAdapterConfig } from "./peft_config.ts";
+import { isSavedWhole, isTarget, loraRank } from "./peft_targets.ts";
 import { type TensorSource, writeSafetensors } from "./safetensors.ts";
 import { openWeightsFile, type WeightReader } from "./weights.ts";
 
-export {
-  type AdapterConfig,
-  adapterConfig,
-  type AdapterOptions,
-  isTarget,
-  loraRank,
-  loraScaling,
-  matchesTarget,
-  readAdapterConfig,
-} from "./peft_config.ts";
+export { type AdapterConfig, adapterConfig, type AdapterOptions, readAdapterConfig } from "./peft_config.ts";
+export { isTarget, loraRank, loraScaling } from "./peft_targets.ts";
 
 /** Values in row-major order. */
 export interface TensorF32 {
@@ -59,14 +52,20 @@ type Role =
 
 type Fail = (reason: string) => never;
 
-/** A key as the base model has it. */
+function failWith(path: string): Fail {
+  return (reason) => {
+    throw new UserError(`Cannot load the adapter "${path}": ${reason}`);
+  };
+}
+
+/** A key as the base model has it: some savers keep PEFT's prefix, one or several, and the name of what holds it all. */
 export function withoutPrefix(key: string): string {
-  return key.startsWith(PREFIX) ? key.slice(PREFIX.length) : key;
+  return key.replace(/^(?:model\.)?(?:base_model\.model\.)+/, "");
 }
 
 /**
  * Reads a key in any of the forms PEFT, LongLoRA and LongQLoRA write: with or without the prefix, the adapter's name
- * or the `modules_to_save` marker.
+ * or the `modules_to_save` marker. What wrappers add to names is gone already, see weights.ts.
  */
 function parseKey(key: string, fail: Fail): Role {
   const name = withoutPrefix(key);
@@ -78,11 +77,14 @@ function parseKey(key: string, fail: Fail): Role {
   if (name.includes("lora_magnitude_vector")) {
     return fail(`${quote(key)} belongs to DoRA, which is not supported`);
   }
+  if (name.includes("trainable_tokens_")) {
+    return fail(`${quote(key)} is trained rows of the embedding, which are not supported`);
+  }
   if (name.includes("lora_")) return fail(`${quote(key)} is no tensor of plain LoRA`);
   // The base model's own values, which modules_to_save keeps beside the trained ones.
   if (name.includes(".original_module.")) return { kind: "ignored" };
   const tensor = name
-    .replace(/\.modules_to_save\.[^.]+\./, ".")
+    .replace(/\.modules_to_save(?:\.(?!weight$|bias$)[^.]+)?\./, ".")
     .replace(".base_layer.", ".")
     // LongLoRA's 4-bit script wraps the head, which renames it.
     .replace(/^lm_head\.0\./, "lm_head.");
@@ -109,6 +111,8 @@ interface Parts {
   readonly A: Map<string, TensorF32>;
   readonly B: Map<string, TensorF32>;
   readonly extra: Map<string, ExtraTensor>;
+  /** The key that each came from, by its kind and name. */
+  readonly keys: Map<string, string>;
 }
 
 function sameValues(a: ExtraTensor, b: ExtraTensor): boolean {
@@ -126,9 +130,7 @@ export interface AdapterSource {
 
 /** Adds the tensors of one source to `parts`. */
 async function readParts({ path, open, isPart }: AdapterSource, parts: Parts): Promise<void> {
-  const fail: Fail = (reason) => {
-    throw new UserError(`Cannot load the adapter "${path}": ${reason}`);
-  };
+  const fail = failWith(path);
   const reader = await open();
   try {
     for (const key of reader.names()) {
@@ -136,16 +138,22 @@ async function readParts({ path, open, isPart }: AdapterSource, parts: Parts): P
       const role = parseKey(key, fail);
       if (role.kind === "ignored") continue;
       const tensor = await readFloats(reader, key, path, fail);
+      const name = role.kind === "extra" ? role.tensor : `lora_${role.kind} for ${role.module}`;
+      const both = `${quote(parts.keys.get(name) ?? "")} and ${quote(key)}`;
       if (role.kind === "extra") {
         const other = parts.extra.get(role.tensor);
+        // PEFT saves a resized embedding twice: as it is in the model, and as modules_to_save.
         if (other !== undefined && !sameValues(other, tensor)) {
-          fail(`it has another ${quote(role.tensor)} than before`);
+          fail(`it has another ${quote(role.tensor)} than before: ${both}`);
         }
         parts.extra.set(role.tensor, tensor);
       } else {
-        if (parts[role.kind].has(role.module)) fail(`it has two lora_${role.kind} for ${quote(role.module)}`);
+        if (parts[role.kind].has(role.module)) {
+          fail(`it has two ${name}: ${both}. Save one adapter to a folder`);
+        }
         parts[role.kind].set(role.module, tensor);
       }
+      parts.keys.set(name, key);
     }
   } finally {
     reader.close();
@@ -154,9 +162,7 @@ async function readParts({ path, open, isPart }: AdapterSource, parts: Parts): P
 
 /** Joins the factors. Throws unless every A has its B and both have the rank that the config says. */
 function pairUp({ A, B }: Parts, config: AdapterConfig, path: string): Map<string, LoraPair> {
-  const fail: Fail = (reason) => {
-    throw new UserError(`Cannot load the adapter "${path}": ${reason}`);
-  };
+  const fail = failWith(path);
   const pairs = new Map<string, LoraPair>();
   for (const [module, a] of A) {
     const b = B.get(module) ?? fail(`${quote(module)} has a lora_A but no lora_B`);
@@ -186,6 +192,47 @@ async function firstOf(folder: string, names: readonly string[], files: Files): 
   }
 }
 
+/** The files of tensors of an adapter's folder. @throws {UserError} if there is none */
+async function adapterSources(folder: string, files: Files): Promise<AdapterSource[]> {
+  if (!await exists(folder)) {
+    throw new UserError(`Cannot load the adapter "${folder}": no such folder. Check the path`);
+  }
+  const path = await firstOf(folder, ADAPTER_FILES, files);
+  if (path === undefined) {
+    throw new UserError(
+      `Cannot load the adapter "${folder}": it has neither ${ADAPTER_FILES.join(" nor ")}. Check the path`,
+    );
+  }
+  const extraPath = await firstOf(folder, EXTRA_FILES, files);
+  return [path, ...(extraPath === undefined ? [] : [extraPath])].map((path) => ({
+    path,
+    open: () => openWeightsFile(path, { files }),
+  }));
+}
+
+/**
+ * Shapes of the tensors that an adapter's folder brings in place of the base model's: headers are read, not weights.
+ * @throws {UserError} as {@linkcode readAdapter}, as far as headers tell
+ */
+export async function readExtraShapes(
+  folder: string,
+  { files = diskFiles }: { files?: Files } = {},
+): Promise<ReadonlyMap<string, Pick<ExtraTensor, "shape">>> {
+  const shapes = new Map<string, Pick<ExtraTensor, "shape">>();
+  for (const { path, open } of await adapterSources(folder, files)) {
+    const reader = await open();
+    try {
+      for (const key of reader.names()) {
+        const role = parseKey(key, failWith(path));
+        if (role.kind === "extra") shapes.set(role.tensor, { shape: reader.info(key).shape });
+      }
+    } finally {
+      reader.close();
+    }
+  }
+  return shapes;
+}
+
 /**
  * Reads an adapter's folder: `adapter_config.json`, `adapter_model.safetensors` or `.bin`, and the trained embeddings
  * and norms that LongLoRA and LongQLoRA keep in `trainable_params.bin`. Everything is held as f32. Throws a
@@ -196,19 +243,8 @@ export async function readAdapter(
   folder: string,
   { files = diskFiles }: { files?: Files } = {},
 ): Promise<Adapter> {
-  if (!await exists(folder)) {
-    throw new UserError(`Cannot load the adapter "${folder}": no such folder. Check the path`);
-  }
-  const path = await firstOf(folder, ADAPTER_FILES, files);
-  if (path === undefined) {
-    throw new UserError(
-      `Cannot load the adapter "${folder}": it has neither ${ADAPTER_FILES.join(" nor ")}. Check the path`,
-    );
-  }
-  const config = await readAdapterConfig(folder, files);
-  const extraPath = await firstOf(folder, EXTRA_FILES, files);
-  const sourceOf = (path: string): AdapterSource => ({ path, open: () => openWeightsFile(path, { files }) });
-  return await collectAdapter(config, [path, ...(extraPath === undefined ? [] : [extraPath])].map(sourceOf));
+  const sources = await adapterSources(folder, files);
+  return await collectAdapter(await readAdapterConfig(folder, files), sources);
 }
 
 /**
@@ -219,19 +255,39 @@ export async function collectAdapter(
   config: AdapterConfig,
   sources: readonly AdapterSource[],
 ): Promise<Adapter> {
-  const parts: Parts = { A: new Map(), B: new Map(), extra: new Map() };
+  const parts: Parts = { A: new Map(), B: new Map(), extra: new Map(), keys: new Map() };
   for (const source of sources) await readParts(source, parts);
   const { path } = sources[0]!;
   requireSaved(config, parts, path);
-  return { config, lora: pairUp(parts, config, path), extra: parts.extra };
+  const lora = pairUp(parts, config, path);
+  requireTargeted(config, lora.keys(), path);
+  return { config, lora, extra: parts.extra };
+}
+
+/** PEFT makes LoRA only where the config says so, and leaves out the rest without a word. */
+function requireTargeted(config: AdapterConfig, modules: Iterable<string>, path: string): void {
+  const other = [...modules].find((module) => isTarget(config, module) === false);
+  if (other === undefined) return;
+  const rules = ["target_modules", "exclude_modules", "layers_to_transform", "modules_to_save"] as const;
+  const set = rules.filter((rule) => config[rule] !== null).map((rule) =>
+    `${rule}: ${[config[rule]].flat().join(", ")}`
+  );
+  throw new UserError(
+    `Cannot load the adapter "${path}": it has LoRA on ${
+      quote(other)
+    }, which its adapter_config.json leaves out ` +
+      `(${set.join("; ")}). The two files are of different runs`,
+  );
 }
 
 /** Throws unless the modules that the config names as trained whole are there. */
 function requireSaved({ modules_to_save: wanted }: AdapterConfig, { extra }: Parts, path: string): void {
-  const modules = [...extra.keys()].map((tensor) => `.${tensor.replace(/\.[^.]+$/, "")}`);
-  const has = (name: string) => modules.some((module) => module.endsWith(`.${name}`));
+  const modules = [...extra.keys()].map(moduleOf);
+  const has = (name: string) => modules.some((module) => `.${module}.`.includes(`.${name}.`));
   // A head that is the embedding is saved once.
-  const missing = (wanted ?? []).filter((name) => !has(name) && !(name === "lm_head" && has("embed_tokens")));
+  const isTied = (name: string) =>
+    name === "lm_head" && has("embed_tokens") || name === "embed_out" && has("embed_in");
+  const missing = (wanted ?? []).filter((name) => !has(name) && !isTied(name));
   if (missing.length === 0) return;
   throw new UserError(
     `Cannot load the adapter "${path}": adapter_config.json has ${
@@ -241,22 +297,25 @@ function requireSaved({ modules_to_save: wanted }: AdapterConfig, { extra }: Par
   );
 }
 
-/**
- * The names under which PEFT finds the modules of these tensors: it compares ends of names, so "norm" would
- * also wrap every input_layernorm, and loading would then miss their values.
- */
-function modulesToSave(tensors: Iterable<string>): string[] | null {
-  const modules = new Set<string>();
-  for (const tensor of tensors) {
-    const parts = tensor.split(".").slice(0, -1);
-    modules.add(parts.at(-1) === "norm" ? parts.slice(-2).join(".") : parts.at(-1)!);
-  }
-  return modules.size === 0 ? null : [...modules].sort();
+/** The module that a tensor is of. */
+function moduleOf(tensor: string): string {
+  return tensor.replace(/\.[^.]+$/, "");
 }
 
-/** The distinct last parts of module names: what `target_modules` lists. */
-function lastParts(modules: Iterable<string>): string[] {
-  return [...new Set([...modules].map((module) => module.split(".").at(-1)!))].sort();
+/**
+ * The names under which PEFT finds the modules of these tensors, and none that has LoRA: the last parts of their names
+ * where those will do. PEFT compares ends of names, so "norm" would also wrap every input_layernorm, and loading would
+ * then miss their values.
+ */
+function modulesToSave({ lora, extra }: Adapter): string[] | null {
+  const modules = new Set<string>();
+  for (const module of [...extra.keys()].map(moduleOf)) {
+    const parts = module.split(".");
+    const short = parts.at(-1) === "norm" ? parts.slice(-2).join(".") : parts.at(-1)!;
+    const hasLora = [...lora.keys()].some((other) => isSavedWhole(other, short));
+    modules.add(hasLora ? module : short);
+  }
+  return modules.size === 0 ? null : [...modules].sort();
 }
 
 function source(name: string, { shape, data }: TensorF32, dtype: FloatDtype): TensorSource {
@@ -291,8 +350,8 @@ export async function writeAdapter(
   const config = {
     ...adapter.config,
     // Without a list PEFT would assume q_proj and v_proj, and ignore the rest.
-    target_modules: adapter.config.target_modules ?? lastParts(adapter.lora.keys()),
-    modules_to_save: modulesToSave(adapter.extra.keys()),
+    target_modules: adapter.config.target_modules ?? [...adapter.lora.keys()].sort(),
+    modules_to_save: modulesToSave(adapter),
   };
   const configPath = join(folder, "adapter_config.json");
   try {

@@ -3,6 +3,7 @@ import { quoted, UserError } from "../errors.ts";
 import { join } from "./deps.ts";
 import { diskFiles, type Files, readJson } from "./files.ts";
 import { quote } from "./paths.ts";
+import { fullMatch, isAllLinear, matchesPattern } from "./peft_targets.ts";
 
 /** The parts of PEFT's `adapter_config.json` that decide what an adapter computes; keys as in the file. */
 export interface AdapterConfig {
@@ -13,26 +14,51 @@ export interface AdapterConfig {
   readonly r: number;
   readonly lora_alpha: number;
   readonly lora_dropout: number;
-  /** Names of linears (last parts or whole), a regular expression, or "all-linear". Null: PEFT's default. */
+  /**
+   * Names of linears, or ends of names after a dot; else one Python regular expression for whole names, or
+   * "all-linear". Null: PEFT's default.
+   */
   readonly target_modules: readonly string[] | string | null;
-  /** Numbers of the layers that have LoRA; null: all. */
+  /** Numbers of the layers that have LoRA; null or none: all. */
   readonly layers_to_transform: readonly number[] | null;
+  /** What stands before the number of a layer; null or none: anything. */
+  readonly layers_pattern: readonly string[] | null;
   /** Linears without LoRA though they are targets, as those are named. */
   readonly exclude_modules: readonly string[] | string | null;
   readonly use_rslora: boolean;
-  /** Ranks and alphas that differ, by the end of the module's name. */
+  /** Ranks and alphas that differ, by regular expressions for the end of a module's name; the first counts. */
   readonly rank_pattern: Readonly<Record<string, number>>;
   readonly alpha_pattern: Readonly<Record<string, number>>;
   readonly modules_to_save: readonly string[] | null;
+  /** Whether a head that is the embedding's table stays so where the adapter brings another embedding. */
+  readonly ensure_weight_tying: boolean;
   readonly bias: "none";
   readonly fan_in_fan_out: false;
   readonly inference_mode: boolean;
+  /** Keys of the file that are not known here and were left out: numbers and words. */
+  readonly unknown: readonly string[];
 }
 
 /** What {@linkcode adapterConfig} needs: the rest has PEFT's defaults. */
 export type AdapterOptions =
   & Pick<AdapterConfig, "r" | "lora_alpha" | "target_modules">
-  & Partial<Omit<AdapterConfig, "peft_type" | "bias" | "fan_in_fan_out">>;
+  & Partial<Omit<AdapterConfig, "peft_type" | "bias" | "fan_in_fan_out" | "unknown">>;
+
+/** Keys without effect on a trained adapter, of all versions of PEFT. */
+const WITHOUT_EFFECT: ReadonlySet<string> = new Set([
+  "auto_mapping",
+  "peft_version",
+  "megatron_core",
+  "qalora_group_size",
+  "runtime_config",
+  // How factors began, or gradients were kept: what they are now is in the file.
+  "eva_config",
+  "corda_config",
+  "lora_ga_config",
+  "loftq_config",
+  "velora_config",
+  "merge_weights",
+]);
 
 /** Features that change what an adapter computes, and the values under which they are off. */
 const UNSUPPORTED: readonly { key: string; off: readonly unknown[]; what: string }[] = [
@@ -45,6 +71,8 @@ const UNSUPPORTED: readonly { key: string; off: readonly unknown[]; what: string
   { key: "trainable_token_indices", off: [], what: "trained rows of the embedding" },
   { key: "target_parameters", off: [], what: "LoRA on bare parameters" },
   { key: "alora_invocation_tokens", off: [], what: "activated LoRA" },
+  { key: "alora_invocation_string", off: [], what: "activated LoRA" },
+  { key: "enable_lora", off: [], what: "LoRA on parts of merged linears" },
   { key: "arrow_config", off: [], what: "Arrow routing" },
   { key: "kasa_config", off: [], what: "KaSA" },
   { key: "monteclora_config", off: [], what: "MonteCLoRA" },
@@ -52,8 +80,8 @@ const UNSUPPORTED: readonly { key: string; off: readonly unknown[]; what: string
   { key: "megatron_config", off: [], what: "Megatron layers" },
 ];
 
-/** Initialisations that also change the base weights: without those, the adapter alone means nothing. */
-const CHANGES_BASE = /^(pissa|olora|corda|loftq|lora_ga)/i;
+/** Initialisations that leave the base weights alone. With others, the adapter alone means nothing. */
+const KEEPS_BASE: readonly unknown[] = [true, false, "gaussian", "eva", "orthogonal", "mica"];
 
 type Fail = (reason: string) => never;
 
@@ -72,14 +100,36 @@ function refuseUnsupported(raw: Readonly<Record<string, unknown>>, fail: Fail): 
       fail(`it uses ${what} (${key}: ${quoted(value)}), which is not supported`);
     }
   }
-  const init = raw.init_lora_weights;
-  if (typeof init === "string" && CHANGES_BASE.test(init)) {
+  const init = raw.init_lora_weights ?? true;
+  if (!KEEPS_BASE.includes(typeof init === "string" ? init.toLowerCase() : init)) {
     fail(
       `init_lora_weights ${
-        quote(init)
+        JSON.stringify(init)
       } changes the base weights too: convert it to plain LoRA with PEFT first`,
     );
   }
+}
+
+/**
+ * Checks the keys that nobody knows yet. New features of PEFT are switched on by true, or by settings of their own:
+ * those are refused, since the adapter may compute something else with them.
+ * @returns the rest of them: numbers and words, which mean nothing here
+ */
+function unknownKeys(raw: Readonly<Record<string, unknown>>, known: AdapterConfig, fail: Fail): string[] {
+  const isKnown = (key: string) =>
+    key in known || key === "init_lora_weights" || WITHOUT_EFFECT.has(key) ||
+    UNSUPPORTED.some((feature) => feature.key === key);
+  const unknown = Object.keys(raw).filter((key) => !isKnown(key) && !isEmpty(raw[key]) && raw[key] !== false);
+  for (const key of unknown) {
+    if (raw[key] === true || typeof raw[key] === "object") {
+      fail(
+        `its ${
+          quote(key)
+        } is not known here, and may change what the adapter computes. Remove it if it does not`,
+      );
+    }
+  }
+  return unknown;
 }
 
 /** Reads typed values from a raw JSON object, with the key in every error. */
@@ -105,7 +155,22 @@ class Fields {
   /** Names, or a regular expression. */
   targets(key: string): readonly string[] | string | null {
     const value = this.raw[key];
-    return typeof value === "string" ? value : this.names(key);
+    return typeof value === "string" ? this.expression(key, value) : this.names(key);
+  }
+
+  /** @returns the expression, which can be used */
+  expression(
+    key: string,
+    value: string,
+    matches: (module: string, value: string) => unknown = (m, v) => fullMatch(v, m),
+  ): string {
+    try {
+      matches("", value);
+    } catch (error) {
+      if (!(error instanceof SyntaxError)) throw error;
+      this.fail(`${key} ${quote(value)} cannot be used as a Python regular expression: ${error.message}`);
+    }
+    return value;
   }
 
   /** One layer's number or several. */
@@ -125,20 +190,24 @@ class Fields {
     return isNames ? value : this.fail(`${key} must be a list of names`);
   }
 
-  /** A map from plain module names to numbers. Patterns come from others: as expressions they could hang. */
-  numbers(key: string): Record<string, number> {
+  /** One name or several, each an expression. */
+  patterns(key: string): readonly string[] | null {
+    const value = this.raw[key];
+    const names = typeof value === "string" ? (value === "" ? [] : [value]) : this.names(key);
+    names?.forEach((name) => this.expression(key, name));
+    return names;
+  }
+
+  /** A map from expressions for ends of modules' names to numbers. */
+  numbers(key: string, ok: (value: number) => boolean, wanted: string): Record<string, number> {
     const value = this.raw[key] ?? {};
     const result: Record<string, number> = Object.create(null);
     if (typeof value !== "object") return this.fail(`${key} must map module names to numbers`);
     for (const [pattern, number] of Object.entries(value as object)) {
-      if (typeof number !== "number" || !(number > 0)) {
-        this.fail(`${key} of ${quote(pattern)} must be above 0`);
+      if (typeof number !== "number" || !ok(number)) {
+        this.fail(`${key} of ${quote(pattern)} must be ${wanted}`);
       }
-      const name = pattern.replace(/^\^/, "").replace(/\$$/, "").replaceAll("\\.", ".");
-      if (!/^[\w.-]+$/.test(name)) {
-        this.fail(`${key} has the expression ${quote(pattern)}: only names are supported`);
-      }
-      result[name] = number;
+      result[this.expression(key, pattern, matchesPattern)] = number;
     }
     return result;
   }
@@ -160,25 +229,36 @@ export async function readAdapterConfig(folder: string, files: Files = diskFiles
   refuseUnsupported(record, fail);
   const fields = new Fields(record, fail);
   const isRank = (value: number) => Number.isInteger(value) && value > 0;
-  return {
+  const isAlpha = (value: number) => value > 0;
+  const config: AdapterConfig = {
     peft_type: "LORA",
     task_type: fields.text("task_type"),
     base_model_name_or_path: fields.text("base_model_name_or_path"),
     revision: fields.text("revision"),
     r: fields.number("r", 8, isRank, "a whole number above 0"),
-    lora_alpha: fields.number("lora_alpha", 8, (value) => value > 0, "above 0"),
+    lora_alpha: fields.number("lora_alpha", 8, isAlpha, "above 0"),
     lora_dropout: fields.number("lora_dropout", 0, (value) => value >= 0 && value < 1, "from 0 to below 1"),
     target_modules: fields.targets("target_modules"),
     layers_to_transform: fields.layers("layers_to_transform"),
+    layers_pattern: fields.patterns("layers_pattern"),
     exclude_modules: fields.targets("exclude_modules"),
     use_rslora: fields.boolean("use_rslora", false),
-    rank_pattern: fields.numbers("rank_pattern"),
-    alpha_pattern: fields.numbers("alpha_pattern"),
+    rank_pattern: fields.numbers("rank_pattern", isRank, "a whole number above 0"),
+    alpha_pattern: fields.numbers("alpha_pattern", isAlpha, "above 0"),
     modules_to_save: fields.names("modules_to_save"),
+    ensure_weight_tying: fields.boolean("ensure_weight_tying", false),
     bias: "none",
     fan_in_fan_out: false,
     inference_mode: fields.boolean("inference_mode", true),
+    unknown: [],
   };
+  const { target_modules: targets, layers_to_transform: layers } = config;
+  if (typeof targets === "string" && !isAllLinear(targets) && layers !== null) {
+    return fail(
+      "it has layers_to_transform beside an expression in target_modules, which PEFT refuses too: say the layers in the expression",
+    );
+  }
+  return { ...config, unknown: unknownKeys(record, config, fail) };
 }
 
 /** A config with PEFT's defaults where `options` are silent. */
@@ -189,28 +269,33 @@ export function adapterConfig(options: AdapterOptions): AdapterConfig {
     revision: null,
     lora_dropout: 0,
     layers_to_transform: null,
+    layers_pattern: null,
     exclude_modules: null,
     use_rslora: false,
     rank_pattern: {},
     alpha_pattern: {},
     modules_to_save: null,
+    ensure_weight_tying: false,
     inference_mode: true,
     ...options,
     peft_type: "LORA",
     bias: "none",
     fan_in_fan_out: false,
+    unknown: [],
   };
 }
 
 /** The file's text as PEFT writes it: sorted keys, two spaces; all keys that PEFT 0.10 and later read. */
-export function encodeAdapterConfig({ exclude_modules, ...config }: AdapterConfig): string {
+export function encodeAdapterConfig(
+  { exclude_modules, ensure_weight_tying, unknown: _, ...config }: AdapterConfig,
+): string {
   const full: Record<string, unknown> = {
     ...config,
-    // PEFT before 0.14 does not know it.
+    // PEFT before 0.14 does not know the first, before 0.18 the second.
     ...(exclude_modules === null ? {} : { exclude_modules }),
+    ...(ensure_weight_tying ? { ensure_weight_tying } : {}),
     auto_mapping: null,
     init_lora_weights: true,
-    layers_pattern: null,
     loftq_config: {},
     megatron_config: null,
     megatron_core: "megatron.core",
@@ -219,41 +304,4 @@ export function encodeAdapterConfig({ exclude_modules, ...config }: AdapterConfi
   };
   const sorted = Object.keys(full).sort().map((key) => [key, full[key]]);
   return JSON.stringify(Object.fromEntries(sorted), null, 2) + "\n";
-}
-
-/** PEFT's rule for a list of targets: the whole name, or its end after a dot. */
-export function matchesTarget(module: string, target: string): boolean {
-  return module === target || module.endsWith(`.${target}`);
-}
-
-/**
- * Whether PEFT puts LoRA on a linear of a model.
- * @returns undefined where that takes a regular expression to know
- */
-export function isTarget(
-  { target_modules: targets, exclude_modules: excluded, layers_to_transform: layers }: AdapterConfig,
-  module: string,
-): boolean | undefined {
-  if (!Array.isArray(targets) || typeof excluded === "string") return undefined;
-  const isOfLayer = layers === null || layers.includes(Number(/\.(\d+)\./.exec(module)?.[1]));
-  return isOfLayer && targets.some((target) => matchesTarget(module, target)) &&
-    !excluded?.some((target) => matchesTarget(module, target));
-}
-
-/** The value whose pattern is the end of a module's name (whole parts only); as PEFT, the first that fits. */
-function byPattern(patterns: Readonly<Record<string, number>>, moduleName: string): number | undefined {
-  const match = Object.keys(patterns).find((name) => matchesTarget(moduleName, name));
-  return match === undefined ? undefined : patterns[match];
-}
-
-/** Rank of the pair on this module. */
-export function loraRank(config: AdapterConfig, moduleName: string): number {
-  return byPattern(config.rank_pattern, moduleName) ?? config.r;
-}
-
-/** What B A x is multiplied with: alpha / r, or alpha / sqrt(r) with rslora, of this module. */
-export function loraScaling(config: AdapterConfig, moduleName: string): number {
-  const alpha = byPattern(config.alpha_pattern, moduleName) ?? config.lora_alpha;
-  const rank = loraRank(config, moduleName);
-  return alpha / (config.use_rslora ? Math.sqrt(rank) : rank);
 }

@@ -6,7 +6,6 @@ import {
   type Adapter,
   type AdapterSource,
   collectAdapter,
-  isTarget,
   readAdapterConfig,
   withoutPrefix,
 } from "./peft.ts";
@@ -45,9 +44,7 @@ export async function readTrainableWeights(
     isPart: isTrained,
   }];
   if (!keys.some(isFactor)) sources.push(await factorsOf(folder, files));
-  const adapter = await collectAdapter(config, sources);
-  requireTargeted(folder, adapter);
-  return adapter;
+  return await collectAdapter(config, sources);
 }
 
 function isFactor(key: string): boolean {
@@ -79,15 +76,5 @@ async function factorsOf(folder: string, files: Files): Promise<AdapterSource> {
       ADAPTER_FILES.join(" or ")
     } beside them hold ` +
       `LoRA tensors. Was it trained with low_rank_training?`,
-  );
-}
-
-/** PEFT makes LoRA only where the config says so, and leaves out the rest without a word. */
-function requireTargeted(folder: string, { config, lora }: Adapter): void {
-  const other = [...lora.keys()].find((module) => isTarget(config, module) === false);
-  if (other === undefined) return;
-  throw new UserError(
-    `Cannot make an adapter of "${folder}": it has LoRA on ${quote(other)}, but the target_modules of its ` +
-      `adapter_config.json are ${[config.target_modules].flat().join(", ")}. The file is of another run`,
   );
 }

@@ -81,29 +81,68 @@ function shardOf<Span extends TensorSpan | TorchTensor>(path: string, file: Tens
   };
 }
 
+/** What torch.compile, FSDP, activation checkpointing, DDP, DeepSpeed and Fabric put into the names of what they wrap. */
+const WRAPPERS: ReadonlySet<string> = new Set([
+  "_orig_mod",
+  "_fsdp_wrapped_module",
+  "_fpw_module",
+  "_checkpoint_wrapped_module",
+  "_forward_module",
+  "module",
+]);
+
+/** Where a tensor is, and its name there. */
+interface Owned {
+  readonly shard: Shard;
+  readonly stored: string;
+}
+
 class Weights implements WeightReader {
-  /** `where` is the folder or file in messages; `owners` says which shard holds each tensor. */
+  /** By name without what wrappers add to it. */
+  readonly #owned = new Map<string, Owned>();
+
+  /**
+   * @param where the folder or file, in messages
+   * @param owners which shard holds each tensor
+   * @throws {UserError} if two tensors have the same name but for wrappers
+   */
   constructor(
     readonly where: string,
-    readonly owners: ReadonlyMap<string, Shard>,
+    owners: ReadonlyMap<string, Shard>,
     readonly shards: readonly Shard[],
-  ) {}
+  ) {
+    for (const [stored, shard] of owners) {
+      const name = stored.split(".").filter((part) => !WRAPPERS.has(part)).join(".");
+      const other = this.#owned.get(name);
+      if (other) {
+        throw new UserError(
+          `Cannot load "${where}": its tensors ${quote(other.stored)} and ${quote(stored)} both are ${
+            quote(name)
+          }, ` +
+            `once what wrappers add to names is left out. Save the unwrapped model`,
+        );
+      }
+      this.#owned.set(name, { shard, stored });
+    }
+  }
 
   names(): Iterable<string> {
-    return this.owners.keys();
+    return this.#owned.keys();
   }
 
   has(name: string): boolean {
-    return this.owners.has(name);
+    return this.#owned.has(name);
   }
 
   info(name: string): TensorInfo {
-    const { dtype, shape } = this.#owner(name).tensors.get(name)!;
+    const { shard, stored } = this.#owner(name);
+    const { dtype, shape } = shard.tensors.get(stored)!;
     return { name, dtype, shape, byteLength: tensorByteLength(dtype, shape) };
   }
 
   async read(name: string): Promise<Bytes> {
-    return await this.#owner(name).read(name);
+    const { shard, stored } = this.#owner(name);
+    return await shard.read(stored);
   }
 
   async readInto(name: string, from: number, into: Uint8Array): Promise<void> {
@@ -113,16 +152,17 @@ class Weights implements WeightReader {
         `Cannot read bytes ${from} to ${from + into.length} of ${quote(name)}: it has ${byteLength}`,
       );
     }
-    await this.#owner(name).readInto(name, from, into);
+    const { shard, stored } = this.#owner(name);
+    await shard.readInto(stored, from, into);
   }
 
   close(): void {
     for (const shard of this.shards) shard.close();
   }
 
-  #owner(name: string): Shard {
-    const shard = this.owners.get(name);
-    if (shard !== undefined) return shard;
+  #owner(name: string): Owned {
+    const owned = this.#owned.get(name);
+    if (owned !== undefined) return owned;
     throw new UserError(
       `Cannot load "${this.where}": it has no tensor ${quote(name)}. ` +
         `Check that config.json belongs to these weights`,
@@ -136,7 +176,12 @@ export async function openWeightsFile(
   { files = diskFiles }: { files?: Files } = {},
 ): Promise<WeightReader> {
   const shard = await openShard(path, files);
-  return new Weights(path, new Map([...shard.tensors.keys()].map((name) => [name, shard])), [shard]);
+  try {
+    return new Weights(path, new Map([...shard.tensors.keys()].map((name) => [name, shard])), [shard]);
+  } catch (error) {
+    shard.close();
+    throw error;
+  }
 }
 
 /**

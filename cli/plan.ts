@@ -1,14 +1,17 @@
 /** `plan`: what training with these settings would take, before anything is loaded. */
+import { diskFiles } from "../checkpoint/files.ts";
 import { EXIT, UserError } from "../errors.ts";
 import { Gpu } from "../kernels/gpu.ts";
 import { PURPOSES } from "../kernels/pool.ts";
-import { type ModelConfig, readConfig } from "../model/config.ts";
+import type { ModelConfig } from "../model/config.ts";
 import { configForPositions } from "../model/context.ts";
 import { addFlops, forwardFlops, paperPairs, totalFlops } from "../model/flops.ts";
 import { SHAPE_NAMES, shapeConfig } from "../model/shapes.ts";
+import { withAdapterSettings } from "../train/lora.ts";
 import { type Plan, planTraining } from "../train/plan.ts";
 import { measureRates, type Rates } from "../train/rates.ts";
 import { longestContext } from "../train/remedies.ts";
+import { grownConfig } from "../train/setup.ts";
 import { type PlanDevice, planDevice, type StepCost, stepCost, TYPICAL_DEVICE } from "../train/step_cost.ts";
 import { loadTrainArgs } from "../train_args/load.ts";
 import { groupSize, type TrainArgs } from "../train_args/schema.ts";
@@ -69,10 +72,20 @@ export function build(summary: string, io: Io): BuiltCommand {
     const flags = command.opts();
     const own = flags as unknown as Flags;
     const { file, overrides } = givenSettings(command);
-    const { args, notes } = await loadTrainArgs(file, { ...unneeded(own, file), ...overrides });
+    const { args: given, notes } = await loadTrainArgs(file, { ...unneeded(own, file), ...overrides });
     notes.forEach((line) => io.err(line));
+    const { low_rank_training, adapter_name_or_path } = given;
+    const adapter = low_rank_training && adapter_name_or_path !== null
+      ? { path: await locate(io, adapter_name_or_path, "model"), files: diskFiles }
+      : undefined;
+    const settled = adapter === undefined ? undefined : await withAdapterSettings(given, adapter);
+    settled?.notes.forEach((line) => io.err(line));
+    const { args } = settled ?? { args: given };
     const config = own.shape === null
-      ? await readConfig(await locate(io, args.model_name_or_path, "model"))
+      ? await grownConfig(args, {
+        model: await locate(io, args.model_name_or_path, "model"),
+        adapter: adapter?.path,
+      }, adapter)
       : shapeConfig(own.shape);
     narrowFetched();
     configForPositions(config, args).notes.forEach((line) => io.err(line));

@@ -2,6 +2,7 @@
 import { readTokens } from "../data/tokenize.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { describePlaces, tokenizerPlaces } from "../data/tokenizer_files.ts";
+import { readExtraShapes } from "../checkpoint/peft.ts";
 import { UserError } from "../errors.ts";
 import { Gpu } from "../kernels/gpu.ts";
 import { isNf4 } from "../kernels/nf4/nf4.ts";
@@ -14,6 +15,7 @@ import { SILENT, type WorkHooks } from "../model/hooks.ts";
 import type { LanguageModel } from "../model/language_model.ts";
 import { tableNotes } from "../model/model_weights.ts";
 import { openModel } from "../model/open.ts";
+import { withVocabularyOf } from "../model/vocabulary.ts";
 import { windowStarts } from "./windows.ts";
 
 /** How windows are cut and batched. */
@@ -126,7 +128,8 @@ export async function evaluatePerplexity(
       if (note) hooks.note(note);
       return await Tokenizer.load(base_model, peft_model ?? undefined);
     },
-    vocabSize: config.vocab_size,
+    vocabSize: withVocabularyOf(config, peft_model === null ? undefined : await readExtraShapes(peft_model))
+      .vocab_size,
   });
   checkWindows(tokens.length, options);
   const otherBase = peft_model === null ? undefined : await otherBaseNote(peft_model, base_model);
@@ -147,7 +150,7 @@ export async function evaluatePerplexity(
     );
   }
   using gpu = await Gpu.open();
-  const { model } = await openModel(gpu, {
+  const { model, notes: ofAdapter } = await openModel(gpu, {
     baseModel: base_model,
     ...(peft_model === null ? {} : { peftModel: peft_model }),
     config,
@@ -155,6 +158,7 @@ export async function evaluatePerplexity(
     format: FORMATS[dtype],
     onProgress: (tensor, done, total) => hooks.onLoad?.(done, total, tensor),
   });
+  ofAdapter.forEach((line) => hooks.note(line));
   const started = performance.now();
   const scores = await scoreWindows(model, tokens, options, hooks);
   return {

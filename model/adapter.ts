@@ -5,60 +5,52 @@ import {
   type LoraPair,
   loraRank,
   loraScaling,
-  matchesTarget,
 } from "../checkpoint/peft.ts";
 import { UserError } from "../errors.ts";
 import { fillUniform } from "../kernels/elementwise/fill_random.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import type { Linear, Lora } from "./linear.ts";
+import { chooseTargets, settledTargets } from "./lora_targets.ts";
 import type { LanguageModel } from "./language_model.ts";
 import { readNamed } from "./read_back.ts";
-
-/** A fresh adapter. */
-export interface LoraOptions {
-  readonly rank: number;
-  readonly alpha: number;
-  readonly dropout: number;
-  /** Scale by alpha / sqrt(rank) (Kalajdzievski 2023, arXiv:2312.03732) in place of alpha / rank. */
-  readonly rslora: boolean;
-  /** Names of linears, as PEFT matches them; every linear of every layer if null. */
-  readonly targetModules: readonly string[] | null;
-  readonly seed: number;
-}
+import { layoutOf } from "./tensors.ts";
 
 /**
  * Puts fresh LoRA factors on linears: A uniform within 1 / sqrt(K), B zero, so that nothing changes at first. They are
- * made on the device, by the seed and the linear's number in the model.
- * @throws {UserError} if a target names no linear of the model
+ * made on the device, by the seed and the linear's number in the model. Linears that are trained whole get none.
+ *
+ * @param config what to put where; every linear of every layer where its `target_modules` is null
+ * @param options.isStrict whether what means nothing in the model is refused; it is unless told otherwise
+ * @returns the config with names of the linears that have got LoRA
+ * @throws {UserError} if the config names what the model does not have, or leaves no linear
  * @see Hu et al. 2021, arXiv:2106.09685, section 4.1; the bounds are PEFT's
  */
 export function addLora(
   model: LanguageModel,
-  { rank, alpha, dropout, rslora, targetModules, seed }: LoraOptions,
-): void {
+  config: AdapterConfig,
+  seed: number,
+  { isStrict = true }: { readonly isStrict?: boolean } = {},
+): AdapterConfig {
   const { gpu } = model;
-  const scaling = alpha / (rslora ? Math.sqrt(rank) : rank);
   const linears = model.linears();
-  const unknown =
-    targetModules?.filter((target) => !linears.some(({ name }) => matchesTarget(name, target))) ?? [];
-  if (unknown.length > 0) {
-    const names = [...new Set(linears.map(({ name }) => name.split(".").at(-1)))].join(", ");
-    throw new UserError(`Cannot put LoRA on "${unknown.join(", ")}": the model's linears are ${names}`, {
-      exitCode: 2,
-    });
-  }
+  const whole = new Set(linears.filter(({ weightGrad }) => weightGrad).map(({ name }) => name));
+  const chosen = chooseTargets(model.config, config, (module) => whole.has(module), { isStrict });
   using _ = gpu.purpose("adapters");
   linears.forEach((layer, stream) => {
-    if (targetModules && !targetModules.some((target) => matchesTarget(layer.name, target))) return;
+    if (!chosen.includes(layer.name)) return;
     const [outputs, inputs] = layer.weight.shape as [number, number];
+    const rank = loraRank(config, layer.name);
     const padded = paddedRank(rank);
     const A = gpu.zeros([padded, inputs], "f32", `${layer.name}.lora_A`);
     const B = gpu.zeros([outputs, padded], "f32", `${layer.name}.lora_B`);
     const bound = 1 / Math.sqrt(inputs);
     fillUniform(gpu, A.slice(0, rank), { seed: seed ^ SEED_MARK, stream, low: -bound, high: bound });
+    const scaling = loraScaling(config, layer.name);
+    const dropout = config.lora_dropout;
     layer.lora = withGradients(gpu, layer, { A, B, rank, scaling, dropout, stream, isTrained: true });
   });
+  return settledTargets(model.config, config, chosen);
 }
 
 /** Makes the numbers that a factor starts from others than those of dropout, which draws from the same seed. */
@@ -66,13 +58,13 @@ const SEED_MARK = 0x4c6f5241;
 
 /**
  * Puts the LoRA factors of a PEFT adapter on the model's linears.
- * @param options.dropout replaces the adapter's own, for training on
+ * @param options.isTrained whether they get gradients, and training drops as many of their inputs as the adapter says
  * @throws {UserError} if the adapter has a module or shape that the model does not have
  */
 export function applyAdapter(
   model: LanguageModel,
   adapter: Adapter,
-  { isTrained, dropout = 0 }: { readonly isTrained: boolean; readonly dropout?: number },
+  { isTrained }: { readonly isTrained: boolean },
 ): void {
   const { config, lora } = adapter;
   using _ = model.gpu.purpose("adapters");
@@ -84,8 +76,15 @@ export function applyAdapter(
     if (!target) continue;
     const scaling = loraScaling(config, module);
     const { layer, stream } = target;
+    if (layer.weightGrad) {
+      throw new UserError(
+        `Cannot train "${module}" whole: the adapter has LoRA on it. Leave it out of trainable_params and modules_to_save`,
+        { exitCode: 2 },
+      );
+    }
     const factors = uploadFactors(model.gpu, module, pair);
     const rank = pair.A.shape[0]!;
+    const dropout = isTrained ? config.lora_dropout : 0;
     layer.lora = withGradients(model.gpu, layer, { ...factors, rank, scaling, dropout, stream, isTrained });
   }
 }
@@ -122,7 +121,9 @@ export function requireFit(
   if (fits) return;
   throw new UserError(
     `Cannot use the adapter on this model: its "${module}" has A [${A.shape}] and B [${B.shape}], ` +
-      (shape ? `the model's weight is [${shape}]` : "the model has no such linear"),
+      (shape
+        ? `the model's weight is [${shape}]`
+        : "the model has no such linear in its layers; LoRA elsewhere is not supported"),
   );
 }
 
@@ -150,6 +151,10 @@ export async function exportAdapter(
     if (/\.lora_[AB]\.weight$/.test(name)) continue;
     extra.set(name, { shape: value.shape, data: values.get(name)!, dtype: "F32" });
   }
+  const { embeddings, head } = layoutOf(model.config);
+  const table = extra.get(`${embeddings}.weight`);
+  // PEFT would leave the head as the base has it.
+  if (model.config.tie_word_embeddings && table) extra.set(`${head}.weight`, table);
   return { config, lora, extra };
 }
 

@@ -177,7 +177,13 @@ export async function settleContext(
  */
 export function configJson(config: ModelConfig): Record<string, unknown> {
   const { rope_theta, rope_scaling, max_position_embeddings, vocab_size } = config;
-  const raw: Record<string, unknown> = { ...config.raw, vocab_size };
+  const { tie_word_embeddings } = config;
+  const isTied = parseConfig({ ...config.raw, vocab_size }, "config.json").tie_word_embeddings;
+  const raw: Record<string, unknown> = {
+    ...config.raw,
+    vocab_size,
+    ...(tie_word_embeddings === isTied ? {} : { tie_word_embeddings }),
+  };
   const own = parseConfig(raw, "config.json");
   if (samePositions(own, config) && own.max_position_embeddings === max_position_embeddings) {
     return raw;

@@ -10,8 +10,8 @@ import { UserError } from "../errors.ts";
 import { GpuMemoryError } from "../kernels/errors.ts";
 import { Gpu } from "../kernels/gpu.ts";
 import { makeBatch } from "./batch.ts";
-import { grownWeights, withVocabularyOf } from "./vocabulary.ts";
-import { contextLength, readConfig, type RopeScaling } from "./config.ts";
+import { adaptBase, grownWeights } from "./vocabulary.ts";
+import { contextLength, type ModelConfig, readConfig, type RopeScaling } from "./config.ts";
 import { configJson, settleContext } from "./context.ts";
 import { otherBaseNote } from "./fingerprint.ts";
 import { SILENT, type WorkHooks } from "./hooks.ts";
@@ -100,9 +100,10 @@ export async function mergeAdapter(
     peftModel: peft_model,
     contextSize: options.context_size,
   });
-  const adapter = await readAdapter(peft_model);
-  const config = withVocabularyOf(settled, adapter.extra);
-  const weights = grownWeights(await openModelWeights(base_model, base), config);
+  const adapted = adaptBase(settled, await readAdapter(peft_model));
+  const { config } = adapted;
+  const adapter = adapted.adapter!;
+  const weights = grownWeights(await openModelWeights(base_model, base), config, settled);
   try {
     const tokenizer = await tokenizerPlaces(base_model, peft_model);
     // Parts of two tokenizers that do not fit are refused before hours of work.
@@ -118,15 +119,14 @@ export async function mergeAdapter(
     if (otherBase !== undefined) hooks.note(otherBase);
     [
       ...notes,
+      ...adapted.notes,
       ...await tableNotes(base_model, base),
       ...tokenizerNote ? [tokenizerNote] : [],
       ...planNotes(plan, options, isOfOtherBase),
-    ].forEach((
-      line,
-    ) => hooks.note(line));
+    ].forEach((line) => hooks.note(line));
     await saveFolderAtomic(save_path, async (folder) => {
       ({ shards } = await writeMerged(folder, plan, { ...options, tokenizer: tokenizer.paths }, hooks));
-      checks = await verifyMerge(folder, plan, { ...options, isOfOtherBase }, hooks);
+      checks = await verifyMerge(folder, plan, { ...options, settled, isOfOtherBase }, hooks);
     }, { byteLength: plan.totalBytes, note: hooks.note });
     return {
       save_path,
@@ -220,7 +220,11 @@ const NOT_COMPARED: MergeChecks = { asMerged: null, asTrained: null };
 async function verifyMerge(
   folder: string,
   plan: MergePlan,
-  { base_model, peft_model, load_in_4bit = false, isOfOtherBase }: MergeOptions & { isOfOtherBase: boolean },
+  { base_model, peft_model, load_in_4bit = false, settled, isOfOtherBase }: MergeOptions & {
+    /** The base model's configuration with its positions settled. */
+    readonly settled: ModelConfig;
+    readonly isOfOtherBase: boolean;
+  },
   hooks: WorkHooks,
 ): Promise<MergeChecks> {
   const { config } = plan;
@@ -230,7 +234,7 @@ async function verifyMerge(
   try {
     const actual = await logitsOf({ baseModel: folder, loadIn4bit: false }, tokens);
     const checkBeside = async (loadIn4bit: boolean) => {
-      const parts = { baseModel: base_model, peftModel: peft_model, config, loadIn4bit };
+      const parts = { baseModel: base_model, peftModel: peft_model, config: settled, loadIn4bit };
       return compareLogits(actual, await logitsOf(parts, tokens), length);
     };
     const check = await checkBeside(load_in_4bit);

@@ -6,7 +6,7 @@ import { extendContext, type ModelConfig, readConfig } from "./config.ts";
 import type { LanguageModel } from "./language_model.ts";
 import { loadModel, type LoadOptions } from "./load.ts";
 import { openModelWeights } from "./model_weights.ts";
-import { grownWeights, withVocabularyOf } from "./vocabulary.ts";
+import { adaptBase, grownWeights } from "./vocabulary.ts";
 
 export interface OpenOptions {
   /** Folder of the base model. */
@@ -29,6 +29,8 @@ export interface OpenModel {
   /** With the context extended. */
   readonly config: ModelConfig;
   readonly adapter: Adapter | undefined;
+  /** What the user should know about the adapter. */
+  readonly notes: readonly string[];
 }
 
 /**
@@ -38,9 +40,11 @@ export interface OpenModel {
 export async function openModel(gpu: Gpu, options: OpenOptions): Promise<OpenModel> {
   const { baseModel, peftModel, contextSize = 0, loadIn4bit, format = "f32", onProgress } = options;
   const base = options.config ?? extendContext(await readConfig(baseModel), contextSize);
-  const adapter = peftModel === undefined ? undefined : await readAdapter(peftModel);
-  const config = withVocabularyOf(base, adapter?.extra);
-  const weights = grownWeights(await openModelWeights(baseModel, base), config);
+  const { config, adapter, notes } = adaptBase(
+    base,
+    peftModel === undefined ? undefined : await readAdapter(peftModel),
+  );
+  const weights = grownWeights(await openModelWeights(baseModel, base), config, base);
   try {
     const model = await loadModel(gpu, weights, {
       config,
@@ -51,7 +55,7 @@ export async function openModel(gpu: Gpu, options: OpenOptions): Promise<OpenMod
       ...(onProgress ? { onProgress } : {}),
     });
     if (adapter) applyAdapter(model, adapter, { isTrained: false });
-    return { model, config, adapter };
+    return { model, config, adapter, notes };
   } finally {
     weights.close();
   }

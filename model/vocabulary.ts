@@ -1,12 +1,78 @@
 /** Vocabularies that grew: an adapter's embeddings, or a tokenizer, have more tokens than the base model. */
 import { type Dtype, DTYPE_BYTES, type FloatDtype, fromF32, toF32 } from "../checkpoint/dtype.ts";
-import type { ExtraTensor } from "../checkpoint/peft.ts";
+import type { Adapter, ExtraTensor } from "../checkpoint/peft.ts";
+import { isSavedWhole } from "../checkpoint/peft_targets.ts";
 import type { WeightReader } from "../checkpoint/weights.ts";
 import { UserError } from "../errors.ts";
 import type { ModelConfig } from "./config.ts";
-import { tablesOf } from "./tensors.ts";
+import { layoutOf, tablesOf } from "./tensors.ts";
 
 const CHUNK_BYTES = 2 ** 24;
+
+/** A base model and an adapter that fit each other. */
+export interface AdaptedBase {
+  /** With as many tokens as the adapter brings, and the head apart from the embeddings where the adapter parts them. */
+  readonly config: ModelConfig;
+  /** With tables under the names that the configuration gives them. */
+  readonly adapter: Adapter | undefined;
+  /** What the user should know about the adapter. */
+  readonly notes: readonly string[];
+}
+
+/**
+ * Finds out what an adapter makes of its base. A head that is the embeddings' table stays so, unless the adapter has
+ * trained one of them whole: PEFT then trains a copy of that one, and the other stays as the base has it.
+ *
+ * @throws {UserError} if the adapter brings fewer tokens than the base has, or tables that contradict each other
+ */
+export function adaptBase(base: ModelConfig, adapter: Adapter | undefined): AdaptedBase {
+  if (!adapter) return { config: base, adapter, notes: [] };
+  const { config, extra, notes } = base.tie_word_embeddings
+    ? adaptTied(base, adapter)
+    : { config: base, extra: adapter.extra, notes: [] };
+  const { unknown } = adapter.config;
+  return {
+    config: withVocabularyOf(config, extra),
+    adapter: { ...adapter, extra },
+    notes: unknown.length === 0
+      ? notes
+      : [...notes, `Keys of adapter_config.json that are not known here are left out: ${unknown.join(", ")}`],
+  };
+}
+
+/** As {@linkcode adaptBase} for a base whose head is its embeddings' table. */
+function adaptTied(
+  base: ModelConfig,
+  { config: { modules_to_save, ensure_weight_tying }, extra }: Adapter,
+): { config: ModelConfig; extra: Adapter["extra"]; notes: string[] } {
+  const layout = layoutOf(base);
+  const [embeddings, head] = [`${layout.embeddings}.weight`, `${layout.head}.weight`];
+  const [ofEmbeddings, ofHead] = [extra.get(embeddings), extra.get(head)];
+  const isSame = ofEmbeddings && ofHead && ofEmbeddings.data.length === ofHead.data.length &&
+    ofEmbeddings.data.every((value, i) => value === ofHead.data[i]);
+  const isWhole = [layout.embeddings, layout.head].some((table) =>
+    modules_to_save?.some((name) => isSavedWhole(table, name))
+  );
+  if ((ofEmbeddings ?? ofHead) === undefined) return { config: base, extra, notes: [] };
+  if (isSame || ((!isWhole || ensure_weight_tying) && !(ofEmbeddings && ofHead))) {
+    const { [head]: _, ...rest } = Object.fromEntries(extra);
+    const tied = new Map([...Object.entries(rest), [embeddings, (ofEmbeddings ?? ofHead)!]]);
+    return { config: base, extra: tied, notes: [] };
+  }
+  if (!isWhole || ensure_weight_tying) {
+    throw new UserError(
+      `Cannot use the adapter: its "${embeddings}" and "${head}" differ, but in the base model they are one table`,
+    );
+  }
+  const kept = ofEmbeddings ? (ofHead ? [] : ["head"]) : ["embeddings"];
+  return {
+    config: { ...base, tie_word_embeddings: false },
+    extra,
+    notes: kept.map((part) =>
+      `The adapter has trained one table of two that are tied in the base: the ${part} stay as the base has them, as with PEFT`
+    ),
+  };
+}
 
 /**
  * The configuration with as many tokens as what an adapter brings, where that is more than the base has: LongLoRA adds a
@@ -15,9 +81,10 @@ const CHUNK_BYTES = 2 ** 24;
  */
 export function withVocabularyOf(
   config: ModelConfig,
-  replacements: ReadonlyMap<string, ExtraTensor> | undefined,
+  replacements: ReadonlyMap<string, Pick<ExtraTensor, "shape">> | undefined,
 ): ModelConfig {
-  const sizes = tablesOf(config).flatMap((name) => replacements?.get(name)?.shape[0] ?? []);
+  const { embeddings, head } = layoutOf(config);
+  const sizes = [embeddings, head].flatMap((module) => replacements?.get(`${module}.weight`)?.shape[0] ?? []);
   const vocab_size = Math.max(config.vocab_size, ...sizes);
   const wrong = sizes.find((size) => size !== vocab_size);
   if (wrong !== undefined) {
@@ -31,10 +98,18 @@ export function withVocabularyOf(
 
 /**
  * The weights with tables of `config.vocab_size` rows: rows that the checkpoint lacks are the mean of those it has, in
- * training, evaluation and merging alike (LongLoRA has them random in evaluation).
+ * training, evaluation and merging alike (LongLoRA has them random in evaluation). A head that was tied to the embeddings
+ * in `base`, and is not in `config`, has their values.
  */
-export function grownWeights(weights: WeightReader, config: ModelConfig): WeightReader {
+export function grownWeights(
+  stored: WeightReader,
+  config: ModelConfig,
+  base: ModelConfig = config,
+): WeightReader {
   const { vocab_size } = config;
+  const weights = base.tie_word_embeddings && !config.tie_word_embeddings
+    ? untiedWeights(stored, config)
+    : stored;
   const tables = tablesOf(config);
   const means = new Map<string, Promise<Uint8Array>>();
   const rowsOf = (name: string) => weights.info(name).shape[0]!;
@@ -70,6 +145,20 @@ export function grownWeights(weights: WeightReader, config: ModelConfig): Weight
     },
     readInto: (name, from, into) =>
       grows(name) ? readInto(name, from, into) : weights.readInto(name, from, into),
+    close: () => weights.close(),
+  };
+}
+
+/** The weights with the embeddings' table under the head's name too. */
+function untiedWeights(weights: WeightReader, config: ModelConfig): WeightReader {
+  const { embeddings, head } = layoutOf(config);
+  const stored = (name: string) => name === `${head}.weight` ? `${embeddings}.weight` : name;
+  return {
+    names: () => new Set([...weights.names(), `${head}.weight`]),
+    has: (name) => weights.has(stored(name)),
+    info: (name) => ({ ...weights.info(stored(name)), name }),
+    read: (name) => weights.read(stored(name)),
+    readInto: (name, from, into) => weights.readInto(stored(name), from, into),
     close: () => weights.close(),
   };
 }

@@ -50,6 +50,11 @@ export async function resolvePlacement(
   return found!;
 }
 
+/** Whether a run's settings say the rank: an adapter that it starts from has its own. */
+function choosesRank({ low_rank_training, adapter_name_or_path }: TrainArgs): boolean {
+  return low_rank_training && adapter_name_or_path === null;
+}
+
 /** Changes in order, those that cost least first: what each would set, or nothing where it is set already. */
 const CHANGES: readonly ((args: TrainArgs) => Partial<TrainArgs> | undefined)[] = [
   ({ per_device_train_batch_size: batch, gradient_accumulation_steps: passes }) =>
@@ -65,8 +70,8 @@ const CHANGES: readonly ((args: TrainArgs) => Partial<TrainArgs> | undefined)[] 
     low_rank_training && !load_in_4bit ? { load_in_4bit: true } : undefined,
   ({ double_quant, load_in_4bit }) => load_in_4bit && !double_quant ? { double_quant: true } : undefined,
   ({ low_rank_training }) => low_rank_training ? undefined : { low_rank_training: true, load_in_4bit: true },
-  ({ lora_rank, low_rank_training }) => low_rank_training && lora_rank > 32 ? { lora_rank: 32 } : undefined,
-  ({ lora_rank, low_rank_training }) => low_rank_training && lora_rank > 8 ? { lora_rank: 8 } : undefined,
+  (args) => choosesRank(args) && args.lora_rank > 32 ? { lora_rank: 32 } : undefined,
+  (args) => choosesRank(args) && args.lora_rank > 8 ? { lora_rank: 8 } : undefined,
 ];
 
 /**

@@ -9,7 +9,7 @@ import { UserError } from "../errors.ts";
 import { Gpu } from "../kernels/gpu.ts";
 import { exportAdapter } from "../model/adapter.ts";
 import { makeBatch } from "../model/batch.ts";
-import { readConfig } from "../model/config.ts";
+import type { ModelConfig } from "../model/config.ts";
 import { configForPositions, configJson } from "../model/context.ts";
 import {
   type Fingerprint,
@@ -25,6 +25,7 @@ import { stepsBetween, type TrainArgs } from "../train_args/schema.ts";
 import { Evaluation } from "./evaluation.ts";
 import { describeAttention, describeContext, describeSchedule } from "./describe.ts";
 import type { StepMetrics, TrainHooks, TrainInfo, TrainResult } from "./hooks.ts";
+import { withAdapterSettings } from "./lora.ts";
 import { type Plan, planTraining, requireFit, sizeText } from "./plan.ts";
 import { reportHtml } from "./report.ts";
 import { copyTrained, findResume, removeOldRun, removeRunLeftovers } from "./run_folder.ts";
@@ -42,11 +43,13 @@ import {
   describeSources,
   findPlaces,
   formatOf,
+  grownConfig,
   loadData,
   loadEvalData,
   loadTrainee,
   type Places,
   rowCache,
+  startAdapter,
   type Trainee,
   trainerOptions,
 } from "./setup.ts";
@@ -66,16 +69,20 @@ const PACE_STEPS = 8;
  *
  * @throws {UserError} for anything the user can mend: settings, data, model, disk, divergence
  */
-export async function runTraining(args: TrainArgs, hooks: TrainHooks): Promise<TrainResult> {
-  using _lock = await lockFolder(args.output_dir);
-  await removeRunLeftovers(args, hooks);
-  const resumed = await findResume(args, hooks);
-  const places = await findPlaces(args, hooks.locate);
+export async function runTraining(given: TrainArgs, hooks: TrainHooks): Promise<TrainResult> {
+  using _lock = await lockFolder(given.output_dir);
+  await removeRunLeftovers(given, hooks);
+  const resumed = await findResume(given, hooks);
+  const places = await findPlaces(given, hooks.locate);
   hooks.onLocated?.();
-  // Before what takes long: a folder that is no model's says so by its config.json.
-  const config = configForPositions(await readConfig(places.model), args);
+  const start = startAdapter(given, places, resumed);
+  const { args, notes } = places.adapter !== undefined && start
+    ? await withAdapterSettings(given, start)
+    : { args: given, notes: [] };
+  // Before what takes long: what is wrong with the model shows by its config.json.
+  const config = await grownConfig(args, places, start);
   const tables = args.train_from_scratch ? [] : await tableNotes(places.model, config);
-  [...config.notes, ...tables].forEach((line) => hooks.note(line));
+  [...notes, ...configForPositions(config, args).notes, ...tables].forEach((line) => hooks.note(line));
   const base = await fingerprintModel(places.model, { weights: args.low_rank_training });
   if (resumed) checkSameBase(resumed.state, base, args, resumed.path);
   else await noteOtherBase(places, hooks);
@@ -83,15 +90,16 @@ export async function runTraining(args: TrainArgs, hooks: TrainHooks): Promise<T
   const tokenizerNote = places.adapter && describePlaces(tokenizer, places.adapter);
   if (tokenizerNote) hooks.note(tokenizerNote);
   const cache = rowCache(args, hooks);
-  const data = await loadData(args, places, cache);
+  const data = await loadData(args, places, config, cache);
   noteData(data, args, hooks);
-  const evalData = await loadEvalData(args, places, cache);
+  const evalData = await loadEvalData(args, places, config, cache);
   const dataHash = hashSamples(data.samples);
   if (resumed) checkSameRun(resumed.state, args, dataHash, resumed.path);
   using gpu = await Gpu.open(args.max_memory === null ? {} : { memoryLimitBytes: args.max_memory });
   gpu.onCompile = (kernels) => hooks.onCompile?.(kernels);
-  const plan = await makePlan(gpu, args, places.model, data, evalData);
-  const trainee = await loadTrainee(gpu, args, places, resumed);
+  const plan = await makePlan(gpu, args, config, data, evalData);
+  const trainee = await loadTrainee(gpu, args, places, config, resumed);
+  trainee.notes.forEach((line) => hooks.note(line));
   const run = new Run(
     args,
     places.model,
@@ -121,13 +129,13 @@ async function noteOtherBase({ adapter, model }: Places, hooks: TrainHooks): Pro
 async function makePlan(
   gpu: Gpu,
   args: TrainArgs,
-  model: string,
+  base: ModelConfig,
   data: Dataset,
   evalData: Dataset | undefined,
 ): Promise<Plan> {
   const longest = (samples: readonly Sample[], count: number) =>
     samples.map(({ inputIds }) => inputIds.length).sort((a, b) => b - a).slice(0, count);
-  const plan = await planTraining(args, await readConfig(model), {
+  const plan = await planTraining(args, base, {
     device: planDevice(gpu),
     lengths: longest(data.samples, args.per_device_train_batch_size),
     evalLengths: longest(evalData?.samples ?? [], args.per_device_eval_batch_size),

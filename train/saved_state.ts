@@ -8,6 +8,7 @@ import { createHash } from "../data/deps.ts";
 import { differingParts, type Fingerprint } from "../model/fingerprint.ts";
 import { tensorSources } from "../model/read_back.ts";
 
+import { LORA_OPTIONS } from "../train_args/rules.ts";
 import { isOption, OPTIONS, stateBits, type TrainArgs, type TrainOption } from "../train_args/schema.ts";
 import type { EvaluationState } from "./evaluation.ts";
 import type { LogState } from "./run_log.ts";
@@ -148,7 +149,10 @@ export interface ChangedSettings {
 
 /** Compares the settings of a saved run with those of a start. */
 export function changedSettings(saved: SavedState, args: TrainArgs): ChangedSettings {
+  // An adapter that both start from has its own settings of LoRA.
+  const unused: readonly string[] = args.adapter_name_or_path === null ? [] : LORA_OPTIONS;
   const changed = (Object.keys(args) as (keyof TrainArgs)[])
+    .filter((key) => !unused.includes(key))
     .filter((key) =>
       !OF_START.has(key) && JSON.stringify(savedValue(saved, key)) !== JSON.stringify(args[key])
     )

@@ -1,23 +1,25 @@
-import { type Adapter, type AdapterConfig, adapterConfig, readAdapter } from "../checkpoint/peft.ts";
+import { type Adapter, type AdapterConfig, readAdapter, readExtraShapes } from "../checkpoint/peft.ts";
+import { diskFiles } from "../checkpoint/files.ts";
 import type { WeightReader } from "../checkpoint/weights.ts";
 import { type Dataset, loadDataset } from "../data/dataset.ts";
 import type { RowCache } from "../data/row_cache.ts";
 import { type DataSource, parseSources } from "../data/sources.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
-import { UserError } from "../errors.ts";
+import { EXIT, UserError } from "../errors.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import type { Format } from "../kernels/wgsl.ts";
-import { addLora, applyAdapter } from "../model/adapter.ts";
+import { applyAdapter } from "../model/adapter.ts";
 import { type ModelConfig, readConfig } from "../model/config.ts";
 import { configForPositions } from "../model/context.ts";
 import { freshWeights } from "../model/fresh.ts";
 import { loadModel } from "../model/load.ts";
 import type { LanguageModel } from "../model/language_model.ts";
 import { openModelWeights } from "../model/model_weights.ts";
-import { checkpointTensors, countParameters, layoutOf } from "../model/tensors.ts";
-import { grownWeights, withVocabularyOf } from "../model/vocabulary.ts";
+import { countParameters, layoutOf, tablesOf } from "../model/tensors.ts";
+import { adaptBase, grownWeights, withVocabularyOf } from "../model/vocabulary.ts";
 import { groupSize, stateBits, type TrainArgs } from "../train_args/schema.ts";
 import type { TrainHooks } from "./hooks.ts";
+import { addFreshLora, trainedNames } from "./lora.ts";
 import type { Resumed } from "./run_folder.ts";
 import type { TrainerOptions } from "./trainer.ts";
 
@@ -30,6 +32,8 @@ export interface Trainee {
   readonly adapter: AdapterConfig | undefined;
   /** What an adapter that the run starts from replaces in the base model. */
   readonly replacements: Adapter["extra"];
+  /** What the user should know about the adapter that the run starts from. */
+  readonly notes: readonly string[];
   readonly method: string;
   readonly trainableParameters: number;
   readonly totalParameters: number;
@@ -119,24 +123,36 @@ export function rowCache(
 
 /**
  * Reads the training data.
+ * @param config the model's, as {@linkcode grownConfig} has it
  * @throws {UserError} if it cannot be used, or has tokens that the model does not know
  */
-export async function loadData(args: TrainArgs, places: Places, cache?: RowCache): Promise<Dataset> {
-  // First, since it takes no time: what is wrong with the model shows before hours of tokenizing.
-  const config = await loadConfig(args, places);
+export async function loadData(
+  args: TrainArgs,
+  places: Places,
+  config: ModelConfig,
+  cache?: RowCache,
+): Promise<Dataset> {
   const tokenizer = await Tokenizer.load(places.model, places.adapter);
   const data = await loadDataset(places.train, tokenizer, { ...args, cache, seed: args.data_seed });
-  for (const { inputIds } of data.samples) {
-    const unknown = inputIds.find((id) => id >= config.vocab_size);
+  requireKnownTokens(data, config, `Cannot train on ${describeSources(args)}`, args);
+  return data;
+}
+
+function requireKnownTokens(
+  { samples }: Dataset,
+  { vocab_size }: ModelConfig,
+  action: string,
+  { model_name_or_path }: TrainArgs,
+): void {
+  for (const { inputIds } of samples) {
+    const unknown = inputIds.find((id) => id >= vocab_size);
     if (unknown === undefined) continue;
     throw new UserError(
-      `Cannot train on ${
-        describeSources(args)
-      }: it has token id ${unknown}, but the model has ${config.vocab_size} tokens. ` +
-        `The tokenizer in "${args.model_name_or_path}" is not this model's: copy the one it was trained with`,
+      `${action}: it has token id ${unknown}, but the model has ${vocab_size} tokens. ` +
+        `Either the tokenizer in "${model_name_or_path}" is not this model's: copy the one it was trained with. ` +
+        `Or it has new tokens: set resize_vocabulary: true`,
     );
   }
-  return data;
 }
 
 function sourcesOf({ train_file, train_data, train_data_weights, data_root }: TrainArgs): DataSource[] {
@@ -148,46 +164,83 @@ export function describeSources(args: TrainArgs): string {
   return sourcesOf(args).map(({ path }) => `"${path}"`).join(", ");
 }
 
-/** The model's configuration with its positions for the length to train for, and its vocabulary. */
-async function loadConfig(args: TrainArgs, { model, adapter }: Places): Promise<ModelConfig> {
-  const config = configForPositions(await readConfig(model), args);
+/** Where an adapter is. */
+export type AdapterPlace = Pick<Resumed, "path" | "files">;
+
+/** The adapter that a run starts from: a checkpoint's when resuming. */
+export function startAdapter(
+  args: TrainArgs,
+  { adapter }: Places,
+  resumed: AdapterPlace | undefined,
+): AdapterPlace | undefined {
+  if (!args.low_rank_training) return undefined;
+  return resumed ?? (adapter === undefined ? undefined : { path: adapter, files: diskFiles });
+}
+
+/**
+ * The model's configuration, its positions not yet settled, with the vocabulary that it is trained with.
+ * @param start the adapter that the run starts from, which may bring more tokens
+ * @throws {UserError} if the model, its tokenizer or the adapter cannot be read, or do not fit each other
+ */
+export async function grownConfig(
+  args: TrainArgs,
+  { model, adapter }: Pick<Places, "model" | "adapter">,
+  start: AdapterPlace | undefined,
+): Promise<ModelConfig> {
+  const base = await readConfig(model);
+  const tables = start && await readExtraShapes(start.path, { files: start.files });
+  const config = withVocabularyOf(base, tables);
   if (!args.resize_vocabulary) return config;
   const { vocabSize } = await Tokenizer.load(model, adapter);
-  return { ...config, vocab_size: Math.max(config.vocab_size, vocabSize) };
+  if (vocabSize <= config.vocab_size) return config;
+  if (tablesOf(base).some((name) => tables?.has(name))) {
+    throw new UserError(
+      `resize_vocabulary: the tokenizer has ${vocabSize} tokens, but the adapter's embeddings ${config.vocab_size} rows. ` +
+        `Merge the adapter, and resize the merged model`,
+      { exitCode: EXIT.usage },
+    );
+  }
+  return { ...config, vocab_size: vocabSize };
 }
 
 /** Reads eval_file, if evaluation is on. @throws {UserError} as {@linkcode loadData} */
 export async function loadEvalData(
   args: TrainArgs,
   places: Places,
+  config: ModelConfig,
   cache?: RowCache,
 ): Promise<Dataset | undefined> {
   if (places.eval.length === 0) return undefined;
-  return await loadDataset(places.eval, await Tokenizer.load(places.model, places.adapter), {
+  const data = await loadDataset(places.eval, await Tokenizer.load(places.model, places.adapter), {
     ...args,
     cache,
     packing: false,
   });
+  requireKnownTokens(data, config, `Cannot evaluate on "${args.eval_file}"`, args);
+  return data;
 }
 
 /**
  * Loads the base model and puts on it what is trained.
+ * @param base as {@linkcode grownConfig} has it
  * @param resumed a checkpoint, which replaces the adapter, or in full fine-tuning the model, to start from
  */
 export async function loadTrainee(
   gpu: Gpu,
   args: TrainArgs,
   places: Places,
+  base: ModelConfig,
   resumed: Pick<Resumed, "path" | "files"> | undefined,
 ): Promise<Trainee> {
-  const adapterFolder = args.low_rank_training ? resumed?.path ?? places.adapter : undefined;
-  const start = adapterFolder === undefined
-    ? undefined
-    : await readAdapter(adapterFolder, resumed && { files: resumed.files });
-  const config = withVocabularyOf(await loadConfig(args, places), start?.extra);
+  const place = startAdapter(args, places, resumed);
+  const start = adaptBase(
+    configForPositions(base, args),
+    place && await readAdapter(place.path, { files: place.files }),
+  );
+  const { config } = start;
   const isTrained = trainedNames(config, args);
-  const base = await openBase(config, args, places.model, args.low_rank_training ? undefined : resumed);
-  const weights = grownWeights(base, config);
+  const stored = await openBase(base, args, places.model, args.low_rank_training ? undefined : resumed);
+  const weights = grownWeights(stored, config, base);
   let model: LanguageModel;
   try {
     model = await loadModel(gpu, weights, {
@@ -196,42 +249,32 @@ export async function loadTrainee(
       loadIn4bit: args.load_in_4bit,
       doubleQuant: args.double_quant,
       isTrained,
-      ...(start ? { replacements: start.extra } : {}),
+      ...(start.adapter ? { replacements: start.adapter.extra } : {}),
     });
   } finally {
     weights.close();
   }
-  if (start) applyAdapter(model, start, { isTrained: true, dropout: args.lora_dropout });
-  else if (args.low_rank_training) addFreshLora(model, args);
-  const adapter = args.low_rank_training ? start?.config ?? freshConfig(model, args) : undefined;
+  if (start.adapter) applyAdapter(model, start.adapter, { isTrained: true });
+  const adapter = start.adapter?.config ?? (args.low_rank_training ? addFreshLora(model, args) : undefined);
+  const replacements: Adapter["extra"] = start.adapter?.extra ?? new Map();
   return {
     baseConfig: await readConfig(places.model),
     model,
     adapter,
-    replacements: start?.extra ?? new Map(),
+    replacements,
+    notes: [...start.notes, ...keptNotes([...replacements.keys()].filter((name) => !isTrained(name)))],
     method: describeMethod(model, adapter),
     ...countTrained(model, config),
   };
 }
 
-/**
- * Which tensors of the checkpoint are trained whole.
- * @throws {UserError} if `trainable_params` has a part that is in no name
- */
-export function trainedNames(config: ModelConfig, args: TrainArgs): (name: string) => boolean {
-  if (!args.low_rank_training) return () => true;
-  const parts = [...args.trainable_params ?? []];
-  const { embeddings, head } = layoutOf(config);
-  if (args.train_embedding) parts.push(embeddings, head);
-  if (args.train_norm) parts.push("norm");
-  const names = [...checkpointTensors(config).keys()];
-  for (const part of args.trainable_params ?? []) {
-    if (names.some((name) => name.includes(part))) continue;
-    throw new UserError(`trainable_params: no weight of the model has "${part}" in its name`, {
-      exitCode: 2,
-    });
-  }
-  return (name) => parts.some((part) => name.includes(part));
+/** What is said where weights that an adapter trained whole are not trained on. */
+function keptNotes(names: readonly string[]): string[] {
+  if (names.length === 0) return [];
+  const some = names.slice(0, 3).join(", ") + (names.length > 3 ? ", ..." : "");
+  return [
+    `The adapter's own ${some} stay as they are: name them in modules_to_save to train them on`,
+  ];
 }
 
 async function openBase(
@@ -243,32 +286,6 @@ async function openBase(
   if (resumed) return await openModelWeights(resumed.path, config, { files: resumed.files });
   if (args.train_from_scratch) return freshWeights(config, args.seed);
   return await openModelWeights(model, config);
-}
-
-/** Puts the LoRA factors that the settings ask for on a model. */
-export function addFreshLora(model: LanguageModel, args: TrainArgs): void {
-  addLora(model, {
-    rank: args.lora_rank,
-    alpha: args.lora_alpha,
-    dropout: args.lora_dropout,
-    rslora: args.use_rslora,
-    targetModules: args.target_modules,
-    seed: args.seed,
-  });
-}
-
-function freshConfig(model: LanguageModel, args: TrainArgs): AdapterConfig {
-  const targets = model.linears().filter(({ lora }) => lora).map(({ name }) => name.split(".").at(-1)!);
-  return adapterConfig({
-    base_model_name_or_path: args.model_name_or_path,
-    task_type: "CAUSAL_LM",
-    r: args.lora_rank,
-    lora_alpha: args.lora_alpha,
-    lora_dropout: args.lora_dropout,
-    use_rslora: args.use_rslora,
-    target_modules: [...new Set(targets)].sort(),
-    inference_mode: true,
-  });
 }
 
 function describeMethod(model: LanguageModel, adapter: AdapterConfig | undefined): string {

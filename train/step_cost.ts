@@ -18,7 +18,8 @@ import { randomModel } from "../model/random.ts";
 import { Uploader } from "../model/upload.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
 import type { Rates } from "./rates.ts";
-import { addFreshLora, formatOf, type Placement, trainedNames, trainerOptions } from "./setup.ts";
+import { addFreshLora, trainedNames } from "./lora.ts";
+import { formatOf, type Placement, trainerOptions } from "./setup.ts";
 import { Trainer } from "./trainer.ts";
 
 /** The device that a step is counted for. */

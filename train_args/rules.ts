@@ -1,5 +1,5 @@
 /** Rules between options, and the defaults that depend on other options. */
-import { groupSize, type OptionName, type OptionValues, type TrainArgs } from "./schema.ts";
+import { groupSize, type OptionName, OPTIONS, type OptionValues, type TrainArgs } from "./schema.ts";
 
 /** A broken rule: the options it is about, the one to point at first. */
 export interface BrokenRule {
@@ -141,15 +141,25 @@ function checkEvaluation(args: TrainArgs, given: ReadonlySet<OptionName>, refuse
 
 function checkMethod(args: TrainArgs, given: ReadonlySet<OptionName>, refuse: Refuse, notes: string[]): void {
   if (args.low_rank_training) {
+    const embeddings = ["model.embed_tokens", "gpt_neox.embed_in"];
     const trainsEmbeddings = args.train_embedding ||
-      args.trainable_params?.some((part) =>
-        ["model.embed_tokens.weight", "gpt_neox.embed_in.weight"].some((name) => name.includes(part))
-      );
+      args.trainable_params?.some((part) => embeddings.some((name) => `${name}.weight`.includes(part))) ||
+      args.modules_to_save?.some((part) => embeddings.some((name) => name.endsWith(part)));
     if (args.resize_vocabulary && !trainsEmbeddings) {
       refuse(
         ["resize_vocabulary", "trainable_params"],
         "needs trainable_params: embed, or new tokens would neither be learnt nor saved",
       );
+    }
+    const isExpression = typeof args.target_modules === "string" && args.target_modules !== "all-linear";
+    if (isExpression && args.layers_to_transform !== null) {
+      refuse(
+        ["layers_to_transform", "target_modules"],
+        "cannot go with an expression in target_modules, as in PEFT: say the layers in the expression",
+      );
+    }
+    if (args.layers_pattern !== null && args.layers_to_transform === null) {
+      refuse(["layers_pattern", "layers_to_transform"], "means nothing without layers_to_transform");
     }
     if (args.train_from_scratch) {
       refuse(
@@ -175,8 +185,29 @@ function checkMethod(args: TrainArgs, given: ReadonlySet<OptionName>, refuse: Re
   }
 }
 
+/** Options of LoRA alone: an adapter that a run starts from brings its own, and training every weight needs none. */
+export const LORA_OPTIONS = [
+  "lora_rank",
+  "lora_alpha",
+  "lora_dropout",
+  "use_rslora",
+  "target_modules",
+  "exclude_modules",
+  "layers_to_transform",
+  "layers_pattern",
+  "rank_pattern",
+  "alpha_pattern",
+] as const satisfies readonly OptionName[];
+
 /** Says which given options have no effect. */
 function addNotes(args: TrainArgs, given: ReadonlySet<OptionName>, notes: string[]): void {
+  if (!args.low_rank_training) {
+    const unused = ([...LORA_OPTIONS, "modules_to_save", "trainable_params"] as const)
+      .filter((name) => given.has(name) && args[name] !== OPTIONS[name].default);
+    if (unused.length > 0) {
+      notes.push(`no effect: ${unused.join(", ")} (low_rank_training is false: every weight is trained)`);
+    }
+  }
   if (given.has("use_flash_attn") && !args.use_flash_attn) {
     notes.push(
       "use_flash_attn has no effect: there is one attention here, without scores in memory and without leaks",

@@ -10,12 +10,15 @@ import {
   type Kind,
   list,
   map,
+  moduleNames,
+  numberMap,
   numbers,
   oneOf,
   real,
   steps,
   text,
   whole,
+  wholes,
 } from "./values.ts";
 
 /** The headings of `--help` and of the option table, in order. */
@@ -229,7 +232,43 @@ export const OPTIONS = {
     0.05,
   ),
   use_rslora: option("lora", "scale by alpha / sqrt(rank) in place of alpha / rank", flag(), false),
-  target_modules: unset("lora", "linears that get LoRA, by name", list(), "every linear but the head"),
+  target_modules: unset(
+    "lora",
+    "linears that get LoRA: names or their ends after a dot, all-linear, or a Python regular expression for whole names",
+    moduleNames(),
+    "every linear but the head",
+  ),
+  exclude_modules: unset(
+    "lora",
+    "linears that get no LoRA, named as in target_modules",
+    moduleNames(),
+    "none",
+  ),
+  layers_to_transform: unset("lora", "numbers of the layers that get LoRA, from 0 on", wholes(0), "all"),
+  layers_pattern: unset(
+    "lora",
+    "what comes before a layer's number in names, for layers_to_transform",
+    list(),
+    "anything",
+  ),
+  rank_pattern: unset(
+    "lora",
+    "ranks that differ from lora_rank, by expressions for the end of a linear's name, as `{down_proj: 8}`",
+    numberMap({ min: 1 }, true),
+    "none",
+  ),
+  alpha_pattern: unset(
+    "lora",
+    "alphas that differ from lora_alpha, by expressions for the end of a linear's name",
+    numberMap({ above: 0 }),
+    "none",
+  ),
+  modules_to_save: unset(
+    "lora",
+    "modules that are trained whole beside LoRA, by the ends of their names, as `embed_tokens,lm_head`",
+    list(),
+    "none",
+  ),
   trainable_params: unset(
     "lora",
     "also train weights whose names contain one of these, as `embed,norm`",

@@ -139,9 +139,49 @@ export function list(): Kind<readonly string[]> {
   };
 }
 
+/**
+ * Names of modules as PEFT takes them: a list, also as text with commas; or text that is no list of names, which is one
+ * regular expression. The words `all` and `all-linear` stand alone.
+ */
+export function moduleNames(): Kind<readonly string[] | string> {
+  const read = (value: unknown) => {
+    const parts = splitList(value);
+    if (!Array.isArray(parts)) return value;
+    if (parts.length === 1 && /^all(-linear)?$/i.test(String(parts[0]).trim())) return "all-linear";
+    const isList = typeof value !== "string" || parts.every((part) => /^[\w.-]+$/.test(part));
+    return isList ? parts : value;
+  };
+  return {
+    type: z.preprocess(read, z.union([z.array(z.string().trim().min(1)), z.string().trim().min(1)])),
+    wanted: "names of modules in a list or with commas between them, all-linear, or one regular expression",
+    label: "list of names, all-linear, or expression",
+  };
+}
+
+/** A map from names or expressions to numbers; flags give it as JSON or YAML. */
+export function numberMap(
+  range: Parameters<typeof real>[0] = {},
+  isWhole = false,
+): Kind<Readonly<Record<string, number>>> {
+  const one = isWhole ? whole(range.min ?? 0) : real(range);
+  return {
+    type: z.preprocess(mapFromText, z.record(z.string(), one.type)),
+    wanted: `a map such as {q_proj: 8}, each value ${one.wanted}`,
+    label: "map to numbers",
+  };
+}
+
 /** A list of numbers, written as a YAML list or as text with commas. */
 export function numbers(range: Parameters<typeof real>[0] = {}): Kind<readonly number[]> {
-  const one = real(range);
+  return listOf(real(range));
+}
+
+/** A list of whole numbers of at least `min`, or one of them. */
+export function wholes(min: number): Kind<readonly number[]> {
+  return listOf(whole(min));
+}
+
+function listOf(one: Kind<number>): Kind<readonly number[]> {
   return {
     type: z.preprocess((value) => typeof value === "number" ? [value] : splitList(value), z.array(one.type)),
     wanted: `a list of numbers with commas between them, each ${one.wanted}`,
@@ -149,19 +189,21 @@ export function numbers(range: Parameters<typeof real>[0] = {}): Kind<readonly n
   };
 }
 
+/** What a flag says as JSON or YAML. */
+function mapFromText(value: unknown): unknown {
+  if (typeof value !== "string") return value;
+  try {
+    return parse(value, { maxAliasCount: 0 });
+  } catch {
+    return value;
+  }
+}
+
 /** A small map from names to plain values, as `rope_scaling` in config.json; flags give it as JSON or YAML. */
 export function map(): Kind<Readonly<Record<string, unknown>>> {
-  const read = (value: unknown) => {
-    if (typeof value !== "string") return value;
-    try {
-      return parse(value, { maxAliasCount: 0 });
-    } catch {
-      return value;
-    }
-  };
   const plain = z.union([z.string(), z.number(), z.boolean(), z.array(z.number())]);
   return {
-    type: z.preprocess(read, z.record(z.string(), plain)),
+    type: z.preprocess(mapFromText, z.record(z.string(), plain)),
     wanted: 'a map such as {rope_type: "linear", factor: 4}',
     label: "map",
   };

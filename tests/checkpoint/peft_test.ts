@@ -113,16 +113,10 @@ Deno.test("writeAdapter() lists the modules where the config names none", async 
   const adapter = await readAdapter(join(GOLDEN, "adapter"));
   await withFolder(async (folder) => {
     await writeAdapter(folder, { ...adapter, config: { ...adapter.config, target_modules: null } });
-    const { target_modules } = (await readAdapter(folder)).config;
-    assertEquals(target_modules, [
-      "down_proj",
-      "gate_proj",
-      "k_proj",
-      "o_proj",
-      "q_proj",
-      "up_proj",
-      "v_proj",
-    ]);
+    const { config, lora } = await readAdapter(folder);
+    // Whole names: whether the model has more layers is not known here.
+    assertEquals(config.target_modules, [...adapter.lora.keys()].sort());
+    assertEquals(lora.size, 14);
   });
 });
 
@@ -237,8 +231,27 @@ Deno.test("readAdapter() refuses unsupported features by name", async () => {
     [{ lora_dropout: 1 }, "lora_dropout"],
     [{ target_modules: [1] }, "target_modules"],
     [{ use_rslora: "yes" }, "use_rslora"],
-    [{ rank_pattern: { "(a+)+$": 4 } }, "rank_pattern"],
+    [
+      { rank_pattern: { "(a": 4 } },
+      'rank_pattern "(a" cannot be used as a Python regular expression: it lacks a )',
+    ],
     [{ rank_pattern: { q_proj: "4" } }, "rank_pattern"],
+    [{ rank_pattern: { q_proj: 2.5 } }, "whole number"],
+    [{ alpha_pattern: { "(?>q)_proj": 4 } }, "atomic group"],
+    [{ alpha_pattern: { q_proj: 0 } }, "above 0"],
+    [{ target_modules: ".*(q_proj" }, "target_modules"],
+    [{ target_modules: String.raw`(q)_\1` }, "backreference"],
+    [{ exclude_modules: "[q" }, "exclude_modules"],
+    [{ target_modules: ".*q_proj", layers_to_transform: [0] }, "layers_to_transform"],
+    [{ layers_to_transform: [0], layers_pattern: ["(h"] }, "layers_pattern"],
+    [{ init_lora_weights: "PiSSA" }, "PiSSA"],
+    [{ init_lora_weights: "of_tomorrow" }, "of_tomorrow"],
+    [{ alora_invocation_tokens: [1, 2] }, "alora_invocation_tokens"],
+    [{ use_bdlora: { target_modules_bd_a: ["q_proj"] } }, "block-diagonal"],
+    [{ megatron_config: { hidden_size: 4 } }, "Megatron"],
+    [{ enable_lora: [true, false] }, "enable_lora"],
+    [{ use_of_tomorrow: true }, "use_of_tomorrow"],
+    [{ tomorrow_config: { rank: 4 } }, "tomorrow_config"],
     [{ modules_to_save: "embed" }, "modules_to_save"],
   ];
   await withFolder(async (folder) => {
@@ -254,9 +267,15 @@ Deno.test("readAdapter() refuses unsupported features by name", async () => {
       loftq_config: {},
       trainable_token_indices: null,
       init_lora_weights: "gaussian",
+      velora_config: { rank: 1 },
+      ensure_weight_tying: false,
+      auto_mapping: { base_model_class: "LlamaForCausalLM" },
+      peft_version: "0.20.0",
+      use_of_tomorrow: false,
+      tomorrow_config: {},
       some_future_key: 5,
     });
-    await readAdapter(folder);
+    assertEquals((await readAdapter(folder)).config.unknown, ["some_future_key"]);
   });
 });
 
@@ -317,27 +336,133 @@ Deno.test("loraScaling() is alpha / r, or alpha / sqrt(r) with rslora, with patt
   assertEquals(loraScaling({ ...config, use_rslora: true }, Q), 8);
 });
 
-Deno.test("layers_to_transform and exclude_modules are read, decide what a target is, and are written again", async () => {
+Deno.test("What decides about targets is read, and written again as PEFT reads it", async () => {
   await withFolder(async (folder) => {
     const given = {
-      layers_to_transform: 1,
+      layers_to_transform: 0,
+      layers_pattern: "layers",
       exclude_modules: ["v_proj"],
       target_modules: ["q_proj", "v_proj"],
+      rank_pattern: { "^model.*q_proj": 2 },
+      ensure_weight_tying: true,
     };
     await writeFolder(folder, tensors(), given);
     const { config } = await readAdapter(folder);
-    const names = [Q, "model.layers.1.self_attn.q_proj", "model.layers.1.self_attn.v_proj"];
-    assertEquals(names.map((name) => isTarget(config, name)), [false, true, false]);
-    assertEquals(isTarget({ ...config, exclude_modules: ".*" }, Q), undefined);
     const written = JSON.parse(encodeAdapterConfig(config));
-    assertEquals([written.layers_to_transform, written.exclude_modules], [[1], ["v_proj"]]);
-    assert(
-      !("exclude_modules" in JSON.parse(encodeAdapterConfig({ ...config, exclude_modules: null }))),
-      "an older PEFT would refuse it",
+    for (
+      const [key, value] of Object.entries({ ...given, layers_to_transform: [0], layers_pattern: ["layers"] })
+    ) {
+      assertEquals(written[key], value, key);
+    }
+    const older = JSON.parse(
+      encodeAdapterConfig({ ...config, exclude_modules: null, ensure_weight_tying: false }),
     );
+    assert(!("exclude_modules" in older) && !("ensure_weight_tying" in older), "an older PEFT refuses them");
+    assert(!("unknown" in written), "unknown is no key of PEFT");
     for (const layers_to_transform of ["1", [1.5], {}]) {
       await writeFolder(folder, tensors(), { layers_to_transform });
       await assertThrows(() => readAdapter(folder), "layers_to_transform");
     }
+  });
+});
+
+Deno.test("An adapter with LoRA where its config has none is refused: PEFT would leave that out", async () => {
+  await withFolder(async (folder) => {
+    for (
+      const config of [
+        { target_modules: ["v_proj"] },
+        { target_modules: "model.layers.1.*" },
+        { layers_to_transform: [1] },
+        { exclude_modules: ".*q_proj" },
+        { modules_to_save: ["self_attn"] },
+      ]
+    ) {
+      const norm = {
+        [`${BASE}model.layers.0.self_attn.norm.weight`]: [[2], normal(3, 2)] as [number[], Float32Array],
+      };
+      await writeFolder(folder, { ...tensors(), ...norm }, config);
+      await assertThrows(() => readAdapter(folder), `LoRA on "${Q}"`, "leaves out");
+    }
+    await writeFolder(folder, tensors(), { target_modules: "all-linear" });
+    assertEquals((await readAdapter(folder)).lora.size, 1);
+  });
+});
+
+Deno.test("readAdapter() reads the names that wrappers and savers leave", async () => {
+  const [a, b] = [normal(1, 12), normal(2, 8)];
+  const head: [number[], Float32Array] = [[3, 2], normal(3, 6)];
+  // The names of A, of B, and of the head.
+  const rename = (change: (key: string) => string) =>
+    [`${BASE}${Q}.lora_A.weight`, `${BASE}${Q}.lora_B.weight`, `${BASE}lm_head.weight`].map(change);
+  const forms = [
+    rename((key) => `_orig_mod.${key}`),
+    rename((key) => key.replace("layers.0.", "layers.0._checkpoint_wrapped_module.")),
+    rename((key) =>
+      `_fsdp_wrapped_module.${
+        key.replace("layers.0.", "layers.0._fsdp_wrapped_module._checkpoint_wrapped_module.")
+      }`
+    ),
+    rename((key) => `module.${key}`),
+    rename((key) => `module._orig_mod.${key}`),
+    rename((key) => key.replace("base_model.model.", "base_model.model._orig_mod.")),
+    rename((key) => `model.${key}`),
+    rename((key) => `${BASE}${key}`),
+    rename((key) => key.replace(BASE, "")),
+    rename((key) => key.replace(/(lora_[AB])/, "$1.default")),
+    rename((key) => key.replace(/(lora_[AB])/, "$1.my-adapter")),
+    rename((key) => key.replace("lm_head", "lm_head.modules_to_save")),
+    rename((key) => key.replace("lm_head", "lm_head.modules_to_save.default")),
+    rename((key) => `_orig_mod.${key.replace("lm_head", "lm_head.modules_to_save.other")}`),
+  ];
+  for (const [keyA, keyB, keyHead] of forms as [string, string, string][]) {
+    await withFolder(async (folder) => {
+      const copy = keyHead.replace(/lm_head.*/, "lm_head.original_module.weight");
+      await writeFolder(
+        folder,
+        { [keyA]: [[2, 6], a], [keyB]: [[4, 2], b], [keyHead]: head, [copy]: [[3, 2], normal(9, 6)] },
+        { modules_to_save: ["lm_head"] },
+      );
+      const { lora, extra } = await readAdapter(folder);
+      assertEquals([[...lora.keys()], [...extra.keys()]], [[Q], ["lm_head.weight"]], keyA);
+      assertEquals([[...lora.get(Q)!.A.data], [...lora.get(Q)!.B.data]], [[...a], [...b]], keyA);
+      assertEquals([...extra.get("lm_head.weight")!.data], [...head[1]], keyHead);
+    });
+  }
+});
+
+Deno.test("Two tensors of one name are refused with both keys, unless they are the same", async () => {
+  const head: [number[], Float32Array] = [[3, 2], normal(3, 6)];
+  const other: [number[], Float32Array] = [[3, 2], normal(4, 6)];
+  const [whole, saved] = [`${BASE}lm_head.weight`, `${BASE}lm_head.modules_to_save.weight`];
+  await withFolder(async (folder) => {
+    await writeFolder(folder, { ...tensors(), [whole]: head, [saved]: other });
+    await assertThrows(() => readAdapter(folder), `"${whole}"`, `"${saved}"`, "another");
+    // PEFT saves a resized head under both names.
+    await writeFolder(folder, { ...tensors(), [whole]: head, [saved]: head });
+    assertEquals([...(await readAdapter(folder)).extra.keys()], ["lm_head.weight"]);
+    const [keyA] = Object.keys(tensors()) as [string];
+    const twice: [number[], Float32Array] = [[2, 6], normal(1, 12)];
+    await writeFolder(folder, { ...tensors(), [`_orig_mod.${keyA}`]: twice });
+    await assertThrows(() => readAdapter(folder), `"${keyA}" and "_orig_mod.${keyA}"`, "wrappers");
+    const second = keyA.replace("lora_A", "lora_A.second");
+    await writeFolder(folder, { ...tensors(), [second]: twice });
+    await assertThrows(() => readAdapter(folder), `"${keyA}" and "${second}"`);
+  });
+});
+
+Deno.test("writeAdapter() names what was trained whole so that PEFT still finds the LoRA on the others", async () => {
+  await withFolder(async (folder) => {
+    const { lora, config } = await readAdapter(join(GOLDEN, "adapter"));
+    const without = new Map([...lora].filter(([module]) => module !== Q));
+    const whole = { shape: [64, 64], data: normal(5, 64 * 64), dtype: "F32" as const };
+    const names = [...without.keys()];
+    await writeAdapter(folder, {
+      config: { ...config, target_modules: names },
+      lora: without,
+      extra: new Map([[`${Q}.weight`, whole], ["lm_head.weight", whole]]),
+    });
+    const back = await readAdapter(folder);
+    assertEquals(back.config.modules_to_save, ["lm_head", Q]);
+    assertEquals(names.map((name) => isTarget(back.config, name)), names.map(() => true));
   });
 });

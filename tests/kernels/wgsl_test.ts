@@ -8,6 +8,7 @@ import { Gpu, type Sharing } from "../../kernels/gpu.ts";
 import { matmul } from "../../kernels/matmul/matmul.ts";
 import { matvec } from "../../kernels/matvec/matvec.ts";
 import { assemble, type Format, type Kernel, readInterface } from "../../kernels/wgsl.ts";
+import { adapterConfig } from "../../checkpoint/peft.ts";
 import { addLora } from "../../model/adapter.ts";
 import { makeBatch } from "../../model/batch.ts";
 import { type ModelConfig, parseConfig } from "../../model/config.ts";
@@ -56,7 +57,7 @@ async function trainAndWrite(config: ModelConfig, sharing: Sharing, format: Form
     doubleQuant: sharing === "subgroup",
     isTrained: (name) => /embed|norm|head|bias/.test(name),
   });
-  addLora(model, { rank: 4, alpha: 4, dropout: 0.1, rslora: false, targetModules: null, seed: 1 });
+  addLora(model, adapterConfig({ r: 4, lora_alpha: 4, lora_dropout: 0.1, target_modules: null }), 1);
   const trainer = new Trainer(model, {
     maxGradNorm: 1,
     attention: () => ({ groupSize: 8 }),

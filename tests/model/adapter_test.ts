@@ -5,6 +5,7 @@ import {
   type AdapterConfig,
   adapterConfig,
   type AdapterOptions,
+  isTarget,
   type LoraPair,
   loraRank,
   loraScaling,
@@ -13,7 +14,7 @@ import {
 } from "../../checkpoint/peft.ts";
 import { UserError } from "../../errors.ts";
 import { Gpu } from "../../kernels/gpu.ts";
-import { addLora, applyAdapter, exportAdapter, type LoraOptions, requireAll } from "../../model/adapter.ts";
+import { addLora, applyAdapter, exportAdapter, requireAll } from "../../model/adapter.ts";
 import { makeBatch, uploadBatch } from "../../model/batch.ts";
 import type { LanguageModel } from "../../model/language_model.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
@@ -22,14 +23,11 @@ import { normal } from "../support/random.ts";
 import { changedWeights, load, logitsOf, sequence, smallConfig } from "./support.ts";
 
 const config = smallConfig();
-const LORA: LoraOptions = {
-  rank: 4,
-  alpha: 8,
-  dropout: 0,
-  rslora: false,
-  targetModules: null,
-  seed: 1,
-};
+
+/** Puts LoRA of rank 4 and alpha 8 on a model unless the settings say otherwise. */
+function putLora(model: LanguageModel, settings: Partial<AdapterOptions> = {}, seed = 1): AdapterConfig {
+  return addLora(model, adapterConfig({ r: 4, lora_alpha: 8, target_modules: null, ...settings }), seed);
+}
 
 /** Random factors for linears of the model; ranks and scaling as the settings say. */
 function randomAdapter(model: LanguageModel, settings: Partial<AdapterOptions>, deviation = 0.2): Adapter {
@@ -96,7 +94,7 @@ Deno.test("Fresh LoRA changes nothing; A is uniform within 1 / sqrt(K), by the s
   const tokens = [sequence(config, 30)];
   const model = await load(gpu, config);
   const before = await logitsOf(model, tokens);
-  addLora(model, { ...LORA, rank: 6 });
+  putLora(model, { r: 6 });
   assertEquals([...await logitsOf(model, tokens)], [...before], "logits");
   const settings = adapterConfig({ r: 6, lora_alpha: 8, target_modules: null });
   const exported = await exportAdapter(model, settings);
@@ -115,58 +113,146 @@ Deno.test("Fresh LoRA changes nothing; A is uniform within 1 / sqrt(K), by the s
     assert(padded === 8 && padding.every((value) => value === 0), `the padding of ${name} is not zero`);
   }
   const again = await load(gpu, config);
-  addLora(again, { ...LORA, rank: 6 });
+  putLora(again, { r: 6 });
   assertSameLora(await exportAdapter(again, settings), exported, "the same seed");
   const other = await load(gpu, config);
-  addLora(other, { ...LORA, rank: 6, seed: 2 });
+  putLora(other, { r: 6 }, 2);
   const [a, b] = [exported, await exportAdapter(other, settings)].map(({ lora }) => [...lora.values()]);
   assert(a!.every(({ A }, i) => A.data.some((value, j) => value !== b![i]!.A.data[j])), "another seed");
   assert(a![0]!.A.data.some((value, j) => value !== a![7]!.A.data[j]), "layers draw different numbers");
 });
 
-Deno.test("target_modules match as PEFT's do: last parts, ends after a dot, whole names", async () => {
-  using gpu = await Gpu.open();
-  const cases: [string[] | null, string[]][] = [
-    [null, ["q", "k", "v", "o", "gate", "up", "down"].flatMap((name) => [`0:${name}`, `1:${name}`])],
-    [["q_proj", "v_proj"], ["0:q", "0:v", "1:q", "1:v"]],
-    [["mlp.up_proj"], ["0:up", "1:up"]],
-    [["layers.1.self_attn.k_proj", "model.layers.0.mlp.down_proj"], ["0:down", "1:k"]],
+Deno.test("LoRA goes where the settings say, and what is written names the same linears to PEFT", async () => {
+  const all = ["q", "k", "v", "o", "gate", "up", "down"].flatMap((name) => [`0:${name}`, `1:${name}`]);
+  const [whole0, whole1] = [0, 1].map((layer) => `model.layers.${layer}.self_attn.q_proj`) as [
+    string,
+    string,
   ];
-  for (const [targetModules, wanted] of cases) {
+  const cases: [Partial<AdapterOptions>, string[], readonly string[] | null][] = [
+    [{ target_modules: null }, all, null],
+    [{ target_modules: "all-linear" }, all, null],
+    [{ target_modules: ["q_proj", "v_proj"] }, ["0:q", "0:v", "1:q", "1:v"], ["q_proj", "v_proj"]],
+    [{ target_modules: ["mlp.up_proj"] }, ["0:up", "1:up"], ["up_proj"]],
+    [{ target_modules: ["layers.0.self_attn.q_proj", "down_proj"] }, ["0:down", "0:q", "1:down"], [
+      "down_proj",
+      whole0,
+    ]],
+    [{ target_modules: ".*(q|v)_proj" }, ["0:q", "0:v", "1:q", "1:v"], ["q_proj", "v_proj"]],
+    [{ target_modules: String.raw`.*\.1\.self_attn\.q.*` }, ["1:q"], [whole1]],
+    [{ target_modules: ["q_proj"], layers_to_transform: [1] }, ["1:q"], [whole1]],
+    [{ target_modules: null, layers_to_transform: [0] }, all.filter((name) => name.startsWith("0")), null],
+    [{ target_modules: ["q_proj"], layers_to_transform: [0], layers_pattern: ["layers"] }, ["0:q"], [whole0]],
+    [
+      {
+        target_modules: null,
+        exclude_modules: ["k_proj", "lm_head", "o_proj", "gate_proj", "up_proj", "down_proj"],
+      },
+      ["0:q", "0:v", "1:q", "1:v"],
+      ["q_proj", "v_proj"],
+    ],
+    [{ target_modules: ["q_proj"], exclude_modules: ".*[.]0[.].*" }, ["1:q"], [whole1]],
+    [{ target_modules: ["q_proj", "up_proj"], modules_to_save: ["mlp"] }, ["0:q", "1:q"], ["q_proj"]],
+  ];
+  using gpu = await Gpu.open();
+  for (const [settings, wanted, names] of cases) {
     const model = await load(gpu, config);
-    addLora(model, { ...LORA, targetModules });
-    const found = model.linears().filter(({ lora }) => lora).map(({ name }) =>
-      name.replace(/^model\.layers\.(\d)\.\w+\.(\w+)_proj$/, "$1:$2")
-    );
-    assertEquals(found.sort(), wanted.sort(), `target_modules ${targetModules}`);
+    const settled = putLora(model, settings);
+    const short = (name: string) => name.replace(/^model\.layers\.(\d)\.\w+\.(\w+)_proj$/, "$1:$2");
+    const found = model.linears().filter(({ lora }) => lora).map(({ name }) => name);
+    const label = JSON.stringify(settings);
+    assertEquals(found.map(short).sort(), wanted.toSorted(), label);
     assertEquals(model.parameters().length, 2 * wanted.length, "parameters");
+    if (names) assertEquals(settled.target_modules, names, label);
+    const bare = adapterConfig({ r: 4, lora_alpha: 8, target_modules: settled.target_modules });
+    assertEquals(
+      model.linears().filter(({ name }) => isTarget(bare, name)).map(({ name }) => name),
+      found,
+      label,
+    );
+    assertEquals([settled.exclude_modules, settled.layers_to_transform, settled.layers_pattern], [
+      null,
+      null,
+      null,
+    ]);
   }
 });
 
-Deno.test("Targets that name no linear are refused, all of them, with what there is", async () => {
+Deno.test("A linear that is trained whole gets no LoRA", async () => {
+  using gpu = await Gpu.open();
+  const isTrained = (name: string) => name.includes("layers.1.self_attn.q_proj");
+  const model = await load(gpu, config, changedWeights(config), { isTrained });
+  assertEquals(putLora(model, { target_modules: ["q_proj"] }).target_modules, [
+    "model.layers.0.self_attn.q_proj",
+  ]);
+  const other = await load(gpu, config, changedWeights(config), {
+    isTrained: (name) => name.includes("q_proj"),
+  });
+  await assertThrows(() => putLora(other, { target_modules: ["q_proj"] }), "trained whole");
+});
+
+Deno.test("Settings of LoRA that mean nothing in the model are refused, with what there is", async () => {
   using gpu = await Gpu.open();
   const model = await load(gpu, config);
-  for (const wrong of ["qproj", "proj", "lm_head", "embed_tokens", "layers.2.mlp.up_proj", ".*q_proj", ""]) {
+  const names = ["qproj", "proj", "lm_head", "embed_tokens", "layers.2.mlp.up_proj", ".*q_proj", ""];
+  const cases: [Partial<AdapterOptions>, string[]][] = [
+    ...names.map((wrong): [Partial<AdapterOptions>, string[]] => [
+      { target_modules: ["v_proj", wrong] },
+      [`"${wrong}"`, "q_proj, k_proj", "model.layers.0.self_attn.q_proj"],
+    ]),
+    [{ target_modules: ["lm_head"] }, ["modules_to_save"]],
+    [{ target_modules: [".*q_proj"] }, ["an expression stands alone"]],
+    [{ target_modules: "q_proj" }, ['"q_proj"', "whole names", "q_proj, k_proj"]],
+    [{ target_modules: ".*(q_proj" }, ["target_modules", "lacks a )"]],
+    [{ exclude_modules: ["vproj"] }, ['exclude_modules has "vproj"']],
+    [{ exclude_modules: ".*vproj" }, ['exclude_modules has ".*vproj"']],
+    [{ exclude_modules: ["mlp"] }, ['exclude_modules has "mlp"', ".*mlp.*"]],
+    [{ exclude_modules: "(?>v)" }, ["exclude_modules", "atomic"]],
+    [{ target_modules: ["q_proj"], exclude_modules: ["q_proj"] }, ["leaves no linear"]],
+    [{ layers_to_transform: [1, 2] }, ["layers_to_transform has 2", "0 to 1"]],
+    [{ layers_to_transform: [1], layers_pattern: ["h"] }, ["leaves no linear"]],
+    [{ target_modules: ["q_proj"], rank_pattern: { q_proj: 2, v_proj: 8 } }, ['rank_pattern has "v_proj"']],
+    [{ target_modules: ["q_proj"], alpha_pattern: { "(v": 8 } }, ["alpha_pattern", "lacks a )"]],
+  ];
+  for (const [settings, says] of cases) {
     let thrown: unknown;
     try {
-      addLora(model, { ...LORA, targetModules: ["v_proj", wrong] });
+      putLora(model, settings);
     } catch (error) {
       thrown = error;
     }
-    assert(thrown instanceof UserError && thrown.exitCode === 2, `"${wrong}" is accepted: ${thrown}`);
     assert(
-      thrown.message.includes(`"${wrong}"`) && thrown.message.includes("q_proj, k_proj"),
-      thrown.message,
+      thrown instanceof UserError && thrown.exitCode === 2,
+      `${JSON.stringify(settings)} is accepted: ${thrown}`,
     );
+    for (const part of says) assert(thrown.message.includes(part), `no ${part} in: ${thrown.message}`);
   }
   assert(model.linears().every(({ lora }) => !lora), "LoRA was put on before the check");
+});
+
+Deno.test("Fresh LoRA has the ranks and scales of the patterns, padded each to its own", async () => {
+  using gpu = await Gpu.open();
+  const model = await load(gpu, config);
+  const settings = {
+    r: 8,
+    lora_alpha: 16,
+    rank_pattern: { "layers.0.*q_proj": 3 },
+    alpha_pattern: { "(q|v)_proj": 6 },
+  };
+  const settled = putLora(model, settings);
+  const byName = new Map(model.linears().map(({ name, lora }) => [name, lora!]));
+  const of = (name: string) => [byName.get(name)!.rank, byName.get(name)!.A.rows, byName.get(name)!.scaling];
+  assertEquals(of("model.layers.0.self_attn.q_proj"), [3, 4, 2]);
+  assertEquals(of("model.layers.1.self_attn.q_proj"), [8, 8, 0.75]);
+  assertEquals(of("model.layers.1.self_attn.k_proj"), [8, 8, 2]);
+  const { lora } = await exportAdapter(model, settled);
+  for (const [module, { A }] of lora) assertEquals(A.shape[0], loraRank(settled, module), module);
 });
 
 Deno.test("The update counts alpha / rank, or alpha / sqrt(rank) with rslora, and patterns by module", async () => {
   using gpu = await Gpu.open();
   for (const [rslora, rank, scaling] of [[false, 6, 1.5], [true, 9, 3], [false, 64, 9 / 64]] as const) {
     const model = await load(gpu, config);
-    addLora(model, { ...LORA, rank, alpha: 9, rslora });
+    putLora(model, { r: rank, lora_alpha: 9, use_rslora: rslora });
     assertEquals([...new Set(model.linears().map(({ lora }) => lora!.scaling))], [scaling]);
   }
   const model = await load(gpu, config);
@@ -251,7 +337,7 @@ Deno.test("Weights trained as a whole are exported beside LoRA, over those the r
   const model = await load(gpu, config, changedWeights(config), {
     isTrained: (name) => name.includes("norm"),
   });
-  addLora(model, { ...LORA, targetModules: ["q_proj"] });
+  putLora(model, { target_modules: ["q_proj"] });
   const embeddings = { shape: [50, 32], data: normal(4, 1600), dtype: "F32" as const };
   const stale = { shape: [32], data: normal(5, 32), dtype: "F32" as const };
   const carried = new Map([["model.embed_tokens.weight", embeddings], ["model.norm.weight", stale]]);
@@ -298,7 +384,9 @@ Deno.test("requireAll() wants factors, or a whole weight, for every linear that 
   check({}, ofAttention.slice(1), [`${ofAttention[0]}.weight`]);
   check({ layers_to_transform: [1] }, ofAttention.slice(2));
   check({ exclude_modules: ["v_proj"] }, ofAttention.filter((name) => name.endsWith("q_proj")));
-  for (const target_modules of ["all-linear", ".*q_proj", null]) check({ target_modules }, [linears[0]!]);
+  check({ target_modules: null }, [linears[0]!]);
+  check({ target_modules: ".*q_proj" }, ofAttention.filter((name) => name.endsWith("q_proj")));
+  await assertThrows(() => check({ target_modules: "all-linear" }, ofAttention), "2 of the 6 linears");
   await assertThrows(() => check({}, ofAttention.slice(0, 3)), "1 of the 4 linears", ofAttention[3]!);
   await assertThrows(() => check({ layers_to_transform: [0, 1] }, []), "4 of the 4 linears", ", ...");
 });

@@ -2,6 +2,7 @@ import { visitedPairs } from "../../kernels/attention/visits.ts";
 import { firstKeys } from "../../kernels/attention/map.ts";
 import { TYPICAL_LIMITS } from "../../kernels/dry_device.ts";
 import { type Dispatch, Gpu } from "../../kernels/gpu.ts";
+import { adapterConfig } from "../../checkpoint/peft.ts";
 import { addLora } from "../../model/adapter.ts";
 import { makeBatch } from "../../model/batch.ts";
 import { type ModelConfig, parseConfig } from "../../model/config.ts";
@@ -110,14 +111,7 @@ async function countStep({ config, targets }: typeof MODELS[string], setup: Setu
     isTrained,
   });
   if (!setup.full) {
-    addLora(model, {
-      rank: 8,
-      alpha: 8,
-      dropout: 0,
-      rslora: false,
-      targetModules: targets,
-      seed: 1,
-    });
+    addLora(model, adapterConfig({ r: 8, lora_alpha: 8, target_modules: targets }), 1);
   }
   const trainer = new Trainer(model, {
     maxGradNorm: 1,

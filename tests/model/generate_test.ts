@@ -1,6 +1,7 @@
 /** Text written token by token is what the whole model, run again for every token, would write. */
 import { readAdapter } from "../../checkpoint/peft.ts";
 import { Gpu, type GpuOptions } from "../../kernels/gpu.ts";
+import { adapterConfig } from "../../checkpoint/peft.ts";
 import { addLora, applyAdapter } from "../../model/adapter.ts";
 import type { ModelConfig } from "../../model/config.ts";
 import { Decoder } from "../../model/decoder.ts";
@@ -149,7 +150,7 @@ Deno.test("Steps are those of the whole model: biases, LoRA, every scaling of po
     await assertSteps(rope_scaling.type, await smallModel(gpu, { rope_scaling }), prompt, 6);
   }
   const model = await smallModel(gpu, { attention_bias: true, mlp_bias: true });
-  addLora(model, { rank: 6, alpha: 12, dropout: 0.5, rslora: false, targetModules: null, seed: 1 });
+  addLora(model, adapterConfig({ r: 6, lora_alpha: 12, lora_dropout: 0.5, target_modules: null }), 1);
   for (const [i, { lora }] of model.linears().entries()) gpu.write(lora!.B, normal(i, lora!.B.size, 0.3));
   await assertSteps("biases and LoRA", model, prompt, 6);
   for (const format of ["bf16", "f16"] as const) {

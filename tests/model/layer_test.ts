@@ -1,6 +1,7 @@
 import { TYPICAL_LIMITS } from "../../kernels/dry_device.ts";
 import { Gpu } from "../../kernels/gpu.ts";
 import type { Format } from "../../kernels/wgsl.ts";
+import { adapterConfig } from "../../checkpoint/peft.ts";
 import { addLora } from "../../model/adapter.ts";
 import { freeBatch, makeBatch, uploadBatch } from "../../model/batch.ts";
 import { rowChunks, rowsWithin } from "../../kernels/shared/row_chunks.ts";
@@ -51,7 +52,7 @@ async function makeModel(gpu: Gpu, config: ModelConfig, format: Format): Promise
     doubleQuant: true,
     isTrained: (name) => /norm|embed|bias|lm_head/.test(name),
   });
-  addLora(model, { rank: 6, alpha: 12, dropout: 0.2, rslora: false, targetModules: null, seed: 3 });
+  addLora(model, adapterConfig({ r: 6, lora_alpha: 12, lora_dropout: 0.2, target_modules: null }), 3);
   // Fresh B are zero, and so would be the gradients of A.
   for (const { lora } of model.linears()) {
     const { shape, size } = lora!.B;

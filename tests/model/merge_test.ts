@@ -415,6 +415,15 @@ Deno.test("an adapter that replaces what the base does not have, or a linear und
     const both = await write("both", "model.layers.0.self_attn.q_proj.weight", [64, 64]);
     await assertThrows(
       () => merge(`${root}/merged`, { peft_model: both }),
+      "leaves out",
+      "modules_to_save: model.layers.0.self_attn.q_proj",
+    );
+    // As savers of a whole state have it: under LoRA, but in no list.
+    const settings = `${both}/adapter_config.json`;
+    const { modules_to_save: _, ...rest } = JSON.parse(await Deno.readTextFile(settings));
+    await Deno.writeTextFile(settings, JSON.stringify(rest));
+    await assertThrows(
+      () => merge(`${root}/merged`, { peft_model: both }),
       "both LoRA and a whole weight",
       "q_proj",
     );

@@ -1,16 +1,23 @@
 /** Adapters whose embeddings have more tokens than the base: LongLoRA's have a padding token more. */
 import { toF32 } from "../../checkpoint/dtype.ts";
-import { readAdapter, writeAdapter } from "../../checkpoint/peft.ts";
+import {
+  type Adapter,
+  adapterConfig,
+  readAdapter,
+  readExtraShapes,
+  writeAdapter,
+} from "../../checkpoint/peft.ts";
 import { openWeights } from "../../checkpoint/weights.ts";
 import { Gpu } from "../../kernels/gpu.ts";
 import { makeBatch } from "../../model/batch.ts";
 import { readConfig } from "../../model/config.ts";
 import { mergeAdapter } from "../../model/merge.ts";
 import { openModel } from "../../model/open.ts";
-import { grownWeights, withVocabularyOf } from "../../model/vocabulary.ts";
+import { adaptBase, grownWeights, withVocabularyOf } from "../../model/vocabulary.ts";
 import { assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { withFolder } from "../support/files.ts";
 import { normal } from "../support/random.ts";
+import { changedWeights, load, logitsOf, sequence, smallConfig } from "./support.ts";
 
 const BASE = "tests/golden/mha";
 
@@ -75,6 +82,8 @@ Deno.test("An adapter with more tokens runs and merges, with the same head in bo
       load_in_4bit: false,
     });
     assertEquals((await readConfig(`${folder}/merged`)).vocab_size, vocab_size + 1);
+    const { shape } = (await readExtraShapes(`${folder}/adapter`)).get("model.embed_tokens.weight")!;
+    assertEquals(shape[0], vocab_size + 1, "the rows, from the header alone");
     const merged = await logitsOf({ baseModel: `${folder}/merged` });
     assertClose("logits", merged, apart, { rtol: 1e-4, atol: 1e-4 });
   });
@@ -96,4 +105,75 @@ Deno.test("withVocabularyOf() refuses adapters of another base", async () => {
     () => withVocabularyOf(config, tables([embed, 300], ["lm_head.weight", 299])),
     "of 299 tokens",
   );
+});
+
+Deno.test("A table of a tied base that an adapter trained alone is parted from the other, as PEFT does", async () => {
+  const base = smallConfig({ tie_word_embeddings: true });
+  const rows = base.vocab_size + 2;
+  const [embeddings, head] = ["model.embed_tokens.weight", "lm_head.weight"];
+  const table = (seed: number, count = rows) => ({
+    shape: [count, base.hidden_size],
+    data: normal(seed, count * base.hidden_size, 0.2),
+    dtype: "F32" as const,
+  });
+  const adapterOf = (extra: Record<string, ReturnType<typeof table>>, settings = {}): Adapter => ({
+    config: adapterConfig({ r: 2, lora_alpha: 2, target_modules: ["q_proj"], ...settings }),
+    lora: new Map(),
+    extra: new Map(Object.entries(extra)),
+  });
+  const whole = { modules_to_save: ["embed_tokens", "lm_head"] };
+  const [one, other] = [table(1), table(2)];
+  const tied = (adapter: Adapter) => {
+    const { config, adapter: adapted, notes } = adaptBase(base, adapter);
+    return [config.vocab_size, config.tie_word_embeddings, [...adapted!.extra.keys()], notes.length];
+  };
+  const shared = [rows, true, [embeddings], 0];
+  assertEquals(tied(adapterOf({ [embeddings]: one }, { ...whole, ensure_weight_tying: true })), shared);
+  // LoRA besides, and the embeddings saved since they were resized.
+  assertEquals(tied(adapterOf({ [embeddings]: one })), shared);
+  assertEquals(tied(adapterOf({ [head]: one })), shared);
+  assertEquals(tied(adapterOf({ [embeddings]: one, [head]: table(1) }, whole)), shared, "the same values");
+  assertEquals(tied(adapterOf({ [embeddings]: one, [head]: other }, whole)), [
+    rows,
+    false,
+    [embeddings, head],
+    0,
+  ]);
+  assertEquals(tied(adapterOf({ [embeddings]: one }, whole)), [rows, false, [embeddings], 1]);
+  assertEquals(tied(adapterOf({ [head]: one }, whole)), [rows, false, [head], 1]);
+  assertEquals(tied(adapterOf({ "model.norm.weight": table(3, 1) }, whole)), [base.vocab_size, true, [
+    "model.norm.weight",
+  ], 0]);
+  await assertThrows(() => tied(adapterOf({ [embeddings]: one, [head]: other })), embeddings, head, "differ");
+
+  // Both tables, the one that is kept with the mean for its new rows.
+  using gpu = await Gpu.open({ poison: true });
+  const stored = changedWeights(base);
+  const named = await Promise.all(
+    [...stored.names()].map(async (name) => ({ name, data: toF32(await stored.read(name), "F32") })),
+  );
+  const kept = named.find(({ name }) => name === embeddings)!.data;
+  const mean = Array.from({ length: base.hidden_size }, (_, c) => {
+    let sum = 0;
+    for (let row = 0; row < base.vocab_size; row++) sum += kept[row * base.hidden_size + c]!;
+    return sum / base.vocab_size;
+  });
+  const headOf = { name: head, data: Float32Array.from([...kept, ...mean, ...mean]) };
+  const all = [
+    ...named.filter(({ name }) => name !== embeddings),
+    { name: embeddings, data: one.data },
+    headOf,
+  ];
+  const untied = smallConfig({ vocab_size: rows });
+  const changes = all.map(({ name, data }) => ({ name, values: (values: Float32Array) => values.set(data) }));
+  const expected = await load(gpu, untied, changedWeights(untied, { changes }));
+  const { config, adapter } = adaptBase(base, adapterOf({ [embeddings]: one }, whole));
+  const actual = await load(gpu, config, grownWeights(stored, config, base), {
+    replacements: adapter!.extra,
+  });
+  const tokens = [{ inputIds: Uint32Array.of(3, rows - 1, 7, rows - 2, 11) }, sequence(untied, 9)];
+  assertClose("logits", await logitsOf(actual, tokens), await logitsOf(expected, tokens), {
+    rtol: 1e-5,
+    atol: 1e-6,
+  });
 });

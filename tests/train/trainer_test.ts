@@ -1,5 +1,6 @@
 import { Gpu } from "../../kernels/gpu.ts";
 import type { Format } from "../../kernels/wgsl.ts";
+import { adapterConfig } from "../../checkpoint/peft.ts";
 import { addLora } from "../../model/adapter.ts";
 import { makeBatch, type Sequence } from "../../model/batch.ts";
 import { type ModelConfig, parseConfig } from "../../model/config.ts";
@@ -55,7 +56,7 @@ async function makeTrainer(gpu: Gpu, setup: Setup = {}): Promise<Trainer> {
     isTrained: (name) => full || name.includes("norm") || name.includes("embed"),
   });
   if (!full) {
-    addLora(model, { rank: 6, alpha: 12, dropout, rslora: false, targetModules: null, seed: 3 });
+    addLora(model, adapterConfig({ r: 6, lora_alpha: 12, lora_dropout: dropout, target_modules: null }), 3);
   }
   return new Trainer(model, {
     maxGradNorm: 1,

@@ -1,11 +1,6 @@
 /** `adapter_config.json`, and what is asked of it. */
-import {
-  encodeAdapterConfig,
-  isTarget,
-  loraRank,
-  loraScaling,
-  readAdapterConfig,
-} from "../../../checkpoint/peft_config.ts";
+import { encodeAdapterConfig, readAdapterConfig } from "../../../checkpoint/peft_config.ts";
+import { isTarget, loraRank, loraScaling } from "../../../checkpoint/peft_targets.ts";
 import { assert } from "../../support/assert_close.ts";
 import { GOLDEN } from "../../support/files.ts";
 import { memoryFile } from "../memory_files.ts";

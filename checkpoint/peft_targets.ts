@@ -1,0 +1,133 @@
+/** Which modules a PEFT config means: names, ends of names, words and Python's regular expressions. */
+import { UserError } from "../errors.ts";
+import { quote } from "./paths.ts";
+import type { AdapterConfig } from "./peft_config.ts";
+import { compilePythonRegex } from "./python_regex.ts";
+
+/** What decides which linears have LoRA; keys as in `adapter_config.json`. */
+export type TargetRules = Pick<
+  AdapterConfig,
+  | "target_modules"
+  | "exclude_modules"
+  | "layers_to_transform"
+  | "layers_pattern"
+  | "modules_to_save"
+>;
+
+/** PEFT's word for every linear but the head. */
+export const ALL_LINEAR = "all-linear";
+
+const compiled = new Map<string, (text: string) => boolean>();
+
+/**
+ * `re.fullmatch` of an expression, which is compiled once.
+ * @throws {SyntaxError} if it cannot be
+ * @throws {UserError} if matching takes too long
+ */
+export function fullMatch(expression: string, name: string): boolean {
+  const matches = compiled.get(expression) ?? compilePythonRegex(expression);
+  compiled.set(expression, matches);
+  try {
+    return matches(name);
+  } catch (cause) {
+    if (!(cause instanceof RangeError)) throw cause;
+    throw new UserError(
+      `Cannot match the expression ${quote(expression)} with ${
+        quote(name)
+      }: ${cause.message}. Write a simpler one`,
+      { cause },
+    );
+  }
+}
+
+/** Whether a target is the word for every linear; PEFT takes it in any case. */
+export function isAllLinear(targets: TargetRules["target_modules"]): boolean {
+  return typeof targets === "string" && targets.toLowerCase() === ALL_LINEAR;
+}
+
+/** PEFT's rule for a list of targets: the whole name, or its end after a dot. */
+export function matchesTarget(module: string, target: string): boolean {
+  return module === target || module.endsWith(`.${target}`);
+}
+
+/** Whether a module is named by a list, or by an expression for its whole name. */
+export function isNamed(module: string, names: readonly string[] | string): boolean {
+  return typeof names === "string"
+    ? fullMatch(names, module)
+    : names.some((name) => matchesTarget(module, name));
+}
+
+/** Whether PEFT trains a module whole by this name: the module, or one that it is part of, ends so. */
+export function isSavedWhole(module: string, name: string): boolean {
+  const parts = module.split(".");
+  return parts.some((_, i) => parts.slice(0, i + 1).join(".").endsWith(name));
+}
+
+/**
+ * Whether PEFT puts LoRA on a linear of a model.
+ * @returns undefined where `target_modules` is null: PEFT then goes by a list for the architecture
+ */
+export function isTarget(rules: TargetRules, module: string): boolean | undefined {
+  const { target_modules: targets, exclude_modules: excluded, modules_to_save: whole } = rules;
+  if (excluded !== null && isNamed(module, excluded)) return false;
+  if (whole?.some((name) => `.${module}.`.includes(`.${name}.`))) return false;
+  if (targets === null) return undefined;
+  // The head is in no layer.
+  if (isAllLinear(targets)) return layerOf(rules, module) !== undefined && isOfLayers(rules, module);
+  if (typeof targets === "string") return fullMatch(targets, module);
+  return targets.includes(module) ||
+    (targets.some((target) => matchesTarget(module, target)) && isOfLayers(rules, module));
+}
+
+function isOfLayers(rules: TargetRules, module: string): boolean {
+  const { layers_to_transform: layers } = rules;
+  return layers === null || layers.length === 0 || layers.includes(layerOf(rules, module) ?? -1);
+}
+
+/** Number of the layer that a module is of; `layers_pattern` says what comes before it. */
+function layerOf({ layers_pattern: patterns }: TargetRules, module: string): number | undefined {
+  const parts = module.split(".");
+  for (let at = parts.length - 2; at >= 2; at--) {
+    if (!/^\d+$/.test(parts[at]!)) continue;
+    const before = parts.slice(0, at).join(".");
+    if (!patterns?.length || patterns.some((pattern) => fullMatch(`.*\\.(${pattern})`, before))) {
+      return Number(parts[at]);
+    }
+  }
+  return undefined;
+}
+
+/** Whether a key of `rank_pattern` or `alpha_pattern` means a module. */
+export function matchesPattern(module: string, key: string): boolean {
+  return fullMatch(`(.*\\.)?(${key})`, module);
+}
+
+/** The value of the first pattern that means a module. */
+function byPattern(patterns: Readonly<Record<string, number>>, module: string): number | undefined {
+  const match = Object.keys(patterns).find((key) => matchesPattern(module, key));
+  return match === undefined ? undefined : patterns[match];
+}
+
+/** Rank of the pair on this module. */
+export function loraRank(config: Pick<AdapterConfig, "r" | "rank_pattern">, module: string): number {
+  return byPattern(config.rank_pattern, module) ?? config.r;
+}
+
+/** What B A x is multiplied with: alpha / r, or alpha / sqrt(r) with rslora, of this module. */
+export function loraScaling(config: AdapterConfig, module: string): number {
+  const alpha = byPattern(config.alpha_pattern, module) ?? config.lora_alpha;
+  const rank = loraRank(config, module);
+  return alpha / (config.use_rslora ? Math.sqrt(rank) : rank);
+}
+
+/**
+ * Names by which PEFT finds exactly these modules among all: last parts of names where every module with that last part
+ * is meant, else whole names.
+ */
+export function targetNames(modules: Iterable<string>, all: Iterable<string>): string[] {
+  const meant = new Set(modules);
+  const lastPart = (module: string) => module.split(".").at(-1)!;
+  const ambiguous = new Set([...all].filter((module) => !meant.has(module)).map(lastPart));
+  const names = [...meant].map((module) => ambiguous.has(lastPart(module)) ? module : lastPart(module));
+  return [...new Set(names)].sort();
+}

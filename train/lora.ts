@@ -1,0 +1,115 @@
+/** What is trained with LoRA: a fresh adapter as the settings say, or one that brings its own settings. */
+import { type AdapterConfig, adapterConfig, readAdapterConfig } from "../checkpoint/peft.ts";
+import { isSavedWhole } from "../checkpoint/peft_targets.ts";
+import { UserError } from "../errors.ts";
+import { addLora } from "../model/adapter.ts";
+import type { ModelConfig } from "../model/config.ts";
+import type { LanguageModel } from "../model/language_model.ts";
+import { checkpointTensors, layoutOf } from "../model/tensors.ts";
+import { LORA_OPTIONS } from "../train_args/rules.ts";
+import type { TrainArgs } from "../train_args/schema.ts";
+import type { AdapterPlace } from "./setup.ts";
+
+/** Puts the LoRA factors that the settings ask for on a model. @returns what the adapter's folder says of them */
+export function addFreshLora(model: LanguageModel, args: TrainArgs): AdapterConfig {
+  const config = adapterConfig({
+    base_model_name_or_path: args.model_name_or_path,
+    r: args.lora_rank,
+    lora_alpha: args.lora_alpha,
+    lora_dropout: args.lora_dropout,
+    use_rslora: args.use_rslora,
+    target_modules: args.target_modules,
+    exclude_modules: args.exclude_modules,
+    layers_to_transform: args.layers_to_transform,
+    layers_pattern: args.layers_pattern,
+    rank_pattern: args.rank_pattern ?? {},
+    alpha_pattern: args.alpha_pattern ?? {},
+    modules_to_save: args.modules_to_save,
+  });
+  // A plan puts fresh factors where an adapter has its own.
+  return addLora(model, config, args.seed, { isStrict: args.adapter_name_or_path === null });
+}
+
+/** Settings in which an adapter's own have replaced what the run asked for, and a line about it where they differ. */
+export interface SettledArgs {
+  readonly args: TrainArgs;
+  readonly notes: readonly string[];
+}
+
+/**
+ * The settings with those of LoRA as the adapter has them that a run goes on from: as with PEFT, its own count.
+ *
+ * @param place the adapter's
+ * @throws {UserError} if its adapter_config.json cannot be used
+ */
+export async function withAdapterSettings(
+  args: TrainArgs,
+  { path, files }: AdapterPlace,
+): Promise<SettledArgs> {
+  const config = await readAdapterConfig(path, files);
+  const some = <T extends object>(value: T | null): T | null =>
+    value !== null && Object.keys(value).length > 0 ? value : null;
+  const own: Pick<TrainArgs, typeof LORA_OPTIONS[number]> = {
+    lora_rank: config.r,
+    lora_alpha: config.lora_alpha,
+    lora_dropout: config.lora_dropout,
+    use_rslora: config.use_rslora,
+    target_modules: config.target_modules,
+    exclude_modules: config.exclude_modules,
+    layers_to_transform: some(config.layers_to_transform),
+    layers_pattern: some(config.layers_pattern),
+    rank_pattern: some({ ...config.rank_pattern }),
+    alpha_pattern: some({ ...config.alpha_pattern }),
+  };
+  const differs = (name: keyof typeof own) =>
+    args[name] !== null && JSON.stringify(args[name]) !== JSON.stringify(own[name]);
+  const changes = LORA_OPTIONS.filter(differs).map((name) =>
+    `${name} ${inWords(own[name])}, not ${inWords(args[name])}`
+  );
+  const notes = changes.length === 0 ? [] : [
+    `The adapter's own settings count, those of this run have no effect: ${changes.join("; ")}. ` +
+    `For others, merge the adapter and train a fresh one`,
+  ];
+  return { args: { ...args, ...own }, notes };
+}
+
+function inWords(value: unknown): string {
+  if (value === null) return "none";
+  return typeof value === "object" ? JSON.stringify(value) : String(value);
+}
+
+/**
+ * Which tensors of the checkpoint are trained whole.
+ * @throws {UserError} if `trainable_params` has a part that is in no name, or `modules_to_save` the end of none
+ */
+export function trainedNames(config: ModelConfig, args: TrainArgs): (name: string) => boolean {
+  if (!args.low_rank_training) return () => true;
+  const parts = [...args.trainable_params ?? []];
+  const { embeddings, head } = layoutOf(config);
+  if (args.train_embedding) parts.push(embeddings, head);
+  if (args.train_norm) parts.push("norm");
+  const names = [...checkpointTensors(config).keys()];
+  for (const part of args.trainable_params ?? []) {
+    if (names.some((name) => name.includes(part))) continue;
+    throw new UserError(`trainable_params: no weight of the model has "${part}" in its name`, {
+      exitCode: 2,
+    });
+  }
+  // A head that is the embedding has no tensor of its own: it is trained with that one.
+  const tied = config.tie_word_embeddings ? { [`${head}.weight`]: `${embeddings}.weight` } : {};
+  const modules: ReadonlyMap<string, string> = new Map([
+    ...names.map((name): [string, string] => [name, name]),
+    ...Object.entries(tied),
+  ]);
+  const saved = new Set<string>();
+  for (const module of args.modules_to_save ?? []) {
+    const found = [...modules].filter(([name]) => isSavedWhole(name.replace(/\.[^.]+$/, ""), module));
+    if (found.length === 0) {
+      throw new UserError(`modules_to_save: no module of the model has a name that ends in "${module}"`, {
+        exitCode: 2,
+      });
+    }
+    found.forEach(([, tensor]) => saved.add(tensor));
+  }
+  return (name) => saved.has(name) || parts.some((part) => name.includes(part));
+}
