@@ -57,6 +57,10 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     summary: "the papers' comparisons on the demo model, as a report",
     load: () => import("./study.ts"),
   },
+  completion: {
+    summary: "a script by which bash, zsh or fish completes commands and flags",
+    load: () => import("./completion.ts"),
+  },
   make_demo: { summary: "make the demo's base model and corpus again", load: () => import("./make_demo.ts") },
 };
 
@@ -95,6 +99,16 @@ export async function runCli(words: readonly string[], io: Io, prepare = () => {
 /** The command as it is named everywhere. */
 function keyOf(name: string): string {
   return name.replaceAll("-", "_");
+}
+
+/** Every command, built: for what is made of all of them. */
+export function allCommands(io: Io): Promise<{ summary: string; command: BuiltCommand }[]> {
+  return Promise.all(
+    Object.values(COMMANDS).map(async ({ summary, load }) => ({
+      summary,
+      command: (await load()).build(summary, io),
+    })),
+  );
 }
 
 async function findCommand(name: string): Promise<CommandEntry> {

@@ -42,6 +42,7 @@ export const NEEDS = {
   download: { hub: "always", write: "until fetched", read: "anywhere" },
   upload: { hub: "always", write: "until fetched", read: "anywhere" },
   doctor: { write: "nowhere", read: "own" },
+  completion: { write: "nowhere", read: "own" },
   study: LOCAL,
   make_demo: LOCAL,
 } as const satisfies Readonly<Record<string, Needs>>;
