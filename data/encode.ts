@@ -47,10 +47,11 @@ export interface RowForm {
  * source. The built-in ones read none.
  */
 export function templateReader(
-  { chatTemplate }: Tokenizer,
+  { chatTemplate = "", toolTemplate = "" }: Tokenizer,
   choice: TemplateChoice | null,
 ): (key: string) => boolean {
-  return (key) => (choice ?? "model") === "model" && chatTemplate !== undefined && chatTemplate.includes(key);
+  return (key) =>
+    (choice ?? "model") === "model" && (chatTemplate.includes(key) || toolTemplate.includes(key));
 }
 
 /** Encodes rows with one tokenizer in one form. */
@@ -58,6 +59,7 @@ export class RowEncoder {
   readonly #tokenizer: Tokenizer;
   readonly #frame: EncodeOptions;
   readonly #specials: SpecialTokens;
+  readonly #templates = new Map<TemplateChoice | "tool_use", ChatTemplate>();
   readonly #chosen: ChatTemplate | undefined;
 
   /** @throws {UserError} if the model's template is asked for and it has none, or a broken one */
@@ -100,7 +102,11 @@ export class RowEncoder {
       }
       case "chat": {
         const template = this.#chosen ?? this.#template("model");
-        return this.#encodeChat(checkTurns(row.messages, where), template, { where, tools: row.tools });
+        // As transformers chooses.
+        const isForTools = template.name === "model" && row.tools &&
+          this.#tokenizer.toolTemplate !== undefined;
+        const chosen = isForTools ? this.#template("tool_use") : template;
+        return this.#encodeChat(checkTurns(row.messages, where), chosen, { where, tools: row.tools });
       }
     }
   }
@@ -128,9 +134,17 @@ export class RowEncoder {
     return { kind: "answers", ids: all, labels };
   }
 
-  #template(choice: TemplateChoice): ChatTemplate {
-    if (choice !== "model") return builtInTemplate(choice, this.#specials);
-    const source = this.#tokenizer.chatTemplate;
+  #template(choice: TemplateChoice | "tool_use"): ChatTemplate {
+    const known = this.#templates.get(choice);
+    if (known) return known;
+    const template = this.#makeTemplate(choice);
+    this.#templates.set(choice, template);
+    return template;
+  }
+
+  #makeTemplate(choice: TemplateChoice | "tool_use"): ChatTemplate {
+    if (choice !== "model" && choice !== "tool_use") return builtInTemplate(choice, this.#specials);
+    const source = this.#tokenizer[choice === "model" ? "chatTemplate" : "toolTemplate"];
     if (source !== undefined) return jinjaTemplate(source, this.#specials);
     throw new UserError(
       "Cannot render conversations: the model's tokenizer files have no chat_template, or none named default. " +

@@ -59,6 +59,8 @@ export class Tokenizer {
   readonly vocabSize: number;
   /** The model's own chat template in Jinja, where its files have one. */
   readonly chatTemplate: string | undefined;
+  /** The one among its named templates that conversations with tools are written by, where there is one. */
+  readonly toolTemplate: string | undefined;
   /** Special tokens by the names that chat templates know them by. */
   readonly namedTokens: Readonly<Record<string, string>>;
   /** What it was made from, so that a worker can make it again. */
@@ -135,7 +137,10 @@ export class Tokenizer {
     for (const id of tokens.keys()) largest = Math.max(largest, id);
     this.vocabSize = largest + 1;
     this.#lines = lineRule(this.model, steps.normalizer, json.pre_tokenizer);
-    this.chatTemplate = chatTemplate(config, fail);
+    this.chatTemplate = chatTemplate(config, "default", fail);
+    this.toolTemplate = Array.isArray(config.chat_template)
+      ? chatTemplate(config, "tool_use", fail)
+      : undefined;
     this.namedTokens = Object.fromEntries(
       SPECIAL_KEYS.flatMap((key) => named.has(key) ? [[key, this.tokenText(named.get(key)!)]] : []),
     );
@@ -363,15 +368,16 @@ function lineRule(
   return exact ? { spaceId } : null;
 }
 
-/** `chat_template` is the template, or a list of named ones of which "default" is meant. */
+/** `chat_template` is the template, or a list of named ones. */
 function chatTemplate(
   { chat_template: value }: TokenizerConfig,
+  wanted: "default" | "tool_use",
   fail: (problem: string) => UserError,
 ): string | undefined {
   if (value === undefined || value === null) return undefined;
   if (typeof value === "string") return value;
   const named = Array.isArray(value) && value.every(isRecord) ? value : undefined;
-  const template = named?.find(({ name }) => name === "default")?.template;
+  const template = named?.find(({ name }) => name === wanted)?.template;
   if (typeof template === "string") return template;
   if (named === undefined) throw fail(`its chat_template must be a text, got ${quote(value)}`);
   return undefined;

@@ -93,6 +93,7 @@ export async function runTraining(given: TrainArgs, hooks: TrainHooks): Promise<
   const data = await loadData(args, places, config, cache);
   noteData(data, args, hooks);
   const evalData = await loadEvalData(args, places, config, cache);
+  evalData?.notes.forEach((line) => hooks.note(line));
   const dataHash = hashSamples(data.samples);
   if (resumed) checkSameRun(resumed.state, args, dataHash, resumed.path);
   using gpu = await Gpu.open(args.max_memory === null ? {} : { memoryLimitBytes: args.max_memory });

@@ -101,6 +101,20 @@ Deno.test("rows: a system text, a history and tools beside the turns", async () 
   await refused({ messages: [Q, A], tools: { name: "x" } }, '"tools" must be a list');
   await refused({ ...height, history: [["q"]] }, '"history" must be a list of [question, answer]');
   await refused({ ...height, history: "q" }, '"history"');
+  const named = await withTemplate(TEMPLATE);
+  const templates = [{ name: "default", template: NO_SYSTEM }, { name: "tool_use", template: TEMPLATE }];
+  const twoTemplates = new Tokenizer(named.files[0], { ...named.files[1], chat_template: templates });
+  for (const [tools, start] of [[TOOLS, "<s>[tools]get_tide"], [undefined, "<s>"]] as const) {
+    const row = rowOf({ messages: [Q, A], tools }, "f:3", {
+      templateReads: templateReader(twoTemplates, null),
+    });
+    assertEquals(
+      marked(twoTemplates, new RowEncoder(twoTemplates).encode({ row, where: "f:3" })).startsWith(
+        start + "[user]",
+      ),
+      true,
+    );
+  }
   // A system turn of its own comes first, as in LLaMA-Factory; what it hides is noted.
   const both = await seen({ messages: [{ role: "system", content: "s" }, Q, A], system: "t" });
   assertEquals([both.text, both.unused], [`<s>[system]s</s>${QA}`, "1 key of f is not used: system (1 row)"]);
