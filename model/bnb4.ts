@@ -80,7 +80,7 @@ function requireDense(folder: string, config: ModelConfig, weights: WeightReader
         exitCode: EXIT.usage,
       });
     }
-    requirePackable(name, shape as [number, number]);
+    requirePackable(name, shape as [number, number], "The model can be used in 16 bits only");
   }
 }
 

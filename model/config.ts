@@ -52,7 +52,12 @@ export function isPackedIn4bit({ quantization_config: form }: Readonly<Record<st
 
 /** @throws {UserError} if the weights are packed by anything but bitsandbytes in 4 bits */
 function refuseQuantised(raw: Readonly<Record<string, unknown>>, path: string): void {
-  const { quantization_config: form } = raw;
+  const { quantization_config: form, quantization } = raw;
+  if (typeof quantization === "object" && quantization !== null) {
+    throw new UserError(
+      `Cannot load "${path}": its weights are quantised by MLX. Take the model in 16 bits and set load_in_4bit`,
+    );
+  }
   if (typeof form !== "object" || form === null || isPackedIn4bit(raw)) return;
   const { quant_method: method = "bitsandbytes" } = form as Record<string, unknown>;
   throw new UserError(

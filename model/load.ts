@@ -215,11 +215,18 @@ function ofArray(name: string, { shape, data }: ExtraTensor): RowSource {
   return { name, dtype: "F32", shape, readInto };
 }
 
-/** @throws {UserError} if a linear's matrix (N, K) cannot be held in 4 bits: eight weights of a row make a word */
-export function requirePackable(name: string, shape: readonly [number, number]): void {
+/**
+ * @param remedy what the user can do; that of loading unless given
+ * @throws {UserError} if a linear's matrix (N, K) cannot be held in 4 bits: eight weights of a row make a word
+ */
+export function requirePackable(
+  name: string,
+  shape: readonly [number, number],
+  remedy = "Set load_in_4bit: false",
+): void {
   if (shape[1] % 8 === 0) return;
   throw new UserError(
-    `Cannot hold "${name}" [${shape}] in 4 bits: its rows are no multiple of 8. Set load_in_4bit: false`,
+    `Cannot hold "${name}" [${shape}] in 4 bits: its rows are no multiple of 8. ${remedy}`,
   );
 }
 

@@ -87,10 +87,7 @@ function usage({ name, kind, baseModel, contextLength, ropeScaling, ropeTheta }:
     "from transformers import AutoConfig, AutoModelForCausalLM",
     "",
     `config = AutoConfig.from_pretrained("${base}")`,
-    // A factor of 2 would be no float to transformers.
-    ...(scaling
-      ? [`config.rope_scaling = ${JSON.stringify(scaling).replace(/("factor":\d+)(?=[,}])/, "$1.0")}`]
-      : []),
+    ...(scaling ? [`config.rope_scaling = ${pythonMap(scaling)}`] : []),
     ...(ropeTheta === undefined ? [] : [`config.rope_theta = ${ropeTheta}`]),
     `model = AutoModelForCausalLM.from_pretrained("${base}", config=config, torch_dtype="auto")`,
     `model = PeftModel.from_pretrained(model, "${name}")`,
@@ -98,6 +95,11 @@ function usage({ name, kind, baseModel, contextLength, ropeScaling, ropeTheta }:
     `deno task merge --base_model ${base} --peft_model ${name}${size} --save_path merged`,
     `deno task evaluate --base_model ${base} --peft_model ${name}${size} --data_path test.bin`,
   ]);
+}
+
+/** The map as Python writes it; a factor of 2 would be no float to transformers. */
+function pythonMap(map: Readonly<Record<string, unknown>>): string {
+  return JSON.stringify(map).replace(/("factor":\d+)(?=[,}])/, "$1.0").replace(":false", ":False");
 }
 
 function withoutType({ type: _, ...rest }: RopeScaling): Record<string, unknown> {

@@ -201,7 +201,7 @@ function mapFromText(value: unknown): unknown {
 
 /** A small map from names to plain values, as `rope_scaling` in config.json; flags give it as JSON or YAML. */
 export function map(): Kind<Readonly<Record<string, unknown>>> {
-  const plain = z.union([z.string(), z.number(), z.boolean(), z.array(z.number())]);
+  const plain = z.union([z.string(), z.number(), z.boolean(), z.null(), z.array(z.number())]);
   return {
     type: z.preprocess(mapFromText, z.record(z.string(), plain)),
     wanted: 'a map such as {rope_type: "linear", factor: 4}',

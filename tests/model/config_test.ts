@@ -333,6 +333,7 @@ Deno.test("Weights packed by anything but bitsandbytes in 4 bits are refused by 
     const quantization_config = { quant_method, bits: 4 };
     await assertRefused({ quantization_config }, `quantised by "${quant_method}"`, "load_in_4bit");
   }
+  await assertRefused({ quantization: { group_size: 64, bits: 4 } }, "quantised by MLX");
   const eight = { quant_method: "bitsandbytes", load_in_8bit: true, load_in_4bit: false };
   await assertRefused({ quantization_config: eight }, "bitsandbytes in 8 bits");
   for (const form of [null, { load_in_4bit: true }, { quant_method: "bitsandbytes", load_in_4bit: true }]) {
