@@ -27,6 +27,7 @@ export interface AdaptedBase {
  */
 export function adaptBase(base: ModelConfig, adapter: Adapter | undefined): AdaptedBase {
   if (!adapter) return { config: base, adapter, notes: [] };
+  if (!base.tie_word_embeddings) requireHead(base, adapter);
   const { config, extra, notes } = base.tie_word_embeddings
     ? adaptTied(base, adapter)
     : { config: base, extra: adapter.extra, notes: [] };
@@ -38,6 +39,16 @@ export function adaptBase(base: ModelConfig, adapter: Adapter | undefined): Adap
       ? notes
       : [...notes, `Keys of adapter_config.json that are not known here are left out: ${unknown.join(", ")}`],
   };
+}
+
+/** A head beside trained embeddings may be missing where it is the same table: here it is not. */
+function requireHead(base: ModelConfig, { config: { modules_to_save }, extra }: Adapter): void {
+  const { head } = layoutOf(base);
+  if (extra.has(`${head}.weight`) || !modules_to_save?.some((name) => isSavedWhole(head, name))) return;
+  throw new UserError(
+    `Cannot use the adapter: its adapter_config.json has "${head}" in modules_to_save, but its weights are missing, and ` +
+      `the base model's head is not its embeddings`,
+  );
 }
 
 /** As {@linkcode adaptBase} for a base whose head is its embeddings' table. */
@@ -69,7 +80,8 @@ function adaptTied(
     config: { ...base, tie_word_embeddings: false },
     extra,
     notes: kept.map((part) =>
-      `The adapter has trained one table of two that are tied in the base: the ${part} stay as the base has them, as with PEFT`
+      `The adapter has trained one table of two that are tied in the base: the ${part} stay as the base has them, as with ` +
+      `PEFT. If it was trained for both, as older versions did here, set ensure_weight_tying: true in its adapter_config.json`
     ),
   };
 }

@@ -145,6 +145,14 @@ Deno.test("A table of a tied base that an adapter trained alone is parted from t
     "model.norm.weight",
   ], 0]);
   await assertThrows(() => tied(adapterOf({ [embeddings]: one, [head]: other })), embeddings, head, "differ");
+  const apart = smallConfig();
+  await assertThrows(
+    () => adaptBase(apart, adapterOf({ [embeddings]: one }, whole)),
+    '"lm_head"',
+    "are missing",
+  );
+  const both = adaptBase(apart, adapterOf({ [embeddings]: one, [head]: other }, whole));
+  assertEquals([both.config.vocab_size, both.config.tie_word_embeddings, both.notes], [rows, false, []]);
 
   // Both tables, the one that is kept with the mean for its new rows.
   using gpu = await Gpu.open({ poison: true });
