@@ -1,4 +1,8 @@
 /** `doctor`: what this machine offers, in a form that can be pasted into a report. */
+import { statfsSync } from "./deps.ts";
+import config from "../deno.json" with { type: "json" };
+import { dirname } from "../checkpoint/deps.ts";
+import { userCacheFolder } from "./user_cache.ts";
 import { UserError } from "../errors.ts";
 import {
   findAdapter,
@@ -17,10 +21,15 @@ import type { KnownTuning } from "./tuning.ts";
 
 /** What `doctor --json` prints. */
 export interface DoctorReport {
+  readonly longreach: string;
   readonly deno: string;
   readonly v8: string;
   readonly typescript: string;
   readonly platform: string;
+  /** The host's memory, and room on the disk of the cache folder, in bytes; `null` where that cannot be told. */
+  readonly memoryBytes: number | null;
+  readonly cacheFolder: string | null;
+  readonly cacheFreeBytes: number | null;
   /** Whose WebGPU was asked. */
   readonly webgpu: WebGpu;
   /** `null` where no adapter answers. */
@@ -94,16 +103,39 @@ export function build(summary: string, io: Io): BuiltCommand {
 /** Looks at the versions and at the adapter that training would use. */
 export async function examine(find: typeof findAdapter = findAdapter): Promise<DoctorReport> {
   const adapter = await find();
+  const cacheFolder = userCacheFolder();
   return {
+    longreach: config.version,
     deno: Deno.version.deno,
     v8: Deno.version.v8,
     typescript: Deno.version.typescript,
     platform: `${Deno.build.os} ${Deno.build.arch}`,
+    memoryBytes: permitted(() => Deno.systemMemoryInfo().total),
+    cacheFolder,
+    cacheFreeBytes: cacheFolder === null ? null : permitted(() => freeBytes(cacheFolder)),
     webgpu: usedWebGpu(),
     adapter: adapter === null ? null : await examineAdapter(adapter),
     kernels: [],
     tuning: null,
   };
+}
+
+/** What `read` gives; `null` where it is not allowed, or not there. */
+function permitted(read: () => number): number | null {
+  try {
+    return read();
+  } catch {
+    return null;
+  }
+}
+
+/** Room on the disk of a folder, or of the folder above where it is not made yet. */
+function freeBytes(folder: string): number {
+  const place = [folder, dirname(folder), dirname(dirname(folder))].find((each) =>
+    permitted(() => statfsSync(each).bavail)
+  );
+  const { bavail, bsize } = statfsSync(place ?? folder);
+  return bavail * bsize;
 }
 
 async function findTuning(): Promise<DoctorReport["tuning"]> {
@@ -147,8 +179,20 @@ async function tryDevice(
 /** The report as text; ends with warnings, where there are any. */
 export function describe(report: DoctorReport, color: boolean): string {
   const rows: string[][] = [
+    ["Longreach", report.longreach],
     ["Deno", `${report.deno} (V8 ${report.v8}, TypeScript ${report.typescript})`],
-    ["platform", report.platform],
+    [
+      "platform",
+      `${report.platform}${
+        report.memoryBytes === null ? "" : `, ${formatBytes(report.memoryBytes)} of memory`
+      }`,
+    ],
+    ...(report.cacheFolder === null ? [] : [[
+      "cache",
+      `${report.cacheFolder}${
+        report.cacheFreeBytes === null ? "" : `, ${formatBytes(report.cacheFreeBytes)} free`
+      }`,
+    ]]),
     ["WebGPU", report.webgpu === "dawn" ? "Dawn" : "Deno's own"],
   ];
   const { adapter } = report;

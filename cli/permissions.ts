@@ -11,6 +11,8 @@ interface Needs {
   readonly hub?: readonly string[] | "always";
   /** Where it writes; `until fetched`: nowhere but in the hub's cache, and not where nothing is fetched. */
   readonly write: "anywhere" | "until fetched" | "nowhere";
+  /** What of the machine it asks about besides. */
+  readonly sys?: string;
   /** `own`: only the tuner's results and the kernels that they are for. */
   readonly read: "anywhere" | "own";
 }
@@ -41,7 +43,7 @@ export const NEEDS = {
   pdf2txt: LOCAL,
   download: { hub: "always", write: "until fetched", read: "anywhere" },
   upload: { hub: "always", write: "until fetched", read: "anywhere" },
-  doctor: { write: "nowhere", read: "own" },
+  doctor: { write: "nowhere", read: "own", sys: "systemMemoryInfo,statfs" },
   completion: { write: "nowhere", read: "own" },
   study: LOCAL,
   make_demo: LOCAL,
@@ -170,11 +172,12 @@ const READ_OWN = '"--allow-read=kernels,$HOME/.cache/longreach,$HOME/Library/Cac
 
 /** The flags of `deno run` that a command needs, as its task in `deno.json` has them. */
 export function grantsOf(name: keyof typeof NEEDS): string[] {
-  const { hub, write, read }: Needs = NEEDS[name];
+  const { hub, write, read, sys }: Needs = NEEDS[name];
   return [
     read === "own" ? READ_OWN : "--allow-read",
     // The cache's links are made with the right to write anywhere, or not at all.
     ...(write === "nowhere" ? [] : ["--allow-write"]),
+    ...(sys === undefined ? [] : [`--allow-sys=${sys}`]),
     ...(hub === undefined ? [] : [NET(name === "upload" ? `${HUB_HOSTS},${STORAGE_HOSTS}` : HUB_HOSTS)]),
     `--allow-env=${hub === undefined ? VARIABLES : `${VARIABLES},${HUB_VARIABLES}`}`,
   ];

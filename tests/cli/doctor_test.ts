@@ -12,6 +12,7 @@ Deno.test("doctor --json prints one object with the adapter's limits and every k
   assertEquals(await runCli(["doctor", "--json"], io), 0);
   const report = JSON.parse(io.stdout);
   assertEquals(report.deno, Deno.version.deno);
+  assert(/^\d+\.\d+\.\d+$/.test(report.longreach), "its own version");
   assertEquals(report.adapter.device_error, null, "an adapter that opens");
   assert(report.adapter.limits.max_storage_buffer_binding_size >= 128 * 2 ** 20, "limits");
   const kernels: DoctorReport["kernels"] = report.kernels;
