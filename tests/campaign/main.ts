@@ -33,6 +33,7 @@ export interface Campaign {
 }
 
 const CAMPAIGNS: Readonly<Record<string, () => Promise<Campaign>>> = {
+  crash: () => import("./crash.ts"),
   faults: () => import("./faults.ts"),
   fuzz: () => import("./fuzz.ts"),
 };

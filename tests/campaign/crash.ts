@@ -1,0 +1,224 @@
+/**
+ * Kills the real `train` command at random moments, half of them inside a save, and starts it again with the same
+ * command: nothing may be lost or corrupt, and the end must be byte for byte that of a run that nobody killed.
+ */
+import { findLatest, verify } from "../../checkpoint/store.ts";
+import { GOLDEN, namesIn } from "../support/files.ts";
+import { uniform } from "../support/random.ts";
+import type { CampaignOptions, CampaignRow } from "./main.ts";
+
+const ROOT = new URL("../..", import.meta.url).pathname;
+
+/** A kind of run, and where its kills are aimed. */
+interface Kind {
+  readonly part: string;
+  /** Kills of the whole campaign. */
+  readonly kills: number;
+  readonly settings: Readonly<Record<string, string | number>>;
+  /** Name of the staged folder in which to kill; anywhere unless given. */
+  readonly aim?: RegExp;
+}
+
+const LORA = {
+  lora_rank: 6,
+  lora_dropout: 0.1,
+  trainable_params: "embed,norm",
+  gradient_accumulation_steps: 3,
+  lr_scheduler_type: "cosine",
+  warmup_steps: 2,
+  learning_rate: 0.002,
+};
+const FULL = {
+  low_rank_training: "false",
+  optim: "paged_adamw_8bit",
+  learning_rate: 0.06,
+  eval_file: `${GOLDEN}/train.jsonl`,
+  eval_strategy: "steps",
+  eval_steps: 2,
+  load_best_model_at_end: "true",
+  save_total_limit: 2,
+};
+
+export const KINDS: readonly Kind[] = [
+  { part: "lora", kills: 60, settings: LORA },
+  { part: "lora-insave", kills: 70, settings: LORA, aim: /^checkpoint-\d+\.tmp-/ },
+  { part: "full", kills: 40, settings: FULL },
+  { part: "full-insave", kills: 15, settings: FULL, aim: /^checkpoint-\d+\.tmp-/ },
+  { part: "final", kills: 15, settings: { ...LORA, save_steps: 4 }, aim: /^final\.tmp-/ },
+];
+
+/** Kills of one run before it may come to its end. */
+const KILLS_OF_RUN = 5;
+/** Files that tell the time. */
+const OF_THE_TIME = /^(train\.log|report\.html|runs|\.longreach\.lock|checkpoint-.*)$/;
+
+/** How a start of the command ended. */
+interface Ended {
+  readonly wasKilled: boolean;
+  readonly code: number;
+  readonly stderr: string;
+  readonly milliseconds: number;
+}
+
+/** The command's words, with the permissions of its task but for the network. */
+function commandWords(settings: Kind["settings"]): string[] {
+  const { tasks } = JSON.parse(Deno.readTextFileSync(`${ROOT}deno.json`));
+  const env = / (--allow-env=\S*INIT_CWD\S*)/.exec(tasks.train.command)![1]!;
+  const flags = Object.entries({
+    model_name_or_path: `${GOLDEN}/mha`,
+    train_file: `${GOLDEN}/train.jsonl`,
+    sft: "false",
+    model_max_length: 128,
+    max_steps: 6,
+    save_steps: 1,
+    output_dir: "out",
+    dataset_cache_dir: "false",
+    ...settings,
+  });
+  const deno = ["run", "--no-prompt", "--allow-read", "--allow-write", env, `--config=${ROOT}deno.json`];
+  return [...deno, `${ROOT}cli/main.ts`, "train", ...flags.map(([key, value]) => `--${key}=${value}`)];
+}
+
+/** Starts the command in a folder; `killAt` says when it is to die, and may look at what the folder holds. */
+async function start(
+  folder: string,
+  settings: Kind["settings"],
+  killAt?: (elapsedMs: number) => boolean,
+): Promise<Ended> {
+  const began = performance.now();
+  const child = new Deno.Command("deno", {
+    args: commandWords(settings),
+    cwd: folder,
+    env: { INIT_CWD: folder, NO_COLOR: "1" },
+    stdout: "null",
+    stderr: "piped",
+  }).spawn();
+  let isRunning = true;
+  let wasKilled = false;
+  const watch = (async () => {
+    while (isRunning && killAt) {
+      if (killAt(performance.now() - began)) {
+        child.kill("SIGKILL");
+        wasKilled = true;
+        return;
+      }
+      await new Promise((done) => setTimeout(done, 1));
+    }
+  })();
+  const [stderr, { code }] = await Promise.all([new Response(child.stderr).text(), child.status]);
+  isRunning = false;
+  await watch.catch(() => {});
+  return { wasKilled: wasKilled && code !== 0, code, stderr, milliseconds: performance.now() - began };
+}
+
+/** Dies a moment after the n-th folder of a name appears. */
+function insideSave(out: string, aim: RegExp, random: () => number): (elapsedMs: number) => boolean {
+  // A start has several checkpoints to save, and one set of final files.
+  let left = aim.test("final.tmp-") ? 1 : 1 + Math.floor(3 * random());
+  let seen = "";
+  let at = Infinity;
+  return (elapsed) => {
+    if (elapsed >= at) return true;
+    let name: string | undefined;
+    try {
+      name = namesIn(out).find((name) => aim.test(name));
+    } catch {
+      return false;
+    }
+    if (name !== undefined && name !== seen) {
+      seen = name;
+      if (--left <= 0 && at === Infinity) at = elapsed + 12 * random();
+    }
+    return false;
+  };
+}
+
+/** The bytes of a run's final files, by name. */
+async function finalFiles(out: string): Promise<Map<string, string>> {
+  const files = new Map<string, string>();
+  for (const name of namesIn(out)) {
+    if (!OF_THE_TIME.test(name)) files.set(name, (await Deno.readFile(`${out}/${name}`)).toBase64());
+  }
+  return files;
+}
+
+const isLeftover = (name: string) => /\.(tmp|trash)-/.test(name);
+
+/** What is wrong in a folder after a kill, given what the command had said by then. */
+async function damageAfter(out: string, stderr: string): Promise<string[]> {
+  const faults: string[] = [];
+  const said = [...stderr.matchAll(/saved out\/checkpoint-(\d+)/g)].map((match) => Number(match[1]));
+  const promised = Math.max(0, ...said);
+  const names = await Deno.stat(out).then(() => namesIn(out), () => []);
+  for (const name of names.filter((name) => /^checkpoint-\d+$/.test(name))) {
+    await verify(`${out}/${name}`).catch((error) => faults.push(`corrupt: ${error.message}`));
+  }
+  const { latest } = await findLatest(out);
+  if ((latest?.step ?? 0) < promised) {
+    faults.push(`lost: step ${promised} was saved, ${latest?.step} is there`);
+  }
+  return faults;
+}
+
+async function* runKind(kind: Kind, kills: number, random: () => number, say: CampaignOptions["say"]) {
+  const folder = await Deno.makeTempDir({ prefix: "longreach-crash-" });
+  const counts = { "inside a save": 0, runs: 0, "leftovers removed": 0 };
+  const faults: string[] = [];
+  let killed = 0;
+  try {
+    await Deno.mkdir(`${folder}/whole`);
+    const whole = await start(`${folder}/whole`, kind.settings);
+    if (whole.code !== 0) throw new Error(`The run that nobody kills fails: ${whole.stderr}`);
+    const expected = await finalFiles(`${folder}/whole/out`);
+    while (killed < kills) {
+      const trial = `${folder}/run-${counts.runs++}`;
+      const out = `${trial}/out`;
+      await Deno.mkdir(trial);
+      for (let tries = 0;; tries++) {
+        const at = 0.9 * whole.milliseconds * random();
+        const killAt = kind.aim ? insideSave(out, kind.aim, random) : (elapsed: number) => elapsed >= at;
+        const mayKill = tries < KILLS_OF_RUN && killed < kills;
+        const before = tries > 0 ? namesIn(out).filter(isLeftover) : [];
+        const ended = await start(trial, kind.settings, mayKill ? killAt : undefined);
+        const where = `${kind.part}, run ${counts.runs}, start ${tries + 1}`;
+        const hasRemoved = ended.stderr.includes("Removed what interrupted work left");
+        if (hasRemoved) counts["leftovers removed"]++;
+        const names = await Deno.stat(out).then(() => namesIn(out), () => []);
+        const still = names.filter((name) => before.includes(name));
+        // A start that is killed at once has removed nothing yet.
+        if (still.length > 0 && (hasRemoved || !ended.wasKilled)) {
+          faults.push(`${where}: leftovers stay: ${still}`);
+        }
+        if (!ended.wasKilled) {
+          if (ended.code !== 0) faults.push(`${where}: does not go on: ${ended.stderr.slice(-300)}`);
+          break;
+        }
+        killed++;
+        if (names.some((name) => isLeftover(name) && !before.includes(name))) counts["inside a save"]++;
+        faults.push(...(await damageAfter(out, ended.stderr)).map((fault) => `${where}: ${fault}`));
+      }
+      const actual = await finalFiles(out);
+      for (const name of new Set([...expected.keys(), ...actual.keys()])) {
+        if (actual.get(name) !== expected.get(name)) {
+          faults.push(`${kind.part}, run ${counts.runs}: ${name} differs`);
+        }
+      }
+      say(
+        `  ${kind.part}: ${killed} of ${kills} kills, ${
+          counts["inside a save"]
+        } inside a save, ${faults.length} faults`,
+      );
+      if (faults.length === 0) await Deno.remove(trial, { recursive: true });
+    }
+  } finally {
+    if (faults.length === 0) await Deno.remove(folder, { recursive: true });
+  }
+  yield { part: kind.part, tried: killed, counts, faults } satisfies CampaignRow;
+}
+
+/** Runs the campaign; `count` is the kills of each part. */
+export async function* run({ count, seed, only, say }: CampaignOptions): AsyncGenerator<CampaignRow> {
+  for (const kind of KINDS.filter(({ part }) => only === undefined || part === only)) {
+    yield* runKind(kind, count ?? kind.kills, uniform(seed), say);
+  }
+}
