@@ -1,0 +1,16 @@
+import { run } from "../campaign/crash.ts";
+import { assert, assertEquals } from "../support/assert_close.ts";
+
+const SEED = 20_261_126;
+
+Deno.test({
+  name:
+    `Killed inside a save and started again, train loses nothing and ends with the same bytes (seed ${SEED})`,
+  ignore: Deno.build.os === "windows",
+  fn: async () => {
+    for await (const row of run({ count: 2, seed: SEED, only: "lora-insave", say: () => {} })) {
+      assertEquals([row.tried, row.faults], [2, []]);
+      assert(row.counts["inside a save"]! > 0, "no kill was inside a save");
+    }
+  },
+});
