@@ -1,5 +1,6 @@
 /** Tokens that are found in a text before anything else is done to it, as Hugging Face's tokenizers find them. */
 import type { UserError } from "../errors.ts";
+import { ID_RULE, isTokenId, quote } from "./tokenizer_json.ts";
 
 /** A token that is found whole, wherever its text stands. */
 export interface AddedToken {
@@ -101,10 +102,10 @@ export class AddedTokens {
   add(entry: TokenEntry, id: unknown, where: string): void {
     const { content } = entry;
     if (typeof content !== "string" || content === "") {
-      throw this.fail(`${where} has a token without content (id ${JSON.stringify(id)})`);
+      throw this.fail(`${where} has a token without content (id ${quote(id)})`);
     }
-    const name = JSON.stringify(content);
-    if (!isTokenId(id)) throw this.fail(`${where} gives ${name} the id ${JSON.stringify(id)}: ${ID_RULE}`);
+    const name = quote(content);
+    if (!isTokenId(id)) throw this.fail(`${where} gives ${name} the id ${quote(id)}: ${ID_RULE}`);
     const known = this.#byContent.get(content)?.id ?? this.vocabulary.get(content);
     if (known !== undefined && known !== id) {
       throw this.fail(`${where} gives ${name} the id ${id}, but it has the id ${known}. Keep one of them`);
@@ -112,7 +113,7 @@ export class AddedTokens {
     const other = this.#byId.get(id);
     if (other !== undefined && other !== content) {
       throw this.fail(
-        `${where} gives ${name} the id ${id}, which ${JSON.stringify(other)} has. Keep one of them`,
+        `${where} gives ${name} the id ${id}, which ${quote(other)} has. Keep one of them`,
       );
     }
     const next = Math.max(this.vocabulary.size, this.#largest + 1);
@@ -152,9 +153,7 @@ export class AddedTokens {
     const id = this.idOf(content);
     if (id === undefined) {
       throw this.fail(
-        `its ${key} ${
-          JSON.stringify(content)
-        } is not in the vocabulary. Set "${key}" in tokenizer_config.json to a ` +
+        `its ${key} ${quote(content)} is not in the vocabulary. Set "${key}" in tokenizer_config.json to a ` +
           `token of the vocabulary, or add it to added_tokens in tokenizer.json`,
       );
     }
@@ -174,12 +173,4 @@ export class AddedTokens {
   list(): AddedToken[] {
     return [...this.#byContent.values()].sort((a, b) => a.id - b.id);
   }
-}
-
-/** Ids that a table of embeddings could have. */
-export const MOST_TOKENS = 2 ** 24;
-export const ID_RULE = `ids are whole numbers from 0 to ${MOST_TOKENS - 1}`;
-
-export function isTokenId(id: unknown): id is number {
-  return typeof id === "number" && Number.isInteger(id) && id >= 0 && id < MOST_TOKENS;
 }

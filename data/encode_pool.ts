@@ -129,7 +129,7 @@ class EncodeWorker {
     };
     this.#worker.onerror = (event) => {
       event.preventDefault();
-      reject(new Error(`The tokenizing worker failed: ${event.message}`));
+      reject(new UserError(`Cannot tokenize ${where}: the worker failed (${event.message})`));
     };
     this.#worker.postMessage(message);
     return promise.finally(() => clearTimeout(timer));

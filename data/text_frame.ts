@@ -1,7 +1,6 @@
 /** What a tokenizer puts before and behind a text. */
 import type { UserError } from "../errors.ts";
-import { isTokenId } from "./added_tokens.ts";
-import { isRecord, quote } from "./tokenizer_json.ts";
+import { isRecord, isTokenId, quote } from "./tokenizer_json.ts";
 
 /** Ids around every text of a model. */
 export interface TextFrame {

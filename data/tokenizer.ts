@@ -96,7 +96,7 @@ export class Tokenizer {
         normalizer: steps.normalizer,
         pre_tokenizer: steps.preTokenizer,
         post_processor: null,
-        decoder: json.decoder ?? null,
+        decoder: steps.decoder,
         model: this.model.raw,
       }, {});
       // The model itself does not know tokens that are added to it.
@@ -210,7 +210,9 @@ export class Tokenizer {
   decode(ids: ArrayLike<number>, { skipSpecial }: { readonly skipSpecial: boolean }): string {
     if (ids.length === 0) return "";
     const options = { skip_special_tokens: skipSpecial, clean_up_tokenization_spaces: false };
-    return this.#inner.decode(Array.from(ids), options);
+    // Ids between those of the vocabulary have no text.
+    const known = Array.from(ids).filter((id) => this.#added.has(id));
+    return known.length === 0 ? "" : this.#inner.decode(known, options);
   }
 
   /** The id of one token, or undefined if the vocabulary lacks it. */
@@ -389,6 +391,8 @@ function commonPrefix(a: readonly number[], b: readonly number[]): number {
   return length;
 }
 
+/** An error of the library, in a line that is not too long: it may quote the file. */
 function describe(cause: unknown): string {
-  return cause instanceof Error ? cause.message : String(cause);
+  const message = (cause instanceof Error ? cause.message : String(cause)).replace(/\s+/g, " ");
+  return message.length > 200 ? `${message.slice(0, 197)}...` : message;
 }

@@ -1,6 +1,5 @@
 /** tokenizer.json, checked: what `@huggingface/tokenizers` would compute otherwise than transformers is rewritten or refused. */
 import type { UserError } from "../errors.ts";
-import { ID_RULE, isTokenId } from "./added_tokens.ts";
 
 /** A step of a tokenizer, as its file has it. */
 export type Step = { readonly type: string } & Readonly<Record<string, unknown>>;
@@ -35,6 +34,7 @@ export interface TokenizerModel {
 export interface TokenizerSteps {
   readonly normalizer: Step | null;
   readonly preTokenizer: Step | null;
+  readonly decoder: Step | null;
 }
 
 /** What makes the error for a fault of the file. */
@@ -74,6 +74,13 @@ export function readModel(json: TokenizerJson, fail: Fail): TokenizerModel {
     const other = tokens.get(id);
     if (other !== undefined) throw fail(`id ${id} is of ${quote(other)} and of ${quote(token)}`);
     tokens.set(id, token);
+  }
+  // A table of as many places is made of it.
+  const largest = ids.values().reduce((most, id) => Math.max(most, id), 0);
+  if (largest > 2 * ids.size + 1024) {
+    throw fail(
+      `token ${quote(tokens.get(largest))} has the id ${largest}, but the vocabulary has ${ids.size} tokens`,
+    );
   }
   const merges = type === "BPE" ? readMerges(raw.merges, ids, fail) : [];
   const unk = type === "Unigram" ? raw.unk_id : raw.unk_token;
@@ -141,7 +148,7 @@ function readMerges(
  * @throws what `fail` makes if there is a step that it does not
  */
 export function readSteps(
-  { normalizer, pre_tokenizer }: TokenizerJson,
+  { normalizer, pre_tokenizer, decoder }: TokenizerJson,
   { add_prefix_space }: Values,
   fail: Fail,
 ): TokenizerSteps {
@@ -157,6 +164,7 @@ export function readSteps(
           : pre_tokenizer,
         { fail, count, depth: 0 },
       ),
+    decoder: decoder == null ? null : decoderStep(decoder, { fail, count, depth: 0 }),
   };
 }
 
@@ -216,6 +224,38 @@ function preTokenizerStep(value: unknown, place: Place): Step {
         step,
         "pre_tokenizer",
         "ByteLevel, Metaspace, Split, Digits, Punctuation, Whitespace and WhitespaceSplit are",
+        place,
+      );
+  }
+}
+
+function decoderStep(value: unknown, place: Place): Step {
+  const step = checkedStep(value, "decoder", place);
+  switch (step.type) {
+    case "Sequence":
+      return sequence(step, "decoders", "decoder", place, decoderStep);
+    case "ByteLevel":
+    case "ByteFallback":
+    case "Fuse":
+      return { type: step.type };
+    case "Metaspace": {
+      const { replacement, prepend_scheme } = metaspace({ ...step, split: false }, place);
+      return { type: "Metaspace", replacement, add_prefix_space: prepend_scheme !== "never" };
+    }
+    case "Replace":
+      return replace(pattern(step, place), text(step, "content", place));
+    case "Strip": {
+      const [start, stop] = [step.start ?? 0, step.stop ?? 0];
+      if (isTokenId(start) && isTokenId(stop)) {
+        return { ...step, content: text(step, "content", place), start, stop };
+      }
+      throw place.fail(`start and stop of its Strip must be whole numbers, got ${quote([start, stop])}`);
+    }
+    default:
+      throw unknownStep(
+        step,
+        "decoder",
+        "ByteLevel, ByteFallback, Fuse, Metaspace, Replace and Strip are",
         place,
       );
   }
@@ -315,7 +355,7 @@ function checkedStep(value: unknown, what: string, { fail, count, depth }: Place
 
 function unknownStep({ type }: Step, what: string, known: string, { fail }: Place): UserError {
   return fail(
-    `its ${what} has a step of type ${quote(type)}, which is not computed as transformers does; ${known}`,
+    `its ${what} has a step of type ${quote(type)}, and that is not computed as transformers does; ${known}`,
   );
 }
 
@@ -397,4 +437,12 @@ export function quote(value: unknown): string {
 
 export function isRecord(value: unknown): value is Values {
   return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** Ids that a table of embeddings could have. */
+const MOST_TOKENS = 2 ** 24;
+export const ID_RULE = `ids are whole numbers from 0 to ${MOST_TOKENS - 1}`;
+
+export function isTokenId(id: unknown): id is number {
+  return typeof id === "number" && Number.isInteger(id) && id >= 0 && id < MOST_TOKENS;
 }

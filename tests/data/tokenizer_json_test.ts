@@ -147,6 +147,7 @@ Deno.test("what is not computed as transformers does is refused by name", async 
     [{ model: { ...json.model, vocab: { a: 0, b: 0 } } }, 'id 0 is of "a" and of "b"'],
     [{ model: { ...json.model, vocab: { a: 1.5 } } }, 'token "a" has the id 1.5'],
     [{ model: { ...json.model, vocab: { a: 4e9 } } }, "ids are whole numbers"],
+    [{ model: { ...json.model, vocab: { a: 1e7 } } }, 'token "a" has the id 10000000'],
     [{ model: { ...json.model, vocab: [["a", "b"]], type: "Unigram" } }, "entry 0 of its vocabulary"],
     [{ model: null }, "it has no model"],
     [{ added_tokens: 5 }, "added_tokens must be a list"],

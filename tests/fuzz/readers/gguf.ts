@@ -104,6 +104,14 @@ const HINTS = {
   ],
 };
 
+/** Byte-level: llama.cpp wants all bytes of a SentencePiece vocabulary, and this one is small. */
+const TOKENIZER = JSON.stringify({
+  ...JSON.parse(SMALL_TOKENIZER.replaceAll("\u2581", "\u0120")),
+  normalizer: null,
+  pre_tokenizer: { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true },
+  decoder: { type: "ByteLevel" },
+});
+
 export const reader: Reader = {
   everyday: 200,
   waits: "refusals of three lines",
@@ -112,7 +120,7 @@ export const reader: Reader = {
     const part = dice.below(4);
     return joinParts({
       "config.json": part === 0 ? mutateJson(dice, CONFIG, HINTS) : utf8(CONFIG),
-      "tokenizer.json": part === 1 ? mutateJson(dice, SMALL_TOKENIZER, HINTS) : utf8(SMALL_TOKENIZER),
+      "tokenizer.json": part === 1 ? mutateJson(dice, TOKENIZER, HINTS) : utf8(TOKENIZER),
       "tokenizer_config.json": part === 2
         ? mutateJson(dice, TOKENIZER_CONFIG, HINTS)
         : utf8(TOKENIZER_CONFIG),
@@ -125,7 +133,7 @@ export const reader: Reader = {
       Deno.writeFileSync(`${folder}/${name}`, parts[name] ?? new Uint8Array());
     }
     const path = `${folder}/x.gguf`;
-    await convertToGguf(folder, path, "f32");
+    await convertToGguf(folder, path, "f32", { overwrite: true });
     await checkFile(path, folder);
   },
 };

@@ -75,7 +75,6 @@ const TEXTS = [
 
 export const reader: Reader = {
   everyday: 400,
-  waits: "errors of the library",
   accepted: [0.02, 0.95],
   make(dice) {
     const [json, config] = dice.chance(0.6) ? [SMALL_TOKENIZER, CONFIG] : [BYTE_LEVEL, BYTE_LEVEL_CONFIG];
