@@ -114,7 +114,7 @@ function fieldsOf(value: unknown): Readonly<Record<string, unknown>> {
 }
 
 function shown(value: unknown): string {
-  return value === undefined ? "nothing" : quote(JSON.stringify(value));
+  return value === undefined ? "nothing" : quote(typeof value === "string" ? value : JSON.stringify(value));
 }
 
 function requireDistinct(files: readonly ListedFile[], asking: Asking): void {

@@ -149,6 +149,10 @@ async function append(target: Deno.FsFile, bytes: Uint8Array, label: string): Pr
   try {
     await writeAll(target, bytes);
   } catch (error) {
-    throw fileError(error, `Cannot save ${label} in the cache of the hub`);
+    throw fileError(
+      error,
+      `Cannot save ${label} in the cache of the hub`,
+      "Free some space, or set HF_HUB_CACHE to a folder with more",
+    );
   }
 }

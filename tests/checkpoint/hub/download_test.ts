@@ -86,6 +86,26 @@ Deno.test("an answer that stays wrong ends, with one line and no file of the fin
   }
 });
 
+Deno.test("a server that refuses every range sends the whole file in the end", async () => {
+  const refusals: [string, (from: number) => Response][] = [
+    ["past the end", () => new Response(null, { status: 416 })],
+    ["other ranges", (from) => part(WEIGHTS.slice(from - 1), `bytes ${from - 1}-${SIZE - 1}/${SIZE}`)],
+  ];
+  for (const [name, refuse] of refusals) {
+    await withHub(async ({ server, fetch }) => {
+      let asked = 0;
+      server.fault = (request, bytes) => {
+        if (bytes !== WEIGHTS) return undefined;
+        const range = request.headers.get("range");
+        if (range !== null) return refuse(Number(/\d+/.exec(range)![0]));
+        return asked++ === 0 ? new Response(WEIGHTS.slice(0, 100)) : undefined;
+      };
+      assertEquals(await Deno.readFile(`${await fetch()}/model.safetensors`), WEIGHTS, name);
+      assertEquals(server.requests.filter(({ path }) => path.endsWith("model.safetensors")).length, 3, name);
+    });
+  }
+});
+
 Deno.test("the rest is asked for under the condition that the file is the same, and bytes as they are kept", async () => {
   await withHub(async ({ server, fetch }) => {
     const seen: (string | null)[][] = [];
