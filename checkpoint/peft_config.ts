@@ -51,6 +51,8 @@ const WITHOUT_EFFECT: ReadonlySet<string> = new Set([
   "megatron_core",
   "qalora_group_size",
   "runtime_config",
+  // PEFT sets it to false for linears that are no Conv1D, and these architectures have none of those.
+  "fan_in_fan_out",
   // How factors began, or gradients were kept: what they are now is in the file.
   "eva_config",
   "corda_config",
@@ -66,7 +68,6 @@ const UNSUPPORTED: readonly { key: string; off: readonly unknown[]; what: string
   { key: "use_qalora", off: [false], what: "QALoRA" },
   { key: "lora_bias", off: [false], what: "a bias on lora_B" },
   { key: "bias", off: ["none"], what: "trained biases" },
-  { key: "fan_in_fan_out", off: [false], what: "transposed weights" },
   { key: "layer_replication", off: [], what: "layer replication" },
   { key: "trainable_token_indices", off: [], what: "trained rows of the embedding" },
   { key: "target_parameters", off: [], what: "LoRA on bare parameters" },
@@ -104,7 +105,7 @@ function refuseUnsupported(raw: Readonly<Record<string, unknown>>, fail: Fail): 
   if (!KEEPS_BASE.includes(typeof init === "string" ? init.toLowerCase() : init)) {
     fail(
       `init_lora_weights ${
-        JSON.stringify(init)
+        quoted(init)
       } changes the base weights too: convert it to plain LoRA with PEFT first`,
     );
   }
@@ -216,7 +217,7 @@ class Fields {
 /**
  * Reads `adapter_config.json` of an adapter's folder. Keys of newer PEFT versions that change nothing are
  * ignored. Throws a {@linkcode UserError} naming the file and key if a value is of the wrong type or a feature is
- * not supported (DoRA, biases, transposed weights, other kinds of adapter).
+ * not supported (DoRA, biases, other kinds of adapter).
  */
 export async function readAdapterConfig(folder: string, files: Files = diskFiles): Promise<AdapterConfig> {
   const path = join(folder, "adapter_config.json");
@@ -228,8 +229,8 @@ export async function readAdapterConfig(folder: string, files: Files = diskFiles
   const record = raw as Record<string, unknown>;
   refuseUnsupported(record, fail);
   const fields = new Fields(record, fail);
-  const isRank = (value: number) => Number.isInteger(value) && value > 0;
-  const isAlpha = (value: number) => value > 0;
+  const isRank = (value: number) => Number.isSafeInteger(value) && value > 0;
+  const isAlpha = (value: number) => value > 0 && value <= Number.MAX_SAFE_INTEGER;
   const config: AdapterConfig = {
     peft_type: "LORA",
     task_type: fields.text("task_type"),

@@ -1,6 +1,7 @@
 /** Vocabularies that grew: an adapter's embeddings, or a tokenizer, have more tokens than the base model. */
 import { type Dtype, DTYPE_BYTES, type FloatDtype, fromF32, toF32 } from "../checkpoint/dtype.ts";
 import type { Adapter, ExtraTensor } from "../checkpoint/peft.ts";
+import { quote } from "../checkpoint/paths.ts";
 import { isSavedWhole } from "../checkpoint/peft_targets.ts";
 import type { WeightReader } from "../checkpoint/weights.ts";
 import { UserError } from "../errors.ts";
@@ -37,7 +38,7 @@ export function adaptBase(base: ModelConfig, adapter: Adapter | undefined): Adap
     adapter: { ...adapter, extra },
     notes: unknown.length === 0
       ? notes
-      : [...notes, `Keys of adapter_config.json that are not known here are left out: ${unknown.join(", ")}`],
+      : [...notes, `Keys of adapter_config.json that are not known here are left out: ${namesOf(unknown)}`],
   };
 }
 
@@ -49,6 +50,10 @@ function requireHead(base: ModelConfig, { config: { modules_to_save }, extra }: 
     `Cannot use the adapter: its adapter_config.json has "${head}" in modules_to_save, but its weights are missing, and ` +
       `the base model's head is not its embeddings`,
   );
+}
+
+function namesOf(keys: readonly string[]): string {
+  return keys.slice(0, 5).map((key) => quote(key)).join(", ") + (keys.length > 5 ? ", ..." : "");
 }
 
 /** As {@linkcode adaptBase} for a base whose head is its embeddings' table. */
@@ -75,12 +80,12 @@ function adaptTied(
       `Cannot use the adapter: its "${embeddings}" and "${head}" differ, but in the base model they are one table`,
     );
   }
-  const kept = ofEmbeddings ? (ofHead ? [] : ["head"]) : ["embeddings"];
+  const kept = ofEmbeddings ? (ofHead ? [] : ["head stays"]) : ["embeddings stay"];
   return {
     config: { ...base, tie_word_embeddings: false },
     extra,
     notes: kept.map((part) =>
-      `The adapter has trained one table of two that are tied in the base: the ${part} stay as the base has them, as with ` +
+      `The adapter has trained one end of a table that the base has at both: the ${part} as the base has it, as with ` +
       `PEFT. If it was trained for both, as older versions did here, set ensure_weight_tying: true in its adapter_config.json`
     ),
   };

@@ -93,6 +93,45 @@ Deno.test("openWeights() takes a lone .safetensors file, whatever its name", asy
   });
 });
 
+Deno.test("openWeights() leaves out what wrappers add to names, in one file and in shards", async () => {
+  const [embeddings, q] = ["model.embed_tokens.weight", "model.layers.0.self_attn.q_proj.weight"];
+  const forms: ((name: string) => string)[] = [
+    (name) => `_orig_mod.${name}`,
+    (name) => `module.${name}`,
+    (name) => `module._orig_mod.${name}`,
+    (name) => `_forward_module.${name}`,
+    (name) => name.replace("layers.0", "layers.0._orig_mod"),
+    (name) =>
+      `_fsdp_wrapped_module.${
+        name.replace("layers.0", "layers.0._fsdp_wrapped_module._checkpoint_wrapped_module")
+      }`,
+  ];
+  for (const form of forms) {
+    await withFolder(async (folder) => {
+      const stored = [form(embeddings), form(q)] as const;
+      Deno.writeFileSync(join(folder, "model.safetensors"), shard({ [stored[0]]: [1, 2], [stored[1]]: [3] }));
+      const whole = await openWeights(folder);
+      Deno.removeSync(join(folder, "model.safetensors"));
+      Deno.writeFileSync(join(folder, FIRST), shard({ [stored[0]]: [1, 2] }));
+      Deno.writeFileSync(join(folder, SECOND), shard({ [stored[1]]: [3] }));
+      writeIndex(folder, { [stored[0]]: FIRST, [stored[1]]: SECOND });
+      const sharded = await openWeights(folder);
+      for (const reader of [whole, sharded]) {
+        assertEquals([...reader.names()], [embeddings, q], stored[1]);
+        assertEquals([[...await reader.read(embeddings)], reader.info(q).name], [[1, 2], q]);
+        const into = new Uint8Array(1);
+        await reader.readInto(embeddings, 1, into);
+        assertEquals([...into], [2]);
+        reader.close();
+      }
+    });
+  }
+  await withFolder(async (folder) => {
+    Deno.writeFileSync(join(folder, "model.safetensors"), shard({ a: [1], "_orig_mod.a": [1] }));
+    await assertThrows(() => openWeights(folder), '"a" and "_orig_mod.a"', "wrappers");
+  });
+});
+
 Deno.test("openWeights() says what is missing", async () => {
   await assertThrows(
     () => openWeights(join(GOLDEN, "nothing")),

@@ -1,5 +1,5 @@
 /** Runs with LoRA as PEFT's settings say, from adapters that have settings of their own, and with more tokens. */
-import { readAdapter } from "../../checkpoint/peft.ts";
+import { readAdapter, writeAdapter } from "../../checkpoint/peft.ts";
 import { evaluatePerplexity } from "../../eval/perplexity.ts";
 import { Gpu } from "../../kernels/gpu.ts";
 import { readConfig } from "../../model/config.ts";
@@ -284,5 +284,23 @@ Deno.test("A tied table that is trained is written for both ends, and stays one 
     assertEquals([...embeddings!.data], [...head!.data]);
     await assertMerges(base, settings.output_dir, `${folder}/merged`);
     assertEquals((await readConfig(`${folder}/merged`)).tie_word_embeddings, true);
+
+    // As PEFT trains one end of it, which parts it from the other.
+    const one = `${folder}/one`;
+    await Deno.mkdir(one);
+    const adapter = await readAdapter(settings.output_dir);
+    const table = {
+      ...embeddings!,
+      data: embeddings!.data.map((value, i) => i % 7 === 0 ? value + 0.5 : value),
+    };
+    await writeAdapter(one, { ...adapter, extra: new Map([["model.embed_tokens.weight", table]]) });
+    const next = { model_name_or_path: base, adapter_name_or_path: one, output_dir: `${folder}/next` };
+    const notes = await train({ ...next, max_steps: "1" });
+    assert(notes.some((line) => line.includes("the head stays as the base has it")), notes.join("\n"));
+    assertEquals([...(await readAdapter(next.output_dir)).extra.keys()], ["model.embed_tokens.weight"]);
+    await assertMerges(base, next.output_dir, `${folder}/parted`);
+    assertEquals((await readConfig(`${folder}/parted`)).tie_word_embeddings, false);
+    const [apart, merged] = [await lossOf(base, next.output_dir), await lossOf(`${folder}/parted`, null)];
+    assertClose("loss", [merged], [apart], { rtol: 1e-5, atol: 0 });
   });
 });

@@ -203,6 +203,60 @@ Deno.test("lists and maps come as YAML too, and the result is frozen all the way
   );
 });
 
+Deno.test("what gets LoRA is said as PEFT takes it, in YAML and by flags", async () => {
+  const cases: [string, unknown][] = [
+    ["q_proj,v_proj", ["q_proj", "v_proj"]],
+    ["q_proj", ["q_proj"]],
+    ["model.layers.0.self_attn.q_proj, down_proj", ["model.layers.0.self_attn.q_proj", "down_proj"]],
+    ["all-linear", "all-linear"],
+    ["All", "all-linear"],
+    [".*(q|v)_proj", ".*(q|v)_proj"],
+    [String.raw`model\.layers\.(1|2)\.[a-z_]{1,9}\..*`, String.raw`model\.layers\.(1|2)\.[a-z_]{1,9}\..*`],
+  ];
+  for (const [text, wanted] of cases) {
+    const { args } = await load(REQUIRED, { target_modules: text, exclude_modules: "lm_head" });
+    assertEquals(args.target_modules, wanted, text);
+    const { args: fromFile } = await load(`${REQUIRED}target_modules: ${JSON.stringify(text)}\n`);
+    assertEquals(fromFile.target_modules, wanted, text);
+    const { args: again } = await load(dumpTrainArgs({ ...args, exclude_modules: wanted as string }));
+    assertEquals([again.target_modules, again.exclude_modules], [wanted, wanted], "written and read again");
+  }
+  const yaml = `${REQUIRED}target_modules: [all]\nlayers_to_transform: 3\nlayers_pattern: layers\n` +
+    'rank_pattern: {down_proj: 8, ".*q_proj": "4"}\nmodules_to_save: embed_tokens,lm_head\n';
+  const { args } = await load(yaml, { alpha_pattern: '{"(q|v)_proj": 16.5}', layers_to_transform: "1,3" });
+  assertEquals([args.target_modules, args.layers_to_transform, args.layers_pattern], ["all-linear", [1, 3], [
+    "layers",
+  ]]);
+  assertEquals([args.rank_pattern, args.alpha_pattern], [{ down_proj: 8, ".*q_proj": 4 }, {
+    "(q|v)_proj": 16.5,
+  }]);
+  assertEquals(args.modules_to_save, ["embed_tokens", "lm_head"]);
+
+  const wrong: [string, string][] = [
+    ["rank_pattern: {q_proj: 2.5}", "rank_pattern: must be a map"],
+    ["alpha_pattern: {q_proj: 0}", "each value a number above 0"],
+    ["layers_to_transform: -1", "layers_to_transform"],
+    ["target_modules: [1]", "target_modules"],
+    ['target_modules: ".*q_proj"\nlayers_to_transform: 1', "say the layers in the expression"],
+    ["layers_pattern: h", "means nothing without layers_to_transform"],
+    ["lora_target_modules: q_proj", "did you mean target_modules?"],
+    ["additional_target: lm_head", "did you mean modules_to_save?"],
+  ];
+  for (const [line, says] of wrong) assertIncludes(await problemsOf(`${REQUIRED}${line}\n`), says);
+});
+
+Deno.test("training every weight says which options of LoRA have no effect", async () => {
+  const full = `${REQUIRED}low_rank_training: false\n`;
+  const { notes } = await load(
+    `${full}lora_rank: 8\nlora_alpha: 16\nrank_pattern: {q_proj: 4}\nmodules_to_save: lm_head\n`,
+  );
+  assertIncludes(
+    notes.join("\n"),
+    "no effect: lora_rank, rank_pattern, modules_to_save (low_rank_training is false",
+  );
+  assert(!(await load(full)).notes.some((note) => note.includes("no effect")), "nothing was given");
+});
+
 Deno.test("flags replace YAML keys, in snake_case and kebab-case, and say so", async () => {
   const { args, notes } = await load(`${REQUIRED}lora_rank: 64\n`, {
     "lora-rank": "8",
