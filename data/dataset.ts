@@ -32,15 +32,19 @@ export interface DatasetReport {
   readonly rows: number;
   /** Rows that became samples, or parts of packed ones. */
   readonly kept: number;
-  /** Rows that lost tokens at `max_seq_length`, kept or not. */
+  /** Rows that lost tokens at `max_seq_length`, kept or not, and how many tokens they lost of those of all rows. */
   readonly truncated: number;
+  readonly tokensLost: number;
+  readonly tokensRead: number;
   /** Rows shorter than `min_length`, and longer than `max_seq_length` where such are dropped. */
   readonly tooShort: number;
   readonly tooLong: number;
   /** Rows without a single target: empty, or the prompt alone fills `max_seq_length`. */
   readonly skippedWithoutTargets: number;
-  /** Rows drawn of those kept: fewer by `[n]`, fewer or more often by weights. */
-  readonly drawn: number;
+  /** Rows drawn of those kept, of each source in its turn: fewer by `[n]`, fewer or more often by weights. */
+  readonly drawn: readonly number[];
+  /** Drawn rows of text alone; the others have answers, and only those are learnt. */
+  readonly texts: number;
   readonly samples: number;
   /** Tokens, and targets among them, of all samples. */
   readonly tokens: number;
@@ -112,7 +116,7 @@ export async function loadDataset(
     if (note !== undefined) notes.push(note);
   }
   const drawn = draw(sets, sources, new Random(options.seed ?? 0));
-  const samples = layOut(drawn, options);
+  const samples = layOut(drawn.flat(), options);
   if (samples.length === 0) {
     throw new UserError(
       `Cannot train on ${
@@ -121,7 +125,7 @@ export async function loadDataset(
         `within max_seq_length ${max_seq_length}. Raise max_seq_length, or check that the rows are not empty`,
     );
   }
-  const report = filter.report(drawn.length, samples);
+  const report = filter.report(drawn, samples);
   return { samples, report, preview: previewData(samples, tokenizer), notes: [...new Set(notes)] };
 }
 
@@ -168,6 +172,8 @@ function wrongKind(where: string, sft: boolean): UserError {
 class RowFilter {
   rows = 0;
   #truncated = 0;
+  #tokensLost = 0;
+  #tokensRead = 0;
   #tooShort = 0;
   #tooLong = 0;
   #withoutTargets = 0;
@@ -178,11 +184,15 @@ class RowFilter {
   apply(row: EncodedRow): EncodedRow | undefined {
     const { max_seq_length: most, min_length = 0, overlong = "cut", packing = false } = this.options;
     this.rows++;
+    this.#tokensRead += row.ids.length;
     const isStream = packing && row.kind === "text";
     const isLong = row.ids.length > most && !isStream;
     if (row.ids.length > 0 && row.ids.length < min_length) return void this.#tooShort++;
     if (isLong && overlong === "drop") return void this.#tooLong++;
-    if (isLong) this.#truncated += isOnlyEnd(row, most) ? 0 : 1;
+    if (isLong && !isOnlyEnd(row, most)) {
+      this.#truncated++;
+      this.#tokensLost += row.ids.length - most;
+    }
     const kept = isLong ? { ...row, ids: row.ids.slice(0, most), labels: row.labels.slice(0, most) } : row;
     // The first token has nothing before it to be predicted from.
     if (kept.labels.some((label, i) => i > 0 && label !== NO_TARGET)) return kept;
@@ -190,16 +200,19 @@ class RowFilter {
     return undefined;
   }
 
-  report(drawn: number, samples: readonly Sample[]): DatasetReport {
+  report(drawn: readonly EncodedRow[][], samples: readonly Sample[]): DatasetReport {
     const kept = this.rows - this.#tooShort - this.#tooLong - this.#withoutTargets;
     return {
       rows: this.rows,
       kept,
       truncated: this.#truncated,
+      tokensLost: this.#tokensLost,
+      tokensRead: this.#tokensRead,
       tooShort: this.#tooShort,
       tooLong: this.#tooLong,
       skippedWithoutTargets: this.#withoutTargets,
-      drawn,
+      drawn: drawn.map((rows) => rows.length),
+      texts: drawn.flat().filter(({ kind }) => kind === "text").length,
       samples: samples.length,
       tokens: samples.reduce((sum, { inputIds }) => sum + inputIds.length, 0),
       targets: samples.reduce((sum, sample) => sum + countTargets(sample), 0),
@@ -213,21 +226,21 @@ function isOnlyEnd({ kind, ids }: EncodedRow, most: number): boolean {
   return kind === "text" && ids.length === most + 1;
 }
 
-/** The rows of all files after `[n]` and weights. With weights there are as many in all, shared out by them. */
+/** The rows of each file after `[n]` and weights. With weights there are as many in all, shared out by them. */
 function draw(
   sets: readonly EncodedRow[][],
   sources: readonly DataSource[],
   random: Random,
-): EncodedRow[] {
+): EncodedRow[][] {
   const limited = sets.map((rows, i) => {
     const { most } = sources[i]!;
     return most !== undefined && most < rows.length ? random.shuffled(rows).slice(0, most) : rows;
   });
   const weights = sources.map(({ weight }) => weight ?? 0);
   const all = weights.reduce((sum, weight) => sum + weight, 0);
-  if (all === 0) return limited.flat();
+  if (all === 0) return limited;
   const total = limited.reduce((sum, rows) => sum + rows.length, 0);
-  return limited.flatMap((rows, i) => take(rows, Math.round(total * weights[i]! / all), random));
+  return limited.map((rows, i) => take(rows, Math.round(total * weights[i]! / all), random));
 }
 
 /** `count` of the rows: all of them as often as that goes, then some at random. */

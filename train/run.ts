@@ -49,6 +49,7 @@ import {
   loadTrainee,
   type Places,
   rowCache,
+  sourcesOf,
   startAdapter,
   type Trainee,
   trainerOptions,
@@ -547,7 +548,11 @@ class Run {
       seed: args.seed,
       outputDir: args.output_dir,
       method: trainee.method,
-      data: `${samples} sequences of up to ${longest} tokens from ${describeSources(args)}`,
+      data:
+        `${count(samples)} ${samples === 1 ? "sequence" : "sequences"} of up to ${
+          count(longest)
+        } tokens from ` +
+        `${describeSources(args)} (${describeKinds(data.report)})`,
       device: this.trainer.gpu.info.description,
       memory: `${sizeText(peak.heldBytes)} on the device at most (${peak.moment})${onHost}`,
       precision: { f32: "f32", bf16: "bf16", f16: "fp16" }[formatOf(args)],
@@ -563,20 +568,43 @@ class Run {
 }
 
 function noteData({ report, preview, notes }: Dataset, args: TrainArgs, hooks: TrainHooks): void {
-  const { rows, truncated, tooShort, tooLong, skippedWithoutTargets, kept, drawn, samples } = report;
+  const { rows, truncated, tooShort, tooLong, skippedWithoutTargets, kept, samples } = report;
   notes.forEach((line) => hooks.note(line));
   const note = (count: number, text: string) => {
     if (count > 0) hooks.note(`${count} of ${rows} rows ${text}`);
   };
-  note(truncated, `are longer than ${args.max_seq_length} tokens and were cut`);
+  const share = (100 * report.tokensLost / report.tokensRead).toPrecision(2);
+  const whole = report.texts > 0 && !args.packing ? "; packing: true learns all of a text" : "";
+  note(
+    truncated,
+    `are longer than ${args.max_seq_length} tokens and were cut: ${count(report.tokensLost)} of ` +
+      `${count(report.tokensRead)} tokens (${Number(share)} %) are not learnt${whole}`,
+  );
   note(tooLong, `are longer than ${args.max_seq_length} tokens and were left out`);
   note(tooShort, `are shorter than min_length ${args.min_length} and were left out`);
   note(skippedWithoutTargets, "have nothing to train on and were left out");
   if (preview.neverEnds) {
     hooks.note("No answer is learnt with its end, so the model may never stop writing: is the end cut off?");
   }
+  const drawn = report.drawn.reduce((sum, each) => sum + each, 0);
   if (drawn !== kept) hooks.note(`${drawn} rows were drawn from ${kept}, as train_data says`);
+  if (report.drawn.length > 1) {
+    const paths = sourcesOf(args).map(({ path }) => path);
+    hooks.note(`Rows by file: ${report.drawn.map((each, i) => `${count(each)} of ${paths[i]}`).join(", ")}`);
+  }
   if (args.packing) hooks.note(`${drawn} rows were packed into ${samples} sequences`);
+}
+
+/** `text`, `answers`, or how many rows of each. */
+function describeKinds({ drawn, texts }: Dataset["report"]): string {
+  const answers = drawn.reduce((sum, each) => sum + each, 0) - texts;
+  if (answers === 0) return "all of each text is learnt";
+  if (texts === 0) return "the answers are learnt";
+  return `${count(texts)} texts are learnt whole, of ${count(answers)} rows the answers`;
+}
+
+function count(value: number): string {
+  return value.toLocaleString("en-US");
 }
 
 function chunks(samples: readonly Sample[], size: number): Sample[][] {

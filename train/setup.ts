@@ -155,7 +155,10 @@ function requireKnownTokens(
   }
 }
 
-function sourcesOf({ train_file, train_data, train_data_weights, data_root }: TrainArgs): DataSource[] {
+/** The training files as the settings name them. */
+export function sourcesOf(
+  { train_file, train_data, train_data_weights, data_root }: TrainArgs,
+): DataSource[] {
   return parseSources(train_data ?? [train_file!], { data_root, weights: train_data_weights });
 }
 
