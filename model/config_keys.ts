@@ -1,5 +1,5 @@
 /** Keys of `config.json` that no model here reads: those that change nothing, and those that would. */
-import { UserError } from "../errors.ts";
+import { printable, UserError } from "../errors.ts";
 
 /** What files say besides the model's shape; none of it changes a figure here. */
 const SILENT = new Set([
@@ -155,7 +155,7 @@ export function checkUnreadKeys(
   for (const [key, value] of Object.entries(raw)) {
     if (read.has(key) || value === null || SILENT.has(key)) continue;
     const isNeutral = Object.hasOwn(CHANGING, key) ? CHANGING[key] : undefined;
-    if (!isNeutral) unknown.push(key);
+    if (!isNeutral) unknown.push(printable(key));
     else if (!isNeutral(value)) {
       throw new UserError(
         `Cannot use "${path}": its ${key} is ${

@@ -159,7 +159,7 @@ function planNotes(
   if (plan.isQuantised) {
     notes.push(
       `The base is in 4 bits: its linears are dequantised and written as ${plan.dtypes.join(" and ")}` +
-        (dtype === "keep" ? ", as its torch_dtype says. Choose another with --dtype" : ""),
+        (dtype === "keep" ? ", as its config.json says. Choose another with --dtype" : ""),
     );
   } else if (isOfOtherBase) {
     notes.push(

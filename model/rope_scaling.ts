@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { UserError } from "../errors.ts";
+import { printable, UserError } from "../errors.ts";
 import { checked, count, positive } from "./shared_config.ts";
 
 /** `rope_scaling` as Hugging Face writes it, with `type` settled and every default filled in. */
@@ -173,7 +173,7 @@ function isNoMrope(key: string): boolean {
 function withoutEffect(keys: readonly string[], type: string): string[] {
   if (keys.length === 0) return [];
   const verb = keys.length === 1 ? "has" : "have";
-  return [`rope_scaling of type "${type}": ${keys.join(", ")} ${verb} no effect there`];
+  return [`rope_scaling of type "${type}": ${keys.map(printable).join(", ")} ${verb} no effect there`];
 }
 
 function settle(

@@ -135,9 +135,9 @@ Deno.test("Keys that would change the figures are refused by name, keys without 
   await assertRefused({ model_type: "qwen2", ...mixed }, "sliding window is in 2 of 4 layers");
   const neutral = { layer_types: ["full_attention"], logit_scale: 1, qk_norm: false, pruned_heads: {} };
   assertEquals(parse({ ...neutral, hidden_act: "swish", use_cache: true, bos_token_id: 1 }).notes, []);
-  const { notes } = parse({ sliding_window: 16, my_key: 3, attention_dropout: 0.1 });
+  const { notes } = parse({ sliding_window: 16, "my\u001bkey": 3, attention_dropout: 0.1 });
   assertEquals(notes.length, 2);
-  assertIncludes(notes[0]!, "sliding_window, my_key are not known");
+  assertIncludes(notes[0]!, "sliding_window, my key are not known");
   assertIncludes(notes[1]!, "attention_dropout");
 });
 

@@ -124,6 +124,16 @@ for (const [name, { folder, contextSize, adapter }] of Object.entries(GOLDEN)) {
   }
 }
 
+Deno.test("Heads that together are wider or narrower than the hidden size write what recomputation does", async () => {
+  using gpu = await Gpu.open({ poison: true });
+  for (const changes of [{ head_dim: 12 }, { head_dim: 4, num_key_value_heads: 1 }]) {
+    const model = await smallModel(gpu, changes);
+    const prompt = [...integers(5, 21, model.config.vocab_size)];
+    const written = await generate(model, prompt, { ...GREEDY, maxNewTokens: 6 });
+    assertEquals(written, await recomputed(model, prompt, 6), JSON.stringify(changes));
+  }
+});
+
 /** A small model whose weights, biases included, are random. */
 async function smallModel(
   gpu: Gpu,
