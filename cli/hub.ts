@@ -13,6 +13,9 @@ import { visible } from "./visible.ts";
 /** Between two lines of progress where lines cannot be drawn again. */
 const REPORT_EVERY_MS = 10_000;
 
+/** Bytes whose check is announced there too. */
+const LONG_CHECK = 2 ** 30;
+
 const WANTED = {
   model: () => modelFiles,
   dataset: dataFiles,
@@ -82,14 +85,22 @@ async function fetch(
     settings: hubSettings((name) => Deno.env.get(name)),
     wanted: WANTED[kind](reference.path),
     thorough,
+    onCheck: (file, bytes) =>
+      draw(io, `checking ${reference.name}/${file}: ${formatBytes(bytes)}`, bytes > LONG_CHECK),
     onProgress: progressOn(io, reference.name),
-    onNote: (text) => io.err(text),
-    onRetry: (text, pause) => {
-      if (io.isTerminal) io.draw(`\r\x1b[2K${text}`);
-      else if (pause > REPORT_EVERY_MS) io.err(text);
+    onNote: (text) => {
+      draw(io, "");
+      io.err(text);
     },
-  });
+    onRetry: (text, pause) => draw(io, text, pause > REPORT_EVERY_MS),
+  }).finally(() => draw(io, ""));
   return reference.path === undefined ? folder : safeJoin(folder, reference.path, { links: "follow" });
+}
+
+/** A line that the next one replaces; where lines cannot be drawn again, one that stays if it `mayStay`. */
+function draw(io: Io, text: string, mayStay = false): void {
+  if (io.isTerminal) io.draw(`\r\x1b[2K${visible(text).slice(0, io.columns() - 1)}`);
+  else if (mayStay) io.err(text);
 }
 
 /** A line for each file: how much of it is here, how fast it comes, and how long the rest takes. */

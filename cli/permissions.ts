@@ -163,8 +163,9 @@ const HUB_VARIABLES = "HF_ENDPOINT,HF_HOME,HF_HUB_CACHE,HF_HUB_OFFLINE,HF_TOKEN,
 const HUB_HOSTS = "huggingface.co,*.huggingface.co,hf.co,*.hf.co";
 /** Where it takes large files. */
 const STORAGE_HOSTS = "*.amazonaws.com";
+/** Where a system has no "[" to ask whether more is named, it is always asked. */
 const NET = (hosts: string) =>
-  `"--allow-net=${hosts}$([ -z "$HF_ENDPOINT$LONGREACH_HUB_HOSTS" ] || ` +
+  `"--allow-net=${hosts}$([ -z "$HF_ENDPOINT$LONGREACH_HUB_HOSTS" ] 2>/dev/null || ` +
   'deno run --quiet --no-prompt --allow-env=HF_ENDPOINT,LONGREACH_HUB_HOSTS cli/hub_hosts.ts)"';
 /** Where a variable is not set, the folder of the root that is granted instead is nobody's. */
 const READ_OWN = '"--allow-read=kernels,$HOME/.cache/longreach,$HOME/Library/Caches/longreach,' +

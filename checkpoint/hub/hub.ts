@@ -16,6 +16,8 @@ export interface SnapshotOptions extends Partial<HubPatience> {
   readonly thorough?: boolean;
   /** Bytes of a file that are there, of how many. */
   readonly onProgress?: (file: string, bytes: number, total: number) => void;
+  /** A file in the cache of so many bytes is about to be hashed, which takes its time. */
+  readonly onCheck?: (file: string, bytes: number) => void;
   readonly onNote?: (text: string) => void;
   /** Told before each wait for another try. */
   readonly onRetry?: Asking["onRetry"];
@@ -145,6 +147,7 @@ async function provide(file: ListedFile, commit: string, work: Work): Promise<vo
   const { cache, reference, options, asking } = work;
   const thorough = options.thorough ?? false;
   const path = cache.file(commit, file.name);
+  if (thorough && await exists(path)) options.onCheck?.(file.name, file.size);
   if (await problemOf(path, file, thorough) === undefined) return;
   using _lock = await cache.lock(file.hash.hex);
   // Another process may have been faster.

@@ -1,5 +1,6 @@
 /** What commands may do: exactly what their tasks grant, less what a call does not need, and each grant is needed. */
 import config from "../../deno.json" with { type: "json" };
+import { runCli } from "../../cli/main.ts";
 import { hostsOf } from "../../cli/hub_hosts.ts";
 import { dawnGrants, grantsOf, NEEDS, needsHub } from "../../cli/permissions.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
@@ -8,6 +9,7 @@ import { HubServer } from "../support/hub_server.ts";
 import { HubUploads, serveUploads } from "../support/hub_uploads.ts";
 import { makePdf } from "../support/make_pdf.ts";
 import { assertIncludes } from "../support/text.ts";
+import { MemoryIo } from "./memory_io.ts";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
 const PROBE = new URL("../support/permission_probe.ts", import.meta.url).pathname;
@@ -61,6 +63,10 @@ function flag(name: Name, kind: string): string {
 }
 
 Deno.test("tasks have the grants of the table, and nothing has all of them", async () => {
+  const io = new MemoryIo();
+  await runCli([], io);
+  const commands = [...io.stdout.matchAll(/^ {2}(\w+) /gm)].map((match) => match[1]!);
+  assertEquals(commands.sort(), [...NAMES].sort(), "commands in the table");
   for (const name of NAMES) {
     const task = `deno run --no-prompt ${grantsOf(name).join(" ")} cli/main.ts ${name}`;
     assertEquals(config.tasks[name].command, task, name);
