@@ -1,4 +1,4 @@
-import { finalName } from "../data/temporary.ts";
+import { begin, finalName, settle } from "../data/temporary.ts";
 import { UserError } from "../errors.ts";
 import { basename, dirname, join, resolve } from "./deps.ts";
 import { diskFiles, errorCode, fileError, type Files } from "./files.ts";
@@ -62,7 +62,9 @@ export async function lockTarget(
     const names = [basename(target), `${basename(target)}.json`];
     const isLeftover = (of: string) => isLocked && names.includes(of);
     await removeLeftovers(dirname(target), { isLeftover, note, files });
+    begin(lockPath);
     return lockOf(() => {
+      settle(lockPath);
       try {
         // While it is still locked: who opened it before finds that it is no longer the file of that name.
         Deno.removeSync(lockPath);

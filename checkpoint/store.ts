@@ -75,6 +75,25 @@ async function replaceFolder(staged: string, path: string, files: Files): Promis
   if (old !== undefined) await removeFolder(old, files).catch(() => {});
 }
 
+/**
+ * Removes checkpoints that a killed save had replaced already: those whose successor is whole. One that cannot be removed
+ * stays as it is, and nothing is said of it.
+ */
+export async function removeReplaced(
+  outputDir: string,
+  { note, files = diskFiles }: { note: (line: string) => void; files?: Files },
+): Promise<void> {
+  const { found } = await listCheckpoints(outputDir, files);
+  for (const { path } of found) {
+    const successor = path.replace(/\.old-[0-9a-f]{8}$/, "");
+    if (successor === path || !await exists(successor) || await damage(successor, files) !== undefined) {
+      continue;
+    }
+    const isRemoved = await removeFolder(path, files).then(() => true, () => false);
+    if (isRemoved) note(`Removed "${path}", which an interrupted save had replaced`);
+  }
+}
+
 /** Removes a checkpoint so that a half-removed one is never taken for a damaged one. */
 async function removeFolder(path: string, files: Files): Promise<void> {
   const trash = `${path}.trash-${randomSuffix()}`;

@@ -16,8 +16,13 @@ export function randomSuffix(): string {
 /** A temporary name for what will become `path`. Call {@linkcode settle} once nothing has it any more. */
 export function temporaryName(path: string): string {
   const name = `${path}.tmp-${randomSuffix()}`;
-  unfinished.add(name);
+  begin(name);
   return name;
+}
+
+/** Says that `path` is this process's own until {@linkcode settle}: a signal removes it. */
+export function begin(path: string): void {
+  unfinished.add(path);
 }
 
 /** Says that a temporary name is free: what had it was moved into place or removed. */

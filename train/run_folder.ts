@@ -1,7 +1,7 @@
 /** What an output_dir holds of earlier runs, and what becomes of it. */
 import { dirname, resolve } from "../checkpoint/deps.ts";
 import { exists, type Files } from "../checkpoint/files.ts";
-import { findLatest, listedFiles, removeLeftovers, verify } from "../checkpoint/store.ts";
+import { findLatest, listedFiles, removeLeftovers, removeReplaced, verify } from "../checkpoint/store.ts";
 import { TOKENIZER_FILES } from "../data/tokenizer_files.ts";
 import { EXIT, UserError } from "../errors.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
@@ -30,6 +30,7 @@ const STAGED = /^(checkpoint-\d+(\.old-[0-9a-f]{8})?|final|train_args\.yaml|repo
 /** Removes what killed runs left half-saved, before anything new needs the room. Call it under the folder's lock. */
 export async function removeRunLeftovers({ output_dir }: TrainArgs, { note }: TrainHooks): Promise<void> {
   await removeLeftovers(output_dir, { isLeftover: (name) => STAGED.test(name), note });
+  await removeReplaced(output_dir, { note });
 }
 
 /**

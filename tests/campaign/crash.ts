@@ -42,8 +42,8 @@ const FULL = {
 export const KINDS: readonly Kind[] = [
   { part: "lora", kills: 60, settings: LORA },
   { part: "lora-insave", kills: 70, settings: LORA, aim: /^checkpoint-\d+\.tmp-/ },
-  { part: "full", kills: 40, settings: FULL },
-  { part: "full-insave", kills: 15, settings: FULL, aim: /^checkpoint-\d+\.tmp-/ },
+  { part: "full", kills: 30, settings: FULL },
+  { part: "full-insave", kills: 25, settings: FULL, aim: /^checkpoint-\d+\.tmp-/ },
   { part: "final", kills: 15, settings: { ...LORA, save_steps: 4 }, aim: /^final\.tmp-/ },
 ];
 
@@ -127,7 +127,7 @@ function insideSave(out: string, aim: RegExp, random: () => number): (elapsedMs:
     }
     if (name !== undefined && name !== seen) {
       seen = name;
-      if (--left <= 0 && at === Infinity) at = elapsed + 12 * random();
+      if (--left <= 0 && at === Infinity) at = elapsed + 5 * random();
     }
     return false;
   };

@@ -95,6 +95,7 @@ Deno.test("a signal removes what was begun, and what was settled stays", async (
     Deno.mkdirSync(join(begun, "deep"), { recursive: true });
     Deno.writeTextFileSync(temporaryName(join(folder, "b")), "x");
     await saveFileAtomic(join(folder, "c"), async (file) => void await file.write(bytes("done")));
+    using _lock = await lockTarget(join(folder, "d"));
     removeUnfinished();
     assertEquals(namesIn(folder), ["c"]);
   });

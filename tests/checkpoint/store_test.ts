@@ -4,6 +4,7 @@ import { diskFiles, type Files, writeWhole } from "../../checkpoint/files.ts";
 import {
   findLatest,
   lockFolder,
+  removeReplaced,
   rotate,
   saveAtomic,
   saveFinal,
@@ -265,6 +266,31 @@ Deno.test("findLatest() finds a checkpoint whose replacement was interrupted bet
     assertEquals(await latestStep(out), 5);
     await save(out, 5);
     assertEquals((await findLatest(out)).latest?.path, join(out, "checkpoint-5"));
+  });
+});
+
+Deno.test("removeReplaced() removes what a killed save had replaced, once its successor is whole", async () => {
+  await withFolder(async (out) => {
+    for (const step of [4, 5]) {
+      await save(out, step);
+      Deno.renameSync(join(out, `checkpoint-${step}`), join(out, `checkpoint-${step}.old-0123abcd`));
+      await save(out, step);
+    }
+    Deno.truncateSync(join(out, "checkpoint-5", "weights.bin"), 3);
+    await save(out, 6);
+    Deno.renameSync(join(out, "checkpoint-6"), join(out, "checkpoint-6.old-0123abcd"));
+    const notes: string[] = [];
+    await removeReplaced(out, { note: (line) => notes.push(line) });
+    assertEquals(namesIn(out), [
+      "checkpoint-4",
+      "checkpoint-5",
+      "checkpoint-5.old-0123abcd",
+      "checkpoint-6.old-0123abcd",
+    ]);
+    assertEquals(notes, [
+      `Removed "${join(out, "checkpoint-4.old-0123abcd")}", which an interrupted save had replaced`,
+    ]);
+    assertEquals((await findLatest(out)).latest, { path: join(out, "checkpoint-6.old-0123abcd"), step: 6 });
   });
 });
 

@@ -29,6 +29,25 @@ io.out("ready");
 await new Promise((done) => setTimeout(done, 12_000));
 `;
 
+/** Work of two parts, as the demo: a training, and what comes after it. */
+const TWO_PARTS = `${LISTEN}
+import { stagesOn } from "${new URL("../../cli/stages.ts", import.meta.url)}";
+const stages = stagesOn(io);
+try {
+  await stages.training(1, async (hooks) => {
+    if (Deno.args[1] !== "loading") hooks.onStart({ totalSteps: 30, startStep: 0, sequencesPerStep: 1, totalEpochs: 1, tokensPerStep: 1, totalParameters: 1, trainableParameters: 1 });
+    io.out("ready");
+    for (let step = 0; step < 30 && !hooks.shouldStop(); step++) await new Promise((done) => setTimeout(done, 100));
+    io.out("saved");
+  });
+  stages.endIfStopped("start demo again to go on");
+  io.out("merging");
+} catch (error) {
+  io.err(error.message);
+  io.exit(error.exitCode ?? 99);
+}
+`;
+
 interface Ended {
   readonly code: number;
   readonly output: string;
@@ -48,8 +67,8 @@ async function interrupted(
     await Deno.writeTextFile(file, program);
     const child = new Deno.Command("deno", {
       args: [
-        ..."run --no-prompt --no-check --no-lock --allow-env=LONGREACH_NOHUP,_ --allow-read --allow-write"
-          .split(" "),
+        ..."run --no-prompt --no-check --no-lock --allow-env --allow-read --allow-write".split(" "),
+        `--config=${new URL("../../deno.json", import.meta.url).pathname}`,
         file,
         `${folder}/out`,
       ],
@@ -120,6 +139,30 @@ Deno.test({
       assertEquals([code, left], [wanted, []], signal);
       assertIncludes(output, "Stopped by");
     }
+  },
+});
+
+Deno.test({
+  name: "Ctrl-C in a training ends what would come after it, and says how to go on",
+  ignore,
+  fn: async () => {
+    const { code, output } = await interrupted(TWO_PARTS, ["SIGINT"]);
+    assertEquals(code, 130, output);
+    assertIncludes(output, "saved\n");
+    assertIncludes(output, "Stopped by Ctrl-C: start demo again to go on");
+    assertEquals(output.includes("merging"), false);
+  },
+});
+
+Deno.test({
+  name: "Ctrl-C before the first step ends at once: there is nothing to save",
+  ignore,
+  fn: async () => {
+    const loading = TWO_PARTS.replace('Deno.args[1] !== "loading"', "false");
+    const { code, output } = await interrupted(loading, ["SIGINT"]);
+    assertEquals(code, 130, output);
+    assertIncludes(output, "before the first step");
+    assertEquals(output.includes("saved"), false);
   },
 });
 
