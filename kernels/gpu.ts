@@ -1,4 +1,5 @@
 import { type GpuInfo, MAPPABLE_BUFFERS, openDevice } from "./adapter.ts";
+import { Discards } from "./discards.ts";
 import { DeviceLostError, GpuError, GpuMemoryError } from "./errors.ts";
 import { type DeviceLimits, DRY_INFO, dryDevice } from "./dry_device.ts";
 import { type HostCopies, HostMemory } from "./host.ts";
@@ -71,6 +72,8 @@ const MOST_WORK = 2 ** 40;
 const RING_SLOTS = 4096;
 /** Uploads wait in staging memory until a submit: give them one this often. */
 const UPLOAD_CHUNK_BYTES = 64 * 2 ** 20;
+/** Buffers that reads go through are kept for later ones, up to so many bytes. */
+const STAGING_BYTES = 64 * 2 ** 20;
 
 /**
  * The device. Work is recorded by {@linkcode Gpu.run} and goes to the device in one submit, at
@@ -93,6 +96,9 @@ export class Gpu {
   /** Told the kernels so far whenever work with new ones is sent: drivers compile them when they first run. */
   onCompile: ((kernels: number) => void) | undefined;
   readonly #pool: BufferPool;
+  /** Mappable buffers, which drivers keep in host memory: counted apart from the device's. */
+  readonly #staging: BufferPool;
+  readonly #discards = new Discards();
   readonly #pipelines: PipelineCache;
   readonly #profiler: Profiler | undefined;
   readonly #trace: ((timing: KernelTiming) => void) | undefined;
@@ -124,11 +130,18 @@ export class Gpu {
     );
     // Where nothing is computed, pieces would only take time to count.
     this.mostWork = options.mostWork ?? (isDry ? Infinity : MOST_WORK);
-    this.#pipelines = new PipelineCache(device, (error) => this.#compileFailure ??= error);
-    this.#pool = new BufferPool(device, {
-      limitBytes: options.memoryLimitBytes ?? Infinity,
-      beforeDestroy: () => this.submit(),
-      onDestroy: (buffer) => this.#pipelines.forgetBuffer(buffer.id),
+    this.#pipelines = new PipelineCache(
+      device,
+      (error) => this.#compileFailure ??= error,
+      (groups) => this.#discards.add(groups),
+    );
+    const beforeDestroy = () => this.submit();
+    this.#pool = new BufferPool(device, { limitBytes: options.memoryLimitBytes ?? Infinity, beforeDestroy });
+    const { MAP_READ, COPY_DST, UNIFORM } = GPUBufferUsage;
+    this.#staging = new BufferPool(device, {
+      limitBytes: Infinity,
+      usage: MAP_READ | COPY_DST,
+      beforeDestroy,
     });
     const canMap = isDry || info.features.has(MAPPABLE_BUFFERS);
     this.host = new HostMemory(
@@ -142,7 +155,6 @@ export class Gpu {
     this.#trace = options.profile ? undefined : traceSink();
     this.#slotBytes = Math.max(256, minUniformBufferOffsetAlignment);
     this.#slots = new Uint8Array(RING_SLOTS * this.#slotBytes);
-    const { UNIFORM, COPY_DST } = GPUBufferUsage;
     this.#ring = this.#pool.make(this.#slots.length, "uniform ring", UNIFORM | COPY_DST);
     device.addEventListener("uncapturederror", (event) => {
       event.preventDefault();
@@ -210,7 +222,7 @@ export class Gpu {
 
   /** Buffers asked from the driver so far: in the long run a training step asks for none. */
   get buffersCreated(): number {
-    return this.#pool.created;
+    return this.#pool.created + this.#staging.created;
   }
 
   /** Says what is allocated from now on is for; disposing of the result, as `using` does, ends it. */
@@ -364,6 +376,7 @@ export class Gpu {
       this.onCompile?.(this.#pipelinesSent);
     }
     this.device.queue.submit([this.#encoder.finish()]);
+    this.#discards.add(1);
     this.#encoder = undefined;
     this.#slotsUsed = this.#workRecorded = 0;
   }
@@ -386,10 +399,8 @@ export class Gpu {
    */
   async readBytes(tensors: readonly Tensor[]): Promise<Uint8Array<ArrayBuffer>[]> {
     this.#endPass();
-    const { MAP_READ, COPY_DST } = GPUBufferUsage;
     const stagings = tensors.map((tensor) => {
-      const size = Math.ceil(tensor.byteLength / 4) * 4;
-      const staging = this.#pool.make(size, `read ${tensor.label}`, MAP_READ | COPY_DST);
+      const staging = this.#staging.take(tensor.byteLength, `read ${tensor.label}`);
       for (const { buffer, start, rows, offset } of tensor.segments) {
         const length = Math.ceil(rows * tensor.rowBytes / 4) * 4;
         this.#encode().copyBufferToBuffer(buffer.gpu, offset, staging.gpu, start * tensor.rowBytes, length);
@@ -404,9 +415,10 @@ export class Gpu {
       this.check();
       if (this.#trace) (await this.timings()).forEach(this.#trace);
       return stagings.map(({ gpu }, i) => {
-        const mapped = gpu.getMappedRange();
+        const { byteLength } = tensors[i]!;
+        const mapped = gpu.getMappedRange(0, Math.ceil(byteLength / 4) * 4);
         // A copy of zeros that nobody wrote would make them real.
-        const bytes = new Uint8Array(this.isDry ? mapped : mapped.slice(0, tensors[i]!.byteLength));
+        const bytes = new Uint8Array(this.isDry ? mapped : mapped.slice(0, byteLength));
         gpu.unmap();
         return bytes;
       });
@@ -414,7 +426,8 @@ export class Gpu {
       this.check();
       throw error;
     } finally {
-      stagings.forEach((staging) => this.#pool.destroy(staging));
+      stagings.forEach((staging) => this.#staging.give(staging));
+      this.#staging.trim(STAGING_BYTES);
     }
   }
 
@@ -435,6 +448,7 @@ export class Gpu {
   /** Gives idle memory back to the driver. */
   trim(): void {
     this.#pool.trim();
+    this.#staging.trim();
   }
 
   /** @throws the first failure reported by the device */
@@ -459,7 +473,6 @@ export class Gpu {
       limitBytes: Infinity,
       usage: MAP_READ | COPY_SRC | COPY_DST,
       beforeDestroy: () => this.submit(),
-      onDestroy: () => {},
     });
     return (shape, dtype, label) => this.#allocate(shape, dtype, label, pool);
   }

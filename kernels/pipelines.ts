@@ -11,21 +11,31 @@ export interface Pipeline {
   readonly layout: GPUBindGroupLayout;
 }
 
-/** Bind groups that are kept: a step over a long sequence in chunks has more than the host should hold. */
-const MOST_GROUPS = 2 ** 15;
+/**
+ * Bind groups that are kept, of about 2 KB each. A step over a long sequence in chunks has more, but for its length
+ * takes long enough to make them again.
+ */
+const MOST_GROUPS = 2 ** 13;
 
 /** Compiles each specialisation once, keeps bind groups for when they come again, and reports what fails by the kernel's name. */
 export class PipelineCache {
   readonly #device: GPUDevice;
   readonly #onFailure: (error: GpuError) => void;
+  readonly #onDiscard: (groups: number) => void;
   readonly #pipelines = new Map<string, Pipeline>();
+  /** Those of destroyed buffers among them, which nobody asks for: they go when the map is full. */
   readonly #groups = new Map<string, GPUBindGroup>();
-  readonly #groupsOfBuffer = new Map<number, Set<string>>();
   #compiling: Promise<void>[] = [];
 
-  constructor(device: GPUDevice, onFailure: (error: GpuError) => void) {
+  /** @param onDiscard told how many bind groups were left to the collector */
+  constructor(
+    device: GPUDevice,
+    onFailure: (error: GpuError) => void,
+    onDiscard: (groups: number) => void,
+  ) {
     this.#device = device;
     this.#onFailure = onFailure;
+    this.#onDiscard = onDiscard;
   }
 
   /** Pipelines made so far. */
@@ -66,22 +76,11 @@ export class PipelineCache {
     });
     const group = this.#device.createBindGroup({ label: pipeline.name, layout: pipeline.layout, entries });
     if (this.#groups.size >= MOST_GROUPS) {
+      this.#onDiscard(this.#groups.size);
       this.#groups.clear();
-      this.#groupsOfBuffer.clear();
     }
     this.#groups.set(key, group);
-    for (const { buffer } of bounds) {
-      const keys = this.#groupsOfBuffer.get(buffer.id);
-      if (keys) keys.add(key);
-      else this.#groupsOfBuffer.set(buffer.id, new Set([key]));
-    }
     return group;
-  }
-
-  /** Drops the bind groups of a buffer that is destroyed. */
-  forgetBuffer(id: number): void {
-    for (const key of this.#groupsOfBuffer.get(id) ?? []) this.#groups.delete(key);
-    this.#groupsOfBuffer.delete(id);
   }
 
   /** Writes the fields of `struct Params` in their order at `offset`. */

@@ -5,6 +5,8 @@ export interface PooledBuffer {
   readonly id: number;
   readonly gpu: GPUBuffer;
   readonly size: number;
+  /** Bytes asked for, while it is in use. */
+  asked: number;
   /** What it is for, as a place in {@linkcode PURPOSES}: the pool's own. */
   place: number;
 }
@@ -41,21 +43,24 @@ export interface PoolOptions {
   readonly usage?: GPUBufferUsageFlags;
   /** Called before buffers are destroyed: work that names them must be submitted. */
   readonly beforeDestroy: () => void;
-  /** Called for each buffer that is destroyed. */
-  readonly onDestroy: (buffer: PooledBuffer) => void;
 }
 
-/** A freed buffer serves a later request if at most this much larger than it. */
+/** A freed buffer serves a later request at once if at most this much larger than it. */
 const LARGEST_WASTE = 1.25;
-/** Idle buffers may make it hold this much more than was ever in use, as a share: less, and steps make buffers anew. */
+/** Idle buffers may make it hold this much more than was ever asked for, as a share: less, and steps make buffers anew. */
 const IDLE_SHARE = 1 / 16;
+/** Buffers in use may be this much larger than what was asked for, as a share of the most that ever was; or this much. */
+const WASTE_SHARE = 1 / 50;
+const WASTE_BYTES = 64 * 2 ** 20;
 
 /**
- * Buffers by size: freed ones are handed out again, since a training step asks for the same sizes over and over.
+ * Buffers by size: freed ones are handed out again, since a training step asks for the same sizes over and over. Which
+ * one depends on nothing but the requests and what is idle, so a step gets the buffers of the last step of its shape.
  *
- * Counts every byte on the device, in use or idle, by purpose. What it holds stays within {@linkcode IDLE_SHARE} of the
- * most that was ever in use at once, and within the limit: where a new buffer would pass that, idle ones of other sizes
- * are destroyed first.
+ * Counts every byte on the device, in use or idle, by purpose. Where a new buffer would make it hold more than is
+ * expected, or was ever asked for at once, a larger idle one serves, up to {@linkcode WASTE_SHARE}: steps over shorter
+ * sequences then run in the buffers of longer ones. Else idle buffers are destroyed, until with the new one it is within
+ * what is expected, or {@linkcode IDLE_SHARE}, and within the limit.
  */
 export class BufferPool {
   /** What the buffers taken from now on are for. */
@@ -64,7 +69,7 @@ export class BufferPool {
   moment = "";
   readonly #device: GPUDevice;
   readonly #options: PoolOptions;
-  /** Buffers by size, the latest given last. */
+  /** Buffers by size, the first made last. */
   readonly #idle = new Map<number, PooledBuffer[]>();
   /** Bytes in use for each of {@linkcode PURPOSES}. */
   readonly #byPurpose = new Float64Array(PURPOSES.length);
@@ -72,7 +77,8 @@ export class BufferPool {
   #created = 0;
   #heldBytes = 0;
   #liveBytes = 0;
-  #mostLive = 0;
+  #askedBytes = 0;
+  #mostAsked = 0;
   #expectedBytes: number | undefined;
   /** The peak in parts, since it moves often. */
   readonly #peak = { heldBytes: 0, liveBytes: 0, moment: "", byPurpose: new Float64Array(PURPOSES.length) };
@@ -125,7 +131,7 @@ export class BufferPool {
   /** Forgets the peak; gives back idle memory first, so that what is held is what is used. */
   resetPeak(): void {
     this.trim();
-    this.#mostLive = this.#liveBytes;
+    this.#mostAsked = this.#askedBytes;
     this.#peak.heldBytes = this.#heldBytes;
     this.#setPeak();
   }
@@ -136,32 +142,27 @@ export class BufferPool {
     const { usage = STORAGE | COPY_SRC | COPY_DST } = this.#options;
     const size = Math.ceil(Math.max(bytes, 16) / 16) * 16;
     const buffer = this.#takeIdle(size) ?? this.#create(size, label, usage);
-    this.#count(buffer, this.purpose);
+    this.#count(buffer, size, this.purpose);
     return buffer;
   }
 
   give(buffer: PooledBuffer): void {
     this.#uncount(buffer);
     const list = this.#idle.get(buffer.size);
-    if (list) list.push(buffer);
-    else this.#idle.set(buffer.size, [buffer]);
+    if (!list) {
+      this.#idle.set(buffer.size, [buffer]);
+      return;
+    }
+    let at = list.length;
+    while (at > 0 && list[at - 1]!.id < buffer.id) at--;
+    list.splice(at, 0, buffer);
   }
 
-  /**
-   * A buffer of another kind, counted but never handed out again; {@linkcode destroy} ends it. Idle buffers make room for
-   * it, so that it moves the peak only where what is in use does.
-   */
+  /** A buffer of another kind, counted but never handed out again. */
   make(size: number, label: string, usage: GPUBufferUsageFlags): PooledBuffer {
-    this.#trimTo(Math.max(this.#peak.heldBytes, this.#liveBytes + size) - size);
     const buffer = this.#create(size, label, usage);
-    this.#count(buffer, "scratch");
+    this.#count(buffer, size, "scratch");
     return buffer;
-  }
-
-  /** Ends a buffer of {@linkcode make}. */
-  destroy(buffer: PooledBuffer): void {
-    this.#uncount(buffer);
-    this.#destroy(buffer);
   }
 
   /** Says that a buffer in use is for something else from now on. */
@@ -171,16 +172,18 @@ export class BufferPool {
     this.#byPurpose[buffer.place]! += buffer.size;
   }
 
-  /** Destroys idle buffers. */
-  trim(): void {
-    this.#trimTo(0);
+  /** Destroys idle buffers until it holds at most `bytes`; all unless given. */
+  trim(bytes = 0): void {
+    this.#trimTo(bytes);
   }
 
-  #count(buffer: PooledBuffer, purpose: Purpose): void {
+  #count(buffer: PooledBuffer, asked: number, purpose: Purpose): void {
+    buffer.asked = asked;
+    this.#askedBytes += asked;
+    this.#mostAsked = Math.max(this.#mostAsked, this.#askedBytes);
     buffer.place = PURPOSES.indexOf(purpose);
     this.#byPurpose[buffer.place]! += buffer.size;
     this.#liveBytes += buffer.size;
-    this.#mostLive = Math.max(this.#mostLive, this.#liveBytes);
     if (this.#liveBytes > this.#peak.liveBytes) this.#setPeak();
   }
 
@@ -191,17 +194,32 @@ export class BufferPool {
   }
 
   #uncount(buffer: PooledBuffer): void {
+    this.#askedBytes -= buffer.asked;
     this.#byPurpose[buffer.place]! -= buffer.size;
     this.#liveBytes -= buffer.size;
   }
 
   #takeIdle(size: number): PooledBuffer | undefined {
-    let best: number | undefined;
+    let best = Infinity;
     for (const candidate of this.#idle.keys()) {
-      const fits = candidate >= size && candidate <= size * LARGEST_WASTE;
-      if (fits && (best === undefined || candidate < best)) best = candidate;
+      if (candidate >= size && candidate < best) best = candidate;
     }
-    return best === undefined ? undefined : this.#popIdle(best);
+    const serves = best <= size * LARGEST_WASTE || best < Infinity && this.#isToServe(best, size);
+    return serves ? this.#popIdle(best) : undefined;
+  }
+
+  /** Whether a much larger buffer is to serve a request. Near the limit what it wastes could be missed later. */
+  #isToServe(larger: number, size: number): boolean {
+    const most = this.#expectedBytes ?? this.#mostWith(size);
+    const mostWaste = Math.max(most * WASTE_SHARE, WASTE_BYTES);
+    const waste = this.#liveBytes - this.#askedBytes + larger - size;
+    return this.#heldBytes + size > most && waste <= mostWaste &&
+      most + 2 * mostWaste <= this.#options.limitBytes;
+  }
+
+  /** The most that was ever asked for at once, `size` more included. */
+  #mostWith(size: number): number {
+    return Math.max(this.#mostAsked, this.#askedBytes + size);
   }
 
   #popIdle(size: number): PooledBuffer {
@@ -225,14 +243,13 @@ export class BufferPool {
           `and ${mib(limitBytes)} are allowed. The plan command tells which settings need less`,
       );
     }
-    const inUse = this.#liveBytes + size;
-    const most = Math.max(inUse, this.#expectedBytes ?? Math.max(this.#mostLive, inUse) * (1 + IDLE_SHARE));
-    this.#trimTo(Math.min(limitBytes, most) - size);
+    const most = this.#expectedBytes ?? this.#mostWith(size) * (1 + IDLE_SHARE);
+    this.#trimTo(Math.min(limitBytes, Math.max(this.#liveBytes + size, most)) - size);
     const gpu = this.#device.createBuffer({ label, size, usage });
     this.#heldBytes += size;
     this.#peak.heldBytes = Math.max(this.#peak.heldBytes, this.#heldBytes);
     this.#created++;
-    return { id: this.#nextId++, gpu, size, place: 0 };
+    return { id: this.#nextId++, gpu, size, asked: size, place: 0 };
   }
 
   /**
@@ -252,7 +269,6 @@ export class BufferPool {
   }
 
   #destroy(buffer: PooledBuffer): void {
-    this.#options.onDestroy(buffer);
     buffer.gpu.destroy();
     this.#heldBytes -= buffer.size;
   }

@@ -36,6 +36,7 @@ const CAMPAIGNS: Readonly<Record<string, () => Promise<Campaign>>> = {
   crash: () => import("./crash.ts"),
   faults: () => import("./faults.ts"),
   fuzz: () => import("./fuzz.ts"),
+  soak: () => import("./soak.ts"),
 };
 
 function wholeNumber(text: string): number {
