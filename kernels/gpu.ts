@@ -143,6 +143,7 @@ export class Gpu {
       usage: MAP_READ | COPY_DST,
       beforeDestroy,
     });
+    this.#staging.expect(STAGING_BYTES);
     const canMap = isDry || info.features.has(MAPPABLE_BUFFERS);
     this.host = new HostMemory(
       this,
@@ -472,6 +473,7 @@ export class Gpu {
     const pool = new BufferPool(this.device, {
       limitBytes: Infinity,
       usage: MAP_READ | COPY_SRC | COPY_DST,
+      churn: 0,
       beforeDestroy: () => this.submit(),
     });
     return (shape, dtype, label) => this.#allocate(shape, dtype, label, pool);

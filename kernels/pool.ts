@@ -41,6 +41,8 @@ export interface PoolOptions {
   readonly limitBytes: number;
   /** What the buffers are for; kernels and copies unless given. */
   readonly usage?: GPUBufferUsageFlags;
+  /** Buffers destroyed for others after which larger ones are to serve; {@linkcode CHURN} unless given. */
+  readonly churn?: number;
   /** Called before buffers are destroyed: work that names them must be submitted. */
   readonly beforeDestroy: () => void;
 }
@@ -52,15 +54,17 @@ const IDLE_SHARE = 1 / 16;
 /** Buffers in use may be this much larger than what was asked for, as a share of the most that ever was; or this much. */
 const WASTE_SHARE = 1 / 50;
 const WASTE_BYTES = 64 * 2 ** 20;
+/** So many are destroyed for others only where the lengths of samples change from step to step. */
+const CHURN = 64;
 
 /**
  * Buffers by size: freed ones are handed out again, since a training step asks for the same sizes over and over. Which
  * one depends on nothing but the requests and what is idle, so a step gets the buffers of the last step of its shape.
  *
  * Counts every byte on the device, in use or idle, by purpose. Where a new buffer would make it hold more than is
- * expected, or was ever asked for at once, a larger idle one serves, up to {@linkcode WASTE_SHARE}: steps over shorter
- * sequences then run in the buffers of longer ones. Else idle buffers are destroyed, until with the new one it is within
- * what is expected, or {@linkcode IDLE_SHARE}, and within the limit.
+ * expected, or {@linkcode IDLE_SHARE} more than was ever asked for at once, or the limit, idle ones of other sizes are
+ * destroyed first. Where that goes on, a larger idle one serves instead, up to {@linkcode WASTE_SHARE}: steps over shorter
+ * sequences then run in the buffers of longer ones.
  */
 export class BufferPool {
   /** What the buffers taken from now on are for. */
@@ -79,6 +83,7 @@ export class BufferPool {
   #liveBytes = 0;
   #askedBytes = 0;
   #mostAsked = 0;
+  #destroyed = 0;
   #expectedBytes: number | undefined;
   /** The peak in parts, since it moves often. */
   readonly #peak = { heldBytes: 0, liveBytes: 0, moment: "", byPurpose: new Float64Array(PURPOSES.length) };
@@ -132,6 +137,7 @@ export class BufferPool {
   resetPeak(): void {
     this.trim();
     this.#mostAsked = this.#askedBytes;
+    this.#destroyed = 0;
     this.#peak.heldBytes = this.#heldBytes;
     this.#setPeak();
   }
@@ -210,11 +216,13 @@ export class BufferPool {
 
   /** Whether a much larger buffer is to serve a request. Near the limit what it wastes could be missed later. */
   #isToServe(larger: number, size: number): boolean {
+    const { churn = CHURN, limitBytes } = this.#options;
+    if (this.#destroyed < churn) return false;
     const most = this.#expectedBytes ?? this.#mostWith(size);
     const mostWaste = Math.max(most * WASTE_SHARE, WASTE_BYTES);
     const waste = this.#liveBytes - this.#askedBytes + larger - size;
     return this.#heldBytes + size > most && waste <= mostWaste &&
-      most + 2 * mostWaste <= this.#options.limitBytes;
+      most + 2 * mostWaste <= limitBytes;
   }
 
   /** The most that was ever asked for at once, `size` more included. */
@@ -270,6 +278,7 @@ export class BufferPool {
 
   #destroy(buffer: PooledBuffer): void {
     buffer.gpu.destroy();
+    this.#destroyed++;
     this.#heldBytes -= buffer.size;
   }
 }

@@ -96,7 +96,7 @@ for (const [name, { full = false, nf4 = false, hostCopies, ...options }] of Obje
       await model.predict(device);
       freeBatch(device);
     };
-    for (let i = 0; i < 3; i++) await round();
+    for (let i = 0; i < 8; i++) await round();
     const [before, memory] = [made(), gpu.memory];
     for (let i = 0; i < 2; i++) await round();
     assertEquals(made(), before, "made so far");
