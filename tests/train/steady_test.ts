@@ -1,4 +1,5 @@
 /** What a step makes on the device and leaves behind once each shape was seen: nothing. */
+import { adapterConfig } from "../../checkpoint/peft.ts";
 import { Gpu, type GpuOptions } from "../../kernels/gpu.ts";
 import { addLora } from "../../model/adapter.ts";
 import { freeBatch, makeBatch } from "../../model/batch.ts";
@@ -74,7 +75,7 @@ for (const [name, { full = false, nf4 = false, hostCopies, ...options }] of Obje
       isTrained: () => full,
     });
     if (!full) {
-      addLora(model, { rank: 4, alpha: 8, dropout: 0.1, rslora: false, targetModules: null, seed: 3 });
+      addLora(model, adapterConfig({ r: 4, lora_alpha: 8, lora_dropout: 0.1, target_modules: null }), 3);
     }
     const trainer = new Trainer(model, {
       maxGradNorm: 1,
