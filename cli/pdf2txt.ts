@@ -18,6 +18,14 @@ export function build(summary: string, io: Io): BuiltCommand {
       const { convertPdf, pdfFiles } = await import("../data/pdf/convert.ts");
       const files = await pdfFiles(pdf_path);
       if (files.length === 0) throw new UserError(`Cannot use "${pdf_path}": the folder has no .pdf file`);
+      const { exists } = await import("../checkpoint/files.ts");
+      const { lockTarget, removeLeftovers } = await import("../checkpoint/store.ts");
+      const note = (line: string) => io.err(line);
+      // A folder that is still to be made holds nothing that is to go.
+      using _lock = await exists(outputs_dir)
+        ? await lockTarget(`${outputs_dir}/pdf2txt`, { note })
+        : undefined;
+      await removeLeftovers(outputs_dir, { isLeftover: (name) => name.endsWith(".txt"), note });
       const converted: ConvertedPdf[] = [];
       const failed: { input: string; error: string }[] = [];
       for (const file of files) {

@@ -1,6 +1,9 @@
 /** Runs the experiments on the demo model, with several seeds, and keeps every result as it comes. */
+import { exists } from "../../checkpoint/files.ts";
+import { writeFileAtomic } from "../../checkpoint/store.ts";
 import { readTokenBin } from "../../data/bin.ts";
 import { scoreWindows } from "../../eval/perplexity.ts";
+import { UserError } from "../../errors.ts";
 import { Gpu } from "../../kernels/gpu.ts";
 import { openModel } from "../../model/open.ts";
 import { settleContext } from "../../model/context.ts";
@@ -60,8 +63,7 @@ export async function runStudy(options: StudyOptions, stages: StageHooks): Promi
       if (untrained.includes(variant) && seed > 1) continue;
       const key = keyOf({ options: settingsOf(variant, options), seed });
       const row = known.get(key) ?? await runVariant(variant, seed, options, stages);
-      if (!known.has(key)) await Deno.writeTextFile(path, JSON.stringify(row) + "\n", { append: true });
-      known.set(key, row);
+      if (!known.has(key)) await writeRows(path, known.set(key, row).values());
       rows.push({ ...row, variant: variant.name });
     }
   }
@@ -79,10 +81,24 @@ function settingsOf({ options }: Variant, { steps }: StudyOptions): Record<strin
   return { ...options, max_steps: String(Math.round(share * steps)) };
 }
 
+/** @throws {UserError} naming the line that is no result */
 async function readRows(path: string): Promise<Map<string, StudyRow>> {
-  const text = await Deno.readTextFile(path).catch(() => "");
-  const rows = text.split("\n").filter((line) => line !== "").map((line) => JSON.parse(line) as StudyRow);
+  if (!await exists(path)) return new Map();
+  const rows = (await Deno.readTextFile(path)).trimEnd().split("\n").map((line, i) => {
+    try {
+      return JSON.parse(line) as StudyRow;
+    } catch (cause) {
+      throw new UserError(`Cannot go on with "${path}": line ${i + 1} is no result. Remove the line`, {
+        cause,
+      });
+    }
+  });
   return new Map(rows.map((row) => [keyOf(row), row]));
+}
+
+/** Replaces the file as a whole: a study that is killed leaves no half of a line. */
+async function writeRows(path: string, rows: Iterable<StudyRow>): Promise<void> {
+  await writeFileAtomic(path, [...rows].map((row) => JSON.stringify(row) + "\n").join(""));
 }
 
 async function runVariant(

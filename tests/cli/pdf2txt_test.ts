@@ -36,7 +36,9 @@ Deno.test("pdf2txt converts a folder, and what cannot be converted keeps nothing
     assertIncludes(all.io.stderr, "c.pdf: 1 of 2 pages are images without text (2)");
     assertIncludes(all.io.stderr, "1 of 3 files were not converted");
 
+    await Deno.writeTextFile(`${folder}/out/a.txt.tmp-0123abcd`, "half of what a killed run wrote");
     const one = await run(`${folder}/in/a.pdf`);
+    assertEquals(namesIn(`${folder}/out`), ["a.txt", "c.txt"]);
     assertEquals([one.code, one.io.stdout.trim()], [0, `${folder}/out/a.txt  1 pages  11 characters`]);
     const bad = await run(`${folder}/in/b.pdf`);
     assertEquals([bad.code, bad.io.stdout], [1, ""]);
