@@ -13,6 +13,16 @@ import type { HubSettings } from "./settings.ts";
 const SMALL_BYTES = 2 ** 24;
 const LISTING_LIMIT = 2 ** 25;
 
+/** A file of a snapshot, as far as the cache tells: nothing of its size where a link leads nowhere. */
+export interface CachedFile {
+  readonly name: string;
+  readonly size: number | undefined;
+  readonly hash: ListedFile["hash"] | undefined;
+}
+
+/** Codes of file systems without links, or where not everybody may make them. */
+const NO_LINKS: ReadonlySet<string | undefined> = new Set(["EPERM", "ENOSYS", "ENOTSUP", "EOPNOTSUPP"]);
+
 /**
  * The part of the shared cache that belongs to one repository: `blobs/<hash>`, `refs/<revision>` with a commit in it,
  * and `snapshots/<commit>/<file>`, links to blobs. The layout and the locks are those of Python's `huggingface_hub`;
@@ -91,12 +101,12 @@ export class RepositoryCache {
   }
 
   /** What is known of a snapshot's file without the hub: a blob's name is its hash. */
-  async describe(commit: string, name: string): Promise<ListedFile | undefined> {
+  async describe(commit: string, name: string): Promise<CachedFile> {
     const path = this.file(commit, name);
-    const hex = /[/\\]blobs[/\\]([0-9a-f]{40}|[0-9a-f]{64})$/.exec(await Deno.readLink(path).catch(() => ""))
-      ?.[1];
     const size = await Deno.stat(path).then((info) => info.size, () => undefined);
-    if (hex === undefined || size === undefined) return undefined;
+    const target = await Deno.readLink(path).catch(() => "");
+    const hex = /[/\\]blobs[/\\]([0-9a-f]{40}|[0-9a-f]{64})$/.exec(target)?.[1];
+    if (hex === undefined) return { name, size, hash: undefined };
     return { name, size, hash: { algorithm: hex.length === 64 ? "sha256" : "git-sha1", hex } };
   }
 
@@ -113,7 +123,7 @@ export class RepositoryCache {
     try {
       await Deno.symlink(target, path);
     } catch (error) {
-      if (Deno.build.os !== "windows") throw error;
+      if (Deno.build.os !== "windows" && !NO_LINKS.has(errorCode(error))) throw error;
       await Deno.rename(blob, path);
     }
   }
@@ -192,14 +202,15 @@ async function filesBelow(folder: string): Promise<string[]> {
  */
 export async function problemOf(
   path: string,
-  { size, hash }: Pick<ListedFile, "size" | "hash">,
+  { size, hash }: Omit<CachedFile, "name">,
   thorough: boolean,
 ): Promise<string | undefined> {
   try {
     const info = await Deno.stat(path);
     if (!info.isFile) return "is not a file";
+    if (size === undefined) return "is missing";
     if (info.size !== size) return `has ${info.size} bytes, not ${size}`;
-    if (!thorough && size > SMALL_BYTES) return undefined;
+    if (hash === undefined || (!thorough && size > SMALL_BYTES)) return undefined;
     using file = await Deno.open(path);
     return await hashOf(file, size, hash.algorithm) === hash.hex
       ? undefined

@@ -2,7 +2,7 @@ import { UserError } from "../../errors.ts";
 import { dirname } from "../deps.ts";
 import { errorCode, exists, fileError } from "../files.ts";
 import { askCommit, askFiles, isCommit, type ListedFile } from "./api.ts";
-import { problemOf, RepositoryCache } from "./cache.ts";
+import { type CachedFile, problemOf, RepositoryCache } from "./cache.ts";
 import { download } from "./download.ts";
 import { hubAddress, type HubReference } from "./reference.ts";
 import { type Asking, type HubPatience, HubUnavailable, PATIENCE } from "./request.ts";
@@ -32,11 +32,19 @@ interface Work {
 }
 
 /** The files of a commit, and whether the hub can be asked for them. */
-interface Snapshot {
+type Snapshot = FetchableSnapshot | CachedSnapshot;
+
+interface FetchableSnapshot {
   readonly commit: string;
   readonly files: readonly ListedFile[];
-  /** Why nothing can be fetched; undefined where it can. */
-  readonly cachedOnly?: string;
+  readonly cachedOnly: undefined;
+}
+
+interface CachedSnapshot {
+  readonly commit: string;
+  readonly files: readonly CachedFile[];
+  /** Why nothing can be fetched. */
+  readonly cachedOnly: string;
 }
 
 /**
@@ -56,16 +64,16 @@ export async function fetchSnapshot(reference: HubReference, options: SnapshotOp
   const work = { reference, options, asking, cache: new RepositoryCache(settings, reference) };
   try {
     const snapshot = await findSnapshot(work);
-    const { commit, cachedOnly } = snapshot;
+    const { commit } = snapshot;
     const names = new Set(options.wanted(snapshot.files.map(({ name }) => name)));
-    const files = snapshot.files.filter(({ name }) => names.has(name));
-    if (files.length === 0) throw nothingWanted(work, snapshot);
-    if (cachedOnly !== undefined) {
-      for (const file of files) await requireCached(file, cachedOnly, commit, work);
+    if (names.size === 0) throw nothingWanted(work, snapshot);
+    const isWanted = ({ name }: CachedFile) => names.has(name);
+    if (snapshot.cachedOnly !== undefined) {
+      for (const file of snapshot.files.filter(isWanted)) await requireCached(file, snapshot, work);
       return work.cache.snapshot(commit);
     }
     await tidy(snapshot, work);
-    for (const file of files) await provide(file, commit, work);
+    for (const file of snapshot.files.filter(isWanted)) await provide(file, commit, work);
     await work.cache.writeListing(commit, snapshot.files);
     await work.cache.writeRef(reference.revision, commit);
     return work.cache.snapshot(commit);
@@ -98,7 +106,7 @@ async function findSnapshot(work: Work): Promise<Snapshot> {
   }
   try {
     const commit = await askCommit(reference, asking);
-    return { commit, files: await askFiles(reference, commit, asking) };
+    return { commit, files: await askFiles(reference, commit, asking), cachedOnly: undefined };
   } catch (error) {
     if (!(error instanceof HubUnavailable) || known === undefined) throw error;
     const reason = `The hub at ${settings.endpoint} cannot be reached (${error.message})`;
@@ -113,15 +121,10 @@ async function findSnapshot(work: Work): Promise<Snapshot> {
 async function cachedFiles(
   commit: string,
   { cache, options, reference }: Work,
-): Promise<readonly ListedFile[]> {
+): Promise<readonly CachedFile[]> {
   const listed = await cache.readListing(commit);
   if (listed !== undefined) return listed;
-  const names = await cache.files(commit);
-  const files: ListedFile[] = [];
-  for (const name of names) {
-    const file = await cache.describe(commit, name);
-    if (file !== undefined) files.push(file);
-  }
+  const files = await Array.fromAsync(await cache.files(commit), (name) => cache.describe(commit, name));
   if (reference.kind === "dataset" && files.length > 0) {
     options.onNote?.(
       `The cache does not say which files ${hubAddress(reference)} has: only those that are there are used`,
@@ -130,7 +133,11 @@ async function cachedFiles(
   return files;
 }
 
-async function requireCached(file: ListedFile, reason: string, commit: string, work: Work): Promise<void> {
+async function requireCached(
+  file: CachedFile,
+  { commit, cachedOnly: reason }: CachedSnapshot,
+  work: Work,
+): Promise<void> {
   const { cache, options, reference } = work;
   const problem = await problemOf(cache.file(commit, file.name), file, options.thorough ?? false);
   if (problem === undefined) return;
@@ -174,7 +181,7 @@ function fileUrl({ kind, name }: HubReference, commit: string, file: string, { s
 }
 
 /** Removes what killed downloads left and this one does not go on with. */
-async function tidy({ files }: Snapshot, { cache, reference, options }: Work): Promise<void> {
+async function tidy({ files }: FetchableSnapshot, { cache, reference, options }: Work): Promise<void> {
   const keep = new Set<string>();
   for (const { hash } of files) if (!await exists(cache.blob(hash.hex))) keep.add(hash.hex);
   try {

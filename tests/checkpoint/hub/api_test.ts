@@ -244,6 +244,29 @@ Deno.test("without its listing, as Python's client fills it, a cache is checked 
     const config = await Deno.realPath(`${folder}/config.json`);
     await Deno.writeTextFile(config, '{"model_type": "llamb"}');
     await assertThrows(() => fetch({ settings }), "config.json is damaged: its git-sha1 is another");
+    await Deno.remove(config);
+    await assertThrows(() => fetch({ settings }), "config.json is missing");
+    // Where links are not possible, the files themselves are there.
+    await Deno.remove(`${folder}/config.json`);
+    await Deno.writeTextFile(`${folder}/config.json`, "{}");
+    assertEquals(await fetch({ settings }), folder);
+  });
+});
+
+Deno.test("where a file system has no links, the files themselves are in the snapshot", async () => {
+  await withHub(async ({ fetch, options }) => {
+    const { symlink } = Deno;
+    Deno.symlink = () =>
+      Promise.reject(Object.assign(new Error("Operation not permitted"), { code: "EPERM" }));
+    try {
+      const folder = await fetch();
+      for (const changes of [{}, { thorough: true }, { settings: { ...options.settings, offline: true } }]) {
+        assertEquals(await fetch(changes), folder);
+        assertEquals(await Deno.readFile(`${folder}/model.safetensors`), WEIGHTS);
+      }
+    } finally {
+      Deno.symlink = symlink;
+    }
   });
 });
 
