@@ -43,7 +43,7 @@ async function train(
     onStart() {},
     onStep: ({ step }) => at(done = step),
     onSave() {},
-    note: (line) => line.endsWith("were cut") || notes.push(line),
+    note: (line) => line.includes(" were cut") || notes.push(line),
     shouldStop: () => done >= stopAfter,
     waitForRoom: (failures) => {
       waits.push(failures);

@@ -36,7 +36,7 @@ async function run(overrides: Record<string, string>, stopAfter = Infinity): Pro
     onStart() {},
     onStep: (metrics) => steps.push(metrics),
     onSave() {},
-    note: (line) => line.endsWith("were cut") || notes.push(line),
+    note: (line) => line.includes(" were cut") || notes.push(line),
     shouldStop: () => steps.length >= stopAfter,
   };
   await runTraining(args, hooks);
