@@ -14,12 +14,15 @@ export interface TokenTable {
   has(id: number): boolean;
 }
 
-/** Classes of transformers that put these tokens around texts whatever the file says, by their own defaults. */
-const OWN_FRAME = /^(Code)?Llama|^Gemma/;
+/** Classes of transformers that frame texts by their own defaults, whatever the file says: no end, and a beginning or not. */
+const OWN_FRAMES: readonly (readonly [name: RegExp, addsBos: boolean])[] = [
+  [/^(Code)?Llama|^Gemma|^Cohere/, true],
+  [/^GPTNeoX/, false],
+];
 
 /**
  * The frame of a tokenizer: by `add_bos_token` and `add_eos_token`, else by its class where that has defaults of its own
- * (LlamaTokenizer: a beginning and no end), else by the post-processor of tokenizer.json.
+ * (LlamaTokenizer: a beginning, GPTNeoXTokenizer: none), else by the post-processor of tokenizer.json.
  *
  * @param special the ids of the tokens that the settings put there; `bos` throws where there is none
  * @throws what `fail` makes if the post-processor is not understood
@@ -31,13 +34,13 @@ export function framesOf(
   tokens: TokenTable,
   fail: (problem: string) => UserError,
 ): TextFrame {
-  const isOwn = typeof config.tokenizer_class === "string" && OWN_FRAME.test(config.tokenizer_class);
-  const setting = (key: string, usual: boolean): boolean | undefined => {
-    const value = config[key] ?? (isOwn ? usual : undefined);
+  const own = OWN_FRAMES.find(([name]) => name.test(String(config.tokenizer_class)));
+  const setting = (key: string, usual: boolean | undefined): boolean | undefined => {
+    const value = config[key] ?? usual;
     if (value === undefined || typeof value === "boolean") return value;
     throw fail(`${key} in tokenizer_config.json must be true or false, got ${quote(value)}`);
   };
-  const [bos, eos] = [setting("add_bos_token", true), setting("add_eos_token", false)];
+  const [bos, eos] = [setting("add_bos_token", own?.[1]), setting("add_eos_token", own && false)];
   const file = postProcessor === null || postProcessor === undefined
     ? { before: [], after: [] }
     : frameOfProcessor(postProcessor, tokens, fail, 0);

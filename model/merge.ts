@@ -108,7 +108,13 @@ export async function mergeAdapter(
     const tokenizer = await tokenizerPlaces(base_model, peft_model);
     // Parts of two tokenizers that do not fit are refused before hours of work.
     if (tokenizer.ofAdapter.length > 0 && tokenizer.paths.has("tokenizer.json")) {
-      await Tokenizer.load(base_model, peft_model);
+      const { vocabSize } = await Tokenizer.load(base_model, peft_model);
+      if (vocabSize > config.vocab_size) {
+        hooks.note(
+          `The tokenizer has ${vocabSize} tokens, but base and adapter have rows for ${config.vocab_size}: the merged model ` +
+            "cannot read texts with those above",
+        );
+      }
     }
     const tokenizerNote = describePlaces(tokenizer, peft_model);
     const plan = planMerge(weights, config, adapter, options.dtype);

@@ -71,6 +71,7 @@ Deno.test("texts begin with the beginning-of-text token where the model's own to
     ["by its setting", null, { ...special, add_bos_token: true }, 257, [257, 104]],
     ["against its file", llama, { ...special, add_bos_token: false }, 257, [104]],
     ["by its class", null, { ...special, tokenizer_class: "LlamaTokenizerFast" }, 257, [257, 104]],
+    ["by its class, none", llama, { ...special, tokenizer_class: "GPTNeoXTokenizer" }, 257, [104]],
     ["by its file alone", llama, { bos_token: null, eos_token: "</s>" }, undefined, [257, 104]],
   ];
   for (const [name, post_processor, config, bosId, ids] of cases) {
