@@ -36,27 +36,35 @@ const MOST_ADDED_TOKENS = 100_000;
 /** Finds added tokens in texts: at each place the longest, the leftmost first. */
 export class AddedTokenFinder {
   readonly #tokens = new Map<string, AddedToken>();
-  readonly #pattern: RegExp | null;
+  /** Lengths of the tokens that begin with a character, the longest first. */
+  readonly #lengths = new Map<string, number[]>();
+  /** Characters that tokens begin with; null where there are none. */
+  readonly #beginnings: RegExp | null;
 
   /** @param textOf what of a token stands in texts: its content, unless texts are normalised before */
   constructor(tokens: readonly AddedToken[], textOf: (content: string) => string = (content) => content) {
+    const lengths = new Map<string, Set<number>>();
     for (const token of tokens) {
       const text = textOf(token.content);
       // The first of several that are the same once they are normalised.
-      if (text !== "" && !this.#tokens.has(text)) this.#tokens.set(text, token);
+      if (text === "" || this.#tokens.has(text)) continue;
+      this.#tokens.set(text, token);
+      const known = lengths.get(text[0]!);
+      if (known) known.add(text.length);
+      else lengths.set(text[0]!, new Set([text.length]));
     }
-    const texts = [...this.#tokens.keys()].sort((a, b) => b.length - a.length);
-    const escaped = texts.map((text) => text.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&"));
-    this.#pattern = escaped.length === 0 ? null : new RegExp(escaped.join("|"), "g");
+    for (const [first, each] of lengths) this.#lengths.set(first, [...each].sort((a, b) => b - a));
+    const characters = [...lengths.keys()].map((first) => first.replace(/[\\\]^-]/g, "\\$&")).join("");
+    this.#beginnings = characters === "" ? null : new RegExp(`[${characters}]`, "g");
   }
 
   /** The text in stretches, one after the other, without gaps. */
   *split(text: string): Generator<Stretch> {
     let done = 0;
-    for (const { 0: found, index } of this.#pattern === null ? [] : text.matchAll(this.#pattern)) {
-      const { id, single_word, lstrip, rstrip } = this.#tokens.get(found)!;
+    for (const { index, content, token } of this.#find(text)) {
+      const { id, single_word, lstrip, rstrip } = token;
       let start = index;
-      let end = index + found.length;
+      let end = index + content.length;
       if (single_word && (isWord(text.slice(0, start), "end") || isWord(text.slice(end), "start"))) continue;
       if (lstrip) { while (start > done && SPACE.test(text[start - 1]!)) start--; }
       if (rstrip) { while (end < text.length && SPACE.test(text[end]!)) end++; }
@@ -65,6 +73,25 @@ export class AddedTokenFinder {
       done = end;
     }
     if (done < text.length) yield { start: done, text: text.slice(done), id: undefined };
+  }
+
+  *#find(text: string): Generator<{ index: number; content: string; token: AddedToken }> {
+    const beginnings = this.#beginnings;
+    if (beginnings === null) return;
+    for (let from = 0;;) {
+      beginnings.lastIndex = from;
+      const index = beginnings.exec(text)?.index;
+      if (index === undefined) return;
+      from = index + 1;
+      for (const length of this.#lengths.get(text[index]!)!) {
+        const content = text.slice(index, index + length);
+        const token = content.length === length ? this.#tokens.get(content) : undefined;
+        if (token === undefined) continue;
+        from = index + length;
+        yield { index, content, token };
+        break;
+      }
+    }
   }
 }
 

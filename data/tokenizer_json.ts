@@ -375,7 +375,7 @@ function pattern(step: Step, { fail }: Place): Values {
     );
   }
   if ((pattern as Values).Regex === undefined) return { String: source };
-  if (repeatsRepeats(source)) {
+  if (isSlow(source)) {
     throw fail(
       `the pattern ${quote(source)} of its ${step.type} repeats what repeats: a text could take it for ever`,
     );
@@ -383,30 +383,60 @@ function pattern(step: Step, { fail }: Place): Values {
   return { Regex: source };
 }
 
+/** Repetitions of one place of a pattern that may follow each other; patterns in use have two. */
+const MOST_REPEATS = 3;
+/** From so many on a repetition counts as one without bound. */
+const LONG_REPEAT = 8;
+
 /**
- * Whether a pattern repeats without bound a group that repeats without bound, as `(a+)+`: on some texts a search takes
- * time that doubles with every character. Patterns of tokenizers in use do not.
+ * Whether a search may take time that grows out of proportion with the text: a group that can match in several ways is
+ * repeated, as in `(a+)+` or `(a|ab)*`, or many repetitions follow each other. Patterns of tokenizers in use have neither.
  */
-function repeatsRepeats(source: string): boolean {
-  const groups: boolean[] = [false];
-  let closed = false;
+function isSlow(source: string): boolean {
+  const groups = [{ varies: false, repeats: 0, most: 0 }];
+  /** Whether what stands before is a group that can match in several ways. */
+  let isVarying = false;
   for (let i = 0; i < source.length; i++) {
+    const top = groups.at(-1)!;
+    const [quantifier, least = "", comma, most = ""] =
+      /^(?:[*+?]|\{(\d*)(,?)(\d*)\})[+?]?/.exec(source.slice(i, i + 32)) ?? [];
+    if (quantifier !== undefined && quantifier[1] !== "}") {
+      const [low, high] = quantifier[0] === "{"
+        ? [Number(least), comma && most === "" ? Infinity : Number(most || least)]
+        : [quantifier[0] === "+" ? 1 : 0, quantifier[0] === "?" ? 1 : Infinity];
+      if (isVarying && high > 1) return true;
+      if (low !== high) top.varies = true;
+      if (high > LONG_REPEAT && ++top.repeats > MOST_REPEATS) return true;
+      i += quantifier.length - 1;
+      continue;
+    }
+    isVarying = false;
     const character = source[i]!;
-    const wasClosed = closed;
-    closed = false;
-    if (character === "\\") i++;
+    if (character === "\\") i += Math.max(1, lengthAt(/^\\[pPxu]\{[^}]*\}/, source, i) - 1);
     else if (character === "[") i = endOfClass(source, i);
-    else if (character === "(") groups.push(false);
-    else if (character === ")") {
-      const inner = groups.length > 1 ? groups.pop()! : false;
-      closed = inner;
-      if (inner) groups[groups.length - 1] = true;
-    } else if (/^(?:[*+]|\{\d*,\})/.test(source.slice(i, i + 24))) {
-      if (wasClosed) return true;
-      groups[groups.length - 1] = true;
-    } else if (character === "{" && wasClosed && !/^\{[01]?,?1?\}/.test(source.slice(i, i + 24))) return true;
+    else if (character === "(") {
+      groups.push({ varies: false, repeats: 0, most: 0 });
+      // What kind of group it is.
+      i += Math.max(0, lengthAt(/^\(\?(?:<?[=!]|[a-z-]*:|>|<\w+>)/, source, i) - 1);
+    } else if (character === "|") {
+      top.varies = true;
+      top.most = Math.max(top.most, top.repeats);
+      top.repeats = 0;
+    } else if (character === ")" && groups.length > 1) {
+      groups.pop();
+      isVarying = top.varies;
+      const outer = groups.at(-1)!;
+      outer.varies ||= top.varies;
+      outer.repeats += Math.max(top.most, top.repeats);
+      if (outer.repeats > MOST_REPEATS) return true;
+    }
   }
   return false;
+}
+
+/** Characters that a pattern matches at a place. */
+function lengthAt(pattern: RegExp, source: string, at: number): number {
+  return pattern.exec(source.slice(at, at + 64))?.[0].length ?? 0;
 }
 
 /** Index of a character class's closing bracket. */
