@@ -1,8 +1,8 @@
 /** Parquet files, row group by row group: `hyparquet` reads them and is used nowhere else but in their check. */
-import { type AsyncBuffer, parquetMetadataAsync, parquetReadObjects } from "hyparquet";
+import { type AsyncBuffer, parquetMetadata, parquetReadObjects } from "hyparquet";
 import { UserError } from "../errors.ts";
 import { openToRead } from "./jsonl.ts";
-import { checkGroup, checkSchema, CODECS, rangeOfGroup } from "./parquet_check.ts";
+import { checkGroup, checkNumbers, checkSchema, CODECS, rangeOfGroup } from "./parquet_check.ts";
 
 /**
  * Yields the rows of a file as objects, without what is null in them: tables have every key in every row. Whole numbers
@@ -16,11 +16,7 @@ export async function* readParquet(
   using file = await openToRead(path);
   const { size } = await file.stat();
   try {
-    if (size < 12) throw new RangeError("it is too short");
-    const metadata = await parquetMetadataAsync({
-      byteLength: size,
-      slice: (start, end = size) => readSlice(file, start, end, size),
-    }, { geoparquet: false });
+    const metadata = parquetMetadata(await readFooter(file, size), { geoparquet: false });
     checkSchema(metadata);
     let rowStart = 0;
     for (const group of metadata.row_groups) {
@@ -47,6 +43,25 @@ export async function* readParquet(
     throw new UserError(`Cannot read "${path}" as parquet: ${problem}`, { cause });
   }
 }
+
+/** The metadata's bytes, their length and the mark at the end. */
+async function readFooter(file: Deno.FsFile, size: number): Promise<ArrayBuffer> {
+  if (size < 12) throw new RangeError("it is too short");
+  const end = new DataView(await readSlice(file, size - 8, size, size));
+  if (end.getUint32(4, true) !== MARK) {
+    throw new RangeError("it does not end as parquet does. It may be cut short");
+  }
+  const length = end.getUint32(0, true);
+  if (length > size - 12) {
+    throw new RangeError(`its metadata claims ${length} bytes, and the file has ${size}`);
+  }
+  const footer = await readSlice(file, size - 8 - length, size, size);
+  checkNumbers(new Uint8Array(footer));
+  return footer;
+}
+
+/** "PAR1" */
+const MARK = 0x3152_4150;
 
 /** A stretch of a file as if it were the file. */
 function bufferOf(bytes: Uint8Array<ArrayBuffer>, first: number, byteLength: number): AsyncBuffer {

@@ -31,10 +31,27 @@ const LARGEST_GROUP = 2 ** 31;
 /** Values by which writers fill up the last run. */
 const FILLED_UP = 512;
 
+/** Bytes of a page's header, its statistics included, and of a number in the metadata, whose square its reader takes. */
+const LONGEST_HEADER = 2 ** 16;
+const LONGEST_NUMBER = 2 ** 15;
+
 /** Where the columns of a row group are in the file. */
 export interface GroupRange {
   readonly start: number;
   readonly end: number;
+}
+
+/**
+ * Numbers are written 7 bits a byte, with the eighth set while there is more; texts have such bytes, too, but not so many
+ * in a row.
+ * @throws RangeError if metadata has a number that does not end
+ */
+export function checkNumbers(metadata: Uint8Array): void {
+  let length = 0;
+  for (const byte of metadata) {
+    length = byte & 0x80 ? length + 1 : 0;
+    if (length > LONGEST_NUMBER) throw new RangeError("its metadata is damaged: a number in it does not end");
+  }
 }
 
 /** @throws RangeError if the schema is larger or deeper than any table's */
@@ -130,14 +147,16 @@ function levelsOf(tree: SchemaTree, path: readonly string[]): Levels {
 
 /** @returns how many bytes may still be unpacked */
 function checkColumn(column: Uint8Array, meta: ColumnMetaData, levels: Levels, mostUnpacked: number): number {
-  const reader = { view: new DataView(column.buffer, column.byteOffset, column.byteLength), offset: 0 };
   const mostValues = Number(meta.num_values);
-  let [values, left] = [0, mostUnpacked];
-  while (reader.offset < column.length - 1 && values < mostValues) {
+  let [at, values, left] = [0, 0, mostUnpacked];
+  while (at < column.length - 1 && values < mostValues) {
+    const length = Math.min(column.length - at, LONGEST_HEADER);
+    const reader = { view: new DataView(column.buffer, column.byteOffset + at, length), offset: 0 };
     const header = parquetHeader(reader);
+    at += reader.offset;
     const size = header.compressed_page_size;
-    if (!(size >= 0 && size <= column.length - reader.offset)) {
-      throw new RangeError(`a page claims ${size} bytes, ${column.length - reader.offset} are there`);
+    if (!(size >= 0 && size <= column.length - at)) {
+      throw new RangeError(`a page claims ${size} bytes, ${column.length - at} are there`);
     }
     left -= header.uncompressed_page_size;
     if (!(header.uncompressed_page_size >= 0 && left >= 0)) {
@@ -145,8 +164,8 @@ function checkColumn(column: Uint8Array, meta: ColumnMetaData, levels: Levels, m
         `a page claims to unpack to ${header.uncompressed_page_size} bytes, more than its file may`,
       );
     }
-    const packed = column.subarray(reader.offset, reader.offset + size);
-    reader.offset += size;
+    const packed = column.subarray(at, at + size);
+    at += size;
     const count = header.data_page_header?.num_values ?? header.data_page_header_v2?.num_values;
     if (count === undefined) {
       const entries = header.dictionary_page_header?.num_values ?? 0;

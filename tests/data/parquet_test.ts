@@ -56,6 +56,31 @@ Deno.test("figures of a parquet file's metadata must fit the file", async () => 
   await refused((m) => meta(m).codec = "GZIP", "incorrect header check");
 });
 
+Deno.test("metadata with numbers that do not end, or lists and structs that only claim to be, is refused at once", async () => {
+  await withFolder(async (folder) => {
+    const path = `${folder}/a.parquet`;
+    const long = new Uint8Array(1_000_000).fill(0xff);
+    long[0] = 0x36;
+    const list = [0x29, 0xfc, 0xff, 0xff, 0xff, 0xff, 0x07, 0, 0, 0, 0, 0];
+    const cases: [ArrayLike<number>, string][] = [
+      [long, "a number in it does not end"],
+      [new Uint8Array(1_000_000).fill(0x1c), "a.parquet"],
+      [list, "a.parquet"],
+    ];
+    for (const [footer, part] of cases) {
+      const bytes = new Uint8Array(4 + footer.length + 8);
+      bytes.set(new TextEncoder().encode("PAR1"));
+      bytes.set(footer, 4);
+      new DataView(bytes.buffer).setUint32(4 + footer.length, footer.length, true);
+      bytes.set(new TextEncoder().encode("PAR1"), bytes.length - 4);
+      await Deno.writeFile(path, bytes);
+      await assertThrows(() => read(path), "Cannot read", part);
+      await Deno.writeFile(path, bytes.subarray(0, -1));
+      await assertThrows(() => read(path), "does not end as parquet does");
+    }
+  });
+});
+
 Deno.test("mutated parquet files end in rows or in one line, and nothing is left running", async () => {
   const late: unknown[] = [];
   const hear = (event: PromiseRejectionEvent) => {

@@ -50,6 +50,25 @@ Deno.test("tokenizeFiles() keeps the order of documents that several workers enc
   });
 });
 
+Deno.test("tokenizeFiles() gives UTF-16 the ids of the same text, and names the keys of rows that it does not use", async () => {
+  const tokenizer = await Tokenizer.load(`${GOLDEN}/mha`);
+  await withFolder(async (folder) => {
+    const text = "The café on the quay opened at dawn.\n";
+    const units = Uint16Array.from(`\ufeff${text}`, (char) => char.charCodeAt(0));
+    await Deno.writeFile(`${folder}/utf16.txt`, new Uint8Array(units.buffer));
+    await Deno.writeTextFile(`${folder}/rows.jsonl`, JSON.stringify({ text, id: 3, label: null, meta: {} }));
+    const notes: string[] = [];
+    const ids = async (name: string) => {
+      const note = (line: string) => notes.push(line);
+      await tokenizeFiles([`${folder}/${name}`], `${folder}/out.bin`, tokenizer, { note });
+      return [...await readTokenBin(`${folder}/out.bin`)];
+    };
+    assertEquals(await ids("utf16.txt"), tokenizer.encode(text, { bos: true, eos: true }));
+    assertEquals(await ids("rows.jsonl"), await ids("utf16.txt"));
+    assertEquals(notes, [`2 keys of ${folder}/rows.jsonl are not used: id (1 row), meta (1 row)`]);
+  });
+});
+
 Deno.test("tokenizeFiles() says that a document is larger than a text can be", async () => {
   const tokenizer = await Tokenizer.load(`${GOLDEN}/mha`);
   await withFolder(async (folder) => {
