@@ -72,6 +72,8 @@ const MOST_WORK = 2 ** 40;
 const RING_SLOTS = 4096;
 /** Uploads wait in staging memory until a submit: give them one this often. */
 const UPLOAD_CHUNK_BYTES = 64 * 2 ** 20;
+/** Longest that a program is deaf to timers and signals, in milliseconds, where it asks: see {@linkcode Gpu.turn}. */
+const DEAF_MS = 100;
 /** Buffers that reads go through are kept for later ones, up to so many bytes. */
 const STAGING_BYTES = 64 * 2 ** 20;
 
@@ -110,6 +112,7 @@ export class Gpu {
   #slotsUsed = 0;
   #workRecorded = 0;
   #pipelinesSent = 0;
+  #turnedAt = performance.now();
   #encoder: GPUCommandEncoder | undefined;
   #pass: GPUComputePassEncoder | undefined;
   #failure: GpuError | undefined;
@@ -430,6 +433,16 @@ export class Gpu {
       stagings.forEach((staging) => this.#staging.give(staging));
       this.#staging.trim(STAGING_BYTES);
     }
+  }
+
+  /**
+   * Lets timers and signals have their turn, if they had none for a while: a submit blocks the program where the device
+   * is the processor, and nothing else in a step waits. What is recorded stays so.
+   */
+  async turn(): Promise<void> {
+    if (performance.now() - this.#turnedAt < DEAF_MS) return;
+    await new Promise((resolve) => setTimeout(resolve, 0));
+    this.#turnedAt = performance.now();
   }
 
   /** Waits until the device has done all recorded work. */

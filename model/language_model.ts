@@ -166,6 +166,7 @@ export class LanguageModel {
         x = out;
       }
       gpu.submit();
+      await gpu.turn();
     }
     const gradient = this.#lossBackward(x, device, options);
     for (const [i, layer] of [...layers.entries()].reverse()) {
@@ -175,6 +176,7 @@ export class LanguageModel {
       layer.backward(gpu, gradient, x, pass, saved);
       x.free();
       gpu.submit();
+      await gpu.turn();
     }
     gpu.at("embedding, backward");
     if (embeddings.grad) embedBackward(gpu, device.batch.tokens, gradient, embeddings.grad);
@@ -206,7 +208,7 @@ export class LanguageModel {
   /** Loss and likeliest next token of every row. */
   async predict(device: DeviceBatch): Promise<Predictions> {
     const { gpu } = this;
-    const hidden = this.#forward(device);
+    const hidden = await this.#forward(device);
     const losses = gpu.empty([device.batch.rows], "f32", "losses");
     const argmax = gpu.empty([device.batch.rows], "u32", "argmax");
     this.#forEachLogits(hidden, ({ logits, start, end }) => {
@@ -226,7 +228,7 @@ export class LanguageModel {
 
   /** Logits of every row, (rows, V): for comparing models and for small inputs. */
   async logits(device: DeviceBatch): Promise<Float32Array> {
-    const hidden = this.#forward(device);
+    const hidden = await this.#forward(device);
     const { vocab_size } = this.config;
     const result = new Float32Array(device.batch.rows * vocab_size);
     const chunks: { start: number; logits: Tensor }[] = [];
@@ -248,7 +250,7 @@ export class LanguageModel {
   }
 
   /** Output of the last layer (rows, C), before the last norm. */
-  #forward(device: DeviceBatch): Tensor {
+  async #forward(device: DeviceBatch): Promise<Tensor> {
     const { gpu } = this;
     const pass = this.#pass(device, undefined);
     let x = embed(gpu, device.tokens, this.parts.embeddings.weight, this.parts.format);
@@ -257,6 +259,7 @@ export class LanguageModel {
       x.free();
       x = out;
       gpu.submit();
+      await gpu.turn();
     }
     return x;
   }

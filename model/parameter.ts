@@ -7,3 +7,11 @@ export interface Parameter {
   readonly value: Tensor;
   readonly grad: Tensor;
 }
+
+/**
+ * Whether weight decay applies to a parameter: not to biases and norms, which Hugging Face's trainer knows by their names.
+ * @see get_decay_parameter_names in transformers' trainer.py
+ */
+export function isDecayed(name: string): boolean {
+  return !/bias|layernorm|rmsnorm|(^|\.)norm($|\.)|_norm($|\.)/i.test(name);
+}

@@ -5,7 +5,7 @@ import { globalNorm, STATUS } from "../kernels/optimizer/global_norm.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import { type Batch, freeBatch } from "../model/batch.ts";
 import type { LanguageModel } from "../model/language_model.ts";
-import type { Parameter } from "../model/parameter.ts";
+import { isDecayed, type Parameter } from "../model/parameter.ts";
 import { type AdamStates, makeStates, type StateForm } from "./states.ts";
 
 export interface TrainerOptions extends Omit<AdamWOptions, "learningRate" | "step"> {
@@ -109,7 +109,10 @@ export class Trainer {
     });
     const { beta1, beta2, epsilon, weightDecay } = this.#options;
     const adam = { beta1, beta2, epsilon, weightDecay, learningRate, step: this.state.updates + 1 };
-    for (const { states } of this.optimised) await states.update(this.#status, adam);
+    for (const { name, states } of this.optimised) {
+      await states.update(this.#status, isDecayed(name) ? adam : { ...adam, weightDecay: 0 });
+      await gpu.turn();
+    }
     const [lossBytes, statusBytes] = await gpu.readBytes([this.#lossSum, this.#status]);
     const status = new Float32Array(statusBytes!.buffer);
     const applied = status[STATUS.isFinite] === 1;

@@ -311,3 +311,29 @@ Deno.test("Resuming takes an optimiser with states of as many bits, and no other
     'optim was "adamw_bnb_8bit", now "paged_adamw_32bit"',
   );
 });
+
+Deno.test("Timers have their turn between the layers of a step, however long they take, and change no byte", async () => {
+  const run = async (isSlow: boolean) => {
+    using gpu = await Gpu.open();
+    const trainer = await makeTrainer(gpu, { full: true });
+    let turns = 0;
+    const deaf: number[] = [];
+    const submit = gpu.device.queue.submit.bind(gpu.device.queue);
+    gpu.device.queue.submit = (buffers) => {
+      submit(buffers);
+      deaf.push(turns);
+      const end = performance.now() + 110;
+      while (isSlow && performance.now() < end);
+    };
+    const timer = setInterval(() => turns++, 0);
+    const curve = await losses(trainer, 1, [sequences(20), sequences(33)]);
+    clearInterval(timer);
+    return { curve, state: await stateOf(trainer), deaf };
+  };
+  const [slow, fast] = [await run(true), await run(false)];
+  // Of each micro-batch: an upload and the head are the longest stretches without a turn, of two or three submits.
+  const longest = Math.max(...slow.deaf.map((turns) => slow.deaf.filter((other) => other === turns).length));
+  assert(longest <= 3, `turns by the time of each submit: ${slow.deaf}`);
+  assertEquals(slow.curve, fast.curve);
+  assert(slow.state === fast.state, "weights or moments differ");
+});
