@@ -98,7 +98,9 @@ Deno.test("a hub that does not answer, or answers without end, is given up after
   for (const [name, answer, part] of faults) {
     await withHub(async ({ server, fetch, waits }) => {
       server.apiFault = answer;
-      await assertThrows(() => fetch(IMPATIENT), "Cannot reach the hub", part);
+      // On a busy machine the other limit could be reached first.
+      const limits = part.includes("whole") ? { requestLimit: 200 } : { stallLimit: 100 };
+      await assertThrows(() => fetch(limits), "Cannot reach the hub", part);
       assertEquals(waits.length, 4, name);
     });
   }
