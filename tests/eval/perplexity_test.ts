@@ -148,6 +148,28 @@ Deno.test("text, rows and folders are measured as their tokens", async () => {
   });
 });
 
+Deno.test("text beside an adapter is measured in the tokens of the adapter's own tokenizer", async () => {
+  await withFolder(async (folder) => {
+    for (const file of ["adapter_config.json", "adapter_model.safetensors"]) {
+      await Deno.copyFile(`${GOLDEN}/adapter/${file}`, `${folder}/${file}`);
+    }
+    await Deno.writeTextFile(
+      `${folder}/tokenizer_config.json`,
+      '{ "bos_token": "!", "add_bos_token": true, "eos_token": "?" }',
+    );
+    const text = [...integers(6, 300, 26)].map((letter) => String.fromCharCode(97 + letter)).join("");
+    await Deno.writeTextFile(`${folder}/a.txt`, text);
+    await writeTokenBin(`${folder}/t.bin`, [33, ...new TextEncoder().encode(text), 63]);
+    const options = { peft_model: folder, seq_len: 64, batch_size: 8, context_size: 64 };
+    const wanted = await evaluate({ ...options, data_path: `${folder}/t.bin` });
+    const own = await evaluate({ ...options, data_path: `${folder}/a.txt` });
+    assertEquals(own.result.val_loss, wanted.result.val_loss);
+    const said = (notes: readonly string[]) =>
+      notes.filter((note) => note.includes("tokenizer is the adapter's")).length;
+    assertEquals([said(own.notes), said(wanted.notes)], [1, 0]);
+  });
+});
+
 Deno.test("a window longer than the context is noted", async () => {
   const { notes, result } = await evaluate({ context_size: 64, batch_size: 8 });
   assertEquals(result.model.rope_scaling, null);
