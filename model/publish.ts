@@ -112,9 +112,9 @@ async function adapterFacts(
   const trained = await readTrainedSettings(folder);
   const settled = trained && baseConfig ? configForPositions(baseConfig, trained) : undefined;
   const targets = Array.isArray(config.target_modules)
-    ? config.target_modules.join(", ")
+    ? namesOf(config.target_modules)
     : config.target_modules;
-  const extra = config.modules_to_save ? `; also ${config.modules_to_save.join(", ")}` : "";
+  const extra = config.modules_to_save ? `; also ${namesOf(config.modules_to_save)}` : "";
   return {
     name,
     kind: "adapter",
@@ -128,6 +128,12 @@ async function adapterFacts(
     ropeScaling: settled?.rope_scaling,
     rows: [...settingRows(args), ...await resultRows(folder)],
   };
+}
+
+/** Names in a line; of many, as LoRA on some layers has, the first. */
+function namesOf(names: readonly string[]): string {
+  const most = 12;
+  return names.slice(0, most).join(", ") + (names.length > most ? ` and ${names.length - most} more` : "");
 }
 
 async function modelFacts(
