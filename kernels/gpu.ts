@@ -116,6 +116,9 @@ export class Gpu {
   #encoder: GPUCommandEncoder | undefined;
   #pass: GPUComputePassEncoder | undefined;
   #failure: GpuError | undefined;
+  /** Told before all others, which follow from it. */
+  #loss: DeviceLostError | undefined;
+  #isClosed = false;
   /** Told first, for other failures follow from it, and Dawn reports those before it. */
   #compileFailure: GpuError | undefined;
 
@@ -164,8 +167,8 @@ export class Gpu {
       event.preventDefault();
       this.#failure ??= failureOf((event as GPUUncapturedErrorEvent).error, this.#pool.heldBytes);
     });
-    device.lost.then(({ reason, message }) => {
-      if (reason !== "destroyed") this.#failure = new DeviceLostError(`The GPU device was lost: ${message}`);
+    device.lost.then(({ message }) => {
+      if (!this.#isClosed) this.#loss = lossOf(message);
     });
   }
 
@@ -427,8 +430,7 @@ export class Gpu {
         return bytes;
       });
     } catch (error) {
-      this.check();
-      throw error;
+      return await this.#fail(error);
     } finally {
       stagings.forEach((staging) => this.#staging.give(staging));
       this.#staging.trim(STAGING_BYTES);
@@ -449,8 +451,15 @@ export class Gpu {
   async settle(): Promise<void> {
     this.submit();
     await this.#pipelines.settled();
-    await this.device.queue.onSubmittedWorkDone();
+    await this.device.queue.onSubmittedWorkDone().catch((error) => this.#fail(error));
     this.check();
+  }
+
+  /** Throws what the device says of a wait that failed, which may be told a little later than that it did. */
+  async #fail(error: unknown): Promise<never> {
+    await new Promise((resolve) => setTimeout(resolve, 0));
+    this.check();
+    throw error;
   }
 
   /** Times of the dispatches since the last call; empty unless opened with `profile`. */
@@ -467,12 +476,13 @@ export class Gpu {
 
   /** @throws the first failure reported by the device */
   check(): void {
-    const failure = this.#compileFailure ?? this.#failure;
+    const failure = this.#loss ?? this.#compileFailure ?? this.#failure;
     if (failure) throw failure;
   }
 
   /** Ends the device and frees all memory. */
   close(): void {
+    this.#isClosed = true;
     this.device.destroy();
   }
 
@@ -550,6 +560,13 @@ export class Gpu {
     this.#pass?.end();
     this.#pass = undefined;
   }
+}
+
+function lossOf(message: string): DeviceLostError {
+  return new DeviceLostError(
+    `The GPU device was lost (${message}): its driver was reset, or it went away. What was saved before is whole; start ` +
+      `the command again, and if it happens again look for a newer driver`,
+  );
 }
 
 /** What a device reports out of band, in words. */

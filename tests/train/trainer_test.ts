@@ -337,3 +337,25 @@ Deno.test("Timers have their turn between the layers of a step, however long the
   assertEquals(slow.curve, fast.curve);
   assert(slow.state === fast.state, "weights or moments differ");
 });
+
+Deno.test("A device that is lost anywhere in loading or in a step is told as that, soon, and once", async () => {
+  for (let point = 0; point < 20; point++) {
+    const gpu = await Gpu.open();
+    // From the upload of the model over the first step's pipelines to the second step.
+    let left = 1 + point ** 2;
+    for (const name of ["createCommandEncoder", "createBindGroup", "createBuffer"] as const) {
+      const make = gpu.device[name].bind(gpu.device) as (...args: unknown[]) => unknown;
+      Object.defineProperty(gpu.device, name, {
+        value: (...args: unknown[]) => {
+          if (--left === 0) gpu.device.destroy();
+          return make(...args);
+        },
+      });
+    }
+    await assertThrows(async () => {
+      const trainer = await makeTrainer(gpu, { full: true });
+      for (let step = 0; step < 2; step++) await losses(trainer, 1, [sequences(20)]);
+    }, "The GPU device was lost");
+    gpu.close();
+  }
+});
