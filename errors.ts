@@ -44,3 +44,19 @@ function textOf(value: unknown): string {
     return Array.isArray(value) ? "[...]" : "{...}";
   }
 }
+
+/** How the engine's errors of sizes and places begin. */
+const ENGINE =
+  /^(Invalid (array|string|typed array|count)|Maximum call stack|Array buffer|Offset is|Start offset)/;
+
+/**
+ * What another program's error says, in one short line.
+ * @param otherwise in place of the engine's own words, which tell of that program's code and of no file
+ */
+export function causeText(cause: unknown, otherwise: string): string {
+  if (!(cause instanceof Error) || cause instanceof TypeError || ENGINE.test(cause.message)) {
+    return otherwise;
+  }
+  const text = printable(cause.message);
+  return text.length > 2 * LONGEST_QUOTE ? `${text.slice(0, 2 * LONGEST_QUOTE - 3)}...` : text;
+}

@@ -2,15 +2,7 @@ import { FILE_LIMITS } from "../data/file_bytes.ts";
 import { quoted, UserError } from "../errors.ts";
 import { join } from "./deps.ts";
 import type { Dtype } from "./dtype.ts";
-import {
-  type Bytes,
-  diskFiles,
-  errorCode,
-  fileError,
-  type Files,
-  type FolderEntry,
-  readJson,
-} from "./files.ts";
+import { type Bytes, diskFiles, errorCode, fileError, type Files, readJson } from "./files.ts";
 import { quote, safeJoin } from "./paths.ts";
 import { TorchFile, type TorchTensor } from "./pickle.ts";
 import { SafetensorsFile, tensorByteLength } from "./safetensors.ts";
@@ -193,21 +185,40 @@ export async function openWeights(
   folder: string,
   { files = diskFiles }: { files?: Files } = {},
 ): Promise<WeightReader> {
-  const entries = await listModelFolder(folder, files);
-  const names = entries.filter(({ isFolder }) => !isFolder).map(({ name }) => name);
+  const names = await listModelFolder(folder, files);
+  const { name, lone } = chooseFile(names);
+  if (name === undefined) throw new UserError(noWeightsMessage(folder, names, lone));
+  return await openChosen(folder, name, files);
+}
+
+/** As {@linkcode openWeights}, and undefined where the folder has no weights, or several of which none is the model's. */
+export async function openWeightsIfAny(
+  folder: string,
+  { files = diskFiles }: { files?: Files } = {},
+): Promise<WeightReader | undefined> {
+  const { name } = chooseFile(await listModelFolder(folder, files));
+  return name === undefined ? undefined : await openChosen(folder, name, files);
+}
+
+/** The file that is opened, weights or an index; undefined where there is none. */
+function chooseFile(names: readonly string[]): { name: string | undefined; lone: readonly string[] } {
   const known = MODEL_FILES.filter((name) => names.includes(name));
   const lone = names.filter((name) => name.endsWith(".safetensors") && name !== "adapter_model.safetensors");
   // An index or model.safetensors wins over .bin files; so does a lone .safetensors of another name.
   const name = known.find((file) => file.includes("safetensors")) ?? (lone.length === 1 ? lone[0] : known[0]);
-  if (name === undefined) throw new UserError(noWeightsMessage(folder, names, lone));
+  return { name, lone };
+}
+
+async function openChosen(folder: string, name: string, files: Files): Promise<WeightReader> {
   return name.endsWith(".index.json")
     ? await openSharded(folder, name, files)
     : await openWeightsFile(join(folder, name), { files });
 }
 
-async function listModelFolder(folder: string, files: Files): Promise<FolderEntry[]> {
+/** Names of what is no folder. */
+async function listModelFolder(folder: string, files: Files): Promise<string[]> {
   try {
-    return await files.list(folder);
+    return (await files.list(folder)).filter(({ isFolder }) => !isFolder).map(({ name }) => name);
   } catch (error) {
     const remedy = errorCode(error) === "ENOENT" ? "Check the path, or run download first" : "";
     throw fileError(error, `Cannot load the model "${folder}"`, remedy);

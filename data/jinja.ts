@@ -1,6 +1,6 @@
 /** A model's own chat template: `@huggingface/jinja` renders it, within bounds, and is used nowhere else. */
 import { Environment, Interpreter, Template } from "@huggingface/jinja";
-import { UserError } from "../errors.ts";
+import { causeText, UserError } from "../errors.ts";
 import type { ChatTemplate, Message, Rendering, Segment, SpecialTokens } from "./templates.ts";
 
 /** Characters of a template, and of space at one place in it, whose square the parser takes. */
@@ -72,7 +72,10 @@ function parse(source: string): Template {
   try {
     return new Template(source);
   } catch (cause) {
-    throw refuse(cause instanceof RangeError ? "it nests too deeply" : (cause as Error).message, cause);
+    throw refuse(
+      cause instanceof RangeError ? "it nests too deeply" : causeText(cause, "it ends too early"),
+      cause,
+    );
   }
 }
 
@@ -234,7 +237,7 @@ function problem(cause: unknown): string {
   if (cause instanceof TemplateRefusal) return `refuses it: ${cause.message}`;
   if (cause instanceof TemplateExcess) return cause.message;
   if (cause instanceof RangeError) return `nests too deeply, or writes too much (${cause.message})`;
-  return `cannot be rendered: ${(cause as Error).message}`;
+  return `cannot be rendered: ${causeText(cause, "a part of it is not what it is used as")}`;
 }
 
 function segmentsOf(

@@ -25,9 +25,7 @@ export function parseJson(json: string | Uint8Array, path: string): unknown {
     if (at >= text.length) throw fail("it is not valid JSON: it ends too early. It may be cut short", cause);
     const before = text.slice(0, at).split("\n");
     const place = `line ${before.length}, column ${before.at(-1)!.length + 1}`;
-    throw fail(
-      `it is not valid JSON: unexpected ${quoted(/\S{1,20}/.exec(text.slice(at))![0])} at ${place}`,
-      cause,
-    );
+    const [token] = /^[^ \t\n\r]{0,20}/.exec(text.slice(at))!;
+    throw fail(`it is not valid JSON: unexpected ${quoted(token)} at ${place}`, cause);
   }
 }

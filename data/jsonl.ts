@@ -1,6 +1,6 @@
 import { distance } from "fastest-levenshtein";
 import { TextReader } from "../encoding.ts";
-import { UserError } from "../errors.ts";
+import { quoted as quotedValue, UserError } from "../errors.ts";
 import { readChunks } from "./compression.ts";
 import { openRegular } from "./file_bytes.ts";
 import { errorCode, fileError } from "./file_errors.ts";
@@ -376,9 +376,13 @@ function nearest(wanted: string, found: readonly string[]): string | undefined {
   return scored[0] && scored[0].score <= 2 ? scored[0].name : undefined;
 }
 
+/** Most names that a message lists. */
+const MOST_NAMES = 20;
+
 /** Names as messages list them. */
 export function quoted(names: readonly string[]): string {
-  return names.map((name) => `"${name}"`).join(", ");
+  const shown = names.slice(0, MOST_NAMES).map((name) => quotedValue(name));
+  return [...shown, ...(names.length > MOST_NAMES ? ["..."] : [])].join(", ");
 }
 
 /** What a value is, for messages. */

@@ -1,5 +1,5 @@
 /** Conversations of any of the known forms to messages: ShareGPT's, OpenAI's, and what others write into theirs. */
-import { UserError } from "../errors.ts";
+import { quoted as shown, UserError } from "../errors.ts";
 import { quoted, typeName } from "./jsonl.ts";
 import type { Message, Role } from "./templates.ts";
 
@@ -41,7 +41,7 @@ function messageOf(turn: unknown, where: string): Message {
         ? `must have "role" (user, assistant, system or tool) and "content" (text), found ${
           quoted(Object.keys(turn))
         }`
-        : `is from ${JSON.stringify(name)}, which is none of ${quoted([...ROLES.keys()] as string[])}`,
+        : `is from ${shown(name)}, which is none of ${quoted([...ROLES.keys()] as string[])}`,
     );
   }
   if (turn.function_call !== undefined && turn.function_call !== null) {
@@ -142,12 +142,15 @@ function isLearnt(turn: Readonly<Record<string, unknown>>, role: Role, where: st
     if (value !== 0 && value !== 1 && typeof value !== "boolean") {
       throw unusable(
         where,
-        `has "${key}": ${JSON.stringify(value)}, but an answer is learnt (1) or not (0), nothing between`,
+        `has "${key}": ${shown(value)}, but an answer is learnt (1) or not (0), nothing between`,
       );
     }
     if (!value) learnt = false;
     else if (key !== "weight" && role !== "assistant") {
-      throw unusable(where, `has "${key}": ${value}, but is from the ${role}: only answers can be learnt`);
+      throw unusable(
+        where,
+        `has "${key}": ${shown(value)}, but is from the ${role}: only answers can be learnt`,
+      );
     }
   }
   return learnt;

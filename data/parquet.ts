@@ -1,6 +1,6 @@
 /** Parquet files, row group by row group: `hyparquet` reads them and is used nowhere else but in their check. */
 import { type AsyncBuffer, parquetMetadata, parquetReadObjects } from "hyparquet";
-import { UserError } from "../errors.ts";
+import { causeText, UserError } from "../errors.ts";
 import { openToRead } from "./jsonl.ts";
 import { checkGroup, checkNumbers, checkSchema, CODECS, rangeOfGroup } from "./parquet_check.ts";
 
@@ -37,9 +37,7 @@ export async function* readParquet(
     }
   } catch (cause) {
     if (cause instanceof UserError) throw cause;
-    const { message } = cause as Error;
-    // The reader trips over damaged metadata in ways of its own.
-    const problem = cause instanceof TypeError ? `it is damaged (${message})` : message;
+    const problem = causeText(cause, "its metadata or a page is damaged");
     throw new UserError(`Cannot read "${path}" as parquet: ${problem}`, { cause });
   }
 }

@@ -1,5 +1,5 @@
 /** The prompt forms that models are trained on, as text with the parts marked that are learnt. */
-import { UserError } from "../errors.ts";
+import { quoted, UserError } from "../errors.ts";
 
 /** Who speaks. A `developer` is OpenAI's newer word for the system; a `tool` answers what an assistant called. */
 export type Role = "system" | "developer" | "user" | "assistant" | "tool";
@@ -257,7 +257,7 @@ export function checkTurns(messages: readonly Message[], where: string): readonl
     const before = turns[i - 1]?.role;
     if (role !== "system" && role !== "developer" && FOLLOWS[role].includes(before)) return;
     throw new UserError(
-      `Cannot use ${where}: turn ${first + i + 1} is from "${role}"${
+      `Cannot use ${where}: turn ${first + i + 1} is from ${quoted(role)}${
         before ? ` and follows "${before}"` : ""
       }, but user ` +
         "and assistant must take turns, and tools answer the assistant",

@@ -1,5 +1,5 @@
 import { BPE, Tokenizer as HubTokenizer } from "@huggingface/tokenizers";
-import { UserError } from "../errors.ts";
+import { causeText, UserError } from "../errors.ts";
 import { AddedTokenFinder, AddedTokens, type TokenEntry } from "./added_tokens.ts";
 import { framesOf, type TextFrame } from "./text_frame.ts";
 import { readTokenizerFiles } from "./tokenizer_files.ts";
@@ -112,7 +112,12 @@ export class Tokenizer {
         (content) => this.#inner.normalizer?.normalize(content) ?? content,
       );
     } catch (cause) {
-      throw new UserError(`Cannot use the tokenizer ${label}: ${describe(cause)}`, { cause });
+      // What its reader does not expect it does not name.
+      const problem = causeText(
+        cause,
+        "one of its parts does not have the form that Hugging Face's tokenizers write",
+      );
+      throw new UserError(`Cannot use the tokenizer ${label}: ${problem}`, { cause });
     }
     const usual = (key: string, contents: readonly string[]) =>
       config[key] === undefined
@@ -263,7 +268,11 @@ export class Tokenizer {
       }
     } catch (cause) {
       if (cause instanceof UserError) throw cause;
-      throw this.#fail(`a text of ${text.length} characters cannot be cut into tokens (${describe(cause)})`);
+      throw this.#fail(
+        `a text of ${text.length} characters cannot be cut into tokens (${
+          causeText(cause, "a part of tokenizer.json does not fit it")
+        })`,
+      );
     }
     return ids;
   }
@@ -361,7 +370,8 @@ function lineRule(
   pre: unknown,
 ): LineRule | null {
   const spaceId = ids.get(SPACE_MARK);
-  const steps = (normalizer?.normalizers as { type: string }[] | undefined)?.map((step) => step.type).join();
+  const list: readonly unknown[] = Array.isArray(normalizer?.normalizers) ? normalizer.normalizers : [];
+  const steps = list.map((step) => isRecord(step) ? step.type : undefined).join();
   const isPrepended = !pre && steps === "Prepend,Replace";
   const isMetaspace = !normalizer && isRecord(pre) && pre.type === "Metaspace" && pre.split === false &&
     (pre.prepend_scheme === "first" || pre.prepend_scheme === "always");
@@ -389,10 +399,4 @@ function commonPrefix(a: readonly number[], b: readonly number[]): number {
   let length = 0;
   while (length < a.length && length < b.length && a[length] === b[length]) length++;
   return length;
-}
-
-/** An error of the library, in a line that is not too long: it may quote the file. */
-function describe(cause: unknown): string {
-  const message = (cause instanceof Error ? cause.message : String(cause)).replace(/\s+/g, " ");
-  return message.length > 200 ? `${message.slice(0, 197)}...` : message;
 }

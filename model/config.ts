@@ -1,6 +1,7 @@
 import { readJson } from "../checkpoint/files.ts";
 import { FILE_LIMITS, ifThere } from "../data/file_bytes.ts";
 import { quoted, UserError } from "../errors.ts";
+import { problemOfSizes, requireWeights } from "./fits.ts";
 import { type GptNeoxConfig, parseGptNeoxConfig } from "./gpt_neox_config.ts";
 import { LLAMA_LIKE, type LlamaConfig, parseLlamaConfig } from "./llama_config.ts";
 import { dtypeNotes } from "./number_formats.ts";
@@ -12,8 +13,9 @@ export type { RopeScaling } from "./rope_scaling.ts";
 export type ModelConfig = LlamaConfig | GptNeoxConfig;
 
 /**
- * Reads and checks `config.json` of a model folder.
- * @throws {UserError} if it is missing, not JSON, of another architecture, or its numbers do not fit together
+ * Reads and checks `config.json` of a model folder, also against the headers of the weights beside it.
+ * @throws {UserError} if it is missing, not JSON, of another architecture, its numbers do not fit together, or the
+ *   folder's weights are of another model or damaged
  */
 export async function readConfig(folder: string): Promise<ModelConfig> {
   const path = `${folder}/config.json`;
@@ -21,7 +23,9 @@ export async function readConfig(folder: string): Promise<ModelConfig> {
   if (raw === undefined) {
     throw new UserError(`Cannot load the model "${folder}": it has no config.json. Check the path`);
   }
-  return parseConfig(raw, path);
+  const config = parseConfig(raw, path);
+  await requireWeights(folder, config);
+  return config;
 }
 
 /** Checks the content of a `config.json`; `path` is for messages. */
@@ -37,6 +41,8 @@ export function parseConfig(raw: unknown, path: string): ModelConfig {
   const given = raw as Readonly<Record<string, unknown>>;
   refuseQuantised(given, path);
   const config = isLlama ? parseLlamaConfig(given, path) : parseGptNeoxConfig(given, path);
+  const problem = problemOfSizes(config, contextLength(config));
+  if (problem !== undefined) throw new UserError(`Cannot use "${path}": ${problem}`);
   return { ...config, notes: [...config.notes, ...dtypeNotes(given)] };
 }
 

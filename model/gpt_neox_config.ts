@@ -1,6 +1,6 @@
 /** The files of a GPT-NeoX model (Pythia): its `config.json`, and the names of its tensors. */
 import { z } from "zod";
-import { UserError } from "../errors.ts";
+import { quoted, UserError } from "../errors.ts";
 import type { GeluForm } from "../kernels/activation/gelu.ts";
 import { checkUnreadKeys } from "./config_keys.ts";
 import { parseRope, ROPE_KEYS } from "./rope_config.ts";
@@ -94,7 +94,7 @@ export function parseGptNeoxConfig(raw: Readonly<Record<string, unknown>>, path:
     raw,
   };
   const problem = form === undefined
-    ? `hidden_act is "${c.hidden_act}"; ${Object.keys(GELUS).join(", ")} are known`
+    ? `hidden_act is ${quoted(c.hidden_act)}; ${Object.keys(GELUS).join(", ")} are known`
     : problemOfHeads(config, c.head_dim) ?? problemOfShape(config) ?? problemOfRotation(config);
   if (problem) throw new UserError(`Cannot use "${path}": ${problem}`);
   return config;

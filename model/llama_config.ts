@@ -1,6 +1,6 @@
 /** The files of a LLaMA model: its `config.json`, and the names of its tensors. */
 import { z } from "zod";
-import { UserError } from "../errors.ts";
+import { quoted, UserError } from "../errors.ts";
 import { checkUnreadKeys } from "./config_keys.ts";
 import { parseRope, ROPE_KEYS } from "./rope_config.ts";
 import { checked, count, positive, problemOfShape, type SharedConfig } from "./shared_config.ts";
@@ -100,7 +100,7 @@ export function parseLlamaConfig(raw: Readonly<Record<string, unknown>>, path: s
 function problemOfLlama({ rotary_dim, head_dim }: LlamaConfig, hidden_act: string): string | undefined {
   // PyTorch has one function under both names.
   if (hidden_act !== "silu" && hidden_act !== "swish") {
-    return `hidden_act is "${hidden_act}", LLaMA has "silu"`;
+    return `hidden_act is ${quoted(hidden_act)}, LLaMA has "silu"`;
   }
   if (rotary_dim === Math.floor(head_dim)) return undefined;
   return `partial_rotary_factor turns ${rotary_dim} of a head's ${head_dim} elements; LLaMA, Mistral and Qwen2 turn all`;

@@ -11,8 +11,9 @@ import { bytesPerElement, type Tensor } from "../kernels/tensor.ts";
 import type { Format } from "../kernels/wgsl.ts";
 import { assembleModel } from "./assemble.ts";
 import type { ModelConfig } from "./config.ts";
+import { checkShape, requireNoMore } from "./fits.ts";
 import type { LanguageModel } from "./language_model.ts";
-import { checkpointTensors, isExpendable, layoutOf } from "./tensors.ts";
+import { checkpointTensors } from "./tensors.ts";
 import { type RowSource, Uploader } from "./upload.ts";
 
 export interface LoadOptions {
@@ -64,25 +65,6 @@ export function requireKnown(
     if (!expected.has(name)) {
       throw new UserError(`Cannot use the adapter: it holds "${name}", which the base model does not have`);
     }
-  }
-}
-
-/**
- * @throws {UserError} if the checkpoint's layers hold what config.json does not name, such as further layers or biases:
- *   the model would run without them, and wrongly
- */
-export function requireNoMore(
-  weights: WeightReader,
-  config: ModelConfig,
-  expected: ReadonlyMap<string, readonly number[]>,
-): void {
-  const { layers } = layoutOf(config);
-  for (const name of weights.names()) {
-    if (!name.startsWith(`${layers}.`) || expected.has(name) || isExpendable(name, config)) continue;
-    throw new UserError(
-      `Cannot load the model: its weights hold "${name}", which config.json does not name ` +
-        `(num_hidden_layers ${config.num_hidden_layers}). Weights and config.json are not of one model`,
-    );
   }
 }
 
@@ -232,12 +214,4 @@ export function requirePackable(
 
 function bytesOf(values: Float32Array): Uint8Array {
   return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
-}
-
-function checkShape(name: string, actual: readonly number[], expected: readonly number[]): void {
-  if (actual.length === expected.length && actual.every((axis, i) => axis === expected[i])) return;
-  throw new UserError(
-    `Cannot load "${name}": it is [${actual}], but config.json makes it [${expected}]. ` +
-      `Weights and config.json are not of one model`,
-  );
 }

@@ -12,8 +12,9 @@ import { dequantiseNf4, freeNf4, isNf4 } from "../kernels/nf4/nf4.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import { requireAll, requireFit, uploadFactors } from "./adapter.ts";
 import type { ModelConfig } from "./config.ts";
+import { requireNoMore } from "./fits.ts";
 import { encode, readOnHost } from "./host_tensors.ts";
-import { requireKnown, requireNoMore, TensorLoader } from "./load.ts";
+import { requireKnown, TensorLoader } from "./load.ts";
 import { type DtypeName, DTYPES, floatOf, torchDtypeOf } from "./number_formats.ts";
 import { checkpointTensors, isExpendable, linearsOf } from "./tensors.ts";
 

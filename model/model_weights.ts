@@ -22,7 +22,11 @@ export async function openModelWeights(
   base: ModelConfig,
   options: OpenOptions = {},
 ): Promise<WeightReader> {
-  const weights = await openWeights(folder, options);
+  return underNamesOf(base, await openWeights(folder, options), folder);
+}
+
+/** Opened weights of `folder` under the names that its config gives them. @throws {UserError} when the head is read, as above */
+export function underNamesOf(base: ModelConfig, weights: WeightReader, folder: string): WeightReader {
   const { embeddings, head } = tableNames(base);
   if (base.tie_word_embeddings) {
     return weights.has(embeddings) || !weights.has(head) ? weights : renamed(weights, head, embeddings);

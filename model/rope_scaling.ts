@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { printable, UserError } from "../errors.ts";
+import { printable, quoted, UserError } from "../errors.ts";
 import { checked, count, positive } from "./shared_config.ts";
 
 /** `rope_scaling` as Hugging Face writes it, with `type` settled and every default filled in. */
@@ -134,7 +134,7 @@ export function parseRopeScaling(
   }
   if (typeof type !== "string" || !Object.hasOwn(SCHEMAS, type)) {
     throw new UserError(
-      `Cannot use "${path}": rope_scaling of type ${JSON.stringify(type)} is not known; ${known()} are`,
+      `Cannot use "${path}": rope_scaling of type ${quoted(type)} is not known; ${known()} are`,
     );
   }
   const what = `"${path}": rope_scaling of type "${type}"`;

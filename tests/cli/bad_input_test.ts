@@ -3,6 +3,9 @@ import { runCli } from "../../cli/main.ts";
 import { readAdapter } from "../../checkpoint/peft.ts";
 import { verify } from "../../checkpoint/store.ts";
 import { openWeights } from "../../checkpoint/weights.ts";
+import { writeModel } from "../../checkpoint/save_model.ts";
+import { parseConfig } from "../../model/config.ts";
+import { freshWeights } from "../../model/fresh.ts";
 import { safetensorsBytes } from "../checkpoint/support.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
 import { writeChangedModel } from "../support/changed_model.ts";
@@ -179,9 +182,7 @@ Deno.test("A model that is missing, damaged, of another kind or not finite ends 
       assertNothingFinal(out);
       await assertFails(evaluateWords({ base_model: model }), code, parts);
       if (name === "missing_shard") continue; // the adapter is for the other model
-      // Merging compares the adapter with config.json before it reads weights.
-      const first = name === "other_shape" ? ["adapter", "down_proj", "[64,160]"] : parts;
-      await assertFails(mergeWords(`${root}/merged`, { base_model: model }), code, first);
+      await assertFails(mergeWords(`${root}/merged`, { base_model: model }), code, parts);
       assert(!namesIn(root).some((left) => left.startsWith("merged")), `merging ${name} left something`);
     }
   });
@@ -307,11 +308,17 @@ Deno.test("Tokenizers that are missing, damaged or have more tokens than the mod
     await assertFails(train("damaged"), 1, ["damaged/tokenizer.json", "not valid JSON"]);
     await Deno.writeTextFile(`${root}/damaged/tokenizer.json`, '{"version": "1.0"}');
     await assertFails(train("damaged"), 1, ["damaged/tokenizer.json"]);
-    await writeChangedModel(MODEL, `${root}/small`, LINEAR, () => {});
+    await Deno.mkdir(`${root}/small`);
+    const config = { ...JSON.parse(await Deno.readTextFile(`${MODEL}/config.json`)), vocab_size: 200 };
+    const weights = freshWeights(parseConfig(config, "config.json"), 1);
+    const tensors = [...weights.names()].map((name) => ({
+      ...weights.info(name),
+      read: () => weights.read(name),
+    }));
+    await writeModel(`${root}/small`, { config, tensors });
     for (const file of ["tokenizer.json", "tokenizer_config.json"]) {
       await Deno.copyFile(`${MODEL}/${file}`, `${root}/small/${file}`);
     }
-    await changeJson(`${root}/small/config.json`, { vocab_size: 200 });
     await assertFails(train("small"), 1, ["200", "tokenizer"]);
     assertNothingFinal(out);
     assert(!namesIn(root).includes("t.bin"), "a token file was made");

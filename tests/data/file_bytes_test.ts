@@ -74,6 +74,7 @@ Deno.test("parseJson() names the line and column of what is no JSON, in one line
     ['{"a": 1', "ends too early"],
     ['{"a": 1}\n\n}', "line 3, column 1"],
     ["", "ends too early"],
+    ["[\u00a01]", "line 1, column 2"],
     ['{"a": "\u0000"}', "line 1, column 8"],
   ];
   for (const [text, ...parts] of cases) {

@@ -45,7 +45,6 @@ const MODULES = ["model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_pro
 
 export const reader: Reader = {
   everyday: 500,
-  waits: "lists nested deeply",
   accepted: [0.05, 0.9],
   make: (dice) => mutateJson(dice, dice.pick(SOURCES), HINTS),
   async read(input) {

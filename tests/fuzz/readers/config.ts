@@ -47,7 +47,6 @@ const HINTS = {
 
 export const reader: Reader = {
   everyday: 500,
-  waits: "long refusals, and of two lines",
   accepted: [0.05, 0.9],
   make: (dice) => mutateJson(dice, dice.pick(SOURCES), HINTS),
   async read(input, folder) {

@@ -114,7 +114,6 @@ const TOKENIZER = JSON.stringify({
 
 export const reader: Reader = {
   everyday: 200,
-  waits: "refusals of three lines",
   accepted: [0.05, 0.95],
   make(dice) {
     const part = dice.below(4);
@@ -140,8 +139,8 @@ export const reader: Reader = {
 
 /** Compares what a file holds with the weights of the folder. */
 async function checkFile(path: string, folder: string): Promise<void> {
-  const { tensorInfos, tensorDataOffset, metadata } = await gguf(path, { allowLocalFile: true });
   const bytes = Deno.readFileSync(path);
+  const { tensorInfos, tensorDataOffset, metadata } = await gguf("file", { fetch: serving(bytes) });
   const values = metadata as unknown as Readonly<Record<string, unknown>>;
   const tokens = values["tokenizer.ggml.tokens"] as string[];
   assert(
@@ -172,4 +171,12 @@ async function checkFile(path: string, folder: string): Promise<void> {
   } finally {
     weights.close();
   }
+}
+
+/** Answers requests of ranges: the library reads files by their paths in no thread but the main one. */
+function serving(bytes: Uint8Array<ArrayBuffer>): typeof fetch {
+  return (_, init) => {
+    const [, from, to] = /bytes=(\d+)-(\d+)/.exec(new Headers(init?.headers).get("range")!)!;
+    return Promise.resolve(new Response(bytes.slice(Number(from), Number(to) + 1), { status: 206 }));
+  };
 }

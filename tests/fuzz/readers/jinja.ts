@@ -71,7 +71,6 @@ const MESSAGES = [
 
 export const reader: Reader = {
   everyday: 300,
-  waits: "the parser's own words",
   accepted: [0.02, 0.95],
   make: (dice) => utf8(mutateText(dice, dice.pick(SOURCES), TOKENS)),
   read(input) {

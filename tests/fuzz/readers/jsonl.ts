@@ -62,7 +62,6 @@ const HINTS = {
 
 export const reader: Reader = {
   everyday: 400,
-  waits: "the place of a mistake takes for ever",
   accepted: [0.02, 0.95],
   make(dice) {
     const rows = Array.from({ length: 1 + dice.below(4) }, () => dice.pick(ROWS));

@@ -16,7 +16,6 @@ const TOKENS = [
 
 export const reader: Reader = {
   everyday: 150,
-  waits: "uncaught rejections and hangs",
   accepted: [0.02, 0.95],
   make(dice) {
     const source = dice.pick(SOURCES);

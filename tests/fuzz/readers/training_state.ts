@@ -39,7 +39,6 @@ const HINTS = {
 
 export const reader: Reader = {
   everyday: 300,
-  waits: "a state is not checked",
   accepted: [0.005, 0.95],
   make: (dice) => mutateJson(dice, TEXT, HINTS),
   async read(input, folder) {
