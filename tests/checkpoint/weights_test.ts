@@ -214,3 +214,14 @@ Deno.test("openWeights() follows the links of the hub's cache", async () => {
     reader.close();
   });
 });
+
+Deno.test("openWeights() refuses an index of more than 10,000 files, or of more bytes than indexes have", async () => {
+  await withFolder(async (folder) => {
+    const open = () => openWeights(folder);
+    const names = Array.from({ length: 10_001 }, (_, i) => [`t${i}`, `model-${i}.safetensors`]);
+    writeIndex(folder, Object.fromEntries(names));
+    await assertThrows(open, "index.json", "more than 10000 files");
+    Deno.truncateSync(join(folder, "model.safetensors.index.json"), 25_000_001);
+    await assertThrows(open, "index.json", "25000001 bytes", "at most 25000000");
+  });
+});
