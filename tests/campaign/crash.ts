@@ -142,6 +142,11 @@ async function finalFiles(out: string): Promise<Map<string, string>> {
   return files;
 }
 
+/** Names in a folder; none where a start was killed before it made it. */
+async function namesThere(folder: string): Promise<string[]> {
+  return await Deno.stat(folder).then(() => namesIn(folder), () => []);
+}
+
 const isLeftover = (name: string) => /\.(tmp|trash)-/.test(name);
 
 /** What is wrong in a folder after a kill, given what the command had said by then. */
@@ -149,7 +154,7 @@ async function damageAfter(out: string, stderr: string): Promise<string[]> {
   const faults: string[] = [];
   const said = [...stderr.matchAll(/saved out\/checkpoint-(\d+)/g)].map((match) => Number(match[1]));
   const promised = Math.max(0, ...said);
-  const names = await Deno.stat(out).then(() => namesIn(out), () => []);
+  const names = await namesThere(out);
   for (const name of names.filter((name) => /^checkpoint-\d+$/.test(name))) {
     await verify(`${out}/${name}`).catch((error) => faults.push(`corrupt: ${error.message}`));
   }
@@ -178,12 +183,12 @@ async function* runKind(kind: Kind, kills: number, random: () => number, say: Ca
         const at = 0.9 * whole.milliseconds * random();
         const killAt = kind.aim ? insideSave(out, kind.aim, random) : (elapsed: number) => elapsed >= at;
         const mayKill = tries < KILLS_OF_RUN && killed < kills;
-        const before = tries > 0 ? namesIn(out).filter(isLeftover) : [];
+        const before = (await namesThere(out)).filter(isLeftover);
         const ended = await start(trial, kind.settings, mayKill ? killAt : undefined);
         const where = `${kind.part}, run ${counts.runs}, start ${tries + 1}`;
         const hasRemoved = ended.stderr.includes("Removed what interrupted work left");
         if (hasRemoved) counts["leftovers removed"]++;
-        const names = await Deno.stat(out).then(() => namesIn(out), () => []);
+        const names = await namesThere(out);
         const still = names.filter((name) => before.includes(name));
         // A start that is killed at once has removed nothing yet.
         if (still.length > 0 && (hasRemoved || !ended.wasKilled)) {
