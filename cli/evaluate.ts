@@ -53,10 +53,16 @@ export function build(summary: string, io: Io): BuiltCommand {
     .action(async ({ json, ...flags }) => {
       const { locate } = await import("./hub.ts");
       const options = {
-        ...flags,
-        base_model: await locate(io, flags.base_model, "model"),
-        peft_model: flags.peft_model && await locate(io, flags.peft_model, "model"),
-        data_path: await locate(io, flags.data_path, "dataset"),
+        baseModel: await locate(io, flags.base_model, "model"),
+        peftModel: flags.peft_model && await locate(io, flags.peft_model, "model"),
+        dataPath: await locate(io, flags.data_path, "dataset"),
+        contextSize: flags.context_size,
+        seqLen: flags.seq_len,
+        slidingWindow: flags.sliding_window,
+        batchSize: flags.batch_size,
+        dropLastWindow: flags.drop_last_window,
+        loadIn4bit: flags.load_in_4bit,
+        dtype: flags.dtype,
       };
       narrowFetched();
       const { evaluatePerplexity } = await import("../eval/perplexity.ts");
@@ -84,34 +90,34 @@ function describeDocuments(documents: number | null): string {
 
 function describeResult(result: PerplexityResult): string {
   const { protocol, model } = result;
-  const adapter = model.peft_model === null ? "" : ` with adapter ${model.peft_model}`;
+  const adapter = model.peftModel === null ? "" : ` with adapter ${model.peftModel}`;
   const bits = model.quantized === "no" ? "" : `, linears in 4 bits (quantised ${model.quantized})`;
-  const scaling = model.rope_scaling;
+  const scaling = model.ropeScaling;
   const rows = [
-    ["perplexity", result.val_perplexity.toFixed(4), "val_perplexity"],
-    ["loss", result.val_loss.toFixed(6), "val_loss, nats per token"],
-    ["accuracy", `${(100 * result.val_acc).toFixed(2)} %`, "val_acc"],
+    ["perplexity", result.valPerplexity.toFixed(4), "val_perplexity"],
+    ["loss", result.valLoss.toFixed(6), "val_loss, nats per token"],
+    ["accuracy", `${(100 * result.valAcc).toFixed(2)} %`, "val_acc"],
     [
       "by tokens",
-      result.token_perplexity.toFixed(4),
-      `perplexity over all ${formatCount(result.num_tokens)} targets`,
+      result.tokenPerplexity.toFixed(4),
+      `perplexity over all ${formatCount(result.numTokens)} targets`,
     ],
   ];
   return [
     formatTable(rows, "lr"),
     "",
     formatRecord({
-      model: `${model.base_model}${adapter}, ${model.dtype}${bits}`,
-      context: `${formatCount(model.context_size)} tokens, ` +
+      model: `${model.baseModel}${adapter}, ${model.dtype}${bits}`,
+      context: `${formatCount(model.contextSize)} tokens, ` +
         (scaling ? `rope_scaling ${scaling.type} by ${scaling.factor}` : "no rope_scaling") +
         ", full attention",
-      data: `${protocol.data_path}, ${formatCount(protocol.data_tokens)} tokens` +
+      data: `${protocol.dataPath}, ${formatCount(protocol.dataTokens)} tokens` +
         describeDocuments(protocol.documents),
-      windows: `${formatCount(result.num_windows)} of ${formatCount(protocol.seq_len)} tokens, every ` +
-        `${formatCount(protocol.sliding_window)}, ${
-          protocol.drop_last_window ? "without the last" : "the last included"
+      windows: `${formatCount(result.numWindows)} of ${formatCount(protocol.seqLen)} tokens, every ` +
+        `${formatCount(protocol.slidingWindow)}, ${
+          protocol.dropLastWindow ? "without the last" : "the last included"
         }`,
-      took: `${formatSeconds(result.seconds)}, peak memory ${formatBytes(result.peak_bytes)}`,
+      took: `${formatSeconds(result.seconds)}, peak memory ${formatBytes(result.peakBytes)}`,
     }),
   ].join("\n");
 }

@@ -41,9 +41,13 @@ export function build(summary: string, io: Io): BuiltCommand {
     .action(async ({ json, ...flags }) => {
       const { locate } = await import("./hub.ts");
       const options = {
-        ...flags,
-        base_model: await locate(io, flags.base_model, "model"),
-        peft_model: await locate(io, flags.peft_model, "model"),
+        baseModel: await locate(io, flags.base_model, "model"),
+        peftModel: await locate(io, flags.peft_model, "model"),
+        contextSize: flags.context_size,
+        savePath: flags.save_path,
+        dtype: flags.dtype,
+        maxShardSize: flags.max_shard_size,
+        loadIn4bit: flags.load_in_4bit,
       };
       narrowFetched();
       const { mergeAdapter } = await import("../model/merge.ts");
@@ -53,13 +57,13 @@ export function build(summary: string, io: Io): BuiltCommand {
 }
 
 function describeResult(result: MergeResult): string {
-  const { rope_scaling: scaling, verification: check, verification_as_trained: asTrained, shards } = result;
+  const { ropeScaling: scaling, verification: check, verificationAsTrained: asTrained, shards } = result;
   return formatRecord({
-    saved: `${result.save_path}, ${formatBytes(result.total_bytes)} of ${result.dtypes.join(" and ")} in ` +
+    saved: `${result.savePath}, ${formatBytes(result.totalBytes)} of ${result.dtypes.join(" and ")} in ` +
       `${formatCount(shards.length)} ${shards.length === 1 ? "file" : "files"}`,
-    merged: `LoRA into ${formatCount(result.merged_linears)} linears, ` +
-      `${formatCount(result.replaced_tensors)} tensors replaced`,
-    context: `${formatCount(result.context_size)} tokens, ` +
+    merged: `LoRA into ${formatCount(result.mergedLinears)} linears, ` +
+      `${formatCount(result.replacedTensors)} tensors replaced`,
+    context: `${formatCount(result.contextSize)} tokens, ` +
       (scaling ? `rope_scaling ${scaling.type} by ${scaling.factor}` : "no rope_scaling"),
     compared: check === null ? "no, see above" : describeCheck(check, "base and adapter"),
     ...(asTrained && { "as trained": describeCheck(asTrained, "the base in 4 bits and adapter") }),
@@ -68,7 +72,7 @@ function describeResult(result: MergeResult): string {
 }
 
 function describeCheck(check: MergeCheck, beside: string): string {
-  return `${formatCount(check.sample_tokens)} tokens with ${beside}: logits differ by at most ` +
-    `${formatSmall(check.max_absolute_difference)} (${formatSmall(check.max_relative_difference)} of the ` +
-    `largest), the likeliest token agrees on ${Number((100 * check.argmax_agreement).toFixed(1))} %`;
+  return `${formatCount(check.sampleTokens)} tokens with ${beside}: logits differ by at most ` +
+    `${formatSmall(check.maxAbsoluteDifference)} (${formatSmall(check.maxRelativeDifference)} of the ` +
+    `largest), the likeliest token agrees on ${Number((100 * check.argmaxAgreement).toFixed(1))} %`;
 }

@@ -40,22 +40,22 @@ export async function makeDemo(
     { model_name_or_path: first, train_file: files.base256, output_dir: second },
     stages,
   );
-  const { token_perplexity } = await stages.counting("window", (hooks) =>
+  const { tokenPerplexity } = await stages.counting("window", (hooks) =>
     evaluatePerplexity({
-      base_model: second,
-      data_path: files.heldOut,
-      seq_len: BASE_CONTEXT,
-      sliding_window: BASE_CONTEXT,
-      batch_size: 16,
-      drop_last_window: false,
-      load_in_4bit: false,
+      baseModel: second,
+      dataPath: files.heldOut,
+      seqLen: BASE_CONTEXT,
+      slidingWindow: BASE_CONTEXT,
+      batchSize: 16,
+      dropLastWindow: false,
+      loadIn4bit: false,
       dtype: "fp32",
     }, hooks));
   using gpu = await Gpu.open();
   const { model } = await openModel(gpu, { baseModel: second, contextSize: BASE_CONTEXT, loadIn4bit: false });
   const cases = await readRecallCases(files.recall[BASE_CONTEXT]!, await Tokenizer.load(second));
   const { right } = await scoreRecall(model, cases);
-  return { model: second, perplexity: token_perplexity, recall: right / cases.length };
+  return { model: second, perplexity: tokenPerplexity, recall: right / cases.length };
 }
 
 async function train(recipe: string, paths: Record<string, string>, stages: StageHooks): Promise<void> {

@@ -79,13 +79,13 @@ export async function runDemo(
   await Deno.remove(merged, { recursive: true }).catch(() => {});
   await stages.counting("tensor", (hooks) =>
     mergeAdapter({
-      base_model: BASE_MODEL,
-      peft_model: adapter,
-      context_size: EXTENDED_CONTEXT,
-      save_path: merged,
+      baseModel: BASE_MODEL,
+      peftModel: adapter,
+      contextSize: EXTENDED_CONTEXT,
+      savePath: merged,
       dtype: "keep",
-      max_shard_size: 5e9,
-      load_in_4bit: false,
+      maxShardSize: 5e9,
+      loadIn4bit: false,
     }, hooks));
 
   stages.note("Measuring perplexity and recall at 256, 512 and 1024 tokens");
@@ -122,12 +122,12 @@ async function measure(subject: Subject, data: string, stages: StageHooks): Prom
   const scores: DemoScore[] = [];
   for (const { length } of RECALL_DISTANCES) {
     const windows = {
-      seq_len: length,
-      sliding_window: length,
-      batch_size: 4096 / length,
-      drop_last_window: false,
+      seqLen: length,
+      slidingWindow: length,
+      batchSize: 4096 / length,
+      dropLastWindow: false,
     };
-    const { token_perplexity } = await stages.counting(
+    const { tokenPerplexity } = await stages.counting(
       "window",
       (hooks) => scoreWindows(model, tokens, windows, hooks),
     );
@@ -136,7 +136,7 @@ async function measure(subject: Subject, data: string, stages: StageHooks): Prom
       "recall case",
       (hooks) => scoreRecall(model, cases, hooks),
     );
-    scores.push({ length, perplexity: token_perplexity, recall: right / cases.length, answerPerplexity });
+    scores.push({ length, perplexity: tokenPerplexity, recall: right / cases.length, answerPerplexity });
   }
   return scores;
 }

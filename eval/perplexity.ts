@@ -21,72 +21,81 @@ import { windowStarts } from "./windows.ts";
 /** How windows are cut and batched. */
 export interface WindowOptions {
   /** L: tokens in one window. */
-  readonly seq_len: number;
+  readonly seqLen: number;
   /** Tokens between the starts of two windows. */
-  readonly sliding_window: number;
+  readonly slidingWindow: number;
   /** Windows in one forward pass. */
-  readonly batch_size: number;
+  readonly batchSize: number;
   /** Leave the last window out, as the single-process scripts of LongLoRA and LongQLoRA do. */
-  readonly drop_last_window: boolean;
+  readonly dropLastWindow: boolean;
 }
 
-export interface PerplexityOptions extends WindowOptions {
+/** What is measured, and how. Defaults are LongLoRA's, but for `batchSize` (32 there) and `dtype` (fp16 there). */
+export interface PerplexityOptions extends Partial<WindowOptions> {
   /** Folder of the model. */
-  readonly base_model: string;
+  readonly baseModel: string;
   /** Folder of an adapter on top of it. */
-  readonly peft_model?: string | null | undefined;
+  readonly peftModel?: string | null | undefined;
   /** Data: a token file (`.bin`, see data/bin.ts), or text in any form that {@linkcode readTokens} tokenizes. */
-  readonly data_path: string;
+  readonly dataPath: string;
   /**
    * Context the positions are scaled for, in tokens. Unless given: the model's own without an adapter; with one, what it
-   * was trained for where its train_args.yaml says it, else `seq_len`.
+   * was trained for where its train_args.yaml says it, else `seqLen`.
    */
-  readonly context_size?: number | null | undefined;
-  /** Quantise the base to NF4 while loading. */
-  readonly load_in_4bit: boolean;
-  /** Precision of activations; sums are f32 in any case. */
-  readonly dtype: "fp32" | "bf16" | "fp16";
+  readonly contextSize?: number | null | undefined;
+  /** Quantise the base to NF4 while loading; false unless given. */
+  readonly loadIn4bit?: boolean;
+  /** Precision of activations, fp32 unless given; sums are f32 in any case. */
+  readonly dtype?: "fp32" | "bf16" | "fp16";
 }
+
+/** Windows unless others are asked for. */
+const DEFAULT_WINDOWS: WindowOptions = {
+  seqLen: 2048,
+  slidingWindow: 256,
+  batchSize: 1,
+  dropLastWindow: true,
+};
 
 /** What the windows gave. Losses are in nats per token; means over batches are unweighted, as in the originals. */
 export interface WindowScores {
   /** Mean over batches of the batch's mean loss over its B (L - 1) targets. */
-  readonly val_loss: number;
-  /** exp(val_loss); the originals write 2.71828 for e. */
-  readonly val_perplexity: number;
+  readonly valLoss: number;
+  /** exp(valLoss); the originals write 2.71828 for e. */
+  readonly valPerplexity: number;
   /** Mean over batches of the share of all B L positions whose likeliest next token is the data's. */
-  readonly val_acc: number;
+  readonly valAcc: number;
   /** exp of the mean loss of each chunk of a window; a window of L tokens is one chunk. */
-  readonly val_perplexity_per_chunk: readonly number[];
-  /** Mean over all targets of all windows: differs from `val_loss` only where the last batch is short. */
-  readonly token_loss: number;
-  readonly token_perplexity: number;
+  readonly valPerplexityPerChunk: readonly number[];
+  /** Mean over all targets of all windows: differs from `valLoss` only where the last batch is short. */
+  readonly tokenLoss: number;
+  readonly tokenPerplexity: number;
   /** Mean over all positions of all windows. */
-  readonly token_accuracy: number;
-  readonly num_windows: number;
+  readonly tokenAccuracy: number;
+  readonly numWindows: number;
   /** Targets scored: L - 1 a window. */
-  readonly num_tokens: number;
+  readonly numTokens: number;
 }
 
 /** What was loaded. */
 export interface LoadedModel {
-  readonly base_model: string;
-  readonly peft_model: string | null;
+  readonly baseModel: string;
+  readonly peftModel: string | null;
   readonly dtype: "fp32" | "bf16" | "fp16";
   /** Where the linears' 4 bits come from, or that they have more. */
   readonly quantized: "no" | "while loading" | "by the checkpoint";
   /** Tokens that the positions in force are made for. */
-  readonly context_size: number;
-  readonly rope_scaling: RopeScaling | null;
-  readonly rope_theta: number;
+  readonly contextSize: number;
+  readonly ropeScaling: RopeScaling | null;
+  readonly ropeTheta: number;
 }
 
 export interface PerplexityResult extends WindowScores {
   readonly protocol: WindowOptions & {
     readonly attention: "full";
-    readonly data_path: string;
+    readonly dataPath: string;
     /** Tokens in the data. */
-    readonly data_tokens: number;
+    readonly dataTokens: number;
     /** Documents that were tokenized, each between the tokenizer's own beginning and end of text; null for a token file. */
     readonly documents: number | null;
   };
@@ -94,10 +103,10 @@ export interface PerplexityResult extends WindowScores {
   /** Loading left out. */
   readonly seconds: number;
   /** Most bytes on the GPU at once. */
-  readonly peak_bytes: number;
+  readonly peakBytes: number;
 }
 
-const FORMATS: Readonly<Record<PerplexityOptions["dtype"], Format>> = {
+const FORMATS: Readonly<Record<LoadedModel["dtype"], Format>> = {
   fp32: "f32",
   bf16: "bf16",
   fp16: "f16",
@@ -113,77 +122,79 @@ export async function evaluatePerplexity(
   options: PerplexityOptions,
   hooks: WorkHooks = SILENT,
 ): Promise<PerplexityResult> {
-  const { base_model, data_path, seq_len, sliding_window, batch_size, drop_last_window, dtype } = options;
-  const peft_model = options.peft_model ?? null;
-  const base = await readConfig(base_model);
+  const { baseModel, dataPath, dtype = "fp32", loadIn4bit = false } = options;
+  const windows = { ...DEFAULT_WINDOWS, ...options };
+  const { seqLen, slidingWindow, batchSize, dropLastWindow } = windows;
+  const peftModel = options.peftModel ?? null;
+  const base = await readConfig(baseModel);
   const { config, notes } = await settleContext(base, {
-    peftModel: peft_model,
-    contextSize: options.context_size,
-    otherwise: peft_model === null ? undefined : seq_len,
+    peftModel,
+    contextSize: options.contextSize,
+    otherwise: peftModel === null ? undefined : seqLen,
   });
-  const { tokens, documents } = await readTokens(data_path, {
+  const { tokens, documents } = await readTokens(dataPath, {
     tokenizer: async () => {
-      const places = peft_model === null ? undefined : await tokenizerPlaces(base_model, peft_model);
-      const note = places && describePlaces(places, peft_model!);
+      const places = peftModel === null ? undefined : await tokenizerPlaces(baseModel, peftModel);
+      const note = places && describePlaces(places, peftModel!);
       if (note) hooks.note(note);
-      return await Tokenizer.load(base_model, peft_model ?? undefined);
+      return await Tokenizer.load(baseModel, peftModel ?? undefined);
     },
-    vocabSize: withVocabularyOf(config, peft_model === null ? undefined : await readExtraShapes(peft_model))
+    vocabSize: withVocabularyOf(config, peftModel === null ? undefined : await readExtraShapes(peftModel))
       .vocab_size,
   });
-  checkWindows(tokens.length, options);
-  const otherBase = peft_model === null ? undefined : await otherBaseNote(peft_model, base_model);
+  checkWindows(tokens.length, windows);
+  const otherBase = peftModel === null ? undefined : await otherBaseNote(peftModel, baseModel);
   if (otherBase !== undefined) hooks.note(otherBase);
-  [...notes, ...await tableNotes(base_model, base)].forEach((line) => hooks.note(line));
+  [...notes, ...await tableNotes(baseModel, base)].forEach((line) => hooks.note(line));
   const longest = contextLength(config);
   const own = contextLength(base);
-  if (peft_model === null && longest !== own) {
+  if (peftModel === null && longest !== own) {
     hooks.note(
       `Positions are changed for ${longest} tokens, as context_size asks; the model is made for ${own}: ` +
         `leave context_size out to measure it as it is`,
     );
   }
-  if (seq_len > longest && config.rope_scaling?.type !== "dynamic") {
+  if (seqLen > longest && config.rope_scaling?.type !== "dynamic") {
     hooks.note(
-      `seq_len ${seq_len} is longer than the ${longest} tokens that positions are made for, and they stay so: ` +
-        `pass context_size ${seq_len} for positions scaled to it, or lower seq_len`,
+      `seq_len ${seqLen} is longer than the ${longest} tokens that positions are made for, and they stay so: ` +
+        `pass context_size ${seqLen} for positions scaled to it, or lower seq_len`,
     );
   }
   using gpu = await Gpu.open();
   const { model, notes: ofAdapter } = await openModel(gpu, {
-    baseModel: base_model,
-    ...(peft_model === null ? {} : { peftModel: peft_model }),
+    baseModel,
+    ...(peftModel === null ? {} : { peftModel }),
     config,
-    loadIn4bit: options.load_in_4bit,
+    loadIn4bit,
     format: FORMATS[dtype],
     onProgress: (tensor, done, total) => hooks.onLoad?.(done, total, tensor),
   });
   ofAdapter.forEach((line) => hooks.note(line));
   const started = performance.now();
-  const scores = await scoreWindows(model, tokens, options, hooks);
+  const scores = await scoreWindows(model, tokens, windows, hooks);
   return {
     ...scores,
     protocol: {
-      seq_len,
-      sliding_window,
-      batch_size,
-      drop_last_window,
+      seqLen,
+      slidingWindow,
+      batchSize,
+      dropLastWindow,
       attention: "full",
-      data_path,
-      data_tokens: tokens.length,
+      dataPath,
+      dataTokens: tokens.length,
       documents,
     },
     model: {
-      base_model,
-      peft_model,
+      baseModel,
+      peftModel,
       dtype,
-      quantized: quantisationOf(model, config, options.load_in_4bit),
-      context_size: longest,
-      rope_scaling: config.rope_scaling,
-      rope_theta: config.rope_theta,
+      quantized: quantisationOf(model, config, loadIn4bit),
+      contextSize: longest,
+      ropeScaling: config.rope_scaling,
+      ropeTheta: config.rope_theta,
     },
     seconds: (performance.now() - started) / 1000,
-    peak_bytes: gpu.peakBytes,
+    peakBytes: gpu.peakBytes,
   };
 }
 
@@ -199,16 +210,16 @@ export async function scoreWindows(
   options: WindowOptions,
   hooks: WorkHooks = SILENT,
 ): Promise<WindowScores> {
-  const { seq_len, batch_size } = options;
+  const { seqLen, batchSize } = options;
   const starts = checkWindows(tokens.length, options);
-  const targets = seq_len - 1;
+  const targets = seqLen - 1;
   const sums = { batchLoss: 0, batchAccuracy: 0, loss: 0, hits: 0 };
   let batches = 0;
-  for (let at = 0; at < starts.length; at += batch_size) {
-    const windows = starts.slice(at, at + batch_size);
-    const { loss, hits } = await scoreBatch(model, tokens, windows, seq_len);
+  for (let at = 0; at < starts.length; at += batchSize) {
+    const windows = starts.slice(at, at + batchSize);
+    const { loss, hits } = await scoreBatch(model, tokens, windows, seqLen);
     sums.batchLoss += loss / (windows.length * targets);
-    sums.batchAccuracy += hits / (windows.length * seq_len);
+    sums.batchAccuracy += hits / (windows.length * seqLen);
     sums.loss += loss;
     sums.hits += hits;
     batches++;
@@ -219,32 +230,32 @@ export async function scoreWindows(
       `perplexity ${Math.exp(sums.loss / (done * targets)).toPrecision(5)}`,
     );
   }
-  const val_loss = sums.batchLoss / batches;
-  const token_loss = sums.loss / (starts.length * targets);
+  const valLoss = sums.batchLoss / batches;
+  const tokenLoss = sums.loss / (starts.length * targets);
   return {
-    val_loss,
-    val_perplexity: Math.exp(val_loss),
-    val_acc: sums.batchAccuracy / batches,
-    val_perplexity_per_chunk: [Math.exp(val_loss)],
-    token_loss,
-    token_perplexity: Math.exp(token_loss),
-    token_accuracy: sums.hits / (starts.length * seq_len),
-    num_windows: starts.length,
-    num_tokens: starts.length * targets,
+    valLoss,
+    valPerplexity: Math.exp(valLoss),
+    valAcc: sums.batchAccuracy / batches,
+    valPerplexityPerChunk: [Math.exp(valLoss)],
+    tokenLoss,
+    tokenPerplexity: Math.exp(tokenLoss),
+    tokenAccuracy: sums.hits / (starts.length * seqLen),
+    numWindows: starts.length,
+    numTokens: starts.length * targets,
   };
 }
 
 /** The windows' starts. @throws {UserError} if they cannot be cut */
 function checkWindows(numTokens: number, options: WindowOptions): number[] {
-  const { seq_len, sliding_window, batch_size, drop_last_window } = options;
-  for (const [name, value, least] of [["seq_len", seq_len, 2], ["batch_size", batch_size, 1]] as const) {
+  const { seqLen, slidingWindow, batchSize, dropLastWindow } = options;
+  for (const [name, value, least] of [["seq_len", seqLen, 2], ["batch_size", batchSize, 1]] as const) {
     if (!(Number.isInteger(value) && value >= least)) {
       throw new UserError(`${name} must be a whole number of at least ${least}, got ${value}`, {
         exitCode: 2,
       });
     }
   }
-  return windowStarts(numTokens, seq_len, sliding_window, { dropLastWindow: drop_last_window });
+  return windowStarts(numTokens, seqLen, slidingWindow, { dropLastWindow });
 }
 
 /** Summed loss of the windows' targets, and how many of all positions were predicted. */

@@ -22,47 +22,47 @@ import { openModel, type OpenOptions } from "./open.ts";
 
 export interface MergeOptions {
   /** Folder of the base model. */
-  readonly base_model: string;
+  readonly baseModel: string;
   /** Folder of the adapter. */
-  readonly peft_model: string;
+  readonly peftModel: string;
   /** Tokens that the merged model's positions are made for. Unless given: the adapter's, else the base's own. */
-  readonly context_size?: number | null | undefined;
+  readonly contextSize?: number | null | undefined;
   /** Folder to make; it must not exist or be empty. */
-  readonly save_path: string;
-  /** Number format of every tensor; `keep`: as the base has it, and `torch_dtype` for what the base has in 4 bits. */
-  readonly dtype: "keep" | DtypeName;
-  /** Largest weight file in bytes. */
-  readonly max_shard_size: number;
+  readonly savePath: string;
+  /** Number format of every tensor; `keep` (unless given): as the base has it, and `torch_dtype` for what is in 4 bits. */
+  readonly dtype?: "keep" | DtypeName;
+  /** Largest weight file in bytes; 5 GB unless given. */
+  readonly maxShardSize?: number;
   /** Merge onto the base as training in 4 bits saw it: its linears quantised to NF4 and back. */
-  readonly load_in_4bit?: boolean;
+  readonly loadIn4bit?: boolean;
 }
 
 /** How far the merged model is from base and adapter, on random tokens. */
 export interface MergeCheck {
-  readonly sample_tokens: number;
+  readonly sampleTokens: number;
   /** Of the logits. */
-  readonly max_absolute_difference: number;
+  readonly maxAbsoluteDifference: number;
   /** Of the logits, as a share of the largest logit's magnitude. */
-  readonly max_relative_difference: number;
+  readonly maxRelativeDifference: number;
   /** Share of positions where both find the same token likeliest. */
-  readonly argmax_agreement: number;
+  readonly argmaxAgreement: number;
 }
 
 export interface MergeResult {
-  readonly save_path: string;
-  readonly base_model: string;
-  readonly peft_model: string;
+  readonly savePath: string;
+  readonly baseModel: string;
+  readonly peftModel: string;
   /** Tokens that the merged model's positions are made for. */
-  readonly context_size: number;
-  readonly rope_scaling: RopeScaling | null;
-  readonly rope_theta: number;
+  readonly contextSize: number;
+  readonly ropeScaling: RopeScaling | null;
+  readonly ropeTheta: number;
   /** Linears that have got a LoRA update. */
-  readonly merged_linears: number;
+  readonly mergedLinears: number;
   /** Tensors that the adapter replaced as a whole: embeddings, norms. */
-  readonly replaced_tensors: number;
+  readonly replacedTensors: number;
   /** Number formats of the weights written. */
   readonly dtypes: readonly FloatDtype[];
-  readonly total_bytes: number;
+  readonly totalBytes: number;
   /** Names of the weight files. */
   readonly shards: readonly string[];
   /** Null where the device's memory does not hold the models. */
@@ -71,7 +71,7 @@ export interface MergeResult {
    * The same against the base in 4 bits and the adapter, where the adapter was trained so and is merged onto the full
    * weights: how far the merged model is from the one that was trained.
    */
-  readonly verification_as_trained: MergeCheck | null;
+  readonly verificationAsTrained: MergeCheck | null;
   readonly seconds: number;
 }
 
@@ -84,31 +84,31 @@ const EXPECTED: Readonly<Record<FloatDtype, number>> = { F32: 1e-3, F16: 2e-2, B
 /**
  * Merges an adapter into its base model: W + scaling B A in f32, trained embeddings and norms in place of the base's,
  * and a config.json with the positions of the context. Then compares logits of base and adapter with those of what was
- * written. One tensor is in memory at a time; nothing is under `save_path` until all of it is.
+ * written. One tensor is in memory at a time; nothing is under `savePath` until all of it is.
  *
- * @throws {UserError} if `save_path` is not empty, a file is missing or damaged, a tensor is not finite or does not fit
+ * @throws {UserError} if `savePath` is not empty, a file is missing or damaged, a tensor is not finite or does not fit
  *   the format, or the adapter is not of this model
  */
 export async function mergeAdapter(
   options: MergeOptions,
   hooks: WorkHooks = SILENT,
 ): Promise<MergeResult> {
-  const { base_model, peft_model, save_path } = options;
+  const { baseModel, peftModel, savePath } = options;
   const started = performance.now();
-  const base = await readConfig(base_model);
+  const base = await readConfig(baseModel);
   const { config: settled, trained, notes } = await settleContext(base, {
-    peftModel: peft_model,
-    contextSize: options.context_size,
+    peftModel,
+    contextSize: options.contextSize,
   });
-  const adapted = adaptBase(settled, await readAdapter(peft_model));
+  const adapted = adaptBase(settled, await readAdapter(peftModel));
   const { config } = adapted;
   const adapter = adapted.adapter!;
-  const weights = grownWeights(await openModelWeights(base_model, base), config, settled);
+  const weights = grownWeights(await openModelWeights(baseModel, base), config, settled);
   try {
-    const tokenizer = await tokenizerPlaces(base_model, peft_model);
+    const tokenizer = await tokenizerPlaces(baseModel, peftModel);
     // Parts of two tokenizers that do not fit are refused before hours of work.
     if (tokenizer.ofAdapter.length > 0 && tokenizer.paths.has("tokenizer.json")) {
-      const { vocabSize } = await Tokenizer.load(base_model, peft_model);
+      const { vocabSize } = await Tokenizer.load(baseModel, peftModel);
       if (vocabSize > config.vocab_size) {
         hooks.note(
           `The tokenizer has ${vocabSize} tokens, but base and adapter have rows for ${config.vocab_size}: the merged model ` +
@@ -116,38 +116,38 @@ export async function mergeAdapter(
         );
       }
     }
-    const tokenizerNote = describePlaces(tokenizer, peft_model);
-    const plan = planMerge(weights, config, adapter, options.dtype);
+    const tokenizerNote = describePlaces(tokenizer, peftModel);
+    const plan = planMerge(weights, config, adapter, options.dtype ?? "keep");
     let shards: readonly string[] = [];
     let checks = NOT_COMPARED;
-    const isOfOtherBase = !plan.isQuantised && trained?.load_in_4bit === true && !options.load_in_4bit;
-    const otherBase = await otherBaseNote(peft_model, base_model);
+    const isOfOtherBase = !plan.isQuantised && trained?.load_in_4bit === true && !options.loadIn4bit;
+    const otherBase = await otherBaseNote(peftModel, baseModel);
     if (otherBase !== undefined) hooks.note(otherBase);
     [
       ...notes,
       ...adapted.notes,
-      ...await tableNotes(base_model, base),
+      ...await tableNotes(baseModel, base),
       ...tokenizerNote ? [tokenizerNote] : [],
       ...planNotes(plan, options, isOfOtherBase),
     ].forEach((line) => hooks.note(line));
-    await saveFolderAtomic(save_path, async (folder) => {
+    await saveFolderAtomic(savePath, async (folder) => {
       ({ shards } = await writeMerged(folder, plan, { ...options, tokenizer: tokenizer.paths }, hooks));
       checks = await verifyMerge(folder, plan, { ...options, settled, isOfOtherBase }, hooks);
     }, { byteLength: plan.totalBytes, note: hooks.note });
     return {
-      save_path,
-      base_model,
-      peft_model,
-      context_size: contextLength(config),
-      rope_scaling: config.rope_scaling,
-      rope_theta: config.rope_theta,
-      merged_linears: adapter.lora.size,
-      replaced_tensors: adapter.extra.size,
+      savePath,
+      baseModel,
+      peftModel,
+      contextSize: contextLength(config),
+      ropeScaling: config.rope_scaling,
+      ropeTheta: config.rope_theta,
+      mergedLinears: adapter.lora.size,
+      replacedTensors: adapter.extra.size,
       dtypes: plan.dtypes,
-      total_bytes: plan.totalBytes,
+      totalBytes: plan.totalBytes,
       shards,
       verification: checks.asMerged,
-      verification_as_trained: checks.asTrained,
+      verificationAsTrained: checks.asTrained,
       seconds: (performance.now() - started) / 1000,
     };
   } finally {
@@ -158,7 +158,7 @@ export async function mergeAdapter(
 /** What the user should know before the merge. */
 function planNotes(
   plan: MergePlan,
-  { dtype }: MergeOptions,
+  { dtype = "keep" }: MergeOptions,
   isOfOtherBase: boolean,
 ): string[] {
   const notes: string[] = [];
@@ -183,7 +183,7 @@ function planNotes(
 async function writeMerged(
   folder: string,
   plan: MergePlan,
-  { base_model, peft_model, max_shard_size, load_in_4bit = false, tokenizer }: MergeOptions & {
+  { baseModel, peftModel, maxShardSize = 5e9, loadIn4bit = false, tokenizer }: MergeOptions & {
     tokenizer: ReadonlyMap<string, string>;
   },
   hooks: WorkHooks,
@@ -196,16 +196,21 @@ async function writeMerged(
     config: {
       ...kept,
       ...torchDtype(kept, plan.dtypes),
-      longreach: { base_model, peft_model, context_length, base_in_4bit: load_in_4bit || plan.isQuantised },
+      longreach: {
+        base_model: baseModel,
+        peft_model: peftModel,
+        context_length,
+        base_in_4bit: loadIn4bit || plan.isQuantised,
+      },
     },
     tensors: mergedTensors(gpu, plan, {
-      loadIn4bit: load_in_4bit,
+      loadIn4bit,
       onProgress: (name, done, total) => hooks.onProgress(done, total, name),
     }),
-    filesFrom: base_model,
+    filesFrom: baseModel,
     tokenizer,
     modelMaxLength: context_length,
-    maxShardBytes: max_shard_size,
+    maxShardBytes: maxShardSize,
   });
 }
 
@@ -226,7 +231,7 @@ const NOT_COMPARED: MergeChecks = { asMerged: null, asTrained: null };
 async function verifyMerge(
   folder: string,
   plan: MergePlan,
-  { base_model, peft_model, load_in_4bit = false, settled, isOfOtherBase }: MergeOptions & {
+  { baseModel, peftModel, loadIn4bit = false, settled, isOfOtherBase }: MergeOptions & {
     /** The base model's configuration with its positions settled. */
     readonly settled: ModelConfig;
     readonly isOfOtherBase: boolean;
@@ -240,15 +245,15 @@ async function verifyMerge(
   try {
     const actual = await logitsOf({ baseModel: folder, loadIn4bit: false }, tokens);
     const checkBeside = async (loadIn4bit: boolean) => {
-      const parts = { baseModel: base_model, peftModel: peft_model, config: settled, loadIn4bit };
+      const parts = { baseModel, peftModel, config: settled, loadIn4bit };
       return compareLogits(actual, await logitsOf(parts, tokens), length);
     };
-    const check = await checkBeside(load_in_4bit);
+    const check = await checkBeside(loadIn4bit);
     const most = Math.max(...plan.dtypes.map((dtype) => EXPECTED[dtype]));
-    if (check.max_relative_difference > most) {
+    if (check.maxRelativeDifference > most) {
       hooks.note(
         `Logits of the merged model differ from those of base and adapter by ${
-          (100 * check.max_relative_difference).toPrecision(2)
+          (100 * check.maxRelativeDifference).toPrecision(2)
         } % of the largest: evaluate it before use, or merge with --dtype fp32`,
       );
     }
@@ -293,9 +298,9 @@ export function compareLogits(actual: Float32Array, expected: Float32Array, rows
     if (best.actual === best.expected) agreed++;
   }
   return {
-    sample_tokens: rows,
-    max_absolute_difference: most.difference,
-    max_relative_difference: most.difference / most.magnitude,
-    argmax_agreement: agreed / rows,
+    sampleTokens: rows,
+    maxAbsoluteDifference: most.difference,
+    maxRelativeDifference: most.difference / most.magnitude,
+    argmaxAgreement: agreed / rows,
   };
 }

@@ -170,13 +170,13 @@ async function measure(
   const perplexity: Record<string, number> = {};
   for (const length of LENGTHS) {
     const windows = {
-      seq_len: length,
-      sliding_window: length,
-      batch_size: 4096 / length,
-      drop_last_window: false,
+      seqLen: length,
+      slidingWindow: length,
+      batchSize: 4096 / length,
+      dropLastWindow: false,
     };
     const scores = await stages.counting("window", (hooks) => scoreWindows(model, tokens, windows, hooks));
-    perplexity[length] = scores.token_perplexity;
+    perplexity[length] = scores.tokenPerplexity;
   }
   return { perplexity, device: gpu.info.description };
 }

@@ -1,7 +1,5 @@
 /** `evaluate` and `merge` as command lines: what they print, where, and their exit codes. */
 import { runCli } from "../../cli/main.ts";
-import type { PerplexityResult } from "../../eval/perplexity.ts";
-import type { MergeResult } from "../../model/merge.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
 import { GOLDEN, namesIn, withFolder } from "../support/files.ts";
 import { assertIncludes } from "../support/text.ts";
@@ -23,7 +21,7 @@ Deno.test("evaluate --json prints one object with every figure, and progress on 
   const { code, io } = await run(`${EVALUATE} --peft_model ${GOLDEN}/adapter --json`);
   assertEquals(code, 0);
   assertEquals(io.stdout.trimEnd().split("\n").length, 1, "lines on stdout");
-  const result = JSON.parse(io.stdout) as PerplexityResult;
+  const result = JSON.parse(io.stdout);
   assert(Math.abs(result.val_loss / expected.eval_adapter_128.val_loss - 1) < 1e-6, "val_loss");
   assertEquals(Object.keys(result), [
     "val_loss",
@@ -82,7 +80,7 @@ Deno.test("merge makes a folder that evaluate gives the adapter's figures, and s
     assertIncludes(io.stderr, "tensor 21/21");
     assert(namesIn(`${root}/merged`).includes("model.safetensors.index.json"), "an index");
     const evaluated = await run(`${EVALUATE.replace(`${GOLDEN}/mha`, `${root}/merged`)} --json`);
-    const { val_loss } = JSON.parse(evaluated.io.stdout) as PerplexityResult;
+    const { val_loss } = JSON.parse(evaluated.io.stdout);
     assert(Math.abs(val_loss / expected.eval_adapter_128.val_loss - 1) < 1e-6, `val_loss ${val_loss}`);
   });
 });
@@ -92,7 +90,7 @@ Deno.test("merge --json prints one object, and refuses a folder in use with exit
     const line = `${MERGE} --save_path ${root}/merged --dtype bf16 --json`;
     const { code, io } = await run(line);
     assertEquals(code, 0);
-    const result = JSON.parse(io.stdout) as MergeResult;
+    const result = JSON.parse(io.stdout);
     assertEquals([result.dtypes, result.shards, result.context_size], [["BF16"], ["model.safetensors"], 128]);
     assert(result.verification!.argmax_agreement > 0.9, "the comparison");
     const again = await run(line);

@@ -10,17 +10,17 @@ import { assertIncludes } from "../support/text.ts";
 const FAULTS = `${GOLDEN}/faults`;
 
 const OPTIONS = {
-  sliding_window: 64,
-  batch_size: 1,
-  load_in_4bit: false,
-  drop_last_window: true,
+  slidingWindow: 64,
+  batchSize: 1,
+  loadIn4bit: false,
+  dropLastWindow: true,
   dtype: "fp32",
 } as const;
 
 /** Fails unless the loss is the right one to float32's precision. */
-async function assertLoss(base_model: string, data_path: string, seq_len: number, wanted: number) {
-  const { val_loss } = await evaluatePerplexity({ ...OPTIONS, base_model, data_path, seq_len });
-  assert(Math.abs(val_loss / wanted - 1) < 1e-6, `val_loss ${val_loss}, not ${wanted}`);
+async function assertLoss(baseModel: string, dataPath: string, seqLen: number, wanted: number) {
+  const { valLoss } = await evaluatePerplexity({ ...OPTIONS, baseModel, dataPath, seqLen });
+  assert(Math.abs(valLoss / wanted - 1) < 1e-6, `valLoss ${valLoss}, not ${wanted}`);
 }
 
 Deno.test("heads that together are narrower than the hidden size: evaluated and merged", async () => {
@@ -28,41 +28,41 @@ Deno.test("heads that together are narrower than the hidden size: evaluated and 
   await assertLoss(`${folder}/model`, `${folder}/ids.bin`, 64, 6.0550666);
   await withFolder(async (root) => {
     const { verification } = await mergeAdapter({
-      base_model: `${folder}/model`,
-      peft_model: `${folder}/adapter`,
-      save_path: `${root}/merged`,
+      baseModel: `${folder}/model`,
+      peftModel: `${folder}/adapter`,
+      savePath: `${root}/merged`,
       dtype: "keep",
-      max_shard_size: 5e9,
+      maxShardSize: 5e9,
     });
-    assert(verification!.max_relative_difference < 1e-5, "the merged model differs from base and adapter");
-    assertEquals(verification!.argmax_agreement, 1);
+    assert(verification!.maxRelativeDifference < 1e-5, "the merged model differs from base and adapter");
+    assertEquals(verification!.argmaxAgreement, 1);
   });
 });
 
 Deno.test("yarn as Qwen2.5's cards have it: the context is factor times original_max_position_embeddings", async () => {
   const folder = `${FAULTS}/08-yarn-as-documented`;
-  const base_model = `${folder}/model`;
-  const data_path = `${folder}/ids.bin`;
-  await assertLoss(base_model, data_path, 128, 5.8701865);
+  const baseModel = `${folder}/model`;
+  const dataPath = `${folder}/ids.bin`;
+  await assertLoss(baseModel, dataPath, 128, 5.8701865);
   const notes: string[] = [];
   const hooks = { onProgress() {}, note: (line: string) => notes.push(line) };
   await assertThrows(
-    () => evaluatePerplexity({ ...OPTIONS, base_model, data_path, seq_len: 128, context_size: 192 }, hooks),
+    () => evaluatePerplexity({ ...OPTIONS, baseModel, dataPath, seqLen: 128, contextSize: 192 }, hooks),
     "the model has 128",
     "--context_size 128",
   );
-  await evaluatePerplexity({ ...OPTIONS, base_model, data_path, seq_len: 192 }, hooks);
+  await evaluatePerplexity({ ...OPTIONS, baseModel, dataPath, seqLen: 192 }, hooks);
   assertEquals(notes.length, 1);
   assertIncludes(notes[0]!, "seq_len 192 is longer than the 128 tokens");
   await withFolder(async (root) => {
     const { args } = await loadTrainArgs(null, {
-      model_name_or_path: base_model,
+      model_name_or_path: baseModel,
       train_file: `${folder}/t.jsonl`,
       output_dir: `${root}/run`,
       model_max_length: "128",
       max_steps: "1",
       lora_rank: "4",
-      load_in_4bit: "false",
+      loadIn4bit: "false",
     });
     await runTraining(args, {
       onStart() {},
@@ -71,14 +71,14 @@ Deno.test("yarn as Qwen2.5's cards have it: the context is factor times original
       note() {},
       shouldStop: () => false,
     });
-    const { context_size, rope_scaling, verification } = await mergeAdapter({
-      base_model,
-      peft_model: `${root}/run`,
-      save_path: `${root}/merged`,
+    const { contextSize, ropeScaling, verification } = await mergeAdapter({
+      baseModel,
+      peftModel: `${root}/run`,
+      savePath: `${root}/merged`,
       dtype: "keep",
-      max_shard_size: 5e9,
+      maxShardSize: 5e9,
     }, hooks);
-    assertEquals([context_size, rope_scaling?.type], [128, "yarn"]);
-    assert(verification!.max_relative_difference < 1e-5, "the merged model differs from base and adapter");
+    assertEquals([contextSize, ropeScaling?.type], [128, "yarn"]);
+    assert(verification!.maxRelativeDifference < 1e-5, "the merged model differs from base and adapter");
   });
 });

@@ -11,23 +11,23 @@ import { assertIncludes } from "../support/text.ts";
 const expected = JSON.parse(await Deno.readTextFile(`${GOLDEN}/expected.json`));
 
 const DEFAULTS: PerplexityOptions = {
-  base_model: `${GOLDEN}/mha`,
-  peft_model: null,
-  data_path: `${GOLDEN}/data.bin`,
-  seq_len: 128,
-  context_size: null,
-  sliding_window: 64,
-  batch_size: 1,
-  load_in_4bit: false,
-  drop_last_window: true,
+  baseModel: `${GOLDEN}/mha`,
+  peftModel: null,
+  dataPath: `${GOLDEN}/data.bin`,
+  seqLen: 128,
+  contextSize: null,
+  slidingWindow: 64,
+  batchSize: 1,
+  loadIn4bit: false,
+  dropLastWindow: true,
   dtype: "fp32",
 };
 
 async function evaluate(options: Partial<PerplexityOptions> = {}) {
   const notes: string[] = [];
   const progress: number[] = [];
-  const context_size = options.peft_model ? null : options.seq_len ?? DEFAULTS.seq_len;
-  const result = await evaluatePerplexity({ ...DEFAULTS, context_size, ...options }, {
+  const contextSize = options.peftModel ? null : options.seqLen ?? DEFAULTS.seqLen;
+  const result = await evaluatePerplexity({ ...DEFAULTS, contextSize, ...options }, {
     onProgress: (done, total) => progress.push(done / total),
     note: (line) => notes.push(line),
   });
@@ -41,89 +41,89 @@ function assertRelative(label: string, actual: number, wanted: number, tolerance
 
 const CASES: readonly (readonly [string, Partial<PerplexityOptions>, tolerance: number])[] = [
   ["eval_mha_128", {}, 1e-6],
-  ["eval_mha_64", { seq_len: 64, context_size: 64 }, 1e-6],
-  ["eval_gqa_256", { base_model: `${GOLDEN}/gqa`, seq_len: 256, sliding_window: 200 }, 1e-6],
-  ["eval_adapter_128", { peft_model: `${GOLDEN}/adapter` }, 1e-6],
-  ["eval_adapter_bin_128", { peft_model: `${GOLDEN}/adapter-bin` }, 1e-6],
-  ["eval_mha_bin_128", { base_model: `${GOLDEN}/mha-bin` }, 1e-6],
-  ["eval_mha_128_nf4", { load_in_4bit: true }, 1e-6],
-  ["eval_mha_128_nf4", { base_model: `${GOLDEN}/mha-bnb4` }, 1e-6],
+  ["eval_mha_64", { seqLen: 64, contextSize: 64 }, 1e-6],
+  ["eval_gqa_256", { baseModel: `${GOLDEN}/gqa`, seqLen: 256, slidingWindow: 200 }, 1e-6],
+  ["eval_adapter_128", { peftModel: `${GOLDEN}/adapter` }, 1e-6],
+  ["eval_adapter_bin_128", { peftModel: `${GOLDEN}/adapter-bin` }, 1e-6],
+  ["eval_mha_bin_128", { baseModel: `${GOLDEN}/mha-bin` }, 1e-6],
+  ["eval_mha_128_nf4", { loadIn4bit: true }, 1e-6],
+  ["eval_mha_128_nf4", { baseModel: `${GOLDEN}/mha-bnb4` }, 1e-6],
 ];
 
 for (const [name, options, tolerance] of CASES) {
   Deno.test(`${name} as PyTorch has it, with ${JSON.stringify(options)}`, async () => {
     const { result, notes } = await evaluate(options);
     const { windows, val_loss, val_perplexity, val_acc } = expected[name];
-    assertEquals(result.num_windows, windows, "num_windows");
-    assertEquals(result.num_tokens, windows * (result.protocol.seq_len - 1), "num_tokens");
-    assertRelative("val_loss", result.val_loss, val_loss, tolerance);
-    assertRelative("val_perplexity", result.val_perplexity, val_perplexity, 10 * tolerance);
-    assertRelative("val_acc", result.val_acc, val_acc, 1e-12);
-    assertRelative("token_loss", result.token_loss, val_loss, tolerance);
+    assertEquals(result.numWindows, windows, "num_windows");
+    assertEquals(result.numTokens, windows * (result.protocol.seqLen - 1), "num_tokens");
+    assertRelative("val_loss", result.valLoss, val_loss, tolerance);
+    assertRelative("val_perplexity", result.valPerplexity, val_perplexity, 10 * tolerance);
+    assertRelative("val_acc", result.valAcc, val_acc, 1e-12);
+    assertRelative("token_loss", result.tokenLoss, val_loss, tolerance);
     assertEquals(notes.filter((note) => !note.startsWith("Positions are changed")), [], "notes");
   });
 }
 
 Deno.test("batches are averaged unweighted, tokens weighted, and progress counts windows", async () => {
   const alone = await evaluate();
-  const batched = await evaluate({ batch_size: 4 });
-  assertRelative("token_loss", batched.result.token_loss, alone.result.token_loss, 1e-7);
-  assertEquals(batched.result.token_accuracy, alone.result.token_accuracy);
+  const batched = await evaluate({ batchSize: 4 });
+  assertRelative("token_loss", batched.result.tokenLoss, alone.result.tokenLoss, 1e-7);
+  assertEquals(batched.result.tokenAccuracy, alone.result.tokenAccuracy);
   // 21 windows make five batches of four and one of one, which counts like the others.
-  const one = await evaluate({ batch_size: 4, seq_len: 128, sliding_window: 64, drop_last_window: false });
-  assertEquals(one.result.num_windows, 22, "with the last window");
+  const one = await evaluate({ batchSize: 4, seqLen: 128, slidingWindow: 64, dropLastWindow: false });
+  assertEquals(one.result.numWindows, 22, "with the last window");
   assert(
-    Math.abs(batched.result.val_loss / batched.result.token_loss - 1) > 1e-4,
+    Math.abs(batched.result.valLoss / batched.result.tokenLoss - 1) > 1e-4,
     "the short batch weighs more",
   );
   assertEquals(batched.progress.map((share) => Math.round(share * 21)), [4, 8, 12, 16, 20, 21]);
-  assertEquals(batched.result.val_perplexity_per_chunk, [batched.result.val_perplexity]);
+  assertEquals(batched.result.valPerplexityPerChunk, [batched.result.valPerplexity]);
 });
 
 Deno.test("bf16 and fp16 activations come near to fp32", async () => {
   for (const dtype of ["bf16", "fp16"] as const) {
     const { result } = await evaluate({ dtype });
-    assertRelative(dtype, result.val_loss, expected.eval_mha_128.val_loss, 1e-3);
-    assert(result.val_loss !== (await evaluate()).result.val_loss, `${dtype} is not fp32`);
+    assertRelative(dtype, result.valLoss, expected.eval_mha_128.val_loss, 1e-3);
+    assert(result.valLoss !== (await evaluate()).result.valLoss, `${dtype} is not fp32`);
     assertEquals(result.model.dtype, dtype);
   }
 });
 
 Deno.test("the result says what was loaded", async () => {
-  const { model, protocol } = (await evaluate({ base_model: `${GOLDEN}/mha-bnb4`, batch_size: 8 })).result;
+  const { model, protocol } = (await evaluate({ baseModel: `${GOLDEN}/mha-bnb4`, batchSize: 8 })).result;
   assertEquals(model, {
-    base_model: `${GOLDEN}/mha-bnb4`,
-    peft_model: null,
+    baseModel: `${GOLDEN}/mha-bnb4`,
+    peftModel: null,
     dtype: "fp32",
     quantized: "by the checkpoint",
-    context_size: 128,
-    rope_scaling: { type: "linear", factor: 2 },
-    rope_theta: 10000,
+    contextSize: 128,
+    ropeScaling: { type: "linear", factor: 2 },
+    ropeTheta: 10000,
   });
   assertEquals(protocol, {
-    seq_len: 128,
-    sliding_window: 64,
-    batch_size: 8,
-    drop_last_window: true,
+    seqLen: 128,
+    slidingWindow: 64,
+    batchSize: 8,
+    dropLastWindow: true,
     attention: "full",
-    data_path: `${GOLDEN}/data.bin`,
-    data_tokens: 1500,
+    dataPath: `${GOLDEN}/data.bin`,
+    dataTokens: 1500,
     documents: null,
   });
   assertEquals(
-    (await evaluate({ load_in_4bit: true, batch_size: 8 })).result.model.quantized,
+    (await evaluate({ loadIn4bit: true, batchSize: 8 })).result.model.quantized,
     "while loading",
   );
 });
 
 Deno.test("a model without an adapter is measured as it is, unless a context is asked for", async () => {
-  const { notes, result } = await evaluate({ context_size: null, batch_size: 8 });
-  assertEquals([result.model.rope_scaling, result.model.context_size], [null, 64]);
+  const { notes, result } = await evaluate({ contextSize: null, batchSize: 8 });
+  assertEquals([result.model.ropeScaling, result.model.contextSize], [null, 64]);
   assertEquals(notes.length, 1);
   assertIncludes(notes[0]!, "seq_len 128 is longer than the 64 tokens that positions are made for");
   assertIncludes(notes[0]!, "pass context_size 128");
-  const asked = await evaluate({ context_size: 128, batch_size: 8 });
-  assertEquals(asked.result.model.rope_scaling, { type: "linear", factor: 2 });
+  const asked = await evaluate({ contextSize: 128, batchSize: 8 });
+  assertEquals(asked.result.model.ropeScaling, { type: "linear", factor: 2 });
   assertIncludes(asked.notes.join(), "Positions are changed for 128 tokens, as context_size asks");
 });
 
@@ -137,14 +137,14 @@ Deno.test("text, rows and folders are measured as their tokens", async () => {
     await Deno.mkdir(`${folder}/rows`);
     await Deno.writeTextFile(`${folder}/rows/a.txt`, one);
     await Deno.writeTextFile(`${folder}/rows/b.jsonl`, JSON.stringify({ text: two }) + "\n");
-    const options = { seq_len: 64, batch_size: 8 };
-    const wanted = (await evaluate({ ...options, data_path: `${folder}/t.bin` })).result;
-    const { result } = await evaluate({ ...options, data_path: `${folder}/rows` });
-    assertEquals(result.val_loss, wanted.val_loss);
+    const options = { seqLen: 64, batchSize: 8 };
+    const wanted = (await evaluate({ ...options, dataPath: `${folder}/t.bin` })).result;
+    const { result } = await evaluate({ ...options, dataPath: `${folder}/rows` });
+    assertEquals(result.valLoss, wanted.valLoss);
     assertEquals([result.protocol.documents, wanted.protocol.documents], [2, null]);
-    assertEquals(result.protocol.data_tokens, ids.length);
+    assertEquals(result.protocol.dataTokens, ids.length);
     await Deno.writeTextFile(`${folder}/e.txt`, "");
-    await assertThrows(() => evaluate({ ...options, data_path: `${folder}/e.txt` }), "it has no text");
+    await assertThrows(() => evaluate({ ...options, dataPath: `${folder}/e.txt` }), "it has no text");
   });
 });
 
@@ -171,8 +171,8 @@ Deno.test("text beside an adapter is measured in the tokens of the adapter's own
 });
 
 Deno.test("a window longer than the context is noted", async () => {
-  const { notes, result } = await evaluate({ context_size: 64, batch_size: 8 });
-  assertEquals(result.model.rope_scaling, null);
+  const { notes, result } = await evaluate({ contextSize: 64, batchSize: 8 });
+  assertEquals(result.model.ropeScaling, null);
   assertEquals(notes.length, 1);
   assertIncludes(notes[0]!, "seq_len 128 is longer than the 64 tokens that positions are made for");
 });
@@ -186,11 +186,11 @@ Deno.test("an adapter's train_args.yaml gives the context, and other contexts ar
       `${folder}/train_args.yaml`,
       "rope_theta: null\nmodel_max_length: 256 # tokens\n",
     );
-    const options = { peft_model: folder, seq_len: 64, batch_size: 8 };
+    const options = { peftModel: folder, seqLen: 64, batchSize: 8 };
     const own = await evaluate(options);
-    assertEquals([own.result.model.context_size, own.notes.length], [256, 0]);
-    const other = await evaluate({ ...options, context_size: 128 });
-    assertEquals(other.result.model.context_size, 128);
+    assertEquals([own.result.model.contextSize, own.notes.length], [256, 0]);
+    const other = await evaluate({ ...options, contextSize: 128 });
+    assertEquals(other.result.model.contextSize, 128);
     assertIncludes(other.notes.join(), "was trained for 256 tokens (rope_scaling linear by 4)");
     assertIncludes(other.notes.join(), "pass --context_size 256");
 
@@ -200,29 +200,29 @@ Deno.test("an adapter's train_args.yaml gives the context, and other contexts ar
       await Deno.rename(`${folder}/${file}`, `${folder}/checkpoint-2/${file}`);
     }
     await Deno.writeTextFile(`${folder}/train_args.yaml`, "rope_theta: 2.0e+5\nmodel_max_length: 256\n");
-    const { model } = (await evaluate({ ...options, peft_model: `${folder}/checkpoint-2` })).result;
-    assertEquals([model.rope_theta, model.rope_scaling, model.context_size], [200000, null, 256]);
+    const { model } = (await evaluate({ ...options, peftModel: `${folder}/checkpoint-2` })).result;
+    assertEquals([model.ropeTheta, model.ropeScaling, model.contextSize], [200000, null, 256]);
 
     await Deno.writeTextFile(`${folder}/train_args.yaml`, "model_max_length: [\n");
     await assertThrows(
-      () => evaluate({ ...options, peft_model: `${folder}/checkpoint-2` }),
+      () => evaluate({ ...options, peftModel: `${folder}/checkpoint-2` }),
       "train_args.yaml",
     );
   });
 });
 
 Deno.test("bad input ends with one clear line, before anything is loaded", async () => {
-  await assertThrows(() => evaluate({ data_path: `${GOLDEN}/none.bin` }), "none.bin");
-  await assertThrows(() => evaluate({ base_model: `${GOLDEN}/none` }), "no config.json");
-  await assertThrows(() => evaluate({ peft_model: `${GOLDEN}/none` }), "no such folder");
-  await assertThrows(() => evaluate({ seq_len: 1500 }), "at least 1565 are needed");
-  await assertThrows(() => evaluate({ seq_len: 1 }), "seq_len must be a whole number of at least 2");
-  await assertThrows(() => evaluate({ batch_size: 0 }), "batch_size must be a whole number");
-  await assertThrows(() => evaluate({ sliding_window: 0 }), "sliding_window");
+  await assertThrows(() => evaluate({ dataPath: `${GOLDEN}/none.bin` }), "none.bin");
+  await assertThrows(() => evaluate({ baseModel: `${GOLDEN}/none` }), "no config.json");
+  await assertThrows(() => evaluate({ peftModel: `${GOLDEN}/none` }), "no such folder");
+  await assertThrows(() => evaluate({ seqLen: 1500 }), "at least 1565 are needed");
+  await assertThrows(() => evaluate({ seqLen: 1 }), "seq_len must be a whole number of at least 2");
+  await assertThrows(() => evaluate({ batchSize: 0 }), "batch_size must be a whole number");
+  await assertThrows(() => evaluate({ slidingWindow: 0 }), "sliding_window");
   // The adapter is of another model.
-  const base_model = `${GOLDEN}/gqa`;
+  const baseModel = `${GOLDEN}/gqa`;
   await assertThrows(
-    () => evaluate({ base_model, peft_model: `${GOLDEN}/adapter` }),
+    () => evaluate({ baseModel, peftModel: `${GOLDEN}/adapter` }),
     "Cannot use the adapter",
     "k_proj",
   );
@@ -230,19 +230,19 @@ Deno.test("bad input ends with one clear line, before anything is loaded", async
 
 Deno.test("a loss that is not finite is an error that names the window, not a figure", async () => {
   await withFolder(async (folder) => {
-    const base_model = `${folder}/model`;
+    const baseModel = `${folder}/model`;
     await writeChangedModel(
       `${GOLDEN}/mha`,
-      base_model,
+      baseModel,
       "model.layers.0.post_attention_layernorm.weight",
       (values) => {
         values.fill(1e6);
       },
     );
-    assert(Number.isFinite((await evaluate({ base_model, batch_size: 8 })).result.val_loss), "fp32 holds it");
+    assert(Number.isFinite((await evaluate({ baseModel, batchSize: 8 })).result.valLoss), "fp32 holds it");
     const dtype = "fp16" as const;
     await assertThrows(
-      () => evaluate({ base_model, dtype }),
+      () => evaluate({ baseModel, dtype }),
       "window at token 0 is not finite",
       "--dtype fp32 or bf16",
     );
@@ -251,14 +251,14 @@ Deno.test("a loss that is not finite is an error that names the window, not a fi
 
 Deno.test("ids past the vocabulary and ids of 32 bits", async () => {
   await withFolder(async (folder) => {
-    const data_path = `${folder}/data.bin`;
+    const dataPath = `${folder}/data.bin`;
     const ids = integers(11, 1000, 260);
-    await writeTokenBin(data_path, ids, { dtype: "uint32" });
-    const wide = await evaluate({ data_path });
-    await writeTokenBin(data_path, ids);
-    assertEquals((await evaluate({ data_path })).result.val_loss, wide.result.val_loss, "32 and 16 bits");
+    await writeTokenBin(dataPath, ids, { dtype: "uint32" });
+    const wide = await evaluate({ dataPath });
+    await writeTokenBin(dataPath, ids);
+    assertEquals((await evaluate({ dataPath })).result.valLoss, wide.result.valLoss, "32 and 16 bits");
     ids[777] = 260;
-    await writeTokenBin(data_path, ids);
-    await assertThrows(() => evaluate({ data_path }), "token 777", "id 260", "260 tokens");
+    await writeTokenBin(dataPath, ids);
+    await assertThrows(() => evaluate({ dataPath }), "token 777", "id 260", "260 tokens");
   });
 });

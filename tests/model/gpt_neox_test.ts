@@ -200,16 +200,16 @@ async function train(output_dir: string, given: Record<string, string>): Promise
 }
 
 async function lossOf(base_model: string, peft_model?: string): Promise<number> {
-  const { token_loss } = await evaluatePerplexity({
-    base_model,
-    peft_model,
-    data_path: `${GOLDEN}/data.bin`,
-    seq_len: 128,
-    context_size: 128,
-    sliding_window: 64,
-    batch_size: 8,
-    drop_last_window: true,
-    load_in_4bit: false,
+  const { tokenLoss: token_loss } = await evaluatePerplexity({
+    baseModel: base_model,
+    peftModel: peft_model,
+    dataPath: `${GOLDEN}/data.bin`,
+    seqLen: 128,
+    contextSize: 128,
+    slidingWindow: 64,
+    batchSize: 8,
+    dropLastWindow: true,
+    loadIn4bit: false,
     dtype: "fp32",
   });
   return token_loss;
@@ -253,15 +253,15 @@ Deno.test("LongLoRA's recipe gives an adapter under PEFT's names, which merges i
       "input_layernorm",
       "post_attention_layernorm",
     ]);
-    const { verification, replaced_tensors } = await mergeAdapter({
-      base_model: NEOX,
-      peft_model: adapter,
-      save_path: merged,
+    const { verification, replacedTensors } = await mergeAdapter({
+      baseModel: NEOX,
+      peftModel: adapter,
+      savePath: merged,
       dtype: "fp32",
-      max_shard_size: 2 ** 30,
+      maxShardSize: 2 ** 30,
     });
-    assertEquals(replaced_tensors, 12);
-    assert(verification!.max_relative_difference < 1e-5, `${verification!.max_relative_difference}`);
+    assertEquals(replacedTensors, 12);
+    assert(verification!.maxRelativeDifference < 1e-5, `${verification!.maxRelativeDifference}`);
     const [own, apart, whole] = [await lossOf(NEOX), await lossOf(NEOX, adapter), await lossOf(merged)];
     assertClose("loss of the base", [own], [expected.eval_neox_128.val_loss], { rtol: 1e-6, atol: 0 });
     assertClose("loss of the merged model", [whole], [apart], { rtol: 1e-6, atol: 0 });
@@ -275,11 +275,11 @@ Deno.test("LoRA without targets is on every linear, and merging is W + scaling B
     const adapter = await readAdapter(`${root}/adapter`);
     assertEquals(adapter.lora.size, 8);
     await mergeAdapter({
-      base_model: NEOX,
-      peft_model: `${root}/adapter`,
-      save_path: `${root}/merged`,
+      baseModel: NEOX,
+      peftModel: `${root}/adapter`,
+      savePath: `${root}/merged`,
       dtype: "fp32",
-      max_shard_size: 2 ** 30,
+      maxShardSize: 2 ** 30,
     });
     const read = async (folder: string, name: string) => {
       const weights = await openWeights(folder);

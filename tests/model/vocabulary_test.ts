@@ -73,13 +73,13 @@ Deno.test("An adapter with more tokens runs and merges, with the same head in bo
     };
     const apart = await logitsOf({ baseModel: BASE, peftModel: `${folder}/adapter` });
     await mergeAdapter({
-      base_model: BASE,
-      peft_model: `${folder}/adapter`,
-      context_size: 64,
-      save_path: `${folder}/merged`,
+      baseModel: BASE,
+      peftModel: `${folder}/adapter`,
+      contextSize: 64,
+      savePath: `${folder}/merged`,
       dtype: "fp32",
-      max_shard_size: 5e9,
-      load_in_4bit: false,
+      maxShardSize: 5e9,
+      loadIn4bit: false,
     });
     assertEquals((await readConfig(`${folder}/merged`)).vocab_size, vocab_size + 1);
     const { shape } = (await readExtraShapes(`${folder}/adapter`)).get("model.embed_tokens.weight")!;

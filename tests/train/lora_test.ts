@@ -43,15 +43,15 @@ async function train(overrides: Record<string, string>, file: string | null = nu
 }
 
 async function lossOf(base_model: string, peft_model: string | null): Promise<number> {
-  const { val_loss } = await evaluatePerplexity({
-    base_model,
-    peft_model,
-    data_path: `${GROWN}/ids.bin`,
-    seq_len: 64,
-    sliding_window: 64,
-    batch_size: 1,
-    load_in_4bit: false,
-    drop_last_window: true,
+  const { valLoss: val_loss } = await evaluatePerplexity({
+    baseModel: base_model,
+    peftModel: peft_model,
+    dataPath: `${GROWN}/ids.bin`,
+    seqLen: 64,
+    slidingWindow: 64,
+    batchSize: 1,
+    loadIn4bit: false,
+    dropLastWindow: true,
     dtype: "fp32",
   });
   return val_loss;
@@ -60,13 +60,13 @@ async function lossOf(base_model: string, peft_model: string | null): Promise<nu
 /** Merges, which compares the merged model with base and adapter. */
 async function assertMerges(base_model: string, peft_model: string, save_path: string): Promise<void> {
   const { verification } = await mergeAdapter({
-    base_model,
-    peft_model,
-    save_path,
+    baseModel: base_model,
+    peftModel: peft_model,
+    savePath: save_path,
     dtype: "keep",
-    max_shard_size: 5e9,
+    maxShardSize: 5e9,
   });
-  assert(verification!.max_relative_difference < 1e-5, JSON.stringify(verification));
+  assert(verification!.maxRelativeDifference < 1e-5, JSON.stringify(verification));
 }
 
 /** Settings over a text that the base knows. */
