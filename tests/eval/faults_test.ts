@@ -62,7 +62,7 @@ Deno.test("yarn as Qwen2.5's cards have it: the context is factor times original
       model_max_length: "128",
       max_steps: "1",
       lora_rank: "4",
-      loadIn4bit: "false",
+      load_in_4bit: "false",
     });
     await runTraining(args, {
       onStart() {},

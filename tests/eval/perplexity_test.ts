@@ -160,10 +160,10 @@ Deno.test("text beside an adapter is measured in the tokens of the adapter's own
     const text = [...integers(6, 300, 26)].map((letter) => String.fromCharCode(97 + letter)).join("");
     await Deno.writeTextFile(`${folder}/a.txt`, text);
     await writeTokenBin(`${folder}/t.bin`, [33, ...new TextEncoder().encode(text), 63]);
-    const options = { peft_model: folder, seq_len: 64, batch_size: 8, context_size: 64 };
-    const wanted = await evaluate({ ...options, data_path: `${folder}/t.bin` });
-    const own = await evaluate({ ...options, data_path: `${folder}/a.txt` });
-    assertEquals(own.result.val_loss, wanted.result.val_loss);
+    const options = { peftModel: folder, seqLen: 64, batchSize: 8, context_size: 64 };
+    const wanted = await evaluate({ ...options, dataPath: `${folder}/t.bin` });
+    const own = await evaluate({ ...options, dataPath: `${folder}/a.txt` });
+    assertEquals(own.result.valLoss, wanted.result.valLoss);
     const said = (notes: readonly string[]) =>
       notes.filter((note) => note.includes("tokenizer is the adapter's")).length;
     assertEquals([said(own.notes), said(wanted.notes)], [1, 0]);

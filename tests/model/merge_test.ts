@@ -129,10 +129,10 @@ Deno.test("config.json and tokenizer carry the context, and where the model is f
     const { quantization_config: _, ...base } = json(`${GOLDEN}/mha-bnb4/config.json`);
     assertEquals(json(`${folder}/config.json`), {
       ...base,
-      ropeScaling: { type: "linear", factor: 4 },
+      rope_scaling: { type: "linear", factor: 4 },
       longreach: {
-        baseModel: `${GOLDEN}/mha-bnb4`,
-        peftModel: `${GOLDEN}/adapter`,
+        base_model: `${GOLDEN}/mha-bnb4`,
+        peft_model: `${GOLDEN}/adapter`,
         context_length: 256,
         base_in_4bit: true,
       },
@@ -194,7 +194,7 @@ Deno.test("a grouped-query model in shards, with a rank that is no multiple of 4
       assert(Deno.statSync(`${folder}/${shard}`).size < 203_000, `${shard} is larger than asked for`);
     }
     // The scaling is the model's own.
-    assertEquals(json(`${folder}/config.json`).ropeScaling, json(`${baseModel}/config.json`).ropeScaling);
+    assertEquals(json(`${folder}/config.json`).rope_scaling, json(`${baseModel}/config.json`).rope_scaling);
     assert(result.verification!.maxRelativeDifference < 1e-4, "logits agree");
 
     const name = "model.layers.1.mlp.down_proj";
@@ -290,8 +290,8 @@ Deno.test("without context_size the adapter's training decides, and 4-bit traini
     // A raised base takes the place of interpolation; the length then stands in max_position_embeddings.
     await Deno.writeTextFile(`${peftModel}/train_args.yaml`, "model_max_length: 192\nrope_theta: 40000.0\n");
     await merge(`${root}/raised`, { peftModel, contextSize: null });
-    const { ropeTheta, ropeScaling, max_position_embeddings } = json(`${root}/raised/config.json`);
-    assertEquals([ropeTheta, ropeScaling, max_position_embeddings], [40000, null, 192]);
+    const { rope_theta, rope_scaling, max_position_embeddings } = json(`${root}/raised/config.json`);
+    assertEquals([rope_theta, rope_scaling, max_position_embeddings], [40000, null, 192]);
 
     // An adapter from elsewhere: the base's own context.
     assertEquals((await merge(`${root}/own`, { contextSize: null })).result.contextSize, 64);
