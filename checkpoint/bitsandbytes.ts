@@ -68,7 +68,7 @@ function parseState(bytes: Uint8Array, weightName: string, fail: Fail): QuantSta
     return fail("its quantisation state is not JSON");
   }
   const { quant_type, blocksize, shape, nested_blocksize, nested_dtype, nested_offset } = state ?? {};
-  if (quant_type !== "nf4") refuse(weightName, String(quant_type));
+  if (quant_type !== "nf4") refuse(weightName, quoted(quant_type));
   if (!isBlockSize(blocksize)) return fail(`its block size is ${quoted(blocksize)}`);
   const sizes = Array.isArray(shape) ? shape : [];
   if (sizes.length !== 2 || !sizes.every((size) => Number.isSafeInteger(size) && size > 0)) {

@@ -56,7 +56,7 @@ async function attempt(reader: Reader, input: Uint8Array, folder: string): Promi
     }
     const lines = message.split(/[\n\r]/).length;
     if (lines > (reader.lines ?? 1)) throw new Error(`a refusal of ${lines} lines`);
-    if (/ is not a function(?!:)|Cannot read propert|is not iterable/.test(message)) {
+    if (/ is not a function(?=$|\))|Cannot read propert|is not iterable/.test(message)) {
       throw new Error(`a refusal in words of the engine: ${message}`);
     }
   }
