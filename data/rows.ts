@@ -1,6 +1,6 @@
 /** The rows of a training file, whatever its format, and what kind of row each is. */
 import { distance } from "fastest-levenshtein";
-import { UserError } from "../errors.ts";
+import { quoted as shown, UserError } from "../errors.ts";
 import { uncompressedName } from "./compression.ts";
 import { refuseForeign } from "./foreign.ts";
 import { quoted, readObjects, readText, typeName } from "./jsonl.ts";
@@ -278,7 +278,7 @@ function remedyFor(found: readonly string[], value: Readonly<Record<string, unkn
     const items = value[key];
     return Array.isArray(items) && isObject(items[0]);
   });
-  if (list !== undefined) return `. If the rows are in "${list}", save that list alone`;
+  if (list !== undefined) return `. If the rows are in ${shown(list)}, save that list alone`;
   const wanted = [
     "text",
     "input",

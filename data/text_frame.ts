@@ -34,7 +34,8 @@ export function framesOf(
   tokens: TokenTable,
   fail: (problem: string) => UserError,
 ): TextFrame {
-  const own = OWN_FRAMES.find(([name]) => name.test(String(config.tokenizer_class)));
+  const className = typeof config.tokenizer_class === "string" ? config.tokenizer_class : "";
+  const own = OWN_FRAMES.find(([name]) => name.test(className));
   const setting = (key: string, usual: boolean | undefined): boolean | undefined => {
     const value = config[key] ?? usual;
     if (value === undefined || typeof value === "boolean") return value;

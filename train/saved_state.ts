@@ -2,7 +2,7 @@ import { z } from "zod";
 import { diskFiles, type Files, readJson } from "../checkpoint/files.ts";
 import { writeSafetensors } from "../checkpoint/safetensors.ts";
 import { openWeightsFile, type WeightReader } from "../checkpoint/weights.ts";
-import { UserError } from "../errors.ts";
+import { quoted, UserError } from "../errors.ts";
 import type { Sample } from "../data/dataset.ts";
 import { createHash } from "../data/deps.ts";
 import { differingParts, type Fingerprint } from "../model/fingerprint.ts";
@@ -158,9 +158,7 @@ export function changedSettings(saved: SavedState, args: TrainArgs): ChangedSett
     )
     .filter((key) => key !== "optim" || stateBits(saved.args.optim) !== stateBits(args.optim));
   const texts = (keys: readonly (keyof TrainArgs)[]) =>
-    keys.map((key) =>
-      `${key} was ${JSON.stringify(savedValue(saved, key))}, now ${JSON.stringify(args[key])}`
-    );
+    keys.map((key) => `${key} was ${quoted(savedValue(saved, key))}, now ${quoted(args[key])}`);
   return {
     refused: texts(changed.filter((key) => !RESULT.has(key) && !WRITING.has(key))),
     results: texts(changed.filter((key) => RESULT.has(key))),

@@ -147,7 +147,8 @@ export function moduleNames(): Kind<readonly string[] | string> {
   const read = (value: unknown) => {
     const parts = splitList(value);
     if (!Array.isArray(parts)) return value;
-    if (parts.length === 1 && /^all(-linear)?$/i.test(String(parts[0]).trim())) return "all-linear";
+    const [only] = parts.length === 1 ? parts as readonly unknown[] : [];
+    if (typeof only === "string" && /^all(-linear)?$/i.test(only.trim())) return "all-linear";
     const isList = typeof value !== "string" || parts.every((part) => /^[\w.-]+$/.test(part));
     return isList ? parts : value;
   };
