@@ -54,7 +54,7 @@ export interface StepReport {
 /** Least of the goals for the demo's step. */
 export const STEP_GOALS = { productsAndAttention: 0.8, onDevice: 0.9 } as const;
 
-const DEMO_RECIPE = new URL("../demo/extend-1024.yaml", import.meta.url).pathname;
+const DEMO_RECIPE = new URL("../demo/study/recipe.yaml", import.meta.url).pathname;
 const DEMO_MODEL = new URL("../demo/model", import.meta.url).pathname;
 const DEFAULTS = { demo: { tokens: 1024 }, real: { tokens: 8192, rank: 64 } } as const;
 

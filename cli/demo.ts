@@ -22,19 +22,22 @@ export function build(summary: string, io: Io): BuiltCommand {
 /** The table of what was gained, and where everything is. */
 function describe({ rows, base_model, adapter, merged, data, device, seconds }: DemoResult): string {
   const lengths = rows[0]!.scores.map(({ length }) => String(length));
+  const headed = (head: string) => lengths.map((length, i) => i === 0 ? `${head} ${length}` : length);
   const table = formatTable([
-    ["", ...lengths.map((length) => `ppl@${length}`), ...lengths.map((length) => `recall@${length}`)],
+    ["", ...headed("perplexity"), ...headed("facts found"), `answers ${lengths.at(-1)}`],
     ...rows.map(({ model, scores }) => [
       model,
       ...scores.map(({ perplexity }) => perplexity.toFixed(2)),
       ...scores.map(({ recall }) => `${Math.round(100 * recall)} %`),
+      scores.at(-1)!.answerPerplexity.toFixed(2),
     ]),
-  ], "lrrrrrr");
+  ], "lrrrrrrr");
   const places = formatTable([
     ["base model", base_model],
     ["adapter", adapter],
     ["merged model", merged],
     ["data", data],
   ]);
-  return `\n${table}\n\n${places}\n\nDone in ${formatSeconds(seconds)} on ${device}`;
+  const legend = "answers: perplexity of the words asked for, told once 800 to 1,000 tokens before";
+  return `\n${table}\n${legend}\n\n${places}\n\nDone in ${formatSeconds(seconds)} on ${device}`;
 }

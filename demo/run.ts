@@ -4,7 +4,8 @@ import { Tokenizer } from "../data/tokenizer.ts";
 import { scoreWindows } from "../eval/perplexity.ts";
 import { readRecallCases, scoreRecall } from "../eval/recall.ts";
 import { Gpu } from "../kernels/gpu.ts";
-import { readConfig } from "../model/config.ts";
+import { type ModelConfig, readConfig } from "../model/config.ts";
+import { configForPositions } from "../model/context.ts";
 import { mergeAdapter } from "../model/merge.ts";
 import { openModel } from "../model/open.ts";
 import type { StageHooks } from "../train/hooks.ts";
@@ -43,12 +44,14 @@ export interface DemoResult {
   readonly seconds: number;
 }
 
-/** A model as it is measured: which folders, and the context its positions are scaled for. */
+/** A model as it is measured. */
 interface Subject {
+  /** What the table calls it. */
   readonly model: string;
   readonly baseModel: string;
   readonly peftModel?: string;
-  readonly contextSize: number;
+  /** With its positions settled. */
+  readonly config: ModelConfig;
   readonly loadIn4bit: boolean;
 }
 
@@ -61,11 +64,12 @@ export async function runDemo(
   const data = `${output_dir}/data`;
   const adapter = `${output_dir}/adapter`;
   const merged = `${output_dir}/merged`;
-  const { max_position_embeddings: baseContext } = await readConfig(BASE_MODEL);
+  const config = await readConfig(BASE_MODEL);
   await writeDemoData(data, SEED, { baseTraining: false });
 
   stages.note(
-    `Extending the demo model from ${baseContext} to ${EXTENDED_CONTEXT} tokens: S2-Attn, LoRA, 4-bit base`,
+    `Extending the demo model from ${config.max_position_embeddings} to ${EXTENDED_CONTEXT} tokens: S2-Attn, LoRA, ` +
+      `4-bit base`,
   );
   const { args } = await loadTrainArgs(RECIPE, {
     model_name_or_path: BASE_MODEL,
@@ -89,12 +93,16 @@ export async function runDemo(
     }, hooks));
 
   stages.note("Measuring perplexity and recall at 256, 512 and 1024 tokens");
+  // Every row but the last is on the base in 4 bits, which costs the same everywhere.
   const base = { baseModel: BASE_MODEL, loadIn4bit: true };
+  const longer = { model_max_length: EXTENDED_CONTEXT };
+  const raised = configForPositions(config, { ...longer, rope_theta: args.rope_theta });
   const subjects: Subject[] = [
-    { model: "base", ...base, contextSize: baseContext },
-    { model: "base, positions interpolated", ...base, contextSize: EXTENDED_CONTEXT },
-    { model: "extended", ...base, peftModel: adapter, contextSize: EXTENDED_CONTEXT },
-    { model: "extended and merged", baseModel: merged, contextSize: EXTENDED_CONTEXT, loadIn4bit: false },
+    { model: "base", ...base, config },
+    { model: "interpolated, not trained", ...base, config: configForPositions(config, longer) },
+    { model: "theta raised, not trained", ...base, config: raised },
+    { model: "extended", ...base, peftModel: adapter, config: raised },
+    { model: "extended and merged", baseModel: merged, config: await readConfig(merged), loadIn4bit: false },
   ];
   const rows: DemoRow[] = [];
   for (const subject of subjects) {

@@ -37,7 +37,7 @@ export function studyReport(rows: readonly StudyRow[], folder: string, command: 
     "",
     `The demo's model (256 tokens) is extended to 1024 in every way below, ${
       scores.length === 1 ? "once, so that no spread is known" : `with ${scores.length} seeds`
-    }; a step is one sequence of 1024 tokens, and the rest is the demo's recipe. Perplexity is over the same 16 held-out ` +
+    }; a step is one sequence of 1024 tokens, and the rest is as demo/study/recipe.yaml says. Perplexity is over the same 16 held-out ` +
     "documents at every length, with full attention, whatever the training had. A claim is asked of each seed's runs by " +
     `themselves, at ${LONGEST} tokens. A model of a million numbers and a minute of training: what holds here is a ` +
     "sign, not a proof, and so is what does not.",

@@ -16,7 +16,7 @@ import { demoFiles, EXTENDED_CONTEXT, writeDemoData } from "../make_data.ts";
 import { BASE_MODEL } from "../run.ts";
 import { BASE, EXPERIMENTS, UNTRAINED, type Variant } from "./experiments.ts";
 
-const RECIPE = new URL("../extend-1024.yaml", import.meta.url).pathname;
+const RECIPE = new URL("./recipe.yaml", import.meta.url).pathname;
 const DATA_SEED = 42;
 
 /** The lengths at which perplexity is measured, over the same text. */
