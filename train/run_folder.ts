@@ -193,6 +193,7 @@ export async function removeOldRun({ output_dir }: TrainArgs, adapter: string | 
 
 /** A file or checkpoint of a run that a folder holds; undefined if it holds none. */
 async function nameOfRun(output_dir: string): Promise<string | undefined> {
+  if (!await exists(output_dir)) return undefined;
   for await (const { name } of Deno.readDir(output_dir)) if (isOfRun(name)) return name;
   return undefined;
 }

@@ -316,6 +316,7 @@ Deno.test("Work that owns its folder goes on with its run, and replaces any othe
       await resumeOrReplace((await loadTrainArgs(null, { ...SETTINGS, output_dir, ...changes })).args);
     assertEquals((await argsOf({})).overwrite_output_dir, false);
     assertEquals((await argsOf({ seed: "9" })).overwrite_output_dir, true);
+    assertEquals((await argsOf({ output_dir: `${output_dir}/none` })).overwrite_output_dir, true);
     await run({ output_dir });
     assertEquals((await argsOf({})).overwrite_output_dir, true);
   });
