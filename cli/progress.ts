@@ -167,6 +167,7 @@ export class TrainProgress implements Omit<TrainHooks, "shouldStop"> {
   #progress: Progress | null = null;
   #startStep = 0;
   #stepsDone = false;
+  #compiles = false;
   #keptAt = -Infinity;
   #loggingSteps: number;
 
@@ -199,10 +200,16 @@ export class TrainProgress implements Omit<TrainHooks, "shouldStop"> {
     this.#progress.update(info.startStep, []);
   }
 
-  /** Shown until the first step is done: what comes later is a kernel or two, and seldom. */
+  /**
+   * Shown until the first step is done: what comes later is a kernel or two, and seldom. One line where nothing can be
+   * drawn again.
+   */
   onCompile(kernels: number): void {
-    if (this.#stepsDone) return;
-    this.#progress?.update(this.#startStep, [`compiling kernels (${kernels})`], { print: true });
+    if (this.#stepsDone || !this.#progress) return;
+    const print = this.io.isTerminal || !this.#compiles;
+    this.#compiles = true;
+    const what = this.io.isTerminal ? `compiling kernels (${kernels})` : "compiling kernels";
+    this.#progress.update(this.#startStep, [what], { print });
   }
 
   onStep(metrics: StepMetrics): void {

@@ -44,11 +44,16 @@ export function showTrace(io: Pick<Io, "err">, title: string): void {
     formatTable(
       [
         ["kernel", "calls", "ms", "share", "GB/s bound"],
-        ...rows.map(([kernel, sum]) => line(kernel, sum, (sum.bytes / sum.microseconds / 1000).toFixed(1))),
+        ...rows.map(([kernel, sum]) => line(kernel, sum, rateText(sum.bytes / sum.microseconds / 1000))),
         line("all", { calls, microseconds: all }, ""),
       ],
       "lrrrr",
       "  ",
     )
   }`);
+}
+
+/** GB/s; below 0.1 in two significant digits. */
+function rateText(rate: number): string {
+  return rate > 0 && rate < 0.1 ? rate.toPrecision(2) : rate.toFixed(1);
 }

@@ -9,14 +9,20 @@ Deno.test("a trace is a table by kernel, the longest first, and starts over once
   addTiming({ kernel: "matmul", grid, bytes: 1e6, microseconds: 2500 });
   addTiming({ kernel: "add", grid, bytes: 4e6, microseconds: 1000 });
   addTiming({ kernel: "norm", grid, bytes: 5e5, microseconds: 500 });
+  addTiming({ kernel: "sum", grid, bytes: 1234, microseconds: 250 });
+  addTiming({ kernel: "scale", grid, bytes: 1000, microseconds: 125 });
+  addTiming({ kernel: "none", grid, bytes: 0, microseconds: 125 });
   showTrace(io, "Kernels of step 1");
   assertEquals(io.stderr.split("\n"), [
     "Kernels of step 1",
     "  kernel  calls    ms    share  GB/s bound",
-    "  matmul      1  2.50   50.0 %         0.4",
-    "  add         2  2.00   40.0 %         4.0",
-    "  norm        1  0.50   10.0 %         1.0",
-    "  all         4  5.00  100.0 %",
+    "  matmul      1  2.50   45.5 %         0.4",
+    "  add         2  2.00   36.4 %         4.0",
+    "  norm        1  0.50    9.1 %         1.0",
+    "  sum         1  0.25    4.5 %      0.0049",
+    "  scale       1  0.13    2.3 %      0.0080",
+    "  none        1  0.13    2.3 %         0.0",
+    "  all         7  5.50  100.0 %",
     "",
   ]);
   showTrace(io, "nothing more");
