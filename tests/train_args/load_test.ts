@@ -142,7 +142,14 @@ Deno.test("every ready recipe loads without a note, and says its data, memory an
     assertEquals(notes.filter((note) => !note.startsWith("load_in_4bit is off")), [], name);
     assertIncludes(args.output_dir, "output/");
     const text = await Deno.readTextFile(folder + name);
-    for (const part of [`--train_args_file train_args/${name}`, `./longreach plan train_args/${name}`, "GiB", "Time:"]) {
+    for (
+      const part of [
+        `--train_args_file train_args/${name}`,
+        `./longreach plan train_args/${name}`,
+        "GiB",
+        "Time:",
+      ]
+    ) {
       assertIncludes(text.slice(0, text.indexOf("\nmodel_name_or_path")), part);
     }
   }
