@@ -5,6 +5,7 @@ import { EXIT, quoted, UserError } from "../errors.ts";
 import { useWebGpu, WEBGPUS } from "../kernels/adapter.ts";
 import { nearest } from "../train_args/problems.ts";
 import { OTHER_NAMES } from "../train_args/foreign_keys.ts";
+import { hintFor } from "../train_args/other_tools.ts";
 import { bytes, type Kind, oneOf, text } from "../train_args/values.ts";
 import type { Io } from "./io.ts";
 
@@ -208,6 +209,8 @@ function unknownFlag(word: string, command: BuiltCommand): string {
   const names = command.options.filter((option) => !option.hidden).map((option) => option.name());
   const name = flag.replace(/^--?/, "");
   const other = OTHER_NAMES.get(name);
+  const told = names.includes("train_args_file") ? hintFor(name) : undefined;
+  if (told !== undefined) return `Unknown flag ${quoted(flag)} for ${command.name()}: ${told}`;
   const near = other !== undefined && names.includes(other) ? other : nearest(name, names);
   const hint = near === null ? `see longreach ${command.name()} --help` : `did you mean --${near}?`;
   return `Unknown flag ${quoted(flag)} for ${command.name()}: ${hint}`;

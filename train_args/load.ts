@@ -1,6 +1,7 @@
 /** Settings of a training run: YAML and flags in, checked and frozen {@linkcode TrainArgs} out. */
 import { printable, quoted } from "../errors.ts";
 import { FOREIGN_KEYS, OTHER_NAMES, SAME_OPTIONS } from "./foreign_keys.ts";
+import { hintFor, isAsHere } from "./other_tools.ts";
 import { nearest, type Place, type Problem, problemOf, problemsError } from "./problems.ts";
 import { applyRules } from "./rules.ts";
 import {
@@ -79,7 +80,8 @@ class Reading {
   readonly given = new Map<OptionName, Given>();
   /** Options whose value could not be read. */
   readonly wrong = new Set<OptionName>();
-  readonly #foreign = new Set<string>();
+  /** Keys without effect -> why. */
+  readonly #foreign = new Map<string, string>();
   readonly #replaced: string[] = [];
   readonly #renamed = new Map<string, OptionName>();
 
@@ -93,8 +95,9 @@ class Reading {
         message: `${written}: ${key} means the same and is set too: keep one`,
       });
     } else if (isOption(key)) this.given.set(key, { value, place: valuePlace });
-    else if (FOREIGN_KEYS.has(key)) this.#foreign.add(key);
-    else this.problems.push({ place: keyPlace, message: unknownKey(key, "") });
+    else if (!this.#isForeign(key, value)) {
+      this.problems.push({ place: keyPlace, message: unknownKey(key, "") });
+    }
   }
 
   fromFlag(name: string, value: string): void {
@@ -106,8 +109,18 @@ class Reading {
         this.#replaced.push(`${key}: ${quoted(value)} from the flag replaces ${quoted(before.value)}`);
       }
       this.given.set(key, { value, place });
-    } else if (FOREIGN_KEYS.has(key)) this.#foreign.add(key);
-    else this.problems.push({ place, message: unknownKey(key, "--") });
+    } else if (!this.#isForeign(key, value)) {
+      this.problems.push({ place, message: unknownKey(key, "--") });
+    }
+  }
+
+  /** Whether a key of another tool has no effect here, which is then noted. */
+  #isForeign(key: string, value: unknown): boolean {
+    const isKnown = OTHER_NAMES.has(key) || hintFor(key) !== undefined;
+    const why = FOREIGN_KEYS.get(key) ??
+      (isAsHere(key, value) ? "it is so here" : isKnown && isNothing(value) ? "not set" : undefined);
+    if (why !== undefined) this.#foreign.set(key, why);
+    return why !== undefined;
   }
 
   /** The option that another tool's name stands for, or the name itself. */
@@ -152,7 +165,7 @@ class Reading {
   }
 
   notes(): string[] {
-    const byReason = Map.groupBy(this.#foreign, (key) => FOREIGN_KEYS.get(key));
+    const byReason = Map.groupBy(this.#foreign.keys(), (key) => this.#foreign.get(key));
     return [
       ...[...this.#renamed].map(([name, option]) => `${name} is read as ${option}`),
       ...this.#replaced,
@@ -166,6 +179,8 @@ function wrongValue(option: TrainOption, value: unknown): string {
 }
 
 function unknownKey(key: string, dashes: string): string {
+  const hint = hintFor(key);
+  if (hint !== undefined) return `${dashes === "" ? `${key}: ` : ""}not an option; ${hint}`;
   const meant = OTHER_NAMES.get(key) ?? nearest(key, OPTION_NAMES) ?? nearest(key, [...FOREIGN_KEYS.keys()]);
   const shown = dashes === "" ? `${printable(key)}: ` : "";
   if (meant !== null) return `${shown}not an option; did you mean ${dashes}${meant}?`;

@@ -151,7 +151,7 @@ Deno.test("kernels that compile are shown until the first step is done, elsewher
     progress.onStep(metrics(1));
     progress.onCompile(38);
     progress.stop();
-    const counts = [...io.stderr.matchAll(/step 0\/40  compiling kernels( \(\d+\))?/g)].map(([, count]) =>
+    const counts = [...io.stderr.matchAll(/step 0\/40 {2}compiling kernels( \(\d+\))?/g)].map(([, count]) =>
       count
     );
     assertEquals(counts, isTerminal ? [" (28)", " (37)"] : [undefined]);
