@@ -4,6 +4,7 @@ import { type HubReference, parseHubReference } from "../checkpoint/hub/referenc
 import { hubSettings } from "../checkpoint/hub/settings.ts";
 import { dataFiles, modelFiles } from "../checkpoint/hub/wanted.ts";
 import { safeJoin } from "../checkpoint/paths.ts";
+import { TOKENIZER_FILES } from "../data/tokenizer_files.ts";
 import { EXIT, UserError } from "../errors.ts";
 import { formatBytes, formatSeconds } from "./format.ts";
 import type { Io } from "./io.ts";
@@ -16,14 +17,16 @@ const REPORT_EVERY_MS = 10_000;
 /** Bytes whose check is announced there too. */
 const LONG_CHECK = 2 ** 30;
 
+const NOT_WEIGHTS: readonly string[] = ["config.json", ...TOKENIZER_FILES];
+
 const WANTED = {
   model: () => modelFiles,
   dataset: dataFiles,
-  config: () => (names: readonly string[]) => names.filter((name) => name === "config.json"),
+  config: () => (names: readonly string[]) => names.filter((name) => NOT_WEIGHTS.includes(name)),
 } as const;
 
 /**
- * The folder of a model or adapter (or, as `config`, of its config.json alone), or the file or folder of a data set:
+ * The folder of a model or adapter (or, as `config`, of what it is without its weights), or the file or folder of a data set:
  * `place` itself where it exists here, else, if it can be nothing here and can be a name on the hub, fetched into the
  * shared cache.
  *

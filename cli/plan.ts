@@ -83,7 +83,7 @@ export function build(summary: string, io: Io): BuiltCommand {
     const { args } = settled ?? { args: given };
     const config = own.shape === null
       ? await grownConfig(args, {
-        model: await locate(io, args.model_name_or_path, "model"),
+        model: await locate(io, args.model_name_or_path, "config"),
         adapter: adapter?.path,
       }, adapter)
       : shapeConfig(own.shape);

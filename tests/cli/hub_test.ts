@@ -1,5 +1,6 @@
 import { saveAtomic } from "../../checkpoint/store.ts";
 import { locate } from "../../cli/hub.ts";
+import { runCli } from "../../cli/main.ts";
 import { dataAmong, readRows } from "../../data/rows.ts";
 import { withEnvironment } from "../support/environment.ts";
 import { GOLDEN, namesIn, withFolder } from "../support/files.ts";
@@ -150,4 +151,26 @@ Deno.test("dataAmong() leaves out what is held out where there is a training spl
     [["README.md", "x/LICENSE.txt", "dataset_info.json", "a.bin", "b.md"], ["b.md"]],
   ];
   for (const [names, data] of cases) assertEquals(dataAmong(names), data, names.join());
+});
+
+Deno.test("a plan for a model of the hub fetches what it is, not its weights", async () => {
+  const model: HubRepository = {
+    kind: "model",
+    name: "org/tiny",
+    commit: COMMIT,
+    files: {
+      "config.json": await Deno.readFile(`${GOLDEN}/mha/config.json`),
+      "tokenizer.json": await Deno.readFile(`${GOLDEN}/mha/tokenizer.json`),
+      "model.safetensors": Uint8Array.of(2),
+    },
+  };
+  await withHub(model, async (server) => {
+    const io = new MemoryIo();
+    const words = "plan --model_name_or_path org/tiny --max_seq_length 64 --max_binding 1GiB".split(" ");
+    assertEquals(await runCli(words, io), 0, io.stderr);
+    const fetched = server.requests.filter(({ path }) => path.includes("/resolve/")).map(({ path }) =>
+      path.split("/").at(-1)
+    );
+    assertEquals(fetched.sort(), ["config.json", "tokenizer.json"]);
+  });
 });

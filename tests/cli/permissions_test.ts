@@ -317,7 +317,7 @@ posixTest(
     const uploads = new HubUploads();
     const files = {
       "config.json": await Deno.readFile(`${GOLDEN}/mha/config.json`),
-      "model.safetensors": Uint8Array.of(1),
+      "model.safetensors": await Deno.readFile(`${GOLDEN}/mha/model.safetensors`),
     };
     await using server = new HubServer([{ ...model, files }]);
     await using _storage = serveUploads(uploads, server);
