@@ -18,7 +18,7 @@ export const FILE_LIMITS = {
   tokenizer: 100_000_000,
   /** Settings of a run. */
   settings: 2 ** 20,
-  /** `training_state.json`, `trainer_state.json`: 200 bytes a log entry. */
+  /** `training_state.json`, `trainer_state.json`: 300 bytes a log entry. */
   state: 200_000_000,
   manifest: 16_000_000,
   /** What stands beside a file of tokens, what a cache or a tuning notes. */

@@ -12,6 +12,8 @@ export interface PreviewPart {
 export interface DataPreview {
   /** The first sample. */
   readonly parts: readonly PreviewPart[];
+  /** What it was taken for: a text that is learnt whole, or prompts of whose answers the model learns. */
+  readonly kind: "text" | "answers";
   /** Its first and last target tokens, each as text. */
   readonly firstTargets: readonly string[];
   readonly lastTargets: readonly string[];
@@ -32,7 +34,12 @@ const END_TOKENS = [
   "<end_of_turn>",
 ];
 const TARGETS_SHOWN = 6;
+/** Lengths are told in as many bins at most. */
 const BINS = 8;
+/** Characters shown at each end of a long stretch; within a sample half of them. */
+const SHOWN = 160;
+/** Stretches shown at each end of a sample that has more. */
+const PARTS_SHOWN = 8;
 
 /** Looks at samples as the model will see them. */
 export function previewData(samples: readonly Sample[], tokenizer: Tokenizer): DataPreview {
@@ -42,6 +49,7 @@ export function previewData(samples: readonly Sample[], tokenizer: Tokenizer): D
   const ends = new Set([tokenizer.eosId, ...END_TOKENS.flatMap((token) => tokenizer.tokenId(token) ?? [])]);
   return {
     parts: first ? partsOf(first, tokenizer) : [],
+    kind: first && hasPrompt(first) ? "answers" : "text",
     firstTargets: shown(targets.slice(0, TARGETS_SHOWN)),
     lastTargets: shown(targets.slice(-TARGETS_SHOWN)),
     neverEnds: samples.some(hasPrompt) &&
@@ -71,9 +79,29 @@ function partsOf(sample: Sample, tokenizer: Tokenizer): PreviewPart[] {
   return parts;
 }
 
-function histogram(lengths: readonly number[]): { upTo: number; samples: number }[] {
+/** The first sample, short enough to be looked at: the middles of long stretches, and of many, are left out. */
+export function shownParts({ parts }: DataPreview): PreviewPart[] {
+  const short = ({ text, isTarget }: PreviewPart, i: number) => ({
+    text: withoutMiddle(text, i === 0 || i === parts.length - 1 ? SHOWN : SHOWN / 2),
+    isTarget,
+  });
+  const shown = parts.map(short);
+  const left = parts.length - 2 * PARTS_SHOWN;
+  if (left <= 1) return shown;
+  const middle = { text: `\n... ${left.toLocaleString("en-US")} stretches ...\n`, isTarget: false };
+  return [...shown.slice(0, PARTS_SHOWN), middle, ...shown.slice(-PARTS_SHOWN)];
+}
+
+function withoutMiddle(text: string, ends: number): string {
+  const left = text.length - 2 * ends;
+  if (left <= 40) return text;
+  return `${text.slice(0, ends)} ... ${left.toLocaleString("en-US")} characters ... ${text.slice(-ends)}`;
+}
+
+/** Counts by lengths of a power of two, so that bins end at round numbers: 64, 128, 192. */
+function histogram(lengths: readonly number[]): DataPreview["lengths"] {
   const longest = lengths.reduce((most, length) => Math.max(most, length), 0);
-  const width = Math.max(1, Math.ceil(longest / BINS));
+  const width = 2 ** Math.ceil(Math.log2(Math.max(1, longest / BINS)));
   const counts = new Array<number>(Math.ceil(longest / width)).fill(0);
   for (const length of lengths) counts[Math.ceil(length / width) - 1]!++;
   return counts.map((samples, i) => ({ upTo: (i + 1) * width, samples }));

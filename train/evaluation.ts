@@ -46,7 +46,11 @@ export class Evaluation {
   }
 
   /** @throws {UserError} if the loss is not finite */
-  async run(model: LanguageModel, step: number): Promise<Evaluated> {
+  async run(
+    model: LanguageModel,
+    step: number,
+  ): Promise<Evaluated & { readonly tokensPerSecond: number }> {
+    const began = performance.now();
     const size = this.#args.per_device_eval_batch_size;
     let sum = 0;
     let targets = 0;
@@ -65,7 +69,9 @@ export class Evaluation {
           `(now ${this.#args.learning_rate})`,
       );
     }
-    return this.judge(loss, step);
+    const tokens = this.#samples.reduce((all, { inputIds }) => all + inputIds.length, 0);
+    const tokensPerSecond = 1000 * tokens / (performance.now() - began);
+    return { ...this.judge(loss, step), tokensPerSecond };
   }
 
   /** What a loss after a step means for the run. */

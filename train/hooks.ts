@@ -22,8 +22,10 @@ export interface TrainInfo {
   readonly data: string;
   /** The adapter's name, and its driver where known. */
   readonly device: string;
-  /** What the plan says that it takes, in words: `8.66 GiB on the device at most (backward, layer 32)`. */
+  /** What the plan says that it takes, in words: `8.66 GiB on the device at the peak (backward, layer 32)`. */
   readonly memory: string;
+  /** Bytes that the plan counts on the device at its peak. */
+  readonly plannedBytes: number;
   /** `f32`, `bf16` or `fp16`. */
   readonly precision: string;
   /** Numbers the optimiser changes. */

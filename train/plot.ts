@@ -3,6 +3,8 @@
 const WIDTH = 720;
 const COLOURS = ["#4a90d9", "#d9534f", "#5a9e4b", "#b07cc6"];
 const DASHES = ["none", "8 4", "2 4", "10 3 2 3"];
+/** Of a letter, where a narrow page shows text larger. */
+const WIDEST_LETTER = 11;
 const STYLE = "<style>text{font:13px sans-serif;fill:#888}.t{font-weight:bold}.l{stroke:#888}" +
   ".g{stroke:#888;opacity:.25}</style>";
 
@@ -30,7 +32,7 @@ export function dotPlot(
   rows: readonly DotRow[],
   references: readonly Reference[] = [],
 ): string {
-  const [left, top, step] = [250, 56, 26];
+  const [left, top, step] = [250, 62, 26];
   const bottom = top + rows.length * step;
   const values = [...rows, ...references].flatMap((row) => row.values.flat());
   const range = widened(rangeOf(withoutOutliers(values)));
@@ -47,9 +49,10 @@ export function dotPlot(
         value > range.high ? arrow(x(range.high), y, value) : mark(place, x(value), y)
       );
       const mean = own.reduce((sum, value) => sum + value, 0) / own.length;
-      const at = x(Math.min(mean, range.high)).toFixed(1);
-      return `<g fill="${fill}" stroke="${fill}" fill-opacity=".5">` +
-        `<path stroke-width="2" d="M${at} ${y - 9}v18"/>${dots.join("")}</g>`;
+      const stroke = mean > range.high
+        ? ""
+        : `<path stroke-width="2" d="M${x(mean).toFixed(1)} ${y - 9}v18"/>`;
+      return `<g fill="${fill}" stroke="${fill}" fill-opacity=".5">${stroke}${dots.join("")}</g>`;
     });
     return `<text x="${left - 8}" y="${y + 4}" text-anchor="end">${escape(name)}</text>${marks.join("")}`;
   });
@@ -121,13 +124,19 @@ const MOST_POINTS = 1000;
  * Curves over the same axes. Values that are not finite are left out.
  *
  * @param axes.across the x axis's two ends, for plots that stand below one another; the curves' own unless given
+ * @param axes.least a value that the y axis shows in any case
  */
 export function curvePlot(
   title: string,
-  axes: { readonly x: string; readonly y: string; readonly across?: readonly [number, number] },
+  axes: {
+    readonly x: string;
+    readonly y: string;
+    readonly across?: readonly [number, number];
+    readonly least?: number;
+  },
   curves: readonly Curve[],
 ): string {
-  const [left, top, height] = [70, 40, 240];
+  const [left, top, height] = [70, 56, 240];
   const drawn = curves.map((curve) => ({
     ...curve,
     points: thinned(curve.points.filter(({ x, y }) => Number.isFinite(x) && Number.isFinite(y))),
@@ -135,7 +144,7 @@ export function curvePlot(
   const all = drawn.flatMap(({ points }) => points);
   if (all.length === 0) return "";
   const across = rangeOf(axes.across ?? all.map(({ x }) => x));
-  const up = widened(rangeOf(all.map(({ y }) => y)));
+  const up = widened(rangeOf([...all.map(({ y }) => y), ...(axes.least === undefined ? [] : [axes.least])]));
   const named = drawn.filter(({ isRaw }) => !isRaw);
   const x = (value: number) => left + (WIDTH - left - 40) * shareOf(value, across);
   const y = (value: number) => top + height * (1 - shareOf(value, up));
@@ -165,16 +174,17 @@ export function curvePlot(
 
 /** Names beside each other, each behind the mark or the line of what it names. */
 function legend(names: readonly string[], left: number, y: number, { marks }: { marks: boolean }): string {
+  let at = left;
   return names.map((name, i) => {
-    const [at, colour] = [left + 130 * i, colourOf(i)];
+    const colour = colourOf(i);
     const sign = marks
       ? `<g fill="${colour}" stroke="${colour}" fill-opacity=".5">${mark(i, at + 6, y - 4)}</g>`
       : `<path stroke="${colour}" stroke-width="2" stroke-dasharray="${
         DASHES[i % DASHES.length]
       }" d="M${at} ${y - 4}h18"/>`;
-    return `${sign}<text x="${at + (marks ? 16 : 24)}" y="${y}" style="fill:${colour}">${
-      escape(name)
-    }</text>`;
+    const text = `<text x="${at + (marks ? 16 : 24)}" y="${y}" style="fill:${colour}">${escape(name)}</text>`;
+    at += 44 + WIDEST_LETTER * name.length;
+    return sign + text;
   }).join("");
 }
 
@@ -237,8 +247,11 @@ function thinned(points: Curve["points"]): Curve["points"] {
   });
 }
 
-/** A tick's number, short. */
+/** A tick's number, short: `2e-5`, `0.004`, `1500`, `150K`. */
 function label(value: number): string {
+  if (Math.abs(value) >= 1e5) {
+    return value.toLocaleString("en-US", { notation: "compact", maximumSignificantDigits: 4 });
+  }
   return value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential() : String(value);
 }
 

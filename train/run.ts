@@ -202,7 +202,6 @@ class Run {
   #lossSum = 0;
   #lastLoss: number | null = null;
   #evalLoss: number | null = null;
-  #lastStep: StepMetrics | undefined;
   #savedStep = -1;
   /** Saves that have failed since the last one that did not, and the step after which the next is tried. */
   #failedSaves = 0;
@@ -309,7 +308,6 @@ class Run {
     } else {
       await this.#skip(result);
     }
-    this.#lastStep = metrics;
     this.hooks.onStep(metrics);
   }
 
@@ -319,9 +317,16 @@ class Run {
     const { epoch } = this.#sampler;
     const when = { isLast: this.#step === this.#totalSteps, endsEpoch: Number.isInteger(epoch) };
     if (!evaluation?.isDue(this.#step, when)) return false;
-    const { loss, isBest, isHopeless } = await evaluation.run(this.trainee.model, this.#step);
+    const { loss, isBest, isHopeless, tokensPerSecond } = await evaluation.run(
+      this.trainee.model,
+      this.#step,
+    );
     this.#evalLoss = loss;
-    await this.#log.addEvaluation({ epoch, step: this.#step, eval_loss: loss });
+    const { peakBytes } = this.trainer.gpu;
+    await this.#log.addEvaluation({ epoch, step: this.#step, eval_loss: loss }, {
+      tokensPerSecond,
+      peakBytes,
+    });
     this.hooks.onEvaluate?.(this.#step, loss, isBest);
     const { load_best_model_at_end: keepsBest, early_stopping_patience: patience } = this.args;
     if (isBest && keepsBest && this.#step > 0 && !this.#shouldSave(false)) await this.#trySave();
@@ -529,8 +534,12 @@ class Run {
     const report = reportHtml({
       args,
       info: this.#info,
-      history: this.#log.state.history,
-      last: this.#lastStep,
+      preview: this.data.preview,
+      log: this.#log.state,
+      step: this.#step,
+      epoch: this.#sampler.epoch,
+      skippedSteps: this.#skippedSteps,
+      peakBytes: this.trainer.gpu.peakBytes,
     });
     await writeFileAtomic(`${args.output_dir}/report.html`, report);
   }
@@ -554,7 +563,8 @@ class Run {
         } tokens from ` +
         `${describeSources(args)} (${describeKinds(data.report)})`,
       device: this.trainer.gpu.info.description,
-      memory: `${sizeText(peak.heldBytes)} on the device at most (${peak.moment})${onHost}`,
+      memory: `${sizeText(peak.heldBytes)} on the device at the peak (${peak.moment})${onHost}`,
+      plannedBytes: peak.heldBytes,
       precision: { f32: "f32", bf16: "bf16", f16: "fp16" }[formatOf(args)],
       trainableParameters: trainee.trainableParameters,
       totalParameters: trainee.totalParameters,

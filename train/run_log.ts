@@ -2,8 +2,21 @@ import { AppendFile } from "./append_file.ts";
 import type { StepMetrics } from "./hooks.ts";
 import { EventFile } from "./tensorboard.ts";
 
-/** One entry of Hugging Face's `log_history`. */
-export interface LogEntry {
+/** Keys of what an entry measured, which is other in every run: `trainer_state.json` has all keys but these. */
+export const MEASURED = ["tokens_per_second", "seconds", "peak_memory_bytes"] as const;
+
+/** What an entry measured; those of checkpoints of older versions have none. */
+export interface Measured {
+  /** Of training over the last few steps, or of the evaluation. */
+  readonly tokens_per_second?: number;
+  /** Of the run so far, over all its starts. */
+  readonly seconds?: number;
+  /** The most device memory held so far since the last start. */
+  readonly peak_memory_bytes?: number;
+}
+
+/** One entry of Hugging Face's `log_history`, and what was measured. */
+export interface LogEntry extends Measured {
   readonly epoch: number;
   readonly step: number;
   /** Mean over the steps since the entry before. */
@@ -13,8 +26,8 @@ export interface LogEntry {
   readonly learning_rate: number;
 }
 
-/** An evaluation in `log_history`. */
-export interface EvalEntry {
+/** An evaluation in `log_history`, and what was measured. */
+export interface EvalEntry extends Measured {
   readonly epoch: number;
   readonly step: number;
   readonly eval_loss: number;
@@ -22,10 +35,22 @@ export interface EvalEntry {
 
 /** What is logged so far: all of it goes into a checkpoint, so that a resumed run writes the same log. */
 export interface LogState {
-  readonly history: (LogEntry | EvalEntry)[];
+  readonly history: readonly (LogEntry | EvalEntry)[];
   /** Of the steps since the last entry. */
-  lossSum: number;
-  steps: number;
+  readonly lossSum: number;
+  readonly steps: number;
+  /** Checkpoints of older versions have none. */
+  readonly time?: RunTime | undefined;
+}
+
+/** How long a run took so far. Work that was lost with a killed process does not count. */
+export interface RunTime {
+  /** When the run first began, as `2026-11-26T14:30:00.000Z`. */
+  readonly startedAt: string;
+  /** How often it was started. */
+  readonly starts: number;
+  /** Seconds of training and saving, over all starts. */
+  readonly seconds: number;
 }
 
 /**
@@ -33,7 +58,11 @@ export interface LogState {
  * events. What cannot be written is told once, and written as soon as it can be.
  */
 export class RunLog {
-  readonly state: LogState;
+  readonly #history: LogState["history"][number][];
+  #lossSum: number;
+  #steps: number;
+  readonly #time: RunTime;
+  readonly #started = performance.now();
   readonly #loggingSteps: number;
   readonly #metrics: AppendFile;
   readonly #text: AppendFile;
@@ -53,7 +82,21 @@ export class RunLog {
     this.#text = new AppendFile(`${folder}/train.log`, onProblem);
     this.#events = new EventFile(`${folder}/runs`, Date.now, onProblem);
     this.#loggingSteps = loggingSteps;
-    this.state = kept ? { ...kept, history: [...kept.history] } : { history: [], lossSum: 0, steps: 0 };
+    this.#history = [...kept?.history ?? []];
+    this.#lossSum = kept?.lossSum ?? 0;
+    this.#steps = kept?.steps ?? 0;
+    const time = kept?.time ?? { startedAt: new Date().toISOString(), starts: 0, seconds: 0 };
+    this.#time = { ...time, starts: time.starts + 1 };
+  }
+
+  get state(): LogState & { readonly time: RunTime } {
+    const seconds = this.#time.seconds + (performance.now() - this.#started) / 1000;
+    return {
+      history: this.#history,
+      lossSum: this.#lossSum,
+      steps: this.#steps,
+      time: { ...this.#time, seconds },
+    };
   }
 
   /**
@@ -62,29 +105,30 @@ export class RunLog {
    * @throws {UserError} if they cannot be written
    */
   async open(done: number): Promise<void> {
-    await this.#metrics.open(encode(this.state.history.map(line).join("")));
+    await this.#metrics.open(encode(this.#history.map(line).join("")));
     await this.#text.open(done === 0 ? encode("") : undefined);
     await this.#events.open(done === 0 ? 0 : done + 1);
   }
 
   /** Adds a step; the last of the run always makes an entry. */
   async addStep(metrics: StepMetrics): Promise<void> {
-    const { state } = this;
     const { step, totalSteps, epoch, loss, grad_norm, learning_rate } = metrics;
-    state.lossSum += loss;
-    state.steps++;
+    this.#lossSum += loss;
+    this.#steps++;
     if (step % this.#loggingSteps !== 0 && step !== totalSteps) return;
-    const entry = { epoch, step, loss: state.lossSum / state.steps, grad_norm, learning_rate };
-    state.history.push(entry);
-    state.lossSum = 0;
-    state.steps = 0;
+    const measured = this.#measured(metrics);
+    const mean = this.#lossSum / this.#steps;
+    const entry = { epoch, step, loss: mean, grad_norm, learning_rate, ...measured };
+    this.#history.push(entry);
+    this.#lossSum = 0;
+    this.#steps = 0;
     await this.#metrics.add(encode(line(entry)));
     await this.#events.add(step, {
       "train/loss": entry.loss,
       "train/learning_rate": learning_rate,
       "train/grad_norm": grad_norm,
       "train/epoch": epoch,
-      "train/tokens_per_second": metrics.tokensPerSecond,
+      ...tagged("train", measured),
     });
     await this.write(
       `step ${step}/${totalSteps} epoch ${epoch.toFixed(2)} loss ${entry.loss.toFixed(4)} ` +
@@ -94,12 +138,25 @@ export class RunLog {
   }
 
   /** Adds an evaluation. */
-  async addEvaluation(entry: EvalEntry): Promise<void> {
-    const { step, epoch, eval_loss } = entry;
-    this.state.history.push(entry);
+  async addEvaluation(
+    { epoch, step, eval_loss }: Pick<EvalEntry, "epoch" | "step" | "eval_loss">,
+    pace: Pick<StepMetrics, "tokensPerSecond" | "peakBytes">,
+  ): Promise<void> {
+    const measured = this.#measured(pace);
+    const entry = { epoch, step, eval_loss, ...measured };
+    this.#history.push(entry);
     await this.#metrics.add(encode(line(entry)));
-    await this.#events.add(step, { "eval/loss": eval_loss });
+    await this.#events.add(step, { "eval/loss": eval_loss, ...tagged("eval", measured) });
     await this.write(`step ${step} epoch ${epoch.toFixed(2)} eval_loss ${eval_loss.toFixed(4)}`);
+  }
+
+  #measured({ tokensPerSecond, peakBytes }: Pick<StepMetrics, "tokensPerSecond" | "peakBytes">) {
+    const thousandths = (value: number) => Number(value.toFixed(3));
+    return {
+      tokens_per_second: thousandths(tokensPerSecond),
+      seconds: thousandths(this.state.time.seconds),
+      peak_memory_bytes: peakBytes,
+    } satisfies Measured;
   }
 
   /** Adds a line to `train.log`. */
@@ -114,6 +171,16 @@ function encode(text: string): Uint8Array {
 
 function line(entry: LogEntry | EvalEntry): string {
   return JSON.stringify(entry) + "\n";
+}
+
+/** Values by the tags of TensorBoard: `train/seconds`. */
+function tagged(part: string, values: Readonly<Record<string, number>>): Record<string, number> {
+  return Object.fromEntries(Object.entries(values).map(([name, value]) => [`${part}/${name}`, value]));
+}
+
+function withoutMeasured(entry: LogEntry | EvalEntry): object {
+  const measured: readonly string[] = MEASURED;
+  return Object.fromEntries(Object.entries(entry).filter(([key]) => !measured.includes(key)));
 }
 
 /** The content of Hugging Face's `trainer_state.json`. */
@@ -147,7 +214,7 @@ export function trainerStateJson(
     is_hyper_param_search: false,
     is_local_process_zero: true,
     is_world_process_zero: true,
-    log_history: history,
+    log_history: history.map(withoutMeasured),
     logging_steps: run.loggingSteps,
     max_steps: run.totalSteps,
     num_train_epochs: Math.ceil(run.totalEpochs),

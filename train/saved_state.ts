@@ -54,7 +54,12 @@ const STATE = z.looseObject({
   samplerPosition: count,
   trainer: z.object({ updates: count, passes: count, lossScale: z.number(), scaleAge: count }),
   skippedSteps: count,
-  log: z.object({ history: z.array(z.looseObject(entry.shape)), lossSum: z.number(), steps: count }),
+  log: z.object({
+    history: z.array(z.looseObject(entry.shape)),
+    lossSum: z.number(),
+    steps: count,
+    time: z.object({ startedAt: z.iso.datetime(), starts: count, seconds: z.number().min(0) }).optional(),
+  }),
   evaluation: z.object({ best: z.object({ loss: z.number(), step: count }).nullable(), worse: count })
     .nullable(),
   args: z.looseObject({ optim: z.string() }),

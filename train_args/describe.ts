@@ -77,6 +77,15 @@ function written({ kind }: TrainOption, value: unknown): unknown {
   return value === null || !kind.write ? value : kind.write(value);
 }
 
+/** A setting as people read it: a word as it is, several values as YAML writes them in a line. */
+export function settingText(name: (typeof OPTION_NAMES)[number], value: unknown): string {
+  const plain = written(OPTIONS[name], value);
+  if (plain === null) return "not set";
+  if (Array.isArray(plain) && plain.length === 0) return "none";
+  if (typeof plain !== "object") return String(plain);
+  return stringify(plain, { collectionStyle: "flow", flowCollectionPadding: false, lineWidth: 0 }).trim();
+}
+
 /**
  * `args` as a YAML file that {@linkcode loadTrainArgs} reads back to the same settings, grouped and with every
  * default written out.

@@ -99,6 +99,18 @@ function bytesFromText(value: unknown): unknown {
   return Math.floor(Number(amount) * (unit.length === 2 ? 1024 : 1000) ** power);
 }
 
+/** Bytes in the largest unit that divides them: `24GiB`, `1500MB`. */
+function sizeText(bytes: number): string {
+  const units = SIZE_POWERS.flatMap((letter, power) =>
+    letter === "" ? [{ name: "B", size: 1 }] : [1000, 1024].map((base) => ({
+      name: `${letter.toUpperCase()}${base === 1024 ? "i" : ""}B`,
+      size: base ** power,
+    }))
+  );
+  const { name, size } = units.findLast(({ size }) => bytes % size === 0)!;
+  return `${bytes / size}${name}`;
+}
+
 /** An amount of memory with its unit, in bytes. A bare number is refused: people who write 10 mean gigabytes. */
 export function bytes(): Kind<number> {
   const read = (value: unknown) => typeof value === "string" ? bytesFromText(value) : String(value);
@@ -106,7 +118,7 @@ export function bytes(): Kind<number> {
     type: z.preprocess(read, z.number().int().min(1)),
     wanted: "a size with its unit, such as 24GiB or 500MB",
     label: "size",
-    write: (value) => `${value}B`,
+    write: sizeText,
   };
 }
 

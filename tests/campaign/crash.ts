@@ -1,9 +1,11 @@
 /**
  * Kills the real `train` command at random moments, half of them inside a save, and starts it again with the same
- * command: nothing may be lost or corrupt, and the end must be byte for byte that of a run that nobody killed.
+ * command: nothing may be lost or corrupt, and the end must be byte for byte that of a run that nobody killed (of
+ * metrics.jsonl all but the seconds, tokens per second and bytes that it measured).
  */
 import { findLatest, verify } from "../../checkpoint/store.ts";
 import { GOLDEN, namesIn } from "../support/files.ts";
+import { comparedBytes } from "../support/metrics.ts";
 import { uniform } from "../support/random.ts";
 import type { CampaignOptions, CampaignRow } from "./main.ts";
 
@@ -133,11 +135,11 @@ function insideSave(out: string, aim: RegExp, random: () => number): (elapsedMs:
   };
 }
 
-/** The bytes of a run's final files, by name. */
+/** The bytes of a run's final files, by name, but for what `metrics.jsonl` measured. */
 async function finalFiles(out: string): Promise<Map<string, string>> {
   const files = new Map<string, string>();
   for (const name of namesIn(out)) {
-    if (!OF_THE_TIME.test(name)) files.set(name, (await Deno.readFile(`${out}/${name}`)).toBase64());
+    if (!OF_THE_TIME.test(name)) files.set(name, (await comparedBytes(out, name)).toBase64());
   }
   return files;
 }

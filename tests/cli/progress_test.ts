@@ -22,7 +22,8 @@ const INFO: TrainInfo = {
   totalSteps: 40,
   totalEpochs: 2,
   startStep: 0,
-  memory: "8.66 GiB on the device at most (backward, layer 32)",
+  memory: "8.66 GiB on the device at the peak (backward, layer 32)",
+  plannedBytes: 2 ** 30,
 };
 
 function metrics(step: number, more: Partial<StepMetrics> = {}): StepMetrics {

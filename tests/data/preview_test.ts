@@ -1,4 +1,4 @@
-import { previewData } from "../../data/preview.ts";
+import { previewData, shownParts } from "../../data/preview.ts";
 import { formatPreview } from "../../cli/preview.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
@@ -48,4 +48,31 @@ Deno.test("formatPreview() marks what is learnt, with and without colours, and l
   const long = formatPreview(previewData([sample("q".repeat(5000) + "[a]", true)], tokenizer), false);
   assertIncludes(long, "characters ...");
   assert(long.length < 1200, `${long.length} characters`);
+});
+
+Deno.test("Lengths are told up to round numbers, and what is shown of many stretches is bounded", () => {
+  const upTo = (longest: number) =>
+    previewData([sample("x".repeat(longest), false)], tokenizer).lengths.map(({ upTo }) => upTo);
+  assertEquals(upTo(338), [64, 128, 192, 256, 320, 384]);
+  assertEquals(upTo(512), [64, 128, 192, 256, 320, 384, 448, 512]);
+  assertEquals(upTo(3), [1, 2, 3]);
+  const turns = Array.from({ length: 50 }, (_, i) => `question ${i}[answer ${i}]`).join("");
+  const preview = previewData([sample(turns, true)], tokenizer);
+  const shown = shownParts(preview);
+  assertEquals([preview.parts.length, shown.length], [100, 17]);
+  assertIncludes(shown[8]!.text, "... 84 stretches ...");
+  assertIncludes(shown.at(-1)!.text, "answer 49");
+});
+
+Deno.test("formatPreview() says what rows were taken for", () => {
+  const heading = (...texts: string[]) =>
+    formatPreview(previewData(texts.map((text) => sample(text, true)), tokenizer), false).split("\n")[0];
+  assertEquals(
+    heading("Q: why?[A]", "[B]"),
+    "The first of 2 sequences, taken as prompts with answers to learn; what is learnt is in [[ ]]:",
+  );
+  assertEquals(
+    heading("[a text]"),
+    "The first of 1 sequence, taken as a text that is learnt whole; what is learnt is in [[ ]]:",
+  );
 });

@@ -11,6 +11,7 @@ import { runTraining } from "../../train/run.ts";
 import { loadTrainArgs } from "../../train_args/load.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { GOLDEN, namesIn, withFolder } from "../support/files.ts";
+import { comparedBytes } from "../support/metrics.ts";
 
 const SETTINGS: Record<string, string> = {
   model_name_or_path: `${GOLDEN}/mha`,
@@ -120,8 +121,8 @@ Deno.test("Resumed, a run knows what was best", async () => {
     assertEquals(rest.losses, whole.losses.slice(-2));
     for (const name of ["adapter_model.safetensors", "metrics.jsonl"]) {
       assertEquals(
-        await Deno.readFile(`${folder}/cut/${name}`),
-        await Deno.readFile(`${folder}/whole/${name}`),
+        await comparedBytes(`${folder}/cut`, name),
+        await comparedBytes(`${folder}/whole`, name),
         name,
       );
     }

@@ -343,7 +343,7 @@ Deno.test("Training refuses what does not fit before anything is uploaded", asyn
     };
     await assertThrows(() => runTraining(args, hooks), "Cannot train in max_memory 1.4 MiB", "saves");
     await runTraining({ ...args, max_memory: 8e6 }, hooks);
-    assert(/MiB on the device at most \(backward, layer 2\)$/.test(planned), planned);
+    assert(/MiB on the device at the peak \(backward, layer 2\)$/.test(planned), planned);
   });
 });
 

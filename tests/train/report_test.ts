@@ -1,3 +1,4 @@
+import type { DataPreview } from "../../data/preview.ts";
 import type { TrainInfo } from "../../train/hooks.ts";
 import { curvePlot, smoothed } from "../../train/plot.ts";
 import { reportHtml } from "../../train/report.ts";
@@ -37,6 +38,7 @@ const INFO: TrainInfo = {
   data: "4 sequences",
   device: "a card",
   memory: "1 GiB",
+  plannedBytes: 2 ** 30,
   precision: "f32",
   trainableParameters: 1_000,
   totalParameters: 100_000,
@@ -46,6 +48,15 @@ const INFO: TrainInfo = {
   startStep: 0,
 };
 
+const PREVIEW: DataPreview = {
+  parts: [{ text: "Q: <i> \u001b[2J", isTarget: false }, { text: "because &", isTarget: true }],
+  kind: "answers",
+  firstTargets: ["because"],
+  lastTargets: ["&"],
+  neverEnds: true,
+  lengths: [{ upTo: 64, samples: 3 }, { upTo: 128, samples: 0 }],
+};
+
 Deno.test("report.html is one page that escapes what it is told and marks what was set", async () => {
   const { args } = await loadTrainArgs(null, {
     model_name_or_path: '"><script>alert(1)</script>',
@@ -53,6 +64,13 @@ Deno.test("report.html is one page that escapes what it is told and marks what w
     output_dir: "out<put>",
     model_max_length: "128",
     lora_rank: "8",
+    rope_scaling: '{"type":"linear","factor":2}',
+    max_memory: "24GiB",
+  });
+  const measured = (step: number) => ({
+    tokens_per_second: 100 * step,
+    seconds: step,
+    peak_memory_bytes: 2 ** 30 - 2 ** 20,
   });
   const loss = (step: number) => ({
     epoch: step / 10,
@@ -60,20 +78,70 @@ Deno.test("report.html is one page that escapes what it is told and marks what w
     loss: 5 / step,
     grad_norm: 1,
     learning_rate: 1e-4,
+    ...measured(step),
   });
-  const history = [1, 2, 3].flatMap((step) => [loss(step), { epoch: 0.1, step, eval_loss: 6 - step % 3 }]);
-  const html = reportHtml({ args, info: INFO, history, last: undefined });
+  const history = [1, 2, 3].flatMap((
+    step,
+  ) => [loss(step), { epoch: 0.1, step, eval_loss: 6 - step % 3, ...measured(step) }]);
+  const time = { startedAt: "2026-11-26T14:30:00.000Z", starts: 2, seconds: 3725.5 };
+  const run = {
+    args,
+    info: INFO,
+    preview: PREVIEW,
+    log: { history, lossSum: 0, steps: 0, time },
+    step: 3,
+    epoch: 0.3,
+    skippedSteps: 1,
+    peakBytes: 2 ** 29,
+  };
+  const html = reportHtml(run);
   assertWellFormed(html);
   assert(!html.includes("<script"), "no script");
   assert(!/\b(?:src|href)=|@import|url\(/.test(html), "nothing to load from elsewhere");
+  const value = (name: string, page = html) =>
+    new RegExp(`<th scope="row">${name}</th><td(?: class="changed")?>([^<]*)</td>`).exec(page)?.[1];
   assert(
     html.includes('<th scope="row">lora_rank</th><td class="changed">8</td>'),
     "a setting that was given",
   );
   assert(html.includes('<th scope="row">lora_alpha</th><td>16</td>'), "a default");
-  assert(html.includes("4.0000 after step 2"), "the best evaluation");
-  assertEquals(html.split("<svg").length - 1, 3, "plots");
-  assertWellFormed(reportHtml({ args, info: INFO, history: [], last: undefined }));
+  assertEquals(
+    ["train_file", "report_to", "rope_scaling", "max_memory", "lora_dropout"].map((name) => value(name)),
+    ["rows.jsonl", "none", "{type: linear, factor: 2}", "24GiB", "0.05"],
+  );
+  assertEquals(
+    ["Steps", "Steps skipped", "Loss", "Last eval_loss", "Best eval_loss", "Time", "Pace"].map((name) =>
+      value(name)
+    ),
+    [
+      "3 of 10, epoch 0.30",
+      "1",
+      "5.0000 after step 1, 1.6667 after step 3",
+      "6.0000 after step 3, perplexity 403.4",
+      "4.0000 after step 2, perplexity 54.60",
+      "1 h 02 min over 2 starts",
+      "300 tokens/s over the last steps",
+    ],
+  );
+  assertEquals(value("Memory, counted"), "1023.0 MiB at the peak, 99.9 % of the plan");
+  assertEquals(
+    [value("Started"), value("Seed"), value("Context")],
+    ["2026-11-26 14:30 UTC", "42", INFO.context]
+      .map((text) => text.replace(">", "&gt;")),
+  );
+  assert(/^20\d\d-\d\d-\d\d \d\d:\d\d UTC$/.test(value("Report written")!), value("Report written")!);
+  assert(/^Longreach \d+\.\d+\.\d+, Deno 2\.\d+\.\d+$/.test(value("Versions")!), value("Versions")!);
+  assert(html.includes("<span>Q: &lt;i&gt; \ufffd[2J</span><mark>because &amp;</mark>"), "the learnt part");
+  assertEquals(value("Up to 64 tokens"), "3 sequences");
+  const titles = [...html.matchAll(/<text class="t"[^>]*>([^<]*)/g)].map(([, title]) => title);
+  assertEquals(titles, ["Loss", "Learning rate", "Gradient", "Pace", "Memory on the device"]);
+  // Nothing done yet, and a checkpoint of an older version, which has measured nothing.
+  assertWellFormed(reportHtml({ ...run, log: { history: [], lossSum: 0, steps: 0 }, step: 0 }));
+  const bare = { epoch: 1, step: 1, loss: 2, grad_norm: 1, learning_rate: 1e-4 };
+  const old = reportHtml({ ...run, log: { history: [bare], lossSum: 0, steps: 0 }, step: 1 });
+  assertWellFormed(old);
+  assertEquals([value("Time", old), value("Pace", old)], [undefined, undefined]);
+  assert(!/NaN|undefined/.test(old), "words of the program");
 });
 
 Deno.test("curvePlot() keeps curves within their frame, and thins long ones", () => {
@@ -87,7 +155,7 @@ Deno.test("curvePlot() keeps curves within their frame, and thins long ones", ()
   assert(path.length > 900 && path.length <= 1000, `${path.length} points`);
   for (const point of path) {
     const [x, y] = point.split(" ").map(Number);
-    assert(x! >= 69.9 && x! <= 680.1 && y! >= 39.9 && y! <= 280.1, `${point} is outside`);
+    assert(x! >= 69.9 && x! <= 680.1 && y! >= 55.9 && y! <= 296.1, `${point} is outside`);
   }
   assertEquals(curvePlot("none", { x: "x", y: "y" }, [{ name: "a", points: [{ x: 1, y: Infinity }] }]), "");
   assertWellFormed(curvePlot("one", { x: "x", y: "y" }, [{ name: "a", points: [{ x: 1, y: 2 }] }]));

@@ -1,12 +1,14 @@
 import { loadTrainArgs } from "../../train_args/load.ts";
 import type { StepMetrics, TrainHooks, TrainResult } from "../../train/hooks.ts";
 import { runTraining } from "../../train/run.ts";
+import { MEASURED } from "../../train/run_log.ts";
 import { exists } from "../../checkpoint/files.ts";
 import { readAdapter } from "../../checkpoint/peft.ts";
 import { openWeights, openWeightsFile } from "../../checkpoint/weights.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { readEvents } from "../support/event_file.ts";
 import { GOLDEN, namesIn, withFolder } from "../support/files.ts";
+import { comparedBytes, withoutMeasured } from "../support/metrics.ts";
 
 /** Settings of a small QLoRA run with everything that has state: dropout, schedule, accumulation, several epochs. */
 const SETTINGS: Record<string, string> = {
@@ -76,14 +78,28 @@ Deno.test("A run writes adapter, state, settings, logs and checkpoints", async (
     assertEquals(Object.keys(state.log_history[0]), ["epoch", "step", "loss", "grad_norm", "learning_rate"]);
     // Four samples in steps of three: the second step of each epoch has the one that is left.
     assertEquals(state.log_history.map(({ epoch }: { epoch: number }) => epoch), [1, 2, 3]);
-    const metrics = (await Deno.readTextFile(`${output_dir}/metrics.jsonl`)).trim().split("\n").map((row) =>
-      JSON.parse(row)
-    );
-    assertEquals(metrics, state.log_history);
+    const text = await Deno.readTextFile(`${output_dir}/metrics.jsonl`);
+    const rows = (jsonl: string) => jsonl.trim().split("\n").map((row) => JSON.parse(row));
+    const metrics = rows(text);
+    assertEquals(rows(withoutMeasured(text)), state.log_history);
+    for (const { tokens_per_second, peak_memory_bytes } of metrics) {
+      assert(tokens_per_second > 0, `${tokens_per_second} tokens/s`);
+      assert(peak_memory_bytes > 2 ** 20 && peak_memory_bytes <= result.peakBytes, `${peak_memory_bytes} B`);
+    }
+    const seconds = metrics.map((entry) => entry.seconds);
+    assert(seconds[0] > 0 && seconds[0] < seconds[1] && seconds[1] < seconds[2], `seconds ${seconds}`);
+    assert(seconds[2] < result.elapsedMs / 1000, `seconds ${seconds}`);
     const [events] = await readEvents(`${output_dir}/runs`);
     assertEquals(events!.slice(2).map(({ step, values }) => [Number(step), values!["train/loss"]]), [
       ...metrics.map(({ step, loss }) => [step, Math.fround(loss)]),
     ], "TensorBoard's events");
+    assertEquals(
+      ["tokens_per_second", "seconds", "peak_memory_bytes"].map((key) =>
+        events!.at(-1)!.values![`train/${key}`]
+      ),
+      MEASURED.map((key) => Math.fround(metrics.at(-1)[key])),
+      "what was measured",
+    );
     const report = await Deno.readTextFile(`${output_dir}/report.html`);
     assert(report.includes("6 of 6, epoch 3.00") && report.includes("<svg"), "the report");
     const adapter = await readAdapter(output_dir);
@@ -147,10 +163,21 @@ Deno.test("Stopped after any step and resumed, a run ends with the same bytes as
       assertEquals(starts.map((event) => Number(event.step)), [0, stop + 1], "starts");
       for (const name of ["trainer_state.json", "metrics.jsonl"]) {
         const [a, b] = await Promise.all(
-          [`${folder}/whole`, output_dir].map((at) => Deno.readTextFile(`${at}/${name}`)),
+          [`${folder}/whole`, output_dir].map(async (at) =>
+            new TextDecoder().decode(await comparedBytes(at, name))
+          ),
         );
         assertEquals(b, a, name);
       }
+      // Seconds count over both starts.
+      const state = await Deno.readTextFile(`${output_dir}/checkpoint-${stop}/training_state.json`);
+      const { time } = JSON.parse(state).log;
+      const last = JSON.parse(
+        (await Deno.readTextFile(`${output_dir}/metrics.jsonl`)).trim().split("\n").at(-1)!,
+      );
+      assertEquals([time.starts, time.seconds > 0 && last.seconds > time.seconds], [1, true]);
+      const report = await Deno.readTextFile(`${output_dir}/report.html`);
+      assert(/<th scope="row">Time<\/th><td>[^<]+ over 2 starts/.test(report), "starts in the report");
     }
   });
 });

@@ -405,17 +405,18 @@ Deno.test("every default passes its own check", () => {
 Deno.test("Sizes are read with their unit", async () => {
   const required = { model_name_or_path: "m", train_file: "t", output_dir: "o", max_seq_length: "64" };
   for (
-    const [text, bytes] of [
-      ["24GiB", 24 * 2 ** 30],
-      ["1.5 gb", 1.5e9],
-      ["500MB", 5e8],
-      ["24G", 24e9],
-      ["4096B", 4096],
+    const [text, bytes, written] of [
+      ["24GiB", 24 * 2 ** 30, "24GiB"],
+      ["1.5 gb", 1.5e9, "1500MB"],
+      ["500MB", 5e8, "500MB"],
+      ["24G", 24e9, "24GB"],
+      ["4096B", 4096, "4KiB"],
+      ["12345B", 12345, "12345B"],
     ] as const
   ) {
     const { args } = await loadTrainArgs(null, { ...required, max_memory: text });
     assertEquals(args.max_memory, bytes, text);
-    assertIncludes(dumpTrainArgs(args), `max_memory: ${bytes}B`);
+    assertIncludes(dumpTrainArgs(args), `max_memory: ${written}\n`);
   }
   for (const wrong of ["24 apples", "-1GB", "0GiB", "GiB", "10", "4096"]) {
     await assertThrows(

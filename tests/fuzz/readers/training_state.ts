@@ -19,13 +19,14 @@ const STATE: SavedState = {
   trainer: { updates: 3, passes: 3, lossScale: 65536, scaleAge: 2 },
   skippedSteps: 0,
   log: {
-    history: [{ epoch: 0.5, step: 2, loss: 2.5, grad_norm: 1, learning_rate: 1e-4 }, {
+    history: [{ epoch: 0.5, step: 2, loss: 2.5, grad_norm: 1, learning_rate: 1e-4, seconds: 3.5 }, {
       epoch: 1,
       step: 3,
       eval_loss: 2,
     }],
     lossSum: 1.5,
     steps: 1,
+    time: { startedAt: "2026-11-26T14:30:00.000Z", starts: 2, seconds: 4.5 },
   },
   evaluation: { best: { loss: 2, step: 3 }, worse: 0 },
   args,
@@ -33,7 +34,18 @@ const STATE: SavedState = {
 };
 const TEXT = JSON.stringify(STATE);
 const HINTS = {
-  keys: ["step", "samplerPosition", "args", "log", "history", "trainer", "evaluation", "best", "version"],
+  keys: [
+    "step",
+    "samplerPosition",
+    "args",
+    "log",
+    "history",
+    "time",
+    "trainer",
+    "evaluation",
+    "best",
+    "version",
+  ],
   values: ["null", "1", "3", "[]", "{}"],
 };
 
@@ -53,7 +65,7 @@ export const reader: Reader = {
       assert(Number.isFinite(entry.step + entry.epoch), "an entry of the log has no step");
     }
     assert(
-      Number.isFinite(log.lossSum) && Number.isFinite(evaluation?.best?.loss ?? 0),
+      Number.isFinite(log.lossSum + (log.time?.seconds ?? 0)) && Number.isFinite(evaluation?.best?.loss ?? 0),
       "a loss is not finite",
     );
   },
