@@ -38,6 +38,16 @@ function describe({ rows, base_model, adapter, merged, data, device, seconds }: 
     ["merged model", merged],
     ["data", data],
   ]);
+  const longest = rows[0]!.scores.at(-1)!;
+  const byPosition = formatTable([
+    ["", ...longest.byPosition.map(({ from, to }) => `${from}-${to - 1}`)],
+    ...rows.map(({ model, scores }) => [
+      model,
+      ...scores.at(-1)!.byPosition.map(({ perplexity }) => perplexity.toFixed(2)),
+    ]),
+  ], "lrrrr");
   const legend = "answers: perplexity of the words asked for, told once 800 to 1,000 tokens before";
-  return `\n${table}\n${legend}\n\n${places}\n\nDone in ${formatSeconds(seconds)} on ${device}`;
+  return `\n${table}\n${legend}\n\nPerplexity by position in ${longest.length} tokens\n${byPosition}\n\n${places}\n\nDone in ${
+    formatSeconds(seconds)
+  } on ${device}`;
 }

@@ -1,7 +1,7 @@
 /** The product's promise in miniature: a 256-token model extended to 1024, measured before and after, and merged. */
 import { readTokenBin } from "../data/bin.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
-import { scoreWindows } from "../eval/perplexity.ts";
+import { type PositionScore, scoreWindows } from "../eval/perplexity.ts";
 import { readRecallCases, scoreRecall } from "../eval/recall.ts";
 import { Gpu } from "../kernels/gpu.ts";
 import { type ModelConfig, readConfig } from "../model/config.ts";
@@ -23,6 +23,8 @@ const SEED = 42;
 export interface DemoScore {
   readonly length: number;
   readonly perplexity: number;
+  /** The same by where in the window a token stands. */
+  readonly byPosition: readonly PositionScore[];
   /** Share of recall cases answered right. */
   readonly recall: number;
   /** Perplexity of the answers alone: of the tokens that need what stands far back. */
@@ -135,7 +137,7 @@ async function measure(subject: Subject, data: string, stages: StageHooks): Prom
       batchSize: 4096 / length,
       dropLastWindow: false,
     };
-    const { tokenPerplexity } = await stages.counting(
+    const { tokenPerplexity: perplexity, byPosition } = await stages.counting(
       "window",
       (hooks) => scoreWindows(model, tokens, windows, hooks),
     );
@@ -144,7 +146,7 @@ async function measure(subject: Subject, data: string, stages: StageHooks): Prom
       "recall case",
       (hooks) => scoreRecall(model, cases, hooks),
     );
-    scores.push({ length, perplexity: tokenPerplexity, recall: right / cases.length, answerPerplexity });
+    scores.push({ length, perplexity, byPosition, recall: right / cases.length, answerPerplexity });
   }
   return scores;
 }

@@ -70,12 +70,25 @@ export interface WindowScores {
   /** Mean over all targets of all windows: differs from `valLoss` only where the last batch is short. */
   readonly tokenLoss: number;
   readonly tokenPerplexity: number;
+  /** The same by where in its window a target stands: what a long context is good for shows at its end. */
+  readonly byPosition: readonly PositionScore[];
   /** Mean over all positions of all windows. */
   readonly tokenAccuracy: number;
   readonly numWindows: number;
   /** Targets scored: L - 1 a window. */
   readonly numTokens: number;
 }
+
+/** Targets of one stretch of the windows. */
+export interface PositionScore {
+  /** Positions in the window, the first token being 0. */
+  readonly from: number;
+  readonly to: number;
+  readonly perplexity: number;
+}
+
+/** Stretches that a window is cut into. */
+const STRETCHES = 4;
 
 /** What was loaded. */
 export interface LoadedModel {
@@ -214,10 +227,12 @@ export async function scoreWindows(
   const starts = checkWindows(tokens.length, options);
   const targets = seqLen - 1;
   const sums = { batchLoss: 0, batchAccuracy: 0, loss: 0, hits: 0 };
+  // Summed loss of the target at each position; that of the first is none.
+  const byPosition = new Float64Array(seqLen);
   let batches = 0;
   for (let at = 0; at < starts.length; at += batchSize) {
     const windows = starts.slice(at, at + batchSize);
-    const { loss, hits } = await scoreBatch(model, tokens, windows, seqLen);
+    const { loss, hits } = await scoreBatch(model, tokens, windows, byPosition);
     sums.batchLoss += loss / (windows.length * targets);
     sums.batchAccuracy += hits / (windows.length * seqLen);
     sums.loss += loss;
@@ -239,10 +254,22 @@ export async function scoreWindows(
     valPerplexityPerChunk: [Math.exp(valLoss)],
     tokenLoss,
     tokenPerplexity: Math.exp(tokenLoss),
+    byPosition: stretchesOf(byPosition, starts.length),
     tokenAccuracy: sums.hits / (starts.length * seqLen),
     numWindows: starts.length,
     numTokens: starts.length * targets,
   };
+}
+
+/** Perplexity over each stretch of the positions, from losses that are summed over windows. */
+function stretchesOf(sums: Float64Array, windows: number): PositionScore[] {
+  const ends = Array.from({ length: STRETCHES + 1 }, (_, i) => Math.round(i * sums.length / STRETCHES));
+  return ends.slice(1).flatMap((to, i) => {
+    const from = Math.max(1, ends[i]!);
+    if (to <= from) return [];
+    const loss = sums.subarray(from, to).reduce((sum, value) => sum + value, 0);
+    return [{ from, to, perplexity: Math.exp(loss / ((to - from) * windows)) }];
+  });
 }
 
 /** The windows' starts. @throws {UserError} if they cannot be cut */
@@ -258,13 +285,17 @@ function checkWindows(numTokens: number, options: WindowOptions): number[] {
   return windowStarts(numTokens, seqLen, slidingWindow, { dropLastWindow });
 }
 
-/** Summed loss of the windows' targets, and how many of all positions were predicted. */
+/**
+ * Summed loss of the windows' targets, and how many of all positions were predicted.
+ * @param byPosition gets the loss of each target added at its position in the window
+ */
 async function scoreBatch(
   model: LanguageModel,
   tokens: Uint32Array,
   starts: readonly number[],
-  length: number,
+  byPosition: Float64Array,
 ): Promise<{ loss: number; hits: number }> {
+  const { length } = byPosition;
   const windows = starts.map((start) => ({ inputIds: tokens.subarray(start, start + length) }));
   const device = model.upload(makeBatch(windows));
   const { losses, argmax } = await model.predict(device);
@@ -279,7 +310,10 @@ async function scoreBatch(
   }
   let hits = 0;
   starts.forEach((start, window) => {
-    for (let i = 0; i < length; i++) if (argmax[window * length + i] === tokens[start + 1 + i]) hits++;
+    for (let i = 0; i < length; i++) {
+      if (argmax[window * length + i] === tokens[start + 1 + i]) hits++;
+      if (i + 1 < length) byPosition[i + 1]! += losses[window * length + i]!;
+    }
   });
   return { loss, hits };
 }

@@ -30,6 +30,7 @@ Deno.test("evaluate --json prints one object with every figure, and progress on 
     "val_perplexity_per_chunk",
     "token_loss",
     "token_perplexity",
+    "by_position",
     "token_accuracy",
     "num_windows",
     "num_tokens",

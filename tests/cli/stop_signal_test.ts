@@ -72,7 +72,7 @@ async function interrupted(
         file,
         `${folder}/out`,
       ],
-      env: { _: "deno", ...env },
+      env: { _: "deno", LONGREACH_NOHUP: "", ...env },
       stdout: "piped",
       stderr: "piped",
     }).spawn();

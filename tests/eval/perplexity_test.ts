@@ -1,5 +1,5 @@
 /** The figures of `evaluate` against PyTorch in float64 (tests/golden/expected.json), and its refusals. */
-import { writeTokenBin } from "../../data/bin.ts";
+import { readTokenBin, writeTokenBin } from "../../data/bin.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
 import { evaluatePerplexity, type PerplexityOptions } from "../../eval/perplexity.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
@@ -78,6 +78,26 @@ Deno.test("batches are averaged unweighted, tokens weighted, and progress counts
   );
   assertEquals(batched.progress.map((share) => Math.round(share * 21)), [4, 8, 12, 16, 20, 21]);
   assertEquals(batched.result.valPerplexityPerChunk, [batched.result.valPerplexity]);
+});
+
+Deno.test("perplexity by position weighs up to that over all targets, and is that of the positions alone", async () => {
+  const { byPosition, tokenLoss, protocol } = (await evaluate({ batchSize: 8 })).result;
+  assertEquals(byPosition.map(({ from, to }) => [from, to]), [[1, 32], [32, 64], [64, 96], [96, 128]]);
+  const targets = protocol.seqLen - 1;
+  const mean = byPosition.reduce(
+    (sum, { from, to, perplexity }) => sum + (to - from) * Math.log(perplexity),
+    0,
+  );
+  assertRelative("all of them", mean / targets, tokenLoss, 1e-9);
+  // Windows of the first quarter alone, at the same starts, are that quarter.
+  await withFolder(async (folder) => {
+    const tokens = await readTokenBin(`${GOLDEN}/data.bin`);
+    await writeTokenBin(`${folder}/t.bin`, tokens.subarray(0, 21 * 64 + 33));
+    const quarter = { dataPath: `${folder}/t.bin`, batchSize: 8, seqLen: 32, contextSize: 128 };
+    const { numWindows, tokenPerplexity } = (await evaluate(quarter)).result;
+    assertEquals(numWindows, 21);
+    assertRelative("the first quarter", byPosition[0]!.perplexity, tokenPerplexity, 1e-5);
+  });
 });
 
 Deno.test("bf16 and fp16 activations come near to fp32", async () => {
