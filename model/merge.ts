@@ -15,6 +15,7 @@ import { contextLength, type ModelConfig, readConfig, type RopeScaling } from ".
 import { configJson, settleContext } from "./context.ts";
 import { otherBaseNote } from "./fingerprint.ts";
 import { SILENT, type WorkHooks } from "./hooks.ts";
+import { writeCard } from "./local_card.ts";
 import { mergedTensors, type MergePlan, planMerge } from "./merged_tensors.ts";
 import { openModelWeights, tableNotes } from "./model_weights.ts";
 import { type DtypeName, torchDtype } from "./number_formats.ts";
@@ -192,7 +193,7 @@ async function writeMerged(
   const { quantization_config: _, ...kept } = configJson(config);
   const context_length = contextLength(config);
   using gpu = await Gpu.open();
-  return await writeModel(folder, {
+  const written = await writeModel(folder, {
     config: {
       ...kept,
       ...torchDtype(kept, plan.dtypes),
@@ -212,6 +213,8 @@ async function writeMerged(
     modelMaxLength: context_length,
     maxShardBytes: maxShardSize,
   });
+  await writeCard(folder, { base: baseModel, config });
+  return written;
 }
 
 /** What was written, beside base and adapter. */

@@ -1,11 +1,14 @@
 /** The README.md that presents a model or adapter on the hub. */
 import { stringify } from "yaml";
+import { createHash } from "../data/deps.ts";
 import type { RopeScaling } from "./config.ts";
 
 /** What a card tells; what is not known is left out. */
 export interface CardFacts {
-  /** `org/name` */
+  /** `org/name`, or the folder, by which it is loaded. */
   readonly name: string;
+  /** The heading; the last part of the name unless given. */
+  readonly title?: string;
   readonly kind: "adapter" | "model";
   /** `org/name` of the model it was made from. */
   readonly baseModel: string | undefined;
@@ -22,7 +25,7 @@ export interface CardFacts {
 
 /** The card as Markdown with the hub's YAML in front. */
 export function modelCard(facts: CardFacts): string {
-  const { name, kind, baseModel, data } = facts;
+  const { name, title, kind, baseModel, data } = facts;
   const datasets = data.filter((each) => /^hf:\/\/datasets\//.test(each)).map((each) => each.slice(14));
   const head = {
     ...(baseModel === undefined ? {} : { base_model: baseModel }),
@@ -33,7 +36,7 @@ export function modelCard(facts: CardFacts): string {
   };
   return [
     `---\n${stringify(head).trimEnd()}\n---\n`,
-    `# ${name.split("/").at(-1)}\n`,
+    `# ${title ?? name.split("/").at(-1)}\n`,
     kind === "adapter"
       ? `A LoRA adapter${
         baseModel === undefined ? "" : ` for [${baseModel}](https://huggingface.co/${baseModel})`
@@ -77,7 +80,7 @@ function usage({ name, kind, baseModel, contextLength, ropeScaling, ropeTheta }:
       `tokenizer = AutoTokenizer.from_pretrained("${name}")`,
       `model = AutoModelForCausalLM.from_pretrained("${name}", torch_dtype="auto")`,
     ]) + `\nWith Longreach:\n\n` +
-      fenced("sh", [`deno task evaluate --base_model ${name} --data_path test.bin`]);
+      fenced("sh", [`./longreach evaluate --base_model ${name} --data_path test.txt`]);
   }
   const base = baseModel ?? "BASE_MODEL";
   const scaling = ropeScaling && { rope_type: ropeScaling.type, ...withoutType(ropeScaling) };
@@ -92,8 +95,8 @@ function usage({ name, kind, baseModel, contextLength, ropeScaling, ropeTheta }:
     `model = AutoModelForCausalLM.from_pretrained("${base}", config=config, torch_dtype="auto")`,
     `model = PeftModel.from_pretrained(model, "${name}")`,
   ]) + "\nWith Longreach:\n\n" + fenced("sh", [
-    `deno task merge --base_model ${base} --peft_model ${name}${size} --save_path merged`,
-    `deno task evaluate --base_model ${base} --peft_model ${name}${size} --data_path test.bin`,
+    `./longreach merge --base_model ${base} --peft_model ${name}${size} --save_path merged`,
+    `./longreach evaluate --base_model ${base} --peft_model ${name}${size} --data_path test.txt`,
   ]);
 }
 
@@ -108,4 +111,17 @@ function withoutType({ type: _, ...rest }: RopeScaling): Record<string, unknown>
 
 function fenced(language: string, lines: readonly string[]): string {
   return `\`\`\`${language}\n${lines.join("\n")}\n\`\`\`\n`;
+}
+
+const SIGNATURE = /\n<!-- Longreach wrote this card [0-9a-f]{16}: once changed, it stays as it is\. -->\n$/;
+
+/** A card with a last line by which {@linkcode isUnchanged} knows it again. */
+export function signed(card: string): string {
+  const hash = createHash("sha256").update(card).digest("hex").slice(0, 16);
+  return `${card}\n<!-- Longreach wrote this card ${hash}: once changed, it stays as it is. -->\n`;
+}
+
+/** Whether a README.md is a card as {@linkcode signed} made it, and nobody's own. */
+export function isUnchanged(text: string): boolean {
+  return text === signed(text.replace(SIGNATURE, ""));
 }

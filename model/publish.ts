@@ -3,13 +3,13 @@ import { parse, stringify } from "yaml";
 import { exists, fileError, readJson } from "../checkpoint/files.ts";
 import { parseHubReference } from "../checkpoint/hub/reference.ts";
 import type { UploadFile } from "../checkpoint/hub/upload.ts";
-import { readAdapterConfig } from "../checkpoint/peft.ts";
+import { type AdapterConfig, readAdapterConfig } from "../checkpoint/peft.ts";
 import { openWeights } from "../checkpoint/weights.ts";
 import { FILE_LIMITS, readWholeText } from "../data/file_bytes.ts";
 import { EXIT, UserError } from "../errors.ts";
 import { contextLength, type ModelConfig, readConfig } from "./config.ts";
 import { configForPositions, readTrainedSettings } from "./context.ts";
-import { type CardFacts, modelCard } from "./model_card.ts";
+import { type CardFacts, isUnchanged, modelCard } from "./model_card.ts";
 
 /** Files by name; a run's logs, checkpoints and optimiser stay here. */
 const PUBLISHED =
@@ -21,7 +21,7 @@ type Values = Readonly<Record<string, unknown>>;
 export interface Publication {
   readonly kind: "adapter" | "model";
   readonly files: readonly UploadFile[];
-  /** The README.md made for it; undefined where the folder has one. */
+  /** The README.md made for it; undefined where the folder has one that somebody wrote or changed. */
   readonly card: string | undefined;
 }
 
@@ -42,7 +42,12 @@ export async function preparePublication(
   const names = await namesIn(folder);
   const kind = names.includes("adapter_config.json") ? "adapter" : "model";
   const args = await readArgs(folder);
-  const files: UploadFile[] = names.filter((file) => PUBLISHED.test(file))
+  const isCardOwn = names.includes("README.md") &&
+    isUnchanged(await readWholeText(`${folder}/README.md`, FILE_LIMITS.settings));
+  // What Longreach put beside it knows neither its name on the hub nor its results.
+  const files: UploadFile[] = names.filter((file) =>
+    PUBLISHED.test(file) && !(isCardOwn && file === "README.md")
+  )
     .map((file) => ({ name: file, content: `${folder}/${file}` }));
   const facts = kind === "adapter"
     ? await adapterFacts(folder, name, args, options, files)
@@ -111,23 +116,31 @@ async function adapterFacts(
   );
   const trained = await readTrainedSettings(folder);
   const settled = trained && baseConfig ? configForPositions(baseConfig, trained) : undefined;
-  const targets = Array.isArray(config.target_modules)
-    ? namesOf(config.target_modules)
-    : config.target_modules;
-  const extra = config.modules_to_save ? `; also ${namesOf(config.modules_to_save)}` : "";
   return {
     name,
     kind: "adapter",
     baseModel: base,
-    method: `LoRA rank ${config.r}, alpha ${config.lora_alpha}, on ${
-      targets ?? "PEFT's default linears"
-    }${extra}`,
+    method: describeLora(config),
     data: dataOf(args),
     contextLength: trained?.model_max_length,
     ropeTheta: settled?.rope_theta ?? trained?.rope_theta ?? undefined,
     ropeScaling: settled?.rope_scaling,
     rows: [...settingRows(args), ...await resultRows(folder)],
   };
+}
+
+/** What LoRA an adapter is, in words. */
+export function describeLora(config: AdapterConfig): string {
+  const { r, lora_alpha, target_modules, modules_to_save } = config;
+  const targets = Array.isArray(target_modules) ? namesOf(target_modules) : target_modules;
+  const extra = modules_to_save ? `; also ${namesOf(modules_to_save)}` : "";
+  return `LoRA rank ${r}, alpha ${lora_alpha}, on ${targets ?? "PEFT's default linears"}${extra}`;
+}
+
+/** A model's name on the hub, where that and no folder of this machine is meant. */
+export async function hubNameOf(base: unknown): Promise<string | undefined> {
+  if (typeof base !== "string" || await exists(base)) return undefined;
+  return parseHubReference(base)?.name;
 }
 
 /** Names in a line; of many, as LoRA on some layers has, the first. */
@@ -149,7 +162,7 @@ async function modelFacts(
   return {
     name,
     kind: "model",
-    baseModel: typeof base === "string" && parseHubReference(base) && !await exists(base) ? base : undefined,
+    baseModel: await hubNameOf(base),
     method: undefined,
     data: dataOf(args),
     contextLength: contextLength(config),
@@ -181,7 +194,8 @@ function withoutFolder(text: string): string {
   return isPath ? text.split(/[/\\]/).findLast((part) => part !== "") ?? text : text;
 }
 
-function dataOf(args: Values | undefined): string[] {
+/** Names of the training data, without folders of this machine. */
+export function dataOf(args: Values | undefined): string[] {
   const named = args?.train_data ?? args?.train_file;
   return [named].flat().filter((each) => typeof each === "string").map(withoutFolder);
 }
@@ -197,7 +211,8 @@ const SETTINGS: readonly (readonly [key: string, title: string])[] = [
   ["gradient_accumulation_steps", "Forward passes per step"],
 ];
 
-function settingRows(args: Values | undefined): [string, string][] {
+/** Settings worth a row of the card. */
+export function settingRows(args: Values | undefined): [string, string][] {
   if (!args) return [];
   const attention = args.use_full_attn === true ? "full" : "S2-Attn";
   const told: Values = { ...args, attention, ...(attention === "full" ? { group_size_ratio: null } : {}) };

@@ -17,6 +17,7 @@ import {
   fingerprintModel,
   otherBaseNote,
 } from "../model/fingerprint.ts";
+import { hasForeignCard, writeCard } from "../model/local_card.ts";
 import { tableNotes } from "../model/model_weights.ts";
 import { torchDtype } from "../model/number_formats.ts";
 import { tensorSources } from "../model/read_back.ts";
@@ -471,6 +472,9 @@ class Run {
       if (best === null) await this.#writeTrained(folder);
       else await copyTrained(best, folder);
       await Deno.writeTextFile(`${folder}/trainer_state.json`, await this.#trainerState());
+      if (await hasForeignCard(args.output_dir)) return;
+      const { config } = this.trainee.model;
+      await writeCard(folder, { base: args.model_name_or_path, config, args: { ...args } });
     });
     await this.#attempt(() => this.#writeReport());
     hooks.onSave(args.output_dir);

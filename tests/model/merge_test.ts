@@ -141,11 +141,19 @@ Deno.test("config.json and tokenizer carry the context, and where the model is f
     assertIncludes(await Deno.readTextFile(`${folder}/config.json`), '"factor": 4.0');
     assertEquals(json(`${folder}/tokenizer_config.json`).model_max_length, 256);
     assertEquals(namesIn(folder), [
+      "README.md",
       "config.json",
       "model.safetensors",
       "tokenizer.json",
       "tokenizer_config.json",
     ]);
+    const card = await Deno.readTextFile(`${folder}/README.md`);
+    for (
+      const part of ["# mha-bnb4, 256 tokens", "library_name: transformers", "| RoPE scaling | linear by 4 |"]
+    ) {
+      assertIncludes(card, part);
+    }
+    assert(!card.includes(GOLDEN), "a path of this machine");
   });
 });
 

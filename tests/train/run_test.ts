@@ -62,6 +62,7 @@ Deno.test("A run writes adapter, state, settings, logs and checkpoints", async (
     assertEquals(saved, [2, 4, 6].map((step) => `${output_dir}/checkpoint-${step}`).concat(output_dir));
     assertEquals(namesIn(output_dir), [
       ".longreach.lock",
+      "README.md",
       "adapter_config.json",
       "adapter_model.safetensors",
       "checkpoint-4",
@@ -136,7 +137,9 @@ Deno.test("A run that goes on from an adapter has that adapter's tokenizer, and 
     assertEquals(notes.filter((note) => note.includes("tokenizer is the adapter's")).length, 1);
     const checkpoint = await Deno.readTextFile(`${folder}/out/checkpoint-1/tokenizer_config.json`);
     assertEquals(JSON.parse(checkpoint), settings);
+    await Deno.writeTextFile(`${folder}/out/README.md`, "# Mine\n");
     await run({ ...going, resume_from_checkpoint: "true" });
+    assertEquals(await Deno.readTextFile(`${folder}/out/README.md`), "# Mine\n");
     assertEquals(await Deno.readTextFile(`${folder}/out/tokenizer_config.json`), checkpoint);
     assertEquals(await exists(`${folder}/out/tokenizer.json`), false);
   });
@@ -161,7 +164,7 @@ Deno.test("Stopped after any step and resumed, a run ends with the same bytes as
       // The second start continues where the checkpoint was.
       const starts = (await readEvents(`${output_dir}/runs`)).flat().filter(({ starts }) => starts);
       assertEquals(starts.map((event) => Number(event.step)), [0, stop + 1], "starts");
-      for (const name of ["trainer_state.json", "metrics.jsonl"]) {
+      for (const name of ["trainer_state.json", "metrics.jsonl", "README.md"]) {
         const [a, b] = await Promise.all(
           [`${folder}/whole`, output_dir].map(async (at) =>
             new TextDecoder().decode(await comparedBytes(at, name))
