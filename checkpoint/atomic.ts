@@ -8,6 +8,7 @@ import {
   fileError,
   type FileHandle,
   type Files,
+  type FolderEntry,
   formatBytes,
   RangeFile,
   writeWhole,
@@ -90,9 +91,11 @@ export async function saveFinal(
 ): Promise<void> {
   const { files = diskFiles } = options;
   const commit = async (staged: string) => {
-    const names = (await files.list(staged)).map(({ name }) => name);
-    const isConfig = (name: string) => Number(name.endsWith(".json"));
-    for (const name of names.sort((a, b) => isConfig(a) - isConfig(b))) {
+    const entries = await files.list(staged);
+    const isConfig = ({ name }: FolderEntry) => Number(name.endsWith(".json"));
+    for (const { name, isFolder } of entries.sort((a, b) => isConfig(a) - isConfig(b))) {
+      // A folder takes the place of an empty one only.
+      if (isFolder) await files.removeTree(join(outputDir, name)).catch(() => {});
       await files.rename(join(staged, name), join(outputDir, name));
     }
     await files.sync(outputDir);

@@ -126,7 +126,10 @@ export async function copyTokenizer(
         throw new UserError(`Cannot read "${path}": it is no JSON object`);
       }
       await writeJson(join(folder, name), { ...settings, model_max_length: modelMaxLength }, files);
-    } else await copyFile(path, join(folder, name), files);
+    } else {
+      if (name.includes("/")) await files.makeFolder(join(folder, name, ".."));
+      await copyFile(path, join(folder, name), files);
+    }
   }
 }
 

@@ -10,6 +10,7 @@ import {
   readSteps,
   type TokenizerJson,
   type TokenizerModel,
+  withPrefixSpace,
 } from "./tokenizer_json.ts";
 
 export type { TokenizerJson };
@@ -76,7 +77,8 @@ export class Tokenizer {
   readonly #fail: (problem: string) => UserError;
 
   /** Wraps parsed files; {@linkcode Tokenizer.load} reads them. `label` names the tokenizer in errors. */
-  constructor(json: TokenizerJson, config: TokenizerConfig, label = "tokenizer.json") {
+  constructor(given: TokenizerJson, config: TokenizerConfig, label = "tokenizer.json") {
+    const json = withPrefixSpace(given, config);
     this.files = [json, config, label];
     const fail = (problem: string) => new UserError(`Cannot use the tokenizer ${label}: ${problem}`);
     this.#fail = fail;

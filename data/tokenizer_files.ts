@@ -16,7 +16,10 @@ export const TOKENIZER_FILES = [
   "chat_template.json",
 ] as const;
 
-export type TokenizerFile = (typeof TOKENIZER_FILES)[number];
+/** Where transformers keeps chat templates besides the one named default: one file each, `tool_use.jinja`. */
+export const MORE_TEMPLATES = "additional_chat_templates";
+
+export type TokenizerFile = (typeof TOKENIZER_FILES)[number] | `${typeof MORE_TEMPLATES}/${string}`;
 
 /** Where each file of a tokenizer is. */
 export interface TokenizerPlaces {
@@ -26,12 +29,13 @@ export interface TokenizerPlaces {
 }
 
 /** The file that another one belongs to: it says nothing beside another model's. */
-const OWNERS: Readonly<Partial<Record<TokenizerFile, TokenizerFile>>> = {
+const OWNERS: Readonly<Partial<Record<string, TokenizerFile>>> = {
   "added_tokens.json": "tokenizer.json",
   "tokenizer.model": "tokenizer.json",
   "special_tokens_map.json": "tokenizer_config.json",
   "chat_template.jinja": "tokenizer_config.json",
   "chat_template.json": "tokenizer_config.json",
+  [MORE_TEMPLATES]: "tokenizer_config.json",
 };
 
 /**
@@ -42,8 +46,8 @@ export async function tokenizerPlaces(folder: string, adapter?: string): Promise
   const base = await filesIn(folder);
   const own = adapter === undefined ? new Set<TokenizerFile>() : await filesIn(adapter);
   const paths = new Map<TokenizerFile, string>();
-  for (const name of TOKENIZER_FILES) {
-    const owner = OWNERS[name];
+  for (const name of new Set([...TOKENIZER_FILES, ...base, ...own])) {
+    const owner = OWNERS[name.split("/")[0]!];
     if (own.has(name)) paths.set(name, `${adapter}/${name}`);
     else if (base.has(name) && !(owner && own.has(owner))) paths.set(name, `${folder}/${name}`);
   }
@@ -71,7 +75,19 @@ async function filesIn(folder: string): Promise<Set<TokenizerFile>> {
       throw new UserError(`Cannot read "${folder}/${name}": ${describe(cause)}`, { cause });
     }
   }
+  if (!await isFolder(`${folder}/${MORE_TEMPLATES}`)) return found;
+  for await (const { name } of Deno.readDir(`${folder}/${MORE_TEMPLATES}`)) {
+    if (/^[\w-]+\.jinja$/.test(name)) found.add(`${MORE_TEMPLATES}/${name}`);
+  }
   return found;
+}
+
+async function isFolder(path: string): Promise<boolean> {
+  try {
+    return (await Deno.stat(path)).isDirectory;
+  } catch {
+    return false;
+  }
 }
 
 /**
@@ -94,7 +110,6 @@ export async function readTokenizerFiles(
   };
   const config = await read("tokenizer_config.json") ?? {};
   const label = `"${path}"`;
-  const template = paths.get("chat_template.jinja");
   const specialTokens = await read("special_tokens_map.json");
   const isNewer = ofAdapter.includes("special_tokens_map.json") &&
     !ofAdapter.includes("tokenizer_config.json");
@@ -108,15 +123,27 @@ export async function readTokenizerFiles(
     {
       ...config,
       ...legacy,
-      ...(template === undefined
-        ? {}
-        : { chat_template: await readWholeText(template, FILE_LIMITS.settings) }),
+      ...await readTemplates(paths),
     },
     label,
   ];
 }
 
 type Values = Readonly<Record<string, unknown>>;
+
+/** Chat templates in files of their own, which stand in place of those in tokenizer_config.json; none where there is no such file. */
+async function readTemplates(paths: TokenizerPlaces["paths"]): Promise<Values> {
+  const named: { name: string; template: string }[] = [];
+  for (const [file, path] of paths) {
+    const [folder, name] = file.split("/") as [string, string?];
+    if (folder !== MORE_TEMPLATES && file !== "chat_template.jinja") continue;
+    const template = await readWholeText(path, FILE_LIMITS.settings);
+    named.push({ name: name?.replace(/\.jinja$/, "") ?? "default", template });
+  }
+  const [first, ...others] = named;
+  if (first === undefined) return {};
+  return { chat_template: first.name === "default" && others.length === 0 ? first.template : named };
+}
 
 /**
  * What older files say. transformers reads them only where tokenizer_config.json has no added_tokens_decoder; beside one,

@@ -144,6 +144,49 @@ function readMerges(
 }
 
 /**
+ * The tokenizer with a space before texts, or without one, where `add_prefix_space` says otherwise than the steps of the
+ * file: transformers makes those of a LlamaTokenizer anew then. With `legacy: false` none is put behind an added token.
+ */
+export function withPrefixSpace(json: TokenizerJson, config: Values): TokenizerJson {
+  const { tokenizer_class, add_prefix_space: wanted, legacy } = config;
+  if (typeof wanted !== "boolean" || !/^LlamaTokenizer/.test(String(tokenizer_class))) return json;
+  const { normalizer, pre_tokenizer: pre, decoder } = json;
+  const mark = "\u2581";
+  // Where it is put, the space of the decoded text goes; where it is not, that space is the text's own.
+  const decoders = isRecord(decoder) && Array.isArray(decoder.decoders) ? decoder.decoders : undefined;
+  const unstripped = decoders
+    ? { ...decoder as Values, decoders: decoders.filter((step) => !isRecord(step) || step.type !== "Strip") }
+    : decoder;
+  if (isRecord(pre) && pre.type === "Metaspace") {
+    const isPut = pre.prepend_scheme === undefined || pre.prepend_scheme === null
+      ? pre.add_prefix_space !== false
+      : pre.prepend_scheme !== "never";
+    if (isPut === wanted) return json;
+    const prepend_scheme = wanted ? legacy === false ? "first" : "always" : "never";
+    const decodes = isRecord(decoder) && decoder.type === "Metaspace"
+      ? { ...decoder, prepend_scheme }
+      : unstripped;
+    return { ...json, pre_tokenizer: { ...pre, prepend_scheme }, decoder: wanted ? decoder : decodes };
+  }
+  const steps = isRecord(normalizer) && Array.isArray(normalizer.normalizers)
+    ? normalizer.normalizers
+    : [normalizer];
+  const isPrepend = (step: unknown) => isRecord(step) && step.type === "Prepend" && step.prepend === mark;
+  const marksSpaces = steps.some((step) =>
+    isRecord(step) && step.type === "Replace" && step.content === mark
+  );
+  if (!marksSpaces || steps.some(isPrepend) === wanted) return json;
+  const normalizers = wanted
+    ? [{ type: "Prepend", prepend: mark }, ...steps]
+    : steps.filter((step) => !isPrepend(step));
+  return {
+    ...json,
+    normalizer: { type: "Sequence", normalizers },
+    decoder: wanted ? decoder : unstripped,
+  };
+}
+
+/**
  * The steps before the model in forms that the library computes as transformers does.
  * @throws what `fail` makes if there is a step that it does not
  */

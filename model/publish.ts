@@ -6,6 +6,7 @@ import type { UploadFile } from "../checkpoint/hub/upload.ts";
 import { type AdapterConfig, readAdapterConfig } from "../checkpoint/peft.ts";
 import { openWeights } from "../checkpoint/weights.ts";
 import { FILE_LIMITS, readWholeText } from "../data/file_bytes.ts";
+import { MORE_TEMPLATES } from "../data/tokenizer_files.ts";
 import { EXIT, UserError } from "../errors.ts";
 import { contextLength, type ModelConfig, readConfig } from "./config.ts";
 import { configForPositions, readTrainedSettings } from "./context.ts";
@@ -13,7 +14,7 @@ import { type CardFacts, isUnchanged, modelCard } from "./model_card.ts";
 
 /** Files by name; a run's logs, checkpoints and optimiser stay here. */
 const PUBLISHED =
-  /^(README\.md|config\.json|generation_config\.json|tokenizer.*|special_tokens_map\.json|added_tokens\.json|chat_template\.\w+|model[-.].*safetensors.*|pytorch_model.*\.bin.*|adapter_model\.(safetensors|bin)|trainable_params\.(safetensors|bin))$/;
+  /^(README\.md|config\.json|generation_config\.json|tokenizer.*|special_tokens_map\.json|added_tokens\.json|chat_template\.\w+|additional_chat_templates\/[\w-]+\.jinja|model[-.].*safetensors.*|pytorch_model.*\.bin.*|adapter_model\.(safetensors|bin)|trainable_params\.(safetensors|bin))$/;
 
 type Values = Readonly<Record<string, unknown>>;
 
@@ -63,8 +64,13 @@ export async function preparePublication(
 /** Names of the files in a folder. */
 async function namesIn(folder: string): Promise<string[]> {
   try {
-    return (await Array.fromAsync(Deno.readDir(folder))).filter(({ isDirectory }) => !isDirectory)
-      .map(({ name }) => name);
+    const entries = await Array.fromAsync(Deno.readDir(folder));
+    const names = entries.filter(({ isDirectory }) => !isDirectory).map(({ name }) => name);
+    if (!entries.some(({ name, isDirectory }) => isDirectory && name === MORE_TEMPLATES)) return names;
+    return [
+      ...names,
+      ...(await namesIn(`${folder}/${MORE_TEMPLATES}`)).map((name) => `${MORE_TEMPLATES}/${name}`),
+    ];
   } catch (error) {
     throw fileError(error, `Cannot upload "${folder}"`, "Check --path");
   }

@@ -2,7 +2,7 @@
 import { dirname, resolve } from "../checkpoint/deps.ts";
 import { exists, type Files } from "../checkpoint/files.ts";
 import { findLatest, listedFiles, removeLeftovers, removeReplaced, verify } from "../checkpoint/store.ts";
-import { TOKENIZER_FILES } from "../data/tokenizer_files.ts";
+import { MORE_TEMPLATES, TOKENIZER_FILES } from "../data/tokenizer_files.ts";
 import { EXIT, UserError } from "../errors.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
 import type { TrainHooks } from "./hooks.ts";
@@ -185,7 +185,7 @@ export async function removeOldRun({ output_dir }: TrainArgs, adapter: string | 
   const hadAdapter = await exists(`${output_dir}/adapter_config.json`);
   const keepsTokenizer = !hadAdapter || (adapter !== undefined && resolve(adapter) === resolve(output_dir));
   for await (const { name } of Deno.readDir(output_dir)) {
-    const isTokenizer = TOKENIZER_FILES.some((file) => file === name);
+    const isTokenizer = TOKENIZER_FILES.some((file) => file === name) || name === MORE_TEMPLATES;
     if (!isOfRun(name) && (!isTokenizer || keepsTokenizer)) continue;
     await Deno.remove(`${output_dir}/${name}`, { recursive: true });
   }

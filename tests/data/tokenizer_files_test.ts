@@ -1,3 +1,5 @@
+import { saveFinal } from "../../checkpoint/atomic.ts";
+import { copyTokenizer } from "../../checkpoint/save_model.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
 import { describePlaces, tokenizerPlaces } from "../../data/tokenizer_files.ts";
 import { assertEquals, assertThrows } from "../support/assert_close.ts";
@@ -96,4 +98,31 @@ Deno.test("what belongs to the base's tokenizer.json or settings does not stand 
     () => load({ "tokenizer.json": json, "added_tokens.json": { "</s>": 257 } }),
     'gives "</s>" the id 257, but it has the id 258',
   );
+});
+
+Deno.test("chat templates in additional_chat_templates are read, and go where the tokenizer goes", async () => {
+  await withFolder(async (folder) => {
+    const write = (name: string, text: string) => Deno.writeTextFile(`${folder}/model/${name}`, text);
+    await Deno.mkdir(`${folder}/model/additional_chat_templates`, { recursive: true });
+    await write("tokenizer.json", JSON.stringify(json));
+    await write("tokenizer_config.json", JSON.stringify(baseConfig));
+    await write("additional_chat_templates/tool_use.jinja", "for tools");
+    await write("additional_chat_templates/notes.txt", "no template");
+    // As transformers has it: templates in files stand in place of the one in tokenizer_config.json.
+    assertEquals((await Tokenizer.load(`${folder}/model`)).chatTemplate, undefined);
+    await write("chat_template.jinja", "default");
+    const { paths } = await tokenizerPlaces(`${folder}/model`);
+    for (const place of [`${folder}/copy`, `${folder}/copy/again`]) {
+      await Deno.mkdir(place);
+      await copyTokenizer(paths, place);
+      const { chatTemplate, toolTemplate } = await Tokenizer.load(place);
+      assertEquals([chatTemplate, toolTemplate], ["default", "for tools"]);
+    }
+    // A run that is gone on with ends in the same folder.
+    const final = () => saveFinal(`${folder}/copy`, (staged) => copyTokenizer(paths, staged));
+    await final();
+    await final();
+    const names = await Array.fromAsync(Deno.readDir(`${folder}/copy/additional_chat_templates`));
+    assertEquals(names.map(({ name }) => name), ["tool_use.jinja"]);
+  });
 });

@@ -259,3 +259,63 @@ Deno.test("files of a tokenizer that are too deep, no text or no file are refuse
     await assertThrows(() => Tokenizer.load(folder), path, "it is a folder");
   });
 });
+
+Deno.test("add_prefix_space of a LlamaTokenizer decides on the space before texts, whatever the file's steps", () => {
+  const mark = "\u2581";
+  const tokens = ["<unk>", "<s>", "</s>", mark, "a", `${mark}a`];
+  const model = {
+    type: "BPE",
+    unk_token: "<unk>",
+    vocab: Object.fromEntries(tokens.map((token, id) => [token, id])),
+    merges: [[mark, "a"]],
+  };
+  const added = [1, 2].map((id) => ({ id, content: tokens[id], special: true, normalized: false }));
+  const replace = { type: "Replace", pattern: { String: " " }, content: mark };
+  const prepend = { type: "Sequence", normalizers: [{ type: "Prepend", prepend: mark }, replace] };
+  const metaspace = (prepend_scheme: string) => ({
+    type: "Metaspace",
+    replacement: mark,
+    prepend_scheme,
+    split: false,
+  });
+  const strip = {
+    type: "Sequence",
+    decoders: [{ type: "Fuse" }, { type: "Strip", content: " ", start: 1, stop: 0 }],
+  };
+  const texts = (steps: Record<string, unknown>, settings: Record<string, unknown>) => {
+    const tokenizer = new Tokenizer(
+      {
+        added_tokens: added,
+        normalizer: null,
+        pre_tokenizer: null,
+        post_processor: null,
+        decoder: strip,
+        ...steps,
+        model,
+      },
+      { ...config, tokenizer_class: "LlamaTokenizerFast", ...settings },
+    );
+    // A worker makes it again from its files.
+    const again = new Tokenizer(...tokenizer.files);
+    const ids = tokenizer.encode("a</s>a", PLAIN);
+    assertEquals(again.encode("a</s>a", PLAIN), ids);
+    return ids.map((id) => tokens[id]).join(" ");
+  };
+  const put = `${mark}a </s> ${mark}a`;
+  assertEquals(texts({ normalizer: prepend }, {}), put);
+  assertEquals(texts({ normalizer: prepend }, { add_prefix_space: true, legacy: false }), put);
+  assertEquals(texts({ normalizer: prepend }, { add_prefix_space: false }), "a </s> a");
+  assertEquals(
+    texts({ normalizer: prepend }, { add_prefix_space: false, tokenizer_class: "GemmaTokenizer" }),
+    put,
+  );
+  assertEquals(texts({ pre_tokenizer: metaspace("first") }, { add_prefix_space: false }), "a </s> a");
+  assertEquals(texts({ pre_tokenizer: metaspace("always") }, { add_prefix_space: true }), put);
+  assertEquals(texts({ pre_tokenizer: metaspace("never") }, { add_prefix_space: true }), put);
+  assertEquals(
+    texts({ pre_tokenizer: metaspace("never") }, { add_prefix_space: true, legacy: false }),
+    `${mark}a </s> a`,
+  );
+  assertEquals(texts({ normalizer: replace }, { add_prefix_space: true }), put);
+  assertEquals(texts({ normalizer: replace }, { add_prefix_space: null }), "a </s> a");
+});
