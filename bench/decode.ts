@@ -72,7 +72,7 @@ export async function answerRate(model: LanguageModel): Promise<number> {
   let rate = 0;
   for (let i = 0; i < 2; i++) {
     const start = performance.now();
-    await generate(model, prompt, { maxNewTokens: ANSWER.tokens, temperature: 1, seed: i });
+    await generate(model, prompt, { maxNewTokens: ANSWER.tokens, stopIds: [], seed: i });
     rate = 1000 * ANSWER.tokens / (performance.now() - start);
   }
   return rate;

@@ -157,7 +157,7 @@ export async function removeLeftovers(
   folder: string,
   { isLeftover, note, files = diskFiles }: {
     isLeftover: (finalName: string) => boolean;
-    note: (line: string) => void;
+    note: ((line: string) => void) | undefined;
     files?: Files;
   },
 ): Promise<void> {
@@ -170,11 +170,11 @@ export async function removeLeftovers(
       await (isFolder ? files.removeTree(path) : files.remove(path));
       removed.push(name);
     } catch (error) {
-      note((fileError(error, `Cannot remove "${path}", left by interrupted work`) as Error).message);
+      note?.((fileError(error, `Cannot remove "${path}", left by interrupted work`) as Error).message);
     }
   }
   if (removed.length === 0) return;
-  note(`Removed what interrupted work left in "${folder}": ${namesOf(removed)}`);
+  note?.(`Removed what interrupted work left in "${folder}": ${namesOf(removed)}`);
 }
 
 function namesOf(names: readonly string[]): string {

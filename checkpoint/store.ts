@@ -81,7 +81,7 @@ async function replaceFolder(staged: string, path: string, files: Files): Promis
  */
 export async function removeReplaced(
   outputDir: string,
-  { note, files = diskFiles }: { note: (line: string) => void; files?: Files },
+  { note, files = diskFiles }: { note: ((line: string) => void) | undefined; files?: Files },
 ): Promise<void> {
   const { found } = await listCheckpoints(outputDir, files);
   for (const { path } of found) {
@@ -90,7 +90,7 @@ export async function removeReplaced(
       continue;
     }
     const isRemoved = await removeFolder(path, files).then(() => true, () => false);
-    if (isRemoved) note(`Removed "${path}", which an interrupted save had replaced`);
+    if (isRemoved) note?.(`Removed "${path}", which an interrupted save had replaced`);
   }
 }
 

@@ -13,6 +13,20 @@ import { openWeights, type WeightReader } from "./weights.ts";
 /** Bytes of a tensor that are in memory at once. */
 const PIECE = 2 ** 24;
 
+/** How {@linkcode convertToSafetensors} writes. */
+export interface SafetensorsOptions {
+  /** Largest weight file of a model, in bytes; 5 GB unless given. */
+  readonly maxShardSize?: number;
+}
+
+/** What {@linkcode convertToSafetensors} tells. */
+export interface SafetensorsHooks {
+  /** `done` of `total` tensors are read, the last of which is `tensor`. */
+  onProgress?(done: number, total: number, tensor: string): void;
+  /** Told, in one line, what of earlier interrupted work was removed. */
+  note?(line: string): void;
+}
+
 /**
  * Writes a folder with weights of torch.save, a model's or an adapter's, as one with safetensors: a model's tensors bit
  * for bit and one piece at a time, an adapter's with what it trained besides LoRA in one file, as PEFT has it. Nothing is
@@ -23,13 +37,8 @@ const PIECE = 2 ** 24;
 export async function convertToSafetensors(
   folder: string,
   path: string,
-  { max_shard_size, onProgress = () => {}, note }: {
-    /** Largest weight file of a model, in bytes. */
-    readonly max_shard_size: number;
-    readonly onProgress?: (done: number, total: number, tensor: string) => void;
-    /** Told, in one line, what of earlier interrupted work was removed. */
-    readonly note?: (line: string) => void;
-  },
+  { maxShardSize = 5e9 }: SafetensorsOptions = {},
+  { onProgress, note }: SafetensorsHooks = {},
 ): Promise<void> {
   if (await exists(join(folder, "adapter_config.json"))) {
     const adapter = await readAdapter(folder);
@@ -37,7 +46,7 @@ export async function convertToSafetensors(
     return await saveFolderAtomic(path, async (staged) => {
       await writeAdapter(staged, adapter);
       await copyTokenizer(paths, staged);
-    }, { note });
+    }, { ...(note && { note }) });
   }
   const config = await readJson(join(folder, "config.json"), FILE_LIMITS.config);
   if (typeof config !== "object" || config === null || Array.isArray(config)) {
@@ -50,9 +59,9 @@ export async function convertToSafetensors(
         config: config as Record<string, unknown>,
         tensors: copies(weights, onProgress),
         filesFrom: folder,
-        maxShardBytes: max_shard_size,
+        maxShardBytes: maxShardSize,
       });
-    }, { note });
+    }, { ...(note && { note }) });
   } finally {
     weights.close();
   }
@@ -60,14 +69,14 @@ export async function convertToSafetensors(
 
 function copies(
   weights: WeightReader,
-  onProgress: (done: number, total: number, tensor: string) => void,
+  onProgress: SafetensorsHooks["onProgress"],
 ): TensorSource[] {
   const names = [...weights.names()];
   let done = 0;
   return names.map((name) => {
     const { dtype, shape, byteLength } = weights.info(name);
     async function* read(): AsyncGenerator<Uint8Array> {
-      onProgress(++done, names.length, name);
+      onProgress?.(++done, names.length, name);
       for (let from = 0; from < byteLength; from += PIECE) {
         const bytes = new Uint8Array(Math.min(PIECE, byteLength - from));
         await weights.readInto(name, from, bytes);

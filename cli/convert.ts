@@ -1,4 +1,5 @@
 /** `convert`: a model folder into another format. */
+import type { GgufOptions } from "../model/gguf.ts";
 import type { WorkHooks } from "../model/hooks.ts";
 import { oneOf } from "../train_args/values.ts";
 import { EXIT, UserError } from "../errors.ts";
@@ -56,8 +57,13 @@ export function build(summary: string, io: Io): BuiltCommand {
       ),
     )
     .addOption(shardSizeFlag())
-    .action(async ({ json, model: place, save_path, to, outtype, overwrite, ...options }) => {
+    .action(async ({ json, model: place, save_path, to, outtype, overwrite, ...flags }) => {
       const started = performance.now();
+      const options = {
+        doubleQuant: flags.double_quant,
+        dtype: flags.dtype,
+        maxShardSize: flags.max_shard_size,
+      };
       const { locate } = await import("./hub.ts");
       const model = await locate(io, place, "model");
       narrowFetched();
@@ -68,14 +74,12 @@ export function build(summary: string, io: Io): BuiltCommand {
         throw new UserError(`--overwrite is for --to gguf, not for ${to}`, { exitCode: EXIT.usage });
       }
       const { bytes, of } = await stagesOn(io).counting("tensor", async (hooks): Promise<Converted> => {
-        if (to === "gguf") return await toGguf(model, save_path, outtype ?? "f16", { ...hooks, overwrite });
+        if (to === "gguf") {
+          return await toGguf(model, save_path, { outtype: outtype ?? "f16", overwrite }, hooks);
+        }
         if (to === "safetensors") {
           const { convertToSafetensors } = await import("../checkpoint/to_safetensors.ts");
-          await convertToSafetensors(model, save_path, {
-            ...options,
-            onProgress: hooks.onProgress,
-            note: hooks.note,
-          });
+          await convertToSafetensors(model, save_path, options, hooks);
           return { bytes: await folderBytes(save_path), of: "safetensors" };
         }
         const { convertToBnb4 } = await import("../model/bnb4.ts");
@@ -104,12 +108,12 @@ export function build(summary: string, io: Io): BuiltCommand {
 async function toGguf(
   model: string,
   path: string,
-  outtype: "f32" | "f16" | "bf16" | "q8_0",
-  options: WorkHooks & { readonly overwrite: boolean },
+  options: Required<GgufOptions>,
+  hooks: WorkHooks,
 ): Promise<Converted> {
   const { convertToGguf } = await import("../model/gguf.ts");
-  await convertToGguf(model, path, outtype, options);
-  return { bytes: (await Deno.stat(path)).size, of: outtype };
+  await convertToGguf(model, path, options, hooks);
+  return { bytes: (await Deno.stat(path)).size, of: options.outtype };
 }
 
 async function folderBytes(folder: string): Promise<number> {

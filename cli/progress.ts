@@ -229,8 +229,8 @@ export class TrainProgress implements Omit<TrainHooks, "shouldStop"> {
     const width = String(totalSteps).length;
     const fields = [
       `loss ${metrics.loss.toFixed(4)}`,
-      `lr ${formatSmall(metrics.learning_rate)}`,
-      `norm ${metrics.grad_norm.toPrecision(3)}`,
+      `lr ${formatSmall(metrics.learningRate)}`,
+      `norm ${metrics.gradNorm.toPrecision(3)}`,
       `${formatRate(metrics.tokensPerSecond)} tok/s`,
       formatSeconds(metrics.elapsedMs / 1000),
     ];
@@ -275,8 +275,8 @@ function stepFields(m: StepMetrics): string[] {
     timeLeft(m.etaSeconds, m.elapsedMs / 1000, m.step === m.totalSteps),
     `${formatRate(m.tokensPerSecond)} tok/s`,
     `peak ${formatBytes(m.peakBytes)}`,
-    `lr ${formatSmall(m.learning_rate)}`,
-    `norm ${m.grad_norm.toPrecision(3)}`,
+    `lr ${formatSmall(m.learningRate)}`,
+    `norm ${m.gradNorm.toPrecision(3)}`,
     `epoch ${m.epoch.toFixed(2)}`,
     ...(m.skippedSteps > 0 ? [`skipped ${m.skippedSteps}`] : []),
   ];

@@ -63,19 +63,22 @@ export interface Dataset {
 
 export interface DatasetOptions {
   /** Longest sample in tokens. */
-  readonly max_seq_length: number;
+  readonly maxSeqLength: number;
   /** Rows with fewer tokens are left out. */
-  readonly min_length?: number;
+  readonly minLength?: number;
   /** What happens to rows that are too long: cut on the right, or left out. */
   readonly overlong?: "cut" | "drop";
   /** Lay several rows into one sample. */
   readonly packing?: boolean;
   /** Packed documents see those before them, as in LongLoRA. */
-  readonly cross_document_attention?: boolean;
+  readonly crossDocumentAttention?: boolean;
   /** True: every row must have an answer; false: every row must be text; null: both may be. */
   readonly sft?: boolean | null;
-  /** See `RowEncoder`. */
-  readonly chat_template?: TemplateChoice | null;
+  /**
+   * How rows with answers become text: by a built-in template, or the model's own (`model`). Unless given, each form of row
+   * has its own: LongAlpaca's prompts, LongQLoRA's Vicuna form, the model's template for conversations.
+   */
+  readonly chatTemplate?: TemplateChoice | null;
   /** Of the rows drawn. */
   readonly seed?: number;
   /** Where rows are kept once they are tokenized; nowhere unless given. */
@@ -95,9 +98,9 @@ export async function loadDataset(
   tokenizer: Tokenizer,
   options: DatasetOptions,
 ): Promise<Dataset> {
-  const { max_seq_length } = options;
-  if (!(Number.isInteger(max_seq_length) && max_seq_length >= 2)) {
-    throw new UserError(`max_seq_length must be a whole number of at least 2 tokens, got ${max_seq_length}`, {
+  const { maxSeqLength } = options;
+  if (!(Number.isInteger(maxSeqLength) && maxSeqLength >= 2)) {
+    throw new UserError(`max_seq_length must be a whole number of at least 2 tokens, got ${maxSeqLength}`, {
       exitCode: 2,
     });
   }
@@ -122,7 +125,7 @@ export async function loadDataset(
       `Cannot train on ${
         sources.map(({ path }) => `"${path}"`).join(", ")
       }: none of its ${filter.rows} rows has a target ` +
-        `within max_seq_length ${max_seq_length}. Raise max_seq_length, or check that the rows are not empty`,
+        `within max_seq_length ${maxSeqLength}. Raise max_seq_length, or check that the rows are not empty`,
     );
   }
   const report = filter.report(drawn, samples);
@@ -132,7 +135,7 @@ export async function loadDataset(
 async function* encodeFile(
   path: string,
   tokenizer: Tokenizer,
-  { max_seq_length, chat_template: template = null, sft = null, cache }: DatasetOptions,
+  { maxSeqLength, chatTemplate: template = null, sft = null, cache }: DatasetOptions,
   unused: UnusedKeys,
 ): AsyncGenerator<EncodedRow> {
   if (!isTokenFile(path)) {
@@ -144,8 +147,8 @@ async function* encodeFile(
     return;
   }
   const tokens = await readTokenBin(path, { vocabSize: tokenizer.vocabSize });
-  for (let start = 0; start < tokens.length; start += max_seq_length) {
-    yield textRow(tokens.slice(start, start + max_seq_length));
+  for (let start = 0; start < tokens.length; start += maxSeqLength) {
+    yield textRow(tokens.slice(start, start + maxSeqLength));
   }
 }
 
@@ -182,12 +185,12 @@ class RowFilter {
 
   /** The row as it is trained on, or undefined. */
   apply(row: EncodedRow): EncodedRow | undefined {
-    const { max_seq_length: most, min_length = 0, overlong = "cut", packing = false } = this.options;
+    const { maxSeqLength: most, minLength = 0, overlong = "cut", packing = false } = this.options;
     this.rows++;
     this.#tokensRead += row.ids.length;
     const isStream = packing && row.kind === "text";
     const isLong = row.ids.length > most && !isStream;
-    if (row.ids.length > 0 && row.ids.length < min_length) return void this.#tooShort++;
+    if (row.ids.length > 0 && row.ids.length < minLength) return void this.#tooShort++;
     if (isLong && overlong === "drop") return void this.#tooLong++;
     if (isLong && !isOnlyEnd(row, most)) {
       this.#truncated++;
@@ -252,14 +255,14 @@ function take(rows: readonly EncodedRow[], count: number, random: Random): Encod
 }
 
 function layOut(rows: readonly EncodedRow[], options: DatasetOptions): Sample[] {
-  const { packing = false, cross_document_attention = false, max_seq_length } = options;
+  const { packing = false, crossDocumentAttention = false, maxSeqLength } = options;
   if (!packing) return rows.map(alone);
   const texts = rows.filter(({ kind }) => kind === "text");
   const answers = rows.filter(({ kind }) => kind === "answers");
-  const packed = [...packStream(texts, max_seq_length), ...packWhole(answers, max_seq_length)];
+  const packed = [...packStream(texts, maxSeqLength), ...packWhole(answers, maxSeqLength)];
   return packed
     .map(({ documents, ...sample }) =>
-      documents && !cross_document_attention ? { ...sample, documents } : sample
+      documents && !crossDocumentAttention ? { ...sample, documents } : sample
     )
     .filter((sample) => countTargets(sample) > 0);
 }

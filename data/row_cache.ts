@@ -13,7 +13,7 @@ export interface RowCache {
   /** Made when it is needed. */
   readonly folder: string;
   /** Told, in one line, why the cache could not be used; the rows come all the same. */
-  readonly note: (line: string) => void;
+  readonly note?: ((line: string) => void) | undefined;
 }
 
 /** To be raised when the same text no longer gives the same rows. */
@@ -74,16 +74,16 @@ export async function* cachedRows(
 /** Makes room before more is written; that nothing can be removed is no reason to stop. */
 async function removeLeftovers(folder: string, note: RowCache["note"]): Promise<void> {
   const removed = await removeUnfinishedRows(folder).catch(() => 0);
-  if (removed > 0) note(`Removed ${removed} unfinished files that interrupted runs left in "${folder}"`);
+  if (removed > 0) note?.(`Removed ${removed} unfinished files that interrupted runs left in "${folder}"`);
 }
 
 async function open(path: string, note: RowCache["note"]): Promise<Deno.FsFile | undefined> {
   try {
     const file = await openRows(path);
-    if (file === "damaged") note(`The tokenized data in "${path}" is damaged: it is made again`);
+    if (file === "damaged") note?.(`The tokenized data in "${path}" is damaged: it is made again`);
     return file === "damaged" ? undefined : file;
   } catch (error) {
-    note(`The tokenized data in "${path}" cannot be used (${(error as Error).message}): it is made again`);
+    note?.(`The tokenized data in "${path}" cannot be used (${(error as Error).message}): it is made again`);
     return undefined;
   }
 }
@@ -94,7 +94,7 @@ async function attempt(step: () => Promise<void>, path: string, note: RowCache["
     await step();
     return true;
   } catch (error) {
-    note(`Tokenized data cannot be kept in "${path}": ${(error as Error).message}`);
+    note?.(`Tokenized data cannot be kept in "${path}": ${(error as Error).message}`);
     return false;
   }
 }

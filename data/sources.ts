@@ -5,9 +5,17 @@ import { UserError } from "../errors.ts";
 export interface DataSource {
   readonly path: string;
   /** Rows taken at random, where the file has more. */
-  readonly most: number | undefined;
+  readonly most?: number | undefined;
   /** Share of the mix, where weights are given. */
-  readonly weight: number | undefined;
+  readonly weight?: number | undefined;
+}
+
+/** What goes for all entries of `train_data`. */
+export interface SourceOptions {
+  /** The folder that `long-llm:` stands for. */
+  readonly dataRoot?: string | null;
+  /** Shares of the entries in the mix; all rows of all unless given. */
+  readonly weights?: readonly number[] | null;
 }
 
 /** Long-LLM's mark of a path below `data_root`. */
@@ -21,7 +29,7 @@ const ROOTED = "long-llm:";
  */
 export function parseSources(
   entries: readonly string[],
-  { data_root, weights }: { readonly data_root: string | null; readonly weights?: readonly number[] | null },
+  { dataRoot = null, weights = null }: SourceOptions = {},
 ): DataSource[] {
   if (weights && weights.length !== entries.length) {
     throw new UserError(
@@ -40,7 +48,7 @@ export function parseSources(
       );
     }
     return {
-      path: rooted(name!, data_root),
+      path: rooted(name!, dataRoot),
       most: count === undefined ? undefined : Number(count),
       weight: weights?.[i],
     };

@@ -163,8 +163,8 @@ export class Tokenizer {
     return new Tokenizer(...await readTokenizerFiles(folder, adapter));
   }
 
-  /** Token ids of a text, with the special tokens asked for. */
-  encode(text: string, { bos, eos }: EncodeOptions): number[] {
+  /** Token ids of a text: as a prompt, with what this model's texts begin with, unless other special tokens are asked for. */
+  encode(text: string, { bos = true, eos = false }: Partial<EncodeOptions> = {}): number[] {
     const { ids } = this.encodeCut(text, []);
     const before = bos ? this.lackingBefore(ids) : [];
     return [...before, ...ids, ...(eos ? this.#lackingAfter(ids) : [])];
@@ -213,8 +213,11 @@ export class Tokenizer {
     return { ids, at };
   }
 
-  /** The text of token ids, with no clean-up of spaces; of no ids, "". */
-  decode(ids: ArrayLike<number>, { skipSpecial }: { readonly skipSpecial: boolean }): string {
+  /**
+   * The text of token ids, with no clean-up of spaces; of no ids, "".
+   * @param options.skipSpecial leave special tokens out; false unless given, as in transformers
+   */
+  decode(ids: ArrayLike<number>, { skipSpecial = false }: { readonly skipSpecial?: boolean } = {}): string {
     if (ids.length === 0) return "";
     const options = { skip_special_tokens: skipSpecial, clean_up_tokenization_spaces: false };
     // Ids between those of the vocabulary have no text.

@@ -11,7 +11,7 @@ import { freeBatch, makeBatch } from "../model/batch.ts";
 import { contextLength, type ModelConfig, readConfig, type RopeScaling } from "../model/config.ts";
 import { settleContext } from "../model/context.ts";
 import { otherBaseNote } from "../model/fingerprint.ts";
-import { SILENT, type WorkHooks } from "../model/hooks.ts";
+import type { WorkHooks } from "../model/hooks.ts";
 import type { LanguageModel } from "../model/language_model.ts";
 import { tableNotes } from "../model/model_weights.ts";
 import { openModel } from "../model/open.ts";
@@ -133,7 +133,7 @@ const FORMATS: Readonly<Record<LoadedModel["dtype"], Format>> = {
  */
 export async function evaluatePerplexity(
   options: PerplexityOptions,
-  hooks: WorkHooks = SILENT,
+  hooks: WorkHooks = {},
 ): Promise<PerplexityResult> {
   const { baseModel, dataPath, dtype = "fp32", loadIn4bit = false } = options;
   const windows = { ...DEFAULT_WINDOWS, ...options };
@@ -149,7 +149,7 @@ export async function evaluatePerplexity(
     tokenizer: async () => {
       const places = peftModel === null ? undefined : await tokenizerPlaces(baseModel, peftModel);
       const note = places && describePlaces(places, peftModel!);
-      if (note) hooks.note(note);
+      if (note) hooks.note?.(note);
       return await Tokenizer.load(baseModel, peftModel ?? undefined);
     },
     vocabSize: withVocabularyOf(config, peftModel === null ? undefined : await readExtraShapes(peftModel))
@@ -157,18 +157,18 @@ export async function evaluatePerplexity(
   });
   checkWindows(tokens.length, windows);
   const otherBase = peftModel === null ? undefined : await otherBaseNote(peftModel, baseModel);
-  if (otherBase !== undefined) hooks.note(otherBase);
-  [...notes, ...await tableNotes(baseModel, base)].forEach((line) => hooks.note(line));
+  if (otherBase !== undefined) hooks.note?.(otherBase);
+  [...notes, ...await tableNotes(baseModel, base)].forEach((line) => hooks.note?.(line));
   const longest = contextLength(config);
   const own = contextLength(base);
   if (peftModel === null && longest !== own) {
-    hooks.note(
+    hooks.note?.(
       `Positions are changed for ${longest} tokens, as context_size asks; the model is made for ${own}: ` +
         `leave context_size out to measure it as it is`,
     );
   }
   if (seqLen > longest && config.rope_scaling?.type !== "dynamic") {
-    hooks.note(
+    hooks.note?.(
       `seq_len ${seqLen} is longer than the ${longest} tokens that positions are made for, and they stay so: ` +
         `pass context_size ${seqLen} for positions scaled to it, or lower seq_len`,
     );
@@ -182,7 +182,7 @@ export async function evaluatePerplexity(
     format: FORMATS[dtype],
     onProgress: (tensor, done, total) => hooks.onLoad?.(done, total, tensor),
   });
-  ofAdapter.forEach((line) => hooks.note(line));
+  ofAdapter.forEach((line) => hooks.note?.(line));
   const started = performance.now();
   const scores = await scoreWindows(model, tokens, windows, hooks);
   return {
@@ -221,7 +221,7 @@ export async function scoreWindows(
   model: LanguageModel,
   tokens: Uint32Array,
   options: WindowOptions,
-  hooks: WorkHooks = SILENT,
+  hooks: WorkHooks = {},
 ): Promise<WindowScores> {
   const { seqLen, batchSize } = options;
   const starts = checkWindows(tokens.length, options);
@@ -239,7 +239,7 @@ export async function scoreWindows(
     sums.hits += hits;
     batches++;
     const done = at + windows.length;
-    hooks.onProgress(
+    hooks.onProgress?.(
       done,
       starts.length,
       `perplexity ${Math.exp(sums.loss / (done * targets)).toPrecision(5)}`,

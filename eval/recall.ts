@@ -3,7 +3,7 @@ import { readJsonl } from "../data/jsonl.ts";
 import type { Tokenizer } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
 import { freeBatch, makeBatch } from "../model/batch.ts";
-import { SILENT, type WorkHooks } from "../model/hooks.ts";
+import type { WorkHooks } from "../model/hooks.ts";
 import type { LanguageModel } from "../model/language_model.ts";
 
 /** A prompt that ends right before the token to be recalled. */
@@ -46,7 +46,7 @@ export async function readRecallCases(path: string, tokenizer: Tokenizer): Promi
 export async function scoreRecall(
   model: LanguageModel,
   cases: readonly RecallPrompt[],
-  hooks: WorkHooks = SILENT,
+  hooks: WorkHooks = {},
 ): Promise<RecallScore> {
   let right = 0;
   let loss = 0;
@@ -72,7 +72,7 @@ export async function scoreRecall(
       start += tokens.length + 1;
     }
     done += batch.length;
-    hooks.onProgress(done, cases.length);
+    hooks.onProgress?.(done, cases.length);
   }
   return { right, cases: cases.length, answerPerplexity: Math.exp(loss / cases.length) };
 }

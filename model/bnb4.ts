@@ -11,20 +11,21 @@ import { freeNf4, isNf4 } from "../kernels/nf4/nf4.ts";
 import { BLOCK, dynamicMap, NESTED_BLOCK, NF4_VALUES } from "../kernels/nf4/reference.ts";
 import { type ModelConfig, readConfig } from "./config.ts";
 import { requireNoMore } from "./fits.ts";
-import { SILENT, type WorkHooks } from "./hooks.ts";
+import type { WorkHooks } from "./hooks.ts";
 import { readOnHost } from "./host_tensors.ts";
 import { requirePackable, TensorLoader } from "./load.ts";
 import { openModelWeights, tableNotes } from "./model_weights.ts";
 import { type DtypeName, DTYPES, floatOf, TORCH_NAMES, torchDtype } from "./number_formats.ts";
 import { checkpointTensors, linearsOf } from "./tensors.ts";
 
+/** How a checkpoint in 4 bits is written. */
 export interface Bnb4Options {
-  /** Keep the scales in 8 bits too. */
-  readonly double_quant: boolean;
-  /** Number format of embeddings, norms, biases and head; `keep`: as they are. */
-  readonly dtype: "keep" | DtypeName;
-  /** Largest weight file in bytes. */
-  readonly max_shard_size: number;
+  /** Keep the scales in 8 bits too; true unless given. */
+  readonly doubleQuant?: boolean;
+  /** Number format of embeddings, norms, biases and head; `keep` (unless given): as they are. */
+  readonly dtype?: "keep" | DtypeName;
+  /** Largest weight file in bytes; 5 GB unless given. */
+  readonly maxShardSize?: number;
 }
 
 /**
@@ -37,31 +38,31 @@ export interface Bnb4Options {
 export async function convertToBnb4(
   folder: string,
   path: string,
-  options: Bnb4Options,
-  hooks: WorkHooks = SILENT,
+  { doubleQuant = true, dtype = "keep", maxShardSize = 5e9 }: Bnb4Options = {},
+  hooks: WorkHooks = {},
 ): Promise<WrittenModel> {
   const config = await readConfig(folder);
   const weights = await openModelWeights(folder, config);
   try {
     requireDense(folder, config, weights);
-    [...config.notes, ...await tableNotes(folder, config)].forEach((line) => hooks.note(line));
+    [...config.notes, ...await tableNotes(folder, config)].forEach((line) => hooks.note?.(line));
     using gpu = await Gpu.open();
     const { raw } = config;
-    const tensors = bnb4Tensors(gpu, weights, config, options, hooks);
+    const tensors = bnb4Tensors(gpu, weights, config, { doubleQuant, dtype }, hooks);
     const matrices = matricesOf(config);
     const kept = [...checkpointTensors(config).keys()].filter((name) => !matrices.has(name));
-    const dtypes = [...new Set(kept.map((name) => writtenDtype(weights, name, options.dtype)))];
+    const dtypes = [...new Set(kept.map((name) => writtenDtype(weights, name, dtype)))];
     let written: WrittenModel = { shards: [], totalBytes: 0 };
     await saveFolderAtomic(path, async (staged) => {
       written = await writeModel(staged, {
         config: {
           ...raw,
           ...torchDtype(raw, dtypes),
-          quantization_config: quantisationConfig(options.double_quant, dtypes[0]!),
+          quantization_config: quantisationConfig(doubleQuant, dtypes[0]!),
         },
         tensors,
         filesFrom: folder,
-        maxShardBytes: options.max_shard_size,
+        maxShardBytes: maxShardSize,
       });
     }, { note: hooks.note });
     return written;
@@ -90,7 +91,7 @@ function matricesOf(config: ModelConfig): Set<string> {
   return new Set([...linearsOf(config).keys()].map((module) => `${module}.weight`));
 }
 
-function writtenDtype(weights: WeightReader, name: string, dtype: Bnb4Options["dtype"]): FloatDtype {
+function writtenDtype(weights: WeightReader, name: string, dtype: "keep" | DtypeName): FloatDtype {
   return dtype === "keep" ? floatOf(weights.info(name).dtype) : DTYPES[dtype];
 }
 
@@ -111,12 +112,12 @@ function* bnb4Tensors(
   gpu: Gpu,
   weights: WeightReader,
   config: ModelConfig,
-  { double_quant, dtype }: Bnb4Options,
+  { doubleQuant, dtype }: Required<Omit<Bnb4Options, "maxShardSize">>,
   hooks: WorkHooks,
 ): Generator<TensorSource> {
   const expected = checkpointTensors(config);
-  const onProgress = (name: string, done: number, total: number) => hooks.onProgress(done, total, name);
-  const loader = new TensorLoader(gpu, weights, { doubleQuant: double_quant, onProgress }, expected.size);
+  const onProgress = (name: string, done: number, total: number) => hooks.onProgress?.(done, total, name);
+  const loader = new TensorLoader(gpu, weights, { doubleQuant, onProgress }, expected.size);
   const matrices = matricesOf(config);
   for (const [name, shape] of expected) {
     const written = writtenDtype(weights, name, dtype);

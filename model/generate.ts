@@ -2,13 +2,15 @@ import { UserError } from "../errors.ts";
 import { GpuError } from "../kernels/errors.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import { NO_TOKEN, type Sampling } from "../kernels/sample/sample.ts";
+import type { ModelConfig } from "./config.ts";
 import { Decoder } from "./decoder.ts";
 import type { LanguageModel } from "./language_model.ts";
 
 /** How tokens are drawn, and when to stop. What is not given of the sampling is left out of it. */
 export interface GenerateOptions extends Partial<Sampling> {
-  readonly maxNewTokens: number;
-  /** Tokens that end a sequence; they are part of it. */
+  /** Most tokens to write, of each sequence; 256 unless given. */
+  readonly maxNewTokens?: number;
+  /** Tokens that end a sequence; they are part of it. The model's `eos_token_id` unless given. */
   readonly stopIds?: readonly number[];
   /** Steps whose tokens are read at once; as many as take about 50 ms unless given. */
   readonly readEvery?: number;
@@ -19,7 +21,15 @@ export interface GenerateOptions extends Partial<Sampling> {
 }
 
 /** Draws from all tokens as the model gives them. */
-const DEFAULTS: Sampling = { temperature: 1, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 };
+const DEFAULTS: Sampling & Pick<Required<GenerateOptions>, "maxNewTokens"> = {
+  temperature: 1,
+  topK: 0,
+  topP: 1,
+  minP: 0,
+  repetitionPenalty: 1,
+  seed: 0,
+  maxNewTokens: 256,
+};
 
 /** How long a reader waits for tokens, in milliseconds, and how many steps are read at once at most. */
 const READ_MS = 50;
@@ -36,7 +46,7 @@ const MOST_STEPS = 16;
 export async function generate(
   model: LanguageModel,
   promptIds: ArrayLike<number>,
-  options: GenerateOptions,
+  options: GenerateOptions = {},
 ): Promise<number[]> {
   const [ids] = await generateBatch(model, [promptIds], options);
   return ids!;
@@ -46,7 +56,7 @@ export async function generate(
 export async function generateBatch(
   model: LanguageModel,
   prompts: readonly ArrayLike<number>[],
-  options: GenerateOptions,
+  options: GenerateOptions = {},
 ): Promise<number[][]> {
   const { vocab_size } = model.config;
   for (const prompt of prompts) {
@@ -64,7 +74,7 @@ export async function generateBatch(
   checkOptions(options);
   const decoder = new Decoder(model, {
     sequences: prompts.length,
-    capacity: longest + options.maxNewTokens,
+    capacity: longest + (options.maxNewTokens ?? DEFAULTS.maxNewTokens),
   });
   try {
     prompts.forEach((prompt, sequence) => decoder.prefill(sequence, prompt));
@@ -78,12 +88,12 @@ export async function generateBatch(
  * Continues the sequences of a decoder, all of which were just prefilled, and leaves in it what was written.
  * @returns the new tokens of each sequence
  */
-export async function continueAll(decoder: Decoder, options: GenerateOptions): Promise<number[][]> {
+export async function continueAll(decoder: Decoder, options: GenerateOptions = {}): Promise<number[][]> {
   checkOptions(options);
-  const { stopIds = [], onTokens, signal } = options;
+  const { stopIds = endIds(decoder.model.config), onTokens, signal } = options;
   const written = Array.from({ length: decoder.sequences }, (): number[] => []);
   const done = new Set<number>();
-  for await (const steps of drawnTokens(decoder, { ...DEFAULTS, ...options }, options)) {
+  for await (const steps of drawnTokens(decoder, { ...DEFAULTS, ...options })) {
     written.forEach((ids, sequence) => {
       if (done.has(sequence)) return;
       const drawn = steps.map((tokens) => tokens[sequence]!);
@@ -105,6 +115,11 @@ export async function continueAll(decoder: Decoder, options: GenerateOptions): P
   return written;
 }
 
+/** The tokens that end a text by config.json: one, a list, or none. */
+function endIds({ raw: { eos_token_id } }: ModelConfig): number[] {
+  return [eos_token_id].flat().filter((id) => typeof id === "number");
+}
+
 /** Steps whose tokens are on the device. */
 interface Recorded {
   readonly taken: Tensor;
@@ -117,8 +132,7 @@ interface Recorded {
  */
 async function* drawnTokens(
   decoder: Decoder,
-  sampling: Sampling,
-  { maxNewTokens, readEvery }: GenerateOptions,
+  { maxNewTokens, readEvery, ...sampling }: typeof DEFAULTS & Pick<GenerateOptions, "readEvery">,
 ): AsyncGenerator<Uint32Array[]> {
   const { gpu } = decoder.model;
   const rows = decoder.sequences;
@@ -162,8 +176,11 @@ async function* drawnTokens(
 
 /** @throws {UserError} naming every option that is out of range */
 function checkOptions(options: GenerateOptions): void {
-  const { maxNewTokens, readEvery = 1 } = options;
-  const { temperature, topK, topP, minP, repetitionPenalty, seed } = { ...DEFAULTS, ...options };
+  const { readEvery = 1 } = options;
+  const { maxNewTokens, temperature, topK, topP, minP, repetitionPenalty, seed } = {
+    ...DEFAULTS,
+    ...options,
+  };
   const problems: string[] = [];
   const require = (holds: boolean, name: string, value: number, what: string) => {
     if (!holds) problems.push(`${name} must be ${what}, got ${value}`);

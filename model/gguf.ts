@@ -5,6 +5,7 @@ import type { WeightReader } from "../checkpoint/weights.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
 import { contextLength, readConfig } from "./config.ts";
+import type { WorkHooks } from "./hooks.ts";
 import type { LlamaConfig } from "./llama_config.ts";
 import { openModelWeights, tableNotes } from "./model_weights.ts";
 import { positionKeys, positionNotes, positionTensor } from "./gguf_positions.ts";
@@ -152,12 +153,20 @@ function metadataOf({ config, tokenizer, name, type, note }: GgufExport): Map<st
   return metadata;
 }
 
+/** How a GGUF file is written. */
+export interface GgufOptions {
+  /** Numbers of matrices, by llama.cpp's names; f16 unless given. Norms and biases are f32. */
+  readonly outtype?: "f32" | "f16" | "bf16" | "q8_0";
+  /** Replace a file that is there; false unless given. */
+  readonly overwrite?: boolean;
+}
+
 /** Writes a model folder as a GGUF file. @throws {UserError} as {@linkcode exportGguf}, or if the folder is damaged */
 export async function convertToGguf(
   folder: string,
   path: string,
-  type: "f32" | "f16" | "bf16" | "q8_0",
-  { onProgress, note, overwrite = false }: Pick<GgufExport, "onProgress" | "note" | "overwrite"> = {},
+  { outtype = "f16", overwrite = false }: GgufOptions = {},
+  hooks: WorkHooks = {},
 ): Promise<void> {
   // In this order: what is no model's folder says so by its config.json.
   const config = await readConfig(folder);
@@ -170,18 +179,17 @@ export async function convertToGguf(
       );
     }
     const notes = [...config.notes, ...positionNotes(config), ...await tableNotes(folder, config)];
-    notes.forEach((line) => note?.(line));
+    notes.forEach((line) => hooks.note?.(line));
     const name = basename(folder);
-    const upper = type.toUpperCase() as GgufType;
     await exportGguf(path, {
       config,
       weights,
       tokenizer,
       name,
-      type: upper,
+      type: outtype.toUpperCase() as GgufType,
       overwrite,
-      ...(onProgress && { onProgress }),
-      ...(note && { note }),
+      onProgress: (done, total, name) => hooks.onProgress?.(done, total, name),
+      note: (line) => hooks.note?.(line),
     });
   } finally {
     weights.close();

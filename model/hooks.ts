@@ -1,12 +1,9 @@
-/** What work that counts units (windows, tensors) tells its caller. */
+/** What work that counts units (windows, tensors) tells its caller, as far as it listens. */
 export interface WorkHooks {
   /** `done` of `total` units; `detail` is a word or two to show beside them. */
-  onProgress(done: number, total: number, detail?: string): void;
+  onProgress?(done: number, total: number, detail?: string): void;
   /** While weights are loaded before that: `done` of `total` tensors. */
   onLoad?(done: number, total: number, tensor: string): void;
   /** Something the user should know: one line, without a full stop. */
-  note(line: string): void;
+  note?(line: string): void;
 }
-
-/** For callers that do not listen. */
-export const SILENT: WorkHooks = { onProgress() {}, note() {} };

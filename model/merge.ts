@@ -14,7 +14,7 @@ import { adaptBase, grownWeights } from "./vocabulary.ts";
 import { contextLength, type ModelConfig, readConfig, type RopeScaling } from "./config.ts";
 import { configJson, settleContext } from "./context.ts";
 import { otherBaseNote } from "./fingerprint.ts";
-import { SILENT, type WorkHooks } from "./hooks.ts";
+import type { WorkHooks } from "./hooks.ts";
 import { writeCard } from "./local_card.ts";
 import { mergedTensors, type MergePlan, planMerge } from "./merged_tensors.ts";
 import { openModelWeights, tableNotes } from "./model_weights.ts";
@@ -92,7 +92,7 @@ const EXPECTED: Readonly<Record<FloatDtype, number>> = { F32: 1e-3, F16: 2e-2, B
  */
 export async function mergeAdapter(
   options: MergeOptions,
-  hooks: WorkHooks = SILENT,
+  hooks: WorkHooks = {},
 ): Promise<MergeResult> {
   const { baseModel, peftModel, savePath } = options;
   const started = performance.now();
@@ -111,7 +111,7 @@ export async function mergeAdapter(
     if (tokenizer.ofAdapter.length > 0 && tokenizer.paths.has("tokenizer.json")) {
       const { vocabSize } = await Tokenizer.load(baseModel, peftModel);
       if (vocabSize > config.vocab_size) {
-        hooks.note(
+        hooks.note?.(
           `The tokenizer has ${vocabSize} tokens, but base and adapter have rows for ${config.vocab_size}: the merged model ` +
             "cannot read texts with those above",
         );
@@ -123,14 +123,14 @@ export async function mergeAdapter(
     let checks = NOT_COMPARED;
     const isOfOtherBase = !plan.isQuantised && trained?.load_in_4bit === true && !options.loadIn4bit;
     const otherBase = await otherBaseNote(peftModel, baseModel);
-    if (otherBase !== undefined) hooks.note(otherBase);
+    if (otherBase !== undefined) hooks.note?.(otherBase);
     [
       ...notes,
       ...adapted.notes,
       ...await tableNotes(baseModel, base),
       ...tokenizerNote ? [tokenizerNote] : [],
       ...planNotes(plan, options, isOfOtherBase),
-    ].forEach((line) => hooks.note(line));
+    ].forEach((line) => hooks.note?.(line));
     await saveFolderAtomic(savePath, async (folder) => {
       ({ shards } = await writeMerged(folder, plan, { ...options, tokenizer: tokenizer.paths }, hooks));
       checks = await verifyMerge(folder, plan, { ...options, settled, isOfOtherBase }, hooks);
@@ -206,7 +206,7 @@ async function writeMerged(
     },
     tensors: mergedTensors(gpu, plan, {
       loadIn4bit,
-      onProgress: (name, done, total) => hooks.onProgress(done, total, name),
+      onProgress: (name, done, total) => hooks.onProgress?.(done, total, name),
     }),
     filesFrom: baseModel,
     tokenizer,
@@ -254,7 +254,7 @@ async function verifyMerge(
     const check = await checkBeside(loadIn4bit);
     const most = Math.max(...plan.dtypes.map((dtype) => EXPECTED[dtype]));
     if (check.maxRelativeDifference > most) {
-      hooks.note(
+      hooks.note?.(
         `Logits of the merged model differ from those of base and adapter by ${
           (100 * check.maxRelativeDifference).toPrecision(2)
         } % of the largest: evaluate it before use, or merge with --dtype fp32`,
@@ -263,7 +263,7 @@ async function verifyMerge(
     return { asMerged: check, asTrained: isOfOtherBase ? await checkBeside(true) : null };
   } catch (error) {
     if (!(error instanceof GpuMemoryError)) throw error;
-    hooks.note(`The merged model was not compared with base and adapter: ${error.message}`);
+    hooks.note?.(`The merged model was not compared with base and adapter: ${error.message}`);
     return NOT_COMPARED;
   }
 }

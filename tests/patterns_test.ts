@@ -22,9 +22,9 @@ const CASES: Readonly<Record<string, () => void>> = {
   },
   "slashes of data_root": () => {
     const slashes = "/".repeat(LENGTH);
-    const [source] = parseSources(["long-llm:a.json[3]"], { data_root: `${slashes}x${slashes}` });
+    const [source] = parseSources(["long-llm:a.json[3]"], { dataRoot: `${slashes}x${slashes}` });
     assertEquals([source!.path.length, source!.most], [LENGTH + "x/a.json".length, 3]);
-    assertEquals(parseSources([`a\nb${"[".repeat(LENGTH)}`], { data_root: null })[0]!.most, undefined);
+    assertEquals(parseSources([`a\nb${"[".repeat(LENGTH)}`])[0]!.most, undefined);
   },
   "slashes of HF_ENDPOINT": () => {
     const endpoint = `http://x${"/".repeat(LENGTH)}y/`;

@@ -41,7 +41,7 @@ export interface TrainInfo {
   readonly startStep: number;
 }
 
-/** One optimiser step, just done. Names in snake_case are those of Hugging Face's `log_history`. */
+/** One optimiser step, just done. */
 export interface StepMetrics {
   /** Steps done, this one included: 1 after the first. */
   readonly step: number;
@@ -50,9 +50,9 @@ export interface StepMetrics {
   readonly epoch: number;
   /** Mean negative log-likelihood per target token of this step, in nats. */
   readonly loss: number;
-  readonly learning_rate: number;
+  readonly learningRate: number;
   /** Global norm of the gradient before clipping. */
-  readonly grad_norm: number;
+  readonly gradNorm: number;
   /** Tokens trained per second, over the last few steps. */
   readonly tokensPerSecond: number;
   /** Bytes on the GPU now, and at most so far. */
@@ -92,22 +92,22 @@ export interface TrainResult {
   readonly plannedBytes: number;
 }
 
-/** What the caller of a run provides. Hooks are called between steps and must not throw. */
+/** What the caller of a run provides, each if it wants to. Hooks are called between steps and must not throw. */
 export interface TrainHooks {
   /** Once, before {@linkcode TrainHooks.onStart}: what of the data the model will learn. */
   onData?(preview: DataPreview): void;
   /** Once, when model and data are loaded and the first step is about to start. */
-  onStart(info: TrainInfo): void;
+  onStart?(info: TrainInfo): void;
   /** When work with new kernels goes to the device, which compiles them first: how many there are by now. */
   onCompile?(kernels: number): void;
   /** After every optimiser step. */
-  onStep(metrics: StepMetrics): void;
+  onStep?(metrics: StepMetrics): void;
   /** After an evaluation: its loss in nats per target, and whether none was lower before. */
   onEvaluate?(step: number, loss: number, isBest: boolean): void;
   /** After a checkpoint, or the final adapter, is safely on disk. */
-  onSave(path: string): void;
+  onSave?(path: string): void;
   /** Something the user should know: one line, without a full stop. */
-  note(line: string): void;
+  note?(line: string): void;
   /**
    * Where a model or data set is on this machine, by what the settings call it: fetched, if it is a name on the hub.
    * Names are paths unless given.
@@ -122,8 +122,8 @@ export interface TrainHooks {
    * it is to be tried again. It is not unless given.
    */
   waitForRoom?(failures: number): Promise<boolean>;
-  /** Asked between steps: true makes the run save and end. */
-  shouldStop(): boolean;
+  /** Asked between steps: true makes the run save and end; it goes on to its last step unless given. */
+  shouldStop?(): boolean;
 }
 
 /** What work of several parts (the demo) asks its caller for: progress for each part, and lines between them. */

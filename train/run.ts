@@ -71,7 +71,7 @@ const PACE_STEPS = 8;
  *
  * @throws {UserError} for anything the user can mend: settings, data, model, disk, divergence
  */
-export async function runTraining(given: TrainArgs, hooks: TrainHooks): Promise<TrainResult> {
+export async function runTraining(given: TrainArgs, hooks: TrainHooks = {}): Promise<TrainResult> {
   using _lock = await lockFolder(given.output_dir);
   await removeRunLeftovers(given, hooks);
   const resumed = await findResume(given, hooks);
@@ -84,25 +84,25 @@ export async function runTraining(given: TrainArgs, hooks: TrainHooks): Promise<
   // Before what takes long: what is wrong with the model shows by its config.json.
   const config = await grownConfig(args, places, start);
   const tables = args.train_from_scratch ? [] : await tableNotes(places.model, config);
-  [...notes, ...configForPositions(config, args).notes, ...tables].forEach((line) => hooks.note(line));
+  [...notes, ...configForPositions(config, args).notes, ...tables].forEach((line) => hooks.note?.(line));
   const base = await fingerprintModel(places.model, { weights: args.low_rank_training });
   if (resumed) checkSameBase(resumed.state, base, args, resumed.path);
   else await noteOtherBase(places, hooks);
   const tokenizer = await tokenizerPlaces(places.model, places.adapter);
   const tokenizerNote = places.adapter && describePlaces(tokenizer, places.adapter);
-  if (tokenizerNote) hooks.note(tokenizerNote);
+  if (tokenizerNote) hooks.note?.(tokenizerNote);
   const cache = rowCache(args, hooks);
   const data = await loadData(args, places, config, cache);
   noteData(data, args, hooks);
   const evalData = await loadEvalData(args, places, config, cache);
-  evalData?.notes.forEach((line) => hooks.note(line));
+  evalData?.notes.forEach((line) => hooks.note?.(line));
   const dataHash = hashSamples(data.samples);
   if (resumed) checkSameRun(resumed.state, args, dataHash, resumed.path);
   using gpu = await Gpu.open(args.max_memory === null ? {} : { memoryLimitBytes: args.max_memory });
   gpu.onCompile = (kernels) => hooks.onCompile?.(kernels);
   const plan = await makePlan(gpu, args, config, data, evalData);
   const trainee = await loadTrainee(gpu, args, places, config, resumed);
-  trainee.notes.forEach((line) => hooks.note(line));
+  trainee.notes.forEach((line) => hooks.note?.(line));
   const run = new Run(
     args,
     places.model,
@@ -122,7 +122,7 @@ export async function runTraining(given: TrainArgs, hooks: TrainHooks): Promise<
 /** A run that starts from an adapter starts from what it was trained on, too. */
 async function noteOtherBase({ adapter, model }: Places, hooks: TrainHooks): Promise<void> {
   const note = adapter && await otherBaseNote(adapter, model);
-  if (note) hooks.note(note);
+  if (note) hooks.note?.(note);
 }
 
 /**
@@ -170,7 +170,7 @@ function scheduleOf(args: TrainArgs, perEpoch: number): Schedule {
 function noteSchedule(before: Schedule, now: Schedule, done: number, hooks: TrainHooks): void {
   if (before.totalSteps === now.totalSteps) return;
   const rate = (schedule: Schedule) => learningRate(schedule, done + 1).toPrecision(3);
-  hooks.note(
+  hooks.note?.(
     `The run now has ${now.totalSteps} steps instead of ${before.totalSteps}: ` +
       (rate(before) === rate(now)
         ? `with lr_scheduler_type ${now.name} step ${done + 1} keeps its learning rate ${rate(now)}`
@@ -242,7 +242,7 @@ class Run {
       this.#every.logging_steps,
       saved?.log,
       (problem) =>
-        hooks.note(`step ${this.#step} is not logged: ${problem}; it is written once there is room`),
+        hooks.note?.(`step ${this.#step} is not logged: ${problem}; it is written once there is room`),
     );
     const evalArgs = { ...args, ...this.#every };
     this.#evaluation = evalData && new Evaluation(evalData.samples, evalArgs, saved?.evaluation ?? undefined);
@@ -260,14 +260,14 @@ class Run {
     await writeFileAtomic(`${args.output_dir}/train_args.yaml`, dumpTrainArgs(args));
     await this.#log.open(this.#startStep);
     hooks.onData?.(this.data.preview);
-    hooks.onStart(this.#info);
+    hooks.onStart?.(this.#info);
     let stopped = false;
     let isSaved = true;
     let isHopeless = this.#step === 0 ? await this.#evaluate() : this.#evaluation?.isHopeless ?? false;
     while (this.#step < this.#totalSteps && !stopped && !isHopeless) {
       await this.#trainStep();
       isHopeless = await this.#evaluate();
-      stopped = hooks.shouldStop() && this.#step < this.#totalSteps;
+      stopped = (hooks.shouldStop?.() ?? false) && this.#step < this.#totalSteps;
       if (this.#shouldSave(stopped)) isSaved = await this.#trySave();
     }
     if (stopped && !isSaved) await this.#saveSurely(() => this.#saveCheckpoint());
@@ -309,7 +309,7 @@ class Run {
     } else {
       await this.#skip(result);
     }
-    this.hooks.onStep(metrics);
+    this.hooks.onStep?.(metrics);
   }
 
   /** Evaluates if it is time. @returns whether the run should end */
@@ -331,7 +331,7 @@ class Run {
     this.hooks.onEvaluate?.(this.#step, loss, isBest);
     const { load_best_model_at_end: keepsBest, early_stopping_patience: patience } = this.args;
     if (isBest && keepsBest && this.#step > 0 && !this.#shouldSave(false)) await this.#trySave();
-    if (isHopeless) this.hooks.note(`The run ends: ${patience} evaluations brought no lower eval_loss`);
+    if (isHopeless) this.hooks.note?.(`The run ends: ${patience} evaluations brought no lower eval_loss`);
     return isHopeless;
   }
 
@@ -349,8 +349,8 @@ class Run {
       totalSteps: this.#totalSteps,
       epoch: this.#sampler.epoch,
       loss: result.loss,
-      learning_rate: rate,
-      grad_norm: result.gradNorm,
+      learningRate: rate,
+      gradNorm: result.gradNorm,
       tokensPerSecond: (this.#tokens - first.tokens) / seconds,
       memoryBytes: gpu.liveBytes,
       peakBytes: gpu.peakBytes,
@@ -368,7 +368,7 @@ class Run {
     this.#skippedInRow = isScaling ? 0 : this.#skippedInRow + 1;
     const reason = isScaling ? `loss scale lowered to ${lossScale}` : `loss ${loss}`;
     const text = `Step ${this.#step} was skipped: its gradient is not finite (${reason})`;
-    this.hooks.note(text);
+    this.hooks.note?.(text);
     await this.#log.write(text);
     if (this.#skippedInRow < MAX_SKIPPED) return;
     throw new UserError(
@@ -402,7 +402,7 @@ class Run {
       const next = this.#step < this.#totalSteps
         ? `; training goes on, saving again after step ${this.#retryAt}`
         : "";
-      this.hooks.note(`step ${this.#step} is not saved: ${error.message}${next}`);
+      this.hooks.note?.(`step ${this.#step} is not saved: ${error.message}${next}`);
       return false;
     }
   }
@@ -429,7 +429,7 @@ class Run {
       await act();
     } catch (error) {
       if (!isSystemError(error)) throw error;
-      this.hooks.note(`step ${this.#step}: ${error.message}`);
+      this.hooks.note?.(`step ${this.#step}: ${error.message}`);
     }
   }
 
@@ -462,7 +462,7 @@ class Run {
     const except = args.load_best_model_at_end ? this.#evaluation?.state.best?.step : undefined;
     const { output_dir, save_total_limit: most } = args;
     if (most !== null) await this.#attempt(() => rotate(output_dir, most, { except }));
-    hooks.onSave(path);
+    hooks.onSave?.(path);
   }
 
   async #saveFinal(): Promise<void> {
@@ -477,7 +477,7 @@ class Run {
       await writeCard(folder, { base: args.model_name_or_path, config, args: { ...args } });
     });
     await this.#attempt(() => this.#writeReport());
-    hooks.onSave(args.output_dir);
+    hooks.onSave?.(args.output_dir);
   }
 
   /** The adapter, or in full fine-tuning the model. */
@@ -507,7 +507,7 @@ class Run {
     if (!isOlder) return null;
     const path = `${this.args.output_dir}/checkpoint-${best.step}`;
     const isThere = await exists(path);
-    this.hooks.note(
+    this.hooks.note?.(
       `The best evaluation was after step ${best.step}: ` +
         (isThere ? `taking ${path}` : "it could not be saved, so the result is that of the last step"),
     );
@@ -583,9 +583,9 @@ class Run {
 
 function noteData({ report, preview, notes }: Dataset, args: TrainArgs, hooks: TrainHooks): void {
   const { rows, truncated, tooShort, tooLong, skippedWithoutTargets, kept, samples } = report;
-  notes.forEach((line) => hooks.note(line));
+  notes.forEach((line) => hooks.note?.(line));
   const note = (count: number, text: string) => {
-    if (count > 0) hooks.note(`${count} of ${rows} rows ${text}`);
+    if (count > 0) hooks.note?.(`${count} of ${rows} rows ${text}`);
   };
   const share = (100 * report.tokensLost / report.tokensRead).toPrecision(2);
   const whole = report.texts > 0 && !args.packing ? "; packing: true learns all of a text" : "";
@@ -598,15 +598,19 @@ function noteData({ report, preview, notes }: Dataset, args: TrainArgs, hooks: T
   note(tooShort, `are shorter than min_length ${args.min_length} and were left out`);
   note(skippedWithoutTargets, "have nothing to train on and were left out");
   if (preview.neverEnds) {
-    hooks.note("No answer is learnt with its end, so the model may never stop writing: is the end cut off?");
+    hooks.note?.(
+      "No answer is learnt with its end, so the model may never stop writing: is the end cut off?",
+    );
   }
   const drawn = report.drawn.reduce((sum, each) => sum + each, 0);
-  if (drawn !== kept) hooks.note(`${drawn} rows were drawn from ${kept}, as train_data says`);
+  if (drawn !== kept) hooks.note?.(`${drawn} rows were drawn from ${kept}, as train_data says`);
   if (report.drawn.length > 1) {
     const paths = sourcesOf(args).map(({ path }) => path);
-    hooks.note(`Rows by file: ${report.drawn.map((each, i) => `${count(each)} of ${paths[i]}`).join(", ")}`);
+    hooks.note?.(
+      `Rows by file: ${report.drawn.map((each, i) => `${count(each)} of ${paths[i]}`).join(", ")}`,
+    );
   }
-  if (args.packing) hooks.note(`${drawn} rows were packed into ${samples} sequences`);
+  if (args.packing) hooks.note?.(`${drawn} rows were packed into ${samples} sequences`);
 }
 
 /** `text`, `answers`, or how many rows of each. */

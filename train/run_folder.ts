@@ -47,7 +47,7 @@ export async function findResume(
   if (typeof from === "string") return await openNamed(from, args, hooks);
   if (from === false || overwrite_output_dir) return await startAfresh(args);
   const { latest, notes } = await findLatest(output_dir);
-  notes.forEach((line) => hooks.note(line));
+  notes.forEach((line) => hooks.note?.(line));
   if (!latest) {
     if (from !== true) return await startAfresh(args);
     return await startAfreshThough(args, hooks);
@@ -59,7 +59,7 @@ export async function findResume(
   }
   if (await isFinished(output_dir, latest.step)) return await startAfresh(args);
   requireSameRun(resumed, args);
-  hooks.note(
+  hooks.note?.(
     `Going on from step ${latest.step} of the unfinished run in "${output_dir}"; overwrite_output_dir: true starts afresh`,
   );
   noteChanges(resumed, args, hooks);
@@ -127,7 +127,7 @@ async function startAfreshThough(args: TrainArgs, hooks: Pick<TrainHooks, "note"
       { exitCode: EXIT.usage },
     );
   }
-  hooks.note(`Nothing was saved in "${output_dir}" yet: the run starts afresh`);
+  hooks.note?.(`Nothing was saved in "${output_dir}" yet: the run starts afresh`);
   return undefined;
 }
 
@@ -174,7 +174,7 @@ function noteChanges({ state, path }: Resumed, args: TrainArgs, hooks: Pick<Trai
   checkSameRun(state, args, undefined, path);
   const { results, others } = changedSettings(state, args);
   const changed = [...results, ...others];
-  if (changed.length > 0) hooks.note(`Going on with other settings: ${changed.join("; ")}`);
+  if (changed.length > 0) hooks.note?.(`Going on with other settings: ${changed.join("; ")}`);
 }
 
 /**

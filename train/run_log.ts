@@ -112,7 +112,7 @@ export class RunLog {
 
   /** Adds a step; the last of the run always makes an entry. */
   async addStep(metrics: StepMetrics): Promise<void> {
-    const { step, totalSteps, epoch, loss, grad_norm, learning_rate } = metrics;
+    const { step, totalSteps, epoch, loss, gradNorm: grad_norm, learningRate: learning_rate } = metrics;
     this.#lossSum += loss;
     this.#steps++;
     if (step % this.#loggingSteps !== 0 && step !== totalSteps) return;

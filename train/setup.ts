@@ -1,7 +1,7 @@
 import { type Adapter, type AdapterConfig, readAdapter, readExtraShapes } from "../checkpoint/peft.ts";
 import { diskFiles } from "../checkpoint/files.ts";
 import type { WeightReader } from "../checkpoint/weights.ts";
-import { type Dataset, loadDataset } from "../data/dataset.ts";
+import { type Dataset, type DatasetOptions, loadDataset } from "../data/dataset.ts";
 import type { RowCache } from "../data/row_cache.ts";
 import { type DataSource, parseSources } from "../data/sources.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
@@ -57,7 +57,7 @@ export async function findPlaces(args: TrainArgs, locate: TrainHooks["locate"]):
     model: await find(args.model_name_or_path, "model"),
     adapter: adapter === null ? undefined : await find(adapter, "model"),
     train: await findAll(sourcesOf(args)),
-    eval: eval_strategy === "no" ? [] : await findAll(parseSources([eval_file!], { data_root })),
+    eval: eval_strategy === "no" ? [] : await findAll(parseSources([eval_file!], { dataRoot: data_root })),
   };
 }
 
@@ -133,9 +133,26 @@ export async function loadData(
   cache?: RowCache,
 ): Promise<Dataset> {
   const tokenizer = await Tokenizer.load(places.model, places.adapter);
-  const data = await loadDataset(places.train, tokenizer, { ...args, cache, seed: args.data_seed });
+  const data = await loadDataset(places.train, tokenizer, {
+    ...datasetOptions(args),
+    cache,
+    seed: args.data_seed,
+  });
   requireKnownTokens(data, config, `Cannot train on ${describeSources(args)}`, args);
   return data;
+}
+
+function datasetOptions(args: TrainArgs): DatasetOptions {
+  return {
+    maxSeqLength: args.max_seq_length,
+    minLength: args.min_length,
+    overlong: args.overlong,
+    packing: args.packing,
+    crossDocumentAttention: args.cross_document_attention,
+    sft: args.sft,
+    chatTemplate: args.chat_template,
+    seed: args.seed,
+  };
 }
 
 function requireKnownTokens(
@@ -159,7 +176,7 @@ function requireKnownTokens(
 export function sourcesOf(
   { train_file, train_data, train_data_weights, data_root }: TrainArgs,
 ): DataSource[] {
-  return parseSources(train_data ?? [train_file!], { data_root, weights: train_data_weights });
+  return parseSources(train_data ?? [train_file!], { dataRoot: data_root, weights: train_data_weights });
 }
 
 /** The training files, in words. */
@@ -215,7 +232,7 @@ export async function loadEvalData(
 ): Promise<Dataset | undefined> {
   if (places.eval.length === 0) return undefined;
   const data = await loadDataset(places.eval, await Tokenizer.load(places.model, places.adapter), {
-    ...args,
+    ...datasetOptions(args),
     cache,
     packing: false,
   });

@@ -18,9 +18,19 @@ import { fileName, readYamlFile, type YamlEntry, type YamlFile } from "./yaml_fi
 
 export type { TrainArgs } from "./schema.ts";
 
+/**
+ * Settings by option name: each as YAML has it, or as text. Those that are undefined are not given; `null` is the default
+ * where that is none.
+ */
+export type TrainSettings = {
+  readonly [K in OptionName]?: (K extends "max_memory" ? null : OptionValues[K]) | string | undefined;
+};
+
 /** Checked settings, and what the user should be told once about them. */
 export interface LoadedTrainArgs {
+  /** For `runTraining` and `planTraining`. */
   readonly args: TrainArgs;
+  /** One line each. */
   readonly notes: readonly string[];
   /** Where a path stands in the settings: `my.yaml:3:13` or `--train_file`; undefined where it does not. */
   readonly whereIs: (path: string) => string | undefined;
@@ -33,15 +43,16 @@ interface Given {
 }
 
 /**
- * Reads the settings of a training run: `file`, with `overrides` (flag name, in snake_case or kebab-case,
- * to its text) on top, checked against the schema and the rules between options.
+ * Reads the settings of a training run: `file`, with `overrides` on top, checked against the schema and the rules between
+ * options.
  *
- * @param file a YAML file, or `null` when the flags say everything
+ * @param file a YAML file, or `null` when the overrides say everything
+ * @param overrides values by option name; names in kebab-case and those of other tools are known, too
  * @throws {UserError} with exit code 2 and every problem found, each with file, line and column, or its flag
  */
 export async function loadTrainArgs(
   file: string | null,
-  overrides: Readonly<Record<string, string>> = {},
+  overrides: TrainSettings = {},
 ): Promise<LoadedTrainArgs> {
   const what = file === null ? "the flags" : `"${file}"`;
   const yaml = file === null ? NO_FILE : await readYamlFile(file);
@@ -49,7 +60,9 @@ export async function loadTrainArgs(
   const problems: Problem[] = [...yaml.problems];
   const reading = new Reading(problems);
   yaml.entries.forEach((entry) => reading.fromFile(entry));
-  Object.entries(overrides).forEach(([name, value]) => reading.fromFlag(name, value));
+  for (const [name, value] of Object.entries(overrides)) {
+    if (value !== undefined) reading.fromFlag(name, value);
+  }
 
   const values = reading.values(file);
   const { args, broken, notes } = applyRules(values, new Set(reading.given.keys()));
@@ -100,7 +113,7 @@ class Reading {
     }
   }
 
-  fromFlag(name: string, value: string): void {
+  fromFlag(name: string, value: unknown): void {
     const key = this.#named(name.replaceAll("-", "_"));
     const place = { label: `--${printable(key)}` };
     if (isOption(key)) {

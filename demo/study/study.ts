@@ -128,7 +128,7 @@ async function runVariant(
         ...hooks,
         onStart(start) {
           trainable = start.trainableParameters;
-          hooks.onStart(start);
+          hooks.onStart?.(start);
         },
       }));
     stages.endIfStopped("start study again to go on from there, runs that are done are kept");

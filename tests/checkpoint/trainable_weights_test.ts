@@ -110,14 +110,14 @@ Deno.test("get_trainable_weights says what matches nothing, and a config of anot
 
 Deno.test("convert to safetensors keeps every value of a pickled adapter, and every byte of a pickled model", async () => {
   await withFolder(async (root) => {
-    const options = { max_shard_size: 100_000 };
+    const options = { maxShardSize: 100_000 };
     await convertToSafetensors(`${GOLDEN}/adapter-bin`, `${root}/adapter`, options);
     assertEquals(namesIn(`${root}/adapter`), ["adapter_config.json", "adapter_model.safetensors"]);
     assertSame(await readAdapter(`${root}/adapter`), await readAdapter(`${GOLDEN}/adapter-bin`));
 
     let told = "";
     const onProgress = (done: number, total: number) => told = `${done}/${total}`;
-    await convertToSafetensors(`${GOLDEN}/mha-bin`, `${root}/model`, { ...options, onProgress });
+    await convertToSafetensors(`${GOLDEN}/mha-bin`, `${root}/model`, options, { onProgress });
     const [theirs, ours] = [await openWeights(`${GOLDEN}/mha-bin`), await openWeights(`${root}/model`)];
     assertEquals([...ours.names()].sort(), [...theirs.names()].sort());
     for (const name of theirs.names()) {
@@ -148,7 +148,7 @@ Deno.test("convert to safetensors copies tensors of several pieces whole", async
       shape: [4_500_000],
       read,
     }]);
-    await convertToSafetensors(`${root}/model`, `${root}/out`, { max_shard_size: 1e9 });
+    await convertToSafetensors(`${root}/model`, `${root}/out`, { maxShardSize: 1e9 });
     const weights = await openWeights(`${root}/out`);
     const copy = new Float32Array((await weights.read("a")).buffer);
     weights.close();

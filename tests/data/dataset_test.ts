@@ -20,8 +20,7 @@ async function withRows(rows: readonly unknown[], run: (path: string) => Promise
   }
 }
 
-const load = (path: string, options: DatasetOptions) =>
-  loadDataset(parseSources([path], { data_root: null }), tokenizer, options);
+const load = (path: string, options: DatasetOptions) => loadDataset(parseSources([path]), tokenizer, options);
 
 /** LongQLoRA's prompt, word for word. */
 const longQLoraPrompt = (question: string) =>
@@ -35,7 +34,7 @@ function plain({ inputIds, labels }: Sample) {
 Deno.test("loadDataset() frames, cuts and labels every position", async () => {
   // The golden tokenizer gives one id per byte: "ab" is 97, 98.
   await withRows([{ text: "ab" }, { text: "abc" }, { text: "abcdef" }], async (path) => {
-    const { samples, report } = await load(path, { max_seq_length: 4 });
+    const { samples, report } = await load(path, { maxSeqLength: 4 });
     assertEquals(samples.map(plain), [
       { inputIds: [BOS, 97, 98, EOS], labels: [BOS, 97, 98, EOS] },
       { inputIds: [BOS, 97, 98, 99], labels: [BOS, 97, 98, 99] },
@@ -65,8 +64,8 @@ Deno.test("loadDataset() trains on the end token even where padding shares its i
   const padIsEos = new Tokenizer(json, { bos_token: "<s>", eos_token: "</s>", pad_token: "</s>" });
   assertEquals(padIsEos.padId, EOS);
   await withRows([{ text: "ab</s>c" }], async (path) => {
-    const { samples } = await loadDataset(parseSources([path], { data_root: null }), padIsEos, {
-      max_seq_length: 16,
+    const { samples } = await loadDataset(parseSources([path]), padIsEos, {
+      maxSeqLength: 16,
     });
     assertEquals([...samples[0]!.labels], [BOS, 97, 98, EOS, 99, EOS]);
   });
@@ -74,13 +73,13 @@ Deno.test("loadDataset() trains on the end token even where padding shares its i
 
 Deno.test("loadDataset() skips and counts rows without text", async () => {
   await withRows([{ text: "" }, { text: "a" }, { text: "  \n" }], async (path) => {
-    const { samples, report } = await load(path, { max_seq_length: 8 });
+    const { samples, report } = await load(path, { maxSeqLength: 8 });
     assertEquals(samples.map(plain), [{ inputIds: [BOS, 97, EOS], labels: [BOS, 97, EOS] }]);
     assertEquals([report.rows, report.kept, report.skippedWithoutTargets], [3, 1, 2]);
   });
   await withRows([{ text: " " }], async (path) => {
     await assertThrows(
-      () => load(path, { max_seq_length: 8 }),
+      () => load(path, { maxSeqLength: 8 }),
       "Cannot train on",
       "none of its 1 rows",
     );
@@ -89,7 +88,7 @@ Deno.test("loadDataset() skips and counts rows without text", async () => {
 
 Deno.test("loadDataset() makes the golden file's four samples of 128 tokens", async () => {
   const { samples, report } = await load(`${GOLDEN}/train.jsonl`, {
-    max_seq_length: 128,
+    maxSeqLength: 128,
   });
   assertEquals(samples.map((sample) => sample.inputIds.length), [128, 128, 128, 128]);
   assertEquals([report.truncated, report.tokens, report.targets], [0, 512, 508]);
@@ -100,7 +99,7 @@ Deno.test("loadDataset() cuts a token file into rows as they come", async () => 
   try {
     const tokens = integers(5, 21, 256);
     await writeTokenBin(path, tokens);
-    const { samples, report } = await load(path, { max_seq_length: 8 });
+    const { samples, report } = await load(path, { maxSeqLength: 8 });
     assertEquals(samples.map((sample) => [...sample.inputIds]), [
       [...tokens.subarray(0, 8)],
       [...tokens.subarray(8, 16)],
@@ -109,7 +108,7 @@ Deno.test("loadDataset() cuts a token file into rows as they come", async () => 
     assertEquals(samples.map((sample) => [...sample.labels]), samples.map((sample) => [...sample.inputIds]));
     assertEquals([report.rows, report.tokens, report.targets], [3, 21, 18]);
     // A last row of one token predicts nothing.
-    const odd = await load(path, { max_seq_length: 10 });
+    const odd = await load(path, { maxSeqLength: 10 });
     assertEquals([odd.report.rows, odd.report.kept, odd.report.skippedWithoutTargets], [3, 2, 1]);
   } finally {
     await Deno.remove(path);
@@ -120,7 +119,7 @@ Deno.test("loadDataset() cuts a token file into rows as they come", async () => 
 Deno.test("loadDataset() masks the prompt and trains on the stripped output and its end", async () => {
   const prompt = longQLoraPrompt("why?");
   await withRows([{ input: " why?\n", output: "\tso  " }], async (path) => {
-    const { samples, report } = await load(path, { max_seq_length: 512 });
+    const { samples, report } = await load(path, { maxSeqLength: 512 });
     const bytes = [...new TextEncoder().encode(prompt)];
     assertEquals(samples.map(plain), [{
       inputIds: [...bytes, 115, 111, EOS],
@@ -138,7 +137,7 @@ Deno.test("loadDataset() cuts on the right, and skips and counts what is left wi
     output: "a",
   }];
   await withRows(rows, async (path) => {
-    const { samples, report } = await load(path, { max_seq_length: length + 1 });
+    const { samples, report } = await load(path, { maxSeqLength: length + 1 });
     assertEquals(samples.length, 1);
     assertEquals([...samples[0]!.labels].filter((label) => label !== -100), [97]);
     assertEquals(samples[0]!.inputIds.length, length + 1);
@@ -161,7 +160,7 @@ Deno.test("loadDataset() cuts on the right, and skips and counts what is left wi
   });
   await withRows(rows, async (path) => {
     await assertThrows(
-      () => load(path, { max_seq_length: 16 }),
+      () => load(path, { maxSeqLength: 16 }),
       "none of its 3 rows has a target within max_seq_length 16",
     );
   });
@@ -170,15 +169,15 @@ Deno.test("loadDataset() cuts on the right, and skips and counts what is left wi
 Deno.test("loadDataset() names file and line of a row without its keys", async () => {
   await withRows([{ input: "a", output: "b" }, { text: "a" }], async (path) => {
     await assertThrows(
-      () => load(path, { max_seq_length: 512, sft: true }),
+      () => load(path, { maxSeqLength: 512, sft: true }),
       `${path}:2: sft is true`,
       'plain "text"',
     );
-    await assertThrows(() => load(path, { max_seq_length: 512, sft: false }), `${path}:1: sft is false`);
+    await assertThrows(() => load(path, { maxSeqLength: 512, sft: false }), `${path}:1: sft is false`);
   });
   await withRows([{ text: "a" }, { Input: "a", outptu: "b", id: 1 }], async (path) => {
     await assertThrows(
-      () => load(path, { max_seq_length: 8 }),
+      () => load(path, { maxSeqLength: 8 }),
       `${path}:2: it has "Input"`,
       'Is "input" meant?',
     );
@@ -187,7 +186,7 @@ Deno.test("loadDataset() names file and line of a row without its keys", async (
 
 Deno.test("loadDataset() refuses a length that cannot hold a target", async () => {
   await withRows([{ text: "a" }], async (path) => {
-    const message = await assertThrows(() => load(path, { max_seq_length: 1 }));
+    const message = await assertThrows(() => load(path, { maxSeqLength: 1 }));
     assert(message.includes("at least 2 tokens"), message);
   });
 });
@@ -196,17 +195,17 @@ Deno.test("loadDataset() packs documents into full rows that keep apart, or see 
   const rows = [{ text: "abc" }, { text: "de" }, { text: "f" }];
   await withRows(rows, async (path) => {
     const stream = [BOS, 97, 98, 99, EOS, BOS, 100, 101, EOS, BOS, 102, EOS];
-    const { samples, report } = await load(path, { max_seq_length: 7, packing: true });
+    const { samples, report } = await load(path, { maxSeqLength: 7, packing: true });
     assertEquals(samples.map(plain).map(({ inputIds }) => inputIds), [stream.slice(0, 7), stream.slice(7)]);
     // The second row begins inside the second document.
     assertEquals(samples.map(({ documents }) => [...documents!]), [[0, 5], [0, 2]]);
     // Of 12 tokens the first of each row and of each document have nothing before them.
     assertEquals([report.rows, report.samples, report.tokens, report.targets], [3, 2, 12, 8]);
-    const crossed = await load(path, { max_seq_length: 7, packing: true, cross_document_attention: true });
+    const crossed = await load(path, { maxSeqLength: 7, packing: true, crossDocumentAttention: true });
     assertEquals(crossed.samples.map(({ documents }) => documents), [undefined, undefined]);
     assertEquals(crossed.report.targets, 10);
     // A last row of one token predicts nothing and is left out.
-    const odd = await load(path, { max_seq_length: 11, packing: true });
+    const odd = await load(path, { maxSeqLength: 11, packing: true });
     assertEquals([odd.report.samples, odd.report.tokens], [1, 11]);
   });
 });
@@ -214,7 +213,7 @@ Deno.test("loadDataset() packs documents into full rows that keep apart, or see 
 Deno.test("loadDataset() packs whole answers, the longest first, and never cuts one in two", async () => {
   const rows = [{ input: "a", output: "bb" }, { input: "cccc", output: "dddd" }, { input: "e", output: "f" }];
   await withRows(rows, async (path) => {
-    const options = { max_seq_length: 16, packing: true, chat_template: "no" } as const;
+    const options = { maxSeqLength: 16, packing: true, chatTemplate: "no" } as const;
     const { samples } = await load(path, options);
     const text = ({ inputIds }: Sample) => tokenizer.decode(inputIds, { skipSpecial: false });
     assertEquals(samples.map(text), ["<s>cccc dddd</s><s>e f</s>", "<s>a bb</s>"]);
@@ -226,7 +225,7 @@ Deno.test("loadDataset() packs whole answers, the longest first, and never cuts 
 
 Deno.test("loadDataset() leaves out rows by length and counts them", async () => {
   await withRows([{ text: "a" }, { text: "abcd" }, { text: "abcdefgh" }], async (path) => {
-    const options = { max_seq_length: 8, min_length: 4, overlong: "drop" } as const;
+    const options = { maxSeqLength: 8, minLength: 4, overlong: "drop" } as const;
     const { samples, report } = await load(path, options);
     assertEquals(samples.map(({ inputIds }) => inputIds.length), [6]);
     assertEquals([report.rows, report.kept, report.tooShort, report.tooLong, report.truncated], [
@@ -243,8 +242,8 @@ Deno.test("loadDataset() draws rows by count and by weight, the same for the sam
   await withRows(Array.from({ length: 20 }, (_, i) => ({ text: `a${i}` })), async (first) => {
     await withRows(Array.from({ length: 5 }, (_, i) => ({ text: `b${i}` })), async (second) => {
       const drawn = async (entries: string[], weights: number[] | null, seed: number) => {
-        const sources = parseSources(entries, { data_root: null, weights });
-        const { samples } = await loadDataset(sources, tokenizer, { max_seq_length: 8, seed });
+        const sources = parseSources(entries, { weights });
+        const { samples } = await loadDataset(sources, tokenizer, { maxSeqLength: 8, seed });
         return samples.map(({ inputIds }) => tokenizer.decode(inputIds, { skipSpecial: true }));
       };
       const seven = await drawn([`${first}[7]`, second], null, 1);
@@ -268,14 +267,14 @@ Deno.test("loadDataset() takes more rows, and longer ones, than a call takes arg
   const path = await Deno.makeTempFile({ suffix: ".bin" });
   try {
     await writeTokenBin(path, integers(5, 2 * many, 256));
-    const sources = parseSources([path, path], { data_root: null, weights: [1, 3] });
-    const { samples } = await loadDataset(sources, tokenizer, { max_seq_length: 2 });
+    const sources = parseSources([path, path], { weights: [1, 3] });
+    const { samples } = await loadDataset(sources, tokenizer, { maxSeqLength: 2 });
     assertEquals(samples.length, 2 * many);
   } finally {
     await Deno.remove(path);
   }
   await withRows([{ input: "ab", output: "one ".repeat(many / 4) }], async (path) => {
-    const { report } = await load(path, { max_seq_length: 2 * many });
+    const { report } = await load(path, { maxSeqLength: 2 * many });
     assert(report.longest > many && report.truncated === 0, `${report.longest} tokens`);
   });
 });

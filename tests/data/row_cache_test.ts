@@ -50,9 +50,9 @@ async function writeRows(path: string, rows: readonly unknown[] = ROWS): Promise
 }
 
 function load(path: string, folder: string, notes: string[] = []): Promise<Dataset> {
-  return loadDataset(parseSources([path], { data_root: null }), tokenizer, {
-    max_seq_length: 200,
-    chat_template: "vicuna",
+  return loadDataset(parseSources([path]), tokenizer, {
+    maxSeqLength: 200,
+    chatTemplate: "vicuna",
     cache: { folder, note: (line) => notes.push(line) },
   });
 }

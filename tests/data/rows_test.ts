@@ -261,16 +261,16 @@ Deno.test("rows: keys that nothing reads are named once, with their count; those
     ];
     await Deno.writeTextFile(path, rows.map((row) => JSON.stringify(row)).join("\n"));
     const cache = { folder: `${folder}/cache`, note: (line: string) => assert(false, line) };
-    const options = { max_seq_length: 100, chat_template: "llama-3" as const, cache };
+    const options = { maxSeqLength: 100, chatTemplate: "llama-3" as const, cache };
     const start = `keys of ${path} are not used: id (4 rows), source (4 rows), meta (1 row), `;
     for (let i = 0; i < 2; i++) {
-      const { notes } = await loadDataset([{ path, most: undefined, weight: undefined }], tokenizer, options);
+      const { notes } = await loadDataset([{ path }], tokenizer, options);
       assertEquals(notes, [
         `7 ${start}tools (1 row), functions (1 row), date of turns (1 row), turns before the first question (1 row)`,
       ]);
     }
-    const model = { ...options, chat_template: "model" as const };
-    const { notes } = await loadDataset([{ path, most: undefined, weight: undefined }], tokenizer, model);
+    const model = { ...options, chatTemplate: "model" as const };
+    const { notes } = await loadDataset([{ path }], tokenizer, model);
     assert(notes[0]!.startsWith("6 ") && !notes[0]!.includes("tools"), notes[0]!);
   });
 });

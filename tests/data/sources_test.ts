@@ -8,24 +8,24 @@ Deno.test("parseSources() reads Long-LLM's entries", () => {
     "a[1].json",
     "long-llm:/x.json[3]",
   ];
-  assertEquals(parseSources(entries, { data_root: "/data/long-llm/" }), [
+  assertEquals(parseSources(entries, { dataRoot: "/data/long-llm/" }), [
     { path: "/data/long-llm/gpt/book.train.64K.json", most: undefined, weight: undefined },
     { path: "redpajama/train.json", most: 5000, weight: undefined },
     { path: "a[1].json", most: undefined, weight: undefined },
     { path: "/data/long-llm/x.json", most: 3, weight: undefined },
   ]);
   assertEquals(
-    parseSources(["a", "b"], { data_root: null, weights: [0.7, 0.3] }).map(({ weight }) => weight),
+    parseSources(["a", "b"], { weights: [0.7, 0.3] }).map(({ weight }) => weight),
     [0.7, 0.3],
   );
 });
 
 Deno.test("parseSources() says what is wrong with an entry", async () => {
-  await assertThrows(() => parseSources(["a.json[]"], { data_root: null }), '"a.json[]"', "number of rows");
-  await assertThrows(() => parseSources(["a.json[0]"], { data_root: null }), "number of rows");
-  await assertThrows(() => parseSources(["long-llm:a.json"], { data_root: null }), "data_root");
+  await assertThrows(() => parseSources(["a.json[]"]), '"a.json[]"', "number of rows");
+  await assertThrows(() => parseSources(["a.json[0]"]), "number of rows");
+  await assertThrows(() => parseSources(["long-llm:a.json"]), "data_root");
   await assertThrows(
-    () => parseSources(["a", "b"], { data_root: null, weights: [1] }),
+    () => parseSources(["a", "b"], { weights: [1] }),
     "1 weights for 2 entries",
   );
 });

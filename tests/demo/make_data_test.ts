@@ -12,9 +12,9 @@ Deno.test("writeDemoData() writes whole documents that the loaders take as they 
     const files = await writeDemoData(folder, 1, { baseTraining: false });
     const tokenizer = await Tokenizer.load(files.model);
     const { samples, report } = await loadDataset(
-      parseSources([files.extend], { data_root: null }),
+      parseSources([files.extend]),
       tokenizer,
-      { max_seq_length: 1024 },
+      { maxSeqLength: 1024 },
     );
     assert(samples.every((sample) => sample.inputIds.length === 1024), "a row is not 1024 tokens");
     assertEquals([report.rows, report.truncated], [320, 0]);

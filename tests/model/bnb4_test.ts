@@ -9,7 +9,7 @@ import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { GOLDEN, namesIn, withFolder } from "../support/files.ts";
 import { logitsOf, sequence } from "./support.ts";
 
-const OPTIONS: Bnb4Options = { double_quant: true, dtype: "keep", max_shard_size: 5e9 };
+const OPTIONS: Bnb4Options = { doubleQuant: true, dtype: "keep", maxShardSize: 5e9 };
 
 /** Converts a golden model, and hands over the folder. */
 async function converted(
@@ -70,7 +70,7 @@ Deno.test("convert to bnb-4bit gives the very tensors that bitsandbytes made of 
 for (const model of ["mha", "gqa"]) {
   Deno.test(`${model} read back from bnb-4bit gives the logits of load_in_4bit, in shards too`, async () => {
     const expected = await logits(`${GOLDEN}/${model}`, true);
-    await converted(model, { max_shard_size: 60_000 }, async (folder) => {
+    await converted(model, { maxShardSize: 60_000 }, async (folder) => {
       assert(namesIn(folder).filter((name) => name.endsWith(".safetensors")).length > 2, "shards");
       assertEquals(await logits(folder, false), expected, "logits");
     });
@@ -78,7 +78,7 @@ for (const model of ["mha", "gqa"]) {
 }
 
 Deno.test("bnb-4bit without double quantisation keeps scales in f32, and the rest in the format asked for", async () => {
-  await converted("mha", { double_quant: false, dtype: "bf16" }, async (folder) => {
+  await converted("mha", { doubleQuant: false, dtype: "bf16" }, async (folder) => {
     const weights = await openWeights(folder);
     const original = await openWeights(`${GOLDEN}/mha`);
     const name = "model.layers.1.mlp.down_proj.weight";

@@ -13,7 +13,7 @@ import { assert, assertClose, assertEquals, assertThrows } from "../support/asse
 import { integers, normal } from "../support/random.ts";
 import { changedWeights, load, logitsOf, smallConfig } from "./support.ts";
 
-const GREEDY: GenerateOptions = { maxNewTokens: 20, temperature: 0 };
+const GREEDY = { maxNewTokens: 20, temperature: 0, stopIds: [] } as const satisfies GenerateOptions;
 
 /** The likeliest tokens, each found by running the whole sequence again; tokens that are there already are penalised. */
 async function recomputed(

@@ -11,7 +11,7 @@ import { normal } from "../support/random.ts";
 async function convert(model: string, type: "f32" | "f16" | "bf16" | "q8_0") {
   const path = await Deno.makeTempFile({ suffix: ".gguf" });
   try {
-    await convertToGguf(`${GOLDEN}/${model}`, path, type, { overwrite: true });
+    await convertToGguf(`${GOLDEN}/${model}`, path, { outtype: type, overwrite: true });
     const parsed = await gguf(path, { allowLocalFile: true });
     const metadata = parsed.metadata as unknown as Readonly<Record<string, unknown>>;
     return { ...parsed, metadata, bytes: await Deno.readFile(path) };
@@ -109,14 +109,14 @@ Deno.test("a GGUF file that is there stays, unless it is to be overwritten", asy
     const path = `${folder}/model.gguf`;
     await Deno.writeTextFile(path, "precious");
     await assertThrows(
-      () => convertToGguf(`${GOLDEN}/mha`, path, "f16"),
+      () => convertToGguf(`${GOLDEN}/mha`, path),
       path,
       "is there already",
       "--overwrite",
     );
     assertEquals(await Deno.readTextFile(path), "precious");
     assertEquals(namesIn(folder), ["model.gguf"]);
-    await convertToGguf(`${GOLDEN}/mha`, path, "f16", { overwrite: true });
+    await convertToGguf(`${GOLDEN}/mha`, path, { overwrite: true });
     assertEquals((await Deno.readFile(path)).subarray(0, 4), new TextEncoder().encode("GGUF"));
   });
 });
@@ -124,13 +124,13 @@ Deno.test("a GGUF file that is there stays, unless it is to be overwritten", asy
 Deno.test("two conversions to one path never mix: one is refused, the other's file is whole", async () => {
   await withFolder(async (folder) => {
     const alone = `${folder}/alone.gguf`;
-    await convertToGguf(`${GOLDEN}/mha`, alone, "f32");
+    await convertToGguf(`${GOLDEN}/mha`, alone, { outtype: "f32" });
     const expected = await Deno.readFile(alone);
     await Deno.remove(alone);
     for (const overwrite of [false, true]) {
       const path = `${folder}/model.gguf`;
       const results = await Promise.allSettled(
-        [1, 2].map(() => convertToGguf(`${GOLDEN}/mha`, path, "f32", { overwrite })),
+        [1, 2].map(() => convertToGguf(`${GOLDEN}/mha`, path, { outtype: "f32", overwrite })),
       );
       assert(results.some(({ status }) => status === "fulfilled"), "one is written");
       for (const result of results) {
@@ -145,12 +145,12 @@ Deno.test("two conversions to one path never mix: one is refused, the other's fi
 Deno.test("a GGUF file that cannot be written whole leaves nothing", async () => {
   await withFolder(async (folder) => {
     await assertThrows(
-      () => convertToGguf(`${GOLDEN}/mha`, `${folder}/none/model.gguf`, "f16"),
+      () => convertToGguf(`${GOLDEN}/mha`, `${folder}/none/model.gguf`),
       "Cannot write",
       "none",
     );
     await assertThrows(
-      () => convertToGguf(`${GOLDEN}/none`, `${folder}/model.gguf`, "f16"),
+      () => convertToGguf(`${GOLDEN}/none`, `${folder}/model.gguf`),
       "no config.json",
     );
     assertEquals(namesIn(folder), []);
@@ -167,7 +167,7 @@ Deno.test("GGUF has the positions that llama.cpp computes, and refuses those it 
     const convertWith = async (changes: Readonly<Record<string, unknown>>) => {
       await Deno.writeTextFile(`${root}/config.json`, JSON.stringify({ ...raw, ...changes }));
       const notes: string[] = [];
-      await convertToGguf(root, `${root}/model.gguf`, "f16", { note: (line) => notes.push(line) });
+      await convertToGguf(root, `${root}/model.gguf`, {}, { note: (line) => notes.push(line) });
       const { metadata } = await gguf(`${root}/model.gguf`, { allowLocalFile: true });
       await Deno.remove(`${root}/model.gguf`);
       const keys = metadata as unknown as Readonly<Record<string, unknown>>;

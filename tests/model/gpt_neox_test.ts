@@ -322,7 +322,7 @@ Deno.test("Full fine-tuning saves a model under the checkpoint's names, with its
 Deno.test("In 4 bits on disk it computes what it does quantised while loading", async () => {
   await withFolder(async (root) => {
     const path = `${root}/nf4`;
-    await convertToBnb4(NEOX, path, { double_quant: true, dtype: "keep", max_shard_size: 2 ** 30 });
+    await convertToBnb4(NEOX, path, { doubleQuant: true, dtype: "keep", maxShardSize: 2 ** 30 });
     using gpu = await Gpu.open({ poison: true });
     const logits = async (baseModel: string) => {
       const { model } = await openModel(gpu, { baseModel, loadIn4bit: true });
@@ -335,7 +335,7 @@ Deno.test("In 4 bits on disk it computes what it does quantised while loading", 
 
 Deno.test("A model without a GGUF form is refused by name", async () => {
   await assertThrows(
-    () => convertToGguf(NEOX, "/nowhere/model.gguf", "f16"),
+    () => convertToGguf(NEOX, "/nowhere/model.gguf"),
     'model_type "gpt_neox"',
     "LLaMA",
   );

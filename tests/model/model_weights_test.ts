@@ -86,7 +86,7 @@ Deno.test("a model whose files say tie_word_embeddings: false has two tables, or
     await write(`${root}/unsaid`, { [EMBEDDINGS]: same }, { tie_word_embeddings: undefined });
     await assertThrows(() => logits(`${root}/said`), HEAD, "says tie_word_embeddings: false", "true there");
     await assertThrows(() => logits(`${root}/unsaid`), HEAD, "does not say otherwise");
-    await assertThrows(() => convertToGguf(`${root}/said`, `${root}/model.gguf`, "f16"), HEAD, "true there");
+    await assertThrows(() => convertToGguf(`${root}/said`, `${root}/model.gguf`), HEAD, "true there");
     await write(`${root}/neither`, {});
     await assertThrows(() => logits(`${root}/neither`), EMBEDDINGS);
   });
@@ -96,9 +96,9 @@ Deno.test("a tied model that kept the head's name alone is converted like any ot
   await withFolder(async (root) => {
     await write(`${root}/embeddings`, { [EMBEDDINGS]: same });
     await write(`${root}/head`, { [HEAD]: same });
-    const options = { double_quant: true, dtype: "keep", max_shard_size: 5e9 } as const;
+    const options = { doubleQuant: true, dtype: "keep", maxShardSize: 5e9 } as const;
     for (const name of ["embeddings", "head"]) {
-      await convertToGguf(`${root}/${name}`, `${root}/${name}.gguf`, "f16");
+      await convertToGguf(`${root}/${name}`, `${root}/${name}.gguf`);
       await convertToBnb4(`${root}/${name}`, `${root}/${name}-bnb4`, options);
     }
     const tensors = async (name: string) =>

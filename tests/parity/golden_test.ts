@@ -183,10 +183,10 @@ for (const [name, setup] of Object.entries(CURVES)) {
       const model = await open(gpu, setup);
       const tokenizer = await Tokenizer.load(`${GOLDEN}/${setup.folder}`);
       const { samples } = await loadDataset(
-        parseSources([`${GOLDEN}/${setup.data ?? "."}/train.jsonl`], { data_root: null }),
+        parseSources([`${GOLDEN}/${setup.data ?? "."}/train.jsonl`]),
         tokenizer,
         {
-          max_seq_length: setup.length,
+          maxSeqLength: setup.length,
         },
       );
       const trainer = new Trainer(model, {

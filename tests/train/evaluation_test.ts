@@ -58,8 +58,8 @@ Deno.test("A run evaluates before its first step, every so often and at its end,
     assertEquals(state.best_metric, Math.min(...losses.map(([, loss]) => loss)));
     // The loss is the mean over targets, however batches are cut, with full attention.
     const tokenizer = await Tokenizer.load(`${GOLDEN}/mha`);
-    const sources = parseSources([SETTINGS.eval_file!], { data_root: null });
-    const { samples } = await loadDataset(sources, tokenizer, { max_seq_length: 64 });
+    const sources = parseSources([SETTINGS.eval_file!]);
+    const { samples } = await loadDataset(sources, tokenizer, { maxSeqLength: 64 });
     using gpu = await Gpu.open();
     const { model } = await openModel(gpu, {
       baseModel: `${GOLDEN}/mha`,

@@ -209,7 +209,7 @@ Deno.test("A grown vocabulary works wherever its base does: adapters from elsewh
     assertClose("the merged model's loss", [losses[1]!], [losses[0]!], { rtol: 1e-5, atol: 0 });
     await train({ output_dir: `${folder}/next`, adapter_name_or_path: `${folder}/embeddings` });
     assertEquals((await readConfig(`${folder}/both-merged`)).vocab_size, 260);
-    await convertToGguf(`${folder}/both-merged`, `${folder}/model.gguf`, "f16");
+    await convertToGguf(`${folder}/both-merged`, `${folder}/model.gguf`);
     using gpu = await Gpu.open();
     const { model } = await openModel(gpu, {
       baseModel: `${GROWN}/base`,

@@ -53,7 +53,7 @@ async function run(overrides: Record<string, string>, stopAfter = Infinity): Pro
 }
 
 const curve = (steps: StepMetrics[]) =>
-  steps.map(({ loss, grad_norm, learning_rate }) => [loss, grad_norm, learning_rate]);
+  steps.map(({ loss, gradNorm, learningRate }) => [loss, gradNorm, learningRate]);
 
 Deno.test("A run writes adapter, state, settings, logs and checkpoints", async () => {
   await withFolder(async (output_dir) => {

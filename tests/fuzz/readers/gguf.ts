@@ -132,7 +132,7 @@ export const reader: Reader = {
       Deno.writeFileSync(`${folder}/${name}`, parts[name] ?? new Uint8Array());
     }
     const path = `${folder}/x.gguf`;
-    await convertToGguf(folder, path, "f32", { overwrite: true });
+    await convertToGguf(folder, path, { outtype: "f32", overwrite: true });
     await checkFile(path, folder);
   },
 };
