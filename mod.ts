@@ -1,21 +1,122 @@
 /**
- * Longreach as a library: load, train, evaluate and merge LLaMA, Mistral, Qwen2 and GPT-NeoX models on WebGPU.
+ * Longreach as a library: extend the context of LLaMA, Mistral, Qwen2 and GPT-NeoX models on WebGPU, measure, merge,
+ * convert and write with them. It prints nothing and asks nothing; progress comes through hooks.
+ *
+ * Settings of a training run have the names that YAML files and `docs/options.md` have, keys of `config.json` and of adapters
+ * those of their files; every other option is in camelCase, and optional where the command line has a default.
  *
  * @example
  * ```ts
- * import { Gpu, openModel } from "./mod.ts";
+ * import { evaluatePerplexity, loadTrainArgs, runTraining } from "./mod.ts";
  *
- * using gpu = await Gpu.open();
- * const { model } = await openModel(gpu, { baseModel: "model", contextSize: 8192, loadIn4bit: true });
+ * const { args } = await loadTrainArgs(null, {
+ *   model_name_or_path: "models/base",
+ *   train_file: "data/long.jsonl",
+ *   model_max_length: 8192,
+ *   max_steps: 100,
+ *   output_dir: "output/long",
+ * });
+ * const { outputDir } = await runTraining(args, { onStep: ({ step, loss }) => console.log(step, loss) });
+ * const { tokenPerplexity } = await evaluatePerplexity({
+ *   baseModel: "models/base",
+ *   peftModel: outputDir,
+ *   dataPath: "data/held-out.txt",
+ *   seqLen: 8192,
+ * });
  * ```
  *
  * @module
  */
+
+// Errors.
 export { EXIT, UserError } from "./errors.ts";
 export { DeviceLostError, GpuError, GpuMemoryError } from "./kernels/errors.ts";
+
+// Training: settings, the run, its plan.
+export {
+  type LoadedTrainArgs,
+  loadTrainArgs,
+  type TrainArgs,
+  type TrainSettings,
+} from "./train_args/load.ts";
+export { runTraining } from "./train/run.ts";
+export type { StepMetrics, TrainHooks, TrainInfo, TrainResult } from "./train/hooks.ts";
+export type { DataPreview, PreviewPart } from "./data/preview.ts";
+export { type Plan, type PlanOptions, planTraining, requireFit } from "./train/plan.ts";
+export {
+  type PlanDevice,
+  planDevice,
+  type StepCost,
+  type StepOptions,
+  TYPICAL_DEVICE,
+} from "./train/step_cost.ts";
+export type { Placement } from "./train/setup.ts";
+export type { Flops, StepFlops } from "./model/flops.ts";
+export { measureRates, type Rates } from "./train/rates.ts";
+export { longestContext, type LongestOptions, type Remedy } from "./train/remedies.ts";
+
+// Evaluation, merging, other formats.
+export {
+  evaluatePerplexity,
+  type LoadedModel,
+  type PerplexityOptions,
+  type PerplexityResult,
+  scoreWindows,
+  type WindowOptions,
+  type WindowScores,
+} from "./eval/perplexity.ts";
+export { mergeAdapter, type MergeCheck, type MergeOptions, type MergeResult } from "./model/merge.ts";
+export { convertToGguf, type GgufOptions } from "./model/gguf.ts";
+export { type Bnb4Options, convertToBnb4 } from "./model/bnb4.ts";
+export {
+  convertToSafetensors,
+  type SafetensorsHooks,
+  type SafetensorsOptions,
+} from "./checkpoint/to_safetensors.ts";
+export type { WorkHooks } from "./model/hooks.ts";
+
+// The hub.
+export { type DownloadOptions, snapshotDownload } from "./checkpoint/hub/snapshot_download.ts";
+export type { HubReference } from "./checkpoint/hub/reference.ts";
+export type { SnapshotHooks } from "./checkpoint/hub/hub.ts";
+export { type HubSettings, hubSettings } from "./checkpoint/hub/settings.ts";
+
+// Data: tokenizer, chat templates, data sets.
+export { type EncodeOptions, Tokenizer, type TokenizerConfig, type TokenizerJson } from "./data/tokenizer.ts";
+export { chatTemplateOf, NO_TARGET, type TemplateChoice } from "./data/encode.ts";
+export {
+  type ChatTemplate,
+  type Message,
+  type Rendering,
+  type Role,
+  type Segment,
+  TEMPLATE_NAMES,
+  type TemplateName,
+} from "./data/templates.ts";
+export {
+  type Dataset,
+  type DatasetOptions,
+  type DatasetReport,
+  loadDataset,
+  type Sample,
+} from "./data/dataset.ts";
+export type { RowCache } from "./data/row_cache.ts";
+export { type DataSource, parseSources, type SourceOptions } from "./data/sources.ts";
+export { tokenizeFiles, type TokenizeOptions, type TokenizeReport } from "./data/tokenize.ts";
+
+// Models: loading, writing text, one step of training, saving.
 export { Gpu, type GpuInfo, type GpuOptions, type Sharing } from "./kernels/gpu.ts";
-export { Tensor } from "./kernels/tensor.ts";
-export { type ModelConfig, readConfig } from "./model/config.ts";
+export { type Dtype, Tensor } from "./kernels/tensor.ts";
+export type { Format } from "./kernels/wgsl.ts";
+export type { AttentionRule } from "./kernels/attention/map.ts";
+export { contextLength, type ModelConfig, readConfig, type RopeScaling } from "./model/config.ts";
+export type { LlamaConfig } from "./model/llama_config.ts";
+export type { GptNeoxConfig } from "./model/gpt_neox_config.ts";
+export { type OpenModel, openModel, type OpenOptions } from "./model/open.ts";
+export { LanguageModel } from "./model/language_model.ts";
+export { continueAll, generate, generateBatch, type GenerateOptions } from "./model/generate.ts";
+export { Decoder, type DecoderOptions } from "./model/decoder.ts";
+export type { Sampling } from "./kernels/sample/sample.ts";
 export {
   type Batch,
   type DeviceBatch,
@@ -24,14 +125,24 @@ export {
   type Sequence,
   uploadBatch,
 } from "./model/batch.ts";
-export { Decoder, type DecoderOptions } from "./model/decoder.ts";
-export { continueAll, generate, generateBatch, type GenerateOptions } from "./model/generate.ts";
-export { LanguageModel } from "./model/language_model.ts";
-export { type OpenModel, openModel, type OpenOptions } from "./model/open.ts";
-export { mergeAdapter } from "./model/merge.ts";
-export { Tokenizer } from "./data/tokenizer.ts";
-export { evaluatePerplexity, type PerplexityOptions } from "./eval/perplexity.ts";
-export { loadTrainArgs, type TrainArgs } from "./train_args/load.ts";
-export type { StepMetrics, TrainHooks, TrainInfo, TrainResult } from "./train/hooks.ts";
-export { runTraining } from "./train/run.ts";
-export { Trainer, type TrainerOptions } from "./train/trainer.ts";
+export { type StepResult, Trainer, type TrainerOptions, type TrainerState } from "./train/trainer.ts";
+export { addLora, exportAdapter } from "./model/adapter.ts";
+export {
+  type Adapter,
+  type AdapterConfig,
+  adapterConfig,
+  type AdapterOptions,
+  type ExtraTensor,
+  type LoraPair,
+  readAdapter,
+  type TensorF32,
+  writeAdapter,
+} from "./checkpoint/peft.ts";
+export { saveFolderAtomic } from "./checkpoint/store.ts";
+export type { StoreOptions, WriteFolder } from "./checkpoint/atomic.ts";
+export type { Files } from "./checkpoint/files.ts";
+export { type ModelFolder, writeModel, type WrittenModel } from "./checkpoint/save_model.ts";
+export type { TensorSource } from "./checkpoint/safetensors.ts";
+export type { FloatDtype } from "./checkpoint/dtype.ts";
+export type { DtypeName } from "./model/number_formats.ts";
+export { type NamedTensor, tensorSources } from "./model/read_back.ts";

@@ -1,10 +1,6 @@
 /** Names of models and data on the command line: folders here, or what the Hugging Face hub has. */
 import { exists } from "../checkpoint/files.ts";
 import { type HubReference, parseHubReference } from "../checkpoint/hub/reference.ts";
-import { hubSettings } from "../checkpoint/hub/settings.ts";
-import { dataFiles, modelFiles } from "../checkpoint/hub/wanted.ts";
-import { safeJoin } from "../checkpoint/paths.ts";
-import { TOKENIZER_FILES } from "../data/tokenizer_files.ts";
 import { EXIT, UserError } from "../errors.ts";
 import { formatBytes, formatSeconds } from "./format.ts";
 import type { Io } from "./io.ts";
@@ -16,14 +12,6 @@ const REPORT_EVERY_MS = 10_000;
 
 /** Bytes whose check is announced there too. */
 const LONG_CHECK = 2 ** 30;
-
-const NOT_WEIGHTS: readonly string[] = ["config.json", ...TOKENIZER_FILES];
-
-const WANTED = {
-  model: () => modelFiles,
-  dataset: dataFiles,
-  config: () => (names: readonly string[]) => names.filter((name) => NOT_WEIGHTS.includes(name)),
-} as const;
 
 /**
  * The folder of a model or adapter (or, as `config`, of what it is without its weights), or the file or folder of a data set:
@@ -79,14 +67,13 @@ export async function locate(
 async function fetch(
   io: Io,
   reference: HubReference,
-  kind: keyof typeof WANTED,
+  kind: "model" | "dataset" | "config",
   thorough: boolean,
 ): Promise<string> {
   // Most runs never need it.
-  const { fetchSnapshot } = await import("../checkpoint/hub/hub.ts");
-  const folder = await fetchSnapshot(reference, {
-    settings: hubSettings((name) => Deno.env.get(name)),
-    wanted: WANTED[kind](reference.path),
+  const { snapshotDownload } = await import("../checkpoint/hub/snapshot_download.ts");
+  return await snapshotDownload(reference, {
+    kind,
     thorough,
     onCheck: (file, bytes) =>
       draw(io, `checking ${reference.name}/${file}: ${formatBytes(bytes)}`, bytes > LONG_CHECK),
@@ -97,7 +84,6 @@ async function fetch(
     },
     onRetry: (text, pause) => draw(io, text, pause > REPORT_EVERY_MS),
   }).finally(() => draw(io, ""));
-  return reference.path === undefined ? folder : safeJoin(folder, reference.path, { links: "follow" });
 }
 
 /** A line that the next one replaces; where lines cannot be drawn again, one that stays if it `mayStay`. */

@@ -54,6 +54,33 @@ export function templateReader(
     (choice ?? "model") === "model" && (chatTemplate.includes(key) || toolTemplate.includes(key));
 }
 
+/**
+ * A chat template for a tokenizer: its own (`model`, and `tool_use` for conversations with tools), or a built-in one.
+ * @throws {UserError} if its own is asked for and it has none, or a broken one
+ */
+export function chatTemplateOf(
+  tokenizer: Tokenizer,
+  choice: TemplateChoice | "tool_use" = "model",
+): ChatTemplate {
+  const specials = specialTokens(tokenizer);
+  if (choice !== "model" && choice !== "tool_use") return builtInTemplate(choice, specials);
+  const source = tokenizer[choice === "model" ? "chatTemplate" : "toolTemplate"];
+  if (source !== undefined) return jinjaTemplate(source, specials);
+  throw new UserError(
+    "Cannot render conversations: the model's tokenizer files have no chat_template, or none named default. " +
+      "Set chat_template to llama-2, llama-3, mistral, vicuna or no",
+    { exitCode: 2 },
+  );
+}
+
+function specialTokens(tokenizer: Tokenizer): SpecialTokens {
+  return {
+    bos: tokenizer.bosId === undefined ? "" : tokenizer.tokenText(tokenizer.bosId),
+    eos: tokenizer.tokenText(tokenizer.eosId),
+    named: tokenizer.namedTokens,
+  };
+}
+
 /** Encodes rows with one tokenizer in one form. */
 export class RowEncoder {
   readonly #tokenizer: Tokenizer;
@@ -66,11 +93,7 @@ export class RowEncoder {
   constructor(tokenizer: Tokenizer, { template = null, frame = { bos: true, eos: true } }: RowForm = {}) {
     this.#tokenizer = tokenizer;
     this.#frame = frame;
-    this.#specials = {
-      bos: tokenizer.bosId === undefined ? "" : tokenizer.tokenText(tokenizer.bosId),
-      eos: tokenizer.tokenText(tokenizer.eosId),
-      named: tokenizer.namedTokens,
-    };
+    this.#specials = specialTokens(tokenizer);
     this.#chosen = template === null ? undefined : this.#template(template);
   }
 
@@ -137,20 +160,9 @@ export class RowEncoder {
   #template(choice: TemplateChoice | "tool_use"): ChatTemplate {
     const known = this.#templates.get(choice);
     if (known) return known;
-    const template = this.#makeTemplate(choice);
+    const template = chatTemplateOf(this.#tokenizer, choice);
     this.#templates.set(choice, template);
     return template;
-  }
-
-  #makeTemplate(choice: TemplateChoice | "tool_use"): ChatTemplate {
-    if (choice !== "model" && choice !== "tool_use") return builtInTemplate(choice, this.#specials);
-    const source = this.#tokenizer[choice === "model" ? "chatTemplate" : "toolTemplate"];
-    if (source !== undefined) return jinjaTemplate(source, this.#specials);
-    throw new UserError(
-      "Cannot render conversations: the model's tokenizer files have no chat_template, or none named default. " +
-        "Set chat_template to llama-2, llama-3, mistral, vicuna or no",
-      { exitCode: 2 },
-    );
   }
 }
 

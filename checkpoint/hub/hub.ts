@@ -8,19 +8,25 @@ import { hubAddress, type HubReference } from "./reference.ts";
 import { type Asking, type HubPatience, HubUnavailable, PATIENCE } from "./request.ts";
 import type { HubSettings } from "./settings.ts";
 
-export interface SnapshotOptions extends Partial<HubPatience> {
-  readonly settings: HubSettings;
-  /** Which of a repository's files are needed. */
-  readonly wanted: (names: readonly string[]) => readonly string[];
+/** How thoroughly files are looked at, and what is told meanwhile. */
+export interface SnapshotHooks {
   /** Also hash the large files that are there: a changed bit is found and mended. Small ones are always hashed. */
   readonly thorough?: boolean;
   /** Bytes of a file that are there, of how many. */
   readonly onProgress?: (file: string, bytes: number, total: number) => void;
   /** A file in the cache of so many bytes is about to be hashed, which takes its time. */
   readonly onCheck?: (file: string, bytes: number) => void;
+  /** Something the user should know: one line, without a full stop. */
   readonly onNote?: (text: string) => void;
-  /** Told before each wait for another try. */
-  readonly onRetry?: Asking["onRetry"];
+  /** Told before each wait for another try, and its milliseconds. */
+  readonly onRetry?: (text: string, pause: number) => void;
+}
+
+/** What is fetched, and how. */
+export interface SnapshotOptions extends SnapshotHooks, Partial<HubPatience> {
+  readonly settings: HubSettings;
+  /** Which of a repository's files are needed. */
+  readonly wanted: (names: readonly string[]) => readonly string[];
 }
 
 /** What one call works on. */
