@@ -6,6 +6,7 @@ export const EXIT = { ok: 0, failed: 1, usage: 2, doesNotFit: 3 } as const;
  * {@linkcode UserError.exitCode}. The message says what was tried, what is wrong, where, and what to do.
  */
 export class UserError extends Error {
+  /** As the class. */
   override readonly name: string = "UserError";
   /** 1 for a failure while working, 2 for wrong usage: flags, YAML keys, values; 3 where a run would not fit in memory. */
   readonly exitCode: number;
@@ -13,6 +14,7 @@ export class UserError extends Error {
   /** Whether the command's result is on stdout already, so that with `--json` nothing more belongs there. */
   readonly isTold: boolean;
 
+  /** Takes the message as it is to be printed. */
   constructor(message: string, options: { exitCode?: number; cause?: unknown; isTold?: boolean } = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.exitCode = options.exitCode ?? EXIT.failed;

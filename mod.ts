@@ -33,6 +33,7 @@ export { EXIT, UserError } from "./errors.ts";
 export { DeviceLostError, GpuError, GpuMemoryError } from "./kernels/errors.ts";
 
 // Training: settings, the run, its plan.
+export type { OptionName, OptionValues } from "./train_args/schema.ts";
 export {
   type LoadedTrainArgs,
   loadTrainArgs,
@@ -79,7 +80,7 @@ export type { WorkHooks } from "./model/hooks.ts";
 export { type DownloadOptions, snapshotDownload } from "./checkpoint/hub/snapshot_download.ts";
 export type { HubReference } from "./checkpoint/hub/reference.ts";
 export type { SnapshotHooks } from "./checkpoint/hub/hub.ts";
-export { type HubSettings, hubSettings } from "./checkpoint/hub/settings.ts";
+export { HUB_VARIABLES, type HubSettings, hubSettings } from "./checkpoint/hub/settings.ts";
 
 // Data: tokenizer, chat templates, data sets.
 export { type EncodeOptions, Tokenizer, type TokenizerConfig, type TokenizerJson } from "./data/tokenizer.ts";
@@ -100,20 +101,27 @@ export {
   loadDataset,
   type Sample,
 } from "./data/dataset.ts";
+export type { TokenDtype } from "./data/bin.ts";
 export type { RowCache } from "./data/row_cache.ts";
 export { type DataSource, parseSources, type SourceOptions } from "./data/sources.ts";
 export { tokenizeFiles, type TokenizeOptions, type TokenizeReport } from "./data/tokenize.ts";
 
 // Models: loading, writing text, one step of training, saving.
-export { Gpu, type GpuInfo, type GpuOptions, type Sharing } from "./kernels/gpu.ts";
+export { type DeviceLimits, Gpu, type GpuInfo, type GpuOptions, type Sharing } from "./kernels/gpu.ts";
 export { type Dtype, Tensor } from "./kernels/tensor.ts";
+export type { KernelTiming } from "./kernels/profiler.ts";
+export { type MemoryUse, type Purpose, PURPOSES } from "./kernels/pool.ts";
+export type { MatrixShape, WebGpu } from "./kernels/adapter.ts";
 export type { Format } from "./kernels/wgsl.ts";
 export type { AttentionRule } from "./kernels/attention/map.ts";
 export { contextLength, type ModelConfig, readConfig, type RopeScaling } from "./model/config.ts";
+export type { SharedConfig } from "./model/shared_config.ts";
+export type { GeluForm } from "./kernels/activation/gelu.ts";
 export type { LlamaConfig } from "./model/llama_config.ts";
 export type { GptNeoxConfig } from "./model/gpt_neox_config.ts";
 export { type OpenModel, openModel, type OpenOptions } from "./model/open.ts";
-export { LanguageModel } from "./model/language_model.ts";
+export type { Parameter } from "./model/parameter.ts";
+export { LanguageModel, type Predictions } from "./model/language_model.ts";
 export { continueAll, generate, generateBatch, type GenerateOptions } from "./model/generate.ts";
 export { Decoder, type DecoderOptions } from "./model/decoder.ts";
 export type { Sampling } from "./kernels/sample/sample.ts";
@@ -126,6 +134,7 @@ export {
   uploadBatch,
 } from "./model/batch.ts";
 export { type StepResult, Trainer, type TrainerOptions, type TrainerState } from "./train/trainer.ts";
+export type { StateForm } from "./train/states.ts";
 export { addLora, exportAdapter } from "./model/adapter.ts";
 export {
   type Adapter,
@@ -140,9 +149,9 @@ export {
 } from "./checkpoint/peft.ts";
 export { saveFolderAtomic } from "./checkpoint/store.ts";
 export type { StoreOptions, WriteFolder } from "./checkpoint/atomic.ts";
-export type { Files } from "./checkpoint/files.ts";
+export type { FileHandle, Files, FolderEntry } from "./checkpoint/files.ts";
 export { type ModelFolder, writeModel, type WrittenModel } from "./checkpoint/save_model.ts";
 export type { TensorSource } from "./checkpoint/safetensors.ts";
-export type { FloatDtype } from "./checkpoint/dtype.ts";
+export { type Dtype as StoredDtype, DTYPE_BYTES, type FloatDtype } from "./checkpoint/dtype.ts";
 export type { DtypeName } from "./model/number_formats.ts";
 export { type NamedTensor, tensorSources } from "./model/read_back.ts";

@@ -16,13 +16,17 @@ export interface FileHandle {
   write(bytes: Uint8Array): Promise<number>;
   /** Returns once the operating system says that the bytes are on the disk. */
   sync(): Promise<void>;
+  /** Gives it up; not to be used afterwards. */
   close(): void;
 }
 
 /** What {@linkcode Files.list} says of one name in a folder. A symbolic link is neither file nor folder. */
 export interface FolderEntry {
+  /** Without the folder. */
   readonly name: string;
+  /** A regular file. */
   readonly isFile: boolean;
+  /** A folder. */
   readonly isFolder: boolean;
 }
 

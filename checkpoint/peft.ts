@@ -13,7 +13,9 @@ export { isTarget, loraRank, loraScaling } from "./peft_targets.ts";
 
 /** Values in row-major order. */
 export interface TensorF32 {
+  /** Axes, the outermost first. */
   readonly shape: readonly number[];
+  /** In row-major order. */
   readonly data: Float32Array;
 }
 
@@ -25,13 +27,15 @@ export interface LoraPair {
   readonly B: TensorF32;
 }
 
-/** A tensor that replaces one of the base model; `dtype` is the type it was stored in. */
+/** A tensor that replaces one of the base model. */
 export interface ExtraTensor extends TensorF32 {
+  /** Type it was stored in. */
   readonly dtype: Dtype;
 }
 
 /** A PEFT LoRA adapter, with everything trained besides. */
 export interface Adapter {
+  /** What adapter_config.json says. */
   readonly config: AdapterConfig;
   /** By module as the base checkpoint names it: "model.layers.0.self_attn.q_proj". */
   readonly lora: ReadonlyMap<string, LoraPair>;

@@ -7,12 +7,19 @@ import { fullMatch, isAllLinear, matchesPattern } from "./peft_targets.ts";
 
 /** The parts of PEFT's `adapter_config.json` that decide what an adapter computes; keys as in the file. */
 export interface AdapterConfig {
+  /** LoRA is all that is known. */
   readonly peft_type: "LORA";
+  /** "CAUSAL_LM" from training. */
   readonly task_type: string | null;
+  /** Where the base model was. */
   readonly base_model_name_or_path: string | null;
+  /** Revision of the base model on the hub. */
   readonly revision: string | null;
+  /** Rank. */
   readonly r: number;
+  /** The update is scaled by alpha / r. */
   readonly lora_alpha: number;
+  /** Share of the inputs that training leaves out. */
   readonly lora_dropout: number;
   /**
    * Names of linears, or ends of names after a dot; else one Python regular expression for whole names, or
@@ -25,15 +32,21 @@ export interface AdapterConfig {
   readonly layers_pattern: readonly string[] | null;
   /** Linears without LoRA though they are targets, as those are named. */
   readonly exclude_modules: readonly string[] | string | null;
+  /** Scale by alpha / sqrt(r) instead. */
   readonly use_rslora: boolean;
   /** Ranks and alphas that differ, by regular expressions for the end of a module's name; the first counts. */
   readonly rank_pattern: Readonly<Record<string, number>>;
+  /** Alphas that differ, in the same way. */
   readonly alpha_pattern: Readonly<Record<string, number>>;
+  /** Modules that are trained whole, and saved so. */
   readonly modules_to_save: readonly string[] | null;
   /** Whether a head that is the embedding's table stays so where the adapter brings another embedding. */
   readonly ensure_weight_tying: boolean;
+  /** Biases are not trained. */
   readonly bias: "none";
+  /** Weights are (outputs, inputs). */
   readonly fan_in_fan_out: false;
+  /** PEFT's mark of an adapter that is loaded to run. */
   readonly inference_mode: boolean;
   /** Keys of the file that are not known here and were left out: numbers and words. */
   readonly unknown: readonly string[];

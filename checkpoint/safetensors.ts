@@ -83,11 +83,15 @@ async function readHeaderLength(file: RangeFile): Promise<number> {
 
 /** A tensor to be written: what the header says of it, and its bytes on demand, whole or in pieces. */
 export interface TensorSource {
+  /** As the header has it. */
   readonly name: string;
+  /** Type of its elements. */
   readonly dtype: Dtype;
+  /** Axes, the outermost first. */
   readonly shape: readonly number[];
   /** Bytes of which its length is a multiple, so that it may stand among wider types; its type's unless given. */
   readonly unit?: number;
+  /** Its bytes, row-major; called once. */
   read(): Promise<Uint8Array> | AsyncIterable<Uint8Array>;
 }
 

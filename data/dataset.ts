@@ -29,15 +29,19 @@ export interface Sample {
 
 /** What became of the rows of all files. */
 export interface DatasetReport {
+  /** Rows of all files. */
   readonly rows: number;
   /** Rows that became samples, or parts of packed ones. */
   readonly kept: number;
   /** Rows that lost tokens at `max_seq_length`, kept or not, and how many tokens they lost of those of all rows. */
   readonly truncated: number;
+  /** See `truncated`. */
   readonly tokensLost: number;
+  /** Tokens of all rows. */
   readonly tokensRead: number;
   /** Rows shorter than `min_length`, and longer than `max_seq_length` where such are dropped. */
   readonly tooShort: number;
+  /** See `tooShort`. */
   readonly tooLong: number;
   /** Rows without a single target: empty, or the prompt alone fills `max_seq_length`. */
   readonly skippedWithoutTargets: number;
@@ -45,22 +49,29 @@ export interface DatasetReport {
   readonly drawn: readonly number[];
   /** Drawn rows of text alone; the others have answers, and only those are learnt. */
   readonly texts: number;
+  /** Samples made of them. */
   readonly samples: number;
   /** Tokens, and targets among them, of all samples. */
   readonly tokens: number;
+  /** See `tokens`. */
   readonly targets: number;
   /** Tokens of the longest sample. */
   readonly longest: number;
 }
 
+/** Data as it is trained on. */
 export interface Dataset {
+  /** In the order of the files; training draws its own. */
   readonly samples: readonly Sample[];
+  /** What became of the rows. */
   readonly report: DatasetReport;
+  /** What the model will learn of it. */
   readonly preview: DataPreview;
   /** One line for each file with keys that nothing reads. */
   readonly notes: readonly string[];
 }
 
+/** How rows become samples. */
 export interface DatasetOptions {
   /** Longest sample in tokens. */
   readonly maxSeqLength: number;

@@ -17,7 +17,7 @@ import {
 import type { EncodeOptions, Tokenizer } from "./tokenizer.ts";
 
 /** The label of a token that is not trained on. */
-export const NO_TARGET = -100;
+export const NO_TARGET: number = -100;
 
 /** A row as tokens, before it is cut or packed. */
 export interface EncodedRow {

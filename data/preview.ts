@@ -5,10 +5,13 @@ import type { Tokenizer } from "./tokenizer.ts";
 
 /** A stretch of a sample: tokens that are all learnt, or all given. */
 export interface PreviewPart {
+  /** Its text. */
   readonly text: string;
+  /** Whether it is learnt. */
   readonly isTarget: boolean;
 }
 
+/** A sample, and the lengths of all. */
 export interface DataPreview {
   /** The first sample. */
   readonly parts: readonly PreviewPart[];
@@ -16,6 +19,7 @@ export interface DataPreview {
   readonly kind: "text" | "answers";
   /** Its first and last target tokens, each as text. */
   readonly firstTargets: readonly string[];
+  /** See `firstTargets`. */
   readonly lastTargets: readonly string[];
   /** Whether there are answers to learn, and not one of them with its end. */
   readonly neverEnds: boolean;

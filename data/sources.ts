@@ -3,6 +3,7 @@ import { UserError } from "../errors.ts";
 
 /** One entry of `train_data`. */
 export interface DataSource {
+  /** File or folder. */
   readonly path: string;
   /** Rows taken at random, where the file has more. */
   readonly most?: number | undefined;

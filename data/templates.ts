@@ -6,6 +6,7 @@ export type Role = "system" | "developer" | "user" | "assistant" | "tool";
 
 /** One turn of a conversation. */
 export interface Message {
+  /** Who speaks. */
   readonly role: Role;
   /** Null where an assistant calls tools and says nothing. */
   readonly content: string | null;
@@ -27,6 +28,7 @@ export interface Rendering {
 
 /** A stretch of rendered text. */
 export interface Segment {
+  /** As it goes to the tokenizer. */
   readonly text: string;
   /** Whether the model learns to write it: an answer and the end of its turn. */
   readonly isTarget: boolean;
@@ -38,6 +40,7 @@ export interface ChatTemplate {
   readonly name: string;
   /** The whole conversation. What the model's texts begin with comes before it if `bos` says so. */
   render(messages: readonly Message[], rendering?: Rendering): Segment[];
+  /** Whether what the model's texts begin with comes first. */
   readonly bos: boolean;
   /** Tokenize every segment on its own, as LongQLoRA does; else the whole, as a model reads it later. */
   readonly isSplit?: boolean;
@@ -65,6 +68,7 @@ const LLAMA2_SYSTEM =
 /** The names of the built-in templates; `no` is a bare question and answer. */
 export const TEMPLATE_NAMES = ["no", "llama-2", "llama-3", "mistral", "vicuna", "longqlora-vicuna"] as const;
 
+/** A built-in template. */
 export type TemplateName = (typeof TEMPLATE_NAMES)[number];
 
 /** A turn of text alone, which is what the built-in templates know. */

@@ -10,11 +10,15 @@ import { UnusedKeys } from "./unused_keys.ts";
 
 /** What {@linkcode tokenizeFiles} did. */
 export interface TokenizeReport {
+  /** Documents that were not empty. */
   readonly documents: number;
+  /** Tokens of all of them. */
   readonly tokens: number;
+  /** Size of one id. */
   readonly dtype: TokenDtype;
 }
 
+/** What is put around documents, and what is told. */
 export interface TokenizeOptions extends Partial<EncodeOptions> {
   /** uint16 where every id of the vocabulary fits, unless given. */
   readonly dtype?: TokenDtype;

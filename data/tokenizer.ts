@@ -49,12 +49,16 @@ const SPECIAL_KEYS = [
 export class Tokenizer {
   /** The beginning-of-text token; undefined where the model has none, as Qwen2. */
   readonly bosId: number | undefined;
+  /** The end-of-text token. */
   readonly eosId: number;
   /** The unknown token, where the model has one. */
   readonly unkId: number | undefined;
   /** The padding token, else the unknown token, else the end-of-text token. */
   readonly padId: number;
-  /** What this model's texts stand between, by its own tokenizer. */
+  /**
+   * What this model's texts stand between, by its own tokenizer.
+   * @internal
+   */
   readonly frame: TextFrame;
   /** One more than the largest id, special tokens included. */
   readonly vocabSize: number;
@@ -66,7 +70,10 @@ export class Tokenizer {
   readonly namedTokens: Readonly<Record<string, string>>;
   /** What it was made from, so that a worker can make it again. */
   readonly files: readonly [TokenizerJson, TokenizerConfig, string];
-  /** The tables of its model. */
+  /**
+   * The tables of its model.
+   * @internal
+   */
   readonly model: TokenizerModel;
   readonly #inner: HubTokenizer;
   readonly #added: AddedTokens;
@@ -230,7 +237,10 @@ export class Tokenizer {
     return this.#added.idOf(token);
   }
 
-  /** Tokens that are found whole in a text, by id. */
+  /**
+   * Tokens that are found whole in a text, by id.
+   * @internal
+   */
   addedTokens(): ReturnType<AddedTokens["list"]> {
     return this.#added.list();
   }

@@ -9,11 +9,17 @@ type Values = Readonly<Record<string, unknown>>;
 
 /** The parts of tokenizer.json that are read here. */
 export interface TokenizerJson {
+  /** Tokens that are found whole in a text. */
   readonly added_tokens?: unknown;
+  /** What is done to a text first. */
   readonly normalizer?: unknown;
+  /** How a text is cut into words. */
   readonly pre_tokenizer?: unknown;
+  /** What is put around a text. */
   readonly post_processor?: unknown;
+  /** How tokens become text. */
   readonly decoder?: unknown;
+  /** Vocabulary and merges. */
   readonly model: unknown;
 }
 

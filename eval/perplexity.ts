@@ -69,11 +69,13 @@ export interface WindowScores {
   readonly valPerplexityPerChunk: readonly number[];
   /** Mean over all targets of all windows: differs from `valLoss` only where the last batch is short. */
   readonly tokenLoss: number;
+  /** exp(tokenLoss). */
   readonly tokenPerplexity: number;
   /** The same by where in its window a target stands: what a long context is good for shows at its end. */
   readonly byPosition: readonly PositionScore[];
   /** Mean over all positions of all windows. */
   readonly tokenAccuracy: number;
+  /** Windows scored. */
   readonly numWindows: number;
   /** Targets scored: L - 1 a window. */
   readonly numTokens: number;
@@ -92,26 +94,36 @@ const STRETCHES = 4;
 
 /** What was loaded. */
 export interface LoadedModel {
+  /** Folder of the base model. */
   readonly baseModel: string;
+  /** Folder of the adapter, if there is one. */
   readonly peftModel: string | null;
+  /** Precision of activations. */
   readonly dtype: "fp32" | "bf16" | "fp16";
   /** Where the linears' 4 bits come from, or that they have more. */
   readonly quantized: "no" | "while loading" | "by the checkpoint";
   /** Tokens that the positions in force are made for. */
   readonly contextSize: number;
+  /** Scaling of the positions in force. */
   readonly ropeScaling: RopeScaling | null;
+  /** RoPE base in force. */
   readonly ropeTheta: number;
 }
 
+/** Scores, and how they were measured. */
 export interface PerplexityResult extends WindowScores {
+  /** How windows were cut, and of what. */
   readonly protocol: WindowOptions & {
+    /** Whatever the model was trained with. */
     readonly attention: "full";
+    /** As it was given. */
     readonly dataPath: string;
     /** Tokens in the data. */
     readonly dataTokens: number;
     /** Documents that were tokenized, each between the tokenizer's own beginning and end of text; null for a token file. */
     readonly documents: number | null;
   };
+  /** What was measured. */
   readonly model: LoadedModel;
   /** Loading left out. */
   readonly seconds: number;

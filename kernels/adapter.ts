@@ -3,8 +3,10 @@ import { openDawn } from "./dawn.ts";
 import { GpuError } from "./errors.ts";
 
 /** Who implements WebGPU: Deno itself, or Dawn (kernels/dawn.ts). */
-export const WEBGPUS = ["deno", "dawn"] as const;
-export type WebGpu = typeof WEBGPUS[number];
+export type WebGpu = "deno" | "dawn";
+
+/** All that there are. */
+export const WEBGPUS = ["deno", "dawn"] as const satisfies readonly WebGpu[];
 
 /** One shape of matrices that a subgroup multiplies as a whole: (M, K) by (K, N), sums (M, N). */
 export interface MatrixShape {
@@ -12,16 +14,23 @@ export interface MatrixShape {
   readonly component: string;
   /** Of the sums. */
   readonly result: string;
+  /** Rows of the first, and of the sums. */
   readonly M: number;
+  /** Columns of the second, and of the sums. */
   readonly N: number;
+  /** Columns of the first, rows of the second. */
   readonly K: number;
 }
 
 /** What to know about the adapter: for choices, for `doctor`, for reports. */
 export interface GpuInfo {
+  /** Which implementation drives it. */
   readonly webgpu: WebGpu;
+  /** Its name, and its driver where known. */
   readonly description: string;
+  /** As the driver says it. */
   readonly vendor: string;
+  /** Whether the CPU does its work. */
   readonly isSoftware: boolean;
   /** Fewest lanes of a subgroup; 0 where the device has no subgroups. */
   readonly subgroupSize: number;

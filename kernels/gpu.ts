@@ -19,6 +19,7 @@ export type { DeviceLimits, GpuInfo, MemoryUse, Purpose };
  */
 export type Sharing = "subgroup" | "workgroup";
 
+/** How a device is opened. */
 export interface GpuOptions {
   /** Chosen by the adapter unless set. */
   readonly sharing?: Sharing;
@@ -30,13 +31,22 @@ export interface GpuOptions {
   readonly poison?: boolean;
   /** Gives each dispatch its own pass with timestamps, for {@linkcode Gpu.timings}. */
   readonly profile?: boolean;
-  /** Variants chosen for this adapter; each kernel's default unless set. */
+  /**
+   * Variants chosen for this adapter; each kernel's default unless set.
+   * @internal
+   */
   readonly tuning?: Tuning;
-  /** How tensors go to host memory and back; the best way that the device has unless given. */
+  /**
+   * How tensors go to host memory and back; the best way that the device has unless given.
+   * @internal
+   */
   readonly hostCopies?: HostCopies;
   /** Most multiplications and additions, in pairs, of one dispatch and of one submit; MOST_WORK unless set. */
   readonly mostWork?: number;
-  /** Told of every dispatch as it is recorded. */
+  /**
+   * Told of every dispatch as it is recorded.
+   * @internal
+   */
   readonly onDispatch?: (dispatch: Dispatch) => void;
 }
 
@@ -83,9 +93,16 @@ const STAGING_BYTES = 64 * 2 ** 20;
  * a lost device) are kept and thrown by the next read, before it returns any values.
  */
 export class Gpu {
+  /** What is known of the adapter. */
   readonly info: GpuInfo;
+  /** How the threads of a workgroup share values. */
   readonly sharing: Sharing;
+  /**
+   * Variants chosen for this adapter.
+   * @internal
+   */
   readonly tuning: Tuning;
+  /** The WebGPU device itself. */
   readonly device: GPUDevice;
   /** Largest segment of a tensor, in bytes. */
   readonly maxBindingBytes: number;
@@ -93,7 +110,10 @@ export class Gpu {
   readonly mostWork: number;
   /** Whether nothing is stored or computed: then values need not be made, and what is read is zero. */
   readonly isDry: boolean;
-  /** For tensors that the device has no room for now. */
+  /**
+   * For tensors that the device has no room for now.
+   * @internal
+   */
   readonly host: HostMemory;
   /** Told the kernels so far whenever work with new ones is sent: drivers compile them when they first run. */
   onCompile: ((kernels: number) => void) | undefined;
@@ -254,6 +274,7 @@ export class Gpu {
     return this.#pipelines.count;
   }
 
+  /** Makes what is held now the peak. */
   resetPeak(): void {
     this.#pool.resetPeak();
   }
@@ -333,7 +354,10 @@ export class Gpu {
     }
   }
 
-  /** Records one dispatch of `kernel` over `tensors`, in the order of its storage bindings. */
+  /**
+   * Records one dispatch of `kernel` over `tensors`, in the order of its storage bindings.
+   * @internal
+   */
   run(kernel: Kernel, tensors: readonly Tensor[], launch: Launch): void {
     const bounds = tensors.map((tensor) => tensor.bound);
     const [x, y = 1, z = 1] = launch.grid;
@@ -474,7 +498,7 @@ export class Gpu {
     this.#staging.trim();
   }
 
-  /** @throws the first failure reported by the device */
+  /** Throws the first failure that the device has reported, if there is one. */
   check(): void {
     const failure = this.#loss ?? this.#compileFailure ?? this.#failure;
     if (failure) throw failure;
@@ -486,6 +510,7 @@ export class Gpu {
     this.device.destroy();
   }
 
+  /** {@linkcode Gpu.close}, for `using`. */
   [Symbol.dispose](): void {
     this.close();
   }

@@ -23,6 +23,7 @@ export const PURPOSES = [
   "scratch",
 ] as const;
 
+/** What memory is for: one of {@linkcode PURPOSES}. */
 export type Purpose = (typeof PURPOSES)[number];
 
 /** The memory on the device at one time, or at its peak, in bytes. */
@@ -31,6 +32,7 @@ export interface MemoryUse {
   readonly heldBytes: number;
   /** Buffers in use; the sum of {@linkcode byPurpose}. */
   readonly liveBytes: number;
+  /** Bytes in use by what they are for. */
   readonly byPurpose: Readonly<Record<Purpose, number>>;
   /** What was going on, as the engine calls it: `backward, layer 31`. */
   readonly moment: string;

@@ -1,9 +1,12 @@
 /** One dispatch as measured by the device. */
 export interface KernelTiming {
+  /** Its name. */
   readonly kernel: string;
+  /** Workgroups along x, y, z. */
   readonly grid: readonly [number, number, number];
   /** Bytes of the tensors bound: what it could have touched at most. */
   readonly bytes: number;
+  /** On the device. */
   readonly microseconds: number;
 }
 

@@ -34,13 +34,24 @@ export const ROW_ALIGNMENT = 64;
  * the whole is larger than one binding may be. Whoever made it frees it; slices are borrowed.
  */
 export class Tensor {
+  /** Axes, the outermost first. */
   readonly shape: readonly number[];
+  /** Type of its elements. */
   readonly dtype: Dtype;
+  /** What errors call it. */
   readonly label: string;
+  /**
+   * Where its rows lie.
+   * @internal
+   */
   readonly segments: readonly Segment[];
   #onFree: ((tensor: Tensor) => void) | undefined;
   #freed = false;
 
+  /**
+   * A device makes tensors: see `Gpu.empty`.
+   * @internal
+   */
   constructor(
     shape: readonly number[],
     dtype: Dtype,
@@ -70,10 +81,12 @@ export class Tensor {
     return this.shape.reduce((product, axis) => product * axis, 1);
   }
 
+  /** Bytes of a row. */
   get rowBytes(): number {
     return this.width * bytesPerElement(this.dtype);
   }
 
+  /** Bytes of all rows. */
   get byteLength(): number {
     return this.rows * this.rowBytes;
   }
@@ -89,6 +102,7 @@ export class Tensor {
   /**
    * The part of a buffer that holds it all.
    * @throws {GpuError} if it lies in several buffers, or was freed
+   * @internal
    */
   get bound(): Bound {
     if (this.#freed) throw new GpuError(`Tensor "${this.label}" was used after it was freed`);

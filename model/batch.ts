@@ -20,10 +20,13 @@ export interface Batch {
   readonly tokens: Uint32Array<ArrayBuffer>;
   /** (rows) the token each row is to predict, or NO_LABEL. */
   readonly labels: Uint32Array<ArrayBuffer>;
+  /** (rows) within the sequence. */
   readonly positions: Uint32Array<ArrayBuffer>;
   /** First row of each sequence, and of each document. */
   readonly starts: readonly number[];
+  /** See `starts`. */
   readonly documents: readonly number[];
+  /** Tokens of all sequences. */
   readonly rows: number;
   /** Rows with a label. */
   readonly targets: number;
@@ -59,14 +62,25 @@ export function makeBatch(sequences: readonly Sequence[]): Batch {
 
 /** A batch on the device. */
 export interface DeviceBatch {
+  /** What was uploaded. */
   readonly batch: Batch;
+  /** (rows) u32 */
   readonly tokens: Tensor;
+  /** (rows) u32 */
   readonly labels: Tensor;
+  /** (rows) u32 */
   readonly positions: Tensor;
+  /**
+   * Who sees whom.
+   * @internal
+   */
   readonly map: AttentionMap;
 }
 
-/** @param rule who sees whom within a sequence; full attention unless given */
+/**
+ * Brings a batch to the device; the caller frees it.
+ * @param rule who sees whom within a sequence; full attention unless given
+ */
 export function uploadBatch(gpu: Gpu, batch: Batch, rule: AttentionRule = {}): DeviceBatch {
   const { rows, starts, documents } = batch;
   return {
@@ -78,6 +92,7 @@ export function uploadBatch(gpu: Gpu, batch: Batch, rule: AttentionRule = {}): D
   };
 }
 
+/** Frees what {@linkcode uploadBatch} made. */
 export function freeBatch({ tokens, labels, positions, map }: DeviceBatch): void {
   for (const each of [tokens, labels, positions, map]) each.free();
 }

@@ -15,6 +15,7 @@ import type { LanguageModel } from "./language_model.ts";
 import { norm } from "./norm.ts";
 import { ropeTables } from "./rope.ts";
 
+/** How many sequences, and how long they may get. */
 export interface DecoderOptions {
   /** Sequences that are written side by side; 1 unless given. */
   readonly sequences?: number;
@@ -44,8 +45,14 @@ interface Sequence {
  * angles depend on the length: all tokens then have the angles of the longest sequence there may be.
  */
 export class Decoder {
+  /** What writes. */
   readonly model: LanguageModel;
+  /** Most tokens of a sequence. */
   readonly capacity: number;
+  /**
+   * Keys and values.
+   * @internal
+   */
   readonly cache: KvCache;
   readonly #gpu: Gpu;
   readonly #shape: AttentionShape;
@@ -56,7 +63,7 @@ export class Decoder {
   /** (sequences, C): what the layers gave for each sequence's last token. */
   #hidden: Tensor;
 
-  /** @throws {GpuMemoryError} if the cache does not fit the device */
+  /** Allocates the cache. @throws {GpuMemoryError} if it does not fit the device */
   constructor(model: LanguageModel, { sequences = 1, capacity }: DecoderOptions) {
     const { gpu, config } = model;
     this.model = model;
@@ -76,6 +83,7 @@ export class Decoder {
     this.#hidden = gpu.empty([sequences, config.hidden_size], model.parts.format, "last hidden states");
   }
 
+  /** Sequences written side by side. */
   get sequences(): number {
     return this.#sequences.length;
   }
@@ -202,6 +210,7 @@ export class Decoder {
       2 * num_hidden_layers * tokens * keyBytes;
   }
 
+  /** Frees the cache and all else that it holds; the model stays. */
   free(): void {
     this.cache.free();
     const { tokens, positions, seen } = this.#heads;

@@ -10,6 +10,7 @@ export interface Flops {
   readonly projections: number;
   /** Products with gate, up and down. */
   readonly ffn: number;
+  /** The product with the head. */
   readonly head: number;
   /** Products with LoRA's factors. */
   readonly lora: number;
@@ -34,8 +35,11 @@ export interface TrainingWork extends Work {
 
 /** A training step's arithmetic in the order of its parts. */
 export interface StepFlops {
+  /** The forward pass. */
   readonly forward: Flops;
+  /** Layers run again in the backward pass. */
   readonly recompute: Flops;
+  /** The backward pass. */
   readonly backward: Flops;
 }
 

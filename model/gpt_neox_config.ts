@@ -12,7 +12,9 @@ import type { Layout, LinearSpec } from "./tensors.ts";
  * @see Black et al. 2022, arXiv:2204.06745, section 2
  */
 export interface GptNeoxConfig extends SharedConfig {
+  /** The only one of its kind. */
   readonly model_type: "gpt_neox";
+  /** Epsilon of the norms. */
   readonly layer_norm_eps: number;
   /** Whether attention and MLP both read the layer's input, in place of one after the other. */
   readonly use_parallel_residual: boolean;

@@ -83,17 +83,27 @@ interface HeadChunk extends RowRange {
 
 /** A model on the device, forward and backward. */
 export class LanguageModel {
+  /** The device that it is on. */
   readonly gpu: Gpu;
+  /**
+   * Layers, embeddings, norm and head.
+   * @internal
+   */
   readonly parts: ModelParts;
   /** Bytes of the three widest tensors, such as gate, up and their product, in one chunk of rows. */
-  chunkBytes = CHUNK_BYTES;
+  chunkBytes: number = CHUNK_BYTES;
   #rope: { length: number; cos: Tensor; sin: Tensor } | undefined;
 
+  /**
+   * Takes what `assemble` made.
+   * @internal
+   */
   constructor(gpu: Gpu, parts: ModelParts) {
     this.gpu = gpu;
     this.parts = parts;
   }
 
+  /** Its shape, context extended. */
   get config(): ModelConfig {
     return this.parts.config;
   }
@@ -108,7 +118,10 @@ export class LanguageModel {
     return uploadBatch(this.gpu, batch, { ...rule, window: this.window });
   }
 
-  /** Every linear of every layer, in the order of the checkpoint. */
+  /**
+   * Every linear of every layer, in the order of the checkpoint.
+   * @internal
+   */
   linears(): Linear[] {
     return this.parts.layers.flatMap(({ linears }) => linears);
   }
@@ -140,6 +153,7 @@ export class LanguageModel {
   /**
    * Adds the gradient of the batch's summed loss, times `gradScale`, to every parameter's, and the summed loss to
    * `lossSum`. Waits only where host memory is JavaScript's (kernels/host.ts).
+   * @internal
    */
   async lossAndGradients(device: DeviceBatch, options: GradientOptions): Promise<void> {
     const { gpu } = this;

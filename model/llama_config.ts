@@ -14,10 +14,13 @@ export const LLAMA_LIKE = ["llama", "mistral", "qwen2"] as const;
  * only a window of the last tokens; Qwen2 has biases on q, k and v, and may have such a window too.
  */
 export interface LlamaConfig extends SharedConfig {
-  readonly model_type: typeof LLAMA_LIKE[number];
+  /** Which of them. */
+  readonly model_type: "llama" | "mistral" | "qwen2";
+  /** Epsilon of the norms. */
   readonly rms_norm_eps: number;
   /** Which of the attention's linears have a bias. */
   readonly attention_bias: "none" | "qkv" | "all";
+  /** Whether the linears of the MLP have a bias. */
   readonly mlp_bias: boolean;
 }
 

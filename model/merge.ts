@@ -21,6 +21,7 @@ import { openModelWeights, tableNotes } from "./model_weights.ts";
 import { type DtypeName, torchDtype } from "./number_formats.ts";
 import { openModel, type OpenOptions } from "./open.ts";
 
+/** What is merged, and how it is written. */
 export interface MergeOptions {
   /** Folder of the base model. */
   readonly baseModel: string;
@@ -40,6 +41,7 @@ export interface MergeOptions {
 
 /** How far the merged model is from base and adapter, on random tokens. */
 export interface MergeCheck {
+  /** Tokens compared. */
   readonly sampleTokens: number;
   /** Of the logits. */
   readonly maxAbsoluteDifference: number;
@@ -49,13 +51,19 @@ export interface MergeCheck {
   readonly argmaxAgreement: number;
 }
 
+/** What was written. */
 export interface MergeResult {
+  /** Folder of the merged model. */
   readonly savePath: string;
+  /** Folder of the base model. */
   readonly baseModel: string;
+  /** Folder of the adapter. */
   readonly peftModel: string;
   /** Tokens that the merged model's positions are made for. */
   readonly contextSize: number;
+  /** Scaling of its positions. */
   readonly ropeScaling: RopeScaling | null;
+  /** Its RoPE base. */
   readonly ropeTheta: number;
   /** Linears that have got a LoRA update. */
   readonly mergedLinears: number;
@@ -63,6 +71,7 @@ export interface MergeResult {
   readonly replacedTensors: number;
   /** Number formats of the weights written. */
   readonly dtypes: readonly FloatDtype[];
+  /** Bytes of all tensors. */
   readonly totalBytes: number;
   /** Names of the weight files. */
   readonly shards: readonly string[];
@@ -73,6 +82,7 @@ export interface MergeResult {
    * weights: how far the merged model is from the one that was trained.
    */
   readonly verificationAsTrained: MergeCheck | null;
+  /** All of the work. */
   readonly seconds: number;
 }
 

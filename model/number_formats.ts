@@ -3,9 +3,13 @@ import type { Dtype, FloatDtype } from "../checkpoint/dtype.ts";
 import type { ModelConfig } from "./config.ts";
 
 /** As flags name them. */
-export const DTYPES = { fp32: "F32", bf16: "BF16", fp16: "F16" } as const;
+export const DTYPES = { fp32: "F32", bf16: "BF16", fp16: "F16" } as const satisfies Record<
+  DtypeName,
+  FloatDtype
+>;
 
-export type DtypeName = keyof typeof DTYPES;
+/** A number format of weights, as flags name it. */
+export type DtypeName = "fp32" | "bf16" | "fp16";
 
 /** As PyTorch names them. */
 export const TORCH_NAMES: Readonly<Record<FloatDtype, string>> = {

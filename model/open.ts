@@ -6,7 +6,7 @@ import { type ModelConfig, readConfig } from "./config.ts";
 import { settleContext } from "./context.ts";
 import { otherBaseNote } from "./fingerprint.ts";
 import type { LanguageModel } from "./language_model.ts";
-import { loadModel, type LoadOptions } from "./load.ts";
+import { loadModel } from "./load.ts";
 import { openModelWeights } from "./model_weights.ts";
 import { adaptBase, grownWeights } from "./vocabulary.ts";
 
@@ -27,14 +27,17 @@ export interface OpenOptions {
   readonly loadIn4bit?: boolean;
   /** How activations are stored; f32 unless given. */
   readonly format?: Format;
-  readonly onProgress?: LoadOptions["onProgress"];
+  /** Told of every tensor loaded: its name, how many are done, of how many. */
+  readonly onProgress?: (tensor: string, done: number, total: number) => void;
 }
 
 /** A model to run, not to train. */
 export interface OpenModel {
+  /** On the device, the adapter applied. */
   readonly model: LanguageModel;
   /** With the context extended. */
   readonly config: ModelConfig;
+  /** The adapter as it was read, where there is one. */
   readonly adapter: Adapter | undefined;
   /** What the user should know about positions and adapter, a line each. */
   readonly notes: readonly string[];

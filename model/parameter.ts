@@ -4,7 +4,9 @@ import type { Tensor } from "../kernels/tensor.ts";
 export interface Parameter {
   /** As in the checkpoint or adapter: `model.norm.weight`, `model.layers.0.self_attn.q_proj.lora_A.weight`. */
   readonly name: string;
+  /** Its numbers, f32. */
   readonly value: Tensor;
+  /** Its gradient, f32. */
   readonly grad: Tensor;
 }
 

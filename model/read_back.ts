@@ -9,7 +9,9 @@ const LEAST_BYTES = 64 * 2 ** 10;
 
 /** A tensor on the device, and the name it gets in a file. */
 export interface NamedTensor {
+  /** As the file has it. */
   readonly name: string;
+  /** On the device. */
   readonly value: Tensor;
   /** What its bytes are in the file; f32 of its own shape unless given. */
   readonly stored?: Pick<TensorSource, "dtype" | "shape">;

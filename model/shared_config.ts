@@ -5,18 +5,29 @@ import type { RopeScaling } from "./rope_scaling.ts";
 
 /** The keys that every architecture has, checked, with Hugging Face's defaults filled in. */
 export interface SharedConfig {
+  /** V: tokens of the vocabulary. */
   readonly vocab_size: number;
+  /** C: elements of a token's state. */
   readonly hidden_size: number;
+  /** F: width of the MLP. */
   readonly intermediate_size: number;
+  /** Layers. */
   readonly num_hidden_layers: number;
+  /** H: heads of the queries. */
   readonly num_attention_heads: number;
+  /** K: heads of keys and values. */
   readonly num_key_value_heads: number;
+  /** D: elements of a head. */
   readonly head_dim: number;
   /** Elements of a head, from its first on, that turn with the position. */
   readonly rotary_dim: number;
+  /** Tokens that the positions are made for. */
   readonly max_position_embeddings: number;
+  /** RoPE base. */
   readonly rope_theta: number;
+  /** Scaling of the positions; null: none. */
   readonly rope_scaling: RopeScaling | null;
+  /** Whether the head is the table of the embeddings. */
   readonly tie_word_embeddings: boolean;
   /** Most tokens that one sees, itself included; all unless given. */
   readonly sliding_window: number | null;

@@ -13,6 +13,7 @@ export interface TrainInfo {
   readonly attention: string;
   /** Learning rate, schedule and optimiser, in words. */
   readonly schedule: string;
+  /** Seed of everything random. */
   readonly seed: number;
   /** Where results go. */
   readonly outputDir: string;
@@ -34,8 +35,11 @@ export interface TrainInfo {
   readonly totalParameters: number;
   /** Sequences in one optimiser step, and tokens in it where all are as long as they may be. */
   readonly sequencesPerStep: number;
+  /** See `sequencesPerStep`. */
   readonly tokensPerStep: number;
+  /** Optimiser steps of the whole run. */
   readonly totalSteps: number;
+  /** Passes over the data of the whole run, as a fraction. */
   readonly totalEpochs: number;
   /** Step the run goes on from; 0 for a fresh run. */
   readonly startStep: number;
@@ -45,11 +49,13 @@ export interface TrainInfo {
 export interface StepMetrics {
   /** Steps done, this one included: 1 after the first. */
   readonly step: number;
+  /** Optimiser steps of the whole run. */
   readonly totalSteps: number;
   /** Passes over the data done, as a fraction. */
   readonly epoch: number;
   /** Mean negative log-likelihood per target token of this step, in nats. */
   readonly loss: number;
+  /** Learning rate of this step. */
   readonly learningRate: number;
   /** Global norm of the gradient before clipping. */
   readonly gradNorm: number;
@@ -57,6 +63,7 @@ export interface StepMetrics {
   readonly tokensPerSecond: number;
   /** Bytes on the GPU now, and at most so far. */
   readonly memoryBytes: number;
+  /** See `memoryBytes`. */
   readonly peakBytes: number;
   /** Seconds to the end of the run at the present pace. */
   readonly etaSeconds: number;
@@ -72,6 +79,7 @@ export interface TrainResult {
   readonly outputDir: string;
   /** Steps done, those of earlier runs that this one resumed included. */
   readonly steps: number;
+  /** Steps of the whole run. */
   readonly totalSteps: number;
   /** Whether {@linkcode TrainHooks.shouldStop} ended the run before its last step. */
   readonly stopped: boolean;
@@ -83,12 +91,15 @@ export interface TrainResult {
   readonly loss: number | null;
   /** Mean loss over the steps of this run. */
   readonly trainLoss: number | null;
+  /** Steps left out because loss or gradient was not finite. */
   readonly skippedSteps: number;
   /** Target tokens trained in this run. */
   readonly tokens: number;
+  /** Milliseconds of this run. */
   readonly elapsedMs: number;
   /** The most device memory that was held, and what the plan said. */
   readonly peakBytes: number;
+  /** See `peakBytes`. */
   readonly plannedBytes: number;
 }
 

@@ -9,6 +9,7 @@ import { type PlanDevice, secondsOf, type StepCost, type StepOptions, TYPICAL_DE
 
 /** A step's cost, and what it means for a given memory. */
 export interface Plan extends StepCost {
+  /** The device that the plan is for. */
   readonly device: PlanDevice;
   /** Where the run keeps what may wait in host memory. */
   readonly placement: Placement;
@@ -22,7 +23,9 @@ export interface Plan extends StepCost {
   readonly remedies: readonly Remedy[];
 }
 
+/** What is planned for besides the settings. */
 export interface PlanOptions extends Omit<StepOptions, "placement"> {
+  /** Measured speeds, for the time of a step; without them there is none. */
   readonly rates?: Rates | null;
 }
 
@@ -51,7 +54,7 @@ export async function planTraining(
   };
 }
 
-/** @throws {UserError} with numbers and changes, if the plan does not fit */
+/** Lets a plan pass that fits. @throws {UserError} with numbers and changes, if it does not */
 export function requireFit({ fits, memoryBytes, peak, remedies }: Plan): void {
   if (fits !== false) return;
   throw new UserError(

@@ -6,11 +6,13 @@ import { type StepCost, stepCost, type StepOptions, TYPICAL_DEVICE } from "./ste
 
 /** A change of settings towards less memory. */
 export interface Remedy {
+  /** Settings that change. */
   readonly change: Partial<TrainArgs>;
   /** The device's peak with this and the changes before it. */
   readonly peakBytes: number;
   /** How much lower that is than before this change. */
   readonly savedBytes: number;
+  /** Whether that is enough. */
   readonly fits: boolean;
 }
 
@@ -116,6 +118,7 @@ const RESOLUTION = { tokens: 16, share: 1 / 256 };
 /** Dry runs to find a length with, at most. */
 const ROUNDS = 10;
 
+/** Where a longest length is looked for. */
 export interface LongestOptions extends Pick<StepOptions, "device"> {
   /** A length that does not fit, or is not of interest. */
   readonly below?: number;

@@ -21,7 +21,7 @@ import { groupSize, stateBits, type TrainArgs } from "../train_args/schema.ts";
 import type { TrainHooks } from "./hooks.ts";
 import { addFreshLora, trainedNames } from "./lora.ts";
 import type { Resumed } from "./run_folder.ts";
-import type { TrainerOptions } from "./trainer.ts";
+import type { SettledOptions } from "./trainer.ts";
 
 /** A model ready to be trained. */
 export interface Trainee {
@@ -75,7 +75,7 @@ export interface Placement {
 }
 
 /** Who sees whom in training, by the longest sequence of a batch. */
-function attentionRule(args: TrainArgs): TrainerOptions["attention"] {
+function attentionRule(args: TrainArgs): SettledOptions["attention"] {
   if (args.attention === "full") return () => ({});
   const { group_shift: shift, sft_group_size } = args;
   if (sft_group_size === null) {
@@ -95,7 +95,7 @@ function attentionRule(args: TrainArgs): TrainerOptions["attention"] {
 export function trainerOptions(
   args: TrainArgs,
   placement: Placement = { offloadActivations: args.offload_activations === true, pageStates: false },
-): TrainerOptions {
+): SettledOptions {
   return {
     maxGradNorm: args.max_grad_norm,
     attention: attentionRule(args),

@@ -25,7 +25,9 @@ import { Trainer } from "./trainer.ts";
 /** The device that a step is counted for. */
 export interface PlanDevice
   extends Pick<GpuOptions, "sharing" | "maxBindingBytes" | "hostCopies" | "tuning"> {
+  /** What the device says of itself. */
   readonly info: GpuInfo;
+  /** What its buffers and workgroups may be at most. */
   readonly limits: DeviceLimits;
 }
 

@@ -1,6 +1,5 @@
 import type { AttentionRule } from "../kernels/attention/map.ts";
 import type { Gpu } from "../kernels/gpu.ts";
-import type { AdamWOptions } from "../kernels/optimizer/adamw.ts";
 import { globalNorm, STATUS } from "../kernels/optimizer/global_norm.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import { type Batch, freeBatch } from "../model/batch.ts";
@@ -8,23 +7,48 @@ import type { LanguageModel } from "../model/language_model.ts";
 import { isDecayed, type Parameter } from "../model/parameter.ts";
 import { type AdamStates, makeStates, type StateForm } from "./states.ts";
 
-export interface TrainerOptions extends Omit<AdamWOptions, "learningRate" | "step"> {
-  /** Gradients longer than this are scaled down to it; 0 turns clipping off. */
-  readonly maxGradNorm: number;
-  /** Who sees whom in a batch. */
-  readonly attention: (batch: Pick<Batch, "starts" | "rows">) => AttentionRule;
-  readonly checkpointing: boolean;
+/** How a step is done; the defaults are those of the command line. */
+export interface TrainerOptions {
+  /** AdamW's decay of the first moment; 0.9 unless given. */
+  readonly beta1?: number;
+  /** AdamW's decay of the second moment; 0.999 unless given. */
+  readonly beta2?: number;
+  /** AdamW's epsilon; 1e-8 unless given. */
+  readonly epsilon?: number;
+  /** AdamW's weight decay; 0 unless given. */
+  readonly weightDecay?: number;
+  /** Gradients longer than this are scaled down to it; 0 turns clipping off. 1 unless given. */
+  readonly maxGradNorm?: number;
+  /** Who sees whom in a batch; full attention unless given. */
+  readonly attention?: (batch: Pick<Batch, "starts" | "rows">) => AttentionRule;
+  /** Recompute activations in the backward pass, which saves memory; true unless given. */
+  readonly checkpointing?: boolean;
   /** With checkpointing: layers' inputs wait in host memory for the backward pass; on the device unless true. */
   readonly offloadActivations?: boolean;
   /** 32 bits on the device unless given. */
   readonly states?: StateForm;
-  /** Scale the loss so that small gradients survive in f16, and adapt the scale. */
-  readonly lossScaling: boolean;
-  /** Of dropout, and of the noise. */
-  readonly seed: number;
+  /** Scale the loss so that small gradients survive in f16, and adapt the scale; false unless given. */
+  readonly lossScaling?: boolean;
+  /** Of dropout, and of the noise; 42 unless given. */
+  readonly seed?: number;
   /** NEFTune's noise on the embeddings; none unless given. */
   readonly noiseAlpha?: number | undefined;
 }
+
+const DEFAULTS = {
+  beta1: 0.9,
+  beta2: 0.999,
+  epsilon: 1e-8,
+  weightDecay: 0,
+  maxGradNorm: 1,
+  attention: () => ({}),
+  checkpointing: true,
+  lossScaling: false,
+  seed: 42,
+} as const satisfies TrainerOptions;
+
+/** Options with their defaults. */
+export type SettledOptions = TrainerOptions & Required<Pick<TrainerOptions, keyof typeof DEFAULTS>>;
 
 /** What a step gave. */
 export interface StepResult {
@@ -42,6 +66,7 @@ export interface TrainerState {
   updates: number;
   /** Forward passes done: dropout draws by them. */
   passes: number;
+  /** Factor of the loss; 1 without loss scaling. */
   lossScale: number;
   /** Finite steps since the loss scale last changed. */
   scaleAge: number;
@@ -57,15 +82,24 @@ const LOSS_SCALE = { initial: 65536, growth: 2, backoff: 0.5, interval: 2000, le
 
 /** One optimiser step, repeated. The only place that orders the GPU's work of a step. */
 export class Trainer {
+  /** The model's device. */
   readonly gpu: Gpu;
+  /** What is trained. */
   readonly model: LanguageModel;
+  /**
+   * Parameters with their moments.
+   * @internal
+   */
   readonly optimised: readonly Optimised[];
+  /** What a checkpoint keeps besides parameters and moments. */
   state: TrainerState = { updates: 0, passes: 0, lossScale: 1, scaleAge: 0 };
-  readonly #options: TrainerOptions;
+  readonly #options: SettledOptions;
   readonly #lossSum: Tensor;
   readonly #status: Tensor;
 
-  constructor(model: LanguageModel, options: TrainerOptions) {
+  /** Allocates the moments of every parameter that is trained. */
+  constructor(model: LanguageModel, given: TrainerOptions = {}) {
+    const options = { ...DEFAULTS, ...given };
     this.gpu = model.gpu;
     this.model = model;
     this.#options = options;

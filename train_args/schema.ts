@@ -402,11 +402,20 @@ export const OPTIONS = {
   ),
 } as const satisfies Record<string, TrainOption>;
 
-/** The name of an option. */
-export type OptionName = keyof typeof OPTIONS;
+/**
+ * What the table of options is, to the compiler.
+ * @internal
+ */
+type Options = typeof OPTIONS;
 
-/** What an option's value is, before the rules between options have filled in what is not set. */
-type OptionValue<K extends OptionName> = (typeof OPTIONS)[K] extends
+/** The name of an option. */
+export type OptionName = keyof Options;
+
+/**
+ * What an option's value is, before the rules between options have filled in what is not set.
+ * @internal
+ */
+type OptionValue<K extends OptionName> = Options[K] extends
   { kind: Kind<infer T>; default: infer D; required: infer R }
   ? R extends true ? T : D extends null ? T | null : T
   : never;

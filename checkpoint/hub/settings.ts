@@ -3,7 +3,9 @@ import { join } from "../deps.ts";
 
 /** How the hub is reached, and where its files are kept. */
 export interface HubSettings {
+  /** Address, without a slash at its end. */
   readonly endpoint: string;
+  /** Of the user, for what is not public. */
   readonly token: string | undefined;
   /** The folder that Python's `huggingface_hub` uses too. */
   readonly cacheDir: string;
