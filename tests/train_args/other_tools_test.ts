@@ -230,7 +230,8 @@ Deno.test("a key that asks for what is done here is noted, with another value it
 });
 
 Deno.test("flags of other tools are answered as their keys are", async () => {
-  const message = await loadTrainArgs(null, { load_in_8bit: "true" }).then(String, String);
+  const flags: Record<string, string> = { load_in_8bit: "true" };
+  const message = await loadTrainArgs(null, flags).then(String, String);
   assertIncludes(message, "--load_in_8bit: not an option; there is no training on 8 bits");
 });
 
