@@ -62,6 +62,7 @@ export {
   type LoadedModel,
   type PerplexityOptions,
   type PerplexityResult,
+  type PositionScore,
   scoreWindows,
   type WindowOptions,
   type WindowScores,
