@@ -8,8 +8,10 @@ import { parseSources } from "../../data/sources.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
 import { Evaluation } from "../../train/evaluation.ts";
 import { runTraining } from "../../train/run.ts";
+import { MEASURED } from "../../train/run_log.ts";
 import { loadTrainArgs } from "../../train_args/load.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { readEvents } from "../support/event_file.ts";
 import { GOLDEN, namesIn, withFolder } from "../support/files.ts";
 import { comparedBytes } from "../support/metrics.ts";
 
@@ -56,6 +58,22 @@ Deno.test("A run evaluates before its first step, every so often and at its end,
       losses,
     );
     assertEquals(state.best_metric, Math.min(...losses.map(([, loss]) => loss)));
+    const rows = (await Deno.readTextFile(`${output_dir}/metrics.jsonl`)).trim().split("\n").map((row) =>
+      JSON.parse(row)
+    ).filter((row) => "eval_loss" in row);
+    const events = (await readEvents(`${output_dir}/runs`)).flat()
+      .filter(({ values }) => values && "eval/loss" in values);
+    for (const [i, row] of rows.entries()) {
+      assertEquals(Object.keys(row), ["epoch", "step", "eval_loss", ...MEASURED]);
+      assert(row.tokens_per_second > 0 && row.peak_memory_bytes > 0, JSON.stringify(row));
+      assert(row.seconds > (rows[i - 1]?.seconds ?? 0), `${row.seconds} seconds`);
+      const { values } = events[i]!;
+      assertEquals(
+        MEASURED.map((key) => values![`eval/${key}`]),
+        MEASURED.map((key) => Math.fround(row[key])),
+      );
+    }
+    assertEquals(rows.length, losses.length);
     // The loss is the mean over targets, however batches are cut, with full attention.
     const tokenizer = await Tokenizer.load(`${GOLDEN}/mha`);
     const sources = parseSources([SETTINGS.eval_file!]);

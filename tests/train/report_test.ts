@@ -1,6 +1,6 @@
 import type { DataPreview } from "../../data/preview.ts";
 import type { TrainInfo } from "../../train/hooks.ts";
-import { curvePlot, smoothed } from "../../train/plot.ts";
+import { curvePlot, dotPlot, smoothed } from "../../train/plot.ts";
 import { reportHtml } from "../../train/report.ts";
 import { loadTrainArgs } from "../../train_args/load.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
@@ -159,6 +159,57 @@ Deno.test("curvePlot() keeps curves within their frame, and thins long ones", ()
   }
   assertEquals(curvePlot("none", { x: "x", y: "y" }, [{ name: "a", points: [{ x: 1, y: Infinity }] }]), "");
   assertWellFormed(curvePlot("one", { x: "x", y: "y" }, [{ name: "a", points: [{ x: 1, y: 2 }] }]));
+});
+
+Deno.test("dotPlot() keeps marks and strokes within its frame, and one far value squeezes no others", () => {
+  const values = (shift: number) =>
+    [0, 1, 2].map((place) => [5, 5.4, 5.9].map((y) => y + shift - place / 10));
+  const rows = [
+    { name: "a <b>", values: values(0) },
+    { name: "c", values: values(0.2) },
+    { name: "far", values: [[5.1, 60], ...values(0.1).slice(1)] },
+  ];
+  const series = ["256 tokens", "512 tokens", "1024 tokens"];
+  const svg = dotPlot("title", "unit", series, rows, [{ name: "base", values: [5.5, 5.6, 90] }]);
+  assertWellFormed(svg);
+  const groups = [...svg.matchAll(/<g fill="[^"]*" stroke="[^"]*" fill-opacity="[.]5">(.*?)<\/g>/g)].map((
+    [, group],
+  ) => group!);
+  const marks = (group: string) =>
+    [...group.matchAll(/<path( stroke-width="2")? d="M([\d.]+) [\d.]+/g)].map((
+      [, stroke, x],
+    ) => ({
+      isStroke: stroke !== undefined,
+      x: Number(x),
+    }));
+  const drawn = groups.slice(0, 9).map(marks);
+  for (const { x } of drawn.flat()) assert(x >= 260 && x <= 680, `a mark at ${x}`);
+  const spread = (row: number) =>
+    Math.max(...drawn[row]!.map(({ x }) => x)) - Math.min(...drawn[row]!.map(({ x }) => x));
+  assert(spread(0) > 200, `values from 5 to 5.9 are drawn over ${spread(0)}`);
+  // The far value is an arrow at the edge; the mean, which it takes there, is not drawn.
+  assertEquals(drawn.map((row) => row.filter(({ isStroke }) => isStroke).length), [
+    1,
+    1,
+    1,
+    1,
+    1,
+    1,
+    0,
+    1,
+    1,
+  ]);
+  assert(groups[6]!.includes("<title>60</title>"), "what the arrow stands for");
+  assert(
+    svg.includes("<title>base, 512 tokens: 5.6</title>") && !svg.includes("1024 tokens: 90"),
+    "the lines",
+  );
+  const names = [...svg.matchAll(/<text x="([\d.]+)" y="46" style="[^"]*">([^<]*)/g)];
+  assertEquals(names.map(([, , name]) => name), series);
+  for (const [i, [, x, name]] of names.entries()) {
+    const next = Number(names[i + 1]?.[1] ?? 720);
+    assert(Number(x) + 6.5 * name!.length < next - 16, `"${name}" from ${x} reaches ${next}`);
+  }
 });
 
 Deno.test("a smoothed curve follows a straight one, and loses what changes from point to point", () => {
