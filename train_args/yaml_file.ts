@@ -92,11 +92,16 @@ export function parseYaml(text: string, path: string): YamlFile {
     });
     return unreadable;
   }
-  for (const error of document.errors) {
-    problems.push({ place: placeOf(error.pos[0]), message: `not valid YAML: ${lowerFirst(error.message)}` });
+  const isRepeatedKey = ({ code }: { code: string }) => code === "DUPLICATE_KEY";
+  const broken = document.errors.find((error) => !isRepeatedKey(error));
+  // What the parser finds after the first slip are its consequences.
+  for (const error of [...document.errors.filter(isRepeatedKey), ...(broken ? [broken] : [])]) {
+    const message = lowerFirst(error.message);
+    const shown = message.length > LONGEST ? `${message.slice(0, LONGEST)}...` : message;
+    problems.push({ place: placeOf(error.pos[0]), message: `not valid YAML: ${shown}` });
   }
   // A repeated key leaves the rest readable; after any other error the tree is a guess.
-  if (document.errors.some((error) => error.code !== "DUPLICATE_KEY")) return unreadable;
+  if (broken) return unreadable;
 
   const root = document.contents;
   if (root === null || (isScalar(root) && root.value === null)) {
@@ -168,6 +173,9 @@ function nestsDeeper(text: string, limit: number): boolean {
   }
   return false;
 }
+
+/** Characters of a parser's message: it may quote the whole file. */
+const LONGEST = 200;
 
 function lowerFirst(text: string): string {
   return text.charAt(0).toLowerCase() + text.slice(1);
