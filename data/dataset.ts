@@ -33,17 +33,17 @@ export interface DatasetReport {
   readonly rows: number;
   /** Rows that became samples, or parts of packed ones. */
   readonly kept: number;
-  /** Rows that lost tokens at `max_seq_length`, kept or not, and how many tokens they lost of those of all rows. */
+  /** Rows that lost tokens at `maxSeqLength`, kept or not. */
   readonly truncated: number;
-  /** See `truncated`. */
+  /** Tokens that they lost. */
   readonly tokensLost: number;
   /** Tokens of all rows. */
   readonly tokensRead: number;
-  /** Rows shorter than `min_length`, and longer than `max_seq_length` where such are dropped. */
+  /** Rows shorter than `minLength`. */
   readonly tooShort: number;
-  /** See `tooShort`. */
+  /** Rows longer than `maxSeqLength` where such are dropped. */
   readonly tooLong: number;
-  /** Rows without a single target: empty, or the prompt alone fills `max_seq_length`. */
+  /** Rows without a single target: empty, or the prompt alone fills `maxSeqLength`. */
   readonly skippedWithoutTargets: number;
   /** Rows drawn of those kept, of each source in its turn: fewer by `[n]`, fewer or more often by weights. */
   readonly drawn: readonly number[];
@@ -51,9 +51,9 @@ export interface DatasetReport {
   readonly texts: number;
   /** Samples made of them. */
   readonly samples: number;
-  /** Tokens, and targets among them, of all samples. */
+  /** Tokens of all samples. */
   readonly tokens: number;
-  /** See `tokens`. */
+  /** Targets among them. */
   readonly targets: number;
   /** Tokens of the longest sample. */
   readonly longest: number;

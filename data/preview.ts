@@ -17,9 +17,9 @@ export interface DataPreview {
   readonly parts: readonly PreviewPart[];
   /** What it was taken for: a text that is learnt whole, or prompts of whose answers the model learns. */
   readonly kind: "text" | "answers";
-  /** Its first and last target tokens, each as text. */
+  /** Its first target tokens, each as text. */
   readonly firstTargets: readonly string[];
-  /** See `firstTargets`. */
+  /** Its last target tokens, each as text. */
   readonly lastTargets: readonly string[];
   /** Whether there are answers to learn, and not one of them with its end. */
   readonly neverEnds: boolean;

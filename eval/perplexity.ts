@@ -85,7 +85,9 @@ export interface WindowScores {
 export interface PositionScore {
   /** Positions in the window, the first token being 0. */
   readonly from: number;
+  /** The position after its last. */
   readonly to: number;
+  /** exp of the mean loss of its targets. */
   readonly perplexity: number;
 }
 

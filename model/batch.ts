@@ -22,9 +22,9 @@ export interface Batch {
   readonly labels: Uint32Array<ArrayBuffer>;
   /** (rows) within the sequence. */
   readonly positions: Uint32Array<ArrayBuffer>;
-  /** First row of each sequence, and of each document. */
+  /** First row of each sequence. */
   readonly starts: readonly number[];
-  /** See `starts`. */
+  /** First row of each document. */
   readonly documents: readonly number[];
   /** Tokens of all sequences. */
   readonly rows: number;

@@ -12,6 +12,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   eval: ["kernels", "model", "checkpoint", "data"],
   train: ["kernels", "model", "checkpoint", "data", "eval", "train_args"],
   demo: ["kernels", "model", "checkpoint", "data", "eval", "train", "train_args"],
+  examples: [],
   cli: ["kernels", "model", "checkpoint", "data", "eval", "train", "train_args", "demo", "deno.json"],
 };
 

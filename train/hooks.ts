@@ -33,9 +33,9 @@ export interface TrainInfo {
   readonly trainableParameters: number;
   /** Numbers in the whole model, adapter included. */
   readonly totalParameters: number;
-  /** Sequences in one optimiser step, and tokens in it where all are as long as they may be. */
+  /** Sequences in one optimiser step. */
   readonly sequencesPerStep: number;
-  /** See `sequencesPerStep`. */
+  /** Tokens in one where all sequences are as long as they may be. */
   readonly tokensPerStep: number;
   /** Optimiser steps of the whole run. */
   readonly totalSteps: number;
@@ -61,9 +61,9 @@ export interface StepMetrics {
   readonly gradNorm: number;
   /** Tokens trained per second, over the last few steps. */
   readonly tokensPerSecond: number;
-  /** Bytes on the GPU now, and at most so far. */
+  /** Bytes on the GPU now. */
   readonly memoryBytes: number;
-  /** See `memoryBytes`. */
+  /** Bytes on the GPU at most so far. */
   readonly peakBytes: number;
   /** Seconds to the end of the run at the present pace. */
   readonly etaSeconds: number;
@@ -97,9 +97,9 @@ export interface TrainResult {
   readonly tokens: number;
   /** Milliseconds of this run. */
   readonly elapsedMs: number;
-  /** The most device memory that was held, and what the plan said. */
+  /** Most bytes held on the device. */
   readonly peakBytes: number;
-  /** See `peakBytes`. */
+  /** What the plan said of that. */
   readonly plannedBytes: number;
 }
 

@@ -24,6 +24,9 @@ Deno.test("encode() adds special tokens only where asked, and never a second bos
   assertEquals(tokenizer.encode("<s>hi", { bos: true, eos: false }), [257, 104, 105]);
   assertEquals(tokenizer.encode("", { bos: true, eos: true }), [257, 258]);
   assertEquals(tokenizer.encode("", PLAIN), []);
+  // As a prompt, and as transformers decodes, where nothing is asked for.
+  assertEquals(tokenizer.encode("hi"), [257, 104, 105]);
+  assertEquals(tokenizer.decode([257, 104, 105, 258]), "<s>hi</s>");
 });
 
 Deno.test("decode() gives the text back exactly, spaces before commas included", async () => {

@@ -205,6 +205,24 @@ Deno.test("Prompts of different lengths are written side by side as alone, and s
   assertEquals(heard, cut, "tokens heard");
 });
 
+Deno.test("A text ends with the model's eos_token_id, one or several, and after 256 tokens where none comes", async () => {
+  using gpu = await Gpu.open({ poison: true });
+  const prompt = [...integers(7, 9, 50)];
+  const whole = await generate(await smallModel(gpu), prompt, { temperature: 0 });
+  assertEquals(whole.length, 256);
+  const stop = whole[5]!;
+  const wanted = whole.slice(0, whole.indexOf(stop) + 1);
+  for (const eos_token_id of [stop, [49, stop]]) {
+    const model = await smallModel(gpu, { eos_token_id });
+    const written = await generate(model, prompt, { temperature: 0 });
+    const end = typeof eos_token_id === "number"
+      ? wanted
+      : whole.slice(0, 1 + whole.findIndex((id) => eos_token_id.includes(id)));
+    assertEquals(written, end, String(eos_token_id));
+    assertEquals(await generate(model, prompt, { ...GREEDY, maxNewTokens: 12 }), whole.slice(0, 12));
+  }
+});
+
 Deno.test("A seed gives the same text whatever is read when; another seed another", async () => {
   using gpu = await Gpu.open({ poison: true });
   const model = await smallModel(gpu);

@@ -295,6 +295,31 @@ Deno.test("without a file, flags alone are enough", async () => {
   assertEquals(args.resume_from_checkpoint, true);
 });
 
+Deno.test("a script's settings are typed values, text, or not given, and checked as the others", async () => {
+  const required = { model_name_or_path: "m", train_file: "t", output_dir: "o", max_seq_length: 64 };
+  const { args, notes } = await loadTrainArgs(null, {
+    ...required,
+    bf16: true,
+    learning_rate: 1e-3,
+    lora_rank: "4",
+    target_modules: ["q_proj", "v_proj"],
+    rope_scaling: { type: "linear", factor: 2 },
+    eval_file: null,
+    save_total_limit: undefined,
+    max_memory: "8GiB",
+  });
+  const { bf16, learning_rate, lora_rank, target_modules, rope_scaling, max_seq_length, max_memory } = args;
+  assertEquals(
+    [bf16, learning_rate, lora_rank, target_modules, rope_scaling, max_seq_length, max_memory, notes],
+    [true, 1e-3, 4, ["q_proj", "v_proj"], { type: "linear", factor: 2 }, 64, 8 * 2 ** 30, []],
+  );
+  await assertThrows(
+    () => loadTrainArgs(null, { ...required, lora_rank: -1, bf16: "perhaps" }),
+    "--lora_rank: must be a whole number from 1 to 4096, got -1",
+    '--bf16: must be true or false, got "perhaps"',
+  );
+});
+
 const RULES: [name: string, yaml: string, wanted: string][] = [
   [
     "offloading of what is not kept",
