@@ -18,7 +18,9 @@ export function formatPreview(preview: DataPreview, color: boolean): string {
     }`
   );
   return [
-    `The first of ${sequences}, taken as ${taken}; what is learnt is ${color ? "green" : "in [[ ]]"}:`,
+    `The ${all === 1 ? "only sequence" : `first of ${sequences}`}, taken as ${taken}; what is learnt is ${
+      color ? "green" : "in [[ ]]"
+    }:`,
     shownParts(preview).map((part) => mark(part, color)).join(""),
     `Learnt first: ${tokens(firstTargets)}; last: ${tokens(lastTargets)}`,
     `${sequences} by length:`,

@@ -59,7 +59,7 @@ export interface StepMetrics {
   readonly learningRate: number;
   /** Global norm of the gradient before clipping. */
   readonly gradNorm: number;
-  /** Tokens trained per second, over the last few steps. */
+  /** Tokens trained per second, over the last few steps; evaluating and saving do not count. */
   readonly tokensPerSecond: number;
   /** Bytes on the GPU now. */
   readonly memoryBytes: number;

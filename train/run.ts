@@ -193,13 +193,14 @@ class Run {
   readonly #totalEpochs: number;
   readonly #schedule: Schedule;
   readonly #started = performance.now();
-  /** When recent steps ended and how many tokens were trained by then. */
-  readonly #pace: { time: number; tokens: number }[] = [];
+  /** When recent steps ended, and how many tokens were trained by then in how many milliseconds of training alone. */
+  readonly #pace: { time: number; training: number; tokens: number }[] = [];
   #step: number;
   readonly #startStep: number;
   #skippedSteps: number;
   #skippedInRow = 0;
   #tokens = 0;
+  #training = 0;
   #lossSum = 0;
   #lastLoss: number | null = null;
   #evalLoss: number | null = null;
@@ -297,7 +298,9 @@ class Run {
     const indices = this.#sampler.nextInEpoch(batchSize * args.gradient_accumulation_steps);
     const samples = indices.map((index) => this.data.samples[index]!);
     const batches = chunks(samples, batchSize).map((chunk) => makeBatch(chunk));
+    const began = performance.now();
     const result = await this.trainer.step(batches, rate);
+    this.#training += performance.now() - began;
     this.#step++;
     const tokens = samples.reduce((sum, { inputIds }) => sum + inputIds.length, 0);
     const metrics = this.#measure(result, rate, tokens);
@@ -339,8 +342,8 @@ class Run {
     const { gpu } = this.trainer;
     this.#tokens += tokens;
     const now = performance.now();
-    if (this.#pace.length === 0) this.#pace.push({ time: this.#started, tokens: 0 });
-    this.#pace.push({ time: now, tokens: this.#tokens });
+    if (this.#pace.length === 0) this.#pace.push({ time: this.#started, training: 0, tokens: 0 });
+    this.#pace.push({ time: now, training: this.#training, tokens: this.#tokens });
     if (this.#pace.length > PACE_STEPS + 1) this.#pace.shift();
     const first = this.#pace[0]!;
     const seconds = (now - first.time) / 1000;
@@ -351,7 +354,7 @@ class Run {
       loss: result.loss,
       learningRate: rate,
       gradNorm: result.gradNorm,
-      tokensPerSecond: (this.#tokens - first.tokens) / seconds,
+      tokensPerSecond: 1000 * (this.#tokens - first.tokens) / (this.#training - first.training),
       memoryBytes: gpu.liveBytes,
       peakBytes: gpu.peakBytes,
       etaSeconds: (this.#totalSteps - this.#step) * seconds / (this.#pace.length - 1),

@@ -62,7 +62,7 @@ function tokenizeWords(data_path: string, save_path: string, model = MODEL): str
 
 /** Notes and progress, which come before the line that says what is wrong. */
 const BEFORE =
-  /^(\d+ of \d+ rows |The first of |<s>|Learnt first|[\d,]+ sequences? by length| {2}up to |(\S+Z )?(tensor|window|step|saved) |Step |\w+: .* from the flag replaces |The adapter's own settings count|(learning rate|\w+) {2,})/;
+  /^(\d+ of \d+ rows |The (first of|only) |<s>|Learnt first|[\d,]+ sequences? by length| {2}up to |(\S+Z )?(tensor|window|step|saved) |Step |\w+: .* from the flag replaces |The adapter's own settings count|(learning rate|\w+) {2,})/;
 
 /** Fails unless the text ends with one line for the user that holds every part, and shows no stack. */
 function assertOneLine(stderr: string, parts: readonly string[]): void {

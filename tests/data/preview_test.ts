@@ -73,6 +73,6 @@ Deno.test("formatPreview() says what rows were taken for", () => {
   );
   assertEquals(
     heading("[a text]"),
-    "The first of 1 sequence, taken as a text that is learnt whole; what is learnt is in [[ ]]:",
+    "The only sequence, taken as a text that is learnt whole; what is learnt is in [[ ]]:",
   );
 });

@@ -48,7 +48,7 @@ async function train(overrides: Record<string, string>, stopAfter = Infinity) {
 
 Deno.test("A run evaluates before its first step, every so often and at its end, and logs it", async () => {
   await withFolder(async (output_dir) => {
-    const { losses } = await train({ output_dir, max_steps: "5", learning_rate: "0.002" });
+    const { losses, result } = await train({ output_dir, max_steps: "5", learning_rate: "0.002" });
     assertEquals(losses.map(([step]) => step), [0, 2, 4, 5]);
     assert(losses.at(-1)![1] < losses[0]![1] - 0.01, `nothing was learnt: ${losses}`);
     const state = JSON.parse(await Deno.readTextFile(`${output_dir}/trainer_state.json`));
@@ -58,9 +58,10 @@ Deno.test("A run evaluates before its first step, every so often and at its end,
       losses,
     );
     assertEquals(state.best_metric, Math.min(...losses.map(([, loss]) => loss)));
-    const rows = (await Deno.readTextFile(`${output_dir}/metrics.jsonl`)).trim().split("\n").map((row) =>
+    const metrics = (await Deno.readTextFile(`${output_dir}/metrics.jsonl`)).trim().split("\n").map((row) =>
       JSON.parse(row)
-    ).filter((row) => "eval_loss" in row);
+    );
+    const rows = metrics.filter((row) => "eval_loss" in row);
     const events = (await readEvents(`${output_dir}/runs`)).flat()
       .filter(({ values }) => values && "eval/loss" in values);
     for (const [i, row] of rows.entries()) {
@@ -85,6 +86,13 @@ Deno.test("A run evaluates before its first step, every so often and at its end,
       loadIn4bit: true,
     });
     const { losses: each } = await model.predict(model.upload(makeBatch(samples)));
+    // Evaluating does not count as training: both took no longer than the run.
+    const trained = metrics.find((row) => "loss" in row);
+    const tokens = samples.reduce((sum, { inputIds }) => sum + inputIds.length, 0);
+    const before = metrics.slice(0, metrics.indexOf(trained)).map((row) => tokens / row.tokens_per_second);
+    const taken = before.reduce((sum, seconds) => sum + seconds, result.tokens / trained.tokens_per_second);
+    assertEquals([trained.step, before.length], [5, 3]);
+    assert(taken < trained.seconds + 0.01, `${taken} seconds of ${trained.seconds}`);
     const mean = each.reduce((sum, loss) => sum + loss, 0) / makeBatch(samples).targets;
     assertClose("eval_loss", [losses.at(-1)![1]], [mean], { rtol: 1e-5, atol: 0 });
   });
