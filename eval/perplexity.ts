@@ -234,9 +234,10 @@ export async function evaluatePerplexity(
 export async function scoreWindows(
   model: LanguageModel,
   tokens: Uint32Array,
-  options: WindowOptions,
+  given: Partial<WindowOptions> = {},
   hooks: WorkHooks = {},
 ): Promise<WindowScores> {
+  const options = { ...DEFAULT_WINDOWS, ...given };
   const { seqLen, batchSize } = options;
   const starts = checkWindows(tokens.length, options);
   const targets = seqLen - 1;
