@@ -67,11 +67,12 @@ export function build(summary: string, io: Io): BuiltCommand {
     .addOption(
       booleanFlag("rates", "measure the adapter for a few seconds, to tell the time of a step", true),
     );
-  addTrainFlags(command);
+  addTrainFlags(command, false);
   return command.action(async () => {
     const flags = command.opts();
     const own = flags as unknown as Flags;
     const { file, overrides } = givenSettings(command);
+    if (file === null) requireSubject(own, overrides);
     const { args: given, notes } = await loadTrainArgs(file, { ...unneeded(own, file), ...overrides });
     notes.forEach((line) => io.err(line));
     const { low_rank_training, adapter_name_or_path } = given;
@@ -91,6 +92,26 @@ export function build(summary: string, io: Io): BuiltCommand {
     configForPositions(config, args).notes.forEach((line) => io.err(line));
     await (own.longest ? runLongest : runPlan)(own, args, config, io);
   });
+}
+
+/** Says what to plan for, where neither a file nor flags do. */
+function requireSubject({ shape, longest }: Flags, overrides: Readonly<Record<string, string>>): void {
+  const has = (...names: readonly string[]) => names.some((name) => overrides[name] !== undefined);
+  const missing = [
+    ...(shape === null && !has("model_name_or_path")
+      ? [`a model (--model_name_or_path, or --shape: ${SHAPE_NAMES.join(", ")})`]
+      : []),
+    ...(longest || has("model_max_length", "max_seq_length", "max_length")
+      ? []
+      : ["a length (--model_max_length in tokens, or --longest)"]),
+  ];
+  if (missing.length === 0) return;
+  throw new UserError(
+    `Cannot plan without ${
+      missing.join(" and ")
+    }: see longreach plan --help, or give a settings file, as in: plan my.yaml`,
+    { exitCode: EXIT.usage },
+  );
 }
 
 /** Settings that a run needs but a plan does not. */

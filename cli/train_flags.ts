@@ -14,16 +14,20 @@ export interface GivenSettings {
   readonly overrides: Readonly<Record<string, string>>;
 }
 
-/** Adds a flag for the YAML file, and one for every option of train_args/schema.ts. */
-export function addTrainFlags(command: CommandUnknownOpts): void {
+/**
+ * Adds a flag for the YAML file, and one for every option of train_args/schema.ts.
+ * @param requires whether `--help` lists apart what a run cannot do without
+ */
+export function addTrainFlags(command: CommandUnknownOpts, requires = true): void {
   command.argument("[settings.yaml]", "YAML file with any of the options below; flags replace what it says");
   command.addOption(new Option("-c, --train_args_file <path>", "the same file, as a flag"));
   command.addOption(new Option("--config <path>").hideHelp());
   for (const { name, group, doc, kind, default: initial, isBoolean, mayStandAlone } of describeOptions()) {
-    const isRequired = initial === "required";
+    const isRequired = requires && initial === "required";
     const option = new Option(`--${name} ${mayStandAlone ? "[value]" : "<value>"}`, doc)
       .helpGroup(isRequired ? REQUIRED : `${group}:`);
-    if (!isRequired) option.defaultValueDescription = isBoolean ? initial : `${initial}; ${kind}`;
+    const unset = initial === "required" ? "none" : initial;
+    if (!isRequired) option.defaultValueDescription = isBoolean ? unset : `${unset}; ${kind}`;
     command.addOption(option);
   }
   // Foreign keys parse as flags too, so that whole command lines carry over; loading notes them.
