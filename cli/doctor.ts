@@ -1,7 +1,6 @@
 /** `doctor`: what this machine offers, in a form that can be pasted into a report. */
-import { statfsSync } from "./deps.ts";
+import { freeBytes } from "../checkpoint/free_room.ts";
 import config from "../deno.json" with { type: "json" };
-import { dirname } from "../checkpoint/deps.ts";
 import { userCacheFolder } from "./user_cache.ts";
 import { UserError } from "../errors.ts";
 import {
@@ -112,7 +111,7 @@ export async function examine(find: typeof findAdapter = findAdapter): Promise<D
     platform: `${Deno.build.os} ${Deno.build.arch}`,
     memoryBytes: permitted(() => Deno.systemMemoryInfo().total),
     cacheFolder,
-    cacheFreeBytes: cacheFolder === null ? null : permitted(() => freeBytes(cacheFolder)),
+    cacheFreeBytes: cacheFolder === null ? null : freeBytes(cacheFolder),
     webgpu: usedWebGpu(),
     adapter: adapter === null ? null : await examineAdapter(adapter),
     kernels: [],
@@ -127,15 +126,6 @@ function permitted(read: () => number): number | null {
   } catch {
     return null;
   }
-}
-
-/** Room on the disk of a folder, or of the folder above where it is not made yet. */
-function freeBytes(folder: string): number {
-  const place = [folder, dirname(folder), dirname(dirname(folder))].find((each) =>
-    permitted(() => statfsSync(each).bavail)
-  );
-  const { bavail, bsize } = statfsSync(place ?? folder);
-  return bavail * bsize;
 }
 
 async function findTuning(): Promise<DoctorReport["tuning"]> {

@@ -24,6 +24,7 @@ export const NEEDS = {
   demo: LOCAL,
   train: {
     ...LOCAL,
+    sys: "statfs",
     hub: [
       "model_name_or_path",
       "adapter_name_or_path",
@@ -36,7 +37,7 @@ export const NEEDS = {
   },
   plan: { hub: ["model_name_or_path"], write: "until fetched", read: "anywhere" },
   evaluate: { hub: ["base_model", "peft_model", "data_path"], write: "until fetched", read: "anywhere" },
-  merge: { ...LOCAL, hub: ["base_model", "peft_model"] },
+  merge: { ...LOCAL, sys: "statfs", hub: ["base_model", "peft_model"] },
   tokenize: { ...LOCAL, hub: ["model_name_or_path", "data_path"] },
   convert: { ...LOCAL, hub: ["model"] },
   get_trainable_weights: LOCAL,

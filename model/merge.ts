@@ -1,5 +1,6 @@
 /** An adapter merged into its base model, and the proof that both compute the same. */
 import type { FloatDtype } from "../checkpoint/dtype.ts";
+import { roomNote } from "../checkpoint/free_room.ts";
 import { readAdapter } from "../checkpoint/peft.ts";
 import { writeModel, type WrittenModel } from "../checkpoint/save_model.ts";
 import { saveFolderAtomic } from "../checkpoint/store.ts";
@@ -134,6 +135,12 @@ export async function mergeAdapter(
     const isOfOtherBase = !plan.isQuantised && trained?.load_in_4bit === true && !options.loadIn4bit;
     const otherBase = await otherBaseNote(peftModel, baseModel);
     if (otherBase !== undefined) hooks.note?.(otherBase);
+    const room = roomNote(savePath, {
+      what: "The weights",
+      bytes: plan.totalBytes,
+      remedy: "make room, or choose another folder",
+    });
+    if (room !== undefined) hooks.note?.(room);
     [
       ...notes,
       ...adapted.notes,

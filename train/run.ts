@@ -1,6 +1,7 @@
 import { exists, isSystemError } from "../checkpoint/files.ts";
 import { type Adapter, writeAdapter } from "../checkpoint/peft.ts";
 import { copyTokenizer, writeModel } from "../checkpoint/save_model.ts";
+import { roomNote } from "../checkpoint/free_room.ts";
 import { lockFolder, rotate, saveAtomic, saveFinal, writeFileAtomic } from "../checkpoint/store.ts";
 import type { Dataset, Sample } from "../data/dataset.ts";
 import { Sampler, stepsPerEpoch } from "../data/sampler.ts";
@@ -30,6 +31,7 @@ import { withAdapterSettings } from "./lora.ts";
 import { type Plan, planTraining, requireFit, sizeText } from "./plan.ts";
 import { reportHtml } from "./report.ts";
 import { copyTrained, findResume, removeOldRun, removeRunLeftovers } from "./run_folder.ts";
+import { writingsOf } from "./room.ts";
 import { RunLog, trainerStateJson } from "./run_log.ts";
 import {
   checkSameBase,
@@ -262,6 +264,7 @@ class Run {
     await this.#log.open(this.#startStep);
     hooks.onData?.(this.data.preview);
     hooks.onStart?.(this.#info);
+    this.#noteRoom();
     let stopped = false;
     let isSaved = true;
     let isHopeless = this.#step === 0 ? await this.#evaluate() : this.#evaluation?.isHopeless ?? false;
@@ -289,6 +292,22 @@ class Run {
       peakBytes: this.trainer.gpu.peakBytes,
       plannedBytes: this.plan.peak.heldBytes,
     };
+  }
+
+  /** Says before the first step that the disk may be full before the last. */
+  #noteRoom(): void {
+    const { args, hooks, plan: { trainable } } = this;
+    const steps = this.#totalSteps - this.#step;
+    const saves =
+      { no: 0, steps: steps / this.#every.save_steps, epoch: this.#totalEpochs }[args.save_strategy];
+    const { checkpoints, bytes } = writingsOf(args, { trainable, saves: Math.ceil(saves) });
+    const note = roomNote(args.output_dir, {
+      what: checkpoints === 0 ? "The files of the result" : `The result and up to ${checkpoints} checkpoints`,
+      bytes,
+      remedy:
+        "make room, or keep fewer with save_total_limit. A checkpoint that has no room is noted and tried again later",
+    });
+    if (note) hooks.note?.(note);
   }
 
   async #trainStep(): Promise<void> {
@@ -421,7 +440,7 @@ class Run {
       } catch (error) {
         if (!isSystemError(error)) throw error;
         if (await this.hooks.waitForRoom?.(failures)) continue;
-        throw new UserError(`${error.message}. ${this.#lastGood}`, { cause: error });
+        throw new UserError(`${error.message}. ${this.#lastGood}${this.#goOn}`, { cause: error });
       }
     }
   }
@@ -440,6 +459,15 @@ class Run {
     return this.#savedStep > 0
       ? `The checkpoint of step ${this.#savedStep} is intact`
       : "No checkpoint was saved yet";
+  }
+
+  /** How a run whose last save has failed goes on. */
+  get #goOn(): string {
+    const { overwrite_output_dir, resume_from_checkpoint } = this.args;
+    if (this.#savedStep <= 0) return "";
+    return overwrite_output_dir || resume_from_checkpoint === false
+      ? ": resume_from_checkpoint: true, without overwrite_output_dir, goes on from it"
+      : ": the same command goes on from it";
   }
 
   async #saveCheckpoint(): Promise<void> {

@@ -117,5 +117,14 @@ Deno.test("plan refuses a shape that is not known, and a missing length", async 
   assertIncludes(unknown.io.stderr, "llama2-7b");
   const missing = await plan("--shape", "llama2-7b");
   assertEquals(missing.code, 2);
-  assertIncludes(missing.io.stderr, "max_seq_length");
+  assertIncludes(missing.io.stderr, "Cannot plan without a length (--model_max_length");
+  const nothing = await plan();
+  assertEquals(nothing.code, 2);
+  assertIncludes(
+    nothing.io.stderr,
+    "Cannot plan without a model (--model_name_or_path, or --shape: llama2-7b",
+  );
+  assertIncludes(nothing.io.stderr, "and a length");
+  const help = await plan("--help");
+  assert(!help.io.stdout.includes("Required:"), "a plan needs no output_dir");
 });

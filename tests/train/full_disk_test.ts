@@ -93,7 +93,7 @@ Deno.test("Where the last save fails too, one line names the last good step", as
       await assertThrows(
         () => train(out, { at: fill }),
         "disk is full",
-        "The checkpoint of step 2 is intact",
+        "The checkpoint of step 2 is intact: the same command goes on from it",
       );
     });
     assertEquals(checkpoints(out), ["checkpoint-1", "checkpoint-2"]);
