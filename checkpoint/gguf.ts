@@ -1,7 +1,6 @@
 /** GGUF files, version 3, as llama.cpp reads them (ggml's `docs/gguf.md`). */
 import { UserError } from "../errors.ts";
-import { toF32 } from "./dtype.ts";
-import type { Dtype } from "./dtype.ts";
+import { assertFinite, type Dtype, toF32 } from "./dtype.ts";
 import { saveFileAtomic, type StoreOptions } from "./atomic.ts";
 import { writeAll } from "./files.ts";
 
@@ -33,6 +32,14 @@ const ALIGNMENT = 32;
 const Q8_BLOCK = 32;
 const CHUNK_BYTES = 2 ** 25;
 
+/** From here on a number becomes infinite; F32 holds whatever it is read from. */
+const ENDS: Readonly<Record<GgufType, number>> = {
+  F32: Infinity,
+  F16: 65520,
+  BF16: 0xff8 * 2 ** 116,
+  Q8_0: 65520 * 127,
+};
+
 /** Bytes of `count` numbers. */
 export function ggufBytes(type: GgufType, count: number): number {
   return type === "F32" ? 4 * count : type === "Q8_0" ? count / Q8_BLOCK * (2 + Q8_BLOCK) : 2 * count;
@@ -40,7 +47,8 @@ export function ggufBytes(type: GgufType, count: number): number {
 
 /**
  * Writes a file, some rows of a tensor in memory at a time, under a temporary name until it is whole.
- * @throws {UserError} if it cannot be written, or rows of a Q8_0 tensor are no multiple of 32
+ * @throws {UserError} if it cannot be written, rows of a Q8_0 tensor are no multiple of 32, or a number is NaN, infinite, or
+ * larger than its type can hold
  */
 export async function writeGguf(
   path: string,
@@ -73,15 +81,25 @@ async function append(file: Parameters<typeof writeAll>[0], bytes: Uint8Array): 
 }
 
 async function appendTensor(file: Parameters<typeof writeAll>[0], tensor: GgufTensor): Promise<number> {
-  const { shape, type } = tensor;
+  const { name, shape, type } = tensor;
   const rows = shape.length < 2 ? 1 : shape[0]!;
   const width = shape.reduce((product, axis) => product * axis, 1) / rows;
   const most = Math.max(1, Math.floor(CHUNK_BYTES / (4 * width)));
   let written = 0;
   for (let start = 0; start < rows; start += most) {
     const { bytes, dtype } = await tensor.readRows(start, Math.min(most, rows - start));
-    const isSame = dtype === type;
-    written += await append(file, isSame ? bytes : encodeGguf(toF32(bytes, dtype), type));
+    const values = toF32(bytes, dtype);
+    assertFinite(name, values, { first: start * width, of: rows * width });
+    const tooLarge = values.findIndex((value) => Math.abs(value) >= ENDS[type]);
+    if (tooLarge >= 0) {
+      throw new UserError(
+        `Cannot write "${name}" as ${type}: element ${start * width + tooLarge} is ${
+          values[tooLarge]
+        }, which it cannot ` +
+          `hold. Pass --outtype ${type === "BF16" ? "f32" : "bf16"}`,
+      );
+    }
+    written += await append(file, dtype === type ? bytes : encodeGguf(values, type));
   }
   return written;
 }
@@ -134,6 +152,9 @@ function header(metadata: ReadonlyMap<string, GgufValue>, tensors: readonly Gguf
   writer.u64(tensors.length);
   writer.u64(metadata.size);
   for (const [key, value] of metadata) {
+    if (typeof value === "object" && "f32" in value && !Number.isFinite(Math.fround(value.f32))) {
+      throw new UserError(`Cannot write GGUF: ${key} is ${value.f32}, more than its 32 bits can hold`);
+    }
     writer.text(key);
     writer.value(value);
   }

@@ -91,7 +91,7 @@ export class Tokenizer {
     this.#fail = fail;
     this.model = readModel(json, fail);
     const { ids, tokens } = this.model;
-    const steps = readSteps(json, config, fail);
+    const steps = readSteps(json, fail);
     this.#added = new AddedTokens(ids, tokens, fail);
     addListed(this.#added, json, config, fail);
     const named = new Map<string, number>();

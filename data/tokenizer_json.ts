@@ -155,8 +155,13 @@ function readMerges(
  */
 export function withPrefixSpace(json: TokenizerJson, config: Values): TokenizerJson {
   const { tokenizer_class, add_prefix_space: wanted, legacy } = config;
-  if (typeof wanted !== "boolean" || !/^LlamaTokenizer/.test(String(tokenizer_class))) return json;
   const { normalizer, pre_tokenizer: pre, decoder } = json;
+  if (typeof wanted !== "boolean") return json;
+  // Of every class, where the step stands alone.
+  if (isRecord(pre) && pre.type === "ByteLevel") {
+    return { ...json, pre_tokenizer: { ...pre, add_prefix_space: wanted } };
+  }
+  if (!/^LlamaTokenizer/.test(String(tokenizer_class))) return json;
   const mark = "\u2581";
   // Where it is put, the space of the decoded text goes; where it is not, that space is the text's own.
   const decoders = isRecord(decoder) && Array.isArray(decoder.decoders) ? decoder.decoders : undefined;
@@ -198,21 +203,12 @@ export function withPrefixSpace(json: TokenizerJson, config: Values): TokenizerJ
  */
 export function readSteps(
   { normalizer, pre_tokenizer, decoder }: TokenizerJson,
-  { add_prefix_space }: Values,
   fail: Fail,
 ): TokenizerSteps {
   const count = { steps: 0 };
   return {
     normalizer: normalizer == null ? null : normalizerStep(normalizer, { fail, count, depth: 0 }),
-    preTokenizer: pre_tokenizer == null
-      ? null
-      // transformers sets it on a ByteLevel step that stands alone.
-      : preTokenizerStep(
-        isRecord(pre_tokenizer) && pre_tokenizer.type === "ByteLevel" && typeof add_prefix_space === "boolean"
-          ? { ...pre_tokenizer, add_prefix_space }
-          : pre_tokenizer,
-        { fail, count, depth: 0 },
-      ),
+    preTokenizer: pre_tokenizer == null ? null : preTokenizerStep(pre_tokenizer, { fail, count, depth: 0 }),
     decoder: decoder == null ? null : decoderStep(decoder, { fail, count, depth: 0 }),
   };
 }

@@ -320,7 +320,9 @@ async function scoreBatch(
     const window = Math.floor(losses.findIndex((value) => !Number.isFinite(value)) / length);
     throw new UserError(
       `Cannot measure perplexity: the loss of the window at token ${starts[window]} is not finite. ` +
-        `The weights are damaged, or their values too large for fp16: use --dtype fp32 or bf16`,
+        (model.parts.format === "f16"
+          ? "The weights are damaged, or their values too large for fp16: use --dtype fp32 or bf16"
+          : "The weights, or the adapter's, are damaged or were saved from a diverged run: use another copy"),
     );
   }
   let hits = 0;

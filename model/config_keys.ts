@@ -173,7 +173,10 @@ export function checkUnreadKeys(
   const dropouts = DROPOUTS.filter((key) => typeof raw[key] === "number" && raw[key] !== 0);
   if (dropouts.length > 0) {
     notes.push(
-      `config.json: ${dropouts.join(" and ")} are for training by other programs: none is applied here`,
+      `config.json: ${dropouts.join(" and ")} ${
+        dropouts.length === 1 ? "is" : "are"
+      } for training by other programs, ` +
+        `and not applied here`,
     );
   }
   return notes;

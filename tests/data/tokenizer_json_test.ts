@@ -318,4 +318,8 @@ Deno.test("add_prefix_space of a LlamaTokenizer decides on the space before text
   );
   assertEquals(texts({ normalizer: replace }, { add_prefix_space: true }), put);
   assertEquals(texts({ normalizer: replace }, { add_prefix_space: null }), "a </s> a");
+  // GGUF is told by what the tokenizer was made from.
+  const bytes = { type: "ByteLevel", add_prefix_space: false, use_regex: true };
+  const settled = new Tokenizer({ ...json, pre_tokenizer: bytes }, { ...config, add_prefix_space: true });
+  assertEquals(settled.files[0].pre_tokenizer, { ...bytes, add_prefix_space: true });
 });

@@ -266,6 +266,16 @@ Deno.test("a loss that is not finite is an error that names the window, not a fi
       "window at token 0 is not finite",
       "--dtype fp32 or bf16",
     );
+    const huge = `${folder}/huge`;
+    await writeChangedModel(`${GOLDEN}/mha`, huge, "model.norm.weight", (values) => {
+      values.fill(3e38);
+    });
+    // No other type holds more than fp32.
+    await assertThrows(
+      () => evaluate({ baseModel: huge }),
+      "window at token 0 is not finite",
+      "use another copy",
+    );
   });
 });
 

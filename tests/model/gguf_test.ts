@@ -1,5 +1,5 @@
 import { GGMLQuantizationType as Kind, gguf } from "@huggingface/gguf";
-import { encodeGguf } from "../../checkpoint/gguf.ts";
+import { encodeGguf, type GgufType, type GgufValue, writeGguf } from "../../checkpoint/gguf.ts";
 import { openWeights } from "../../checkpoint/weights.ts";
 import { toF32 } from "../../checkpoint/dtype.ts";
 import { convertToGguf } from "../../model/gguf.ts";
@@ -102,6 +102,39 @@ Deno.test("encodeGguf() rounds to nearest, and Q8_0 is within half a step of its
       atol: 0.55 * scale,
     });
   }
+});
+
+Deno.test("GGUF is refused numbers that its type cannot hold, and those that are none", async () => {
+  const write = (type: GgufType, values: readonly number[], metadata: [string, GgufValue][] = []) =>
+    withFolder((folder) =>
+      writeGguf(`${folder}/model.gguf`, new Map(metadata), [{
+        name: "output.weight",
+        shape: [2, values.length],
+        type,
+        readRows: () =>
+          Promise.resolve({
+            bytes: new Uint8Array(Float32Array.from([...values, ...values]).buffer),
+            dtype: "F32",
+          }),
+      }])
+    );
+  const row = [...normal(3, 31), 65519];
+  for (const type of ["F32", "F16", "BF16", "Q8_0"] as const) await write(type, row);
+  row[5] = -65520;
+  await assertThrows(
+    () => write("F16", row),
+    "element 5 is -65520, which it cannot hold. Pass --outtype bf16",
+  );
+  for (const type of ["F32", "BF16", "Q8_0"] as const) await write(type, row);
+  row[5] = 1e7;
+  await assertThrows(() => write("Q8_0", row), "--outtype bf16");
+  row[5] = 3.4e38;
+  await assertThrows(() => write("BF16", row), "--outtype f32");
+  await write("F32", row);
+  row[5] = NaN;
+  await assertThrows(() => write("F32", row), "element 5 of 64 is NaN");
+  const theta: [string, GgufValue] = ["llama.rope.freq_base", { f32: 1e300 }];
+  await assertThrows(() => write("F32", [1], [theta]), "llama.rope.freq_base is 1e+300");
 });
 
 Deno.test("a GGUF file that is there stays, unless it is to be overwritten", async () => {
