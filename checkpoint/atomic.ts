@@ -3,6 +3,7 @@ import { EXIT, UserError } from "../errors.ts";
 import { dirname, join, resolve } from "./deps.ts";
 import {
   diskFiles,
+  elsewhere,
   errorCode,
   exists,
   fileError,
@@ -51,7 +52,7 @@ function needs(written: number, byteLength: number | undefined): string {
   return written > 0 ? ` (needs more than ${formatBytes(written)})` : "";
 }
 
-const REMEDY = "Free some space or choose another folder";
+const REMEDY = elsewhere("choose another folder");
 
 /**
  * Runs `write` on a new folder beside `path`, makes what it wrote durable, and hands the folder to `commit`, which

@@ -1,10 +1,10 @@
 import { UserError } from "../errors.ts";
 import { type Bytes, openRegular, readWhole } from "../data/file_bytes.ts";
-import { errorCode, fileError, isSystemError } from "../data/file_errors.ts";
+import { elsewhere, errorCode, fileError, isSystemError } from "../data/file_errors.ts";
 import { parseJson } from "../data/json.ts";
 
 export type { Bytes };
-export { errorCode, fileError, isSystemError };
+export { elsewhere, errorCode, fileError, isSystemError };
 
 /** One open file. */
 export interface FileHandle {

@@ -1,7 +1,7 @@
 import { UserError } from "../errors.ts";
 import { join } from "./deps.ts";
 import { assertFinite, type Dtype, type FloatDtype, fromF32, toF32 } from "./dtype.ts";
-import { diskFiles, exists, fileError, type Files, writeWhole } from "./files.ts";
+import { diskFiles, elsewhere, exists, fileError, type Files, writeWhole } from "./files.ts";
 import { quote } from "./paths.ts";
 import { type AdapterConfig, encodeAdapterConfig, readAdapterConfig } from "./peft_config.ts";
 import { isSavedWhole, isTarget, loraRank } from "./peft_targets.ts";
@@ -361,6 +361,6 @@ export async function writeAdapter(
   try {
     await writeWhole(configPath, "replace", new TextEncoder().encode(encodeAdapterConfig(config)), files);
   } catch (error) {
-    throw fileError(error, `Cannot write "${configPath}"`, "Free some space or choose another folder");
+    throw fileError(error, `Cannot write "${configPath}"`, elsewhere("choose another folder"));
   }
 }

@@ -3,7 +3,16 @@ import { FILE_LIMITS } from "../data/file_bytes.ts";
 import { tokenizerPlaces } from "../data/tokenizer_files.ts";
 import { UserError } from "../errors.ts";
 import { join } from "./deps.ts";
-import { diskFiles, exists, fileError, type Files, readJson, readSmallFile, writeWhole } from "./files.ts";
+import {
+  diskFiles,
+  elsewhere,
+  exists,
+  fileError,
+  type Files,
+  readJson,
+  readSmallFile,
+  writeWhole,
+} from "./files.ts";
 import { tensorByteLength, type TensorSource, writeSafetensors } from "./safetensors.ts";
 
 /** What makes a model's folder. */
@@ -145,6 +154,6 @@ async function writeFile(path: string, bytes: Uint8Array, files: Files): Promise
   try {
     await writeWhole(path, "replace", bytes, files);
   } catch (error) {
-    throw fileError(error, `Cannot write "${path}"`, "Free some space or choose another folder");
+    throw fileError(error, `Cannot write "${path}"`, elsewhere("choose another folder"));
   }
 }

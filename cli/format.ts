@@ -1,4 +1,11 @@
 /** Numbers, sizes, times and tables as people read them. */
+import { ownColour } from "./visible.ts";
+
+/** A path as a shell reads it back. */
+export function shellWord(path: string): string {
+  const word = path.startsWith("-") ? `./${path}` : path;
+  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
+}
 
 const BYTE_UNITS = ["B", "KiB", "MiB", "GiB", "TiB"] as const;
 
@@ -98,5 +105,5 @@ const CODES = { bold: [1, 22], dim: [2, 22], red: [31, 39], yellow: [33, 39], cy
 /** `text` in a colour or weight, where `color` says that colours are wanted. */
 export function paint(text: string, style: keyof typeof CODES, color: boolean): string {
   const [on, off] = CODES[style];
-  return color ? `\u001b[${on}m${text}\u001b[${off}m` : text;
+  return color ? ownColour(on) + text + ownColour(off) : text;
 }

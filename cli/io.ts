@@ -74,7 +74,10 @@ export function terminalIo(): Io {
     return isTerminal ? wrapped(shown, terminalColumns()) : shown;
   };
   return {
-    out: (text) => writeResult(`${visible(showsColours ? text : withoutColours(text), "colours")}\n`),
+    out: (text) => {
+      const shown = visible(text, "colours");
+      writeResult(`${showsColours ? shown : withoutColours(shown)}\n`);
+    },
     err: (text) => writeLine(`${forPeople(text)}\n`),
     draw: (text) => writeLine(visible(text, "drawing")),
     isTerminal,

@@ -1,6 +1,7 @@
 /** Training data as people see it before a run: one sequence with what is learnt marked, and how long all are. */
 import { type DataPreview, type PreviewPart, shownParts } from "../data/preview.ts";
 import { formatCount } from "./format.ts";
+import { ownColour } from "./visible.ts";
 
 const BAR = 24;
 
@@ -33,5 +34,5 @@ function mark({ text, isTarget }: PreviewPart, color: boolean): string {
   // deno-lint-ignore no-control-regex
   const shown = text.replace(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/g, "\ufffd");
   if (!color) return isTarget ? `[[${shown}]]` : shown;
-  return `\x1b[${isTarget ? 32 : 2}m${shown}\x1b[0m`;
+  return ownColour(isTarget ? 32 : 2) + shown + ownColour(0);
 }

@@ -1,9 +1,10 @@
 /** `train`: pre-training or fine-tuning from a YAML file, with any option as a flag on top. */
+import { exists } from "../checkpoint/files.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
 import { loadTrainArgs } from "../train_args/load.ts";
 import type { TrainResult } from "../train/hooks.ts";
 import { type BuiltCommand, newCommand } from "./flags.ts";
-import { formatBytes, formatCount, formatJson, formatSeconds } from "./format.ts";
+import { formatBytes, formatCount, formatJson, formatSeconds, shellWord } from "./format.ts";
 import type { Io } from "./io.ts";
 import { narrowFetched } from "./permissions.ts";
 import { stagesOn } from "./stages.ts";
@@ -46,7 +47,8 @@ async function run(
       cacheFolder: userCacheFolder() ?? undefined,
     });
   });
-  io.out(json ? formatJson(result) : describeResult(result, args));
+  const hasReport = await exists(`${result.outputDir}/report.html`);
+  io.out(json ? formatJson(result) : describeResult(result, args, hasReport));
   if (!result.stopped || stages.stoppedBy === null) return;
   throw new Interrupted(stages.stoppedBy, "run the same command again to go on from there", { isTold: true });
 }
@@ -56,8 +58,8 @@ function nextCommands(
   { low_rank_training, model_name_or_path: base, output_dir, max_seq_length }: TrainArgs,
 ) {
   const model = low_rank_training
-    ? `--base_model ${base} --peft_model ${output_dir}`
-    : `--base_model ${output_dir}`;
+    ? `--base_model ${shellWord(base)} --peft_model ${shellWord(output_dir)}`
+    : `--base_model ${shellWord(output_dir)}`;
   return [
     "Next:",
     `  ./longreach evaluate ${model} --data_path HELD_OUT.txt --seq_len ${max_seq_length}`,
@@ -65,7 +67,7 @@ function nextCommands(
   ];
 }
 
-function describeResult(result: TrainResult, args: TrainArgs): string {
+function describeResult(result: TrainResult, args: TrainArgs, hasReport: boolean): string {
   const steps = `${formatCount(result.steps)} of ${formatCount(result.totalSteps)} steps`;
   const lines = [
     `${result.stopped ? "Stopped and saved after" : "Done:"} ${steps} in ${
@@ -84,7 +86,7 @@ function describeResult(result: TrainResult, args: TrainArgs): string {
   if (result.skippedSteps > 0) {
     lines.push(`Steps skipped for loss or gradient not finite: ${result.skippedSteps}`);
   }
-  lines.push(`Saved in ${result.outputDir}; report.html there tells the run`);
+  lines.push(`Saved in ${result.outputDir}${hasReport ? "; report.html there tells the run" : ""}`);
   if (!result.stopped) lines.push(...nextCommands(args));
   return lines.join("\n");
 }

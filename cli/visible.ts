@@ -5,12 +5,19 @@ const STEERING =
   // deno-lint-ignore no-control-regex
   /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
 
+/** What tells our own colours from those that a file holds: nobody can write it into one. */
+const SECRET = crypto.getRandomValues(new Uint32Array(4)).join("");
+
+/** Begins or ends a colour or weight by its number in ECMA-48; {@linkcode visible} lets it pass. */
+export function ownColour(code: number): string {
+  return `\u001b[${SECRET};${code}m`;
+}
+
+const COLOUR = `\\u001b\\[${SECRET};(\\d+)m`;
 /** What our own lines steer a terminal with: the colours of `paint`, and clearing a line that is drawn again. */
 const OWN = {
-  // deno-lint-ignore no-control-regex
-  colours: /\u001b\[(?:0|1|2|22|31|32|33|36|39)m/g,
-  // deno-lint-ignore no-control-regex
-  drawing: /\u001b\[(?:(?:0|1|2|22|31|32|33|36|39)m|2?K)|\r/g,
+  colours: new RegExp(COLOUR, "g"),
+  drawing: new RegExp(`${COLOUR}|\\u001b\\[2?K|\\r`, "g"),
 } as const;
 
 const LONGEST = { line: 2000, text: 20_000 } as const;
@@ -33,15 +40,16 @@ export function visible(text: string, own?: keyof typeof OWN): string {
   let shown = "";
   let at = 0;
   for (const match of text.matchAll(OWN[own])) {
-    shown += clean(text.slice(at, match.index)) + match[0];
+    shown += clean(text.slice(at, match.index)) + (match[1] ? `\u001b[${match[1]}m` : match[0]);
     at = match.index + match[0].length;
   }
   return shown + clean(text.slice(at));
 }
 
-/** `text` without our own colours, for where nothing shows them. */
+/** What {@linkcode visible} gave, without colours, for where nothing shows them. */
 export function withoutColours(text: string): string {
-  return text.replace(OWN.colours, "");
+  // deno-lint-ignore no-control-regex
+  return text.replace(/\u001b\[\d+m/g, "");
 }
 
 /** `text` with lines broken between words to fit into `columns`; what follows stands under the line's own beginning. */

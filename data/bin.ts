@@ -2,8 +2,9 @@
  * Token files: flat little-endian ids with no header, as LongLoRA and LongQLoRA use them. A sidecar `FILE.json` says how
  * wide they are, as in `{"dtype": "uint32"}`, which vocabularies above 65,536 need; else the content must tell.
  */
-import { quoted, UserError } from "../errors.ts";
+import { EXIT, quoted, UserError } from "../errors.ts";
 import { FILE_LIMITS, ifThere, readWhole, writeAll } from "./file_bytes.ts";
+import { elsewhere, fileError } from "./file_errors.ts";
 import { parseJson } from "./json.ts";
 import { openToRead } from "./jsonl.ts";
 import { settle, temporaryName } from "./temporary.ts";
@@ -93,8 +94,9 @@ export class TokenWriter implements AsyncDisposable {
     this.#sidecarPartial = temporaryName(sidecarName(path));
   }
 
-  /** @throws {UserError} as the others do, if the file cannot be written */
+  /** @throws {UserError} if the file cannot be written, or would replace what is no token file with its sidecar */
   static async create(path: string, dtype: TokenDtype): Promise<TokenWriter> {
+    await refuseOthers(path);
     const partial = temporaryName(path);
     try {
       return new TokenWriter(
@@ -156,12 +158,21 @@ export class TokenWriter implements AsyncDisposable {
   }
 }
 
-function writeError(path: string, cause: unknown): UserError {
-  const { message, code } = cause as Error & { code?: string };
-  const problem = code === "ENOSPC" ? "the disk is full" : message;
-  return new UserError(`Cannot write "${path}": ${problem}. Free some space or choose another folder`, {
-    cause,
-  });
+/** Replaces nothing but what was written here: a text named by mistake, or weights in a `.bin`, stay. */
+async function refuseOthers(path: string): Promise<void> {
+  const sidecar = sidecarName(path);
+  const isThere = (name: string) => Deno.lstat(name).then(() => true, () => false);
+  const isOwn = () => readSidecar(path).then((found) => found !== undefined, () => false);
+  const found = await isThere(path) ? path : await isThere(sidecar) ? sidecar : undefined;
+  if (found === undefined || await isOwn()) return;
+  throw new UserError(
+    `Cannot write "${path}": "${found}" is there already and was not made by tokenize. Remove it, or choose another name`,
+    { exitCode: EXIT.usage },
+  );
+}
+
+function writeError(path: string, cause: unknown): unknown {
+  return fileError(cause, `Cannot write "${path}"`, elsewhere("choose another folder"));
 }
 
 function sidecarName(path: string): string {

@@ -4,11 +4,13 @@ import { isTokenFile, readTokenBin } from "./bin.ts";
 import { type EncodedRow, NO_TARGET, type TemplateChoice, templateReader, textRow } from "./encode.ts";
 import { encodeRows } from "./encode_pool.ts";
 import { countTargets, packStream, packWhole } from "./packing.ts";
+import { quoted } from "./jsonl.ts";
 import { type DataPreview, previewData } from "./preview.ts";
 import { Random } from "./random.ts";
 import { cachedRows, type RowCache, rowsKey } from "./row_cache.ts";
 import { type PlacedRow, readRows, type RowReading } from "./rows.ts";
 import type { DataSource } from "./sources.ts";
+import { spelledMarks, UnknownTokens } from "./spelling.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 import { UnusedKeys } from "./unused_keys.ts";
 
@@ -67,7 +69,7 @@ export interface Dataset {
   readonly report: DatasetReport;
   /** What the model will learn of it. */
   readonly preview: DataPreview;
-  /** One line for each file with keys that nothing reads. */
+  /** One line for each file with keys that nothing reads, with many unknown tokens, or with marks that are no tokens. */
   readonly notes: readonly string[];
 }
 
@@ -121,13 +123,18 @@ export async function loadDataset(
   for (const { path } of sources) {
     const rows: EncodedRow[] = [];
     const unused = new UnusedKeys();
+    const unknown = new UnknownTokens(tokenizer);
     for await (const row of encodeFile(path, tokenizer, options, unused)) {
+      unknown.add(row.ids);
       const kept = filter.apply(row);
       if (kept) rows.push(kept);
     }
     sets.push(rows);
-    const note = unused.describe(path);
-    if (note !== undefined) notes.push(note);
+    for (
+      const note of [unused.describe(path), unknown.describe(path), describeMarks(path, rows, tokenizer)]
+    ) {
+      if (note !== undefined) notes.push(note);
+    }
   }
   const drawn = draw(sets, sources, new Random(options.seed ?? 0));
   const samples = layOut(drawn.flat(), options);
@@ -136,11 +143,23 @@ export async function loadDataset(
       `Cannot train on ${
         sources.map(({ path }) => `"${path}"`).join(", ")
       }: none of its ${filter.rows} rows has a target ` +
-        `within max_seq_length ${maxSeqLength}. Raise max_seq_length, or check that the rows are not empty`,
+        `within max_seq_length ${maxSeqLength}. Raise max_seq_length, or check that the rows are not empty and their ` +
+        `answers not all of weight 0`,
     );
   }
   const report = filter.report(drawn, samples);
   return { samples, report, preview: previewData(samples, tokenizer), notes: [...new Set(notes)] };
+}
+
+/** What the first row with answers shows of the model's own template. */
+function describeMarks(path: string, rows: readonly EncodedRow[], tokenizer: Tokenizer): string | undefined {
+  const row = rows.find(({ kind }) => kind === "answers");
+  const marks = row ? spelledMarks(row.ids, tokenizer) : [];
+  if (marks.length === 0) return undefined;
+  return `${quoted(marks)} of the model's chat template ${
+    marks.length === 1 ? "is no token" : "are no tokens"
+  } of ` +
+    `its tokenizer: in ${path} they are written letter by letter`;
 }
 
 async function* encodeFile(

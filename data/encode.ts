@@ -2,6 +2,7 @@
 import { UserError } from "../errors.ts";
 import { jinjaTemplate } from "./jinja.ts";
 import type { PlacedRow } from "./rows.ts";
+import { checkSpelling } from "./spelling.ts";
 import {
   builtInTemplate,
   type ChatTemplate,
@@ -50,18 +51,24 @@ export function templateReader(
   { chatTemplate = "", toolTemplate = "" }: Tokenizer,
   choice: TemplateChoice | null,
 ): (key: string) => boolean {
-  return (key) =>
-    (choice ?? "model") === "model" && (chatTemplate.includes(key) || toolTemplate.includes(key));
+  const words = new Set(`${chatTemplate} ${toolTemplate}`.match(/[\p{L}\p{N}_]+/gu));
+  return (key) => (choice ?? "model") === "model" && words.has(key);
 }
 
 /**
  * A chat template for a tokenizer: its own (`model`, and `tool_use` for conversations with tools), or a built-in one.
- * @throws {UserError} if its own is asked for and it has none, or a broken one
+ * @throws {UserError} if its own is asked for and it has none, or a broken one; or if it cannot spell the template
  */
 export function chatTemplateOf(
   tokenizer: Tokenizer,
   choice: TemplateChoice | "tool_use" = "model",
 ): ChatTemplate {
+  const template = templateOf(tokenizer, choice);
+  checkSpelling(template, tokenizer);
+  return template;
+}
+
+function templateOf(tokenizer: Tokenizer, choice: TemplateChoice | "tool_use"): ChatTemplate {
   const specials = specialTokens(tokenizer);
   if (choice !== "model" && choice !== "tool_use") return builtInTemplate(choice, specials);
   const source = tokenizer[choice === "model" ? "chatTemplate" : "toolTemplate"];
@@ -89,7 +96,10 @@ export class RowEncoder {
   readonly #templates = new Map<TemplateChoice | "tool_use", ChatTemplate>();
   readonly #chosen: ChatTemplate | undefined;
 
-  /** @throws {UserError} if the model's template is asked for and it has none, or a broken one */
+  /**
+   * @throws {UserError} if the model's template is asked for and it has none, or a broken one; or if the tokenizer cannot
+   * spell the template
+   */
   constructor(tokenizer: Tokenizer, { template = null, frame = { bos: true, eos: true } }: RowForm = {}) {
     this.#tokenizer = tokenizer;
     this.#frame = frame;

@@ -24,20 +24,39 @@ export function errorCode(error: unknown): string | undefined {
   return typeof code === "string" ? code : undefined;
 }
 
+/** What helps where a file cannot be written, by the code of the error: space where there is none, else another place. */
+export type Remedy = string | ((code: string) => string);
+
+/** To free some space where the disk is full, and else `other`, written small: "choose another folder". */
+export function elsewhere(other: string): Remedy {
+  return (code) =>
+    code === "ENOSPC" || code === "EDQUOT"
+      ? `Free some space or ${other}`
+      : other.charAt(0).toUpperCase() + other.slice(1);
+}
+
 /**
  * Turns an error of the operating system into one line for the user: `action: problem`, and `remedy` if
  * given. Errors of other kinds, which are bugs or already {@linkcode UserError}s, come back as they are.
  */
-export function fileError(error: unknown, action: string, remedy = ""): unknown {
+export function fileError(error: unknown, action: string, remedy: Remedy = ""): unknown {
   const code = errorCode(error);
   if (error instanceof UserError || code === undefined) {
     // Deno's own refusal carries no code, and its message names the missing permission flag.
     return error instanceof Deno.errors.NotCapable
-      ? new UserError(`${action}: ${error.message}`, { cause: error })
+      ? new UserError(`${action}: ${refusedByDeno(error.message)}`, { cause: error })
       : error;
   }
   const problem = PROBLEMS.get(code) ?? `${(error as Error).message} (${code})`;
-  return new UserError(`${action}: ${problem}${remedy && `. ${remedy}`}`, { cause: error });
+  const advice = typeof remedy === "string" ? remedy : remedy(code);
+  return new UserError(`${action}: ${problem}${advice && `. ${advice}`}`, { cause: error });
+}
+
+/** Deno asks for all rights where a path is one of the system's own, as those of `/proc`: no data is there. */
+function refusedByDeno(message: string): string {
+  return message.startsWith("Requires all access")
+    ? "it is one of the system's own files, which are not used here"
+    : message;
 }
 
 /** Whether an error is the operating system's, in words by {@linkcode fileError}: what it is about may pass. */

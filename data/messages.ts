@@ -28,12 +28,16 @@ export function messagesOf(turns: unknown, key: string, where: string): Message[
   return turns.map((turn, i) => messageOf(turn, `${where}: turn ${i + 1}`));
 }
 
+function roleOf(name: unknown): Role | undefined {
+  return ROLES.get(typeof name === "string" ? name.trim().toLowerCase() : name);
+}
+
 function messageOf(turn: unknown, where: string): Message {
   if (!isObject(turn)) {
     throw unusable(where, `must be an object with "role" and "content", got ${typeName(turn)}`);
   }
   const name = turn.role ?? turn.from;
-  const role = ROLES.get(typeof name === "string" ? name.trim().toLowerCase() : name);
+  const role = roleOf(name);
   if (!role) {
     throw unusable(
       where,
@@ -47,7 +51,16 @@ function messageOf(turn: unknown, where: string): Message {
   if (turn.function_call !== undefined && turn.function_call !== null) {
     throw unusable(where, 'has "function_call", OpenAI\'s old form. Write "tool_calls", a list of calls');
   }
+  if ((turn.role ?? null) !== null && (turn.from ?? null) !== null && roleOf(turn.from) !== role) {
+    throw unusable(where, 'has "role" and "from", and they differ: leave one of them out');
+  }
+  if ((turn.content ?? null) !== null && (turn.value ?? null) !== null && turn.content !== turn.value) {
+    throw unusable(where, 'has "content" and "value", and they differ: leave one of them out');
+  }
   const content = turn.content ?? turn.value ?? null;
+  if (content === null && !("content" in turn || "value" in turn) && turn.tool_calls === undefined) {
+    throw unusable(where, `must have "content" (text), found ${quoted(Object.keys(turn))}`);
+  }
   const isCall = CALLS.includes(name);
   const tool_calls = isCall ? callsOf(content, where) : callsOf(turn.tool_calls, where);
   const rest = Object.entries(turn).filter(([key, value]) => !READ.includes(key) && value !== null);
@@ -95,7 +108,7 @@ function callsOf(calls: unknown, where: string): readonly object[] | undefined {
       ? given
       : given.trim() === ""
       ? {}
-      : parsedJson(given, `${where} calls "${inner.name}" with arguments that`);
+      : parsedJson(given, `${where} calls "${inner.name}" with arguments whose text`);
     if (!isObject(args)) throw unusable(where, `calls "${inner.name}" with arguments that are no object`);
     const { function: _, name: __, arguments: ___, parameters: ____, ...rest } = call;
     return { type: "function", ...rest, function: { name: inner.name, arguments: args } };

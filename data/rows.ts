@@ -274,6 +274,10 @@ function unknownRow({ present, value, where }: Fields): UserError {
 }
 
 function remedyFor(found: readonly string[], value: Readonly<Record<string, unknown>>): string {
+  const hasAny = (...keys: string[]) => keys.some((key) => found.includes(key));
+  if (hasAny("role", "from") && hasAny("content", "value")) {
+    return '. It is one turn: put the turns of a conversation into a list, {"messages": [...]}, as one row';
+  }
   const list = found.find((key) => {
     const items = value[key];
     return Array.isArray(items) && isObject(items[0]);

@@ -44,6 +44,8 @@ export interface ChatTemplate {
   readonly bos: boolean;
   /** Tokenize every segment on its own, as LongQLoRA does; else the whole, as a model reads it later. */
   readonly isSplit?: boolean;
+  /** Tokens that mark its turns, and that a tokenizer must have; none unless given. */
+  readonly marks?: readonly string[];
 }
 
 /** The special tokens of a tokenizer, as text. */
@@ -65,6 +67,9 @@ const LLAMA2_SYSTEM =
   "If a question does not make any sense, or is not factually coherent, explain why instead of answering something " +
   "not correct. If you don't know the answer to a question, please don't share false information.\n";
 
+/** What marks Llama-3's turns. */
+const [HEADER, HEADER_END, TURN_END] = ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"];
+
 /** The names of the built-in templates; `no` is a bare question and answer. */
 export const TEMPLATE_NAMES = ["no", "llama-2", "llama-3", "mistral", "vicuna", "longqlora-vicuna"] as const;
 
@@ -80,8 +85,15 @@ export function builtInTemplate(name: TemplateName, specials: SpecialTokens): Ch
   return {
     ...template,
     render: (messages, { where } = { where: "the conversation" }) =>
-      render(messages.map((message, i) => asText(message, `${where}: turn ${i + 1}`, name))),
+      render(joinedSystem(messages.map((message, i) => asText(message, `${where}: turn ${i + 1}`, name)))),
   };
+}
+
+/** The built-in templates have one place for a system text: several become one, on lines of their own. */
+function joinedSystem(messages: readonly TextMessage[]): readonly TextMessage[] {
+  const turns = messages.filter((message) => !isSystem(message));
+  const texts = messages.filter(isSystem).map(({ content }) => content);
+  return texts.length < 2 ? messages : [{ role: "system", content: texts.join("\n") }, ...turns];
 }
 
 function asText(message: Message, where: string, name: TemplateName): TextMessage {
@@ -112,16 +124,16 @@ interface Form extends Omit<ChatTemplate, "render"> {
   render(messages: readonly TextMessage[]): Segment[];
 }
 
-function formOf(name: TemplateName, { eos }: SpecialTokens): Form {
+function formOf(name: TemplateName, { bos, eos }: SpecialTokens): Form {
   switch (name) {
     case "no":
       return { name, bos: true, render: (messages) => bare(messages, eos) };
     case "llama-2":
-      return { name, bos: true, render: (messages) => bracketed(messages, { eos, next: "<s>", space: " " }) };
+      return { name, bos: true, render: (messages) => bracketed(messages, { eos, next: bos, space: " " }) };
     case "mistral":
       return { name, bos: true, render: (messages) => bracketed(messages, { eos, next: "", space: "" }) };
     case "llama-3":
-      return { name, bos: true, render: llama3 };
+      return { name, bos: true, marks: [HEADER, HEADER_END, TURN_END], render: llama3 };
     case "vicuna":
       return { name, bos: true, render: (messages) => vicuna(messages, eos) };
     case "longqlora-vicuna":
@@ -135,7 +147,7 @@ function formOf(name: TemplateName, { eos }: SpecialTokens): Form {
  * with its system text. The answer and the end of text are learnt. What LongAlpaca has not, stands as in Llama-2's form:
  * a system text of the row's own, and turns before.
  */
-export function longAlpaca(row: InstructionRow, { eos }: SpecialTokens): Segment[] {
+export function longAlpaca(row: InstructionRow, { bos, eos }: SpecialTokens): Segment[] {
   const { instruction, input, output, before = [] } = row;
   const given = before.find(isSystem)?.content;
   let system = given ? `${given}\n` : input ? LLAMA2_SYSTEM : "";
@@ -147,7 +159,7 @@ export function longAlpaca(row: InstructionRow, { eos }: SpecialTokens): Segment
       ? `[INST] <<SYS>>\n${system}<</SYS>> \n\n ${content} [/INST]`
       : `[INST]${content}[/INST]`;
     system = "";
-    return { text: i === 0 ? prompt : `<s>${prompt}`, isTarget: false };
+    return { text: i === 0 ? prompt : bos + prompt, isTarget: false };
   });
 }
 
@@ -190,9 +202,9 @@ function bracketed(
 function llama3(messages: readonly TextMessage[]): Segment[] {
   return messages.flatMap((message) => {
     const { role, content } = message;
-    const text = `${content}<|eot_id|>`;
+    const text = content + TURN_END;
     return [
-      given(`<|start_header_id|>${role}<|end_header_id|>\n\n`),
+      given(`${HEADER}${role}${HEADER_END}\n\n`),
       role === "assistant" ? answer(message, text) : given(text),
     ];
   });
@@ -254,7 +266,8 @@ const FOLLOWS: Readonly<Record<"user" | "assistant" | "tool", readonly (Role | u
  * @throws {UserError} if turns do not follow each other as they must, or nobody answers
  */
 export function checkTurns(messages: readonly Message[], where: string): readonly Message[] {
-  const system = messages[0] && isSystem(messages[0]) ? [messages[0]] : [];
+  const others = messages.findIndex((message) => !isSystem(message));
+  const system = others < 0 ? [] : messages.slice(0, others);
   const first = messages.findIndex(({ role }) => role === "user");
   const turns = first < 0 ? [] : messages.slice(first);
   turns.forEach(({ role }, i) => {

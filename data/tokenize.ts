@@ -5,6 +5,7 @@ import { encodeRows } from "./encode_pool.ts";
 import { refuseForeign } from "./foreign.ts";
 import { readText } from "./jsonl.ts";
 import { kindOf, type PlacedRow, readRows } from "./rows.ts";
+import { UnknownTokens } from "./spelling.ts";
 import type { EncodeOptions, Tokenizer } from "./tokenizer.ts";
 import { UnusedKeys } from "./unused_keys.ts";
 
@@ -22,7 +23,7 @@ export interface TokenizeReport {
 export interface TokenizeOptions extends Partial<EncodeOptions> {
   /** uint16 where every id of the vocabulary fits, unless given. */
   readonly dtype?: TokenDtype;
-  /** Told, in one line for each file, which keys of its rows nothing reads. */
+  /** Told, in one line for each file, which keys of its rows nothing reads; and how many tokens are unknown, if many. */
   readonly note?: (line: string) => void;
   /** Called after each document with the counts so far. */
   readonly onDocument?: (documents: number, tokens: number) => void;
@@ -67,11 +68,16 @@ export interface DataTokens {
  */
 export async function readTokens(
   path: string,
-  { tokenizer, vocabSize }: { readonly tokenizer: () => Promise<Tokenizer>; readonly vocabSize: number },
+  { tokenizer, vocabSize, note }: {
+    readonly tokenizer: () => Promise<Tokenizer>;
+    readonly vocabSize: number;
+    /** As {@linkcode TokenizeOptions.note}. */
+    readonly note?: (line: string) => void;
+  },
 ): Promise<DataTokens> {
   if (isTokenFile(path)) return { tokens: await readTokenBin(path, { vocabSize }), documents: null };
   const parts: ArrayLike<number>[] = [];
-  for await (const ids of encodeDocuments([path], await tokenizer(), { bos: true, eos: true })) {
+  for await (const ids of encodeDocuments([path], await tokenizer(), { bos: true, eos: true }, note)) {
     parts.push(ids);
   }
   const tokens = new Uint32Array(parts.reduce((sum, { length }) => sum + length, 0));
@@ -96,17 +102,27 @@ async function* encodeDocuments(
   inputs: readonly string[],
   tokenizer: Tokenizer,
   frame: EncodeOptions,
-  note?: (line: string) => void,
+  note: (line: string) => void = () => {},
 ): AsyncGenerator<ArrayLike<number>> {
-  for await (const { ids } of encodeRows(readDocuments(inputs, note), tokenizer, { frame })) yield ids;
+  const unknown = new UnknownTokens(tokenizer);
+  for await (const { ids } of encodeRows(readDocuments(inputs, note), tokenizer, { frame })) {
+    unknown.add(ids);
+    yield ids;
+  }
+  const line = unknown.describe(inputs.map((path) => `"${path}"`).join(", "));
+  if (line !== undefined) note(line);
+}
+
+function isFolder(path: string): Promise<boolean> {
+  return Deno.stat(path).then((info) => info.isDirectory, () => false);
 }
 
 async function* readDocuments(
   paths: readonly string[],
-  note: (line: string) => void = () => {},
+  note: (line: string) => void,
 ): AsyncGenerator<PlacedRow> {
   for (const path of paths) {
-    if (/\.[^./]+$/.test(path) && kindOf(path) === undefined) {
+    if (/\.[^./]+$/.test(path) && kindOf(path) === undefined && !await isFolder(path)) {
       refuseForeign(path);
       yield { where: path, row: { kind: "text", text: await readText(path) } };
       continue;

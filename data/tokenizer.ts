@@ -29,6 +29,9 @@ export type TokenizerConfig = Readonly<Record<string, unknown>>;
 /** What SentencePiece models write for a space, and put before a text. */
 const SPACE_MARK = "\u2581";
 
+/** What stands for characters that a BPE vocabulary without an unknown token lacks: its reader would leave them out. */
+const LACKING = "\0lacking";
+
 /** The settings that name one special token, as transformers has them. */
 const SPECIAL_KEYS = [
   "bos_token",
@@ -106,7 +109,9 @@ export class Tokenizer {
         pre_tokenizer: steps.preTokenizer,
         post_processor: null,
         decoder: steps.decoder,
-        model: this.model.raw,
+        model: this.model.type === "BPE" && this.model.unkId === undefined
+          ? { ...this.model.raw, unk_token: LACKING }
+          : this.model.raw,
       }, {});
       // The model itself does not know tokens that are added to it.
       for (const { content } of added) {
@@ -297,7 +302,15 @@ export class Tokenizer {
     const pieces = pre_tokenizer?.pre_tokenize(text, { section_index: isFirst ? 0 : 1 }) ?? [text];
     // The library joins unknown tokens across pieces, too.
     const groups = model!.fuse_unk ? pieces.map((piece) => [piece]) : [pieces];
-    for (const group of groups) for (const token of model!._call(group)) this.#pushId(token, into);
+    for (const group of groups) {
+      for (const token of model!._call(group)) {
+        this.#pushId(token === LACKING ? this.#firstLacking(group.join("")) : token, into);
+      }
+    }
+  }
+
+  #firstLacking(text: string): string {
+    return [...text].find((char) => !this.model.ids.has(char)) ?? text;
   }
 
   #pushId(token: string, into: number[]): void {

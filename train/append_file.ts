@@ -1,7 +1,7 @@
-import { errorCode, fileError } from "../checkpoint/files.ts";
+import { elsewhere, errorCode, fileError } from "../checkpoint/files.ts";
 import { writeAll } from "../data/file_bytes.ts";
 
-const REMEDY = "Free some space or choose another output_dir";
+const REMEDY = elsewhere("choose another output_dir");
 
 /**
  * A file of a log. What cannot be written, on a disk that is full for instance, waits and goes into the file as soon as

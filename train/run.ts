@@ -30,7 +30,7 @@ import type { StepMetrics, TrainHooks, TrainInfo, TrainResult } from "./hooks.ts
 import { withAdapterSettings } from "./lora.ts";
 import { type Plan, planTraining, requireFit, sizeText } from "./plan.ts";
 import { reportHtml } from "./report.ts";
-import { copyTrained, findResume, removeOldRun, removeRunLeftovers } from "./run_folder.ts";
+import { copyTrained, findResume, refuseOwnSources, removeOldRun, removeRunLeftovers } from "./run_folder.ts";
 import { writingsOf } from "./room.ts";
 import { RunLog, trainerStateJson } from "./run_log.ts";
 import {
@@ -76,6 +76,7 @@ const PACE_STEPS = 8;
 export async function runTraining(given: TrainArgs, hooks: TrainHooks = {}): Promise<TrainResult> {
   using _lock = await lockFolder(given.output_dir);
   await removeRunLeftovers(given, hooks);
+  await refuseOwnSources(given, await findPlaces(given));
   const resumed = await findResume(given, hooks);
   const places = await findPlaces(given, hooks.locate);
   hooks.onLocated?.();

@@ -1,11 +1,12 @@
 /** What an output_dir holds of earlier runs, and what becomes of it. */
-import { dirname, resolve } from "../checkpoint/deps.ts";
+import { dirname, relative, resolve } from "../checkpoint/deps.ts";
 import { exists, type Files } from "../checkpoint/files.ts";
 import { findLatest, listedFiles, removeLeftovers, removeReplaced, verify } from "../checkpoint/store.ts";
 import { MORE_TEMPLATES, TOKENIZER_FILES } from "../data/tokenizer_files.ts";
 import { EXIT, UserError } from "../errors.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
 import type { TrainHooks } from "./hooks.ts";
+import type { Places } from "./setup.ts";
 import { changedSettings, checkSameRun, readSavedState, RUN_FILES, type SavedState } from "./saved_state.ts";
 
 /** A checkpoint that a run goes on from. */
@@ -196,6 +197,42 @@ async function nameOfRun(output_dir: string): Promise<string | undefined> {
   if (!await exists(output_dir)) return undefined;
   for await (const { name } of Deno.readDir(output_dir)) if (isOfRun(name)) return name;
   return undefined;
+}
+
+/** What a run writes beside its result, whatever was there. */
+const WRITTEN: ReadonlySet<string> = new Set([
+  "metrics.jsonl",
+  "report.html",
+  "train.log",
+  "train_args.yaml",
+  "trainer_state.json",
+]);
+
+/**
+ * Refuses a run that would remove or write over what it is made from. An adapter in output_dir itself may be gone on
+ * from: its successor takes its place.
+ * @throws {UserError} naming it
+ */
+export async function refuseOwnSources(
+  { output_dir }: TrainArgs,
+  { model, adapter, train, eval: held }: Places,
+): Promise<void> {
+  const folder = await realPath(output_dir);
+  const sources = [
+    model,
+    ...(adapter === undefined ? [] : [adapter]),
+    ...[...train, ...held].map(({ path }) => path),
+  ];
+  for (const source of sources) {
+    const path = relative(folder, await realPath(source));
+    const isLost = path === "" ? source === model : isOfRun(path.split(/[\\/]/)[0]!) || WRITTEN.has(path);
+    if (!isLost) continue;
+    throw new UserError(
+      `Cannot train into "${output_dir}": the run is made from "${source}", which it would remove or write over. ` +
+        "Choose another output_dir",
+      { exitCode: EXIT.usage },
+    );
+  }
 }
 
 function isOfRun(name: string): boolean {

@@ -47,8 +47,8 @@ export interface Places {
   readonly eval: readonly DataSource[];
 }
 
-/** Finds, or fetches, the model and the data. @throws {UserError} if that fails */
-export async function findPlaces(args: TrainArgs, locate: TrainHooks["locate"]): Promise<Places> {
+/** Finds, or fetches, the model and the data; without `locate` names are paths. @throws {UserError} if that fails */
+export async function findPlaces(args: TrainArgs, locate?: TrainHooks["locate"]): Promise<Places> {
   const find = async (place: string, kind: "model" | "dataset") => await locate?.(place, kind) ?? place;
   const findAll = (sources: readonly DataSource[]) =>
     Array.fromAsync(sources, async (source) => ({ ...source, path: await find(source.path, "dataset") }));

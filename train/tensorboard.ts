@@ -2,7 +2,7 @@
  * TensorBoard's event files, which hold scalars over steps: `Event` messages of protocol buffers in TFRecord framing.
  * Fields by number: TensorFlow's `event.proto` and `summary.proto`; framing: TensorFlow's `record_writer.cc`.
  */
-import { fileError } from "../checkpoint/files.ts";
+import { elsewhere, fileError } from "../checkpoint/files.ts";
 import { AppendFile } from "./append_file.ts";
 
 /** `Event`: when, at which step, and one of version, values, or the mark of a start. */
@@ -42,7 +42,7 @@ export class EventFile {
       if (step === 0) await removeEvents(this.#folder);
     } catch (error) {
       const { path } = this.#file;
-      throw fileError(error, `Cannot write "${path}"`, "Free some space or choose another output_dir");
+      throw fileError(error, `Cannot write "${path}"`, elsewhere("choose another output_dir"));
     }
     const version = this.#record(
       lengthDelimited(EVENT.fileVersion, new TextEncoder().encode("brain.Event:2")),

@@ -1,6 +1,6 @@
 import { UserError } from "../../errors.ts";
 import { dirname } from "../deps.ts";
-import { errorCode, exists, fileError } from "../files.ts";
+import { elsewhere, errorCode, exists, fileError } from "../files.ts";
 import { askCommit, askFiles, isCommit, type ListedFile } from "./api.ts";
 import { type CachedFile, problemOf, RepositoryCache } from "./cache.ts";
 import { download } from "./download.ts";
@@ -88,7 +88,7 @@ export async function fetchSnapshot(reference: HubReference, options: SnapshotOp
     throw fileError(
       error,
       `Cannot keep ${hubAddress(reference)} in the cache of the hub at "${settings.cacheDir}"`,
-      "Free some space, or set HF_HUB_CACHE to a folder that can be written",
+      elsewhere("set HF_HUB_CACHE to a folder that can be written"),
     );
   }
 }

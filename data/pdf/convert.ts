@@ -1,8 +1,12 @@
 /** PDF files to text files. */
 import { UserError } from "../../errors.ts";
+import { ifThere, readWhole } from "../file_bytes.ts";
 import { settle, temporaryName } from "../temporary.ts";
 import { layOutText } from "./layout.ts";
 import { openPdf, type PdfPage } from "./reader.ts";
+
+/** Bytes of a text that is there already. */
+const LARGEST_TEXT = 2 ** 29;
 
 /** What {@linkcode convertPdf} wrote. */
 export interface ConvertedPdf {
@@ -47,6 +51,17 @@ export async function convertPdf(
     );
   }
   const output = `${outputsDir}/${input.split(/[\\/]/).at(-1)!.replace(/\.pdf$/i, "")}.txt`;
+  const before = await ifThere(
+    readWhole(output, LARGEST_TEXT).then((bytes) => new TextDecoder().decode(bytes)),
+  );
+  if (before === text) {
+    return { input, output, pages: pages.length, characters: text.length, tables, scanned };
+  }
+  if (before !== undefined) {
+    throw new UserError(
+      `Cannot write "${output}": it is there already with another text. Remove it, or choose another folder`,
+    );
+  }
   const staged = temporaryName(output);
   try {
     await Deno.mkdir(outputsDir, { recursive: true });

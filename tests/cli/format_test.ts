@@ -1,4 +1,4 @@
-import { formatJson } from "../../cli/format.ts";
+import { formatJson, shellWord } from "../../cli/format.ts";
 import {
   formatBytes,
   formatCount,
@@ -9,7 +9,19 @@ import {
   formatTable,
   paint,
 } from "../../cli/format.ts";
+import { visible } from "../../cli/visible.ts";
 import { assertEquals } from "../support/assert_close.ts";
+
+Deno.test("shellWord() quotes what a shell would take apart", () => {
+  assertEquals(["out/a-1", "", "a b", "it's", "-x", "$(rm)"].map(shellWord), [
+    "out/a-1",
+    "''",
+    "'a b'",
+    "'it'\\''s'",
+    "./-x",
+    "'$(rm)'",
+  ]);
+});
 
 Deno.test("sizes, times, counts and rates read as people write them", () => {
   assertEquals([0, 512, 1536, 2 ** 30 * 23.4].map(formatBytes), ["0 B", "512 B", "1.5 KiB", "23.4 GiB"]);
@@ -36,7 +48,7 @@ Deno.test("results are one JSON object, or names and values", () => {
 
 Deno.test("colours appear only where they are wanted", () => {
   assertEquals(paint("x", "red", false), "x");
-  assertEquals(paint("x", "red", true), "\u001b[31mx\u001b[39m");
+  assertEquals(visible(paint("x", "red", true), "colours"), "\u001b[31mx\u001b[39m");
 });
 
 Deno.test("JSON has one way to write names: snake_case, keys that are no names as they are", () => {

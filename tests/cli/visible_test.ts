@@ -24,8 +24,11 @@ Deno.test("JSON with escapes written out means the same", () => {
 
 Deno.test("our own colours and drawing stay, whatever stands beside them", () => {
   const own = paint("ok", "cyan", true);
-  assertEquals(visible(`${own}\u001b[8m`, "colours"), `${own}\\x1b[8m`);
-  assertEquals(visible(own), "\\x1b[36mok\\x1b[39m");
+  const shown = "\u001b[36mok\u001b[39m";
+  assertEquals(visible(`${own}\u001b[8m`, "colours"), `${shown}\\x1b[8m`);
+  // A file's colours are not ours.
+  assertEquals(visible(`${own}${shown}`, "colours"), `${shown}\\x1b[36mok\\x1b[39m`);
+  assertEquals(visible(shown), "\\x1b[36mok\\x1b[39m");
   assertEquals(visible("\r\u001b[2K12 %\u001b[H", "drawing"), "\r\u001b[2K12 %\\x1b[H");
   assertEquals(visible("\r\u001b[2K", "colours"), "\\x0d\\x1b[2K");
 });
@@ -57,7 +60,7 @@ Deno.test("lines are broken between words, and colours take no room", () => {
   const text = "  one two three four\nshort";
   assertEquals(wrapped(text, 12), "  one two\n    three\n    four\nshort");
   assertEquals(wrapped("x".repeat(30), 12), "x".repeat(30));
-  const coloured = `${paint("one", "cyan", true)} two ${paint("three", "bold", true)}`;
+  const coloured = visible(`${paint("one", "cyan", true)} two ${paint("three", "bold", true)}`, "colours");
   assertEquals(wrapped(coloured, 13), coloured);
   assertEquals(withoutColours(coloured), "one two three");
   for (const columns of [7, 20, 33]) {

@@ -50,13 +50,29 @@ Deno.test("readTokenBin() refuses odd sizes, empty files and ids outside the voc
     await assertThrows(() => readTokenBin(path, { dtype: "uint32" }), "not a multiple of 4");
     await Deno.writeFile(path, new Uint8Array());
     await assertThrows(() => readTokenBin(path), path, "has no tokens");
-    await writeTokenBin(path, [5, 6, 300, 301]);
+    const made = `${folder}/b.bin`;
+    await writeTokenBin(made, [5, 6, 300, 301]);
     await assertThrows(
-      () => readTokenBin(path, { vocabSize: 300 }),
+      () => readTokenBin(made, { vocabSize: 300 }),
       "token 2 (byte 4) has id 300",
       "has 300 tokens",
     );
     await assertThrows(() => readTokenBin(`${folder}/none.bin`), "no such file");
+  });
+});
+
+Deno.test("writeTokenBin() replaces what it wrote, and never another file, nor one where its sidecar goes", async () => {
+  await withFolder(async (folder) => {
+    await writeTokenBin(`${folder}/a.bin`, [1, 2]);
+    await writeTokenBin(`${folder}/a.bin`, [3]);
+    assertEquals([...await readTokenBin(`${folder}/a.bin`)], [3]);
+    for (const [there, asked] of [["t.txt", "t.txt"], ["w.bin", "w.bin"], ["rows.json", "rows"]]) {
+      await Deno.writeTextFile(`${folder}/${there}`, "precious");
+      const write = () => writeTokenBin(`${folder}/${asked}`, [1]);
+      await assertThrows(write, "Cannot write", there!, "was not made by tokenize");
+      assertEquals(await Deno.readTextFile(`${folder}/${there}`), "precious");
+    }
+    assertEquals(namesIn(folder), ["a.bin", "a.bin.json", "rows.json", "t.txt", "w.bin"]);
   });
 });
 

@@ -1,5 +1,5 @@
 import { convertPdf, pdfFiles } from "../../data/pdf/convert.ts";
-import { assertEquals, assertThrows } from "../support/assert_close.ts";
+import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { withFolder } from "../support/files.ts";
 import { makePdf, type PlacedText } from "../support/make_pdf.ts";
 
@@ -188,5 +188,11 @@ Deno.test("a file that is no PDF, a damaged one and one without text are refused
       "scanned.pdf",
       "text.pdf",
     ]);
+    // A text of another file's, or that somebody wrote on in, stays.
+    const first = await convertPdf(await file("a.pdf", makePdf([[{ x: 50, y: 700, text: "Once" }]])), out);
+    await convertPdf(`${folder}/a.pdf`, out);
+    const other = await file("a.PDF", makePdf([[{ x: 50, y: 700, text: "Twice" }]]));
+    await assertThrows(() => convertPdf(other, out), first.output, "already with another text");
+    assert((await Deno.readTextFile(first.output)).includes("Once"));
   });
 });

@@ -1,5 +1,6 @@
 import { previewData, shownParts } from "../../data/preview.ts";
 import { formatPreview } from "../../cli/preview.ts";
+import { visible } from "../../cli/visible.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
 import { assertIncludes } from "../support/text.ts";
@@ -42,7 +43,7 @@ Deno.test("formatPreview() marks what is learnt, with and without colours, and l
   assertIncludes(plain, "[[");
   assertIncludes(plain, "</s>]]");
   assert(![...plain].some((char) => char < " " && char !== "\n"), JSON.stringify(plain));
-  const colored = formatPreview(preview, true);
+  const colored = visible(formatPreview(preview, true), "colours");
   assertIncludes(colored, "\x1b[32m");
   assert(!colored.includes("\x1b[2J"), "the text clears the screen");
   const long = formatPreview(previewData([sample("q".repeat(5000) + "[a]", true)], tokenizer), false);

@@ -133,6 +133,14 @@ Deno.test("rows: speakers under all their names, and none other", async () => {
   await refused({ messages: [{ role: "narrator", content: "s" }, Q, A] }, "turn 1", '"narrator"', '"human"');
   await refused({ messages: [Q, { name: "assistant", content: "s" }] }, "turn 2", 'found "name", "content"');
   await refused({ messages: [Q, "a"] }, "turn 2", "must be an object", "a string");
+  await refused({ messages: [{ ...Q, from: "gpt" }, A] }, 'turn 1 has "role" and "from", and they differ');
+  await refused({ messages: [{ ...Q, value: "x" }, A] }, 'turn 1 has "content" and "value", and they differ');
+  await refused({ messages: [{ from: "human", text: "q" }, A] }, 'turn 1 must have "content"', '"text"');
+  await refused(Q, "It is one turn", '"messages"');
+  // None of several system texts is lost.
+  const systems = ["s", "t"].map((content) => ({ role: "system", content }));
+  await reads({ messages: [...systems, Q, A] }, `<s>[system]s</s>[system]t</s>${QA}`);
+  await reads({ messages: [...systems, Q, A] }, "<s>s\nt USER: q ASSISTANT:[[ a</s>]]", "vicuna");
   await refused({ messages: [] }, '"messages" must be a list of turns, got an empty one');
   await refused({ messages: "[]" }, '"messages" must be a list of turns, got a string');
 });
@@ -189,7 +197,7 @@ Deno.test("rows: calls of tools and their results go to the model's own template
     content: null,
     tool_calls: [{ function: { name: "w", arguments: "{" } }],
   };
-  await refused({ messages: [Q, calling] }, "turn 2", 'calls "w" with arguments that', "not JSON");
+  await refused({ messages: [Q, calling] }, "turn 2", 'calls "w" with arguments whose text is not JSON');
   await refused({ messages: [Q, { ...calling, tool_calls: [{}] }] }, "turn 2", 'without its "name"');
   await refused({ messages: [Q, { ...A, function_call: { name: "w" } }] }, "turn 2", "tool_calls");
   await refused(
@@ -198,7 +206,7 @@ Deno.test("rows: calls of tools and their results go to the model's own template
   );
   const row = { messages: [Q, { ...calling, tool_calls: [{ name: "w" }] }, ...rest] };
   await assertThrows(() => seen(row, "vicuna"), "f:3: turn 2 calls tools", "chat_template: model");
-  await assertThrows(() => seen({ messages: [Q, A, ...rest] }, "llama-3"), "f:3: turn 3 is from a tool");
+  await assertThrows(() => seen({ messages: [Q, A, ...rest] }, "vicuna"), "f:3: turn 3 is from a tool");
   await assertThrows(() => seen(row, "model", NO_SYSTEM), "f:3: turn 2 calls tools, which the model's");
 });
 
@@ -261,7 +269,7 @@ Deno.test("rows: keys that nothing reads are named once, with their count; those
     ];
     await Deno.writeTextFile(path, rows.map((row) => JSON.stringify(row)).join("\n"));
     const cache = { folder: `${folder}/cache`, note: (line: string) => assert(false, line) };
-    const options = { maxSeqLength: 100, chatTemplate: "llama-3" as const, cache };
+    const options = { maxSeqLength: 100, chatTemplate: "vicuna" as const, cache };
     const start = `keys of ${path} are not used: id (4 rows), source (4 rows), meta (1 row), `;
     for (let i = 0; i < 2; i++) {
       const { notes } = await loadDataset([{ path }], tokenizer, options);

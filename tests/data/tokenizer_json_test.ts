@@ -172,7 +172,7 @@ Deno.test("an unknown token that the vocabulary lacks matters only where a text 
   const { "!": _, ...vocab } = json.model.vocab;
   const tokenizer = new Tokenizer({ ...json, model: { ...json.model, unk_token: "", vocab } }, config);
   assertEquals(tokenizer.encode("a", PLAIN), [97]);
-  await assertThrows(() => tokenizer.encode("a!", PLAIN), 'vocabulary lacks ""', "unk_token");
+  await assertThrows(() => tokenizer.encode("a!", PLAIN), 'vocabulary lacks "!"', "unk_token");
 });
 
 Deno.test("patterns of tokenizers in use are none that repeat what repeats", () => {

@@ -141,6 +141,36 @@ Deno.test("A checkpoint of another folder never leads to writing over a run", as
   });
 });
 
+Deno.test("A run never removes or writes over what it is made from", async () => {
+  await withFolder(async (folder) => {
+    const model = `${folder}/model`;
+    Deno.mkdirSync(`${folder}/rows`);
+    Deno.mkdirSync(model);
+    for (const { name } of Deno.readDirSync(`${GOLDEN}/mha`)) {
+      Deno.copyFileSync(`${GOLDEN}/mha/${name}`, `${model}/${name}`);
+    }
+    Deno.copyFileSync(`${GOLDEN}/train.jsonl`, `${folder}/rows/metrics.jsonl`);
+    const before = namesIn(model);
+    const overwrite = { overwrite_output_dir: "true", max_steps: "1" };
+    await assertThrows(
+      () => run({ ...overwrite, model_name_or_path: model, output_dir: `${folder}/rows/../model/` }),
+      `made from "${model}"`,
+      "another output_dir",
+    );
+    assertEquals(namesIn(model).filter((name) => name !== ".longreach.lock"), before);
+    const train_file = `${folder}/rows/metrics.jsonl`;
+    await assertThrows(
+      () => run({ max_steps: "1", train_file, output_dir: `${folder}/rows` }),
+      `made from "${train_file}"`,
+    );
+    await assertThrows(
+      () =>
+        run({ ...overwrite, model_name_or_path: `${folder}/out/checkpoint-1`, output_dir: `${folder}/out` }),
+      "made from",
+    );
+  });
+});
+
 Deno.test("A base model that changed under a run is named", async () => {
   await withFolder(async (folder) => {
     const base = `${folder}/base`;
