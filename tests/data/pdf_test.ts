@@ -193,6 +193,6 @@ Deno.test("a file that is no PDF, a damaged one and one without text are refused
     await convertPdf(`${folder}/a.pdf`, out);
     const other = await file("a.PDF", makePdf([[{ x: 50, y: 700, text: "Twice" }]]));
     await assertThrows(() => convertPdf(other, out), first.output, "already with another text");
-    assert((await Deno.readTextFile(first.output)).includes("Once"));
+    assert((await Deno.readTextFile(first.output)).includes("Once"), "the text stays");
   });
 });
