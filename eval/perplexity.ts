@@ -168,7 +168,7 @@ export async function evaluatePerplexity(
     },
     vocabSize: withVocabularyOf(config, peftModel === null ? undefined : await readExtraShapes(peftModel))
       .vocab_size,
-    note: (line) => hooks.note(line),
+    note: (line) => hooks.note?.(line),
   });
   checkWindows(tokens.length, windows);
   const otherBase = peftModel === null ? undefined : await otherBaseNote(peftModel, baseModel);
