@@ -5,7 +5,7 @@ import { saveFileAtomic, type StoreOptions } from "./atomic.ts";
 import { writeAll } from "./files.ts";
 
 /** How a tensor's numbers are stored. */
-export type GgufType = "F32" | "F16" | "BF16" | "Q8_0";
+export type GgufType = "F32" | "F16" | "BF16" | "Q8_0" | "Q4_0";
 
 /** A value of the file's metadata; numbers say how they are stored. */
 export type GgufValue =
@@ -26,10 +26,12 @@ export interface GgufTensor {
   readonly readRows: (start: number, count: number) => Promise<{ bytes: Uint8Array; dtype: Dtype }>;
 }
 
-const TYPE_IDS: Readonly<Record<GgufType, number>> = { F32: 0, F16: 1, Q8_0: 8, BF16: 30 };
+const TYPE_IDS: Readonly<Record<GgufType, number>> = { F32: 0, F16: 1, Q4_0: 2, Q8_0: 8, BF16: 30 };
 const ALIGNMENT = 32;
-/** Numbers of one scale of Q8_0. */
-const Q8_BLOCK = 32;
+/** Numbers of one scale of Q8_0 and Q4_0. */
+const BLOCK = 32;
+/** Bytes of a block: its scale in F16, and the numbers. */
+const BLOCK_BYTES = { Q8_0: 2 + BLOCK, Q4_0: 2 + BLOCK / 2 } as const;
 const CHUNK_BYTES = 2 ** 25;
 
 /** From here on a number becomes infinite; F32 holds whatever it is read from. */
@@ -38,17 +40,24 @@ const ENDS: Readonly<Record<GgufType, number>> = {
   F16: 65520,
   BF16: 0xff8 * 2 ** 116,
   Q8_0: 65520 * 127,
+  Q4_0: 65520 * 8,
 };
 
 /** Bytes of `count` numbers. */
 export function ggufBytes(type: GgufType, count: number): number {
-  return type === "F32" ? 4 * count : type === "Q8_0" ? count / Q8_BLOCK * (2 + Q8_BLOCK) : 2 * count;
+  if (hasBlocks(type)) return count / BLOCK * BLOCK_BYTES[type];
+  return type === "F32" ? 4 * count : 2 * count;
+}
+
+/** Whether blocks of 32 numbers share a scale. */
+export function hasBlocks(type: GgufType): type is keyof typeof BLOCK_BYTES {
+  return type in BLOCK_BYTES;
 }
 
 /**
  * Writes a file, some rows of a tensor in memory at a time, under a temporary name until it is whole.
- * @throws {UserError} if it cannot be written, rows of a Q8_0 tensor are no multiple of 32, or a number is NaN, infinite, or
- * larger than its type can hold
+ * @throws {UserError} if it cannot be written, rows of a tensor in blocks are no multiple of 32, or a number is NaN,
+ * infinite, or larger than its type can hold
  */
 export async function writeGguf(
   path: string,
@@ -59,9 +68,9 @@ export async function writeGguf(
   } = {},
 ): Promise<void> {
   for (const { name, shape, type } of tensors) {
-    if (type === "Q8_0" && shape.at(-1)! % Q8_BLOCK !== 0) {
+    if (hasBlocks(type) && shape.at(-1)! % BLOCK !== 0) {
       throw new UserError(
-        `Cannot write "${name}" [${shape}] as Q8_0: its rows are no multiple of ${Q8_BLOCK}`,
+        `Cannot write "${name}" [${shape}] as ${type}: its rows are no multiple of ${BLOCK}`,
       );
     }
   }
@@ -115,6 +124,8 @@ export function encodeGguf(values: Float32Array, type: GgufType): Uint8Array {
       return bf16(values);
     case "Q8_0":
       return q8(values);
+    case "Q4_0":
+      return q4(values);
   }
 }
 
@@ -125,21 +136,45 @@ function bf16(values: Float32Array): Uint8Array {
 
 /** Blocks of 32 numbers: an f16 scale, largest / 127, and 32 signed bytes (ggml-quants.c, `quantize_row_q8_0`). */
 function q8(values: Float32Array): Uint8Array {
-  const blocks = values.length / Q8_BLOCK;
-  const bytes = new Uint8Array(blocks * (2 + Q8_BLOCK));
+  const blocks = values.length / BLOCK;
+  const bytes = new Uint8Array(blocks * BLOCK_BYTES.Q8_0);
   const view = new DataView(bytes.buffer);
   for (let block = 0; block < blocks; block++) {
-    const from = block * Q8_BLOCK;
+    const from = block * BLOCK;
     let largest = 0;
-    for (let i = 0; i < Q8_BLOCK; i++) largest = Math.max(largest, Math.abs(values[from + i]!));
+    for (let i = 0; i < BLOCK; i++) largest = Math.max(largest, Math.abs(values[from + i]!));
     const scale = Math.fround(largest / 127);
     const inverse = scale === 0 ? 0 : Math.fround(1 / scale);
-    const at = block * (2 + Q8_BLOCK);
+    const at = block * BLOCK_BYTES.Q8_0;
     view.setFloat16(at, scale, true);
-    for (let i = 0; i < Q8_BLOCK; i++) {
+    for (let i = 0; i < BLOCK; i++) {
       const x = Math.fround(values[from + i]! * inverse);
       // Halves go away from zero, as C's roundf has it.
       view.setInt8(at + 2 + i, Math.sign(x) * Math.floor(Math.abs(x) + 0.5));
+    }
+  }
+  return bytes;
+}
+
+/**
+ * Blocks of 32 numbers: an f16 scale, the number of largest magnitude / -8, and 32 numbers of 4 bits, those of the first
+ * half in the low bits (ggml-quants.c, `quantize_row_q4_0_ref`).
+ */
+function q4(values: Float32Array): Uint8Array {
+  const blocks = values.length / BLOCK;
+  const bytes = new Uint8Array(blocks * BLOCK_BYTES.Q4_0);
+  const view = new DataView(bytes.buffer);
+  for (let block = 0; block < blocks; block++) {
+    const numbers = values.subarray(block * BLOCK, (block + 1) * BLOCK);
+    let extreme = 0;
+    for (const value of numbers) if (Math.abs(value) > Math.abs(extreme)) extreme = value;
+    const scale = Math.fround(extreme / -8);
+    const inverse = scale === 0 ? 0 : Math.fround(1 / scale);
+    const code = (value: number) => Math.min(15, Math.trunc(Math.fround(Math.fround(value * inverse) + 8.5)));
+    const at = block * BLOCK_BYTES.Q4_0;
+    view.setFloat16(at, scale, true);
+    for (let i = 0; i < BLOCK / 2; i++) {
+      bytes[at + 2 + i] = code(numbers[i]!) | code(numbers[i + BLOCK / 2]!) << 4;
     }
   }
   return bytes;

@@ -42,7 +42,7 @@ export function build(summary: string, io: Io): BuiltCommand {
       optionalFlag(
         "outtype",
         "numbers of a GGUF file's matrices",
-        oneOf(["f32", "f16", "bf16", "q8_0"]),
+        oneOf(["f32", "f16", "bf16", "q8_0", "q4_0"]),
         "f16",
       ),
     )

@@ -1,5 +1,5 @@
 /** A LLaMA checkpoint as a GGUF file: llama.cpp's names, its order of rotary rows, its tokenizer tables. */
-import { type GgufTensor, type GgufType, type GgufValue, writeGguf } from "../checkpoint/gguf.ts";
+import { type GgufTensor, type GgufType, type GgufValue, hasBlocks, writeGguf } from "../checkpoint/gguf.ts";
 import { basename } from "../checkpoint/deps.ts";
 import type { WeightReader } from "../checkpoint/weights.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
@@ -13,7 +13,7 @@ import { ggufTokenizer } from "./gguf_tokenizer.ts";
 import { checkpointTensors } from "./tensors.ts";
 
 /** llama.cpp's numbers of the most common type in a file. */
-const FILE_TYPES: Readonly<Record<GgufType, number>> = { F32: 0, F16: 1, Q8_0: 7, BF16: 32 };
+const FILE_TYPES: Readonly<Record<GgufType, number>> = { F32: 0, F16: 1, Q4_0: 2, Q8_0: 7, BF16: 32 };
 
 /** Of ggml's quantised blocks. */
 const QUANTIZATION_VERSION = 2;
@@ -65,7 +65,7 @@ function tensorOf({ config, weights, type }: GgufExport, name: string, shape: re
   return {
     name: name.replace(pattern, replacement),
     shape,
-    type: shape.length < 2 ? "F32" : storedType(type, shape.at(-1)!),
+    type: shape.length < 2 ? "F32" : storedType(name, type, shape.at(-1)!),
     readRows: async (start, count) => {
       if (shape.length < 2) {
         const bytes = await weights.read(name);
@@ -102,9 +102,13 @@ async function readRows(
   return bytes;
 }
 
-/** Rows that blocks of 32 do not divide stay in F16, as llama.cpp's own converter has it. */
-function storedType(type: GgufType, width: number): GgufType {
-  return type === "Q8_0" && width % 32 !== 0 ? "F16" : type;
+/**
+ * Rows that blocks of 32 do not divide stay in F16, as llama.cpp's own converter has it; embeddings and head, which 4 bits
+ * harm most, have 8.
+ */
+function storedType(name: string, type: GgufType, width: number): GgufType {
+  if (hasBlocks(type) && width % 32 !== 0) return "F16";
+  return type === "Q4_0" && /^(model\.embed_tokens|lm_head)\./.test(name) ? "Q8_0" : type;
 }
 
 /**
@@ -156,7 +160,7 @@ function metadataOf({ config, tokenizer, name, type, note }: GgufExport): Map<st
 /** How a GGUF file is written. */
 export interface GgufOptions {
   /** Numbers of matrices, by llama.cpp's names; f16 unless given. Norms and biases are f32. */
-  readonly outtype?: "f32" | "f16" | "bf16" | "q8_0";
+  readonly outtype?: "f32" | "f16" | "bf16" | "q8_0" | "q4_0";
   /** Replace a file that is there; false unless given. */
   readonly overwrite?: boolean;
 }

@@ -8,7 +8,7 @@ import { GOLDEN, namesIn, withFolder } from "../support/files.ts";
 import { assertIncludes } from "../support/text.ts";
 import { normal } from "../support/random.ts";
 
-async function convert(model: string, type: "f32" | "f16" | "bf16" | "q8_0") {
+async function convert(model: string, type: "f32" | "f16" | "bf16" | "q8_0" | "q4_0") {
   const path = await Deno.makeTempFile({ suffix: ".gguf" });
   try {
     await convertToGguf(`${GOLDEN}/${model}`, path, { outtype: type, overwrite: true });
@@ -119,13 +119,15 @@ Deno.test("GGUF is refused numbers that its type cannot hold, and those that are
       }])
     );
   const row = [...normal(3, 31), 65519];
-  for (const type of ["F32", "F16", "BF16", "Q8_0"] as const) await write(type, row);
+  for (const type of ["F32", "F16", "BF16", "Q8_0", "Q4_0"] as const) await write(type, row);
   row[5] = -65520;
   await assertThrows(
     () => write("F16", row),
     "element 5 is -65520, which it cannot hold. Pass --outtype bf16",
   );
   for (const type of ["F32", "BF16", "Q8_0"] as const) await write(type, row);
+  row[5] = 6e5;
+  await assertThrows(() => write("Q4_0", row), "--outtype bf16");
   row[5] = 1e7;
   await assertThrows(() => write("Q8_0", row), "--outtype bf16");
   row[5] = 3.4e38;
@@ -135,6 +137,54 @@ Deno.test("GGUF is refused numbers that its type cannot hold, and those that are
   await assertThrows(() => write("F32", row), "element 5 of 64 is NaN");
   const theta: [string, GgufValue] = ["llama.rope.freq_base", { f32: 1e300 }];
   await assertThrows(() => write("F32", [1], [theta]), "llama.rope.freq_base is 1e+300");
+});
+
+/** `quantize_row_q4_0_ref` and `dequantize_row_q4_0` of ggml-quants.c, one number at a time, in 32 bits. */
+function q4Reference(block: Float32Array): { scale: number; codes: number[]; values: number[] } {
+  let [amax, max] = [0, 0];
+  for (const v of block) if (amax < Math.abs(v)) [amax, max] = [Math.abs(v), v];
+  const [f, d] = [Math.fround, Math.fround(max / -8)];
+  const id = d !== 0 ? f(1 / d) : 0;
+  const codes = [...block].map((v) => Math.min(15, Math.trunc(f(f(v * id) + 8.5))));
+  const scale = Float16Array.of(d)[0]!;
+  return { scale, codes, values: codes.map((code) => (code - 8) * scale) };
+}
+
+Deno.test("Q4_0 is llama.cpp's: the number of largest magnitude is exact to the scale, halves of a block share bytes", () => {
+  const values = normal(12, 4096);
+  values.fill(0, 64, 96);
+  const bytes = encodeGguf(values, "Q4_0");
+  assertEquals(bytes.length, 4096 / 32 * 18);
+  const view = new DataView(bytes.buffer);
+  for (let block = 0; block < 128; block++) {
+    const numbers = values.subarray(32 * block, 32 * block + 32);
+    const { scale, codes, values: back } = q4Reference(numbers);
+    const packed = bytes.subarray(18 * block + 2, 18 * block + 18);
+    assertEquals(view.getFloat16(18 * block, true), scale);
+    assertEquals([...[...packed].map((byte) => byte & 15), ...[...packed].map((byte) => byte >> 4)], codes);
+    // Codes end at 7 on the side away from the largest, so a number there may be a whole step off.
+    assertClose(`block ${block}`, Float32Array.from(back), numbers, {
+      rtol: 0,
+      atol: 1.01 * Math.abs(scale) + 1e-30,
+    });
+  }
+  // By hand: the largest is -8, so the scale is 1, and codes are the numbers + 8.
+  const known = Float32Array.from({ length: 32 }, (_, i) => i === 5 ? -8 : i % 8);
+  const hand = encodeGguf(known, "Q4_0");
+  assertEquals(new DataView(hand.buffer).getFloat16(0, true), 1);
+  assertEquals([hand[2], hand[2 + 5], hand[2 + 7]], [0x88, 0xd0, 0xff]);
+});
+
+Deno.test("a GGUF file in Q4_0 has embeddings and head in 8 bits, and says what it is", async () => {
+  const { tensorInfos, metadata } = await convert("mha", "q4_0");
+  const kinds = new Map(tensorInfos.map(({ name, dtype }) => [name, dtype]));
+  assertEquals(metadata["general.file_type"], 2);
+  assertEquals(
+    ["blk.0.ffn_up", "blk.1.attn_q", "token_embd", "output", "blk.0.ffn_down", "blk.0.attn_norm"].map((
+      name,
+    ) => kinds.get(`${name}.weight`)),
+    [Kind.Q4_0, Kind.Q4_0, Kind.Q8_0, Kind.Q8_0, Kind.F16, Kind.F32],
+  );
 });
 
 Deno.test("a GGUF file that is there stays, unless it is to be overwritten", async () => {
