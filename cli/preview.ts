@@ -13,10 +13,10 @@ export function formatPreview(preview: DataPreview, color: boolean): string {
   const sequences = `${formatCount(all)} ${all === 1 ? "sequence" : "sequences"}`;
   const taken = kind === "text" ? "a text that is learnt whole" : "prompts with answers to learn";
   const tokens = (texts: readonly string[]) => texts.map((text) => JSON.stringify(text)).join(" ");
-  const bars = lengths.filter(({ samples }) => samples > 0).map(({ upTo, samples }) =>
+  const bars = lengths.map(({ upTo, samples }) =>
     `  up to ${formatCount(upTo).padStart(9)} tokens ${formatCount(samples).padStart(8)} ${
       "#".repeat(Math.ceil(BAR * samples / most))
-    }`
+    }`.trimEnd()
   );
   return [
     `The ${all === 1 ? "only sequence" : `first of ${sequences}`}, taken as ${taken}; what is learnt is ${

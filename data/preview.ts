@@ -23,7 +23,7 @@ export interface DataPreview {
   readonly lastTargets: readonly string[];
   /** Whether there are answers to learn, and not one of them with its end. */
   readonly neverEnds: boolean;
-  /** Samples by their tokens: each bin holds those up to `upTo`. */
+  /** Samples by their tokens: each bin holds those up to `upTo` that the one before does not; the first is not empty. */
   readonly lengths: readonly { readonly upTo: number; readonly samples: number }[];
 }
 
@@ -108,5 +108,6 @@ function histogram(lengths: readonly number[]): DataPreview["lengths"] {
   const width = 2 ** Math.ceil(Math.log2(Math.max(1, longest / BINS)));
   const counts = new Array<number>(Math.ceil(longest / width)).fill(0);
   for (const length of lengths) counts[Math.ceil(length / width) - 1]!++;
-  return counts.map((samples, i) => ({ upTo: (i + 1) * width, samples }));
+  return counts.map((samples, i) => ({ upTo: (i + 1) * width, samples }))
+    .slice(counts.findIndex((samples) => samples > 0));
 }

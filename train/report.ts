@@ -207,7 +207,7 @@ function lengthRows({ firstTargets, lastTargets, lengths }: DataPreview): Row[] 
   return [
     ["Learnt first", tokens(firstTargets)],
     ["Learnt last", tokens(lastTargets)],
-    ...lengths.filter(({ samples }) => samples > 0).map(({ upTo, samples }): Row => [
+    ...lengths.map(({ upTo, samples }): Row => [
       `Up to ${count(upTo)} tokens`,
       `${count(samples)} ${samples === 1 ? "sequence" : "sequences"}`,
     ]),

@@ -77,12 +77,14 @@ function written({ kind }: TrainOption, value: unknown): unknown {
   return value === null || !kind.write ? value : kind.write(value);
 }
 
-/** A setting as people read it: a word as it is, several values as YAML writes them in a line. */
+/** A setting as people read it: words and lists of them as they are, the rest as YAML writes it in a line. */
 export function settingText(name: (typeof OPTION_NAMES)[number], value: unknown): string {
   const plain = written(OPTIONS[name], value);
   if (plain === null) return "not set";
-  if (Array.isArray(plain) && plain.length === 0) return "none";
   if (typeof plain !== "object") return String(plain);
+  if (Array.isArray(plain) && plain.every((each) => typeof each !== "object")) {
+    return plain.join(", ") || "none";
+  }
   return stringify(plain, { collectionStyle: "flow", flowCollectionPadding: false, lineWidth: 0 }).trim();
 }
 

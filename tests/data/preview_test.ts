@@ -53,10 +53,13 @@ Deno.test("formatPreview() marks what is learnt, with and without colours, and l
 
 Deno.test("Lengths are told up to round numbers, and what is shown of many stretches is bounded", () => {
   const upTo = (longest: number) =>
-    previewData([sample("x".repeat(longest), false)], tokenizer).lengths.map(({ upTo }) => upTo);
+    previewData([sample("xx", false), sample("x".repeat(longest), false)], tokenizer).lengths.map((bin) =>
+      bin.upTo
+    );
   assertEquals(upTo(338), [64, 128, 192, 256, 320, 384]);
   assertEquals(upTo(512), [64, 128, 192, 256, 320, 384, 448, 512]);
-  assertEquals(upTo(3), [1, 2, 3]);
+  assertEquals(upTo(3), [2, 3]);
+  assertEquals(previewData([sample("x".repeat(338), false)], tokenizer).lengths, [{ upTo: 384, samples: 1 }]);
   const turns = Array.from({ length: 50 }, (_, i) => `question ${i}[answer ${i}]`).join("");
   const preview = previewData([sample(turns, true)], tokenizer);
   const shown = shownParts(preview);

@@ -64,6 +64,7 @@ Deno.test("report.html is one page that escapes what it is told and marks what w
     output_dir: "out<put>",
     model_max_length: "128",
     lora_rank: "8",
+    target_modules: "q_proj,v_proj",
     rope_scaling: '{"type":"linear","factor":2}',
     max_memory: "24GiB",
   });
@@ -106,8 +107,10 @@ Deno.test("report.html is one page that escapes what it is told and marks what w
   );
   assert(html.includes('<th scope="row">lora_alpha</th><td>16</td>'), "a default");
   assertEquals(
-    ["train_file", "report_to", "rope_scaling", "max_memory", "lora_dropout"].map((name) => value(name)),
-    ["rows.jsonl", "none", "{type: linear, factor: 2}", "24GiB", "0.05"],
+    ["train_file", "target_modules", "report_to", "rope_scaling", "max_memory", "lora_dropout"].map((name) =>
+      value(name)
+    ),
+    ["rows.jsonl", "q_proj, v_proj", "none", "{type: linear, factor: 2}", "24GiB", "0.05"],
   );
   assertEquals(
     ["Steps", "Steps skipped", "Loss", "Last eval_loss", "Best eval_loss", "Time", "Pace"].map((name) =>
