@@ -16,7 +16,10 @@ const NUMBERS: Readonly<Partial<Record<Deno.Signal, number>>> = {
   SIGBREAK: 21,
 };
 
-/** Milliseconds in which one event may arrive twice: from the terminal, and passed on by `deno task`. */
+/**
+ * Milliseconds in which one event may arrive more than once: from the terminal and passed on by `deno task`, or as the
+ * SIGHUP and SIGTERM of a session that ends, in whatever order.
+ */
 const SAME_EVENT_MS = 300;
 
 /** Exit code of a process that a signal ended, as shells tell it: 128 and the signal's number. */
@@ -94,7 +97,7 @@ export class StopSignal {
       this.say("stopping: finishing this step, then saving (Ctrl-C again quits at once)");
       return;
     }
-    const isSameEvent = signal === first && performance.now() - this.#askedAt < SAME_EVENT_MS;
+    const isSameEvent = first !== null && performance.now() - this.#askedAt < SAME_EVENT_MS;
     // A terminal that closes says so more than once, and nobody meant to lose the save.
     if (isSameEvent || (first !== null && signal === "SIGHUP")) return;
     if (first === null) this.say(`Stopped by ${nameOf(signal)} before the first step: nothing was trained`);
