@@ -97,7 +97,8 @@ export class StopSignal {
       this.say("stopping: finishing this step, then saving (Ctrl-C again quits at once)");
       return;
     }
-    const isSameEvent = first !== null && performance.now() - this.#askedAt < SAME_EVENT_MS;
+    const isSameEvent = (first === signal || first === "SIGHUP") &&
+      performance.now() - this.#askedAt < SAME_EVENT_MS;
     // A terminal that closes says so more than once, and nobody meant to lose the save.
     if (isSameEvent || (first !== null && signal === "SIGHUP")) return;
     if (first === null) this.say(`Stopped by ${nameOf(signal)} before the first step: nothing was trained`);
