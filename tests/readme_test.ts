@@ -1,7 +1,12 @@
 /** README's command lines: each parses, and those that work on a model of one's own run as they are printed. */
 import { allCommands, runCli } from "../cli/main.ts";
 import { runCommand } from "../cli/flags.ts";
+import { formatBytes } from "../cli/format.ts";
 import config from "../deno.json" with { type: "json" };
+import { shapeConfig } from "../model/shapes.ts";
+import { planTraining } from "../train/plan.ts";
+import { TYPICAL_DEVICE } from "../train/step_cost.ts";
+import { loadTrainArgs } from "../train_args/load.ts";
 import { MemoryIo } from "./cli/memory_io.ts";
 import { assert, assertEquals } from "./support/assert_close.ts";
 import { GOLDEN, withFolder } from "./support/files.ts";
@@ -76,6 +81,32 @@ Deno.test("README's sequence runs as it is printed, with a small model in place 
     }
     assertEquals(RUN.filter((name) => !ran.includes(name) && name !== "tokenize"), []);
   });
+});
+
+Deno.test("README's table of what fits is what plan says", async () => {
+  const readme = await Deno.readTextFile(`${ROOT}README.md`);
+  const rows = [
+    ...readme.matchAll(/^\| (Llama-[\w-]+), ([\d,]+), (\d+) *\| ([\d.]+ GiB) *\| ([\d.]+ GiB)? *\|$/gm),
+  ];
+  assert(rows.length >= 4, "the rows are found");
+  for (const [row, model = "", tokens = "", rank = "", device, host] of rows) {
+    const length = Number(tokens.replaceAll(",", ""));
+    // The others take longer than a test should.
+    if (length > 81_920 || model.includes("70B")) continue;
+    const { args } = await loadTrainArgs(null, {
+      model_name_or_path: model,
+      train_file: "-",
+      output_dir: "-",
+      model_max_length: String(length),
+      bf16: "true",
+      lora_rank: rank,
+      offload_activations: String(host !== undefined),
+    });
+    const shape = shapeConfig(model.toLowerCase().replace(/^llama-/, "llama"));
+    const plan = await planTraining(args, shape, { device: { ...TYPICAL_DEVICE, maxBindingBytes: 2 ** 31 } });
+    const planned = [plan.peak.heldBytes, ...host === undefined ? [] : [plan.hostBytes]].map(formatBytes);
+    assertEquals(planned, [device, ...host === undefined ? [] : [host]], row);
+  }
 });
 
 /** A word of a command line with this test's files in place of README's, which are made where they are missing. */
