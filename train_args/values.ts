@@ -39,7 +39,10 @@ export function booleanFromText(value: unknown): unknown {
 
 function splitList(value: unknown): unknown {
   if (typeof value !== "string") return value;
-  return value.split(",").map((item) => item.trim()).filter((item) => item !== "");
+  // A flag may be written as YAML has lists; names may end in brackets of their own.
+  return value.trim().replace(/^\[(.*)\]$/s, "$1").split(",").map((item) => item.trim()).filter((item) =>
+    item !== ""
+  );
 }
 
 /** A whole number from `min` to `max`. */

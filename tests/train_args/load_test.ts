@@ -450,3 +450,11 @@ Deno.test("Sizes are read with their unit", async () => {
     );
   }
 });
+
+Deno.test("a list of a flag may stand in brackets, as in YAML", async () => {
+  const settings = { model_name_or_path: "m", output_dir: "o", max_seq_length: "64" };
+  for (const train_data of ["a.jsonl,b.json[20]", "[a.jsonl, b.json[20]]"]) {
+    const { args } = await loadTrainArgs(null, { ...settings, train_data });
+    assertEquals(args.train_data, ["a.jsonl", "b.json[20]"]);
+  }
+});
