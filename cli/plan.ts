@@ -13,9 +13,11 @@ import { measureRates, type Rates } from "../train/rates.ts";
 import { longestContext } from "../train/remedies.ts";
 import { grownConfig } from "../train/setup.ts";
 import { type PlanDevice, planDevice, type StepCost, stepCost, TYPICAL_DEVICE } from "../train/step_cost.ts";
+import { SAME_OPTIONS } from "../train_args/foreign_keys.ts";
 import { loadTrainArgs } from "../train_args/load.ts";
-import { groupSize, type TrainArgs } from "../train_args/schema.ts";
+import { groupSize, type OptionName, type TrainArgs } from "../train_args/schema.ts";
 import { bytes, oneOf } from "../train_args/values.ts";
+import { readYamlFile } from "../train_args/yaml_file.ts";
 import { booleanFlag, type BuiltCommand, newCommand, optionalFlag } from "./flags.ts";
 import { locate } from "./hub.ts";
 import { formatBytes, formatCount, formatJson } from "./format.ts";
@@ -73,7 +75,10 @@ export function build(summary: string, io: Io): BuiltCommand {
     const own = flags as unknown as Flags;
     const { file, overrides } = givenSettings(command);
     if (file === null) requireSubject(own, overrides);
-    const { args: given, notes } = await loadTrainArgs(file, { ...unneeded(own, file), ...overrides });
+    const { args: given, notes } = await loadTrainArgs(file, {
+      ...await unneeded(own, file, overrides),
+      ...overrides,
+    });
     notes.forEach((line) => io.err(line));
     const { low_rank_training, adapter_name_or_path } = given;
     const adapter = low_rank_training && adapter_name_or_path !== null
@@ -114,14 +119,21 @@ function requireSubject({ shape, longest }: Flags, overrides: Readonly<Record<st
   );
 }
 
-/** Settings that a run needs but a plan does not. */
-function unneeded({ shape, longest }: Flags, file: string | null): Record<string, string> {
-  if (file !== null) return {};
+/** Settings that a run needs but a plan does not, where nobody gives them. */
+async function unneeded(
+  { shape, longest }: Flags,
+  file: string | null,
+  overrides: Readonly<Record<string, string>>,
+): Promise<Record<string, string>> {
+  const { entries } = file === null ? { entries: [] } : await readYamlFile(file);
+  const keys = [...entries.map(({ key }) => key), ...Object.keys(overrides)];
+  const given = new Set(keys.map((key) => SAME_OPTIONS.get(key) ?? key));
+  const lacks = (...names: readonly OptionName[]) => !names.some((name) => given.has(name));
   return {
-    train_file: "-",
-    output_dir: "-",
-    ...(shape === null ? {} : { model_name_or_path: shape }),
-    ...(longest ? { max_seq_length: "8192" } : {}),
+    ...(lacks("train_file", "train_data") ? { train_file: "-" } : {}),
+    ...(lacks("output_dir") ? { output_dir: "-" } : {}),
+    ...(shape !== null && lacks("model_name_or_path") ? { model_name_or_path: shape } : {}),
+    ...(longest && lacks("max_seq_length", "model_max_length") ? { max_seq_length: "8192" } : {}),
   };
 }
 

@@ -1,5 +1,6 @@
 import { runCli } from "../../cli/main.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
+import { withFolder } from "../support/files.ts";
 import { assertIncludes } from "../support/text.ts";
 import { MemoryIo } from "./memory_io.ts";
 
@@ -127,4 +128,19 @@ Deno.test("plan refuses a shape that is not known, and a missing length", async 
   assertIncludes(nothing.io.stderr, "and a length");
   const help = await plan("--help");
   assert(!help.io.stdout.includes("Required:"), "a plan needs no output_dir");
+});
+
+Deno.test("plan takes what a run needs and a plan does not as given, with a file and without", async () => {
+  await withFolder(async (folder) => {
+    const file = `${folder}/my.yaml`;
+    await Deno.writeTextFile(file, "model_max_length: 64\nmax_length: 32\n");
+    const shape = ["--shape", "pythia-1.4b", "--max_binding", "2GiB"];
+    const short = await plan(file, ...shape);
+    assertEquals([short.code, short.io.stderr.includes("replaces")], [0, false], short.io.stderr);
+    assertIncludes(short.io.stdout, "1 x 1 x 32 tokens");
+    const mix = await plan(...SMALL, "--train_data", "a.jsonl,b.jsonl");
+    assertEquals(mix.code, 0, mix.io.stderr);
+    await Deno.writeTextFile(file, "lora_rank: 2\n");
+    assertEquals((await plan(file, ...shape)).code, 2, "no length");
+  });
 });
