@@ -344,8 +344,9 @@ function addListed(
     if (!isRecord(entry)) throw fail(`its added_tokens have ${quote(entry)}, which is no token`);
     added.add(entry, entry.id, "tokenizer.json");
   }
-  const where = "added_tokens_decoder";
-  if (!isRecord(decoder)) throw fail(`${where} of tokenizer_config.json must be an object`);
+  // Without a decoder those of added_tokens.json are in its place.
+  const where = "added_tokens_decoder (or added_tokens.json)";
+  if (!isRecord(decoder)) throw fail("added_tokens_decoder of tokenizer_config.json must be an object");
   const entries = Object.entries(decoder).map(([id, entry]) =>
     [/^\d+$/.test(id) ? Number(id) : id, entry] as const
   );

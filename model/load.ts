@@ -56,15 +56,20 @@ export async function loadModel(
   });
 }
 
-/** @throws {UserError} if an adapter replaces a tensor that the model does not have */
+/** @throws {UserError} if an adapter replaces a tensor that the model does not have, or has in another shape */
 export function requireKnown(
   replacements: LoadOptions["replacements"],
   expected: ReadonlyMap<string, readonly number[]>,
 ): void {
-  for (const name of replacements?.keys() ?? []) {
-    if (!expected.has(name)) {
+  for (const [name, { shape }] of replacements ?? []) {
+    const wanted = expected.get(name);
+    if (!wanted) {
       throw new UserError(`Cannot use the adapter: it holds "${name}", which the base model does not have`);
     }
+    if (shape.join() === wanted.join()) continue;
+    throw new UserError(
+      `Cannot use the adapter: its "${name}" is [${shape}], the base model's is [${wanted}]. It was trained on another base`,
+    );
   }
 }
 

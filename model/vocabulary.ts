@@ -103,6 +103,14 @@ export function withVocabularyOf(
   const { embeddings, head } = layoutOf(config);
   const sizes = [embeddings, head].flatMap((module) => replacements?.get(`${module}.weight`)?.shape[0] ?? []);
   const vocab_size = Math.max(config.vocab_size, ...sizes);
+  if (sizes.length === 2 && sizes[0] !== sizes[1]) {
+    throw new UserError(
+      `Cannot use the adapter: it brings embeddings of ${sizes[0]} tokens and a head of ${
+        sizes[1]
+      }, and they must have ` +
+        "as many. Its files are of different runs, or one of the two was saved before it grew",
+    );
+  }
   const wrong = sizes.find((size) => size !== vocab_size);
   if (wrong !== undefined) {
     throw new UserError(

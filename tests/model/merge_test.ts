@@ -416,6 +416,7 @@ Deno.test("an adapter that replaces what the base does not have, or a linear und
     const shape = await write("shape", "model.norm.weight", [63]);
     await assertThrows(
       () => merge(`${root}/merged`, { peftModel: shape }),
+      "Cannot use the adapter",
       "model.norm.weight",
       "[63]",
       "[64]",

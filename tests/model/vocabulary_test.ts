@@ -103,7 +103,7 @@ Deno.test("withVocabularyOf() refuses adapters of another base", async () => {
   await assertThrows(() => withVocabularyOf(config, tables([embed, 10])), "of 10 tokens", "another base");
   await assertThrows(
     () => withVocabularyOf(config, tables([embed, 300], ["lm_head.weight", 299])),
-    "of 299 tokens",
+    "embeddings of 300 tokens and a head of 299",
   );
 });
 
