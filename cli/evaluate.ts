@@ -41,7 +41,7 @@ export function build(summary: string, io: Io): BuiltCommand {
       optionalFlag(
         "context_size",
         "context to scale the positions for, in tokens",
-        whole(2),
+        whole(2, 16_777_216),
         "the model's own; with an adapter what it was trained for, else seq_len",
       ),
     )

@@ -26,7 +26,7 @@ export function build(summary: string, io: Io): BuiltCommand {
       optionalFlag(
         "context_size",
         "context length of the merged model, in tokens",
-        whole(2),
+        whole(2, 16_777_216),
         "what the adapter was trained for, else the base's",
       ),
     )

@@ -136,8 +136,8 @@ function windowOf(
     ? `is in ${sliding} of ${num_hidden_layers} layers`
     : `is in the layers from ${first} on only`;
   throw new UserError(
-    `Cannot use "${path}": its sliding window ${where}, and every layer must have the same here. Set` +
-      `  use_sliding_window: false in it if your sequences are no longer than ${window}`,
+    `Cannot use "${path}": its sliding window ${where}, and every layer must have the same here. Set ` +
+      `use_sliding_window: false in it if your sequences are no longer than ${window}`,
   );
 }
 

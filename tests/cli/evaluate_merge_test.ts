@@ -62,6 +62,7 @@ Deno.test("evaluate ends with one line and its exit code on bad input", async ()
     [EVALUATE.replace("seq_len 128", "seq_len 2000"), 1, "at least 2065 are needed"],
     [EVALUATE.replace("seq_len 128", "seq_len 1"), 2, "--seq_len"],
     [`${EVALUATE} --dtype int8`, 2, "fp32, bf16, fp16"],
+    [`${EVALUATE} --context_size 1000000000000`, 2, "from 2 to 16777216"],
     [EVALUATE.replace("golden/mha", "golden/adapter"), 1, "no config.json"],
   ];
   for (const [line, code, part] of cases) {
