@@ -1,9 +1,10 @@
 /** A LLaMA checkpoint as a GGUF file: llama.cpp's names, its order of rotary rows, its tokenizer tables. */
 import { type GgufTensor, type GgufType, type GgufValue, hasBlocks, writeGguf } from "../checkpoint/gguf.ts";
 import { basename } from "../checkpoint/deps.ts";
+import { exists, RangeFile } from "../checkpoint/files.ts";
 import type { WeightReader } from "../checkpoint/weights.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
-import { UserError } from "../errors.ts";
+import { EXIT, UserError } from "../errors.ts";
 import { contextLength, readConfig } from "./config.ts";
 import type { WorkHooks } from "./hooks.ts";
 import type { LlamaConfig } from "./llama_config.ts";
@@ -47,15 +48,34 @@ export interface GgufExport {
 
 /**
  * Writes the model to `path`.
- * @throws {UserError} if its rope scaling, or its tokenizer, has no GGUF form, or the file is there already
+ * @throws {UserError} if its rope scaling, or its tokenizer, has no GGUF form, or the file is there already, with
+ * overwrite one that is no GGUF file
  */
 export async function exportGguf(path: string, model: GgufExport): Promise<void> {
   const tensors = [...checkpointTensors(model.config)].map(([name, shape]) => tensorOf(model, name, shape));
   const factors = positionTensor(model.config);
   if (factors) tensors.push(factors);
   const { onProgress, note, overwrite = false } = model;
+  if (overwrite) await refuseOtherFile(path);
   const options = { ...(onProgress && { onProgress }), note, mustBeNew: !overwrite };
   await writeGguf(path, metadataOf(model), tensors, options);
+}
+
+/** What overwrites a GGUF file by its wish never takes another, such as the weights that are to be converted. */
+async function refuseOtherFile(path: string): Promise<void> {
+  if (!await exists(path)) return;
+  const file = await RangeFile.open(path);
+  try {
+    const start = await file.read(0, Math.min(4, file.size));
+    if (file.size === 0 || new TextDecoder().decode(start) === "GGUF") return;
+  } finally {
+    file.close();
+  }
+  throw new UserError(
+    `Cannot write "${path}": it is there already and is no GGUF file, so that --overwrite does not replace it. ` +
+      "Remove it, or choose another name",
+    { exitCode: EXIT.usage },
+  );
 }
 
 function tensorOf({ config, weights, type }: GgufExport, name: string, shape: readonly number[]): GgufTensor {

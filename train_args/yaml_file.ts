@@ -84,7 +84,7 @@ export function parseYaml(text: string, path: string): YamlFile {
   }
   let document: Document.Parsed;
   try {
-    document = parseDocument(text, { lineCounter: counter, prettyErrors: false, logLevel: "silent" });
+    document = parseDocument(text, { lineCounter: counter, prettyErrors: false, logLevel: "error" });
   } catch (error) {
     problems.push({
       place: { label: name },
@@ -96,7 +96,9 @@ export function parseYaml(text: string, path: string): YamlFile {
   const broken = document.errors.find((error) => !isRepeatedKey(error));
   // What the parser finds after the first slip are its consequences.
   for (const error of [...document.errors.filter(isRepeatedKey), ...(broken ? [broken] : [])]) {
-    const message = lowerFirst(error.message);
+    const message = error.code === "MULTIPLE_DOCS"
+      ? "a second document begins here, which nobody would read: write one map of options"
+      : lowerFirst(error.message);
     const shown = message.length > LONGEST ? `${message.slice(0, LONGEST)}...` : message;
     problems.push({ place: placeOf(error.pos[0]), message: `not valid YAML: ${shown}` });
   }
@@ -149,7 +151,14 @@ function plainValue(
     refuse(`tags (here ${node.tag}) are not allowed: write the plain value`, offset);
     return null;
   }
-  if (isScalar(node)) return node.value;
+  if (isScalar(node)) {
+    if (
+      node.type === "PLAIN" && typeof node.value === "number" && /^[-+]?0[0-9_]+$/.test(node.source ?? "")
+    ) {
+      refuse("a number with a zero in front is octal to some readers: write it without", offset);
+    }
+    return node.value;
+  }
   if (depth > MAX_DEPTH) {
     refuse(`nested more than ${MAX_DEPTH} levels deep`, offset);
     return null;

@@ -199,7 +199,11 @@ Deno.test("a GGUF file that is there stays, unless it is to be overwritten", asy
     );
     assertEquals(await Deno.readTextFile(path), "precious");
     assertEquals(namesIn(folder), ["model.gguf"]);
-    await convertToGguf(`${GOLDEN}/mha`, path, { overwrite: true });
+    const overwrite = () => convertToGguf(`${GOLDEN}/mha`, path, { overwrite: true });
+    await assertThrows(overwrite, path, "is no GGUF file");
+    assertEquals(await Deno.readTextFile(path), "precious");
+    await Deno.writeTextFile(path, "GGUF of an older day");
+    await overwrite();
     assertEquals((await Deno.readFile(path)).subarray(0, 4), new TextEncoder().encode("GGUF"));
   });
 });

@@ -345,6 +345,8 @@ const RULES: [name: string, yaml: string, wanted: string][] = [
   ["no number", "learning_rate: .nan", "must be a number above 0, got NaN"],
   ["a list for a number", "lora_rank: [1, 2]", "must be a whole number from 1 to 4096, got [1,2]"],
   ["a number for a path", "eval_file: 3", "must be path (in quotes where YAML"],
+  ["a second document", "---\nseed: 3", "a second document begins here"],
+  ["a zero in front", "seed: 010", "seed: a number with a zero in front is octal to some readers"],
   ["a word for a boolean", "sft: maybe", 'must be true or false, got "maybe"'],
 ];
 for (const [name, yaml, wanted] of RULES) {
