@@ -12,6 +12,7 @@ import {
 } from "./flags.ts";
 import { formatCount, formatJson, formatRecord } from "./format.ts";
 import type { Io } from "./io.ts";
+import { modelFolderOf } from "./places.ts";
 
 /** The command. */
 export function build(summary: string, io: Io): BuiltCommand {
@@ -30,7 +31,8 @@ export function build(summary: string, io: Io): BuiltCommand {
       ),
     )
     .addOption(booleanFlag("private", "make the repository private", false))
-    .action(async ({ json, path, name, base_model, private: isPrivate }) => {
+    .action(async ({ json, path: given, name, base_model, private: isPrivate }) => {
+      const path = await modelFolderOf(io, given);
       const [{ hubSettings }, { hubHasFile, uploadFiles }, { preparePublication, textFile }] = await Promise
         .all([
           import("../checkpoint/hub/settings.ts"),

@@ -1,6 +1,7 @@
 /** Which positions a model gets: its own, those of the context it is extended to, or those an adapter was trained with. */
 import { parse } from "yaml";
-import { FILE_LIMITS, ifThere, readWholeText } from "../data/file_bytes.ts";
+import { exists } from "../checkpoint/files.ts";
+import { FILE_LIMITS, readWholeText } from "../data/file_bytes.ts";
 import { UserError } from "../errors.ts";
 import { contextLength, extendContext, type ModelConfig, parseConfig } from "./config.ts";
 import { samePositions } from "./rope_config.ts";
@@ -78,11 +79,17 @@ function originalOf(
  * @throws {UserError} if the file is there but cannot be read
  */
 export async function readTrainedSettings(adapter: string): Promise<TrainedSettings | undefined> {
-  for (const path of [`${adapter}/train_args.yaml`, `${adapter}/../train_args.yaml`]) {
-    const text = await ifThere(readWholeText(path, FILE_LIMITS.settings));
-    if (text !== undefined) return parseSettings(text, path);
-    // Only a run's own checkpoints belong to the file one folder up.
-    if (!/(^|[/\\])checkpoint-\d+[/\\]*$/.test(adapter)) return undefined;
+  const path = await settingsFileOf(adapter);
+  return path === undefined
+    ? undefined
+    : parseSettings(await readWholeText(path, FILE_LIMITS.settings), path);
+}
+
+/** The `train_args.yaml` that a folder belongs to: its own, or of a run's checkpoint the run's; undefined without one. */
+export async function settingsFileOf(folder: string): Promise<string | undefined> {
+  const isCheckpoint = /(^|[/\\])checkpoint-\d+[/\\]*$/.test(folder);
+  for (const place of isCheckpoint ? [folder, `${folder}/..`] : [folder]) {
+    if (await exists(`${place}/train_args.yaml`)) return `${place}/train_args.yaml`;
   }
   return undefined;
 }

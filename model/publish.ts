@@ -9,7 +9,7 @@ import { FILE_LIMITS, readWholeText } from "../data/file_bytes.ts";
 import { MORE_TEMPLATES } from "../data/tokenizer_files.ts";
 import { EXIT, UserError } from "../errors.ts";
 import { contextLength, type ModelConfig, readConfig } from "./config.ts";
-import { configForPositions, readTrainedSettings } from "./context.ts";
+import { configForPositions, readTrainedSettings, settingsFileOf } from "./context.ts";
 import { type CardFacts, isUnchanged, modelCard } from "./model_card.ts";
 
 /** Files by name; a run's logs, checkpoints and optimiser stay here. */
@@ -179,8 +179,8 @@ async function modelFacts(
 }
 
 async function readArgs(folder: string): Promise<Values | undefined> {
-  const path = `${folder}/train_args.yaml`;
-  if (!await exists(path)) return undefined;
+  const path = await settingsFileOf(folder);
+  if (path === undefined) return undefined;
   const args: unknown = parse(await readWholeText(path, FILE_LIMITS.settings), { maxAliasCount: 0 });
   return typeof args === "object" && args !== null ? args as Values : undefined;
 }

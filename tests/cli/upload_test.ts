@@ -1,4 +1,5 @@
 /** `upload` as a command line, against a hub on this machine. */
+import { saveAtomic } from "../../checkpoint/store.ts";
 import { runCli } from "../../cli/main.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
 import { withEnvironment } from "../support/environment.ts";
@@ -48,5 +49,28 @@ Deno.test("upload sends an adapter with its card once, and leaves a card on the 
       );
     });
     assert(hub.commits.length === 2, "two commits");
+  });
+});
+
+Deno.test("upload takes the newest checkpoint of a run that was stopped, and the run's settings", async () => {
+  await withFolder(async (root) => {
+    await saveAtomic(root, "checkpoint-3", async (folder) => {
+      for (const name of ["adapter_config.json", "adapter_model.safetensors"]) {
+        await Deno.copyFile(`${GOLDEN}/adapter/${name}`, `${folder}/${name}`);
+      }
+    });
+    await Deno.writeTextFile(`${root}/train_args.yaml`, "model_max_length: 128\nmodel_name_or_path: a/b/c\n");
+    const hub = new HubUploads();
+    await using server = new HubServer([]);
+    await using _storage = serveUploads(hub, server);
+    const environment = { HF_ENDPOINT: server.url, HF_HUB_CACHE: `${root}/cache`, HF_TOKEN: "secret" };
+    await withEnvironment(environment, async () => {
+      const io = new MemoryIo();
+      const words = ["upload", "--path", root, "--name", "me/mine", "--base_model", "org/tiny"];
+      assertEquals(await runCli(words, io), 0, io.stderr);
+      assertIncludes(io.stderr, "taking its newest checkpoint, checkpoint-3");
+    });
+    const { files } = hub.commits[0]!;
+    assertIncludes(new TextDecoder().decode(files["train_args.yaml"]), "model_max_length: 128");
   });
 });

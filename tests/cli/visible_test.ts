@@ -69,3 +69,18 @@ Deno.test("lines are broken between words, and colours take no room", () => {
     assertEquals(wrapped(words, columns).split("\n").every((line) => line.length <= columns), true);
   }
 });
+
+Deno.test("colours are for terminals, and for whoever sets FORCE_COLOR", () => {
+  const colorWith = (value: string) => {
+    const before = Deno.env.get("FORCE_COLOR");
+    Deno.env.set("FORCE_COLOR", value);
+    try {
+      return terminalIo().color;
+    } finally {
+      if (before === undefined) Deno.env.delete("FORCE_COLOR");
+      else Deno.env.set("FORCE_COLOR", before);
+    }
+  };
+  assertEquals(colorWith("1"), true);
+  assertEquals(colorWith("0"), Deno.stderr.isTerminal() && !Deno.noColor);
+});
