@@ -120,7 +120,14 @@ export async function mergeAdapter(
     const tokenizer = await tokenizerPlaces(baseModel, peftModel);
     // Parts of two tokenizers that do not fit are refused before hours of work.
     if (tokenizer.ofAdapter.length > 0 && tokenizer.paths.has("tokenizer.json")) {
-      const { vocabSize } = await Tokenizer.load(baseModel, peftModel);
+      const { vocabSize, eosId } = await Tokenizer.load(baseModel, peftModel);
+      const ends = [base.raw.eos_token_id].flat().filter(Number.isInteger);
+      if (ends.length > 0 && !ends.includes(eosId)) {
+        hooks.note?.(
+          `The adapter's tokenizer ends texts with token ${eosId}, the base's config.json says eos_token_id ${ends.join()}: what ` +
+            "writes text by that may not stop. Set eos_token_id in the merged config.json and generation_config.json",
+        );
+      }
       if (vocabSize > config.vocab_size) {
         hooks.note?.(
           `The tokenizer has ${vocabSize} tokens, but base and adapter have rows for ${config.vocab_size}: the merged model ` +

@@ -110,7 +110,9 @@ Deno.test("a merged model has the tokenizer that its adapter was trained with", 
     const { notes } = await merge(`${root}/merged`, { peftModel: adapter });
     assertEquals(json(`${root}/merged/tokenizer_config.json`), { ...settings, model_max_length: 128 });
     assertEquals(json(`${root}/merged/tokenizer.json`), json(`${GOLDEN}/mha/tokenizer.json`));
-    assertEquals(notes.filter((note) => note.includes("tokenizer")).length, 1);
+    assertEquals(notes.filter((note) => note.includes("tokenizer is the adapter's")).length, 1);
+    // config.json stays the base's, and generation goes by it.
+    assertIncludes(notes.join(), "ends texts with token 256, the base's config.json says eos_token_id 258");
     assertIncludes(notes.join(), "tokenizer is the adapter's: tokenizer_config.json");
     // Parts that do not fit each other are refused before the work.
     await Deno.writeTextFile(`${adapter}/tokenizer_config.json`, '{ "eos_token": "<|im_end|>" }');
