@@ -11,11 +11,38 @@ import { PARQUET_CODECS } from "./compression.ts";
 export const CODECS = {
   ...PARQUET_CODECS,
   SNAPPY: (input: Uint8Array, size: number): Uint8Array => {
+    checkSnappy(input);
     const output = new Uint8Array(size);
     snappyUncompress(input, output);
     return output;
   },
 };
+
+/**
+ * Walks the elements of a snappy block: the library takes a literal of 2 GiB and more for one of negative length, and
+ * goes back.
+ * @throws RangeError if they do not end where the block ends
+ */
+function checkSnappy(block: Uint8Array): void {
+  let at = 0;
+  while (block[at++]! & 0x80);
+  while (at < block.length) {
+    const tag = block[at++]!;
+    let length = (tag >> 2) + 1;
+    if ((tag & 3) !== 0) {
+      // A copy: only where it is from follows.
+      at += [0, 1, 2, 4][tag & 3]!;
+      continue;
+    }
+    if (length > 60) {
+      const bytes = block.subarray(at, at + length - 60);
+      length = 1 + bytes.reduceRight((value, byte) => 256 * value + byte, 0);
+      at += bytes.length;
+    }
+    at += length;
+  }
+  if (at !== block.length) throw new RangeError("a page is damaged: its snappy block ends elsewhere");
+}
 
 /** Elements of a schema, and how deep it nests. */
 const MOST_ELEMENTS = 10_000;
