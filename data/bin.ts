@@ -158,10 +158,11 @@ export class TokenWriter implements AsyncDisposable {
   }
 }
 
-/** Replaces nothing but what was written here: a text named by mistake, or weights in a `.bin`, stay. */
+/** Replaces nothing but what was written here, or is empty: a text named by mistake, or weights in a `.bin`, stay. */
 async function refuseOthers(path: string): Promise<void> {
   const sidecar = sidecarName(path);
-  const isThere = (name: string) => Deno.lstat(name).then(() => true, () => false);
+  const isThere = (name: string) =>
+    Deno.lstat(name).then(({ isFile, size }) => !isFile || size > 0, () => false);
   const isOwn = () => readSidecar(path).then((found) => found !== undefined, () => false);
   const found = await isThere(path) ? path : await isThere(sidecar) ? sidecar : undefined;
   if (found === undefined || await isOwn()) return;
