@@ -7,7 +7,7 @@ import {
   booleanFlag,
   type BuiltCommand,
   newCommand,
-  optionalFlag,
+  outtypeFlag,
   requiredFlag,
   requiredPath,
   shardSizeFlag,
@@ -38,14 +38,7 @@ export function build(summary: string, io: Io): BuiltCommand {
     )
     .addOption(requiredFlag("to", "format to write", oneOf(["gguf", "bnb-4bit", "safetensors"])))
     .addOption(requiredPath("save_path", "file to write, or folder that is empty or does not exist"))
-    .addOption(
-      optionalFlag(
-        "outtype",
-        "numbers of a GGUF file's matrices",
-        oneOf(["f32", "f16", "bf16", "q8_0", "q4_0"]),
-        "f16",
-      ),
-    )
+    .addOption(outtypeFlag())
     .addOption(booleanFlag("overwrite", "gguf: replace the file if it is there", false))
     .addOption(booleanFlag("double_quant", "bnb-4bit: scales in 8 bits too", true))
     .addOption(

@@ -117,6 +117,12 @@ export function requiredPath<const N extends string>(name: N, doc: string) {
   return requiredFlag(name, doc, text("path"));
 }
 
+/** Numbers of a GGUF file's matrices. */
+export function outtypeFlag() {
+  const types = oneOf(["f32", "f16", "bf16", "q8_0", "q4_0"]);
+  return optionalFlag("outtype", "numbers of a GGUF file's matrices", types, "f16");
+}
+
 /** Size of the files that a model's weights are written to. */
 export function shardSizeFlag() {
   return valueFlag("max_shard_size", "largest weight file", bytes(), 5e9).default(5e9, "5GB");

@@ -1,11 +1,14 @@
 /** `merge`: an adapter into its base model, written as a Hugging Face folder. */
+import { EXIT, UserError } from "../errors.ts";
+import type { GgufOptions } from "../model/gguf.ts";
 import type { MergeCheck, MergeResult } from "../model/merge.ts";
-import { oneOf, whole } from "../train_args/values.ts";
+import { oneOf, text, whole } from "../train_args/values.ts";
 import {
   booleanFlag,
   type BuiltCommand,
   newCommand,
   optionalFlag,
+  outtypeFlag,
   requiredPath,
   shardSizeFlag,
   valueFlag,
@@ -18,7 +21,10 @@ import { stagesOn } from "./stages.ts";
 /** The command. */
 export function build(summary: string, io: Io): BuiltCommand {
   return newCommand("merge", summary, io, {
-    examples: ["merge --base_model org/model --peft_model output/long --save_path models/long"],
+    examples: [
+      "merge --base_model org/model --peft_model output/long --save_path models/long",
+      "merge --base_model org/model --peft_model output/long --save_path models/long --gguf long.gguf",
+    ],
   })
     .addOption(requiredPath("base_model", "folder of the base model, or its name on the hub"))
     .addOption(requiredPath("peft_model", "adapter: folder, or name on the hub"))
@@ -35,6 +41,8 @@ export function build(summary: string, io: Io): BuiltCommand {
       valueFlag("dtype", "number format of the weights", oneOf(["keep", "fp32", "bf16", "fp16"]), "keep"),
     )
     .addOption(shardSizeFlag())
+    .addOption(optionalFlag("gguf", "file to write the merged model to as GGUF, too", text("path"), "none"))
+    .addOption(outtypeFlag())
     .addOption(
       booleanFlag("load_in_4bit", "merge onto the base as training in 4 bits saw it: to NF4 and back", false),
     )
@@ -50,17 +58,42 @@ export function build(summary: string, io: Io): BuiltCommand {
         loadIn4bit: flags.load_in_4bit,
       };
       narrowFetched();
+      if (flags.outtype !== null && flags.gguf === null) {
+        throw new UserError("--outtype is for --gguf", { exitCode: EXIT.usage });
+      }
       const { mergeAdapter } = await import("../model/merge.ts");
       const result = await stagesOn(io).counting("tensor", (hooks) => mergeAdapter(options, hooks));
-      io.out(json ? formatJson(result) : describeResult(result));
+      if (flags.gguf !== null) await toGguf(result.savePath, flags.gguf, flags.outtype ?? "f16", io);
+      const written = { ...result, gguf: flags.gguf };
+      io.out(json ? formatJson(written) : describeResult(written));
     });
 }
 
-function describeResult(result: MergeResult): string {
+/** Writes the merged model as GGUF. @throws {UserError} if that cannot be, with where the merged model is */
+async function toGguf(
+  folder: string,
+  path: string,
+  outtype: NonNullable<GgufOptions["outtype"]>,
+  io: Io,
+): Promise<void> {
+  const { convertToGguf } = await import("../model/gguf.ts");
+  try {
+    await stagesOn(io).counting("tensor", (hooks) => convertToGguf(folder, path, { outtype }, hooks));
+  } catch (error) {
+    if (!(error instanceof UserError)) throw error;
+    throw new UserError(`${error.message}. The merged model itself is in "${folder}"`, {
+      cause: error,
+      exitCode: error.exitCode,
+    });
+  }
+}
+
+function describeResult(result: MergeResult & { readonly gguf: string | null }): string {
   const { ropeScaling: scaling, verification: check, verificationAsTrained: asTrained, shards } = result;
   return formatRecord({
     saved: `${result.savePath}, ${formatBytes(result.totalBytes)} of ${result.dtypes.join(" and ")} in ` +
       `${formatCount(shards.length)} ${shards.length === 1 ? "file" : "files"}`,
+    ...(result.gguf === null ? {} : { gguf: result.gguf }),
     merged: `LoRA into ${formatCount(result.mergedLinears)} linears, ` +
       `${formatCount(result.replacedTensors)} tensors replaced`,
     context: `${formatCount(result.contextSize)} tokens, ` +

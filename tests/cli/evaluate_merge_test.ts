@@ -101,3 +101,21 @@ Deno.test("merge --json prints one object, and refuses a folder in use with exit
     assertEquals(namesIn(root), ["merged"]);
   });
 });
+
+Deno.test("merge writes GGUF too, where it is asked for, and keeps the merged model where that cannot be", async () => {
+  await withFolder(async (root) => {
+    const { code, io } = await run(
+      `${MERGE} --save_path ${root}/merged --gguf ${root}/m.gguf --outtype q8_0 --json`,
+    );
+    assertEquals([code, JSON.parse(io.stdout).gguf], [0, `${root}/m.gguf`], io.stderr);
+    assertEquals(new TextDecoder().decode(Deno.readFileSync(`${root}/m.gguf`).subarray(0, 4)), "GGUF");
+    const again = await run(`${MERGE} --save_path ${root}/again --gguf ${root}/m.gguf`);
+    assertEquals(again.code, 2, again.io.stderr);
+    assertIncludes(again.io.stderr, `The merged model itself is in "${root}/again"`);
+    assertEquals(namesIn(root), ["again", "m.gguf", "merged"]);
+    assertIncludes(
+      (await run(`${MERGE} --save_path ${root}/x --outtype f16`)).io.stderr,
+      "--outtype is for --gguf",
+    );
+  });
+});
