@@ -1,5 +1,5 @@
 /** Bytes of files: an operating system reads and writes fewer at a time than it is asked to. */
-import { decodeText } from "../encoding.ts";
+import { decodeText } from "./encoding.ts";
 import { UserError } from "../errors.ts";
 import type { Hash } from "./deps.ts";
 import { errorCode, fileError } from "./file_errors.ts";

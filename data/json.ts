@@ -1,5 +1,5 @@
 /** JSON of files that others wrote. */
-import { decodeText } from "../encoding.ts";
+import { decodeText } from "./encoding.ts";
 import { quoted, UserError } from "../errors.ts";
 import { jsonErrorPosition, jsonShape } from "./json_position.ts";
 

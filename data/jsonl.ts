@@ -1,5 +1,5 @@
 import { distance } from "fastest-levenshtein";
-import { TextReader } from "../encoding.ts";
+import { TextReader } from "./encoding.ts";
 import { quoted as quotedValue, UserError } from "../errors.ts";
 import { readChunks } from "./compression.ts";
 import { openRegular } from "./file_bytes.ts";

@@ -31,14 +31,14 @@ async function* typescriptFiles(folder: string): AsyncGenerator<string> {
 }
 
 for (const [folder, allowed] of Object.entries(MAY_IMPORT)) {
-  Deno.test(`${folder} imports only ${[folder, ...allowed, "errors.ts", "encoding.ts"].join(", ")}`, async () => {
+  Deno.test(`${folder} imports only ${[folder, ...allowed, "errors.ts"].join(", ")}`, async () => {
     const wrong: string[] = [];
     for await (const path of typescriptFiles(folder)) {
       for (const specifier of specifiers(await Deno.readTextFile(`${ROOT}${path}`))) {
         if (!specifier.startsWith(".")) continue;
         const target = new URL(specifier, `file://${ROOT}${path}`).pathname.slice(ROOT.length);
         const room = target.split("/")[0]!;
-        const isEverybodys = ["errors.ts", "encoding.ts", "deno.json"].includes(target);
+        const isEverybodys = ["errors.ts", "deno.json"].includes(target);
         if (!isEverybodys && room !== folder && !allowed.includes(room)) {
           wrong.push(`${path} -> ${target}`);
         }

@@ -11,7 +11,7 @@ import {
   parseDocument,
 } from "yaml";
 import { FILE_LIMITS, readWhole } from "../data/file_bytes.ts";
-import { decodeText } from "../encoding.ts";
+import { decodeText } from "../data/encoding.ts";
 import { EXIT, printable, UserError } from "../errors.ts";
 import { type Place, type Problem, problemOf } from "./problems.ts";
 

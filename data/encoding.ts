@@ -1,5 +1,5 @@
-/** Text files as people's tools write them: UTF-8, or UTF-16 where a byte order mark says so. Everybody may import it. */
-import { UserError } from "./errors.ts";
+/** Text files as people's tools write them: UTF-8, or UTF-16 where a byte order mark says so. */
+import { UserError } from "../errors.ts";
 
 /** Byte order marks, the longer ones first: UTF-32's begins as UTF-16's does. */
 const MARKS = [
