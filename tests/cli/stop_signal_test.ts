@@ -55,11 +55,15 @@ interface Ended {
   readonly left: readonly string[];
 }
 
-/** Starts the program, sends the signals once it is ready, and waits for its end. */
+/**
+ * Starts the program, sends the signals once it is ready, and waits for its end.
+ * @param apartMs between two signals: those sent at once may arrive in any order
+ */
 async function interrupted(
   program: string,
   signals: readonly Deno.Signal[],
   env: Record<string, string> = {},
+  apartMs = 0,
 ): Promise<Ended> {
   const folder = await Deno.makeTempDir({ prefix: "longreach-test-" });
   const file = await Deno.makeTempFile({ suffix: ".ts" });
@@ -79,7 +83,12 @@ async function interrupted(
     const errors = new Response(child.stderr).text();
     let output = "";
     for await (const text of child.stdout.pipeThrough(new TextDecoderStream())) {
-      if (output === "") signals.forEach((signal) => child.kill(signal));
+      if (output === "") {
+        for (const [i, signal] of signals.entries()) {
+          if (i > 0 && apartMs > 0) await new Promise((done) => setTimeout(done, apartMs));
+          child.kill(signal);
+        }
+      }
       output += text;
     }
     const { code } = await child.status;
@@ -113,7 +122,7 @@ Deno.test({
   name: "the second signal ends the process at once with the first one's code",
   ignore,
   fn: async () => {
-    const { code, output } = await interrupted(RUN, ["SIGINT", "SIGTERM"]);
+    const { code, output } = await interrupted(RUN, ["SIGINT", "SIGTERM"], {}, 100);
     assertEquals(code, 130);
     assertEquals(output.includes("saved"), false);
   },
