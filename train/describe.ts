@@ -1,13 +1,11 @@
-/** A run's settings in words: for its header, its plan and its report. */
+/** A run's settings and counts in words: for its header, its plan and its report. */
 import { contextLength, type ModelConfig } from "../model/config.ts";
 import { groupSize, type TrainArgs } from "../train_args/schema.ts";
 import type { Schedule } from "./schedule.ts";
 
 /** `256 -> 1,024 tokens, positions linear by 4`: from which context to which, and by what. */
 export function describeContext(base: ModelConfig, extended: ModelConfig, args: TrainArgs): string {
-  const [from, to] = [contextLength(base), args.model_max_length].map((tokens) =>
-    tokens.toLocaleString("en-US")
-  );
+  const [from, to] = [contextLength(base), args.model_max_length].map(count);
   const { rope_scaling: scaling, rope_theta: theta } = extended;
   const words = [
     ...(theta === base.rope_theta ? [] : [`rope_theta ${base.rope_theta} -> ${theta}`]),
@@ -23,13 +21,16 @@ export function describeAttention(args: TrainArgs): string {
   const size = groupSize(args, args.max_seq_length);
   const groups = Math.ceil(args.max_seq_length / size);
   const shift = args.group_shift ? "" : ", not shifted";
-  return `S2-Attn in ${groups} ${groups === 1 ? "group" : "groups"} of ${
-    size.toLocaleString("en-US")
-  }${shift}`;
+  return `S2-Attn in ${groups} ${groups === 1 ? "group" : "groups"} of ${count(size)}${shift}`;
 }
 
 /** `2.0e-4, cosine after 20 steps of warm-up, AdamW in 8 bits`: learning rate, schedule, optimiser. */
 export function describeSchedule({ learningRate, name, warmupSteps }: Schedule, optim: string): string {
   const warmUp = warmupSteps > 0 && name !== "constant" ? ` after ${warmupSteps} steps of warm-up` : "";
   return `${learningRate.toExponential(1)}, ${name.replace("_with_warmup", "")}${warmUp}, ${optim}`;
+}
+
+/** A number as people write it: `1,024`. */
+export function count(value: number): string {
+  return value.toLocaleString("en-US");
 }

@@ -3,6 +3,7 @@ import { type DataPreview, shownParts } from "../data/preview.ts";
 import config from "../deno.json" with { type: "json" };
 import { settingText } from "../train_args/describe.ts";
 import { GROUPS, OPTION_NAMES, OPTIONS, type TrainArgs, type TrainOption } from "../train_args/schema.ts";
+import { count } from "./describe.ts";
 import type { TrainInfo } from "./hooks.ts";
 import { sizeText } from "./plan.ts";
 import { type Curve, curvePlot, escape, smoothed } from "./plot.ts";
@@ -233,10 +234,6 @@ function table(rows: readonly Row[]): string {
     }</td></tr>`
   );
   return `<table>\n${body.join("\n")}\n</table>`;
-}
-
-function count(value: number): string {
-  return value.toLocaleString("en-US");
 }
 
 /** `2026-11-26 14:30 UTC` */

@@ -25,7 +25,7 @@ import { tensorSources } from "../model/read_back.ts";
 import { dumpTrainArgs } from "../train_args/describe.ts";
 import { stepsBetween, type TrainArgs } from "../train_args/schema.ts";
 import { Evaluation } from "./evaluation.ts";
-import { describeAttention, describeContext, describeSchedule } from "./describe.ts";
+import { count, describeAttention, describeContext, describeSchedule } from "./describe.ts";
 import type { StepMetrics, TrainHooks, TrainInfo, TrainResult } from "./hooks.ts";
 import { withAdapterSettings } from "./lora.ts";
 import { type Plan, planTraining, requireFit, sizeText } from "./plan.ts";
@@ -651,10 +651,6 @@ function describeKinds({ drawn, texts }: Dataset["report"]): string {
   if (answers === 0) return "all of each text is learnt";
   if (texts === 0) return "the answers are learnt";
   return `${count(texts)} texts are learnt whole, of ${count(answers)} rows the answers`;
-}
-
-function count(value: number): string {
-  return value.toLocaleString("en-US");
 }
 
 function chunks(samples: readonly Sample[], size: number): Sample[][] {
