@@ -43,18 +43,18 @@ export {
 export { runTraining } from "./train/run.ts";
 export type { StepMetrics, TrainHooks, TrainInfo, TrainResult } from "./train/hooks.ts";
 export type { DataPreview, PreviewPart } from "./data/preview.ts";
-export { type Plan, type PlanOptions, planTraining, requireFit } from "./train/plan.ts";
+export { type Plan, type PlanOptions, planTraining, requireFit } from "./train/plan/plan.ts";
 export {
   type PlanDevice,
   planDevice,
   type StepCost,
   type StepOptions,
   TYPICAL_DEVICE,
-} from "./train/step_cost.ts";
+} from "./train/plan/step_cost.ts";
 export type { Placement } from "./train/setup.ts";
 export type { Flops, StepFlops } from "./model/flops.ts";
-export { measureRates, type Rates } from "./train/rates.ts";
-export { longestContext, type LongestOptions, type Remedy } from "./train/remedies.ts";
+export { measureRates, type Rates } from "./train/plan/throughput.ts";
+export { longestContext, type LongestOptions, type Remedy } from "./train/plan/remedies.ts";
 
 // Evaluation, merging, other formats.
 export {
@@ -67,9 +67,9 @@ export {
   type WindowOptions,
   type WindowScores,
 } from "./eval/perplexity.ts";
-export { mergeAdapter, type MergeCheck, type MergeOptions, type MergeResult } from "./model/merge.ts";
-export { convertToGguf, type GgufOptions } from "./model/gguf.ts";
-export { type Bnb4Options, convertToBnb4 } from "./model/bnb4.ts";
+export { mergeAdapter, type MergeCheck, type MergeOptions, type MergeResult } from "./export/merge.ts";
+export { convertToGguf, type GgufOptions } from "./export/gguf.ts";
+export { type Bnb4Options, convertToBnb4 } from "./export/bnb4.ts";
 export {
   convertToSafetensors,
   type SafetensorsHooks,
@@ -78,10 +78,10 @@ export {
 export type { WorkHooks } from "./model/hooks.ts";
 
 // The hub.
-export { type DownloadOptions, snapshotDownload } from "./checkpoint/hub/snapshot_download.ts";
-export type { HubReference } from "./checkpoint/hub/reference.ts";
-export type { SnapshotHooks } from "./checkpoint/hub/hub.ts";
-export { HUB_VARIABLES, type HubSettings, hubSettings } from "./checkpoint/hub/settings.ts";
+export { type DownloadOptions, snapshotDownload } from "./hub/snapshot_download.ts";
+export type { HubReference } from "./hub/reference.ts";
+export type { SnapshotHooks } from "./hub/hub.ts";
+export { HUB_VARIABLES, type HubSettings, hubSettings } from "./hub/settings.ts";
 
 // Data: tokenizer, chat templates, data sets.
 export { type EncodeOptions, Tokenizer, type TokenizerConfig, type TokenizerJson } from "./data/tokenizer.ts";
@@ -118,9 +118,9 @@ export type { AttentionRule } from "./kernels/attention/map.ts";
 export { contextLength, type ModelConfig, readConfig, type RopeScaling } from "./model/config.ts";
 export type { SharedConfig } from "./model/shared_config.ts";
 export type { GeluForm } from "./kernels/activation/gelu.ts";
-export type { LlamaConfig } from "./model/llama_config.ts";
-export type { GptNeoxConfig } from "./model/gpt_neox_config.ts";
-export { type OpenModel, openModel, type OpenOptions } from "./model/open.ts";
+export type { LlamaConfig } from "./model/llama/config.ts";
+export type { GptNeoxConfig } from "./model/gpt_neox/config.ts";
+export { type OpenModel, openModel, type OpenOptions } from "./model/load/open.ts";
 export type { Parameter } from "./model/parameter.ts";
 export { LanguageModel, type Predictions } from "./model/language_model.ts";
 export { continueAll, generate, generateBatch, type GenerateOptions } from "./model/generate.ts";
@@ -135,8 +135,8 @@ export {
   uploadBatch,
 } from "./model/batch.ts";
 export { type StepResult, Trainer, type TrainerOptions, type TrainerState } from "./train/trainer.ts";
-export type { StateForm } from "./train/states.ts";
-export { addLora, exportAdapter } from "./model/adapter.ts";
+export type { StateForm } from "./train/optimizer_states.ts";
+export { addLora, exportAdapter } from "./model/lora.ts";
 export {
   type Adapter,
   type AdapterConfig,

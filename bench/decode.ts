@@ -3,7 +3,7 @@ import type { Gpu } from "../kernels/gpu.ts";
 import { Decoder } from "../model/decoder.ts";
 import { generate } from "../model/generate.ts";
 import type { LanguageModel } from "../model/language_model.ts";
-import { randomModel } from "../model/random.ts";
+import { randomModel } from "../model/load/random.ts";
 import { randomIds } from "./inputs.ts";
 import { baseConfig } from "./step.ts";
 import type { Case } from "./suites/case.ts";

@@ -1,5 +1,5 @@
 /** What issue 3 asks of speed and memory, line by line, and where in the results each figure stands. */
-import { formatBytes } from "../cli/format.ts";
+import { formatBytes } from "../text.ts";
 import type { ContestResult } from "./peers/contest.ts";
 import { type LoadReport, LOADS } from "./load.ts";
 import type { AnyResult, BenchResult, LoadResult, MemoryResult, Row } from "./result.ts";

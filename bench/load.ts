@@ -7,16 +7,16 @@
  * device's memory is that of the run before but for one row: on a software adapter, where it is the process's own, to
  * touch a page for the first time costs more than to fill it.
  */
+import { formatBytes, formatTable } from "../text.ts";
 import { join } from "../checkpoint/deps.ts";
 import { writeModel } from "../checkpoint/save_model.ts";
 import { openWeights } from "../checkpoint/weights.ts";
-import { formatBytes, formatTable } from "../cli/format.ts";
 import type { Io } from "../cli/io.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import { freeNf4, isNf4 } from "../kernels/nf4/nf4.ts";
 import { type ModelConfig, parseConfig } from "../model/config.ts";
 import { configJson } from "../model/context.ts";
-import { loadModel } from "../model/load.ts";
+import { loadModel } from "../model/load/load.ts";
 import { shapeConfig } from "../model/shapes.ts";
 import { checkpointTensors } from "../model/tensors.ts";
 import { processorMs } from "./clock.ts";

@@ -1,5 +1,5 @@
 /** Speed of every kernel, of a step, of decoding: `deno task bench`; `--help` tells the flags. */
-import { formatSeconds } from "../cli/format.ts";
+import { formatSeconds } from "../text.ts";
 import { type Io, terminalIo } from "../cli/io.ts";
 import { createProgress } from "../cli/progress.ts";
 import { readTuning, saveTuning, tuningFile } from "../cli/tuning.ts";
@@ -8,7 +8,7 @@ import { useWebGpu } from "../kernels/adapter.ts";
 import { GpuError } from "../kernels/errors.ts";
 import { Gpu, type GpuInfo, type Sharing } from "../kernels/gpu.ts";
 import { type Tuning, useTuning } from "../kernels/tuning.ts";
-import { TYPICAL_DEVICE } from "../train/step_cost.ts";
+import { TYPICAL_DEVICE } from "../train/plan/step_cost.ts";
 import { answerRate, decodeCases, decodeModel } from "./decode.ts";
 import { benchLoad, describeLoad } from "./load.ts";
 import type { Effort } from "./measure.ts";

@@ -1,8 +1,8 @@
 /** Memory on the device as planned: the goals for real models, and the longest contexts by size of card. No adapter is used. */
-import { formatBytes, formatTable } from "../cli/format.ts";
+import { formatBytes, formatTable } from "../text.ts";
 import { shapeConfig } from "../model/shapes.ts";
-import { planTraining } from "../train/plan.ts";
-import { longestContext } from "../train/remedies.ts";
+import { planTraining } from "../train/plan/plan.ts";
+import { longestContext } from "../train/plan/remedies.ts";
 import { loadTrainArgs, type TrainArgs } from "../train_args/load.ts";
 
 const GIB = 2 ** 30;

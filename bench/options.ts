@@ -1,8 +1,8 @@
+import { nearest } from "../text.ts";
 import { parseArgs } from "./deps.ts";
 import { EXIT, UserError } from "../errors.ts";
 import { type WebGpu, WEBGPUS } from "../kernels/adapter.ts";
 import type { Sharing } from "../kernels/gpu.ts";
-import { nearest } from "../train_args/problems.ts";
 import type { Clock } from "./clock.ts";
 import type { Extent } from "./suites/case.ts";
 

@@ -2,7 +2,7 @@
  * Fills the tables of docs/performance.md from bench/results/<device>/<kind>.json: `deno task bench:report`. A table is
  * what stands between `<!-- table: NAME -->` and `<!-- end -->`.
  */
-import { formatBytes } from "../cli/format.ts";
+import { formatBytes } from "../text.ts";
 import { type Device, type DeviceResults, type Figure, GOALS, type Kind, type PeersResult } from "./goals.ts";
 import { LOAD_HEAD, loadRows } from "./load.ts";
 import { memoryTables } from "./memory.ts";

@@ -1,4 +1,4 @@
-import { formatTable } from "../cli/format.ts";
+import { formatTable } from "../text.ts";
 import type { Peaks } from "./probe.ts";
 import type { Change, Row, Surroundings } from "./result.ts";
 

@@ -1,14 +1,14 @@
 /** One whole training step: where its time goes, on the device and on the clock. */
-import { formatBytes, formatTable } from "../cli/format.ts";
+import { formatBytes, formatTable } from "../text.ts";
 import type { Gpu, Sharing } from "../kernels/gpu.ts";
 import type { KernelTiming } from "../kernels/profiler.ts";
 import { makeBatch } from "../model/batch.ts";
 import { type ModelConfig, readConfig } from "../model/config.ts";
 import { configForPositions } from "../model/context.ts";
 import { addFlops, totalFlops } from "../model/flops.ts";
-import { randomModel } from "../model/random.ts";
+import { randomModel } from "../model/load/random.ts";
 import { shapeConfig } from "../model/shapes.ts";
-import { planDevice, stepCost } from "../train/step_cost.ts";
+import { planDevice, stepCost } from "../train/plan/step_cost.ts";
 import { addFreshLora, trainedNames } from "../train/lora.ts";
 import { formatOf, trainerOptions } from "../train/setup.ts";
 import { Trainer } from "../train/trainer.ts";

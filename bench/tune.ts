@@ -1,5 +1,5 @@
 /** The tuner: measures every variant of every class of work, and keeps the fastest for this adapter. */
-import { formatTable } from "../cli/format.ts";
+import { formatTable } from "../text.ts";
 import type { Progress } from "../cli/progress.ts";
 import { GpuError } from "../kernels/errors.ts";
 import type { Gpu } from "../kernels/gpu.ts";

@@ -1,3 +1,4 @@
+import { formatBytes } from "../text.ts";
 import { settle, temporaryName } from "../data/temporary.ts";
 import { EXIT, UserError } from "../errors.ts";
 import { dirname, join, resolve } from "./deps.ts";
@@ -10,7 +11,6 @@ import {
   type FileHandle,
   type Files,
   type FolderEntry,
-  formatBytes,
   RangeFile,
   writeWhole,
 } from "./files.ts";

@@ -1,8 +1,8 @@
-import { quoted, UserError } from "../errors.ts";
+import { fetchAgain } from "./fetch_again.ts";
+import { quote, quoted } from "../text.ts";
+import { UserError } from "../errors.ts";
 import { assertFinite, toF32 } from "./dtype.ts";
-import { quote } from "./paths.ts";
 import type { WeightReader } from "./weights.ts";
-import { fetchAgain } from "./hub/reference.ts";
 
 /**
  * What makes weights of the codes of a linear (N outputs, K inputs) that bitsandbytes quantised to NF4. The codes

@@ -117,13 +117,6 @@ export const diskFiles: Files = {
   list: listFolder,
 };
 
-/** A size for people: "512 bytes", "3.4 MiB". */
-export function formatBytes(count: number): string {
-  if (count < 1024) return `${count} bytes`;
-  const power = Math.min(Math.floor(Math.log2(count) / 10), 5);
-  return `${(count / 1024 ** power).toFixed(1)} ${["", "KiB", "MiB", "GiB", "TiB", "PiB"][power]}`;
-}
-
 /** Writes all of `bytes`, however many calls it takes. */
 export async function writeAll(file: FileHandle, bytes: Uint8Array): Promise<void> {
   for (let done = 0; done < bytes.length;) done += await file.write(bytes.subarray(done));

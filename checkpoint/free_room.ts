@@ -1,6 +1,6 @@
 /** How much room a disk has. */
+import { formatBytes } from "../text.ts";
 import { dirname, resolve, statfsSync } from "./deps.ts";
-import { formatBytes } from "./files.ts";
 
 /**
  * Bytes that are free on the disk of a folder, or of the nearest folder above that is there.

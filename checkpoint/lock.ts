@@ -1,8 +1,8 @@
+import { quote } from "../text.ts";
 import { begin, finalName, settle } from "../data/temporary.ts";
 import { UserError } from "../errors.ts";
 import { basename, dirname, join, resolve } from "./deps.ts";
 import { diskFiles, errorCode, fileError, type Files } from "./files.ts";
-import { quote } from "./paths.ts";
 
 /** Kept until the work ends; `using` releases it. */
 export interface FolderLock extends Disposable {

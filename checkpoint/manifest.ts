@@ -1,8 +1,9 @@
+import { quote } from "../text.ts";
 import { FILE_LIMITS } from "../data/file_bytes.ts";
 import { UserError } from "../errors.ts";
 import { createHash, join, relative, sep } from "./deps.ts";
 import { diskFiles, type Files, RangeFile, readJson, readSmallFile, writeWhole } from "./files.ts";
-import { quote, safeJoin } from "./paths.ts";
+import { safeJoin } from "./paths.ts";
 
 /** Written last into a checkpoint: a folder without it was never finished. */
 export const MANIFEST_NAME = "manifest.json";

@@ -1,3 +1,4 @@
+import { quote } from "../text.ts";
 import { dirname, join, sep } from "./deps.ts";
 import { UserError } from "../errors.ts";
 import { errorCode } from "./files.ts";
@@ -28,16 +29,6 @@ function nameProblem(name: string): string | undefined {
     }
   }
   return undefined;
-}
-
-/** The text in quotes, escaped and cut so that a hostile name cannot play tricks on a terminal. */
-export function quote(text: string, limit = 120): string {
-  // JSON escapes C0 only; DEL and C1 also steer terminals, and bidirectional marks reorder what is shown.
-  const escaped = JSON.stringify(text.length > limit ? `${text.slice(0, limit)}...` : text);
-  return escaped.replace(
-    /[\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g,
-    (mark) => `\\u${mark.charCodeAt(0).toString(16).padStart(4, "0")}`,
-  );
 }
 
 /** The real path of `path`, or of the nearest folder above it that exists. */

@@ -1,8 +1,8 @@
+import { quote } from "../text.ts";
 import { UserError } from "../errors.ts";
 import { join } from "./deps.ts";
 import { assertFinite, type Dtype, type FloatDtype, fromF32, toF32 } from "./dtype.ts";
 import { diskFiles, elsewhere, exists, fileError, type Files, writeWhole } from "./files.ts";
-import { quote } from "./paths.ts";
 import { type AdapterConfig, encodeAdapterConfig, readAdapterConfig } from "./peft_config.ts";
 import { isSavedWhole, isTarget, loraRank } from "./peft_targets.ts";
 import { type TensorSource, writeSafetensors } from "./safetensors.ts";

@@ -1,8 +1,8 @@
+import { quote, quoted } from "../text.ts";
 import { FILE_LIMITS } from "../data/file_bytes.ts";
-import { quoted, UserError } from "../errors.ts";
+import { UserError } from "../errors.ts";
 import { join } from "./deps.ts";
 import { diskFiles, type Files, readJson } from "./files.ts";
-import { quote } from "./paths.ts";
 import { fullMatch, isAllLinear, matchesPattern } from "./peft_targets.ts";
 
 /** The parts of PEFT's `adapter_config.json` that decide what an adapter computes; keys as in the file. */

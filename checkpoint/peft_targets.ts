@@ -1,6 +1,6 @@
 /** Which modules a PEFT config means: names, ends of names, words and Python's regular expressions. */
+import { quote } from "../text.ts";
 import { UserError } from "../errors.ts";
-import { quote } from "./paths.ts";
 import type { AdapterConfig } from "./peft_config.ts";
 import { compilePythonRegex } from "./python_regex.ts";
 

@@ -1,10 +1,10 @@
+import { fetchAgain } from "./fetch_again.ts";
+import { quote } from "../text.ts";
 import { UserError } from "../errors.ts";
 import { type Dtype, DTYPE_BYTES } from "./dtype.ts";
 import { type Bytes, diskFiles, type Files, RangeFile } from "./files.ts";
-import { quote } from "./paths.ts";
 import { Dict, PICKLE_LIMITS, StoredTensor, unpickle } from "./pickle_vm.ts";
 import { readZip, type ZipEntry } from "./zip.ts";
-import { fetchAgain } from "./hub/reference.ts";
 
 /** A tensor of a torch.save file: a strided view of one entry of the archive. Strides are in elements. */
 export interface TorchTensor {

@@ -1,6 +1,6 @@
+import { quote } from "../text.ts";
 import { UserError } from "../errors.ts";
 import type { Dtype } from "./dtype.ts";
-import { quote } from "./paths.ts";
 
 /** Limits on what a pickle may ask for; a state dict of 100,000 tensors stays below each. */
 export const PICKLE_LIMITS = {

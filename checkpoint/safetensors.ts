@@ -1,3 +1,5 @@
+import { fetchAgain } from "./fetch_again.ts";
+import { formatBytes, quote } from "../text.ts";
 import { UserError } from "../errors.ts";
 import { type Dtype, DTYPE_BYTES } from "./dtype.ts";
 import {
@@ -6,13 +8,10 @@ import {
   fileError,
   type FileHandle,
   type Files,
-  formatBytes,
   RangeFile,
   writeAll,
 } from "./files.ts";
-import { quote } from "./paths.ts";
 import { HEADER_LIMITS, parseHeader, type SafetensorsHeader, type TensorSpan } from "./safetensors_header.ts";
-import { fetchAgain } from "./hub/reference.ts";
 
 /** An open safetensors file whose header was checked; tensors are read one by one, by ranges. */
 export class SafetensorsFile {

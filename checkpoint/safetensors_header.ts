@@ -1,7 +1,7 @@
+import { fetchAgain } from "./fetch_again.ts";
+import { quote } from "../text.ts";
 import { UserError } from "../errors.ts";
 import { type Dtype, DTYPE_BYTES, isDtype } from "./dtype.ts";
-import { quote } from "./paths.ts";
-import { fetchAgain } from "./hub/reference.ts";
 
 /** Where one tensor lies: `begin` and `end` are bytes after the header. */
 export interface TensorSpan {

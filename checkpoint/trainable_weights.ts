@@ -1,7 +1,7 @@
+import { quote } from "../text.ts";
 import { UserError } from "../errors.ts";
 import { join } from "./deps.ts";
 import { diskFiles, exists, type Files } from "./files.ts";
-import { quote } from "./paths.ts";
 import {
   type Adapter,
   type AdapterSource,

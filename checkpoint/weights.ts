@@ -1,13 +1,14 @@
+import { fetchAgain } from "./fetch_again.ts";
+import { quote, quoted } from "../text.ts";
 import { FILE_LIMITS } from "../data/file_bytes.ts";
-import { quoted, UserError } from "../errors.ts";
+import { UserError } from "../errors.ts";
 import { join } from "./deps.ts";
 import type { Dtype } from "./dtype.ts";
 import { type Bytes, diskFiles, errorCode, fileError, type Files, readJson } from "./files.ts";
-import { quote, safeJoin } from "./paths.ts";
+import { safeJoin } from "./paths.ts";
 import { TorchFile, type TorchTensor } from "./pickle.ts";
 import { SafetensorsFile, tensorByteLength } from "./safetensors.ts";
 import type { TensorSpan } from "./safetensors_header.ts";
-import { fetchAgain } from "./hub/reference.ts";
 
 /** What is known of a tensor before its bytes are read. */
 export interface TensorInfo {

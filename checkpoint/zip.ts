@@ -1,7 +1,7 @@
+import { fetchAgain } from "./fetch_again.ts";
+import { quote } from "../text.ts";
 import { UserError } from "../errors.ts";
 import type { RangeFile } from "./files.ts";
-import { quote } from "./paths.ts";
-import { fetchAgain } from "./hub/reference.ts";
 
 /** Where the bytes of one entry lie in the archive: they are stored as they are. */
 export interface ZipEntry {

@@ -1,5 +1,6 @@
 /** `convert`: a model folder into another format. */
-import type { GgufOptions } from "../model/gguf.ts";
+import { formatBytes, formatSeconds } from "../text.ts";
+import type { GgufOptions } from "../export/gguf.ts";
 import type { WorkHooks } from "../model/hooks.ts";
 import { oneOf } from "../train_args/values.ts";
 import { EXIT, UserError } from "../errors.ts";
@@ -13,7 +14,7 @@ import {
   shardSizeFlag,
   valueFlag,
 } from "./flags.ts";
-import { formatBytes, formatJson, formatRecord, formatSeconds } from "./format.ts";
+import { formatJson, formatRecord } from "./format.ts";
 import type { Io } from "./io.ts";
 import { narrowFetched } from "./permissions.ts";
 import { stagesOn } from "./stages.ts";
@@ -75,7 +76,7 @@ export function build(summary: string, io: Io): BuiltCommand {
           await convertToSafetensors(model, save_path, options, hooks);
           return { bytes: await folderBytes(save_path), of: "safetensors" };
         }
-        const { convertToBnb4 } = await import("../model/bnb4.ts");
+        const { convertToBnb4 } = await import("../export/bnb4.ts");
         await convertToBnb4(model, save_path, options, hooks);
         return { bytes: await folderBytes(save_path), of: "NF4 as bitsandbytes has it" };
       });
@@ -104,7 +105,7 @@ async function toGguf(
   options: Required<GgufOptions>,
   hooks: WorkHooks,
 ): Promise<Converted> {
-  const { convertToGguf } = await import("../model/gguf.ts");
+  const { convertToGguf } = await import("../export/gguf.ts");
   await convertToGguf(model, path, options, hooks);
   return { bytes: (await Deno.stat(path)).size, of: options.outtype };
 }

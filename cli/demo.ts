@@ -1,7 +1,8 @@
 /** `demo`: the main job in miniature, on the tiny model that ships with the repository. */
+import { formatSeconds, formatTable } from "../text.ts";
 import { text } from "../train_args/values.ts";
 import type { DemoResult } from "../demo/run.ts";
-import { formatJson, formatSeconds, formatTable } from "./format.ts";
+import { formatJson } from "./format.ts";
 import { type BuiltCommand, newCommand, valueFlag } from "./flags.ts";
 import type { Io } from "./io.ts";
 import { stagesOn } from "./stages.ts";

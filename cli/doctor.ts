@@ -1,4 +1,5 @@
 /** `doctor`: what this machine offers, in a form that can be pasted into a report. */
+import { formatBytes, formatCount, formatTable } from "../text.ts";
 import { freeBytes } from "../checkpoint/free_room.ts";
 import config from "../deno.json" with { type: "json" };
 import { userCacheFolder } from "./user_cache.ts";
@@ -13,7 +14,7 @@ import {
   type WebGpu,
 } from "../kernels/adapter.ts";
 import { type BuiltCommand, newCommand } from "./flags.ts";
-import { formatBytes, formatCount, formatJson, formatTable, paint } from "./format.ts";
+import { formatJson, paint } from "./format.ts";
 import type { Io } from "./io.ts";
 import type { KernelCheck } from "./kernel_check.ts";
 import type { KnownTuning } from "./tuning.ts";

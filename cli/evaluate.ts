@@ -1,4 +1,5 @@
 /** `evaluate`: sliding-window perplexity of a model, with or without an adapter. */
+import { formatBytes, formatCount, formatSeconds, formatTable } from "../text.ts";
 import type { PerplexityResult } from "../eval/perplexity.ts";
 import { oneOf, text, whole } from "../train_args/values.ts";
 import {
@@ -9,7 +10,7 @@ import {
   requiredPath,
   valueFlag,
 } from "./flags.ts";
-import { formatBytes, formatCount, formatJson, formatRecord, formatSeconds, formatTable } from "./format.ts";
+import { formatJson, formatRecord } from "./format.ts";
 import type { Io } from "./io.ts";
 import { narrowFetched } from "./permissions.ts";
 import { CountProgress } from "./progress.ts";

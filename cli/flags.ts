@@ -1,9 +1,9 @@
 /** Flags as every command takes them: snake_case or kebab-case, real booleans, and clear refusals. */
+import { nearest, quoted } from "../text.ts";
 import { Command, type CommandUnknownOpts, InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import { CommanderError, type Option as CommanderOption } from "commander";
-import { EXIT, quoted, UserError } from "../errors.ts";
+import { EXIT, UserError } from "../errors.ts";
 import { useWebGpu, WEBGPUS } from "../kernels/adapter.ts";
-import { nearest } from "../train_args/problems.ts";
 import { OTHER_NAMES } from "../train_args/foreign_keys.ts";
 import { hintFor } from "../train_args/other_tools.ts";
 import { bytes, type Kind, oneOf, text } from "../train_args/values.ts";

@@ -1,7 +1,8 @@
 /** `get_trainable_weights`: what LongLoRA trained, out of a checkpoint whose DeepSpeed state was merged. */
+import { formatCount } from "../text.ts";
 import { list } from "../train_args/values.ts";
 import { type BuiltCommand, newCommand, requiredPath, valueFlag } from "./flags.ts";
-import { formatCount, formatJson, formatRecord } from "./format.ts";
+import { formatJson, formatRecord } from "./format.ts";
 import type { Io } from "./io.ts";
 
 /** The command, with LongLoRA's flags. */

@@ -1,8 +1,8 @@
 /** Names of models and data on the command line: folders here, or what the Hugging Face hub has. */
+import { formatBytes, formatSeconds } from "../text.ts";
 import { exists } from "../checkpoint/files.ts";
-import { type HubReference, parseHubReference } from "../checkpoint/hub/reference.ts";
+import { type HubReference, parseHubReference } from "../hub/reference.ts";
 import { EXIT, UserError } from "../errors.ts";
-import { formatBytes, formatSeconds } from "./format.ts";
 import type { Io } from "./io.ts";
 import { hasParent, missingPath, modelFolderOf } from "./places.ts";
 import { visible } from "./visible.ts";
@@ -71,7 +71,7 @@ async function fetch(
   thorough: boolean,
 ): Promise<string> {
   // Most runs never need it.
-  const { snapshotDownload } = await import("../checkpoint/hub/snapshot_download.ts");
+  const { snapshotDownload } = await import("../hub/snapshot_download.ts");
   return await snapshotDownload(reference, {
     kind,
     thorough,

@@ -1,11 +1,12 @@
 /** The command line: `deno task <command> [flags]`, or `./longreach <command> [flags]`. */
+import { formatTable } from "../text.ts";
 import { errorCode, fileError } from "../checkpoint/files.ts";
 import { EXIT, UserError } from "../errors.ts";
 import { DeviceLostError, GpuMemoryError } from "../kernels/errors.ts";
 import config from "../deno.json" with { type: "json" };
 import type { BuiltCommand } from "./flags.ts";
 import { useTuning } from "../kernels/tuning.ts";
-import { formatJson, formatTable } from "./format.ts";
+import { formatJson } from "./format.ts";
 import { type Io, terminalIo } from "./io.ts";
 import { narrow, readsAnywhere } from "./permissions.ts";
 import { listenForSignals } from "./stop_signal.ts";
@@ -115,7 +116,7 @@ async function findCommand(name: string): Promise<CommandEntry> {
   const key = keyOf(name);
   const entry = Object.hasOwn(COMMANDS, key) ? COMMANDS[key] : undefined;
   if (entry) return entry;
-  const { nearest } = await import("../train_args/problems.ts");
+  const { nearest } = await import("../text.ts");
   const near = nearest(key, Object.keys(COMMANDS));
   const hint = near === null
     ? `the commands are ${Object.keys(COMMANDS).join(", ")}`

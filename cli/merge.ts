@@ -1,7 +1,8 @@
 /** `merge`: an adapter into its base model, written as a Hugging Face folder. */
+import { formatBytes, formatCount, formatSeconds, formatSmall } from "../text.ts";
 import { EXIT, UserError } from "../errors.ts";
-import type { GgufOptions } from "../model/gguf.ts";
-import type { MergeCheck, MergeResult } from "../model/merge.ts";
+import type { GgufOptions } from "../export/gguf.ts";
+import type { MergeCheck, MergeResult } from "../export/merge.ts";
 import { oneOf, text, whole } from "../train_args/values.ts";
 import {
   booleanFlag,
@@ -13,7 +14,7 @@ import {
   shardSizeFlag,
   valueFlag,
 } from "./flags.ts";
-import { formatBytes, formatCount, formatJson, formatRecord, formatSeconds, formatSmall } from "./format.ts";
+import { formatJson, formatRecord } from "./format.ts";
 import type { Io } from "./io.ts";
 import { narrowFetched } from "./permissions.ts";
 import { stagesOn } from "./stages.ts";
@@ -61,7 +62,7 @@ export function build(summary: string, io: Io): BuiltCommand {
       if (flags.outtype !== null && flags.gguf === null) {
         throw new UserError("--outtype is for --gguf", { exitCode: EXIT.usage });
       }
-      const { mergeAdapter } = await import("../model/merge.ts");
+      const { mergeAdapter } = await import("../export/merge.ts");
       const result = await stagesOn(io).counting("tensor", (hooks) => mergeAdapter(options, hooks));
       if (flags.gguf !== null) await toGguf(result.savePath, flags.gguf, flags.outtype ?? "f16", io);
       const written = { ...result, gguf: flags.gguf };
@@ -76,7 +77,7 @@ async function toGguf(
   outtype: NonNullable<GgufOptions["outtype"]>,
   io: Io,
 ): Promise<void> {
-  const { convertToGguf } = await import("../model/gguf.ts");
+  const { convertToGguf } = await import("../export/gguf.ts");
   try {
     await stagesOn(io).counting("tensor", (hooks) => convertToGguf(folder, path, { outtype }, hooks));
   } catch (error) {

@@ -1,8 +1,9 @@
 /** `pdf2txt`: papers and books to text files. */
+import { formatCount, formatTable } from "../text.ts";
 import type { ConvertedPdf } from "../data/pdf/convert.ts";
 import { UserError } from "../errors.ts";
 import { type BuiltCommand, newCommand, requiredPath } from "./flags.ts";
-import { formatCount, formatJson, formatTable } from "./format.ts";
+import { formatJson } from "./format.ts";
 import type { Io } from "./io.ts";
 import { stagesOn } from "./stages.ts";
 

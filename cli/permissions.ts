@@ -3,7 +3,7 @@
  * with the table here), and what this call does not need is given back before any library is loaded. So nothing that is
  * imported here may import one.
  */
-import { parseHubReference } from "../checkpoint/hub/reference.ts";
+import { parseHubReference } from "../hub/reference.ts";
 
 /** What a command needs besides reading: folders of models and data can be anywhere. */
 interface Needs {

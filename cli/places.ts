@@ -1,9 +1,9 @@
 /** Paths on the command line and in settings: where they are, and what to say where they are not. */
+import { nearest } from "../text.ts";
 import { basename, dirname, join } from "../checkpoint/deps.ts";
 import { exists } from "../checkpoint/files.ts";
 import { findLatest } from "../checkpoint/store.ts";
 import { UserError } from "../errors.ts";
-import { nearest } from "../train_args/problems.ts";
 import type { Io } from "./io.ts";
 
 /** Names in a folder; none where it cannot be listed. */

@@ -1,4 +1,5 @@
 /** `plan`: what training with these settings would take, before anything is loaded. */
+import { formatBytes, formatCount } from "../text.ts";
 import { diskFiles } from "../checkpoint/files.ts";
 import { EXIT, UserError } from "../errors.ts";
 import { Gpu } from "../kernels/gpu.ts";
@@ -8,11 +9,17 @@ import { configForPositions } from "../model/context.ts";
 import { addFlops, forwardFlops, paperPairs, totalFlops } from "../model/flops.ts";
 import { SHAPE_NAMES, shapeConfig } from "../model/shapes.ts";
 import { withAdapterSettings } from "../train/lora.ts";
-import { type Plan, planTraining } from "../train/plan.ts";
-import { measureRates, type Rates } from "../train/rates.ts";
-import { longestContext } from "../train/remedies.ts";
+import { type Plan, planTraining } from "../train/plan/plan.ts";
+import { measureRates, type Rates } from "../train/plan/throughput.ts";
+import { longestContext } from "../train/plan/remedies.ts";
 import { grownConfig } from "../train/setup.ts";
-import { type PlanDevice, planDevice, type StepCost, stepCost, TYPICAL_DEVICE } from "../train/step_cost.ts";
+import {
+  type PlanDevice,
+  planDevice,
+  type StepCost,
+  stepCost,
+  TYPICAL_DEVICE,
+} from "../train/plan/step_cost.ts";
 import { SAME_OPTIONS } from "../train_args/foreign_keys.ts";
 import { loadTrainArgs } from "../train_args/load.ts";
 import { groupSize, type OptionName, type TrainArgs } from "../train_args/schema.ts";
@@ -20,7 +27,7 @@ import { bytes, oneOf } from "../train_args/values.ts";
 import { readYamlFile } from "../train_args/yaml_file.ts";
 import { booleanFlag, type BuiltCommand, newCommand, optionalFlag } from "./flags.ts";
 import { locate } from "./hub.ts";
-import { formatBytes, formatCount, formatJson } from "./format.ts";
+import { formatJson } from "./format.ts";
 import { CountProgress } from "./progress.ts";
 import type { Io } from "./io.ts";
 import { narrowFetched } from "./permissions.ts";

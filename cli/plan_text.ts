@@ -1,13 +1,13 @@
 /** A plan as people read it. */
+import { formatBytes, formatCount, formatRate, formatSeconds, formatTable } from "../text.ts";
 import { PURPOSES } from "../kernels/pool.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { addFlops, type Flops, FLOPS_PARTS, totalFlops } from "../model/flops.ts";
 import { countParameters } from "../model/tensors.ts";
 import { describeAttention } from "../train/describe.ts";
-import { describeChange, type Plan, remediesText } from "../train/plan.ts";
-import type { Rates } from "../train/rates.ts";
+import { describeChange, type Plan, remediesText } from "../train/plan/plan.ts";
+import type { Rates } from "../train/plan/throughput.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
-import { formatBytes, formatCount, formatRate, formatSeconds, formatTable } from "./format.ts";
 
 /** What each purpose of memory is called. */
 const NAMES: Readonly<Record<(typeof PURPOSES)[number], string>> = {

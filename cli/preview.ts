@@ -1,6 +1,6 @@
 /** Training data as people see it before a run: one sequence with what is learnt marked, and how long all are. */
+import { formatCount } from "../text.ts";
 import { type DataPreview, type PreviewPart, shownParts } from "../data/preview.ts";
-import { formatCount } from "./format.ts";
 import { ownColour } from "./visible.ts";
 
 const BAR = 24;

@@ -1,19 +1,12 @@
 /** How far a long piece of work has come: one line drawn again on a terminal, plain lines with the time elsewhere. */
+import { formatBytes, formatCount, formatRate, formatSeconds, formatSmall } from "../text.ts";
 import { formatPreview } from "./preview.ts";
 import type { DataPreview } from "../data/preview.ts";
 import cliProgress from "cli-progress";
 import type { WorkHooks } from "../model/hooks.ts";
 import type { StepMetrics, TrainHooks, TrainInfo } from "../train/hooks.ts";
 import { stepsBetween } from "../train_args/schema.ts";
-import {
-  formatBytes,
-  formatCount,
-  formatRate,
-  formatRecord,
-  formatSeconds,
-  formatSmall,
-  paint,
-} from "./format.ts";
+import { formatRecord, paint } from "./format.ts";
 import type { Io } from "./io.ts";
 import { visible } from "./visible.ts";
 

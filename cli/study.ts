@@ -1,10 +1,10 @@
 /** `study`: the papers' comparisons on the demo model, as a report with tables and plots. */
+import { formatCount, nearest, quoted } from "../text.ts";
 import { EXPERIMENTS } from "../demo/study/experiments.ts";
-import { EXIT, quoted, UserError } from "../errors.ts";
-import { nearest } from "../train_args/problems.ts";
+import { EXIT, UserError } from "../errors.ts";
 import { list, text, whole } from "../train_args/values.ts";
 import { type BuiltCommand, newCommand, optionalFlag, valueFlag } from "./flags.ts";
-import { formatCount, formatJson } from "./format.ts";
+import { formatJson } from "./format.ts";
 import type { Io } from "./io.ts";
 import { stagesOn } from "./stages.ts";
 

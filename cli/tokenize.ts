@@ -1,4 +1,5 @@
 /** `tokenize`: text files to one token file, which `evaluate` reads. */
+import { formatCount } from "../text.ts";
 import { type Kind, list, oneOf } from "../train_args/values.ts";
 import {
   booleanFlag,
@@ -8,7 +9,7 @@ import {
   requiredPath,
   valueFlag,
 } from "./flags.ts";
-import { formatCount, formatResult } from "./format.ts";
+import { formatResult } from "./format.ts";
 import type { Io } from "./io.ts";
 import { narrowFetched } from "./permissions.ts";
 

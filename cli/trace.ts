@@ -1,7 +1,7 @@
 /** LONGREACH_TRACE=1: where the device's time goes, as a table by kernel at the end of each step and of the command. */
+import { formatCount, formatTable } from "../text.ts";
 import type { KernelTiming } from "../kernels/profiler.ts";
 import { traceKernels } from "../kernels/trace.ts";
-import { formatCount, formatTable } from "./format.ts";
 import type { Io } from "./io.ts";
 
 interface Sum {

@@ -1,10 +1,11 @@
 /** `train`: pre-training or fine-tuning from a YAML file, with any option as a flag on top. */
+import { formatBytes, formatCount, formatSeconds } from "../text.ts";
 import { exists } from "../checkpoint/files.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
 import { loadTrainArgs } from "../train_args/load.ts";
 import type { TrainResult } from "../train/hooks.ts";
 import { type BuiltCommand, newCommand } from "./flags.ts";
-import { formatBytes, formatCount, formatJson, formatSeconds, shellWord } from "./format.ts";
+import { formatJson, shellWord } from "./format.ts";
 import type { Io } from "./io.ts";
 import { narrowFetched } from "./permissions.ts";
 import { stagesOn } from "./stages.ts";

@@ -1,6 +1,7 @@
 /** The flags of commands that take the settings of a training run. */
+import { quoted } from "../text.ts";
 import { type CommandUnknownOpts, Option } from "@commander-js/extra-typings";
-import { EXIT, quoted, UserError } from "../errors.ts";
+import { EXIT, UserError } from "../errors.ts";
 import { describeOptions } from "../train_args/describe.ts";
 import { FOREIGN_KEYS, SAME_OPTIONS } from "../train_args/foreign_keys.ts";
 import { isOption } from "../train_args/schema.ts";

@@ -1,4 +1,5 @@
 /** `upload`: an adapter or model to the hub, with a model card. */
+import { formatCount } from "../text.ts";
 import { UserError } from "../errors.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { text } from "../train_args/values.ts";
@@ -10,7 +11,7 @@ import {
   requiredFlag,
   requiredPath,
 } from "./flags.ts";
-import { formatCount, formatJson, formatRecord } from "./format.ts";
+import { formatJson, formatRecord } from "./format.ts";
 import type { Io } from "./io.ts";
 import { modelFolderOf } from "./places.ts";
 
@@ -35,9 +36,9 @@ export function build(summary: string, io: Io): BuiltCommand {
       const path = await modelFolderOf(io, given);
       const [{ hubSettings }, { hubHasFile, uploadFiles }, { preparePublication, textFile }] = await Promise
         .all([
-          import("../checkpoint/hub/settings.ts"),
-          import("../checkpoint/hub/upload.ts"),
-          import("../model/publish.ts"),
+          import("../hub/settings.ts"),
+          import("../hub/upload.ts"),
+          import("../export/publish.ts"),
         ]);
       const repository = repositoryOf(name);
       const settings = hubSettings((variable) => Deno.env.get(variable));
@@ -73,7 +74,7 @@ function repositoryOf(name: string): string {
 
 /** The base model's config.json, for the card: from here, or from the hub; without it the card tells less. */
 async function baseConfigOf(io: Io, path: string, given: string | null): Promise<ModelConfig | undefined> {
-  const { readTrainedBase } = await import("../model/publish.ts");
+  const { readTrainedBase } = await import("../export/publish.ts");
   const trained = await readTrainedBase(path);
   if (trained === null) return undefined;
   // The name given may be all that another machine has of it.

@@ -2,7 +2,8 @@
  * Token files: flat little-endian ids with no header, as LongLoRA and LongQLoRA use them. A sidecar `FILE.json` says how
  * wide they are, as in `{"dtype": "uint32"}`, which vocabularies above 65,536 need; else the content must tell.
  */
-import { EXIT, quoted, UserError } from "../errors.ts";
+import { quoted } from "../text.ts";
+import { EXIT, UserError } from "../errors.ts";
 import { FILE_LIMITS, ifThere, readWhole, writeAll } from "./file_bytes.ts";
 import { elsewhere, fileError } from "./file_errors.ts";
 import { parseJson } from "./json.ts";

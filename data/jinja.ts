@@ -1,6 +1,7 @@
 /** A model's own chat template: `@huggingface/jinja` renders it, within bounds, and is used nowhere else. */
+import { causeText } from "../text.ts";
 import { Environment, Interpreter, Template } from "@huggingface/jinja";
-import { causeText, UserError } from "../errors.ts";
+import { UserError } from "../errors.ts";
 import type { ChatTemplate, Message, Rendering, Segment, SpecialTokens } from "./templates.ts";
 
 /** Characters of a template, and of space at one place in it, whose square the parser takes. */

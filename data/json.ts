@@ -1,6 +1,7 @@
 /** JSON of files that others wrote. */
+import { quoted } from "../text.ts";
 import { decodeText } from "./encoding.ts";
-import { quoted, UserError } from "../errors.ts";
+import { UserError } from "../errors.ts";
 import { jsonErrorPosition, jsonShape } from "./json_position.ts";
 
 /** Lists and objects within each other that a file may have; what goes over them by calls could not follow many more. */

@@ -1,6 +1,7 @@
+import { quoted as quotedValue } from "../text.ts";
 import { distance } from "fastest-levenshtein";
 import { TextReader } from "./encoding.ts";
-import { quoted as quotedValue, UserError } from "../errors.ts";
+import { UserError } from "../errors.ts";
 import { readChunks } from "./compression.ts";
 import { openRegular } from "./file_bytes.ts";
 import { errorCode, fileError } from "./file_errors.ts";

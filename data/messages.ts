@@ -1,5 +1,6 @@
 /** Conversations of any of the known forms to messages: ShareGPT's, OpenAI's, and what others write into theirs. */
-import { quoted as shown, UserError } from "../errors.ts";
+import { quoted as shown } from "../text.ts";
+import { UserError } from "../errors.ts";
 import { quoted, typeName } from "./jsonl.ts";
 import type { Message, Role } from "./templates.ts";
 

@@ -1,6 +1,7 @@
 /** Parquet files, row group by row group: `hyparquet` reads them and is used nowhere else but in their check. */
+import { causeText } from "../text.ts";
 import { type AsyncBuffer, parquetMetadata, parquetReadObjects } from "hyparquet";
-import { causeText, UserError } from "../errors.ts";
+import { UserError } from "../errors.ts";
 import { openToRead } from "./jsonl.ts";
 import { checkGroup, checkNumbers, checkSchema, CODECS, rangeOfGroup } from "./parquet_check.ts";
 

@@ -1,6 +1,7 @@
 /** The rows of a training file, whatever its format, and what kind of row each is. */
+import { quoted as shown } from "../text.ts";
 import { distance } from "fastest-levenshtein";
-import { quoted as shown, UserError } from "../errors.ts";
+import { UserError } from "../errors.ts";
 import { uncompressedName } from "./compression.ts";
 import { refuseForeign } from "./foreign.ts";
 import { quoted, readObjects, readText, typeName } from "./jsonl.ts";

@@ -1,5 +1,6 @@
 /** The prompt forms that models are trained on, as text with the parts marked that are learnt. */
-import { quoted, UserError } from "../errors.ts";
+import { quoted } from "../text.ts";
+import { UserError } from "../errors.ts";
 
 /** Who speaks. A `developer` is OpenAI's newer word for the system; a `tool` answers what an assistant called. */
 export type Role = "system" | "developer" | "user" | "assistant" | "tool";

@@ -1,5 +1,6 @@
+import { causeText } from "../text.ts";
 import { BPE, Tokenizer as HubTokenizer } from "@huggingface/tokenizers";
-import { causeText, UserError } from "../errors.ts";
+import { UserError } from "../errors.ts";
 import { AddedTokenFinder, AddedTokens, type TokenEntry } from "./added_tokens.ts";
 import { framesOf, type TextFrame } from "./text_frame.ts";
 import { readTokenizerFiles } from "./tokenizer_files.ts";

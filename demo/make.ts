@@ -3,7 +3,7 @@ import { Tokenizer } from "../data/tokenizer.ts";
 import { readRecallCases, scoreRecall } from "../eval/recall.ts";
 import { evaluatePerplexity } from "../eval/perplexity.ts";
 import { Gpu } from "../kernels/gpu.ts";
-import { openModel } from "../model/open.ts";
+import { openModel } from "../model/load/open.ts";
 import type { StageHooks } from "../train/hooks.ts";
 import { runTraining } from "../train/run.ts";
 import { loadTrainArgs } from "../train_args/load.ts";

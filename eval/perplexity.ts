@@ -10,12 +10,12 @@ import type { Format } from "../kernels/wgsl.ts";
 import { freeBatch, makeBatch } from "../model/batch.ts";
 import { contextLength, type ModelConfig, readConfig, type RopeScaling } from "../model/config.ts";
 import { settleContext } from "../model/context.ts";
-import { otherBaseNote } from "../model/fingerprint.ts";
+import { otherBaseNote } from "../model/load/fingerprint.ts";
 import type { WorkHooks } from "../model/hooks.ts";
 import type { LanguageModel } from "../model/language_model.ts";
-import { tableNotes } from "../model/model_weights.ts";
-import { openModel } from "../model/open.ts";
-import { withVocabularyOf } from "../model/vocabulary.ts";
+import { tableNotes } from "../model/load/model_weights.ts";
+import { openModel } from "../model/load/open.ts";
+import { withVocabularyOf } from "../model/load/vocabulary.ts";
 import { windowStarts } from "./windows.ts";
 
 /** How windows are cut and batched. */

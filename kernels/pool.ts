@@ -1,3 +1,4 @@
+import { formatMemory } from "../text.ts";
 import { GpuMemoryError } from "./errors.ts";
 
 /** A device buffer and its name in bind-group keys. */
@@ -244,13 +245,17 @@ export class BufferPool {
     const { limitBytes } = this.#options;
     if (size > maxBufferSize) {
       throw new GpuMemoryError(
-        `Cannot make "${label}" of ${mib(size)}: this device allows ${mib(maxBufferSize)} in one buffer`,
+        `Cannot make "${label}" of ${formatMemory(size)}: this device allows ${
+          formatMemory(maxBufferSize)
+        } in one buffer`,
       );
     }
     if (this.#liveBytes + size > limitBytes) {
       throw new GpuMemoryError(
-        `Not enough GPU memory for "${label}": it needs ${mib(size)}, ${mib(this.#liveBytes)} are in use ` +
-          `and ${mib(limitBytes)} are allowed. The plan command tells which settings need less`,
+        `Not enough GPU memory for "${label}": it needs ${formatMemory(size)}, ${
+          formatMemory(this.#liveBytes)
+        } are in use ` +
+          `and ${formatMemory(limitBytes)} are allowed. The plan command tells which settings need less`,
       );
     }
     const most = this.#expectedBytes ?? this.#mostWith(size) * (1 + IDLE_SHARE);
@@ -290,8 +295,4 @@ function named(byPurpose: Float64Array): Record<Purpose, number> {
     Purpose,
     number
   >;
-}
-
-function mib(bytes: number): string {
-  return `${(bytes / 2 ** 20).toFixed(1)} MiB`;
 }

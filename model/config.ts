@@ -1,9 +1,10 @@
+import { quoted } from "../text.ts";
 import { readJson } from "../checkpoint/files.ts";
 import { FILE_LIMITS, ifThere } from "../data/file_bytes.ts";
-import { quoted, UserError } from "../errors.ts";
-import { problemOfSizes, requireWeights } from "./fits.ts";
-import { type GptNeoxConfig, parseGptNeoxConfig } from "./gpt_neox_config.ts";
-import { LLAMA_LIKE, type LlamaConfig, parseLlamaConfig } from "./llama_config.ts";
+import { UserError } from "../errors.ts";
+import { problemOfSizes, requireWeights } from "./load/fits.ts";
+import { type GptNeoxConfig, parseGptNeoxConfig } from "./gpt_neox/config.ts";
+import { LLAMA_LIKE, type LlamaConfig, parseLlamaConfig } from "./llama/config.ts";
 import { dtypeNotes } from "./number_formats.ts";
 import { scaledLength } from "./rope_scaling.ts";
 

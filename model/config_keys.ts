@@ -1,5 +1,6 @@
 /** Keys of `config.json` that no model here reads: those that change nothing, and those that would. */
-import { printable, UserError } from "../errors.ts";
+import { printable } from "../text.ts";
+import { UserError } from "../errors.ts";
 
 /** What files say besides the model's shape; none of it changes a figure here. */
 const SILENT = new Set([

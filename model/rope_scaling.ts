@@ -1,5 +1,6 @@
+import { printable, quoted } from "../text.ts";
 import { z } from "zod";
-import { printable, quoted, UserError } from "../errors.ts";
+import { UserError } from "../errors.ts";
 import { checked, count, positive } from "./shared_config.ts";
 
 /** `rope_scaling` as Hugging Face writes it, with `type` settled and every default filled in. */

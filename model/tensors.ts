@@ -1,7 +1,7 @@
 /** Names and shapes of a checkpoint's tensors. */
 import type { ModelConfig } from "./config.ts";
-import { gptNeoxLayout } from "./gpt_neox_config.ts";
-import { llamaLayout } from "./llama_config.ts";
+import { gptNeoxLayout } from "./gpt_neox/config.ts";
+import { llamaLayout } from "./llama/config.ts";
 
 /** One linear of a layer. */
 export interface LinearSpec {

@@ -1,6 +1,6 @@
 /** Regular expressions over what users give must take time that is linear in it: each here once took its square. */
-import { hubSettings } from "../checkpoint/hub/settings.ts";
-import { parseHubReference } from "../checkpoint/hub/reference.ts";
+import { hubSettings } from "../hub/settings.ts";
+import { parseHubReference } from "../hub/reference.ts";
 import { ParagraphWriter } from "../data/pdf/paragraphs.ts";
 import { parseSources } from "../data/sources.ts";
 import { bytes, real } from "../train_args/values.ts";

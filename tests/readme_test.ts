@@ -1,11 +1,11 @@
 /** README's command lines: each parses, and those that work on a model of one's own run as they are printed. */
+import { formatBytes } from "../text.ts";
 import { allCommands, runCli } from "../cli/main.ts";
 import { runCommand } from "../cli/flags.ts";
-import { formatBytes } from "../cli/format.ts";
 import config from "../deno.json" with { type: "json" };
 import { shapeConfig } from "../model/shapes.ts";
-import { planTraining } from "../train/plan.ts";
-import { TYPICAL_DEVICE } from "../train/step_cost.ts";
+import { planTraining } from "../train/plan/plan.ts";
+import { TYPICAL_DEVICE } from "../train/plan/step_cost.ts";
 import { loadTrainArgs } from "../train_args/load.ts";
 import { MemoryIo } from "./cli/memory_io.ts";
 import { assert, assertEquals } from "./support/assert_close.ts";

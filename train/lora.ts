@@ -2,7 +2,7 @@
 import { type AdapterConfig, adapterConfig, readAdapterConfig } from "../checkpoint/peft.ts";
 import { isSavedWhole } from "../checkpoint/peft_targets.ts";
 import { UserError } from "../errors.ts";
-import { addLora } from "../model/adapter.ts";
+import { addLora } from "../model/lora.ts";
 import type { ModelConfig } from "../model/config.ts";
 import type { LanguageModel } from "../model/language_model.ts";
 import { checkpointTensors, layoutOf } from "../model/tensors.ts";

@@ -1,11 +1,11 @@
 /** `report.html`: one page that tells a run, with nothing to load from elsewhere. */
+import { formatMemory } from "../text.ts";
 import { type DataPreview, shownParts } from "../data/preview.ts";
 import config from "../deno.json" with { type: "json" };
 import { settingText } from "../train_args/describe.ts";
 import { GROUPS, OPTION_NAMES, OPTIONS, type TrainArgs, type TrainOption } from "../train_args/schema.ts";
 import { count } from "./describe.ts";
 import type { TrainInfo } from "./hooks.ts";
-import { sizeText } from "./plan.ts";
 import { type Curve, curvePlot, escape, smoothed } from "./plot.ts";
 import type { EvalEntry, LogEntry, LogState, Measured } from "./run_log.ts";
 
@@ -103,7 +103,7 @@ function resultRows(run: ReportedRun): Row[] {
     ["Memory, planned", info.memory],
     [
       "Memory, counted",
-      `${sizeText(peak)} at the peak, ${(100 * peak / info.plannedBytes).toFixed(1)} % of the plan`,
+      `${formatMemory(peak)} at the peak, ${(100 * peak / info.plannedBytes).toFixed(1)} % of the plan`,
     ],
   );
   if (time) rows.push(["Started", dateText(time.startedAt)]);

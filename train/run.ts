@@ -1,3 +1,4 @@
+import { formatMemory } from "../text.ts";
 import { exists, isSystemError } from "../checkpoint/files.ts";
 import { type Adapter, writeAdapter } from "../checkpoint/peft.ts";
 import { copyTokenizer, writeModel } from "../checkpoint/save_model.ts";
@@ -8,7 +9,7 @@ import { Sampler, stepsPerEpoch } from "../data/sampler.ts";
 import { describePlaces, type TokenizerPlaces, tokenizerPlaces } from "../data/tokenizer_files.ts";
 import { UserError } from "../errors.ts";
 import { Gpu } from "../kernels/gpu.ts";
-import { exportAdapter } from "../model/adapter.ts";
+import { exportAdapter } from "../model/lora.ts";
 import { makeBatch } from "../model/batch.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { configForPositions, configJson } from "../model/context.ts";
@@ -17,9 +18,9 @@ import {
   fingerprintMetadata,
   fingerprintModel,
   otherBaseNote,
-} from "../model/fingerprint.ts";
-import { hasForeignCard, writeCard } from "../model/local_card.ts";
-import { tableNotes } from "../model/model_weights.ts";
+} from "../model/load/fingerprint.ts";
+import { hasForeignCard, writeCard } from "../export/local_card.ts";
+import { tableNotes } from "../model/load/model_weights.ts";
 import { torchDtype } from "../model/number_formats.ts";
 import { tensorSources } from "../model/read_back.ts";
 import { dumpTrainArgs } from "../train_args/describe.ts";
@@ -28,7 +29,7 @@ import { Evaluation } from "./evaluation.ts";
 import { count, describeAttention, describeContext, describeSchedule } from "./describe.ts";
 import type { StepMetrics, TrainHooks, TrainInfo, TrainResult } from "./hooks.ts";
 import { withAdapterSettings } from "./lora.ts";
-import { type Plan, planTraining, requireFit, sizeText } from "./plan.ts";
+import { type Plan, planTraining, requireFit } from "./plan/plan.ts";
 import { reportHtml } from "./report.ts";
 import { copyTrained, findResume, refuseOwnSources, removeOldRun, removeRunLeftovers } from "./run_folder.ts";
 import { writingsOf } from "./room.ts";
@@ -57,7 +58,7 @@ import {
   type Trainee,
   trainerOptions,
 } from "./setup.ts";
-import { planDevice } from "./step_cost.ts";
+import { planDevice } from "./plan/step_cost.ts";
 import { type StepResult, Trainer } from "./trainer.ts";
 
 /** Steps in a row without a finite gradient after which a run gives up. */
@@ -584,7 +585,7 @@ class Run {
     const { args, trainee, data, plan: { peak, hostBytes } } = this;
     const { samples, longest } = data.report;
     const sequencesPerStep = args.per_device_train_batch_size * args.gradient_accumulation_steps;
-    const onHost = hostBytes > 0 ? ` and ${sizeText(hostBytes)} of host memory` : "";
+    const onHost = hostBytes > 0 ? ` and ${formatMemory(hostBytes)} of host memory` : "";
     return {
       model: args.model_name_or_path,
       context: describeContext(trainee.baseConfig, trainee.model.config, args),
@@ -599,7 +600,7 @@ class Run {
         } tokens from ` +
         `${describeSources(args)} (${describeKinds(data.report)})`,
       device: this.trainer.gpu.info.description,
-      memory: `${sizeText(peak.heldBytes)} on the device at the peak (${peak.moment})${onHost}`,
+      memory: `${formatMemory(peak.heldBytes)} on the device at the peak (${peak.moment})${onHost}`,
       plannedBytes: peak.heldBytes,
       precision: { f32: "f32", bf16: "bf16", f16: "fp16" }[formatOf(args)],
       trainableParameters: trainee.trainableParameters,

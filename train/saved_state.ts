@@ -1,18 +1,19 @@
+import { quoted } from "../text.ts";
 import { z } from "zod";
 import { diskFiles, type Files, readJson } from "../checkpoint/files.ts";
 import { writeSafetensors } from "../checkpoint/safetensors.ts";
 import { openWeightsFile, type WeightReader } from "../checkpoint/weights.ts";
-import { quoted, UserError } from "../errors.ts";
+import { UserError } from "../errors.ts";
 import type { Sample } from "../data/dataset.ts";
 import { createHash } from "../data/deps.ts";
-import { differingParts, type Fingerprint } from "../model/fingerprint.ts";
+import { differingParts, type Fingerprint } from "../model/load/fingerprint.ts";
 import { tensorSources } from "../model/read_back.ts";
 
 import { LORA_OPTIONS } from "../train_args/rules.ts";
 import { isOption, OPTIONS, stateBits, type TrainArgs, type TrainOption } from "../train_args/schema.ts";
 import type { EvaluationState } from "./evaluation.ts";
 import type { LogState } from "./run_log.ts";
-import type { StateTensor } from "./states.ts";
+import type { StateTensor } from "./optimizer_states.ts";
 import type { Trainer, TrainerState } from "./trainer.ts";
 
 const STATE_FILE = "training_state.json";

@@ -5,7 +5,7 @@ import type { Tensor } from "../kernels/tensor.ts";
 import { type Batch, freeBatch } from "../model/batch.ts";
 import type { LanguageModel } from "../model/language_model.ts";
 import { isDecayed, type Parameter } from "../model/parameter.ts";
-import { type AdamStates, makeStates, type StateForm } from "./states.ts";
+import { type AdamStates, makeStates, type StateForm } from "./optimizer_states.ts";
 
 /** How a step is done; the defaults are those of the command line. */
 export interface TrainerOptions {

@@ -1,8 +1,8 @@
 /** Settings of a training run: YAML and flags in, checked and frozen {@linkcode TrainArgs} out. */
-import { printable, quoted } from "../errors.ts";
+import { nearest, printable, quoted } from "../text.ts";
 import { FOREIGN_KEYS, OTHER_NAMES, SAME_OPTIONS } from "./foreign_keys.ts";
 import { hintFor, isAsHere } from "./other_tools.ts";
-import { nearest, type Place, type Problem, problemOf, problemsError } from "./problems.ts";
+import { type Place, type Problem, problemOf, problemsError } from "./problems.ts";
 import { applyRules } from "./rules.ts";
 import {
   isOption,

@@ -1,4 +1,5 @@
 /** Reads a settings file: YAML 1.2, one flat map, no aliases, no tags, every value with its place. */
+import { printable } from "../text.ts";
 import {
   type Document,
   isAlias,
@@ -12,7 +13,7 @@ import {
 } from "yaml";
 import { FILE_LIMITS, readWhole } from "../data/file_bytes.ts";
 import { decodeText } from "../data/encoding.ts";
-import { EXIT, printable, UserError } from "../errors.ts";
+import { EXIT, UserError } from "../errors.ts";
 import { type Place, type Problem, problemOf } from "./problems.ts";
 
 /** Deepest nesting of lists and maps; settings need two levels. */

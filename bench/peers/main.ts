@@ -2,7 +2,7 @@
  * Our kernels against other WebGPU libraries on the same adapter, in the same run, in turn: `deno task bench:peers`.
  * A project of its own beside the product, which needs none of those libraries.
  */
-import { formatTable } from "../../cli/format.ts";
+import { formatTable } from "../../text.ts";
 import { type Io, terminalIo } from "../../cli/io.ts";
 import { EXIT, UserError } from "../../errors.ts";
 import { Gpu } from "../../kernels/gpu.ts";

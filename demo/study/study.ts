@@ -5,7 +5,7 @@ import { readTokenBin } from "../../data/bin.ts";
 import { scoreWindows } from "../../eval/perplexity.ts";
 import { UserError } from "../../errors.ts";
 import { Gpu } from "../../kernels/gpu.ts";
-import { openModel } from "../../model/open.ts";
+import { openModel } from "../../model/load/open.ts";
 import { settleContext } from "../../model/context.ts";
 import { readConfig } from "../../model/config.ts";
 import type { StageHooks } from "../../train/hooks.ts";

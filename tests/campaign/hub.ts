@@ -4,8 +4,8 @@
  * of the cache. Afterwards, with all well again, everything is fetched and nothing unfinished is left.
  */
 import { createHash } from "../../checkpoint/deps.ts";
-import { fetchSnapshot, type SnapshotOptions } from "../../checkpoint/hub/hub.ts";
-import { parseHubReference } from "../../checkpoint/hub/reference.ts";
+import { fetchSnapshot, type SnapshotOptions } from "../../hub/hub.ts";
+import { parseHubReference } from "../../hub/reference.ts";
 import { UserError } from "../../errors.ts";
 import { withFolder } from "../support/files.ts";
 import { type HubRepository, HubServer, serve } from "../support/hub_server.ts";

@@ -1,6 +1,6 @@
 /** Fetches a snapshot in a process of its own, to be killed: `hub_child.ts ENDPOINT CACHE`. Says when it begins. */
-import { fetchSnapshot } from "../../checkpoint/hub/hub.ts";
-import { parseHubReference } from "../../checkpoint/hub/reference.ts";
+import { fetchSnapshot } from "../../hub/hub.ts";
+import { parseHubReference } from "../../hub/reference.ts";
 
 const [endpoint, cacheDir] = Deno.args;
 const say = (text: string) => Deno.stdout.writeSync(new TextEncoder().encode(`${text}\n`));

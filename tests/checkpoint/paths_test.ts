@@ -1,5 +1,6 @@
+import { quote } from "../../text.ts";
 import { join } from "../../checkpoint/deps.ts";
-import { quote, safeJoin } from "../../checkpoint/paths.ts";
+import { safeJoin } from "../../checkpoint/paths.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { withFolder } from "../support/files.ts";
 import { HOSTILE_NAMES } from "../support/hostile_names.ts";

@@ -5,7 +5,7 @@ import { verify } from "../../checkpoint/store.ts";
 import { openWeights } from "../../checkpoint/weights.ts";
 import { writeModel } from "../../checkpoint/save_model.ts";
 import { parseConfig } from "../../model/config.ts";
-import { freshWeights } from "../../model/fresh.ts";
+import { freshWeights } from "../../model/load/fresh.ts";
 import { safetensorsBytes } from "../checkpoint/support.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
 import { writeChangedModel } from "../support/changed_model.ts";

@@ -1,6 +1,6 @@
 /** A config.json that asks for more than there is: every command says so in one line, before it builds anything. */
 import { runCli } from "../../cli/main.ts";
-import { SIZE_LIMITS } from "../../model/fits.ts";
+import { SIZE_LIMITS } from "../../model/load/fits.ts";
 import { parseConfig } from "../../model/config.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { GOLDEN, namesIn, withFolder } from "../support/files.ts";

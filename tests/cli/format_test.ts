@@ -1,14 +1,6 @@
+import { formatBytes, formatCount, formatRate, formatSeconds, formatTable } from "../../text.ts";
 import { formatJson, shellWord } from "../../cli/format.ts";
-import {
-  formatBytes,
-  formatCount,
-  formatRate,
-  formatRecord,
-  formatResult,
-  formatSeconds,
-  formatTable,
-  paint,
-} from "../../cli/format.ts";
+import { formatRecord, formatResult, paint } from "../../cli/format.ts";
 import { visible } from "../../cli/visible.ts";
 import { assertEquals } from "../support/assert_close.ts";
 

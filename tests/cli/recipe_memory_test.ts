@@ -1,4 +1,4 @@
-import { memoryLines, recipeNames, recipePath, withLines, writtenLines } from "../../cli/recipe_memory.ts";
+import { memoryLines, recipeNames, recipePath, withLines, writtenLines } from "../../tools/recipe_memory.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
 
 /** Those whose plan takes more than a second; `deno task recipe_headers` writes them too. */

@@ -4,7 +4,7 @@ import { recallCase } from "../../demo/corpus.ts";
 import { demoConfig, demoTokenizer } from "../../demo/vocabulary.ts";
 import { scoreRecall } from "../../eval/recall.ts";
 import { Gpu } from "../../kernels/gpu.ts";
-import { openModel } from "../../model/open.ts";
+import { openModel } from "../../model/load/open.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
 
 const MODEL = "demo/model";

@@ -1,6 +1,6 @@
 /** Models as people have them, whose figures were once wrong or refused; the right ones are of float64. */
 import { evaluatePerplexity } from "../../eval/perplexity.ts";
-import { mergeAdapter } from "../../model/merge.ts";
+import { mergeAdapter } from "../../export/merge.ts";
 import { runTraining } from "../../train/run.ts";
 import { loadTrainArgs } from "../../train_args/load.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";

@@ -14,7 +14,7 @@ import {
 } from "../../checkpoint/peft.ts";
 import { UserError } from "../../errors.ts";
 import { Gpu } from "../../kernels/gpu.ts";
-import { addLora, applyAdapter, exportAdapter, requireAll } from "../../model/adapter.ts";
+import { addLora, applyAdapter, exportAdapter, requireAll } from "../../model/lora.ts";
 import { makeBatch, uploadBatch } from "../../model/batch.ts";
 import type { LanguageModel } from "../../model/language_model.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";

@@ -2,10 +2,10 @@
 import { Gpu } from "../../kernels/gpu.ts";
 import { makeBatch } from "../../model/batch.ts";
 import { type ModelConfig, parseConfig } from "../../model/config.ts";
-import { freshWeights } from "../../model/fresh.ts";
+import { freshWeights } from "../../model/load/fresh.ts";
 import { generate } from "../../model/generate.ts";
 import type { LanguageModel } from "../../model/language_model.ts";
-import { loadModel } from "../../model/load.ts";
+import { loadModel } from "../../model/load/load.ts";
 import { checkpointTensors } from "../../model/tensors.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { integers } from "../support/random.ts";

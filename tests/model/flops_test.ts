@@ -3,7 +3,7 @@ import { firstKeys } from "../../kernels/attention/map.ts";
 import { TYPICAL_LIMITS } from "../../kernels/dry_device.ts";
 import { type Dispatch, Gpu } from "../../kernels/gpu.ts";
 import { adapterConfig } from "../../checkpoint/peft.ts";
-import { addLora } from "../../model/adapter.ts";
+import { addLora } from "../../model/lora.ts";
 import { makeBatch } from "../../model/batch.ts";
 import { type ModelConfig, parseConfig } from "../../model/config.ts";
 import {
@@ -14,7 +14,7 @@ import {
   totalFlops,
   trainingFlops,
 } from "../../model/flops.ts";
-import { randomModel } from "../../model/random.ts";
+import { randomModel } from "../../model/load/random.ts";
 import { shapeConfig } from "../../model/shapes.ts";
 import { Trainer } from "../../train/trainer.ts";
 import { assertEquals } from "../support/assert_close.ts";

@@ -2,13 +2,13 @@
 import { readAdapter } from "../../checkpoint/peft.ts";
 import { Gpu, type GpuOptions } from "../../kernels/gpu.ts";
 import { adapterConfig } from "../../checkpoint/peft.ts";
-import { addLora, applyAdapter } from "../../model/adapter.ts";
+import { addLora, applyAdapter } from "../../model/lora.ts";
 import type { ModelConfig } from "../../model/config.ts";
 import { Decoder } from "../../model/decoder.ts";
 import { continueAll, generate, generateBatch, type GenerateOptions } from "../../model/generate.ts";
 import { kvCacheBytes } from "../../model/kv_cache.ts";
 import type { LanguageModel } from "../../model/language_model.ts";
-import { openModel } from "../../model/open.ts";
+import { openModel } from "../../model/load/open.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { integers, normal } from "../support/random.ts";
 import { changedWeights, load, logitsOf, smallConfig } from "./support.ts";

@@ -16,8 +16,8 @@ import {
 import type { Tensor } from "../../kernels/tensor.ts";
 import { readConfig } from "../../model/config.ts";
 import { configJson } from "../../model/context.ts";
-import { freshWeights } from "../../model/fresh.ts";
-import type { LoadOptions } from "../../model/load.ts";
+import { freshWeights } from "../../model/load/fresh.ts";
+import type { LoadOptions } from "../../model/load/load.ts";
 import { checkpointTensors } from "../../model/tensors.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { GOLDEN, withFolder } from "../support/files.ts";

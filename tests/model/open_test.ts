@@ -1,5 +1,5 @@
 import { Gpu } from "../../kernels/gpu.ts";
-import { openModel } from "../../model/open.ts";
+import { openModel } from "../../model/load/open.ts";
 import { assertEquals } from "../support/assert_close.ts";
 import { withFolder } from "../support/files.ts";
 import { assertIncludes } from "../support/text.ts";

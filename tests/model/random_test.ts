@@ -3,7 +3,7 @@ import { Gpu } from "../../kernels/gpu.ts";
 import { dequantiseNf4, isNf4 } from "../../kernels/nf4/nf4.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { LanguageModel } from "../../model/language_model.ts";
-import { randomModel, type RandomOptions } from "../../model/random.ts";
+import { randomModel, type RandomOptions } from "../../model/load/random.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { changedWeights, load, logitsOf, sequence, smallConfig } from "./support.ts";
 

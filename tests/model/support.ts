@@ -4,9 +4,9 @@ import { UserError } from "../../errors.ts";
 import type { Gpu } from "../../kernels/gpu.ts";
 import { makeBatch, type Sequence, uploadBatch } from "../../model/batch.ts";
 import { type ModelConfig, parseConfig } from "../../model/config.ts";
-import { freshWeights } from "../../model/fresh.ts";
+import { freshWeights } from "../../model/load/fresh.ts";
 import type { LanguageModel } from "../../model/language_model.ts";
-import { loadModel, type LoadOptions } from "../../model/load.ts";
+import { loadModel, type LoadOptions } from "../../model/load/load.ts";
 import { integers } from "../support/random.ts";
 
 /** A grouped-query model of two layers, small enough for anything. */

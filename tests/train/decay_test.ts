@@ -2,11 +2,11 @@
 import { adapterConfig } from "../../checkpoint/peft.ts";
 import { Gpu } from "../../kernels/gpu.ts";
 import { adamW64 } from "../../kernels/optimizer/reference.ts";
-import { addLora } from "../../model/adapter.ts";
+import { addLora } from "../../model/lora.ts";
 import { makeBatch } from "../../model/batch.ts";
 import { parseConfig } from "../../model/config.ts";
-import { freshWeights } from "../../model/fresh.ts";
-import { loadModel } from "../../model/load.ts";
+import { freshWeights } from "../../model/load/fresh.ts";
+import { loadModel } from "../../model/load/load.ts";
 import { isDecayed } from "../../model/parameter.ts";
 import { Trainer } from "../../train/trainer.ts";
 import { assert, assertClose, assertEquals } from "../support/assert_close.ts";

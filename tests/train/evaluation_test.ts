@@ -1,6 +1,6 @@
 import { readAdapter } from "../../checkpoint/peft.ts";
 import { Gpu } from "../../kernels/gpu.ts";
-import { openModel } from "../../model/open.ts";
+import { openModel } from "../../model/load/open.ts";
 import { makeBatch } from "../../model/batch.ts";
 import type { Sample } from "../../data/dataset.ts";
 import { loadDataset } from "../../data/dataset.ts";

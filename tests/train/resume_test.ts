@@ -2,7 +2,7 @@ import { loadTrainArgs } from "../../train_args/load.ts";
 import type { StepMetrics, TrainHooks } from "../../train/hooks.ts";
 import { runTraining } from "../../train/run.ts";
 import { resumeOrReplace } from "../../train/run_folder.ts";
-import { fingerprintModel, otherBaseNote } from "../../model/fingerprint.ts";
+import { fingerprintModel, otherBaseNote } from "../../model/load/fingerprint.ts";
 import { writeModel } from "../../checkpoint/save_model.ts";
 import { openWeights } from "../../checkpoint/weights.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";

@@ -1,11 +1,11 @@
 /** What a step makes on the device and leaves behind once each shape was seen: nothing. */
 import { adapterConfig } from "../../checkpoint/peft.ts";
 import { Gpu, type GpuOptions } from "../../kernels/gpu.ts";
-import { addLora } from "../../model/adapter.ts";
+import { addLora } from "../../model/lora.ts";
 import { freeBatch, makeBatch } from "../../model/batch.ts";
 import { type ModelConfig, parseConfig } from "../../model/config.ts";
-import { freshWeights } from "../../model/fresh.ts";
-import { loadModel } from "../../model/load.ts";
+import { freshWeights } from "../../model/load/fresh.ts";
+import { loadModel } from "../../model/load/load.ts";
 import { Trainer, type TrainerOptions } from "../../train/trainer.ts";
 import { assertEquals } from "../support/assert_close.ts";
 import { integers } from "../support/random.ts";

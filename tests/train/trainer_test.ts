@@ -1,13 +1,13 @@
 import { Gpu } from "../../kernels/gpu.ts";
 import type { Format } from "../../kernels/wgsl.ts";
 import { adapterConfig } from "../../checkpoint/peft.ts";
-import { addLora } from "../../model/adapter.ts";
+import { addLora } from "../../model/lora.ts";
 import { makeBatch, type Sequence } from "../../model/batch.ts";
 import { type ModelConfig, parseConfig } from "../../model/config.ts";
-import { freshWeights } from "../../model/fresh.ts";
-import { loadModel } from "../../model/load.ts";
+import { freshWeights } from "../../model/load/fresh.ts";
+import { loadModel } from "../../model/load/load.ts";
 import { checkSameRun, restoreStates, type SavedState, writeSavedState } from "../../train/saved_state.ts";
-import type { StateForm } from "../../train/states.ts";
+import type { StateForm } from "../../train/optimizer_states.ts";
 import { Trainer } from "../../train/trainer.ts";
 import { loadTrainArgs } from "../../train_args/load.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";

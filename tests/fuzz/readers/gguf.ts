@@ -2,7 +2,7 @@
 import { gguf } from "@huggingface/gguf";
 import { toF32 } from "../../../checkpoint/dtype.ts";
 import { openWeights } from "../../../checkpoint/weights.ts";
-import { convertToGguf } from "../../../model/gguf.ts";
+import { convertToGguf } from "../../../export/gguf.ts";
 import { safetensorsBytes } from "../../checkpoint/support.ts";
 import { assert } from "../../support/assert_close.ts";
 import { normal } from "../../support/random.ts";

@@ -1,0 +1,221 @@
+/** A LLaMA checkpoint as a GGUF file: llama.cpp's names, its order of rotary rows, its tokenizer tables. */
+import { type GgufTensor, type GgufType, type GgufValue, hasBlocks, writeGguf } from "../checkpoint/gguf.ts";
+import { basename } from "../checkpoint/deps.ts";
+import { exists, RangeFile } from "../checkpoint/files.ts";
+import type { WeightReader } from "../checkpoint/weights.ts";
+import { Tokenizer } from "../data/tokenizer.ts";
+import { EXIT, UserError } from "../errors.ts";
+import { contextLength, readConfig } from "../model/config.ts";
+import type { WorkHooks } from "../model/hooks.ts";
+import type { LlamaConfig } from "../model/llama/config.ts";
+import { openModelWeights, tableNotes } from "../model/load/model_weights.ts";
+import { positionKeys, positionNotes, positionTensor } from "./gguf_positions.ts";
+import { ggufTokenizer } from "./gguf_tokenizer.ts";
+import { checkpointTensors } from "../model/tensors.ts";
+
+/** llama.cpp's numbers of the most common type in a file. */
+const FILE_TYPES: Readonly<Record<GgufType, number>> = { F32: 0, F16: 1, Q4_0: 2, Q8_0: 7, BF16: 32 };
+
+/** Of ggml's quantised blocks. */
+const QUANTIZATION_VERSION = 2;
+
+/** llama.cpp's names of our tensors. */
+const NAMES: readonly [RegExp, string][] = [
+  [/^model\.embed_tokens\./, "token_embd."],
+  [/^model\.norm\./, "output_norm."],
+  [/^lm_head\./, "output."],
+  [/^model\.layers\.(\d+)\.input_layernorm\./, "blk.$1.attn_norm."],
+  [/^model\.layers\.(\d+)\.post_attention_layernorm\./, "blk.$1.ffn_norm."],
+  [/^model\.layers\.(\d+)\.self_attn\.([qkv])_proj\./, "blk.$1.attn_$2."],
+  [/^model\.layers\.(\d+)\.self_attn\.o_proj\./, "blk.$1.attn_output."],
+  [/^model\.layers\.(\d+)\.mlp\.(gate|up|down)_proj\./, "blk.$1.ffn_$2."],
+];
+
+export interface GgufExport {
+  readonly config: LlamaConfig;
+  readonly weights: WeightReader;
+  readonly tokenizer: Tokenizer;
+  /** `general.name` */
+  readonly name: string;
+  /** Of matrices; norms and biases stay F32. */
+  readonly type: GgufType;
+  readonly onProgress?: (done: number, total: number, name: string) => void;
+  /** Replace a file that is there. */
+  readonly overwrite?: boolean;
+  /** Told, a line each, what llama.cpp will do otherwise, and what of earlier interrupted work was removed. */
+  readonly note?: (line: string) => void;
+}
+
+/**
+ * Writes the model to `path`.
+ * @throws {UserError} if its rope scaling, or its tokenizer, has no GGUF form, or the file is there already, with
+ * overwrite one that is no GGUF file
+ */
+export async function exportGguf(path: string, model: GgufExport): Promise<void> {
+  const tensors = [...checkpointTensors(model.config)].map(([name, shape]) => tensorOf(model, name, shape));
+  const factors = positionTensor(model.config);
+  if (factors) tensors.push(factors);
+  const { onProgress, note, overwrite = false } = model;
+  if (overwrite) await refuseOtherFile(path);
+  const options = { ...(onProgress && { onProgress }), note, mustBeNew: !overwrite };
+  await writeGguf(path, metadataOf(model), tensors, options);
+}
+
+/** What overwrites a GGUF file by its wish never takes another, such as the weights that are to be converted. */
+async function refuseOtherFile(path: string): Promise<void> {
+  if (!await exists(path)) return;
+  const file = await RangeFile.open(path);
+  try {
+    const start = await file.read(0, Math.min(4, file.size));
+    if (file.size === 0 || new TextDecoder().decode(start) === "GGUF") return;
+  } finally {
+    file.close();
+  }
+  throw new UserError(
+    `Cannot write "${path}": it is there already and is no GGUF file, so that --overwrite does not replace it. ` +
+      "Remove it, or choose another name",
+    { exitCode: EXIT.usage },
+  );
+}
+
+function tensorOf({ config, weights, type }: GgufExport, name: string, shape: readonly number[]): GgufTensor {
+  const [pattern, replacement] = NAMES.find(([pattern]) => pattern.test(name))!;
+  const projection = /\.([qk])_proj\./.exec(name)?.[1];
+  const { dtype } = weights.info(name);
+  return {
+    name: name.replace(pattern, replacement),
+    shape,
+    type: shape.length < 2 ? "F32" : storedType(name, type, shape.at(-1)!),
+    readRows: async (start, count) => {
+      if (shape.length < 2) {
+        const bytes = await weights.read(name);
+        return {
+          bytes: projection
+            ? interleave(bytes, config.head_dim, bytes.length / shape[0]!, 0, shape[0]!)
+            : bytes,
+          dtype,
+        };
+      }
+      if (!projection) return { bytes: await readRows(weights, name, start, count), dtype };
+      const { head_dim } = config;
+      const first = Math.floor(start / head_dim) * head_dim;
+      const end = Math.ceil((start + count) / head_dim) * head_dim;
+      const heads = await readRows(weights, name, first, end - first);
+      return {
+        bytes: interleave(heads, head_dim, heads.length / (end - first), start - first, count),
+        dtype,
+      };
+    },
+  };
+}
+
+async function readRows(
+  weights: WeightReader,
+  name: string,
+  start: number,
+  count: number,
+): Promise<Uint8Array> {
+  const { shape, byteLength } = weights.info(name);
+  const rowBytes = byteLength / shape[0]!;
+  const bytes = new Uint8Array(count * rowBytes);
+  await weights.readInto(name, start * rowBytes, bytes);
+  return bytes;
+}
+
+/**
+ * Rows that blocks of 32 do not divide stay in F16, as llama.cpp's own converter has it; embeddings and head, which 4 bits
+ * harm most, have 8.
+ */
+function storedType(name: string, type: GgufType, width: number): GgufType {
+  if (hasBlocks(type) && width % 32 !== 0) return "F16";
+  return type === "Q4_0" && /^(model\.embed_tokens|lm_head)\./.test(name) ? "Q8_0" : type;
+}
+
+/**
+ * Rows `start` to `start + count` of some heads of a query or key matrix in llama.cpp's order: it turns neighbouring
+ * numbers of a head, Hugging Face's LLaMA turns numbers half a head apart.
+ */
+function interleave(
+  heads: Uint8Array,
+  headDim: number,
+  rowBytes: number,
+  start: number,
+  count: number,
+): Uint8Array {
+  const result = new Uint8Array(count * rowBytes);
+  for (let i = 0; i < count; i++) {
+    const [head, inside] = [Math.floor((start + i) / headDim), (start + i) % headDim];
+    const source = head * headDim + (inside % 2) * headDim / 2 + (inside >> 1);
+    result.set(heads.subarray(source * rowBytes, (source + 1) * rowBytes), i * rowBytes);
+  }
+  return result;
+}
+
+function metadataOf({ config, tokenizer, name, type, note }: GgufExport): Map<string, GgufValue> {
+  const u32 = (value: number): GgufValue => ({ u32: value });
+  const metadata = new Map<string, GgufValue>([
+    ["general.architecture", "llama"],
+    ["general.type", "model"],
+    ["general.name", name],
+    ["general.file_type", u32(FILE_TYPES[type])],
+    ["general.quantization_version", u32(QUANTIZATION_VERSION)],
+    ["llama.block_count", u32(config.num_hidden_layers)],
+    ["llama.context_length", u32(contextLength(config))],
+    ["llama.embedding_length", u32(config.hidden_size)],
+    ["llama.feed_forward_length", u32(config.intermediate_size)],
+    ["llama.attention.head_count", u32(config.num_attention_heads)],
+    ["llama.attention.head_count_kv", u32(config.num_key_value_heads)],
+    ["llama.attention.key_length", u32(config.head_dim)],
+    ["llama.attention.value_length", u32(config.head_dim)],
+    ["llama.attention.layer_norm_rms_epsilon", { f32: config.rms_norm_eps }],
+    ...positionKeys(config),
+    ["llama.vocab_size", u32(config.vocab_size)],
+  ]);
+  const { keys, notes } = ggufTokenizer(tokenizer, config.vocab_size);
+  for (const [key, value] of keys) metadata.set(key, value);
+  notes.forEach((line) => note?.(line));
+  return metadata;
+}
+
+/** How a GGUF file is written. */
+export interface GgufOptions {
+  /** Numbers of matrices, by llama.cpp's names; f16 unless given. Norms and biases are f32. */
+  readonly outtype?: "f32" | "f16" | "bf16" | "q8_0" | "q4_0";
+  /** Replace a file that is there; false unless given. */
+  readonly overwrite?: boolean;
+}
+
+/** Writes a model folder as a GGUF file. @throws {UserError} as {@linkcode exportGguf}, or if the folder is damaged */
+export async function convertToGguf(
+  folder: string,
+  path: string,
+  { outtype = "f16", overwrite = false }: GgufOptions = {},
+  hooks: WorkHooks = {},
+): Promise<void> {
+  // In this order: what is no model's folder says so by its config.json.
+  const config = await readConfig(folder);
+  const tokenizer = await Tokenizer.load(folder);
+  const weights = await openModelWeights(folder, config);
+  try {
+    if (config.model_type === "gpt_neox") {
+      throw new UserError(
+        `Cannot write GGUF: "${folder}" is of model_type "gpt_neox"; LLaMA, Mistral and Qwen2 models can be converted`,
+      );
+    }
+    const notes = [...config.notes, ...positionNotes(config), ...await tableNotes(folder, config)];
+    notes.forEach((line) => hooks.note?.(line));
+    const name = basename(folder);
+    await exportGguf(path, {
+      config,
+      weights,
+      tokenizer,
+      name,
+      type: outtype.toUpperCase() as GgufType,
+      overwrite,
+      onProgress: (done, total, name) => hooks.onProgress?.(done, total, name),
+      note: (line) => hooks.note?.(line),
+    });
+  } finally {
+    weights.close();
+  }
+}

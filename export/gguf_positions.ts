@@ -1,0 +1,77 @@
+/** A model's positions as llama.cpp's architecture "llama" reads them from a GGUF file. */
+import type { GgufTensor, GgufValue } from "../checkpoint/gguf.ts";
+import { UserError } from "../errors.ts";
+import { contextLength } from "../model/config.ts";
+import type { LlamaConfig } from "../model/llama/config.ts";
+import { ropeFrequencies } from "../model/rope.ts";
+
+/** YaRN's numbers of rotations that llama.cpp takes for this architecture, whatever the file says. */
+const YARN = { beta_fast: 32, beta_slow: 1 } as const;
+
+/**
+ * The keys of the metadata.
+ * @throws {UserError} if llama.cpp would turn by other angles
+ */
+export function positionKeys(config: LlamaConfig): [string, GgufValue][] {
+  const { rope_scaling: scaling, rope_theta, head_dim, max_position_embeddings } = config;
+  const plain: [string, GgufValue][] = [
+    ["llama.rope.dimension_count", { u32: head_dim }],
+    ["llama.rope.freq_base", { f32: rope_theta }],
+  ];
+  const scaled = (factor: number, original: number): [string, GgufValue][] => [
+    ...plain,
+    ["llama.rope.scaling.type", scaling!.type],
+    ["llama.rope.scaling.factor", { f32: factor }],
+    ["llama.rope.scaling.original_context_length", { u32: original }],
+  ];
+  switch (scaling?.type) {
+    case undefined:
+    // As a tensor: see positionTensor.
+    case "llama3":
+      return plain;
+    case "linear":
+      return scaled(scaling.factor, max_position_embeddings);
+    case "yarn": {
+      const { factor, attention_factor, truncate = true, beta_fast, beta_slow } = scaling;
+      const given = { beta_fast, beta_slow, truncate };
+      for (const [key, value] of Object.entries({ ...YARN, truncate: true })) {
+        const own = given[key as keyof typeof given];
+        if (own === value) continue;
+        throw new UserError(
+          `Cannot write GGUF: the model's rope_scaling of type "yarn" has ${key} ${own}, and llama.cpp computes ` +
+            `${value} for this architecture`,
+        );
+      }
+      // llama.cpp multiplies what the file says by YaRN's own factor.
+      const share = attention_factor / (0.1 * Math.log(factor) + 1);
+      const keys = scaled(factor, scaling.original_max_position_embeddings);
+      if (Math.abs(share - 1) > 1e-6) keys.push(["llama.rope.scaling.attn_factor", { f32: share }]);
+      return keys;
+    }
+    default:
+      throw new UserError(`Cannot write GGUF: it has no rope_scaling of type "${scaling!.type}"`);
+  }
+}
+
+/** Llama-3.1's stretching of the slow rotations, which llama.cpp wants as a tensor of divisors. */
+export function positionTensor({ rope_scaling, ...config }: LlamaConfig): GgufTensor | undefined {
+  if (rope_scaling?.type !== "llama3") return undefined;
+  const plain = ropeFrequencies({ ...config, rope_scaling: null }, 0);
+  const scaled = ropeFrequencies({ ...config, rope_scaling }, 0);
+  const factors = new Float32Array(plain.map((frequency, i) => frequency / scaled[i]!));
+  return {
+    name: "rope_freqs.weight",
+    shape: [factors.length],
+    type: "F32",
+    readRows: () => Promise.resolve({ bytes: new Uint8Array(factors.buffer), dtype: "F32" }),
+  };
+}
+
+/** What the user should know of how llama.cpp will read the model, one line each. */
+export function positionNotes(config: LlamaConfig): string[] {
+  const { sliding_window: window } = config;
+  if (window === null || window >= contextLength(config)) return [];
+  return [
+    `llama.cpp has no sliding window for this architecture: tokens more than ${window} apart will see each other there`,
+  ];
+}

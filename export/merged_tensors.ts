@@ -1,0 +1,141 @@
+/** The tensors of a merged model, made one at a time when they are written. */
+import { isBnb4 } from "../checkpoint/bitsandbytes.ts";
+import type { FloatDtype } from "../checkpoint/dtype.ts";
+import { type Adapter, type LoraPair, loraScaling } from "../checkpoint/peft.ts";
+import { tensorByteLength, type TensorSource } from "../checkpoint/safetensors.ts";
+import type { WeightReader } from "../checkpoint/weights.ts";
+import { UserError } from "../errors.ts";
+import { cast } from "../kernels/elementwise/elementwise.ts";
+import type { Gpu } from "../kernels/gpu.ts";
+import { matmulBackwardInput, type Weight } from "../kernels/matmul/matmul.ts";
+import { dequantiseNf4, freeNf4, isNf4 } from "../kernels/nf4/nf4.ts";
+import type { Tensor } from "../kernels/tensor.ts";
+import { requireAll, requireFit, uploadFactors } from "../model/lora.ts";
+import type { ModelConfig } from "../model/config.ts";
+import { requireNoMore } from "../model/load/fits.ts";
+import { encode, readOnHost } from "./host_tensors.ts";
+import { requireKnown, TensorLoader } from "../model/load/load.ts";
+import { type DtypeName, DTYPES, floatOf, torchDtypeOf } from "../model/number_formats.ts";
+import { checkpointTensors, isExpendable, linearsOf } from "../model/tensors.ts";
+
+/** What will be merged. */
+export interface MergePlan {
+  readonly weights: WeightReader;
+  readonly config: ModelConfig;
+  readonly adapter: Adapter;
+  /** Every tensor of the merged model, in the checkpoint's order. */
+  readonly tensors: readonly PlannedTensor[];
+  /** The formats that occur. */
+  readonly dtypes: readonly FloatDtype[];
+  readonly totalBytes: number;
+  /** Whether the base holds linears in 4 bits. */
+  readonly isQuantised: boolean;
+  /** Tensors of the base that are no part of the model. */
+  readonly leftOut: readonly string[];
+}
+
+interface PlannedTensor {
+  readonly name: string;
+  readonly shape: readonly number[];
+  readonly dtype: FloatDtype;
+  /** Module of a linear's weight. */
+  readonly linear: string | undefined;
+}
+
+/**
+ * Checks that adapter, base and config are of one model, as far as names and shapes tell.
+ * @throws {UserError} naming the tensor or module that does not fit
+ */
+export function planMerge(
+  weights: WeightReader,
+  config: ModelConfig,
+  adapter: Adapter,
+  dtype: "keep" | DtypeName,
+): MergePlan {
+  const expected = checkpointTensors(config);
+  const linears = linearsOf(config);
+  requireKnown(adapter.extra, expected);
+  requireNoMore(weights, config, expected);
+  for (const [module, pair] of adapter.lora) {
+    requireFit(adapter.config, module, pair, linears.get(module)?.shape);
+    // Training gives a linear one or the other.
+    if (adapter.extra.has(`${module}.weight`)) {
+      throw new UserError(`Cannot use the adapter: it has both LoRA and a whole weight for "${module}"`);
+    }
+  }
+  let isQuantised = false;
+  const tensors = [...expected].map(([name, shape]): PlannedTensor => {
+    const module = name.replace(/\.weight$/, "");
+    const linear = linears.has(module) ? module : undefined;
+    const isPacked = linear !== undefined && isBnb4(weights, name);
+    isQuantised ||= isPacked;
+    const kept = isPacked ? torchDtypeOf(config) : floatOf(weights.info(name).dtype);
+    return { name, shape, linear, dtype: dtype === "keep" ? kept : DTYPES[dtype] };
+  });
+  // After the base: where that is cut short, the adapter is not to blame.
+  requireAll(adapter, linears.keys());
+  return {
+    weights,
+    config,
+    adapter,
+    tensors,
+    dtypes: [...new Set(tensors.map((tensor) => tensor.dtype))],
+    totalBytes: tensors.reduce((sum, tensor) => sum + tensorByteLength(tensor.dtype, tensor.shape), 0),
+    isQuantised,
+    leftOut: [...weights.names()].filter((name) => !expected.has(name) && !isExpendable(name, config)),
+  };
+}
+
+/**
+ * The merged tensors. Reading one makes it: on the device where LoRA or 4 bits take part, else on the host. The plan's
+ * weights must stay open until all are read.
+ */
+export function mergedTensors(
+  gpu: Gpu,
+  plan: MergePlan,
+  { loadIn4bit, onProgress }: {
+    /** Quantise the base's linears to NF4 and back before the merge. */
+    readonly loadIn4bit: boolean;
+    readonly onProgress: (tensor: string, done: number, total: number) => void;
+  },
+): TensorSource[] {
+  const { weights, adapter, tensors } = plan;
+  const options = { doubleQuant: true, replacements: adapter.extra, onProgress };
+  const loader = new TensorLoader(gpu, weights, options, tensors.length);
+  return tensors.map(({ name, shape, dtype, linear }) => {
+    const pair = linear === undefined ? undefined : adapter.lora.get(linear);
+    const isWhole = adapter.extra.has(name);
+    const onDevice = linear !== undefined && !isWhole && (pair || loadIn4bit || isBnb4(weights, name));
+    if (!onDevice) return { name, dtype, shape, read: () => readOnHost(loader, name, shape, dtype) };
+    const read = async (): Promise<Uint8Array> => {
+      const weight = await loader.loadLinear(name, shape as [number, number], loadIn4bit);
+      const merged = toDense(gpu, weight);
+      if (pair) addLora(gpu, merged, linear, pair, loraScaling(adapter.config, linear));
+      const values = await gpu.read(merged);
+      merged.free();
+      return encode(name, values, dtype);
+    };
+    return { name, dtype, shape, read };
+  });
+}
+
+/** W += scaling B A, (N, K) f32 in place. */
+function addLora(gpu: Gpu, weight: Tensor, module: string, pair: LoraPair, scaling: number): void {
+  const { A, B } = uploadFactors(gpu, module, pair);
+  matmulBackwardInput(gpu, B, A, { into: weight, alpha: scaling, beta: 1 });
+  A.free();
+  B.free();
+}
+
+/** The weight as (N, K) f32; frees `weight` unless it is that already. */
+function toDense(gpu: Gpu, weight: Weight): Tensor {
+  if (isNf4(weight)) {
+    const dense = dequantiseNf4(gpu, weight);
+    freeNf4(weight);
+    return dense;
+  }
+  if (weight.dtype === "f32") return weight;
+  const dense = cast(gpu, weight, "f32");
+  weight.free();
+  return dense;
+}

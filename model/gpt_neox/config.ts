@@ -1,0 +1,177 @@
+/** The files of a GPT-NeoX model (Pythia): its `config.json`, and the names of its tensors. */
+import { quoted } from "../../text.ts";
+import { z } from "zod";
+import { UserError } from "../../errors.ts";
+import type { GeluForm } from "../../kernels/activation/gelu.ts";
+import { checkUnreadKeys } from "../config_keys.ts";
+import { parseRope, ROPE_KEYS } from "../rope_config.ts";
+import { checked, count, positive, problemOfShape, type SharedConfig } from "../shared_config.ts";
+import type { Layout, LinearSpec } from "../tensors.ts";
+
+/**
+ * A GPT-NeoX model's shape: the keys of its `config.json`, checked, with Hugging Face's defaults filled in.
+ * @see Black et al. 2022, arXiv:2204.06745, section 2
+ */
+export interface GptNeoxConfig extends SharedConfig {
+  /** The only one of its kind. */
+  readonly model_type: "gpt_neox";
+  /** Epsilon of the norms. */
+  readonly layer_norm_eps: number;
+  /** Whether attention and MLP both read the layer's input, in place of one after the other. */
+  readonly use_parallel_residual: boolean;
+  /** How `hidden_act` is computed. */
+  readonly gelu: GeluForm;
+  /** Whether the attention's linears have biases; those of the MLP have. */
+  readonly attention_bias: boolean;
+}
+
+const SCHEMA = z.object({
+  vocab_size: count,
+  hidden_size: count,
+  intermediate_size: count,
+  num_hidden_layers: count,
+  num_attention_heads: count,
+  max_position_embeddings: z.int().min(1).nullish(),
+  layer_norm_eps: positive.default(1e-5),
+  rotary_pct: positive.max(1).nullish(),
+  rotary_emb_base: positive.nullish(),
+  ...ROPE_KEYS,
+  head_dim: count.nullish(),
+  hidden_act: z.string().default("gelu"),
+  use_parallel_residual: z.boolean().default(true),
+  attention_bias: z.boolean().default(true),
+  tie_word_embeddings: z.boolean().nullish(),
+});
+
+/** Hugging Face's names of what is GELU. */
+const GELUS: Readonly<Record<string, GeluForm>> = {
+  gelu: "erf",
+  gelu_python: "erf",
+  gelu_fast: "tanh",
+  gelu_new: "tanh",
+  gelu_pytorch_tanh: "tanh",
+};
+
+/** Checks a `config.json` whose `model_type` is `gpt_neox`; `path` is for messages. */
+export function parseGptNeoxConfig(raw: Readonly<Record<string, unknown>>, path: string): GptNeoxConfig {
+  const c = checked(SCHEMA, raw, `"${path}"`);
+  const notes = checkUnreadKeys(raw, new Set(["model_type", ...Object.keys(SCHEMA.shape)]), path);
+  const head_dim = c.hidden_size / c.num_attention_heads;
+  const max_position_embeddings = c.max_position_embeddings ?? 2048;
+  const rope = parseRope(
+    {
+      ...c,
+      rope_theta: one("rotary_emb_base", c.rotary_emb_base, "rope_theta", c.rope_theta, path),
+      partial_rotary_factor: one(
+        "rotary_pct",
+        c.rotary_pct,
+        "partial_rotary_factor",
+        c.partial_rotary_factor,
+        path,
+      ),
+    },
+    { head_dim, max_position_embeddings, share: 0.25 },
+    path,
+  );
+  const form = GELUS[c.hidden_act];
+  const config: GptNeoxConfig = {
+    model_type: "gpt_neox",
+    vocab_size: c.vocab_size,
+    hidden_size: c.hidden_size,
+    intermediate_size: c.intermediate_size,
+    num_hidden_layers: c.num_hidden_layers,
+    num_attention_heads: c.num_attention_heads,
+    num_key_value_heads: c.num_attention_heads,
+    head_dim,
+    rotary_dim: rope.rotary_dim,
+    max_position_embeddings,
+    layer_norm_eps: c.layer_norm_eps,
+    rope_theta: rope.rope_theta,
+    rope_scaling: rope.rope_scaling,
+    use_parallel_residual: c.use_parallel_residual,
+    attention_bias: c.attention_bias,
+    tie_word_embeddings: c.tie_word_embeddings ?? false,
+    gelu: form ?? "erf",
+    sliding_window: null,
+    notes: [...notes, ...rope.notes],
+    raw,
+  };
+  const problem = form === undefined
+    ? `hidden_act is ${quoted(c.hidden_act)}; ${Object.keys(GELUS).join(", ")} are known`
+    : problemOfHeads(config, c.head_dim) ?? problemOfShape(config) ?? problemOfRotation(config);
+  if (problem) throw new UserError(`Cannot use "${path}": ${problem}`);
+  return config;
+}
+
+/** What two keys say that mean the same. @throws {UserError} if they say different things */
+function one<T extends number>(
+  name: string,
+  value: T | null | undefined,
+  otherName: string,
+  other: T | null | undefined,
+  path: string,
+): T | null | undefined {
+  const both = typeof value === "number" && typeof other === "number";
+  if (!both || value === other) return value ?? other;
+  throw new UserError(
+    `Cannot use "${path}": its ${name} is ${value} and its ${otherName} is ${other}, which mean the same here. Keep one`,
+  );
+}
+
+/** GPT-NeoX has one linear for q, k and v: its heads together are as wide as the hidden size. */
+function problemOfHeads({ head_dim }: GptNeoxConfig, given: number | null | undefined): string | undefined {
+  if ((given ?? head_dim) === head_dim) return undefined;
+  return `head_dim is ${given}, GPT-NeoX has hidden_size / num_attention_heads, ${head_dim}`;
+}
+
+function problemOfRotation({ rotary_dim, head_dim }: GptNeoxConfig): string | undefined {
+  if (rotary_dim >= 4 && rotary_dim % 4 === 0) return undefined;
+  return `rotary_pct turns ${rotary_dim} of a head's ${head_dim} elements, which is not a multiple of 4`;
+}
+
+/** The linears of a layer, in the order of the checkpoint. */
+export const GPT_NEOX_LINEARS = ["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"] as const;
+
+/** Where a GPT-NeoX checkpoint has what. */
+export function gptNeoxLayout(config: GptNeoxConfig): Layout {
+  const { hidden_size: hidden, intermediate_size: ffn, attention_bias, use_parallel_residual } = config;
+  const linears: Record<typeof GPT_NEOX_LINEARS[number], LinearSpec> = {
+    query_key_value: {
+      name: "attention.query_key_value",
+      part: "attention",
+      shape: [3 * hidden, hidden],
+      hasBias: attention_bias,
+      isRecomputed: true,
+    },
+    dense: {
+      name: "attention.dense",
+      part: "attention",
+      shape: [hidden, hidden],
+      hasBias: attention_bias,
+      // Only an MLP that reads what attention gave needs it again.
+      isRecomputed: !use_parallel_residual,
+    },
+    dense_h_to_4h: {
+      name: "mlp.dense_h_to_4h",
+      part: "mlp",
+      shape: [ffn, hidden],
+      hasBias: true,
+      isRecomputed: true,
+    },
+    dense_4h_to_h: {
+      name: "mlp.dense_4h_to_h",
+      part: "mlp",
+      shape: [hidden, ffn],
+      hasBias: true,
+      isRecomputed: false,
+    },
+  };
+  return {
+    embeddings: "gpt_neox.embed_in",
+    layers: "gpt_neox.layers",
+    linears: Object.values(linears),
+    norm: "gpt_neox.final_layer_norm",
+    normHasBias: true,
+    head: "embed_out",
+  };
+}

@@ -1,0 +1,222 @@
+import { isBnb4, readBnb4 } from "../../checkpoint/bitsandbytes.ts";
+import type { ExtraTensor } from "../../checkpoint/peft.ts";
+import type { WeightReader } from "../../checkpoint/weights.ts";
+import { UserError } from "../../errors.ts";
+import { castInto } from "../../kernels/elementwise/elementwise.ts";
+import type { Gpu } from "../../kernels/gpu.ts";
+import type { Weight } from "../../kernels/matmul/matmul.ts";
+import { emptyNf4, Nf4Quantiser, writeScales } from "../../kernels/nf4/nf4.ts";
+import { BLOCK, NESTED_BLOCK, NF4_VALUES } from "../../kernels/nf4/reference.ts";
+import { bytesPerElement, type Tensor } from "../../kernels/tensor.ts";
+import type { Format } from "../../kernels/wgsl.ts";
+import { assembleModel } from "./assemble.ts";
+import type { ModelConfig } from "../config.ts";
+import { checkShape, requireNoMore } from "./fits.ts";
+import type { LanguageModel } from "../language_model.ts";
+import { checkpointTensors } from "../tensors.ts";
+import { type RowSource, Uploader } from "./read_ahead.ts";
+
+export interface LoadOptions {
+  readonly config: ModelConfig;
+  /** How activations are stored. */
+  readonly format: Format;
+  /** Keep the layers' linears in NF4; a checkpoint that is already quantised stays so in any case. */
+  readonly loadIn4bit: boolean;
+  /** Keep the scales of NF4 in 8 bits. */
+  readonly doubleQuant: boolean;
+  /** Whether a tensor of the checkpoint is trained: it is then held in f32, with a gradient. */
+  readonly isTrained?: (name: string) => boolean;
+  /** Tensors that replace those of the checkpoint: what an adapter trained besides its LoRA factors. */
+  readonly replacements?: ReadonlyMap<string, ExtraTensor>;
+  readonly onProgress?: (tensor: string, done: number, total: number) => void;
+}
+
+/**
+ * Loads a model tensor by tensor, each by chunks of rows: the host holds some 100 MB at most, whatever the model's
+ * size, and the device nothing but the model and one chunk. Frozen weights keep the checkpoint's own format, which
+ * loses nothing, or become NF4.
+ *
+ * @throws {UserError} naming the tensor that is missing, has another shape than the config says, or is not finite
+ */
+export async function loadModel(
+  gpu: Gpu,
+  weights: WeightReader,
+  options: LoadOptions,
+): Promise<LanguageModel> {
+  const { config, format, loadIn4bit } = options;
+  const expected = checkpointTensors(config);
+  requireKnown(options.replacements, expected);
+  requireNoMore(weights, config, expected);
+  const tensors = new TensorLoader(gpu, weights, options, expected.size);
+  return await assembleModel(gpu, config, format, {
+    table: (name, shape) => tensors.load(name, shape),
+    vector: (name, length) => tensors.load(name, [length], "f32"),
+    matrix: (name, shape) => tensors.loadLinear(name, shape, loadIn4bit),
+    isTrained: options.isTrained ?? (() => false),
+  });
+}
+
+/** @throws {UserError} if an adapter replaces a tensor that the model does not have, or has in another shape */
+export function requireKnown(
+  replacements: LoadOptions["replacements"],
+  expected: ReadonlyMap<string, readonly number[]>,
+): void {
+  for (const [name, { shape }] of replacements ?? []) {
+    const wanted = expected.get(name);
+    if (!wanted) {
+      throw new UserError(`Cannot use the adapter: it holds "${name}", which the base model does not have`);
+    }
+    if (shape.join() === wanted.join()) continue;
+    throw new UserError(
+      `Cannot use the adapter: its "${name}" is [${shape}], the base model's is [${wanted}]. It was trained on another base`,
+    );
+  }
+}
+
+/** Brings single tensors of a checkpoint to the device, each checked against the config. */
+export class TensorLoader {
+  readonly #uploader: Uploader;
+  #done = 0;
+
+  constructor(
+    readonly gpu: Gpu,
+    readonly weights: WeightReader,
+    readonly options: Pick<LoadOptions, "doubleQuant" | "isTrained" | "replacements" | "onProgress">,
+    /** Tensors that will be loaded, for `onProgress`. */
+    readonly total: number,
+  ) {
+    this.#uploader = new Uploader(gpu);
+  }
+
+  /** A dense tensor, in the checkpoint's format or, if given or trained, in another. */
+  async load(name: string, shape: readonly number[], format?: Format): Promise<Tensor> {
+    const { gpu } = this;
+    const source = this.open(name, shape);
+    const stored = Uploader.formatOf(source.dtype);
+    const wanted = this.#isTrained(name) ? "f32" : format ?? stored;
+    const tensor = gpu.empty(shape, wanted, name);
+    await this.#uploader.floats(source, (values, start, end) => {
+      const rows = tensor.slice(start, end);
+      if (wanted === stored) gpu.write(rows, values);
+      else this.#staged(source, values, (stage) => castInto(gpu, stage, rows));
+    });
+    return tensor;
+  }
+
+  /** A matrix of a linear: dense, or in NF4 if `loadIn4bit` or the checkpoint says so. */
+  async loadLinear(name: string, shape: readonly [number, number], loadIn4bit: boolean): Promise<Weight> {
+    const trained = this.#isTrained(name);
+    // What an adapter trained as a whole was never in 4 bits.
+    if (this.options.replacements?.has(name)) return await this.load(name, shape);
+    if (isBnb4(this.weights, name)) {
+      if (trained) {
+        throw new UserError(
+          `Cannot train "${name}": the checkpoint holds it in 4 bits. Use the original model, or set low_rank_training: true`,
+          { exitCode: 2 },
+        );
+      }
+      return await this.#loadBnb4(name, shape);
+    }
+    if (!loadIn4bit || trained) return await this.load(name, shape);
+    return await this.#quantise(name, shape);
+  }
+
+  #isTrained(name: string): boolean {
+    return this.options.isTrained?.(name) ?? false;
+  }
+
+  async #quantise(name: string, shape: readonly [number, number]): Promise<Weight> {
+    requirePackable(name, shape);
+    const source = this.open(name, shape);
+    const { doubleQuant } = this.options;
+    const quantiser = new Nf4Quantiser(this.gpu, shape, { doubleQuant, label: name });
+    await this.#uploader.floats(source, (values) => {
+      this.#staged(source, values, (rows) => quantiser.add(rows));
+    });
+    return quantiser.finish();
+  }
+
+  /** Rows that are on the device only until they are converted. */
+  #staged(
+    { name, dtype, shape }: RowSource,
+    values: Uint8Array | Float32Array,
+    convert: (rows: Tensor) => void,
+  ): void {
+    using _ = this.gpu.purpose("scratch");
+    const format = Uploader.formatOf(dtype);
+    const width = shape.length < 2 ? [] : [shape.at(-1)!];
+    const count = values.byteLength / bytesPerElement(format) / (width[0] ?? 1);
+    const rows = this.gpu.tensor([count, ...width], values, { dtype: format, label: name });
+    convert(rows);
+    rows.free();
+  }
+
+  async #loadBnb4(name: string, shape: readonly [number, number]): Promise<Weight> {
+    const packed = await readBnb4(this.weights, name);
+    checkShape(name, packed.shape, shape);
+    const sameMap = packed.quantMap.every((value, i) => value === NF4_VALUES[i]);
+    if (packed.blockSize !== BLOCK || packed.nestedBlockSize !== NESTED_BLOCK || !sameMap) {
+      throw new UserError(
+        `Cannot load "${name}": it is quantised in blocks of ${packed.blockSize} with scales in blocks of ` +
+          `${packed.nestedBlockSize}; only NF4 with ${BLOCK} and ${NESTED_BLOCK} can be read`,
+      );
+    }
+    requirePackable(name, shape);
+    this.#count(name);
+    const { absmax, nestedAbsmax, nestedCode, nestedOffset } = packed;
+    const nested = nestedAbsmax && nestedCode
+      ? { nested: { absmax: nestedAbsmax, map: nestedCode, offset: nestedOffset } }
+      : {};
+    const doubleQuant = nestedAbsmax !== undefined;
+    const weight = emptyNf4(this.gpu, shape, { doubleQuant, label: name });
+    await this.#uploader.bytes(this.#stored(name), weight.codes);
+    writeScales(this.gpu, weight, { absmax, ...nested });
+    return weight;
+  }
+
+  /** A dense tensor to be read: the adapter's where it replaces the checkpoint's. Counts as done. */
+  open(name: string, shape: readonly number[]): RowSource {
+    this.#count(name);
+    const replacement = this.options.replacements?.get(name);
+    const source = replacement ? ofArray(name, replacement) : this.#stored(name);
+    checkShape(name, source.shape, shape);
+    return source;
+  }
+
+  #stored(name: string): RowSource {
+    const { dtype, shape } = this.weights.info(name);
+    return { name, dtype, shape, readInto: (from, into) => this.weights.readInto(name, from, into) };
+  }
+
+  #count(name: string): void {
+    this.options.onProgress?.(name, ++this.#done, this.total);
+  }
+}
+
+function ofArray(name: string, { shape, data }: ExtraTensor): RowSource {
+  const bytes = bytesOf(data);
+  // deno-lint-ignore require-await
+  const readInto = async (from: number, into: Uint8Array): Promise<void> => {
+    into.set(bytes.subarray(from, from + into.length));
+  };
+  return { name, dtype: "F32", shape, readInto };
+}
+
+/**
+ * @param remedy what the user can do; that of loading unless given
+ * @throws {UserError} if a linear's matrix (N, K) cannot be held in 4 bits: eight weights of a row make a word
+ */
+export function requirePackable(
+  name: string,
+  shape: readonly [number, number],
+  remedy = "Set load_in_4bit: false",
+): void {
+  if (shape[1] % 8 === 0) return;
+  throw new UserError(
+    `Cannot hold "${name}" [${shape}] in 4 bits: its rows are no multiple of 8. ${remedy}`,
+  );
+}
+
+function bytesOf(values: Float32Array): Uint8Array {
+  return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+}

@@ -1,0 +1,193 @@
+/**
+ * What a step of training takes, from a dry run of the program itself: the engine runs one step on a device that only counts.
+ * So memory is known to the byte, and there is no second description of it that could fall behind.
+ */
+import { firstKeys } from "../../kernels/attention/map.ts";
+import { DRY_INFO, TYPICAL_LIMITS } from "../../kernels/dry_device.ts";
+import { type DeviceLimits, type Dispatch, Gpu, type GpuOptions, type MemoryUse } from "../../kernels/gpu.ts";
+import type { GpuInfo } from "../../kernels/adapter.ts";
+import { freeBatch, makeBatch, type Sequence } from "../../model/batch.ts";
+import { isPackedIn4bit, type ModelConfig } from "../../model/config.ts";
+import { configForPositions } from "../../model/context.ts";
+import type { Format } from "../../kernels/wgsl.ts";
+import { visitedPairs } from "../../kernels/attention/visits.ts";
+import { addFlops, type StepFlops, totalFlops, trainingFlops } from "../../model/flops.ts";
+import type { LanguageModel } from "../../model/language_model.ts";
+import { torchDtypeOf } from "../../model/number_formats.ts";
+import { randomModel } from "../../model/load/random.ts";
+import { Uploader } from "../../model/load/read_ahead.ts";
+import type { TrainArgs } from "../../train_args/schema.ts";
+import type { Rates } from "./throughput.ts";
+import { addFreshLora, trainedNames } from "../lora.ts";
+import { formatOf, type Placement, trainerOptions } from "../setup.ts";
+import { Trainer } from "../trainer.ts";
+
+/** The device that a step is counted for. */
+export interface PlanDevice
+  extends Pick<GpuOptions, "sharing" | "maxBindingBytes" | "hostCopies" | "tuning"> {
+  /** What the device says of itself. */
+  readonly info: GpuInfo;
+  /** What its buffers and workgroups may be at most. */
+  readonly limits: DeviceLimits;
+}
+
+/** What a step takes. */
+export interface StepCost {
+  /** The device's memory when it holds most, from loading to the end of a step. */
+  readonly peak: MemoryUse;
+  /** Most bytes of tensors in the host's memory at once. */
+  readonly hostBytes: number;
+  /** The most bytes that one kernel sees of one tensor. */
+  readonly largestBinding: { readonly bytes: number; readonly kernel: string };
+  /** Of a whole optimiser step. */
+  readonly flops: StepFlops;
+  /** Bytes that kernels other than products and attention go over in an optimiser step. */
+  readonly trafficBytes: number;
+  /** Dispatches of an optimiser step. */
+  readonly dispatches: number;
+  /** Tokens of an optimiser step. */
+  readonly tokens: number;
+  /** Numbers the optimiser changes. */
+  readonly trainable: number;
+}
+
+/** What a step is counted for besides its settings. */
+export interface StepOptions {
+  /** {@linkcode TYPICAL_DEVICE} unless given. */
+  readonly device?: PlanDevice;
+  /** Tokens of the sequences of the largest batch; all that the settings allow unless given. */
+  readonly lengths?: readonly number[];
+  /** Tokens of the sequences of the largest batch of eval_file, where there is one; all that may be unless given. */
+  readonly evalLengths?: readonly number[];
+  /** As `trainerOptions` has it unless given. */
+  readonly placement?: Placement;
+}
+
+/** A device as most GPUs are. */
+export const TYPICAL_DEVICE: PlanDevice = {
+  info: { ...DRY_INFO, description: "a typical GPU" },
+  limits: TYPICAL_LIMITS,
+};
+
+/** The device that is open. */
+export function planDevice(gpu: Gpu): PlanDevice {
+  const { info, device: { limits }, sharing, tuning, maxBindingBytes, host } = gpu;
+  return { info, limits, sharing, tuning, maxBindingBytes, hostCopies: host.copies };
+}
+
+/**
+ * Runs loading, one step and an evaluation on a device that only counts. Saving takes no memory that these do not.
+ *
+ * @param base the model's own configuration, its positions not yet settled
+ * @throws {UserError} if the settings do not fit the model
+ */
+export async function stepCost(
+  args: TrainArgs,
+  base: ModelConfig,
+  { device = TYPICAL_DEVICE, lengths = fullBatch(args), evalLengths = evalBatch(args), placement }:
+    StepOptions = {},
+): Promise<StepCost> {
+  const config = configForPositions(base, args);
+  const tally = new Tally();
+  const gpu = Gpu.dry({ ...device, onDispatch: (dispatch) => tally.add(dispatch) });
+  gpu.at("loading");
+  const model = await randomModel(gpu, config, {
+    format: formatOf(args),
+    ...storedForm(base),
+    ...(args.load_in_4bit ? { loadIn4bit: true } : {}),
+    doubleQuant: args.double_quant,
+    isTrained: trainedNames(config, args),
+  });
+  if (args.low_rank_training) addFreshLora(model, args);
+  const trainer = new Trainer(model, trainerOptions(args, placement));
+  tally.start();
+  await trainer.step([makeBatch(sequencesOf(lengths, config))], args.learning_rate);
+  const counted = { dispatches: tally.dispatches, trafficBytes: tally.trafficBytes };
+  if (evalLengths.length > 0) {
+    gpu.at("evaluation");
+    const batch = model.upload(makeBatch(sequencesOf(evalLengths, config)));
+    await model.predict(batch);
+    freeBatch(batch);
+  }
+  const passes = args.gradient_accumulation_steps;
+  return {
+    peak: gpu.peak,
+    hostBytes: gpu.host.peakBytes,
+    largestBinding: tally.largest,
+    flops: flopsOf(args, model, lengths),
+    trafficBytes: passes * counted.trafficBytes,
+    dispatches: passes * counted.dispatches,
+    tokens: passes * lengths.reduce((sum, length) => sum + length, 0),
+    trainable: trainer.optimised.reduce((sum, { value }) => sum + value.size, 0),
+  };
+}
+
+/** Seconds of an optimiser step at measured rates. */
+export function secondsOf({ flops, trafficBytes }: StepCost, rates: Rates): number {
+  const all = addFlops(flops.forward, flops.recompute, flops.backward);
+  return (totalFlops(all) - all.attention) / rates.productFlops +
+    all.attention / rates.attentionFlops + trafficBytes / rates.bytesPerSecond;
+}
+
+/** What config.json says of the form that its weights are in. */
+function storedForm(config: ModelConfig): { readonly stored: Format; readonly loadIn4bit: boolean } {
+  return {
+    stored: Uploader.formatOf(torchDtypeOf(config)),
+    loadIn4bit: isPackedIn4bit(config.raw),
+  };
+}
+
+/** Counts what is dispatched. */
+class Tally {
+  largest = { bytes: 0, kernel: "" };
+  trafficBytes = 0;
+  dispatches = 0;
+
+  add({ kernel, bindings }: Dispatch): void {
+    this.dispatches++;
+    const isTraffic = !kernel.startsWith("matmul") && !kernel.startsWith("attention");
+    for (const { size } of bindings) {
+      if (size > this.largest.bytes) this.largest = { bytes: size, kernel };
+      if (isTraffic) this.trafficBytes += size;
+    }
+  }
+
+  /** Forgets the dispatches so far, but not their bindings. */
+  start(): void {
+    this.dispatches = this.trafficBytes = 0;
+  }
+}
+
+function fullBatch({ per_device_train_batch_size: sequences, max_seq_length }: TrainArgs): number[] {
+  return new Array(sequences).fill(max_seq_length);
+}
+
+function evalBatch(args: TrainArgs): number[] {
+  if (args.eval_strategy === "no") return [];
+  return new Array(args.per_device_eval_batch_size).fill(args.max_seq_length);
+}
+
+/** As many different ids as can be: each takes room where embeddings are trained. */
+function sequencesOf(lengths: readonly number[], { vocab_size }: ModelConfig): Sequence[] {
+  let next = 0;
+  return lengths.map((length) => ({ inputIds: Uint32Array.from({ length }, () => next++ % vocab_size) }));
+}
+
+/** Of an optimiser step whose passes are all of one batch. */
+function flopsOf(args: TrainArgs, model: LanguageModel, lengths: readonly number[]): StepFlops {
+  const { config } = model;
+  const heads = config.num_attention_heads;
+  const { attention, checkpointing } = trainerOptions(args);
+  const passes = args.gradient_accumulation_steps;
+  let tokens = 0;
+  const starts = lengths.map((length) => (tokens += length) - length);
+  const layout = { starts, rows: tokens, ...attention({ starts, rows: tokens }) };
+  const ranks = new Map(model.linears().map(({ name, lora }) => [name, lora?.A.rows ?? 0]));
+  return trainingFlops(config, {
+    tokens: passes * tokens,
+    pairs: passes * visitedPairs({ tables: firstKeys(layout) }, { heads }) / heads,
+    rank: (module) => ranks.get(module) ?? 0,
+    isTrained: trainedNames(config, args),
+    checkpointing,
+  });
+}
