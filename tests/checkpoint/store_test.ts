@@ -173,7 +173,7 @@ Deno.test("a full or read-only disk is reported with the folder and the bytes ne
       "needs 4.8 MiB",
       "Free some space",
     );
-    await assertThrows(() => attempt("ENOSPC"), path, "needs more than 500 bytes");
+    await assertThrows(() => attempt("ENOSPC"), path, "needs more than 500 B");
     await assertThrows(() => attempt("EROFS"), path, "read-only");
     await assertThrows(() => attempt("EACCES"), path, "permission denied");
     assertEquals(namesIn(out), []);
@@ -327,7 +327,7 @@ Deno.test("writeFileAtomic() gives the old bytes or the new ones, whichever oper
     await failEach("ENOSPC", (files) => writeFileAtomic(path, "newer", { files }), async (where, error) => {
       const text = Deno.readTextFileSync(path);
       assert(text === "old" || text === "newer", `${where}: "${text}"`);
-      if (text === "old") await assertThrows(() => Promise.reject(error), path, "disk is full", "5 bytes");
+      if (text === "old") await assertThrows(() => Promise.reject(error), path, "disk is full", "5 B)");
       assertEquals(namesIn(folder), ["state.json"], where);
       await writeFileAtomic(path, "old");
     });
