@@ -5,7 +5,7 @@ import { planTraining } from "../train/plan/plan.ts";
 import { TYPICAL_DEVICE } from "../train/plan/step_cost.ts";
 import { loadTrainArgs } from "../train_args/load.ts";
 
-const FOLDER = new URL("../train_args", import.meta.url);
+const FOLDER = new URL("../train_args/", import.meta.url);
 /** As `--max_binding 2GiB`: the limit of most GPUs, whatever the one here has. */
 const MAX_BINDING_BYTES = 2 ** 31;
 
