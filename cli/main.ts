@@ -37,7 +37,7 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   merge: { summary: "merge an adapter into its base model", load: () => import("./merge.ts") },
   tokenize: { summary: "text to a token file for evaluate", load: () => import("./tokenize.ts") },
   convert: {
-    summary: "a model folder to GGUF, or to 4 bits as bitsandbytes has them, or .bin to safetensors",
+    summary: "a model to GGUF, to 4 bits as bitsandbytes has them, or .bin to safetensors",
     load: () => import("./convert.ts"),
   },
   get_trainable_weights: {
