@@ -1,7 +1,5 @@
 /** Numbers, sizes, times and quoted values in words: every message and table writes them so. */
 
-import { distance } from "fastest-levenshtein";
-
 const BYTE_UNITS = ["B", "KiB", "MiB", "GiB", "TiB"] as const;
 
 /** A size: `512 B`, `1.5 KiB`, `23.4 GiB`. */
@@ -116,22 +114,4 @@ export function quote(text: string, limit = 120): string {
     /[\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g,
     (mark) => `\\u${mark.charCodeAt(0).toString(16).padStart(4, "0")}`,
   );
-}
-
-/**
- * The name in `names` most like `wrong`, or `null` when none is near enough to be what was meant: it is the only one
- * that begins so, or at most a third of the longer name's letters differ.
- */
-export function nearest(wrong: string, names: readonly string[]): string | null {
-  if (wrong.length > 64) return null;
-  const [longer, ...others] = wrong.length < 3 ? [] : names.filter((name) => name.startsWith(wrong));
-  if (longer !== undefined && others.length === 0) return longer;
-  let best: { name: string; share: number } | null = null;
-  for (const name of names) {
-    const edits = distance(wrong.toLowerCase(), name);
-    const length = Math.max(wrong.length, name.length);
-    const share = edits / length;
-    if (edits <= Math.max(2, Math.floor(length / 3)) && share < (best?.share ?? 1)) best = { name, share };
-  }
-  return best?.name ?? null;
 }

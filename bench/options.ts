@@ -1,4 +1,4 @@
-import { nearest } from "../text.ts";
+import { nearest } from "../nearest.ts";
 import { parseArgs } from "./deps.ts";
 import { EXIT, UserError } from "../errors.ts";
 import { type WebGpu, WEBGPUS } from "../kernels/adapter.ts";

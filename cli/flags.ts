@@ -1,5 +1,6 @@
 /** Flags as every command takes them: snake_case or kebab-case, real booleans, and clear refusals. */
-import { nearest, quoted } from "../text.ts";
+import { nearest } from "../nearest.ts";
+import { quoted } from "../text.ts";
 import { Command, type CommandUnknownOpts, InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import { CommanderError, type Option as CommanderOption } from "commander";
 import { EXIT, UserError } from "../errors.ts";

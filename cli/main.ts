@@ -116,7 +116,7 @@ async function findCommand(name: string): Promise<CommandEntry> {
   const key = keyOf(name);
   const entry = Object.hasOwn(COMMANDS, key) ? COMMANDS[key] : undefined;
   if (entry) return entry;
-  const { nearest } = await import("../text.ts");
+  const { nearest } = await import("../nearest.ts");
   const near = nearest(key, Object.keys(COMMANDS));
   const hint = near === null
     ? `the commands are ${Object.keys(COMMANDS).join(", ")}`

@@ -1,5 +1,5 @@
 /** Paths on the command line and in settings: where they are, and what to say where they are not. */
-import { nearest } from "../text.ts";
+import { nearest } from "../nearest.ts";
 import { basename, dirname, join } from "../checkpoint/deps.ts";
 import { exists } from "../checkpoint/files.ts";
 import { findLatest } from "../checkpoint/store.ts";

@@ -1,5 +1,6 @@
 /** `study`: the papers' comparisons on the demo model, as a report with tables and plots. */
-import { formatCount, nearest, quoted } from "../text.ts";
+import { nearest } from "../nearest.ts";
+import { formatCount, quoted } from "../text.ts";
 import { EXPERIMENTS } from "../demo/study/experiments.ts";
 import { EXIT, UserError } from "../errors.ts";
 import { list, text, whole } from "../train_args/values.ts";

@@ -43,7 +43,7 @@ for (const [folder, allowed] of Object.entries(MAY_IMPORT)) {
         if (!specifier.startsWith(".")) continue;
         const target = new URL(specifier, `file://${ROOT}${path}`).pathname.slice(ROOT.length);
         const room = target.split("/")[0]!;
-        const isEverybodys = ["errors.ts", "text.ts", "deno.json"].includes(target);
+        const isEverybodys = ["errors.ts", "text.ts", "nearest.ts", "deno.json"].includes(target);
         if (!isEverybodys && room !== folder && !allowed.includes(room)) {
           wrong.push(`${path} -> ${target}`);
         }

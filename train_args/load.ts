@@ -1,5 +1,6 @@
 /** Settings of a training run: YAML and flags in, checked and frozen {@linkcode TrainArgs} out. */
-import { nearest, printable, quoted } from "../text.ts";
+import { nearest } from "../nearest.ts";
+import { printable, quoted } from "../text.ts";
 import { FOREIGN_KEYS, OTHER_NAMES, SAME_OPTIONS } from "./foreign_keys.ts";
 import { hintFor, isAsHere } from "./other_tools.ts";
 import { type Place, type Problem, problemOf, problemsError } from "./problems.ts";
