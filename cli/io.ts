@@ -11,6 +11,8 @@ import { shortened, visible, withoutColours, wrapped } from "./visible.ts";
 export interface Io {
   /** Results, one line or many, to stdout. */
   out(text: string): void;
+  /** A piece of a result that grows, to stdout: text without a line end. */
+  print(text: string): void;
   /** Everything for people while a command works, one line or many, to stderr. */
   err(text: string): void;
   /** Text without a line end, to stderr: for a line that is drawn again and again. */
@@ -78,6 +80,7 @@ export function terminalIo(): Io {
       const shown = visible(text, "colours");
       writeResult(`${showsColours ? shown : withoutColours(shown)}\n`);
     },
+    print: (text) => writeResult(visible(text)),
     err: (text) => writeLine(`${forPeople(text)}\n`),
     draw: (text) => writeLine(visible(text, "drawing")),
     isTerminal,

@@ -34,6 +34,11 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     summary: "sliding-window perplexity, as LongLoRA measures it",
     load: () => import("./evaluate.ts"),
   },
+  inference: {
+    summary: "ask a model about a document, or let it go on from a text",
+    load: () => import("./inference.ts"),
+  },
+  chat: { summary: "talk with a model, about files too", load: () => import("./chat.ts") },
   merge: { summary: "merge an adapter into its base model", load: () => import("./merge.ts") },
   tokenize: { summary: "text to a token file for evaluate", load: () => import("./tokenize.ts") },
   convert: {

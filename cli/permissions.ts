@@ -37,6 +37,8 @@ export const NEEDS = {
   },
   plan: { hub: ["model_name_or_path"], write: "until fetched", read: "anywhere" },
   evaluate: { hub: ["base_model", "peft_model", "data_path"], write: "until fetched", read: "anywhere" },
+  inference: { hub: ["base_model", "peft_model"], write: "until fetched", read: "anywhere" },
+  chat: { ...LOCAL, hub: ["base_model", "peft_model"] },
   merge: { ...LOCAL, sys: "statfs", hub: ["base_model", "peft_model"] },
   tokenize: { ...LOCAL, hub: ["model_name_or_path", "data_path"] },
   convert: { ...LOCAL, hub: ["model"] },

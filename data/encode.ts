@@ -88,6 +88,32 @@ function specialTokens(tokenizer: Tokenizer): SpecialTokens {
   };
 }
 
+/**
+ * Token ids of a conversation up to where the assistant's next answer begins.
+ * @throws {UserError} if the template refuses the conversation
+ */
+export function encodePrompt(
+  tokenizer: Tokenizer,
+  template: ChatTemplate,
+  messages: readonly Message[],
+  rendering?: Rendering,
+): number[] {
+  const segments = template.prompt(messages, rendering);
+  const { ids } = template.isSplit ? encodeEach(tokenizer, segments) : encodeWhole(tokenizer, segments);
+  return [...(template.bos ? tokenizer.lackingBefore(ids) : []), ...ids];
+}
+
+/**
+ * Tokens that end an answer of a template: the first special token behind one's text.
+ * @returns none where the template ends answers with ordinary text, or not at all
+ */
+export function answerEnds(tokenizer: Tokenizer, template: ChatTemplate): number[] {
+  const special = new Set(tokenizer.addedTokens().filter(({ special }) => special).map(({ id }) => id));
+  const answer = template.render(exchange("question", "answer")).find(({ isTarget }) => isTarget);
+  const id = tokenizer.encode(answer?.text ?? "", { bos: false }).find((id) => special.has(id));
+  return id === undefined ? [] : [id];
+}
+
 /** Encodes rows with one tokenizer in one form. */
 export class RowEncoder {
   readonly #tokenizer: Tokenizer;

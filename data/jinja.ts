@@ -29,35 +29,38 @@ const LONGEST_OUTPUT = 2 ** 20;
  */
 export function jinjaTemplate(source: string, specials: SpecialTokens): ChatTemplate {
   const { parsed } = parse(source);
+  /** Writes the first turns of a conversation, with the cue to answer or without. */
+  const writer = (messages: readonly Message[], rendering: Rendering) => {
+    const turns = messages.map((message, i) => turnOf(message, source, `${rendering.where}: turn ${i + 1}`));
+    const variables = {
+      tools: rendering.tools ?? null,
+      ...specials.named,
+      bos_token: specials.bos,
+      eos_token: specials.eos,
+    };
+    const longest = LONGEST_OUTPUT + 4 * JSON.stringify([turns, variables]).length;
+    return (count: number, add_generation_prompt: boolean): string => {
+      try {
+        return new BoundedInterpreter(
+          globals({ ...variables, messages: turns.slice(0, count), add_generation_prompt }),
+          longest,
+        ).run(parsed).value as string;
+      } catch (cause) {
+        throw new UserError(`Cannot use ${rendering.where}: the model's chat template ${problem(cause)}`, {
+          cause,
+        });
+      }
+    };
+  };
   return {
     name: "model",
     // transformers tokenizes what a template writes as it is: a template writes bos_token itself, or means none.
     bos: false,
-    render: (messages, rendering = { where: "a conversation" }) => {
-      const turns = messages.map((message, i) =>
-        turnOf(message, source, `${rendering.where}: turn ${i + 1}`)
-      );
-      const variables = {
-        tools: rendering.tools ?? null,
-        ...specials.named,
-        bos_token: specials.bos,
-        eos_token: specials.eos,
-      };
-      const longest = LONGEST_OUTPUT + 4 * JSON.stringify([turns, variables]).length;
-      const render = (count: number, add_generation_prompt: boolean): string => {
-        try {
-          return new BoundedInterpreter(
-            globals({ ...variables, messages: turns.slice(0, count), add_generation_prompt }),
-            longest,
-          ).run(parsed).value as string;
-        } catch (cause) {
-          throw new UserError(`Cannot use ${rendering.where}: the model's chat template ${problem(cause)}`, {
-            cause,
-          });
-        }
-      };
-      return segmentsOf(messages, rendering, render);
-    },
+    render: (messages, rendering = { where: "a conversation" }) =>
+      segmentsOf(messages, rendering, writer(messages, rendering)),
+    prompt: (messages, rendering = { where: "a conversation" }) => [
+      { text: writer(messages, rendering)(messages.length, true), isTarget: false },
+    ],
   };
 }
 

@@ -41,6 +41,8 @@ export interface ChatTemplate {
   readonly name: string;
   /** The whole conversation. What the model's texts begin with comes before it if `bos` says so. */
   render(messages: readonly Message[], rendering?: Rendering): Segment[];
+  /** A conversation up to where the assistant's next answer begins. */
+  prompt(messages: readonly Message[], rendering?: Rendering): Segment[];
   /** Whether what the model's texts begin with comes first. */
   readonly bos: boolean;
   /** Tokenize every segment on its own, as LongQLoRA does; else the whole, as a model reads it later. */
@@ -82,11 +84,19 @@ type TextMessage = Message & { readonly role: "system" | "user" | "assistant"; r
 
 /** A built-in template for a tokenizer. @throws {UserError} from `render` if a turn calls a tool or answers a call */
 export function builtInTemplate(name: TemplateName, specials: SpecialTokens): ChatTemplate {
-  const { render, ...template } = formOf(name, specials);
+  const { render, cue = "", ...template } = formOf(name, specials);
+  const segments = (messages: readonly Message[], { where }: Rendering = { where: "the conversation" }) =>
+    render(joinedSystem(messages.map((message, i) => asText(message, `${where}: turn ${i + 1}`, name))));
   return {
     ...template,
-    render: (messages, { where } = { where: "the conversation" }) =>
-      render(joinedSystem(messages.map((message, i) => asText(message, `${where}: turn ${i + 1}`, name)))),
+    render: segments,
+    prompt: (messages, rendering) => {
+      const before = segments(messages, rendering);
+      const last = before.pop();
+      // Where a text is tokenized as a whole, the space before an answer belongs to the answer's first token.
+      const text = template.isSplit ? last?.text ?? "" : (last?.text ?? "").replace(/ $/, "");
+      return [...before, given(text + cue)];
+    },
   };
 }
 
@@ -121,8 +131,10 @@ export function exchange(question: string, answer: string): Message[] {
   return [{ role: "user", content: question }, { role: "assistant", content: answer }];
 }
 
-interface Form extends Omit<ChatTemplate, "render"> {
+interface Form extends Omit<ChatTemplate, "render" | "prompt"> {
   render(messages: readonly TextMessage[]): Segment[];
+  /** What stands before an answer and after the question's own text; nothing unless given. */
+  readonly cue?: string;
 }
 
 function formOf(name: TemplateName, { bos, eos }: SpecialTokens): Form {
@@ -134,7 +146,13 @@ function formOf(name: TemplateName, { bos, eos }: SpecialTokens): Form {
     case "mistral":
       return { name, bos: true, render: (messages) => bracketed(messages, { eos, next: "", space: "" }) };
     case "llama-3":
-      return { name, bos: true, marks: [HEADER, HEADER_END, TURN_END], render: llama3 };
+      return {
+        name,
+        bos: true,
+        marks: [HEADER, HEADER_END, TURN_END],
+        render: llama3,
+        cue: `${HEADER}assistant${HEADER_END}\n\n`,
+      };
     case "vicuna":
       return { name, bos: true, render: (messages) => vicuna(messages, eos) };
     case "longqlora-vicuna":

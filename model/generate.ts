@@ -116,7 +116,7 @@ export async function continueAll(decoder: Decoder, options: GenerateOptions = {
 }
 
 /** The tokens that end a text by config.json: one, a list, or none. */
-function endIds({ raw: { eos_token_id } }: ModelConfig): number[] {
+export function endIds({ raw: { eos_token_id } }: ModelConfig): number[] {
   return [eos_token_id].flat().filter((id) => typeof id === "number");
 }
 
@@ -175,7 +175,7 @@ async function* drawnTokens(
 }
 
 /** @throws {UserError} naming every option that is out of range */
-function checkOptions(options: GenerateOptions): void {
+export function checkOptions(options: GenerateOptions): void {
   const { readEvery = 1 } = options;
   const { maxNewTokens, temperature, topK, topP, minP, repetitionPenalty, seed } = {
     ...DEFAULTS,

@@ -8,15 +8,20 @@ import { openPdf, type PdfPage } from "./reader.ts";
 /** Bytes of a text that is there already. */
 const LARGEST_TEXT = 2 ** 29;
 
-/** What {@linkcode convertPdf} wrote. */
-export interface ConvertedPdf {
-  readonly input: string;
-  readonly output: string;
+/** The text of a PDF. */
+export interface PdfText {
+  readonly text: string;
   readonly pages: number;
-  readonly characters: number;
   readonly tables: number;
   /** Numbers of the pages that are images without text. */
   readonly scanned: readonly number[];
+}
+
+/** What {@linkcode convertPdf} wrote. */
+export interface ConvertedPdf extends Omit<PdfText, "text"> {
+  readonly input: string;
+  readonly output: string;
+  readonly characters: number;
 }
 
 /** The PDFs of a folder by their names, or the file itself. */
@@ -28,14 +33,13 @@ export async function pdfFiles(path: string): Promise<string[]> {
 }
 
 /**
- * Writes `outputs_dir/NAME.txt`.
- * @throws {UserError} if the file is no PDF, all of it was scanned, or the text cannot be written
+ * Reads the text of a PDF, in reading order.
+ * @throws {UserError} if the file is no PDF, or all of it was scanned
  */
-export async function convertPdf(
+export async function readPdf(
   input: string,
-  outputsDir: string,
   onProgress?: (done: number, total: number) => void,
-): Promise<ConvertedPdf> {
+): Promise<PdfText> {
   const pdf = await openPdf(input);
   const pages: PdfPage[] = [];
   for await (const page of pdf.pages()) {
@@ -50,13 +54,24 @@ export async function convertPdf(
         : `Cannot convert "${input}": it has no text`,
     );
   }
+  return { text, pages: pages.length, tables, scanned };
+}
+
+/**
+ * Writes `outputs_dir/NAME.txt`.
+ * @throws {UserError} if the file is no PDF, all of it was scanned, or the text cannot be written
+ */
+export async function convertPdf(
+  input: string,
+  outputsDir: string,
+  onProgress?: (done: number, total: number) => void,
+): Promise<ConvertedPdf> {
+  const { text, ...counts } = await readPdf(input, onProgress);
   const output = `${outputsDir}/${input.split(/[\\/]/).at(-1)!.replace(/\.pdf$/i, "")}.txt`;
   const before = await ifThere(
     readWhole(output, LARGEST_TEXT).then((bytes) => new TextDecoder().decode(bytes)),
   );
-  if (before === text) {
-    return { input, output, pages: pages.length, characters: text.length, tables, scanned };
-  }
+  if (before === text) return { input, output, characters: text.length, ...counts };
   if (before !== undefined) {
     throw new UserError(
       `Cannot write "${output}": it is there already with another text. Remove it, or choose another folder`,
@@ -73,5 +88,5 @@ export async function convertPdf(
   } finally {
     settle(staged);
   }
-  return { input, output, pages: pages.length, characters: text.length, tables, scanned };
+  return { input, output, characters: text.length, ...counts };
 }

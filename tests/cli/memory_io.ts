@@ -23,6 +23,9 @@ export class MemoryIo implements Io {
   out(text: string): void {
     this.stdout += `${text}\n`;
   }
+  print(text: string): void {
+    this.stdout += text;
+  }
   err(text: string): void {
     this.stderr += `${text}\n`;
   }

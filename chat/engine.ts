@@ -1,0 +1,263 @@
+/** A model that answers: prompt in, text out as it is written. */
+import { answerEnds, chatTemplateOf, encodePrompt, type TemplateChoice } from "../data/encode.ts";
+import type { ChatTemplate, Message } from "../data/templates.ts";
+import { Tokenizer } from "../data/tokenizer.ts";
+import { EXIT, UserError } from "../errors.ts";
+import { Gpu } from "../kernels/gpu.ts";
+import type { Sampling } from "../kernels/sample/sample.ts";
+import type { Format } from "../kernels/wgsl.ts";
+import { contextLength } from "../model/config.ts";
+import { Decoder } from "../model/decoder.ts";
+import { checkOptions, continueAll, endIds } from "../model/generate.ts";
+import { type OpenModel, openModel } from "../model/load/open.ts";
+import { formatCount } from "../text.ts";
+import { readGenerationConfig } from "./generation_config.ts";
+import { TextStream } from "./text_stream.ts";
+
+/** Which model answers, and how it is held. */
+export interface EngineOptions {
+  /** Folder of the base or merged model. */
+  readonly baseModel: string;
+  /** Folder of an adapter to put on top of it. */
+  readonly peftModel?: string | null;
+  /** Context the positions are scaled for, in tokens; the adapter's or the model's own unless given. */
+  readonly contextSize?: number | null;
+  /** Quantise the base to NF4; false unless given. */
+  readonly loadIn4bit?: boolean;
+  /** How activations, keys and values are stored; f32 unless given. */
+  readonly format?: Format;
+  /** The chat template; the tokenizer's own unless given, else a bare question. */
+  readonly chatTemplate?: TemplateChoice | null;
+  /** Told of every tensor loaded. */
+  readonly onLoad?: (tensor: string, done: number, total: number) => void;
+}
+
+/** How one answer is written. What is not given is as `generation_config.json` or the engine has it. */
+export interface AnswerOptions extends Partial<Sampling> {
+  /** Most tokens to write; what the context leaves unless given. */
+  readonly maxNewTokens?: number;
+  /** Texts that end the answer, and are no part of it. */
+  readonly stop?: readonly string[];
+  /** Go on behind the tokens that end a text; false unless given. */
+  readonly ignoreEnd?: boolean;
+  /** Called with the answer's text as it is written. */
+  readonly onText?: (text: string) => void;
+  /** Called while the prompt is read: how many of its tokens are. */
+  readonly onPrompt?: ((done: number, total: number) => void) | undefined;
+  /** Ends the answer early. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** A finished answer. */
+export interface Answer {
+  readonly text: string;
+  /** `stop` at an end-of-text token or a stop text, `length` at the limit, `cancelled` by the signal. */
+  readonly finishReason: "stop" | "length" | "cancelled";
+  readonly promptTokens: number;
+  /** Tokens of the prompt whose keys and values were there from before. */
+  readonly cachedTokens: number;
+  readonly completionTokens: number;
+  /** Seconds from the call to the first token. */
+  readonly promptSeconds: number;
+  /** Seconds from the first token to the last. */
+  readonly writeSeconds: number;
+}
+
+/** Tokens of a prompt after which the signal is looked at. */
+const PROMPT_PIECE = 1024;
+
+/** LongLoRA's defaults (`inference.py`). */
+const SAMPLING = { temperature: 0.6, topP: 0.9 } as const;
+
+/** Holds one model on one device, and the keys and values of the last conversation. Answers one prompt at a time. */
+export class Engine {
+  /** Tokens that a prompt and its answer may have together. */
+  readonly contextSize: number;
+  readonly tokenizer: Tokenizer;
+  readonly template: ChatTemplate;
+  /** What the user should know: about positions, the adapter, the template. */
+  readonly notes: readonly string[];
+  readonly #gpu: Gpu;
+  readonly #open: OpenModel;
+  readonly #stopIds: readonly number[];
+  readonly #sampling: Partial<Sampling>;
+  #decoder: Decoder | undefined;
+
+  private constructor(parts: {
+    readonly gpu: Gpu;
+    readonly open: OpenModel;
+    readonly tokenizer: Tokenizer;
+    readonly template: ChatTemplate;
+    readonly stopIds: readonly number[];
+    readonly sampling: Partial<Sampling>;
+    readonly notes: readonly string[];
+  }) {
+    this.#gpu = parts.gpu;
+    this.#open = parts.open;
+    this.tokenizer = parts.tokenizer;
+    this.template = parts.template;
+    this.notes = parts.notes;
+    this.#stopIds = parts.stopIds;
+    this.#sampling = parts.sampling;
+    this.contextSize = contextLength(parts.open.config);
+  }
+
+  /** Loads a model. @throws {UserError} if a file is missing or damaged, or the parts are not of one model */
+  static async open(options: EngineOptions): Promise<Engine> {
+    const { baseModel, chatTemplate = null } = options;
+    const peftModel = options.peftModel ?? undefined;
+    const tokenizer = await Tokenizer.load(baseModel, peftModel);
+    const isBare = chatTemplate === null && tokenizer.chatTemplate === undefined;
+    const template = chatTemplateOf(tokenizer, isBare ? "no" : chatTemplate ?? "model");
+    const generation = await readGenerationConfig(baseModel);
+    const gpu = await Gpu.open();
+    try {
+      const { onLoad, ...rest } = options;
+      const open = await openModel(gpu, { ...rest, ...(onLoad ? { onProgress: onLoad } : {}) });
+      const bareNote = "The model has no chat template: what you write is continued as plain text. " +
+        "Set --chat_template if it was trained with one";
+      return new Engine({
+        gpu,
+        open,
+        tokenizer,
+        template,
+        notes: isBare ? [...open.notes, bareNote] : open.notes,
+        stopIds: [
+          ...new Set([
+            ...endIds(open.config),
+            ...generation.stopIds,
+            tokenizer.eosId,
+            ...answerEnds(tokenizer, template),
+          ]),
+        ],
+        sampling: { ...SAMPLING, ...generation.sampling },
+      });
+    } catch (error) {
+      gpu.close();
+      throw error;
+    }
+  }
+
+  /** Token ids of a conversation, up to where the answer begins. @throws {UserError} if the template refuses it */
+  promptOf(messages: readonly Message[]): number[] {
+    return encodePrompt(this.tokenizer, this.template, messages);
+  }
+
+  /**
+   * Refuses a prompt that leaves no room for an answer.
+   * @throws {UserError} naming both lengths
+   */
+  checkLength(tokens: number, maxNewTokens = 1): void {
+    if (tokens + maxNewTokens <= this.contextSize) return;
+    throw new UserError(
+      `The prompt has ${formatCount(tokens)} tokens, and with ${
+        formatCount(maxNewTokens)
+      } for the answer passes ` +
+        `the context of ${formatCount(this.contextSize)}. Shorten it, or take a model of a longer context`,
+      { exitCode: EXIT.usage },
+    );
+  }
+
+  /**
+   * Writes what follows a prompt. What its beginning shares with the prompt and answer before is not read again.
+   *
+   * @param prompt token ids, one or more
+   * @throws {UserError} if the prompt and `maxNewTokens` pass the context, or an option is out of range
+   */
+  async answer(prompt: readonly number[], options: AnswerOptions = {}): Promise<Answer> {
+    const { onText, onPrompt, signal, stop = [], ignoreEnd = false, maxNewTokens, ...given } = options;
+    this.checkLength(prompt.length, maxNewTokens);
+    const sampling = { ...this.#sampling, ...definedOf(given) };
+    const limit = maxNewTokens ?? this.contextSize - prompt.length;
+    checkOptions({ ...sampling, maxNewTokens: limit });
+    const start = performance.now();
+    const decoder = this.#decoderFor(prompt.length + limit);
+    const cachedTokens = await this.#read(decoder, prompt, { onPrompt, signal });
+    const stream = new TextStream(this.tokenizer, stop);
+    const ending = new AbortController();
+    const either = signal ? AbortSignal.any([signal, ending.signal]) : ending.signal;
+    const stopIds = ignoreEnd ? [] : this.#stopIds;
+    let [text, count, first, last] = ["", 0, start, start];
+    let isEnded = false;
+    const show = (piece: string) => {
+      if (piece === "") return;
+      text += piece;
+      onText?.(piece);
+    };
+    if (!signal?.aborted) {
+      await continueAll(decoder, {
+        ...sampling,
+        maxNewTokens: limit,
+        stopIds,
+        signal: either,
+        onTokens: (ids) => {
+          last = performance.now();
+          if (count === 0) first = last;
+          if (stream.isStopped) return;
+          count += ids.length;
+          isEnded = stopIds.includes(ids.at(-1)!);
+          show(stream.push(isEnded ? ids.slice(0, -1) : ids));
+          if (stream.isStopped) ending.abort();
+        },
+      });
+    }
+    show(stream.finish());
+    const isStopped = isEnded || stream.isStopped;
+    return {
+      text,
+      finishReason: isStopped ? "stop" : signal?.aborted ? "cancelled" : "length",
+      promptTokens: prompt.length,
+      cachedTokens,
+      completionTokens: count,
+      promptSeconds: (first - start) / 1000,
+      writeSeconds: (last - first) / 1000,
+    };
+  }
+
+  /** Bytes on the device now. */
+  get memoryBytes(): number {
+    return this.#gpu.liveBytes;
+  }
+
+  /** Frees the model and the device. */
+  [Symbol.dispose](): void {
+    this.#decoder?.free();
+    this.#gpu.close();
+  }
+
+  /** The cache, grown to hold `tokens` where it does not: twice as much each time, so that a conversation seldom pays. */
+  #decoderFor(tokens: number): Decoder {
+    const known = this.#decoder;
+    if (known && known.capacity >= tokens) return known;
+    known?.free();
+    this.#decoder = undefined;
+    const capacity = Math.min(this.contextSize, Math.max(tokens, 2 * (known?.capacity ?? 0)));
+    return this.#decoder = new Decoder(this.#open.model, { capacity });
+  }
+
+  /** Reads a prompt into the cache. @returns how many of its tokens were there */
+  async #read(
+    decoder: Decoder,
+    prompt: readonly number[],
+    { onPrompt, signal }: Pick<AnswerOptions, "onPrompt" | "signal">,
+  ): Promise<number> {
+    const known = decoder.ids(0);
+    // The last token goes through the layers in any case: the answer begins with what they give for it.
+    const most = Math.min(known.length, prompt.length - 1);
+    let shared = 0;
+    while (shared < most && known[shared] === prompt[shared]) shared++;
+    decoder.truncate(0, shared);
+    for (let at = shared; at < prompt.length && !signal?.aborted; at += PROMPT_PIECE) {
+      const end = Math.min(at + PROMPT_PIECE, prompt.length);
+      decoder.prefill(0, prompt.slice(at, end));
+      await this.#gpu.settle();
+      onPrompt?.(end, prompt.length);
+    }
+    return shared;
+  }
+}
+
+/** The settings that are given: an `undefined` is none. */
+function definedOf(sampling: Partial<Sampling>): Partial<Sampling> {
+  return Object.fromEntries(Object.entries(sampling).filter(([, value]) => value !== undefined));
+}

@@ -1,0 +1,129 @@
+/** Flags of the commands that write with a model: which model, and how it draws tokens. */
+import { TEMPLATE_NAMES } from "../data/templates.ts";
+import type { AnswerOptions, Engine, EngineOptions } from "../chat/engine.ts";
+import { oneOf, real, text, whole } from "../train_args/values.ts";
+import { booleanFlag, newCommand, optionalFlag, requiredPath, valueFlag } from "./flags.ts";
+import type { Io } from "./io.ts";
+import { CountProgress } from "./progress.ts";
+
+type Plain = ReturnType<typeof newCommand>;
+
+/** Adds the flags that {@linkcode openEngine} and {@linkcode samplingOf} read. */
+export function withAnswerFlags(command: Plain) {
+  return command
+    .addOption(requiredPath("base_model", "folder of the base or merged model, or its name on the hub"))
+    .addOption(
+      optionalFlag(
+        "peft_model",
+        "adapter to put on top of it: folder, or name on the hub",
+        text("path"),
+        "none",
+      ),
+    )
+    .addOption(
+      optionalFlag(
+        "context_size",
+        "context to scale the positions for, in tokens",
+        whole(2, 16_777_216),
+        "the adapter's, else the model's own",
+      ),
+    )
+    .addOption(booleanFlag("load_in_4bit", "hold the base in 4-bit NF4", false))
+    .addOption(
+      valueFlag("dtype", "numbers of activations and of the cache", oneOf(["fp32", "bf16", "fp16"]), "fp32"),
+    )
+    .addOption(
+      optionalFlag(
+        "chat_template",
+        "how turns are written",
+        oneOf([...TEMPLATE_NAMES, "model"]),
+        "the model's own, else bare text",
+      ),
+    )
+    .addOption(valueFlag("max_gen_len", "most tokens of an answer", whole(1), 512))
+    .addOption(
+      optionalFlag(
+        "temperature",
+        "0 takes the likeliest token",
+        real({ min: 0, max: 100 }),
+        "the model's, else 0.6",
+      ),
+    )
+    .addOption(
+      optionalFlag(
+        "top_p",
+        "only the likeliest tokens of this probability",
+        real({ min: 0, max: 1 }),
+        "the model's, else 0.9",
+      ),
+    )
+    .addOption(
+      optionalFlag(
+        "top_k",
+        "only so many of the likeliest tokens; 0 for all",
+        whole(0, 1e6),
+        "the model's, else 0",
+      ),
+    )
+    .addOption(
+      optionalFlag(
+        "min_p",
+        "only tokens this many times as likely as the likeliest",
+        real({ min: 0, max: 1 }),
+        "the model's, else 0",
+      ),
+    )
+    .addOption(
+      optionalFlag(
+        "repetition_penalty",
+        "divides what was there before; 1 for none",
+        real({ min: 0, max: 100 }),
+        "the model's, else 1",
+      ),
+    )
+    .addOption(
+      optionalFlag("seed", "the same gives the same answer", whole(0, 2 ** 32 - 1), "drawn, and told"),
+    );
+}
+
+/** The values of those flags. */
+export type AnswerFlags = Omit<ReturnType<ReturnType<typeof withAnswerFlags>["opts"]>, "json" | "webgpu">;
+
+/** Loads the model that the flags name, with a line of progress. Notes go to `io`. */
+export async function openEngine(io: Io, flags: AnswerFlags): Promise<Engine> {
+  const { locate } = await import("./hub.ts");
+  const options: EngineOptions = {
+    baseModel: await locate(io, flags.base_model, "model"),
+    peftModel: flags.peft_model && await locate(io, flags.peft_model, "model"),
+    contextSize: flags.context_size,
+    loadIn4bit: flags.load_in_4bit,
+    format: ({ fp32: "f32", bf16: "bf16", fp16: "f16" } as const)[flags.dtype],
+    chatTemplate: flags.chat_template,
+  };
+  const { Engine } = await import("../chat/engine.ts");
+  const progress = new CountProgress(io, "tensor");
+  try {
+    const engine = await Engine.open({
+      ...options,
+      onLoad: (tensor, done, total) => progress.onProgress(done, total, tensor),
+    });
+    progress.stop();
+    for (const note of engine.notes) io.err(note);
+    return engine;
+  } finally {
+    progress.stop();
+  }
+}
+
+/** How tokens are drawn, as far as the flags say it; a seed in any case. */
+export function samplingOf(flags: AnswerFlags): AnswerOptions & { readonly seed: number } {
+  const { temperature, top_p, top_k, min_p, repetition_penalty } = flags;
+  return {
+    ...(temperature === null ? {} : { temperature }),
+    ...(top_p === null ? {} : { topP: top_p }),
+    ...(top_k === null ? {} : { topK: top_k }),
+    ...(min_p === null ? {} : { minP: min_p }),
+    ...(repetition_penalty === null ? {} : { repetitionPenalty: repetition_penalty }),
+    seed: flags.seed ?? crypto.getRandomValues(new Uint32Array(1))[0]!,
+  };
+}
