@@ -66,6 +66,9 @@ export interface Answer {
 /** Tokens of a prompt after which the signal is looked at. */
 const PROMPT_PIECE = 1024;
 
+/** Tokens that the cache holds at least, where the context has as many. */
+const LEAST_CAPACITY = 1024;
+
 /** LongLoRA's defaults (`inference.py`). */
 const SAMPLING = { temperature: 0.6, topP: 0.9 } as const;
 
@@ -225,13 +228,17 @@ export class Engine {
     this.#gpu.close();
   }
 
-  /** The cache, grown to hold `tokens` where it does not: twice as much each time, so that a conversation seldom pays. */
+  /**
+   * The cache, made anew where it does not hold `tokens`: twice as large, so that a conversation that grows is read again
+   * no more than once in all.
+   */
   #decoderFor(tokens: number): Decoder {
     const known = this.#decoder;
     if (known && known.capacity >= tokens) return known;
     known?.free();
     this.#decoder = undefined;
-    const capacity = Math.min(this.contextSize, Math.max(tokens, 2 * (known?.capacity ?? 0)));
+    const wanted = Math.max(tokens, known ? 2 * known.capacity : LEAST_CAPACITY);
+    const capacity = Math.min(this.contextSize, wanted);
     return this.#decoder = new Decoder(this.#open.model, { capacity });
   }
 

@@ -53,7 +53,8 @@ export class TextStream {
     const now = decode(this.#ids.length);
     const waits = this.#ids.length - this.#shown;
     if (!isLast && now.endsWith(UNFINISHED) && waits < MOST_PARTS) return "";
-    this.#context = this.#shown;
+    // The space between two words depends on the one before, so what gives no text is no context.
+    if (now.length > before.length) this.#context = this.#shown;
     this.#shown = this.#ids.length;
     return now.slice(before.length);
   }

@@ -2,7 +2,7 @@
 import { TEMPLATE_NAMES } from "../data/templates.ts";
 import type { AnswerOptions, Engine, EngineOptions } from "../chat/engine.ts";
 import { oneOf, real, text, whole } from "../train_args/values.ts";
-import { booleanFlag, newCommand, optionalFlag, requiredPath, valueFlag } from "./flags.ts";
+import { booleanFlag, type newCommand, optionalFlag, requiredPath, valueFlag } from "./flags.ts";
 import type { Io } from "./io.ts";
 import { CountProgress } from "./progress.ts";
 

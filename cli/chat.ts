@@ -1,16 +1,16 @@
 /** `chat`: a conversation on the terminal. */
-import { createInterface, type Interface } from "node:readline";
 import { Conversation } from "../chat/conversation.ts";
 import type { Answer, AnswerOptions, Engine } from "../chat/engine.ts";
 import { readMaterial } from "../chat/material.ts";
 import { UserError } from "../errors.ts";
-import { formatBytes, formatCount, formatTable, nearest } from "../text.ts";
+import { formatBytes, formatCount, formatTable } from "../text.ts";
 import { text } from "../train_args/values.ts";
 import { type AnswerFlags, openEngine, samplingOf, withAnswerFlags } from "./answer_flags.ts";
 import { booleanFlag, type BuiltCommand, newCommand, optionalFlag } from "./flags.ts";
+import { nearest } from "../nearest.ts";
 import { paint } from "./format.ts";
 import { describeAnswer } from "./inference.ts";
-import type { Io } from "./io.ts";
+import type { Io, Lines } from "./io.ts";
 import { narrowFetched } from "./permissions.ts";
 
 /** The command. Without a terminal each line of stdin is a question. */
@@ -71,7 +71,7 @@ class Repl {
   readonly #options: AnswerOptions & { readonly seed: number };
   /** One for each speaker: each remembers its own answers. */
   readonly #conversations: readonly Conversation[];
-  readonly #lines: Interface;
+  readonly #lines: Lines;
   #answering: AbortController | undefined;
   #last: readonly Answer[] = [];
 
@@ -80,15 +80,11 @@ class Repl {
     this.#speakers = speakers;
     this.#options = { ...samplingOf(flags), maxNewTokens: flags.max_gen_len };
     this.#conversations = speakers.map(() => new Conversation(flags.system));
-    this.#lines = createInterface({
-      input: process.stdin,
-      output: io.isTerminal ? process.stderr : undefined,
-      terminal: io.isTerminal && Deno.stdin.isTerminal(),
+    this.#lines = io.lines({
       prompt: "> ",
-      completer: (line: string) => [
+      complete: (line) =>
         Object.keys(COMMANDS).map((name) => `/${name} `).filter((name) => name.startsWith(line)),
-        line,
-      ],
+      onInterrupt: () => this.#answering ? this.#answering.abort() : this.#lines.close(),
     });
   }
 
@@ -96,9 +92,7 @@ class Repl {
   async run(): Promise<void> {
     const lines = this.#lines;
     if (this.#io.isTerminal) this.#io.err('Ask, or type "/help". Ctrl-C ends an answer, Ctrl-D the chat.');
-    lines.on("SIGINT", () => this.#answering ? this.#answering.abort() : lines.close());
-    const prompt = () => this.#io.isTerminal && lines.prompt();
-    prompt();
+    lines.ask();
     for await (const line of lines) {
       const isOver = await this.#obey(line.trim()).catch((error) => {
         if (!(error instanceof UserError)) throw error;
@@ -106,7 +100,7 @@ class Repl {
         return false;
       });
       if (isOver) break;
-      prompt();
+      lines.ask();
     }
     lines.close();
   }

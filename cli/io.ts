@@ -2,6 +2,7 @@
  * The terminal as commands see it. This file is the only one that writes to it or ends the process. What a command shows
  * may come from files of others: nothing in it steers the terminal.
  */
+import { createInterface, stderr, stdin } from "./deps.ts";
 import { errorCode, fileError } from "../checkpoint/files.ts";
 import { removeUnfinished } from "../data/temporary.ts";
 import { permittedEnv } from "./user_cache.ts";
@@ -23,8 +24,28 @@ export interface Io {
   columns(): number;
   /** Whether to use colours: on a terminal, unless NO_COLOR is set. */
   readonly color: boolean;
+  /** Lines that the user types or pipes in, until the input ends. */
+  lines(options: LineOptions): Lines;
   /** Ends the process at once. */
   exit(code: number): never;
+}
+
+/** How lines are asked for, on a terminal. */
+export interface LineOptions {
+  /** Stands before the place to type. */
+  readonly prompt: string;
+  /** What a line that begins so may become, for the Tab key. */
+  readonly complete: (line: string) => string[];
+  /** Ctrl-C. */
+  readonly onInterrupt: () => void;
+}
+
+/** Lines of the input. */
+export interface Lines extends AsyncIterable<string> {
+  /** Shows the prompt, on a terminal. */
+  ask(): void;
+  /** Ends the input. */
+  close(): void;
 }
 
 /** Exit code of a process whose reader went away: 128 + SIGPIPE. */
@@ -86,7 +107,24 @@ export function terminalIo(): Io {
     isTerminal,
     columns: () => isTerminal ? terminalColumns() : 100,
     color,
+    lines: (options) => linesOf(isTerminal && Deno.stdin.isTerminal(), options),
     exit,
+  };
+}
+
+function linesOf(isTerminal: boolean, { prompt, complete, onInterrupt }: LineOptions): Lines {
+  const reader = createInterface({
+    input: stdin,
+    ...(isTerminal ? { output: stderr } : {}),
+    terminal: isTerminal,
+    prompt,
+    completer: (line: string) => [complete(line), line],
+  });
+  reader.on("SIGINT", onInterrupt);
+  return {
+    ask: () => isTerminal && reader.prompt(),
+    close: () => reader.close(),
+    [Symbol.asyncIterator]: () => reader[Symbol.asyncIterator](),
   };
 }
 

@@ -1,4 +1,4 @@
-import type { Io } from "../../cli/io.ts";
+import type { Io, Lines } from "../../cli/io.ts";
 
 /** What `exit` throws, since a test must not end. */
 export class Exited extends Error {
@@ -15,10 +15,14 @@ export class MemoryIo implements Io {
   readonly color: boolean;
   readonly #columns: number;
 
-  constructor({ isTerminal = false, color = false, columns = 100 } = {}) {
+  readonly #input: readonly string[];
+
+  /** @param options.input lines that are typed */
+  constructor({ isTerminal = false, color = false, columns = 100, input = [] as readonly string[] } = {}) {
     this.isTerminal = isTerminal;
     this.color = color;
     this.#columns = columns;
+    this.#input = input;
   }
   out(text: string): void {
     this.stdout += `${text}\n`;
@@ -34,6 +38,16 @@ export class MemoryIo implements Io {
   }
   columns(): number {
     return this.#columns;
+  }
+  lines(): Lines {
+    const left = [...this.#input];
+    return {
+      ask: () => {},
+      close: () => left.splice(0),
+      async *[Symbol.asyncIterator]() {
+        while (left.length > 0) yield left.shift()!;
+      },
+    };
   }
   exit(code: number): never {
     throw new Exited(code);

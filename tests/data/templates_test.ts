@@ -1,4 +1,11 @@
-import { type EncodedRow, RowEncoder, type TemplateChoice } from "../../data/encode.ts";
+import {
+  answerEnds,
+  chatTemplateOf,
+  type EncodedRow,
+  encodePrompt,
+  RowEncoder,
+  type TemplateChoice,
+} from "../../data/encode.ts";
 import { rowOf } from "../../data/rows.ts";
 import { builtInTemplate, checkTurns, type Message, TEMPLATE_NAMES } from "../../data/templates.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
@@ -134,6 +141,40 @@ Deno.test("templates that are missing, broken or change earlier turns are refuse
   );
   const forgetful = "{% for m in messages %}{% if loop.last %}{{ m.content }}{% endif %}{% endfor %}";
   await assertThrows(() => render(CHAT, "model", forgetful), "changes earlier turns");
+});
+
+Deno.test("a prompt is the conversation with its answer, up to where the answer begins", async () => {
+  const own =
+    "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ eos_token }}{% endfor %}" +
+    "{% if add_generation_prompt %}<assistant>{% endif %}";
+  const tokenizer = await byteTokenizer(own);
+  const turns = [
+    { role: "system", content: "Brief." },
+    { role: "user", content: "Hi" },
+    { role: "assistant", content: "Yo" },
+    { role: "user", content: "Why?" },
+  ] as const;
+  for (const choice of [...TEMPLATE_NAMES, "model"] as const) {
+    const template = chatTemplateOf(tokenizer, choice);
+    const asked = encodePrompt(tokenizer, template, turns);
+    const row = rowOf({ messages: [...turns, { role: "assistant", content: "So" }] }, "row 1");
+    const { ids, labels } = new RowEncoder(tokenizer, { template: choice }).encode({ row, where: "row 1" });
+    const last = labels.lastIndexOf(-100) + 1;
+    const answered = tokenizer.decode(ids.subarray(0, last)).trimEnd();
+    assertEquals(tokenizer.decode(asked).trimEnd(), answered, choice);
+    assert(
+      !["no", "llama-2", "mistral"].includes(choice) || asked.at(-1) !== 32,
+      `${choice} ends in a space`,
+    );
+  }
+});
+
+Deno.test("answers end with a template's own special token", async () => {
+  const tokenizer = await byteTokenizer("{% for m in messages %}{{ m.content }}<|eot_id|>{% endfor %}");
+  const ends = (choice: TemplateChoice) => answerEnds(tokenizer, chatTemplateOf(tokenizer, choice));
+  assertEquals([ends("model"), ends("llama-3"), ends("llama-2")], [[261], [261], [258]]);
+  const bare = await byteTokenizer("{% for m in messages %}{{ m.content }}\n{% endfor %}");
+  assertEquals(answerEnds(bare, chatTemplateOf(bare)), []);
 });
 
 Deno.test("checkTurns() wants user and assistant by turns, and an answer", async () => {

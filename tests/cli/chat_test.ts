@@ -1,0 +1,104 @@
+/** `inference` and `chat` as people call them. */
+import { runCli } from "../../cli/main.ts";
+import { assert, assertEquals } from "../support/assert_close.ts";
+import { withFolder } from "../support/files.ts";
+import { assertIncludes } from "../support/text.ts";
+import { MemoryIo } from "./memory_io.ts";
+
+const ROOT = new URL("../..", import.meta.url).pathname;
+const MODEL = `${ROOT}demo/model`;
+const BASE = ["--base_model", MODEL, "--temperature", "0", "--max_gen_len", "8"];
+
+async function run(...words: string[]): Promise<{ code: number; io: MemoryIo }> {
+  const io = new MemoryIo();
+  return { code: await runCli(words, io), io };
+}
+
+Deno.test("inference goes on from a text; --json has all that was counted", async () => {
+  const words = ["inference", ...BASE, "--prompt", "signal meteor moves ."];
+  const { code, io } = await run(...words);
+  assertEquals(code, 0);
+  assertEquals(io.stdout.trim().split(" ").length, 8, io.stdout);
+  assertIncludes(io.stderr, "answer 8 tokens");
+  const json = await run(...words, "--json", "--seed", "7");
+  const result = JSON.parse(json.io.stdout);
+  assertEquals(result.text, io.stdout.trim(), "greedy is the same again");
+  assertEquals(
+    [result.finish_reason, result.prompt_tokens, result.cached_tokens, result.completion_tokens, result.seed],
+    ["length", 5, 0, 8, 7],
+  );
+});
+
+Deno.test("inference puts a document before its question, and counts both against the context", () =>
+  withFolder(async (folder) => {
+    await Deno.writeTextFile(`${folder}/book.txt`, "signal meteor moves . ".repeat(40));
+    const ask = (...more: string[]) =>
+      run("inference", ...BASE, "--material", `${folder}/book.txt`, "--question", "token", ...more, "--json");
+    const { io } = await ask();
+    assertEquals(JSON.parse(io.stdout).prompt_tokens, 162);
+    const { code, io: refused } = await ask("--max_gen_len", "200");
+    assertEquals(code, 2);
+    assertIncludes(JSON.parse(refused.stdout).error.message, "162 tokens");
+    assertIncludes(refused.stderr, "the context of 256");
+  }));
+
+Deno.test("inference wants a question or a text, and says which file is missing", async () => {
+  for (const words of [[], ["--prompt", "a", "--question", "b"], ["--prompt", "a", "--material", "c.txt"]]) {
+    const { code, io } = await run("inference", ...BASE, ...words);
+    assertEquals(code, 2);
+    assertIncludes(io.stderr, "inference needs --question");
+  }
+  const { code, io } = await run("inference", ...BASE, "--question", "a", "--material", "nope.txt");
+  assertEquals(code, 1);
+  assertIncludes(io.stderr, "nope.txt");
+  const template = await run("inference", ...BASE, "--question", "a", "--chat_template", "llama-3");
+  assertIncludes(template.io.stderr, "<|eot_id|>");
+});
+
+Deno.test("chat answers each line of its input, obeys its commands, and lives on after a mistake", () =>
+  withFolder(async (folder) => {
+    await Deno.writeTextFile(`${folder}/book.txt`, "signal meteor moves .");
+    const lines = [
+      `/file ${folder}/book.txt`,
+      "signal meteor",
+      "/hlep",
+      "/file",
+      "/load nope.json",
+      `/save ${folder}/talk.json`,
+      "/reset",
+      "/stats",
+      `/load ${folder}/talk.json`,
+      "/stats",
+      "token",
+      "/exit",
+      "not read",
+    ];
+    const io = new MemoryIo({ input: lines });
+    assertEquals(await runCli(["chat", ...BASE], io), 0);
+    const [out, err] = [io.stdout, io.stderr];
+    const answers = out.trimEnd().split("\n");
+    assertEquals(answers.length, 2, out);
+    for (
+      const part of [
+        "book.txt: 4 tokens of 256",
+        "did you mean /help?",
+        "/file needs a path",
+        "nope.json",
+        "Saved in",
+        "Forgotten",
+        "0 messages,",
+        "2 messages",
+      ]
+    ) assertIncludes(err, part);
+    assert(err.indexOf("0 messages,") < err.lastIndexOf("2 messages,"), err);
+    assertEquals(JSON.parse(await Deno.readTextFile(`${folder}/talk.json`)).messages, [
+      { role: "user", content: "signal meteor moves .\nsignal meteor" },
+      { role: "assistant", content: answers[0] },
+    ]);
+  }));
+
+Deno.test("chat --compare needs an adapter to compare with", async () => {
+  const { code, io } = await run("chat", ...BASE, "--compare");
+  assert(code !== 0, "exit code");
+  assertIncludes(io.stderr, "--peft_model");
+});
