@@ -76,7 +76,7 @@ export function build(summary: string, io: Io): BuiltCommand {
     .addOption(
       booleanFlag("rates", "measure the adapter for a few seconds, to tell the time of a step", true),
     );
-  addTrainFlags(command, false);
+  addTrainFlags(command, { requires: false });
   return command.action(async () => {
     const flags = command.opts();
     const own = flags as unknown as Flags;

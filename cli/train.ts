@@ -2,7 +2,7 @@
 import { formatBytes, formatCount, formatSeconds } from "../text.ts";
 import { exists } from "../checkpoint/files.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
-import { loadTrainArgs } from "../train_args/load.ts";
+import { loadTrainArgs, type TrainSettings } from "../train_args/load.ts";
 import type { TrainResult } from "../train/hooks.ts";
 import { type BuiltCommand, newCommand } from "./flags.ts";
 import { formatJson, shellWord } from "./format.ts";
@@ -18,22 +18,32 @@ export function build(summary: string, io: Io): BuiltCommand {
     examples: [
       "train train_args/llama2-7b-pretrain.yaml --model_name_or_path org/model --train_file book.txt --output_dir output/long",
       "train my.yaml --learning_rate 1e-4",
+      "train book.pdf --model org/model --context 32k",
     ],
   });
-  addTrainFlags(command);
+  addTrainFlags(command, { takesDocuments: true });
   return command.action(async () => {
     const flags = command.opts();
-    const { file, overrides } = givenSettings(command);
-    await run(file, overrides, flags.json === true, io);
+    const { file, documents, overrides } = givenSettings(command);
+    const json = flags.json === true;
+    if (documents.length === 0) {
+      await run(file, overrides, { json, hasNext: true }, io);
+      return;
+    }
+    const { describeExtension, measureExtension, prepareDocuments } = await import("./train_documents.ts");
+    const prepared = await prepareDocuments(documents, overrides, io);
+    const result = await run(null, prepared.settings, { json, hasNext: false }, io);
+    const scores = await measureExtension(prepared, io);
+    io.out(json ? formatJson({ ...result, ...scores }) : describeExtension(prepared, scores));
   });
 }
 
 async function run(
   file: string | null,
-  overrides: Readonly<Record<string, string>>,
-  json: boolean,
+  overrides: TrainSettings,
+  { json, hasNext }: { readonly json: boolean; readonly hasNext: boolean },
   io: Io,
-): Promise<void> {
+): Promise<TrainResult> {
   const { args, notes, whereIs } = await loadTrainArgs(file, overrides);
   notes.forEach((line) => io.err(line));
   const stages = stagesOn(io);
@@ -49,8 +59,10 @@ async function run(
     });
   });
   const hasReport = await exists(`${result.outputDir}/report.html`);
-  io.out(json ? formatJson(result) : describeResult(result, args, hasReport));
-  if (!result.stopped || stages.stoppedBy === null) return;
+  // With --json what is measured afterwards belongs to the same object.
+  if (!json) io.out(describeResult(result, args, { hasReport, hasNext }));
+  else if (hasNext || result.stopped) io.out(formatJson(result));
+  if (!result.stopped || stages.stoppedBy === null) return result;
   throw new Interrupted(stages.stoppedBy, "run the same command again to go on from there", { isTold: true });
 }
 
@@ -68,7 +80,11 @@ function nextCommands(
   ];
 }
 
-function describeResult(result: TrainResult, args: TrainArgs, hasReport: boolean): string {
+function describeResult(
+  result: TrainResult,
+  args: TrainArgs,
+  { hasReport, hasNext }: { readonly hasReport: boolean; readonly hasNext: boolean },
+): string {
   const steps = `${formatCount(result.steps)} of ${formatCount(result.totalSteps)} steps`;
   const lines = [
     `${result.stopped ? "Stopped and saved after" : "Done:"} ${steps} in ${
@@ -88,6 +104,6 @@ function describeResult(result: TrainResult, args: TrainArgs, hasReport: boolean
     lines.push(`Steps skipped for loss or gradient not finite: ${result.skippedSteps}`);
   }
   lines.push(`Saved in ${result.outputDir}${hasReport ? "; report.html there tells the run" : ""}`);
-  if (!result.stopped) lines.push(...nextCommands(args));
+  if (!result.stopped && hasNext) lines.push(...nextCommands(args));
   return lines.join("\n");
 }

@@ -2,6 +2,7 @@
 import { quoted } from "../text.ts";
 import { type CommandUnknownOpts, Option } from "@commander-js/extra-typings";
 import { EXIT, UserError } from "../errors.ts";
+import { kindOf } from "../data/rows.ts";
 import { describeOptions } from "../train_args/describe.ts";
 import { FOREIGN_KEYS, SAME_OPTIONS } from "../train_args/foreign_keys.ts";
 import { isOption } from "../train_args/schema.ts";
@@ -11,16 +12,28 @@ import { REQUIRED } from "./flags.ts";
 export interface GivenSettings {
   /** The YAML file; `null` where flags say everything. */
   readonly file: string | null;
+  /** Data to train on that is named in its place, without a flag. */
+  readonly documents: readonly string[];
   /** Flags by name, each as text. */
   readonly overrides: Readonly<Record<string, string>>;
 }
 
 /**
  * Adds a flag for the YAML file, and one for every option of train_args/schema.ts.
- * @param requires whether `--help` lists apart what a run cannot do without
+ * @param options.requires whether `--help` lists apart what a run cannot do without
+ * @param options.takesDocuments whether data can be named in place of the file
  */
-export function addTrainFlags(command: CommandUnknownOpts, requires = true): void {
-  command.argument("[settings.yaml]", "YAML file with any of the options below; flags replace what it says");
+export function addTrainFlags(
+  command: CommandUnknownOpts,
+  { requires = true, takesDocuments = false } = {},
+): void {
+  const what = "YAML file with any of the options below; flags replace what it says";
+  if (takesDocuments) {
+    command.argument(
+      "[settings.yaml or documents...]",
+      `${what}. Or texts, PDFs, data: no file is needed then`,
+    );
+  } else command.argument("[settings.yaml]", what);
   command.addOption(new Option("-c, --train_args_file <path>", "the same file, as a flag"));
   command.addOption(new Option("--config <path>").hideHelp());
   for (const { name, group, doc, kind, default: initial, isBoolean, mayStandAlone } of describeOptions()) {
@@ -43,17 +56,39 @@ export function addTrainFlags(command: CommandUnknownOpts, requires = true): voi
  */
 export function givenSettings(command: CommandUnknownOpts): GivenSettings {
   const flags: Readonly<Record<string, unknown>> = command.opts();
-  const files = [command.args[0], flags.train_args_file, flags.config].filter((file) => file !== undefined);
-  if (files.length > 1) {
-    throw new UserError(`Cannot use ${files.map(quoted).join(" and ")}: one settings file is read`, {
+  const words = command.args.flat();
+  const documents = words.filter(isDocument);
+  const files = [...words.filter((word) => !isDocument(word)), flags.train_args_file, flags.config]
+    .filter((file) => file !== undefined);
+  const assigned = words.find((word) => !isDocument(word) && /^\w+=/.test(word));
+  if (assigned !== undefined) {
+    throw new UserError(`Unexpected word ${quoted(assigned)} for ${command.name()}: write --${assigned}`, {
       exitCode: EXIT.usage,
     });
+  }
+  if (files.length > 1 || (files.length > 0 && documents.length > 0)) {
+    const shown = [...files, ...documents].map(quoted).join(" and ");
+    const rule = documents.length > 0
+      ? "documents are trained on without a settings file; in one, name them as train_file"
+      : "one settings file is read";
+    throw new UserError(`Cannot use ${shown}: ${rule}`, { exitCode: EXIT.usage });
   }
   const settings = Object.entries(flags).filter(([name]) =>
     isOption(name) || FOREIGN_KEYS.has(name) || SAME_OPTIONS.has(name)
   );
   return {
     file: files.length === 0 ? null : String(files[0]),
+    documents,
     overrides: Object.fromEntries(settings.map(([name, value]) => [name, String(value)])),
   };
+}
+
+/** Whether a word names data: by its ending, or as a folder. */
+function isDocument(word: string): boolean {
+  if (kindOf(word) !== undefined) return true;
+  try {
+    return Deno.statSync(word).isDirectory;
+  } catch {
+    return false;
+  }
 }

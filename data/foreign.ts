@@ -13,7 +13,6 @@ const ENDINGS: readonly (readonly [endings: string, what: string, remedy: string
     "Save it as plain text (.txt)",
   ],
   ["html?|xhtml|mhtml", "a web page", "Save its text, without the markup, as .txt"],
-  ["pdf", "a PDF", "Turn it into text with pdf2txt"],
   ["arrow|feather|ipc|avro|orc", "a table of a binary format", "Save it as .parquet or .jsonl"],
   [
     "h5|hdf5|np[yz]|pkl|pickle|pt|pth|mat|db|sqlite3?|safetensors|gguf",
@@ -35,7 +34,7 @@ const BEGINNINGS: readonly (readonly [beginning: string, what: string, remedy: s
     "a ZIP archive, or a document or spreadsheet (they are such)",
     "Unpack it, or save it as .txt or .jsonl",
   ],
-  ["%PDF-", "a PDF", "Turn it into text with pdf2txt"],
+  ["%PDF-", "a PDF", "Give it a name that ends in .pdf"],
   ["PAR1", "parquet", "Give it a name that ends in .parquet"],
   ["ARROW1", "an Arrow table", "Save it as .parquet or .jsonl"],
   ["\x1f\x8b", "compressed with gzip", "Give it a name that ends in .gz, such as .jsonl.gz"],

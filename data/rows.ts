@@ -44,7 +44,8 @@ export interface RowReading {
 
 /**
  * Reads a file row by row: `.jsonl` and `.json` (a list, or one object per line), `.txt` and `.md` (a document each), all
- * of these also as `.gz`; `.parquet`; or a folder of them, see {@linkcode dataAmong}, in the order of their names.
+ * of these also as `.gz`; `.parquet`; `.pdf` (a document); or a folder of them, see {@linkcode dataAmong}, in the order of
+ * their names.
  *
  * @throws {UserError} naming `file:line`, the keys found and the keys wanted if a row is of no known kind
  */
@@ -62,7 +63,9 @@ export async function dataFilesOf(path: string): Promise<string[]> {
   const names = dataAmong(all);
   if (names.length === 0) {
     all.forEach((name) => refuseForeign(`${path}/${name}`));
-    throw new UserError(`Cannot use "${path}": the folder has no .jsonl, .json, .parquet, .txt or .md file`);
+    throw new UserError(
+      `Cannot use "${path}": the folder has no .jsonl, .json, .parquet, .txt, .md or .pdf file`,
+    );
   }
   return names.sort().map((name) => `${path}/${name}`);
 }
@@ -83,17 +86,24 @@ const split = (names: string) => new RegExp(`(^|[/_.-])(${names})([/_.-])`, "i")
 const TRAIN = split("train");
 const HELD_OUT = split("test|validation|valid|val|dev|eval");
 
-/** The data among files: all that can be read, but where there is a training split nothing that is held out from it. */
+/**
+ * The data among files: all that can be read, but where there is a training split nothing that is held out from it, and
+ * no PDF beside its own text.
+ */
 export function dataAmong(names: readonly string[]): string[] {
-  const readable = names.filter((name) => kindOf(name) !== undefined && !ABOUT.test(name));
+  const hasText = (name: string) => names.includes(name.replace(/\.pdf$/i, ".txt"));
+  const readable = names.filter((name) =>
+    kindOf(name) !== undefined && !ABOUT.test(name) && !(kindOf(name) === "pdf" && hasText(name))
+  );
   return readable.some((name) => TRAIN.test(name))
     ? readable.filter((name) => !HELD_OUT.test(name))
     : readable;
 }
 
 /** How a file's rows are read, by its name; undefined where that does not tell. */
-export function kindOf(name: string): "json" | "parquet" | "text" | undefined {
+export function kindOf(name: string): "json" | "parquet" | "text" | "pdf" | undefined {
   if (/\.parquet$/i.test(name)) return "parquet";
+  if (/\.pdf$/i.test(name)) return "pdf";
   const plain = uncompressedName(name);
   if (/\.jsonl?$/i.test(plain)) return "json";
   return /\.(txt|md)$/i.test(plain) ? "text" : undefined;
@@ -104,6 +114,9 @@ async function* objectsOf(file: string): AsyncGenerator<{ where: string; value: 
   if (kind === undefined) refuseForeign(file);
   if (kind === "text") {
     yield { where: file, value: { text: await readText(file) } };
+  } else if (kind === "pdf") {
+    const { readPdf } = await import("./pdf/convert.ts");
+    yield { where: file, value: { text: (await readPdf(file)).text } };
   } else if (kind === "parquet") {
     const { readParquet } = await import("./parquet.ts");
     yield* readParquet(file);

@@ -1,5 +1,6 @@
 /** Text files to one token file. */
-import { UserError } from "../errors.ts";
+import { EXIT, UserError } from "../errors.ts";
+import { formatCount } from "../text.ts";
 import { isTokenFile, readTokenBin, type TokenDtype, TokenWriter } from "./bin.ts";
 import { encodeRows } from "./encode_pool.ts";
 import { refuseForeign } from "./foreign.ts";
@@ -95,6 +96,59 @@ export async function readTokens(
     );
   }
   return { tokens, documents: parts.length };
+}
+
+/** Documents split in two: what is trained on, and their end, which is not. */
+export interface HeldOut {
+  /** Token file to train on. */
+  readonly train: string;
+  /** Token file to measure on. */
+  readonly heldOut: string;
+  readonly trainTokens: number;
+  readonly heldOutTokens: number;
+}
+
+/** Share of the tokens that is held out, and the windows it is at most. */
+const HELD_OUT = { share: 0.1, mostWindows: 8 } as const;
+
+/**
+ * Tokenizes documents, one after the other, and writes all but their end to `folder/train.bin` and the end, some windows
+ * of `context` tokens, to `folder/held-out.bin`.
+ *
+ * @throws {UserError} if an input cannot be read, or they have too few tokens for two windows
+ */
+export async function holdOut(
+  inputs: readonly string[],
+  folder: string,
+  tokenizer: Tokenizer,
+  { context, note }: { readonly context: number; readonly note?: (line: string) => void },
+): Promise<HeldOut> {
+  const ids: number[] = [];
+  for await (const part of encodeDocuments(inputs, tokenizer, { bos: true, eos: true }, note)) {
+    for (let i = 0; i < part.length; i++) ids.push(part[i]!);
+  }
+  if (ids.length <= 2 * context) {
+    throw new UserError(
+      `The documents have ${formatCount(ids.length)} tokens, but a context of ${
+        formatCount(context)
+      } needs twice as many: ` +
+        "one window to learn from, one to measure on. Take more documents, or a shorter context",
+      { exitCode: EXIT.usage },
+    );
+  }
+  const windows = Math.floor(HELD_OUT.share * ids.length / context);
+  // The last token of the last window has a target, too.
+  const held = context * Math.min(HELD_OUT.mostWindows, Math.max(1, windows)) + 1;
+  const files = { train: `${folder}/train.bin`, heldOut: `${folder}/held-out.bin` };
+  await Deno.mkdir(folder, { recursive: true });
+  const dtype = tokenizer.vocabSize > 65536 ? "uint32" : "uint16";
+  const parts = [[files.train, ids.slice(0, -held)], [files.heldOut, ids.slice(-held)]] as const;
+  for (const [path, part] of parts) {
+    await using writer = await TokenWriter.create(path, dtype);
+    await writer.write(part);
+    await writer.finish();
+  }
+  return { ...files, trainTokens: ids.length - held, heldOutTokens: held };
 }
 
 /** The ids of each document, on all cores. */

@@ -10,6 +10,7 @@ import { loadTrainArgs } from "../train_args/load.ts";
 import { MemoryIo } from "./cli/memory_io.ts";
 import { assert, assertEquals } from "./support/assert_close.ts";
 import { GOLDEN, withFolder } from "./support/files.ts";
+import { makePdf } from "./support/make_pdf.ts";
 
 const ROOT = new URL("..", import.meta.url).pathname;
 
@@ -30,10 +31,11 @@ function commandLines(markdown: string): string[][] {
 const LINES = commandLines(await Deno.readTextFile(`${ROOT}README.md`));
 
 /** Commands that need no hub, in the order in which they follow each other. */
-const RUN = ["plan", "train", "tokenize", "evaluate", "merge", "convert"];
+const RUN = ["plan", "train", "tokenize", "evaluate", "merge", "inference", "convert"];
 /** Of README's sequence: what makes it run in seconds on a small model. */
 const SMALL: Readonly<Record<string, readonly string[]>> = {
   plan: ["--no-rates"],
+  inference: ["--max_gen_len=4"],
   train: [
     "--model_max_length=128",
     "--max_seq_length=128",
@@ -74,6 +76,9 @@ Deno.test("README's sequence runs as it is printed, with a small model in place 
     const ran: string[] = [];
     for (const [name = "", ...words] of LINES.filter(([name]) => RUN.includes(name!))) {
       const given = await Promise.all(words.map((word) => placed(word, root)));
+      if (name === "train" && !words.includes("--output_dir")) {
+        given.push("--output_dir", `${root}/output/own`);
+      }
       const io = new MemoryIo();
       const code = await runCli([name, ...given, ...SMALL[name] ?? []], io);
       assertEquals(code, 0, `${[name, ...given].join(" ")}\n${io.stderr}`);
@@ -113,12 +118,16 @@ Deno.test("README's table of what fits is what plan says", async () => {
 async function placed(word: string, root: string): Promise<string> {
   if (/^(train_args|demo|examples)\//.test(word)) return ROOT + word;
   if (/^[\w-]+\/[\w.-]+-hf$/.test(word)) return `${GOLDEN}/mha`;
-  if (/^(8192|16384|32768|65536)$/.test(word)) return "128";
+  if (/^(8192|16384|32768|65536|\d+k)$/.test(word)) return "128";
   if (word.startsWith("--") || !/[/.]/.test(word) || Number.isFinite(Number(word))) return word;
   const path = `${root}/${word}`;
   await Deno.mkdir(path.replace(/\/[^/]*$/, ""), { recursive: true });
   const text = Array.from({ length: 60 }, (_, i) => `the ${i * 37 % 101} lamps of harbour ${i}`).join(", ");
   const exists = await Deno.stat(path).then(() => true, () => false);
+  if (word.endsWith("/")) await Deno.writeTextFile(`${path}a.txt`, text);
+  if (!exists && word.endsWith(".pdf")) {
+    await Deno.writeFile(path, makePdf([[{ text: "The lamps of harbour 7.", x: 72, y: 700 }]]));
+  }
   if (!exists && word.endsWith(".txt")) await Deno.writeTextFile(path, text);
   if (!exists && word.endsWith(".jsonl")) {
     await Deno.writeTextFile(path, `${JSON.stringify({ text })}\n`.repeat(3));

@@ -292,6 +292,9 @@ function notes(why: string, keys: readonly string[]): [string, string][] {
 
 /** Names that LongLoRA, Long-LLM and Hugging Face give to options that exist here; they are read as those. */
 export const SAME_OPTIONS: ReadonlyMap<string, OptionName> = new Map([
+  ["model", "model_name_or_path"],
+  ["context", "model_max_length"],
+  ["context_size", "model_max_length"],
   ["data_path", "train_file"],
   ["evaluation_strategy", "eval_strategy"],
   ["max_length", "max_seq_length"],
@@ -307,7 +310,6 @@ export const OTHER_NAMES: ReadonlyMap<string, string> = new Map([
   ["dataset", "train_file"],
   ["eval_data", "eval_file"],
   ["base_model", "model_name_or_path"],
-  ["model", "model_name_or_path"],
   ["peft_model", "adapter_name_or_path"],
   ["resume_adapter_file", "adapter_name_or_path"],
   ["r", "lora_rank"],
@@ -324,7 +326,6 @@ export const OTHER_NAMES: ReadonlyMap<string, string> = new Map([
   ["seq_len", "max_seq_length"],
   ["sequence_len", "max_seq_length"],
   ["cutoff_len", "max_seq_length"],
-  ["context_size", "model_max_length"],
   ["micro_batch_size", "per_device_train_batch_size"],
   ["batch_size", "per_device_train_batch_size"],
   ["per_gpu_train_batch_size", "per_device_train_batch_size"],

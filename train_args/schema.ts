@@ -17,6 +17,7 @@ import {
   real,
   steps,
   text,
+  tokens,
   whole,
   wholes,
 } from "./values.ts";
@@ -125,7 +126,7 @@ export const OPTIONS = {
 
   train_file: unset(
     "data",
-    "training data: .jsonl, .json or .txt (each also as .gz), .parquet, a folder of them, or a token file (.bin)",
+    "training data: .jsonl, .json or .txt (each also as .gz), .parquet, .pdf, a folder of them, or a token file (.bin)",
     text("path"),
     "train_data",
   ),
@@ -181,11 +182,11 @@ export const OPTIONS = {
     true,
   ),
   group_by_length: option("data", "put sequences of like length into the same step", flag(), false),
-  max_seq_length: unset("data", "tokens in one training sequence", whole(2, 16_777_216), "model_max_length"),
+  max_seq_length: unset("data", "tokens in one training sequence", tokens(2, 16_777_216), "model_max_length"),
   model_max_length: unset(
     "data",
     "context length the model is extended to, in tokens",
-    whole(2, 16_777_216),
+    tokens(2, 16_777_216),
     "max_seq_length",
   ),
 

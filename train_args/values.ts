@@ -55,6 +55,16 @@ export function whole(min: number, max: number = Number.MAX_SAFE_INTEGER): Kind<
   };
 }
 
+/** Tokens: a whole number, or thousands as people say them: `32k` is 32,768. */
+export function tokens(min: number, max: number): Kind<number> {
+  const { type, wanted, ...rest } = whole(min, max);
+  const read = (value: unknown) => {
+    const [, thousands] = typeof value === "string" ? /^(\d+)k$/i.exec(value.trim()) ?? [] : [];
+    return thousands === undefined ? value : 1024 * Number(thousands);
+  };
+  return { ...rest, type: z.preprocess(read, type), wanted: `${wanted}, or thousands as in 32k` };
+}
+
 /** A finite number; `above` and `below` exclude their end, `min` and `max` include it. */
 export function real(
   range: { min?: number; above?: number; max?: number; below?: number } = {},

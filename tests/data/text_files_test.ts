@@ -134,7 +134,7 @@ Deno.test("files of other formats are named, by ending and by content, with what
     "a.docx": "word processor",
     "a.html": "web page",
     "a.arrow": ".parquet or .jsonl",
-    "a.pdf": "pdf2txt",
+    "a.pdf": "it is no PDF",
     "a.xlsx": "spreadsheet",
     "a.jsonl.zst": "only .gz",
     "a.zip": "only .gz",
@@ -146,7 +146,7 @@ Deno.test("files of other formats are named, by ending and by content, with what
   for (
     const [bytes, part] of [
       [zip, "ZIP"],
-      [utf8("%PDF-1.7"), "pdf2txt"],
+      [utf8("%PDF-1.7"), "ends in .pdf"],
       [utf8("PAR1xxxx"), ".parquet"],
       [utf8("ARROW1xx"), "Arrow"],
       [await packed(utf8("a")), ".gz"],
