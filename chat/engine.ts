@@ -28,6 +28,8 @@ export interface EngineOptions {
   readonly format?: Format;
   /** The chat template; the tokenizer's own unless given, else a bare question. */
   readonly chatTemplate?: TemplateChoice | null;
+  /** Tokens of a prompt and its answer at most, where they may pass the context: to see what comes of it. */
+  readonly mostTokens?: number;
   /** Told of every tensor loaded. */
   readonly onLoad?: (tensor: string, done: number, total: number) => void;
 }
@@ -94,6 +96,7 @@ export class Engine {
     readonly stopIds: readonly number[];
     readonly sampling: Partial<Sampling>;
     readonly notes: readonly string[];
+    readonly mostTokens: number | undefined;
   }) {
     this.#gpu = parts.gpu;
     this.#open = parts.open;
@@ -102,7 +105,7 @@ export class Engine {
     this.notes = parts.notes;
     this.#stopIds = parts.stopIds;
     this.#sampling = parts.sampling;
-    this.contextSize = contextLength(parts.open.config);
+    this.contextSize = parts.mostTokens ?? contextLength(parts.open.config);
   }
 
   /** Loads a model. @throws {UserError} if a file is missing or damaged, or the parts are not of one model */
@@ -134,6 +137,7 @@ export class Engine {
           ]),
         ],
         sampling: { ...SAMPLING, ...generation.sampling },
+        mostTokens: options.mostTokens,
       });
     } catch (error) {
       gpu.close();

@@ -89,8 +89,11 @@ export function withAnswerFlags(command: Plain) {
 /** The values of those flags. */
 export type AnswerFlags = Omit<ReturnType<ReturnType<typeof withAnswerFlags>["opts"]>, "json" | "webgpu">;
 
-/** Loads the model that the flags name, with a line of progress. Notes go to `io`. */
-export async function openEngine(io: Io, flags: AnswerFlags): Promise<Engine> {
+/**
+ * Loads the model that the flags name, with a line of progress. Notes go to `io`.
+ * @param mostTokens as {@linkcode EngineOptions.mostTokens}
+ */
+export async function openEngine(io: Io, flags: AnswerFlags, mostTokens?: number): Promise<Engine> {
   const { locate } = await import("./hub.ts");
   const options: EngineOptions = {
     baseModel: await locate(io, flags.base_model, "model"),
@@ -99,6 +102,7 @@ export async function openEngine(io: Io, flags: AnswerFlags): Promise<Engine> {
     loadIn4bit: flags.load_in_4bit,
     format: ({ fp32: "f32", bf16: "bf16", fp16: "f16" } as const)[flags.dtype],
     chatTemplate: flags.chat_template,
+    ...(mostTokens === undefined ? {} : { mostTokens }),
   };
   const { Engine } = await import("../chat/engine.ts");
   const progress = new CountProgress(io, "tensor");

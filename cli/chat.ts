@@ -31,7 +31,8 @@ export function build(summary: string, io: Io): BuiltCommand {
         throw new UserError("--compare needs --peft_model: it lets the base answer beside the adapter");
       }
       using engine = await openEngine(io, flags);
-      using base = flags.compare ? await openEngine(io, baseOf(flags)) : undefined;
+      // Beyond its own context the base answers too, as far as it can.
+      using base = flags.compare ? await openEngine(io, baseOf(flags), engine.contextSize) : undefined;
       narrowFetched();
       const speakers: Speaker[] = base
         ? [{ name: "base", engine: base }, { name: "extended", engine }]
@@ -168,9 +169,7 @@ class Repl {
     const prompts = this.#speakers.map(({ engine }, i) =>
       engine.promptOf(this.#conversations[i]!.with(question))
     );
-    this.#speakers.forEach(({ engine, name }, i) => {
-      if (name !== "base") engine.checkLength(prompts[i]!.length);
-    });
+    this.#speakers.forEach(({ engine }, i) => engine.checkLength(prompts[i]!.length));
     this.#answering = new AbortController();
     try {
       const answers: Answer[] = [];

@@ -97,6 +97,24 @@ Deno.test("chat answers each line of its input, obeys its commands, and lives on
     ]);
   }));
 
+Deno.test("chat --compare lets the base answer beside the adapter, beyond its own context too", async () => {
+  const [model, adapter] = ["mha", "adapter"].map((name) => `${ROOT}tests/golden/${name}`) as [
+    string,
+    string,
+  ];
+  const io = new MemoryIo({ input: ["a".repeat(80), "/stats"] });
+  const flags = ["--temperature", "0", "--max_gen_len", "4", "--context_size", "128", "--compare"];
+  assertEquals(
+    await runCli(["chat", "--base_model", model, "--peft_model", adapter, ...flags], io),
+    0,
+    io.stderr,
+  );
+  const [base, extended] = [io.stderr.indexOf("base:"), io.stderr.indexOf("extended:")];
+  assert(base >= 0 && extended > base, io.stderr);
+  assertEquals(io.stderr.match(/answer 4 tokens/g)?.length, 2);
+  assertEquals(io.stderr.match(/of 128 tokens/g)?.length, 2);
+});
+
 Deno.test("chat --compare needs an adapter to compare with", async () => {
   const { code, io } = await run("chat", ...BASE, "--compare");
   assert(code !== 0, "exit code");
