@@ -112,7 +112,10 @@ export { type DeviceLimits, Gpu, type GpuInfo, type GpuOptions, type Sharing } f
 export { type Dtype, Tensor } from "./kernels/tensor.ts";
 export type { KernelTiming } from "./kernels/profiler.ts";
 export { type MemoryUse, type Purpose, PURPOSES } from "./kernels/pool.ts";
-export type { MatrixShape, WebGpu } from "./kernels/adapter.ts";
+export type { MatrixShape, WebGpu } from "./kernels/device.ts";
+export type { DeviceMemory } from "./kernels/memory.ts";
+export type { TensorValues } from "./kernels/transfers.ts";
+export type { FindTuning, Tuning } from "./kernels/tuning.ts";
 export type { Format } from "./kernels/wgsl.ts";
 export type { AttentionRule } from "./kernels/attention/map.ts";
 export { contextLength, type ModelConfig, readConfig, type RopeScaling } from "./model/config.ts";

@@ -1,13 +1,13 @@
 /** Speed of every kernel, of a step, of decoding: `deno task bench`; `--help` tells the flags. */
 import { formatSeconds } from "../text.ts";
+import { gpuOptionsOf } from "../cli/gpu_options.ts";
 import { type Io, terminalIo } from "../cli/io.ts";
 import { createProgress } from "../cli/progress.ts";
 import { readTuning, saveTuning, tuningFile } from "../cli/tuning.ts";
 import { EXIT, UserError } from "../errors.ts";
-import { useWebGpu } from "../kernels/adapter.ts";
 import { GpuError } from "../kernels/errors.ts";
 import { Gpu, type GpuInfo, type Sharing } from "../kernels/gpu.ts";
-import { type Tuning, useTuning } from "../kernels/tuning.ts";
+import type { Tuning } from "../kernels/tuning.ts";
 import { TYPICAL_DEVICE } from "../train/plan/step_cost.ts";
 import { answerRate, decodeCases, decodeModel } from "./decode.ts";
 import { benchLoad, describeLoad } from "./load.ts";
@@ -59,7 +59,6 @@ export async function runBench(
 ): Promise<number> {
   try {
     const options = readOptions(words, env);
-    if (options !== null) useWebGpu(options.webgpu);
     if (options === null) io.out(HELP.trimEnd());
     else if (options.mode === "tune") await runTuner(options, io);
     else if (options.mode === "memory") await runMemory(options, words, io);
@@ -78,7 +77,7 @@ async function runTuner(options: BenchOptions, io: Io): Promise<void> {
   if (file === null) {
     throw new UserError("Cannot keep the tuning: set HOME or XDG_CACHE_HOME to a folder that can be written");
   }
-  const { clock, filter } = options;
+  const { clock, filter, webgpu } = options;
   if (options.sharing !== undefined) {
     throw new UserError("--tune measures every sharing mode: leave out --sharing and --both", {
       exitCode: EXIT.usage,
@@ -86,7 +85,7 @@ async function runTuner(options: BenchOptions, io: Io): Promise<void> {
   }
   let info: GpuInfo | undefined;
   const open = async (tuning: Tuning) => {
-    const gpu = await Gpu.open({ profile: clock === "device", tuning });
+    const gpu = await Gpu.open({ webgpu, profile: clock === "device", tuning });
     info = gpu.info;
     return gpu;
   };
@@ -115,7 +114,7 @@ async function runLoad(
   io: Io,
   folder: string | undefined,
 ): Promise<void> {
-  using gpu = await Gpu.open();
+  using gpu = await openGpu({ ...options, clock: "cpu" }, io);
   const load = await benchLoad(gpu, folder, io);
   io.out(describeLoad(load));
   const surroundings = await lookAround(gpu.info, options.clock, words);
@@ -129,7 +128,7 @@ async function save({ json }: BenchOptions, result: unknown): Promise<void> {
 async function report(options: BenchOptions, words: readonly string[], io: Io): Promise<void> {
   const old = options.compare === undefined ? undefined : await readResult(options.compare);
   const { info, notes, ...measured } = options.mode === "step"
-    ? await benchStep(options)
+    ? await benchStep(options, io)
     : await benchCases(options, io);
   const surroundings = await lookAround(info, options.clock, words);
   const kind = options.mode as BenchResult["kind"];
@@ -149,8 +148,8 @@ async function benchCases(options: BenchOptions, io: Io): Promise<Measured> {
   const notes: string[] = [];
   let peaks: Peaks | undefined;
   let info: GpuInfo | undefined;
-  for (const sharing of await sharingsOf(options)) {
-    using gpu = await openGpu(options, sharing);
+  for (const sharing of await sharingsOf(options, io)) {
+    using gpu = await openGpu(options, io, sharing);
     info = gpu.info;
     const effort = effortOf(options, gpu);
     const cases = selectCases(await casesOf(options, gpu, notes), options.filter);
@@ -175,13 +174,13 @@ async function benchCases(options: BenchOptions, io: Io): Promise<Measured> {
   return { peaks: peaks!, info: info!, rows, steps: [], notes };
 }
 
-async function benchStep(options: BenchOptions): Promise<Measured> {
+async function benchStep(options: BenchOptions, io: Io): Promise<Measured> {
   if (options.clock === "cpu" || options.sharing === "both") {
     throw new UserError("--step is timed by the device and the clock on the wall, in one sharing mode", {
       exitCode: EXIT.usage,
     });
   }
-  using gpu = await openGpu(options, options.sharing);
+  using gpu = await openGpu(options, io, options.sharing);
   const effort = effortOf(options, gpu);
   const peaks = await probe(gpu, effort);
   gpu.trim();
@@ -208,8 +207,9 @@ async function casesOf(options: BenchOptions, gpu: Gpu, notes: string[]): Promis
   }
 }
 
-async function openGpu({ clock }: BenchOptions, sharing: Sharing | undefined): Promise<Gpu> {
-  return await Gpu.open({ profile: clock === "device", ...(sharing ? { sharing } : {}) });
+async function openGpu({ clock, webgpu }: BenchOptions, io: Io, sharing?: Sharing): Promise<Gpu> {
+  const options = { ...gpuOptionsOf(io, webgpu), profile: clock === "device" };
+  return await Gpu.open(sharing ? { ...options, sharing } : options);
 }
 
 function extentOf({ extent }: BenchOptions, gpu: Gpu): Extent {
@@ -221,9 +221,10 @@ function effortOf(options: BenchOptions, gpu: Gpu): Effort {
 }
 
 /** The sharing modes to measure; undefined is the adapter's own. */
-async function sharingsOf({ sharing }: BenchOptions): Promise<(Sharing | undefined)[]> {
+async function sharingsOf(options: BenchOptions, io: Io): Promise<(Sharing | undefined)[]> {
+  const { sharing } = options;
   if (sharing !== "both") return [sharing];
-  using gpu = await Gpu.open();
+  using gpu = await openGpu({ ...options, clock: "cpu" }, io);
   return gpu.info.subgroupSize >= 8 ? ["subgroup", "workgroup"] : ["workgroup"];
 }
 
@@ -231,6 +232,6 @@ if (import.meta.main) {
   const from = Deno.env.get("INIT_CWD");
   if (from !== undefined && from !== "") Deno.chdir(from);
   // What is measured is what the commands run.
-  useTuning(async (info) => (await readTuning(info)).tuning);
-  Deno.exit(await runBench(Deno.args, terminalIo(), (name) => Deno.env.get(name)));
+  const io: Io = { ...terminalIo(), tuning: async (info) => (await readTuning(info)).tuning };
+  Deno.exit(await runBench(Deno.args, io, (name) => Deno.env.get(name)));
 }

@@ -1,7 +1,7 @@
 import { nearest } from "../nearest.ts";
 import { parseArgs } from "./deps.ts";
 import { EXIT, UserError } from "../errors.ts";
-import { type WebGpu, WEBGPUS } from "../kernels/adapter.ts";
+import { type WebGpu, WEBGPUS } from "../kernels/device.ts";
 import type { Sharing } from "../kernels/gpu.ts";
 import type { Clock } from "./clock.ts";
 import type { Extent } from "./suites/case.ts";

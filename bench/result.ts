@@ -1,5 +1,5 @@
 import { UserError } from "../errors.ts";
-import type { WebGpu } from "../kernels/adapter.ts";
+import type { WebGpu } from "../kernels/device.ts";
 import type { GpuInfo, Sharing } from "../kernels/gpu.ts";
 import type { Clock } from "./clock.ts";
 import type { LoadReport } from "./load.ts";

@@ -3,7 +3,7 @@ import { answerEnds, chatTemplateOf, encodePrompt, type TemplateChoice } from ".
 import type { ChatTemplate, Message } from "../data/templates.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { EXIT, UserError } from "../errors.ts";
-import { Gpu } from "../kernels/gpu.ts";
+import { Gpu, type GpuOptions } from "../kernels/gpu.ts";
 import type { Sampling } from "../kernels/sample/sample.ts";
 import type { Format } from "../kernels/wgsl.ts";
 import { contextLength } from "../model/config.ts";
@@ -30,6 +30,8 @@ export interface EngineOptions {
   readonly chatTemplate?: TemplateChoice | null;
   /** Tokens of a prompt and its answer at most, where they may pass the context: to see what comes of it. */
   readonly mostTokens?: number;
+  /** How the device is opened; by its defaults unless given. */
+  readonly gpuOptions?: GpuOptions;
   /** Told of every tensor loaded. */
   readonly onLoad?: (tensor: string, done: number, total: number) => void;
 }
@@ -116,9 +118,9 @@ export class Engine {
     const isBare = chatTemplate === null && tokenizer.chatTemplate === undefined;
     const template = chatTemplateOf(tokenizer, isBare ? "no" : chatTemplate ?? "model");
     const generation = await readGenerationConfig(baseModel);
-    const gpu = await Gpu.open();
+    const { onLoad, gpuOptions, ...rest } = options;
+    const gpu = await Gpu.open(gpuOptions);
     try {
-      const { onLoad, ...rest } = options;
       const open = await openModel(gpu, { ...rest, ...(onLoad ? { onProgress: onLoad } : {}) });
       const bareNote = "The model has no chat template: what you write is continued as plain text. " +
         "Set --chat_template if it was trained with one";

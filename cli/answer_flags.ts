@@ -3,6 +3,7 @@ import { TEMPLATE_NAMES } from "../data/templates.ts";
 import type { AnswerOptions, Engine, EngineOptions } from "../chat/engine.ts";
 import { oneOf, real, text, whole } from "../train_args/values.ts";
 import { booleanFlag, type newCommand, optionalFlag, requiredPath, valueFlag } from "./flags.ts";
+import { gpuOptionsOf } from "./gpu_options.ts";
 import type { Io } from "./io.ts";
 import { CountProgress } from "./progress.ts";
 
@@ -87,7 +88,7 @@ export function withAnswerFlags(command: Plain) {
 }
 
 /** The values of those flags. */
-export type AnswerFlags = Omit<ReturnType<ReturnType<typeof withAnswerFlags>["opts"]>, "json" | "webgpu">;
+export type AnswerFlags = Omit<ReturnType<ReturnType<typeof withAnswerFlags>["opts"]>, "json">;
 
 /**
  * Loads the model that the flags name, with a line of progress. Notes go to `io`.
@@ -103,6 +104,7 @@ export async function openEngine(io: Io, flags: AnswerFlags, mostTokens?: number
     format: ({ fp32: "f32", bf16: "bf16", fp16: "f16" } as const)[flags.dtype],
     chatTemplate: flags.chat_template,
     ...(mostTokens === undefined ? {} : { mostTokens }),
+    gpuOptions: gpuOptionsOf(io, flags.webgpu),
   };
   const { Engine } = await import("../chat/engine.ts");
   const progress = new CountProgress(io, "tensor");

@@ -15,6 +15,7 @@ import {
   valueFlag,
 } from "./flags.ts";
 import { formatJson, formatRecord } from "./format.ts";
+import { gpuOptionsOf } from "./gpu_options.ts";
 import type { Io } from "./io.ts";
 import { narrowFetched } from "./permissions.ts";
 import { stagesOn } from "./stages.ts";
@@ -77,7 +78,8 @@ export function build(summary: string, io: Io): BuiltCommand {
           return { bytes: await folderBytes(save_path), of: "safetensors" };
         }
         const { convertToBnb4 } = await import("../export/bnb4.ts");
-        await convertToBnb4(model, save_path, options, hooks);
+        const gpuOptions = gpuOptionsOf(io, flags.webgpu);
+        await convertToBnb4(model, save_path, { ...options, gpuOptions }, hooks);
         return { bytes: await folderBytes(save_path), of: "NF4 as bitsandbytes has it" };
       });
       const seconds = (performance.now() - started) / 1000;

@@ -4,6 +4,7 @@ import { text } from "../train_args/values.ts";
 import type { DemoResult } from "../demo/run.ts";
 import { formatJson } from "./format.ts";
 import { type BuiltCommand, newCommand, valueFlag } from "./flags.ts";
+import { gpuOptionsOf } from "./gpu_options.ts";
 import type { Io } from "./io.ts";
 import { stagesOn } from "./stages.ts";
 
@@ -13,9 +14,9 @@ export function build(summary: string, io: Io): BuiltCommand {
     .addOption(
       valueFlag("output_dir", "folder for the adapter and the merged model", text("path"), "output/demo"),
     )
-    .action(async ({ output_dir, json }) => {
+    .action(async ({ output_dir, json, webgpu }) => {
       const { runDemo } = await import("../demo/run.ts");
-      const result = await runDemo({ output_dir }, stagesOn(io));
+      const result = await runDemo({ output_dir, gpuOptions: gpuOptionsOf(io, webgpu) }, stagesOn(io));
       io.out(json ? formatJson(result) : describe(result));
     });
 }

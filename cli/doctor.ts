@@ -10,11 +10,12 @@ import {
   matricesOf,
   type MatrixShape,
   noAdapter,
-  usedWebGpu,
   type WebGpu,
-} from "../kernels/adapter.ts";
+} from "../kernels/device.ts";
+import type { Gpu, GpuOptions } from "../kernels/gpu.ts";
 import { type BuiltCommand, newCommand } from "./flags.ts";
 import { formatJson, paint } from "./format.ts";
+import { gpuOptionsOf } from "./gpu_options.ts";
 import type { Io } from "./io.ts";
 import type { KernelCheck } from "./kernel_check.ts";
 import type { KnownTuning } from "./tuning.ts";
@@ -87,12 +88,17 @@ const VENDORS: Readonly<Record<string, string>> = {
 /** The command. */
 export function build(summary: string, io: Io): BuiltCommand {
   return newCommand("doctor", summary, io, { examples: ["doctor", "doctor --json"] }).action(
-    async ({ json }) => {
-      const { checkKernels } = await import("./kernel_check.ts");
-      const seen = await examine();
+    async ({ json, webgpu }) => {
+      const [{ checkKernels }, { Gpu }] = await Promise.all([
+        import("./kernel_check.ts"),
+        import("../kernels/gpu.ts"),
+      ]);
+      const seen = await examine(webgpu);
       const isOpen = seen.adapter?.deviceError === null;
-      const kernels = isOpen ? await checkKernels() : [];
-      const report = { ...seen, kernels, tuning: isOpen ? await findTuning() : null };
+      const gpuOptions = gpuOptionsOf(io, webgpu);
+      const open = (options?: GpuOptions) => Gpu.open({ ...gpuOptions, ...options });
+      const kernels = isOpen ? await checkKernels(open) : [];
+      const report = { ...seen, kernels, tuning: isOpen ? await findTuning(open) : null };
       io.out(json ? formatJson(report) : describe(report, io.color));
       const problem = problemOf(report);
       if (problem !== null) throw new UserError(problem, { isTold: true });
@@ -101,8 +107,8 @@ export function build(summary: string, io: Io): BuiltCommand {
 }
 
 /** Looks at the versions and at the adapter that training would use. */
-export async function examine(find: typeof findAdapter = findAdapter): Promise<DoctorReport> {
-  const adapter = await find();
+export async function examine(webgpu: WebGpu = "deno", find = findAdapter): Promise<DoctorReport> {
+  const adapter = await find(webgpu);
   const cacheFolder = userCacheFolder();
   return {
     longreach: config.version,
@@ -113,7 +119,7 @@ export async function examine(find: typeof findAdapter = findAdapter): Promise<D
     memoryBytes: permitted(() => Deno.systemMemoryInfo().total),
     cacheFolder,
     cacheFreeBytes: cacheFolder === null ? null : freeBytes(cacheFolder),
-    webgpu: usedWebGpu(),
+    webgpu,
     adapter: adapter === null ? null : await examineAdapter(adapter),
     kernels: [],
     tuning: null,
@@ -129,9 +135,9 @@ function permitted(read: () => number): number | null {
   }
 }
 
-async function findTuning(): Promise<DoctorReport["tuning"]> {
-  const [{ readTuning }, { Gpu }] = await Promise.all([import("./tuning.ts"), import("../kernels/gpu.ts")]);
-  using gpu = await Gpu.open({ tuning: {} });
+async function findTuning(open: typeof Gpu.open): Promise<DoctorReport["tuning"]> {
+  const { readTuning } = await import("./tuning.ts");
+  using gpu = await open({ tuning: {} });
   const { date, note } = await readTuning(gpu.info);
   return { date, note };
 }

@@ -11,6 +11,7 @@ import {
   valueFlag,
 } from "./flags.ts";
 import { formatJson, formatRecord } from "./format.ts";
+import { gpuOptionsOf } from "./gpu_options.ts";
 import type { Io } from "./io.ts";
 import { narrowFetched } from "./permissions.ts";
 import { CountProgress } from "./progress.ts";
@@ -51,7 +52,7 @@ export function build(summary: string, io: Io): BuiltCommand {
     .addOption(booleanFlag("load_in_4bit", "load the base in 4-bit NF4", false))
     .addOption(booleanFlag("drop_last_window", "leave the last window out, as LongLoRA's script does", true))
     .addOption(valueFlag("dtype", "precision of activations", oneOf(["fp32", "bf16", "fp16"]), "fp32"))
-    .action(async ({ json, ...flags }) => {
+    .action(async ({ json, webgpu, ...flags }) => {
       const { locate } = await import("./hub.ts");
       const options = {
         baseModel: await locate(io, flags.base_model, "model"),
@@ -64,6 +65,7 @@ export function build(summary: string, io: Io): BuiltCommand {
         dropLastWindow: flags.drop_last_window,
         loadIn4bit: flags.load_in_4bit,
         dtype: flags.dtype,
+        gpuOptions: gpuOptionsOf(io, webgpu),
       };
       narrowFetched();
       const { evaluatePerplexity } = await import("../eval/perplexity.ts");

@@ -4,7 +4,7 @@ import { quoted } from "../text.ts";
 import { Command, type CommandUnknownOpts, InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import { CommanderError, type Option as CommanderOption } from "commander";
 import { EXIT, UserError } from "../errors.ts";
-import { useWebGpu, WEBGPUS } from "../kernels/adapter.ts";
+import { WEBGPUS } from "../kernels/device.ts";
 import { OTHER_NAMES } from "../train_args/foreign_keys.ts";
 import { hintFor } from "../train_args/other_tools.ts";
 import { bytes, type Kind, oneOf, text } from "../train_args/values.ts";
@@ -63,8 +63,7 @@ export function newCommand(
       booleanFlag("json", "print the result, or the error, as one JSON object on stdout", false)
         .helpGroup(GENERAL),
     )
-    .addOption(webgpu)
-    .hook("preAction", (command) => useWebGpu(command.opts().webgpu));
+    .addOption(webgpu);
 }
 
 /** The end of an option's help line: what it may be and what it is unless given. */

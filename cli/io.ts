@@ -5,6 +5,8 @@
 import { createInterface, stderr, stdin } from "./deps.ts";
 import { errorCode, fileError } from "../checkpoint/files.ts";
 import { removeUnfinished } from "../data/temporary.ts";
+import type { FindTuning } from "../kernels/tuning.ts";
+import type { Trace } from "./trace.ts";
 import { permittedEnv } from "./user_cache.ts";
 import { shortened, visible, withoutColours, wrapped } from "./visible.ts";
 
@@ -28,6 +30,10 @@ export interface Io {
   lines(options: LineOptions): Lines;
   /** Ends the process at once. */
   exit(code: number): never;
+  /** Finds what was measured for a device; kernels are their defaults unless given. */
+  readonly tuning?: FindTuning;
+  /** Takes the time of every dispatch; none is timed unless given. */
+  readonly trace?: Trace;
 }
 
 /** How lines are asked for, on a terminal. */

@@ -5,12 +5,12 @@ import { EXIT, UserError } from "../errors.ts";
 import { DeviceLostError, GpuMemoryError } from "../kernels/errors.ts";
 import config from "../deno.json" with { type: "json" };
 import type { BuiltCommand } from "./flags.ts";
-import { useTuning } from "../kernels/tuning.ts";
 import { formatJson } from "./format.ts";
 import { type Io, terminalIo } from "./io.ts";
 import { narrow, readsAnywhere } from "./permissions.ts";
 import { listenForSignals } from "./stop_signal.ts";
-import { showTrace, startTrace } from "./trace.ts";
+import { Trace } from "./trace.ts";
+import { permittedEnv } from "./user_cache.ts";
 
 interface CommandEntry {
   /** One line for the list of commands. */
@@ -159,15 +159,20 @@ function explain(error: unknown): { message: string; exitCode: number } {
 }
 
 if (import.meta.main) {
-  const io = terminalIo();
+  const terminal = terminalIo();
+  const trace = permittedEnv("LONGREACH_TRACE") ? new Trace() : undefined;
   let told = false;
-  useTuning(async (info) => {
-    const { readTuning } = await import("./tuning.ts");
-    const { tuning, note } = await readTuning(info);
-    if (note !== null && !told) io.err(note);
-    told = true;
-    return tuning;
-  });
+  const io: Io = {
+    ...terminal,
+    ...(trace && { trace }),
+    tuning: async (info) => {
+      const { readTuning } = await import("./tuning.ts");
+      const { tuning, note } = await readTuning(info);
+      if (note !== null && !told) terminal.err(note);
+      told = true;
+      return tuning;
+    },
+  };
   const exitCode = await runCli(Deno.args, io, () => {
     const [name = "", ...flags] = Deno.args;
     // Tasks run in the folder of deno.json; paths are meant from where the user stands.
@@ -175,8 +180,7 @@ if (import.meta.main) {
     if (from !== undefined && from !== "" && readsAnywhere(keyOf(name))) Deno.chdir(from);
     narrow(keyOf(name), flags);
     listenForSignals(io);
-    if (Deno.env.get("LONGREACH_TRACE")) startTrace();
   });
-  showTrace(io, "Kernels");
+  trace?.show(io, "Kernels");
   Deno.exit(exitCode);
 }

@@ -15,6 +15,7 @@ import {
   valueFlag,
 } from "./flags.ts";
 import { formatJson, formatRecord } from "./format.ts";
+import { gpuOptionsOf } from "./gpu_options.ts";
 import type { Io } from "./io.ts";
 import { narrowFetched } from "./permissions.ts";
 import { stagesOn } from "./stages.ts";
@@ -47,7 +48,7 @@ export function build(summary: string, io: Io): BuiltCommand {
     .addOption(
       booleanFlag("load_in_4bit", "merge onto the base as training in 4 bits saw it: to NF4 and back", false),
     )
-    .action(async ({ json, ...flags }) => {
+    .action(async ({ json, webgpu, ...flags }) => {
       const { locate } = await import("./hub.ts");
       const options = {
         baseModel: await locate(io, flags.base_model, "model"),
@@ -57,6 +58,7 @@ export function build(summary: string, io: Io): BuiltCommand {
         dtype: flags.dtype,
         maxShardSize: flags.max_shard_size,
         loadIn4bit: flags.load_in_4bit,
+        gpuOptions: gpuOptionsOf(io, webgpu),
       };
       narrowFetched();
       if (flags.outtype !== null && flags.gguf === null) {

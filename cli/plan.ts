@@ -3,6 +3,7 @@ import { formatBytes, formatCount } from "../text.ts";
 import { diskFiles } from "../checkpoint/files.ts";
 import { EXIT, UserError } from "../errors.ts";
 import { Gpu } from "../kernels/gpu.ts";
+import type { WebGpu } from "../kernels/device.ts";
 import { PURPOSES } from "../kernels/pool.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { configForPositions } from "../model/context.ts";
@@ -29,6 +30,7 @@ import { booleanFlag, type BuiltCommand, newCommand, optionalFlag } from "./flag
 import { locate } from "./hub.ts";
 import { formatJson } from "./format.ts";
 import { CountProgress } from "./progress.ts";
+import { gpuOptionsOf } from "./gpu_options.ts";
 import type { Io } from "./io.ts";
 import { narrowFetched } from "./permissions.ts";
 import { describeLongest, describePlan, type LongestRow } from "./plan_text.ts";
@@ -41,6 +43,7 @@ const LONGEST = 2 ** 19;
 
 interface Flags {
   readonly json: boolean;
+  readonly webgpu: WebGpu;
   readonly shape: (typeof SHAPE_NAMES)[number] | null;
   readonly max_binding: number | null;
   readonly rates: boolean;
@@ -156,14 +159,14 @@ async function runPlan(flags: Flags, args: TrainArgs, config: ModelConfig, io: I
 
 /** The device to plan for: the adapter's, or where none answers or a limit is given, one as most are. */
 async function examineDevice(
-  { max_binding, rates }: Flags,
+  { max_binding, rates, webgpu }: Flags,
   io: Io,
 ): Promise<{ device: PlanDevice; rates: Rates | null }> {
   if (max_binding !== null) {
     return { device: { ...TYPICAL_DEVICE, maxBindingBytes: max_binding }, rates: null };
   }
   try {
-    using gpu = await Gpu.open();
+    using gpu = await Gpu.open(gpuOptionsOf(io, webgpu));
     return { device: planDevice(gpu), rates: rates ? await measureRates(gpu) : null };
   } catch (error) {
     if (!(error instanceof UserError)) throw error;

@@ -4,7 +4,6 @@ import type { StageHooks, TrainHooks } from "../train/hooks.ts";
 import type { Io } from "./io.ts";
 import { CountProgress, TrainProgress } from "./progress.ts";
 import { Interrupted, StopSignal } from "./stop_signal.ts";
-import { showTrace } from "./trace.ts";
 
 /** How long a last save that has failed is tried again: as long as somebody may make room, or once more. */
 const TRIES = { terminal: { count: 60, everyMs: 10_000 }, unattended: { count: 2, everyMs: 1000 } } as const;
@@ -52,7 +51,7 @@ export function stagesOn(io: Io): StageHooks & { readonly stoppedBy: Deno.Signal
           onCompile: (kernels) => progress.onCompile(kernels),
           onStep: (metrics) => {
             progress.onStep(metrics);
-            showTrace({ err: (text) => progress.note(text) }, `Kernels of step ${metrics.step}`);
+            io.trace?.show({ err: (text) => progress.note(text) }, `Kernels of step ${metrics.step}`);
           },
           onEvaluate: (step, loss, isBest) => progress.onEvaluate(step, loss, isBest),
           onSave: (path) => progress.onSave(path),

@@ -6,6 +6,7 @@ import { EXIT, UserError } from "../errors.ts";
 import { list, text, whole } from "../train_args/values.ts";
 import { type BuiltCommand, newCommand, optionalFlag, valueFlag } from "./flags.ts";
 import { formatJson } from "./format.ts";
+import { gpuOptionsOf } from "./gpu_options.ts";
 import type { Io } from "./io.ts";
 import { stagesOn } from "./stages.ts";
 
@@ -23,13 +24,13 @@ export function build(summary: string, io: Io): BuiltCommand {
     )
     .addOption(valueFlag("output_dir", "folder for results and models", text("path"), "output/study"))
     .addOption(valueFlag("report_dir", "folder for study.md and its plots", text("path"), "output/study"))
-    .action(async ({ json, report_dir, ...options }) => {
+    .action(async ({ json, webgpu, report_dir, ...options }) => {
       for (const id of options.only ?? []) checkId(id);
       const [{ runStudy }, { studyReport }] = await Promise.all([
         import("../demo/study/study.ts"),
         import("../demo/study/report.ts"),
       ]);
-      const rows = await runStudy(options, stagesOn(io));
+      const rows = await runStudy({ ...options, gpuOptions: gpuOptionsOf(io, webgpu) }, stagesOn(io));
       const command = `deno task study --steps ${options.steps} --seeds ${options.seeds}`;
       const { markdown, plots } = studyReport(rows, "study", command);
       await Deno.mkdir(`${report_dir}/study`, { recursive: true });

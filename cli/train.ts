@@ -1,11 +1,14 @@
 /** `train`: pre-training or fine-tuning from a YAML file, with any option as a flag on top. */
 import { formatBytes, formatCount, formatSeconds } from "../text.ts";
 import { exists } from "../checkpoint/files.ts";
+import type { WebGpu } from "../kernels/device.ts";
+import type { GpuOptions } from "../kernels/gpu.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
 import { loadTrainArgs, type TrainSettings } from "../train_args/load.ts";
 import type { TrainResult } from "../train/hooks.ts";
 import { type BuiltCommand, newCommand } from "./flags.ts";
 import { formatJson, shellWord } from "./format.ts";
+import { gpuOptionsOf } from "./gpu_options.ts";
 import type { Io } from "./io.ts";
 import { narrowFetched } from "./permissions.ts";
 import { stagesOn } from "./stages.ts";
@@ -23,17 +26,17 @@ export function build(summary: string, io: Io): BuiltCommand {
   });
   addTrainFlags(command, { takesDocuments: true });
   return command.action(async () => {
-    const flags = command.opts();
+    const { json, webgpu } = command.opts() as { json: boolean; webgpu: WebGpu };
     const { file, documents, overrides } = givenSettings(command);
-    const json = flags.json === true;
+    const gpuOptions = gpuOptionsOf(io, webgpu);
     if (documents.length === 0) {
-      await run(file, overrides, { json, hasNext: true }, io);
+      await run(file, overrides, { json, hasNext: true, gpuOptions }, io);
       return;
     }
     const { describeExtension, measureExtension, prepareDocuments } = await import("./train_documents.ts");
     const prepared = await prepareDocuments(documents, overrides, io);
-    const result = await run(null, prepared.settings, { json, hasNext: false }, io);
-    const scores = await measureExtension(prepared, io);
+    const result = await run(null, prepared.settings, { json, hasNext: false, gpuOptions }, io);
+    const scores = await measureExtension(prepared, gpuOptions, io);
     io.out(json ? formatJson({ ...result, ...scores }) : describeExtension(prepared, scores));
   });
 }
@@ -41,7 +44,11 @@ export function build(summary: string, io: Io): BuiltCommand {
 async function run(
   file: string | null,
   overrides: TrainSettings,
-  { json, hasNext }: { readonly json: boolean; readonly hasNext: boolean },
+  { json, hasNext, gpuOptions }: {
+    readonly json: boolean;
+    readonly hasNext: boolean;
+    readonly gpuOptions: GpuOptions;
+  },
   io: Io,
 ): Promise<TrainResult> {
   const { args, notes, whereIs } = await loadTrainArgs(file, overrides);
@@ -56,6 +63,7 @@ async function run(
       locate: (place, kind) => locate(io, place, kind, { where: whereIs(place) }),
       onLocated: narrowFetched,
       cacheFolder: userCacheFolder() ?? undefined,
+      gpuOptions,
     });
   });
   const hasReport = await exists(`${result.outputDir}/report.html`);

@@ -2,6 +2,7 @@
 import { holdOut } from "../data/tokenize.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { EXIT, UserError } from "../errors.ts";
+import type { GpuOptions } from "../kernels/gpu.ts";
 import { evaluatePerplexity, type PerplexityResult, type PositionScore } from "../eval/perplexity.ts";
 import { formatCount, formatTable } from "../text.ts";
 import { loadTrainArgs, type TrainSettings } from "../train_args/load.ts";
@@ -107,6 +108,7 @@ export interface Extension {
 /** Measures the base as it is, and extended. */
 export async function measureExtension(
   { args, baseModel, heldOut }: DocumentRun,
+  gpuOptions: GpuOptions,
   io: Io,
 ): Promise<Extension> {
   const { max_seq_length: seqLen, output_dir, low_rank_training } = args;
@@ -122,6 +124,7 @@ export async function measureExtension(
         dropLastWindow: false,
         loadIn4bit: args.load_in_4bit && low_rank_training,
         dtype: args.bf16 ? "bf16" : args.fp16 ? "fp16" : "fp32",
+        gpuOptions,
       }, {
         ...hooks,
         onLoad(done, total, tensor) {

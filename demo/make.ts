@@ -2,7 +2,7 @@
 import { Tokenizer } from "../data/tokenizer.ts";
 import { readRecallCases, scoreRecall } from "../eval/recall.ts";
 import { evaluatePerplexity } from "../eval/perplexity.ts";
-import { Gpu } from "../kernels/gpu.ts";
+import { Gpu, type GpuOptions } from "../kernels/gpu.ts";
 import { openModel } from "../model/load/open.ts";
 import type { StageHooks } from "../train/hooks.ts";
 import { runTraining } from "../train/run.ts";
@@ -21,23 +21,37 @@ export interface MakeDemoResult {
   readonly recall: number;
 }
 
+/** Where the demo's base model is made, and how. */
+export interface MakeDemoOptions {
+  /** Folder for the data and the models. */
+  readonly output_dir: string;
+  /** How devices are opened; by their defaults unless given. */
+  readonly gpuOptions?: GpuOptions;
+}
+
 /** Writes the data, trains at 64 and then at 256 tokens, and measures the result. */
 export async function makeDemo(
-  { output_dir }: { output_dir: string },
+  { output_dir, gpuOptions = {} }: MakeDemoOptions,
   stages: StageHooks,
 ): Promise<MakeDemoResult> {
   stages.note("Writing the corpus");
   const files = await writeDemoData(`${output_dir}/data`, SEED);
   const first = `${output_dir}/base-64`;
   const second = `${output_dir}/base-256`;
-  await train("base-64.yaml", {
-    model_name_or_path: files.model,
-    train_file: files.base64,
-    output_dir: first,
-  }, stages);
+  await train(
+    "base-64.yaml",
+    {
+      model_name_or_path: files.model,
+      train_file: files.base64,
+      output_dir: first,
+    },
+    gpuOptions,
+    stages,
+  );
   await train(
     "base-256.yaml",
     { model_name_or_path: first, train_file: files.base256, output_dir: second },
+    gpuOptions,
     stages,
   );
   const { tokenPerplexity } = await stages.counting("window", (hooks) =>
@@ -50,18 +64,24 @@ export async function makeDemo(
       dropLastWindow: false,
       loadIn4bit: false,
       dtype: "fp32",
+      gpuOptions,
     }, hooks));
-  using gpu = await Gpu.open();
+  using gpu = await Gpu.open(gpuOptions);
   const { model } = await openModel(gpu, { baseModel: second, contextSize: BASE_CONTEXT, loadIn4bit: false });
   const cases = await readRecallCases(files.recall[BASE_CONTEXT]!, await Tokenizer.load(second));
   const { right } = await scoreRecall(model, cases);
   return { model: second, perplexity: tokenPerplexity, recall: right / cases.length };
 }
 
-async function train(recipe: string, paths: Record<string, string>, stages: StageHooks): Promise<void> {
+async function train(
+  recipe: string,
+  paths: Record<string, string>,
+  gpuOptions: GpuOptions,
+  stages: StageHooks,
+): Promise<void> {
   const file = new URL(`./${recipe}`, import.meta.url).pathname;
   stages.note(`Training by demo/${recipe}`);
   const { args } = await loadTrainArgs(file, { ...paths, overwrite_output_dir: "true" });
-  await stages.training(args.logging_steps, (hooks) => runTraining(args, hooks));
+  await stages.training(args.logging_steps, (hooks) => runTraining(args, { ...hooks, gpuOptions }));
   stages.endIfStopped("start make_demo again to begin anew");
 }

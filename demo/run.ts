@@ -3,7 +3,7 @@ import { readTokenBin } from "../data/bin.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { type PositionScore, scoreWindows } from "../eval/perplexity.ts";
 import { readRecallCases, scoreRecall } from "../eval/recall.ts";
-import { Gpu } from "../kernels/gpu.ts";
+import { Gpu, type GpuOptions } from "../kernels/gpu.ts";
 import { type ModelConfig, readConfig } from "../model/config.ts";
 import { configForPositions } from "../model/context.ts";
 import { mergeAdapter } from "../export/merge.ts";
@@ -57,9 +57,17 @@ interface Subject {
   readonly loadIn4bit: boolean;
 }
 
+/** Where a demo writes, and how. */
+export interface DemoOptions {
+  /** Folder for data, adapter and merged model. */
+  readonly output_dir: string;
+  /** How devices are opened; by their defaults unless given. */
+  readonly gpuOptions?: GpuOptions;
+}
+
 /** Extends, measures, merges, and measures the merged model. */
 export async function runDemo(
-  { output_dir }: { output_dir: string },
+  { output_dir, gpuOptions = {} }: DemoOptions,
   stages: StageHooks,
 ): Promise<DemoResult> {
   const started = performance.now();
@@ -78,7 +86,10 @@ export async function runDemo(
     train_file: demoFiles(data).extend,
     output_dir: adapter,
   });
-  await stages.training(10, async (hooks) => runTraining(await resumeOrReplace(args), hooks));
+  await stages.training(
+    10,
+    async (hooks) => runTraining(await resumeOrReplace(args), { ...hooks, gpuOptions }),
+  );
   stages.endIfStopped("start demo again to go on from there");
 
   stages.note("Merging the adapter into the base model");
@@ -92,6 +103,7 @@ export async function runDemo(
       dtype: "keep",
       maxShardSize: 5e9,
       loadIn4bit: false,
+      gpuOptions,
     }, hooks));
 
   stages.note("Measuring perplexity and recall at 256, 512 and 1024 tokens");
@@ -108,9 +120,9 @@ export async function runDemo(
   ];
   const rows: DemoRow[] = [];
   for (const subject of subjects) {
-    rows.push({ model: subject.model, scores: await measure(subject, data, stages) });
+    rows.push({ model: subject.model, scores: await measure(subject, data, gpuOptions, stages) });
   }
-  using gpu = await Gpu.open();
+  using gpu = await Gpu.open(gpuOptions);
   return {
     rows,
     base_model: BASE_MODEL,
@@ -122,10 +134,15 @@ export async function runDemo(
   };
 }
 
-async function measure(subject: Subject, data: string, stages: StageHooks): Promise<DemoScore[]> {
+async function measure(
+  subject: Subject,
+  data: string,
+  gpuOptions: GpuOptions,
+  stages: StageHooks,
+): Promise<DemoScore[]> {
   const { model: _, ...options } = subject;
   const files = demoFiles(data);
-  using gpu = await Gpu.open();
+  using gpu = await Gpu.open(gpuOptions);
   const { model } = await openModel(gpu, options);
   const tokenizer = await Tokenizer.load(BASE_MODEL);
   const tokens = await readTokenBin(files.heldOut);

@@ -4,7 +4,7 @@ import { Tokenizer } from "../data/tokenizer.ts";
 import { describePlaces, tokenizerPlaces } from "../data/tokenizer_files.ts";
 import { readExtraShapes } from "../checkpoint/peft.ts";
 import { UserError } from "../errors.ts";
-import { Gpu } from "../kernels/gpu.ts";
+import { Gpu, type GpuOptions } from "../kernels/gpu.ts";
 import { isNf4 } from "../kernels/nf4/nf4.ts";
 import type { Format } from "../kernels/wgsl.ts";
 import { freeBatch, makeBatch } from "../model/batch.ts";
@@ -47,6 +47,8 @@ export interface PerplexityOptions extends Partial<WindowOptions> {
   readonly loadIn4bit?: boolean;
   /** Precision of activations, fp32 unless given; sums are f32 in any case. */
   readonly dtype?: "fp32" | "bf16" | "fp16";
+  /** How the device is opened; by its defaults unless given. */
+  readonly gpuOptions?: GpuOptions;
 }
 
 /** Windows unless others are asked for. */
@@ -188,7 +190,7 @@ export async function evaluatePerplexity(
         `pass context_size ${seqLen} for positions scaled to it, or lower seq_len`,
     );
   }
-  using gpu = await Gpu.open();
+  using gpu = await Gpu.open(options.gpuOptions);
   const { model, notes: ofAdapter } = await openModel(gpu, {
     baseModel,
     ...(peftModel === null ? {} : { peftModel }),

@@ -6,7 +6,7 @@ import { writeModel, type WrittenModel } from "../checkpoint/save_model.ts";
 import { saveFolderAtomic } from "../checkpoint/store.ts";
 import type { WeightReader } from "../checkpoint/weights.ts";
 import { EXIT, UserError } from "../errors.ts";
-import { Gpu } from "../kernels/gpu.ts";
+import { Gpu, type GpuOptions } from "../kernels/gpu.ts";
 import { freeNf4, isNf4 } from "../kernels/nf4/nf4.ts";
 import { BLOCK, dynamicMap, NESTED_BLOCK, NF4_VALUES } from "../kernels/nf4/reference.ts";
 import { type ModelConfig, readConfig } from "../model/config.ts";
@@ -26,6 +26,8 @@ export interface Bnb4Options {
   readonly dtype?: "keep" | DtypeName;
   /** Largest weight file in bytes; 5 GB unless given. */
   readonly maxShardSize?: number;
+  /** How the device is opened; by its defaults unless given. */
+  readonly gpuOptions?: GpuOptions;
 }
 
 /**
@@ -38,7 +40,7 @@ export interface Bnb4Options {
 export async function convertToBnb4(
   folder: string,
   path: string,
-  { doubleQuant = true, dtype = "keep", maxShardSize = 5e9 }: Bnb4Options = {},
+  { doubleQuant = true, dtype = "keep", maxShardSize = 5e9, gpuOptions }: Bnb4Options = {},
   hooks: WorkHooks = {},
 ): Promise<WrittenModel> {
   const config = await readConfig(folder);
@@ -46,7 +48,7 @@ export async function convertToBnb4(
   try {
     requireDense(folder, config, weights);
     [...config.notes, ...await tableNotes(folder, config)].forEach((line) => hooks.note?.(line));
-    using gpu = await Gpu.open();
+    using gpu = await Gpu.open(gpuOptions);
     const { raw } = config;
     const tensors = bnb4Tensors(gpu, weights, config, { doubleQuant, dtype }, hooks);
     const matrices = matricesOf(config);
@@ -112,7 +114,7 @@ function* bnb4Tensors(
   gpu: Gpu,
   weights: WeightReader,
   config: ModelConfig,
-  { doubleQuant, dtype }: Required<Omit<Bnb4Options, "maxShardSize">>,
+  { doubleQuant, dtype }: Required<Pick<Bnb4Options, "doubleQuant" | "dtype">>,
   hooks: WorkHooks,
 ): Generator<TensorSource> {
   const expected = checkpointTensors(config);

@@ -9,7 +9,7 @@ import { Tokenizer } from "../data/tokenizer.ts";
 import { describePlaces, tokenizerPlaces } from "../data/tokenizer_files.ts";
 import { UserError } from "../errors.ts";
 import { GpuMemoryError } from "../kernels/errors.ts";
-import { Gpu } from "../kernels/gpu.ts";
+import { Gpu, type GpuOptions } from "../kernels/gpu.ts";
 import { makeBatch } from "../model/batch.ts";
 import { adaptBase, grownWeights } from "../model/load/vocabulary.ts";
 import { contextLength, type ModelConfig, readConfig, type RopeScaling } from "../model/config.ts";
@@ -38,6 +38,8 @@ export interface MergeOptions {
   readonly maxShardSize?: number;
   /** Merge onto the base as training in 4 bits saw it: its linears quantised to NF4 and back. */
   readonly loadIn4bit?: boolean;
+  /** How devices are opened, one after the other; by their defaults unless given. */
+  readonly gpuOptions?: GpuOptions;
 }
 
 /** How far the merged model is from base and adapter, on random tokens. */
@@ -208,7 +210,7 @@ function planNotes(
 async function writeMerged(
   folder: string,
   plan: MergePlan,
-  { baseModel, peftModel, maxShardSize = 5e9, loadIn4bit = false, tokenizer }: MergeOptions & {
+  { baseModel, peftModel, maxShardSize = 5e9, loadIn4bit = false, gpuOptions, tokenizer }: MergeOptions & {
     tokenizer: ReadonlyMap<string, string>;
   },
   hooks: WorkHooks,
@@ -216,7 +218,7 @@ async function writeMerged(
   const { config } = plan;
   const { quantization_config: _, ...kept } = configJson(config);
   const context_length = contextLength(config);
-  using gpu = await Gpu.open();
+  using gpu = await Gpu.open(gpuOptions);
   const written = await writeModel(folder, {
     config: {
       ...kept,
@@ -258,7 +260,7 @@ const NOT_COMPARED: MergeChecks = { asMerged: null, asTrained: null };
 async function verifyMerge(
   folder: string,
   plan: MergePlan,
-  { baseModel, peftModel, loadIn4bit = false, settled, isOfOtherBase }: MergeOptions & {
+  { baseModel, peftModel, loadIn4bit = false, gpuOptions, settled, isOfOtherBase }: MergeOptions & {
     /** The base model's configuration with its positions settled. */
     readonly settled: ModelConfig;
     readonly isOfOtherBase: boolean;
@@ -270,10 +272,10 @@ async function verifyMerge(
   const length = Math.min(SAMPLE.tokens, contextLength(config));
   const tokens = Uint32Array.from({ length }, () => random.below(config.vocab_size));
   try {
-    const actual = await logitsOf({ baseModel: folder, loadIn4bit: false }, tokens);
+    const actual = await logitsOf({ baseModel: folder, loadIn4bit: false }, tokens, gpuOptions);
     const checkBeside = async (loadIn4bit: boolean) => {
       const parts = { baseModel, peftModel, config: settled, loadIn4bit };
-      return compareLogits(actual, await logitsOf(parts, tokens), length);
+      return compareLogits(actual, await logitsOf(parts, tokens, gpuOptions), length);
     };
     const check = await checkBeside(loadIn4bit);
     const most = Math.max(...plan.dtypes.map((dtype) => EXPECTED[dtype]));
@@ -293,8 +295,12 @@ async function verifyMerge(
 }
 
 /** Logits (T, V) of one sequence, on a device of its own so that only one model is in memory. */
-async function logitsOf(options: OpenOptions, tokens: Uint32Array): Promise<Float32Array> {
-  using gpu = await Gpu.open();
+async function logitsOf(
+  options: OpenOptions,
+  tokens: Uint32Array,
+  gpuOptions: GpuOptions | undefined,
+): Promise<Float32Array> {
+  using gpu = await Gpu.open(gpuOptions);
   const { model } = await openModel(gpu, options);
   return await model.logits(model.upload(makeBatch([{ inputIds: tokens }])));
 }

@@ -11,8 +11,14 @@ const PACKAGE = "npm:webgpu@0.6.2";
 /** How to start a command on Dawn, for messages. */
 const COMMAND = 'start the command as "./longreach COMMAND --webgpu dawn" or "deno task dawn COMMAND"';
 
-/** Toggles of Dawn: subgroup matrices are behind `allow_unsafe_apis`; timestamps are rounded to 0.1 ms unless told. */
-const FLAGS = ["enable-dawn-features=allow_unsafe_apis", "disable-dawn-features=timestamp_quantization"];
+/**
+ * Toggles of Dawn. Subgroup matrices are behind `allow_unsafe_apis`. NVIDIA's devices have no f16, and so no matrices of
+ * it, without `vulkan_enable_f16_on_nvidia`, which does nothing on others. Timestamps are rounded to 0.1 ms unless told.
+ */
+const FLAGS = [
+  "enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_on_nvidia",
+  "disable-dawn-features=timestamp_quantization",
+];
 
 interface DawnPackage {
   create(flags: string[]): GPU;

@@ -2,7 +2,7 @@
  * A device that has no memory and computes nothing: what runs on it is counted. Memory plans are dry runs of the engine
  * itself, so there is no second description of what it allocates that could fall behind.
  */
-import type { GpuInfo } from "./adapter.ts";
+import type { GpuInfo } from "./device.ts";
 
 /** The limits that the engine asks a device for. */
 export type DeviceLimits = Pick<

@@ -1,17 +1,18 @@
-import { type GpuInfo, MAPPABLE_BUFFERS, openDevice } from "./adapter.ts";
-import { Discards } from "./discards.ts";
-import { DeviceLostError, GpuError, GpuMemoryError } from "./errors.ts";
+import { type GpuInfo, MAPPABLE_BUFFERS, openDevice, type WebGpu } from "./device.ts";
 import { type DeviceLimits, DRY_INFO, dryDevice } from "./dry_device.ts";
+import { GpuError } from "./errors.ts";
+import { Failures } from "./failures.ts";
 import { type HostCopies, HostMemory } from "./host.ts";
-import { BufferPool, type MemoryUse, type PooledBuffer, type Purpose } from "./pool.ts";
-import { type KernelTiming, Profiler, TIMED_LAUNCHES } from "./profiler.ts";
-import { type Pipeline, PipelineCache } from "./pipelines.ts";
-import { traceSink } from "./trace.ts";
-import { type Bound, bytesPerElement, type Dtype, ROW_ALIGNMENT, type Segment, Tensor } from "./tensor.ts";
-import { knownTuning, type Tuning } from "./tuning.ts";
-import type { Kernel, Specialisation } from "./wgsl.ts";
+import { DeviceMemory } from "./memory.ts";
+import type { MemoryUse, Purpose } from "./pool.ts";
+import type { KernelTiming } from "./profiler.ts";
+import { type Dispatch, type Launch, Recorder } from "./recorder.ts";
+import type { Dtype, Tensor } from "./tensor.ts";
+import { type TensorValues, toFloat32, Transfers } from "./transfers.ts";
+import type { FindTuning, Tuning } from "./tuning.ts";
+import type { Kernel } from "./wgsl.ts";
 
-export type { DeviceLimits, GpuInfo, MemoryUse, Purpose };
+export type { DeviceLimits, Dispatch, GpuInfo, Launch, MemoryUse, Purpose };
 
 /**
  * How threads that need the same operand get it: from registers of their subgroup's lanes (software adapters, where
@@ -19,30 +20,36 @@ export type { DeviceLimits, GpuInfo, MemoryUse, Purpose };
  */
 export type Sharing = "subgroup" | "workgroup";
 
-/** How a device is opened. */
+/** How a device is opened. All that opens devices takes these, and hands them to {@linkcode Gpu.open}. */
 export interface GpuOptions {
-  /** Chosen by the adapter unless set. */
+  /** Whose WebGPU drives the device; "deno" unless given. */
+  readonly webgpu?: WebGpu;
+  /**
+   * Variants of kernels for this device, or what finds them once the device is known; each kernel's default unless
+   * given. With `sharing` nothing is looked up: variants are measured in the mode that the device has by itself.
+   */
+  readonly tuning?: Tuning | FindTuning;
+  /** Told the time of each dispatch after each read. For finding out what a run does: it makes runs slower. */
+  readonly onTiming?: (timing: KernelTiming) => void;
+  /** Chosen by the adapter unless given. */
   readonly sharing?: Sharing;
-  /** Most bytes on the device; the driver's own limit unless set. */
+  /** Most bytes on the device; the driver's own limit unless given. */
   readonly memoryLimitBytes?: number;
-  /** Largest tensor segment in bytes; the adapter's binding limit unless set lower. */
+  /** Largest tensor segment in bytes; the adapter's binding limit unless given lower. */
   readonly maxBindingBytes?: number;
+  /** Most multiply-adds of one dispatch and of one submit; a second's work of a small GPU unless given. */
+  readonly mostWork?: number;
   /** Fills every new tensor with NaN, so that a kernel that leaves gaps shows (tests). */
   readonly poison?: boolean;
-  /** Gives each dispatch its own pass with timestamps, for {@linkcode Gpu.timings}. */
+  /** Times each dispatch for {@linkcode Gpu.timings}, and not for `onTiming`. */
   readonly profile?: boolean;
-  /**
-   * Variants chosen for this adapter; each kernel's default unless set.
-   * @internal
-   */
-  readonly tuning?: Tuning;
+  /** Told how many kernels there are whenever work with new ones is sent: drivers compile them when they first run. */
+  readonly onCompile?: (kernels: number) => void;
   /**
    * How tensors go to host memory and back; the best way that the device has unless given.
    * @internal
    */
   readonly hostCopies?: HostCopies;
-  /** Most multiplications and additions, in pairs, of one dispatch and of one submit; MOST_WORK unless set. */
-  readonly mostWork?: number;
   /**
    * Told of every dispatch as it is recorded.
    * @internal
@@ -51,104 +58,88 @@ export interface GpuOptions {
 }
 
 /** A device to count on, see {@linkcode Gpu.dry}. */
-export interface DryOptions extends Omit<GpuOptions, "profile" | "poison"> {
+export interface DryOptions
+  extends Omit<GpuOptions, "webgpu" | "tuning" | "onTiming" | "profile" | "poison"> {
+  /** What buffers and workgroups may be at most. */
   readonly limits: DeviceLimits;
   /** What the device says it is. */
   readonly info?: GpuInfo;
-}
-
-/** A dispatch as it is recorded. */
-export interface Dispatch {
-  readonly kernel: string;
-  readonly grid: readonly [number, number, number];
-  readonly uniforms: Readonly<Record<string, number>>;
-  readonly bindings: readonly Bound[];
-}
-
-/** One dispatch: workgroups along x, y, z; the fields of the kernel's `struct Params`; what its pipeline fixes. */
-export interface Launch extends Specialisation {
-  readonly grid: readonly [number, number?, number?];
-  readonly uniforms?: Readonly<Record<string, number>>;
-  /** Pairs of a multiplication and an addition, about, where there are many. */
-  readonly work?: number;
+  /** Variants of kernels; each kernel's default unless given. */
+  readonly tuning?: Tuning;
 }
 
 /**
- * Systems end what keeps a GPU busy for seconds (Windows for 2), so long work goes to it in pieces: of 2.2 TFLOP, a
- * second's on a small GPU.
+ * Systems end what keeps a GPU busy for seconds (Windows for 2), so long work goes to it in pieces of 2.2 TFLOP: a second
+ * on a small GPU.
  */
 const MOST_WORK = 2 ** 40;
-/** Dispatches between two submits at most: slots of the uniform ring. */
-const RING_SLOTS = 4096;
-/** Uploads wait in staging memory until a submit: give them one this often. */
-const UPLOAD_CHUNK_BYTES = 64 * 2 ** 20;
-/** Longest that a program is deaf to timers and signals, in milliseconds, where it asks: see {@linkcode Gpu.turn}. */
-const DEAF_MS = 100;
-/** Buffers that reads go through are kept for later ones, up to so many bytes. */
-const STAGING_BYTES = 64 * 2 ** 20;
+/** Milliseconds that a program may go without timers and signals, see {@linkcode Gpu.yieldToEvents}. */
+const MOST_DEAF_MS = 100;
 
 /**
- * The device. Work is recorded by {@linkcode Gpu.run} and goes to the device in one submit, at
- * {@linkcode Gpu.submit} or before a read. Errors that WebGPU reports out of band (a kernel that does not compile,
- * a lost device) are kept and thrown by the next read, before it returns any values.
+ * One device and all that lives on it. Several can be open side by side, each with its own WebGPU, tuning and trace.
+ *
+ * - Order. {@linkcode run}, {@linkcode clear}, {@linkcode copy} and {@linkcode write} take effect in the order of the
+ *   calls. Work is recorded, and sent in one submit at {@linkcode submit}, before a write, before a read, or when it is
+ *   much. Only `read...`, {@linkcode settle} and {@linkcode timings} wait for the device.
+ * - Values. A read gives what all work recorded before it makes.
+ * - Errors. Wrong arguments throw at once. What WebGPU reports out of band (a kernel that does not compile, no memory, a
+ *   lost device) is kept, and thrown by the next read, `settle` or {@linkcode check}: no value that follows from a failure
+ *   is returned. It stays: a device that failed once is of no more use.
+ * - Memory. Whoever makes a tensor frees it; its buffer is reused, in the order of the work. {@linkcode memory} counts what
+ *   is on the device, {@linkcode host} what waits beside it.
+ * - Limits. A tensor larger than a binding lies in several buffers of whole rows; ops go over them by `rowRanges`.
+ *
+ * Not its part: what a kernel computes and which variant of it runs (each op's folder), shapes and types that fit an op
+ * (the op checks), how long a dispatch takes (ops cut their work to {@linkcode mostWork}), gradients, and freeing what was
+ * forgotten ({@linkcode close} does).
+ *
+ * recorder.ts records, transfers.ts moves values, memory.ts and pool.ts count, failures.ts keeps errors.
  */
 export class Gpu {
   /** What is known of the adapter. */
   readonly info: GpuInfo;
   /** How the threads of a workgroup share values. */
   readonly sharing: Sharing;
-  /**
-   * Variants chosen for this adapter.
-   * @internal
-   */
+  /** Variants of kernels chosen for this device. */
   readonly tuning: Tuning;
-  /** The WebGPU device itself. */
+  /** The WebGPU device itself, for what is not here: work given to it directly is in no order with this one's. */
   readonly device: GPUDevice;
+  /** What buffers and workgroups of the device may be at most. */
+  readonly limits: DeviceLimits;
   /** Largest segment of a tensor, in bytes. */
   readonly maxBindingBytes: number;
-  /** Kernels that can cut their work into dispatches of at most so many multiply-adds do. */
+  /** Most multiply-adds of a dispatch by an op that can cut its work. */
   readonly mostWork: number;
   /** Whether nothing is stored or computed: then values need not be made, and what is read is zero. */
   readonly isDry: boolean;
+  /** The device's memory: what is in use, for what, and at most. */
+  readonly memory: DeviceMemory;
   /**
-   * For tensors that the device has no room for now.
+   * Host memory, for tensors that the device has no room for now.
    * @internal
    */
   readonly host: HostMemory;
-  /** Told the kernels so far whenever work with new ones is sent: drivers compile them when they first run. */
-  onCompile: ((kernels: number) => void) | undefined;
-  readonly #pool: BufferPool;
-  /** Mappable buffers, which drivers keep in host memory: counted apart from the device's. */
-  readonly #staging: BufferPool;
-  readonly #discards = new Discards();
-  readonly #pipelines: PipelineCache;
-  readonly #profiler: Profiler | undefined;
-  readonly #trace: ((timing: KernelTiming) => void) | undefined;
+  readonly #failures: Failures;
+  readonly #recorder: Recorder;
+  readonly #transfers: Transfers;
   readonly #poison: boolean;
-  readonly #onDispatch: GpuOptions["onDispatch"];
-  readonly #ring: PooledBuffer;
-  readonly #slotBytes: number;
-  readonly #slots: Uint8Array<ArrayBuffer>;
-  #slotsUsed = 0;
-  #workRecorded = 0;
-  #pipelinesSent = 0;
-  #turnedAt = performance.now();
-  #encoder: GPUCommandEncoder | undefined;
-  #pass: GPUComputePassEncoder | undefined;
-  #failure: GpuError | undefined;
-  /** Told before all others, which follow from it. */
-  #loss: DeviceLostError | undefined;
-  #isClosed = false;
-  /** Told first, for other failures follow from it, and Dawn reports those before it. */
-  #compileFailure: GpuError | undefined;
+  #yieldedAt = performance.now();
 
-  private constructor(device: GPUDevice, info: GpuInfo, options: GpuOptions, isDry = false) {
+  private constructor(
+    device: GPUDevice,
+    info: GpuInfo,
+    tuning: Tuning,
+    options: Omit<GpuOptions, "tuning">,
+    isDry = false,
+  ) {
     this.device = device;
     this.info = info;
     this.isDry = isDry;
     this.sharing = options.sharing ?? (info.isSoftware && info.subgroupSize >= 8 ? "subgroup" : "workgroup");
-    this.tuning = options.tuning ?? {};
-    const { maxStorageBufferBindingSize, maxBufferSize, minUniformBufferOffsetAlignment } = device.limits;
+    this.tuning = tuning;
+    this.limits = device.limits;
+    const { maxStorageBufferBindingSize, maxBufferSize } = device.limits;
     this.maxBindingBytes = Math.min(
       maxStorageBufferBindingSize,
       maxBufferSize,
@@ -156,357 +147,213 @@ export class Gpu {
     );
     // Where nothing is computed, pieces would only take time to count.
     this.mostWork = options.mostWork ?? (isDry ? Infinity : MOST_WORK);
-    this.#pipelines = new PipelineCache(
-      device,
-      (error) => this.#compileFailure ??= error,
-      (groups) => this.#discards.add(groups),
-    );
-    const beforeDestroy = () => this.submit();
-    this.#pool = new BufferPool(device, { limitBytes: options.memoryLimitBytes ?? Infinity, beforeDestroy });
-    const { MAP_READ, COPY_DST, UNIFORM } = GPUBufferUsage;
-    this.#staging = new BufferPool(device, {
-      limitBytes: Infinity,
-      usage: MAP_READ | COPY_DST,
-      beforeDestroy,
+    this.memory = new DeviceMemory(device, {
+      limitBytes: options.memoryLimitBytes ?? Infinity,
+      maxBindingBytes: this.maxBindingBytes,
+      beforeDestroy: () => this.submit(),
     });
-    this.#staging.expect(STAGING_BYTES);
+    this.#failures = new Failures(device, () => this.memory.heldBytes);
+    const { profile = false, onTiming, onDispatch, onCompile } = options;
+    this.#recorder = new Recorder(device, this.memory, this.#failures, {
+      isDry,
+      mostWork: this.mostWork,
+      isTimed: profile || onTiming !== undefined,
+      onDispatch,
+      onCompile,
+    });
+    const afterRead = onTiming && !profile
+      ? async () => (await this.#recorder.timings()).forEach(onTiming)
+      : undefined;
+    const parts = [device, this.memory, this.#recorder, this.#failures] as const;
+    this.#transfers = new Transfers(...parts, { isDry, afterRead });
     const canMap = isDry || info.features.has(MAPPABLE_BUFFERS);
     this.host = new HostMemory(
-      this,
+      this.#transfers,
       options.hostCopies ?? (canMap ? "commands" : "javascript"),
-      this.#hostTensors(),
+      (...tensor) => this.memory.allocateMappable(...tensor),
     );
     this.#poison = options.poison ?? false;
-    this.#onDispatch = options.onDispatch;
-    this.#profiler = options.profile || traceSink() ? new Profiler(device) : undefined;
-    this.#trace = options.profile ? undefined : traceSink();
-    this.#slotBytes = Math.max(256, minUniformBufferOffsetAlignment);
-    this.#slots = new Uint8Array(RING_SLOTS * this.#slotBytes);
-    this.#ring = this.#pool.make(this.#slots.length, "uniform ring", UNIFORM | COPY_DST);
-    device.addEventListener("uncapturederror", (event) => {
-      event.preventDefault();
-      this.#failure ??= failureOf((event as GPUUncapturedErrorEvent).error, this.#pool.heldBytes);
-    });
-    device.lost.then(({ message }) => {
-      if (!this.#isClosed) this.#loss = lossOf(message);
-    });
   }
 
   /**
    * Opens the adapter with all it offers.
-   * @throws {UserError} if no adapter answers
+   * @throws {UserError} if no adapter answers, or Dawn is asked for and cannot be loaded
+   * @throws {GpuError} if the adapter cannot time or share as asked
    */
   static async open(options: GpuOptions = {}): Promise<Gpu> {
-    const timestamps = options.profile || traceSink() !== undefined;
-    const { device, info } = await openDevice({ timestamps });
-    if (options.sharing === "subgroup" && info.subgroupSize < 8) {
+    const { webgpu = "deno", sharing, tuning = {}, profile = false, onTiming } = options;
+    const { device, info } = await openDevice(webgpu, { timestamps: profile || onTiming !== undefined });
+    if (sharing === "subgroup" && info.subgroupSize < 8) {
       device.destroy();
       throw new GpuError(
         `Subgroup sharing needs subgroups of 8 or more; "${info.description}" has ${info.subgroupSize}`,
       );
     }
-    const tuning = options.tuning ?? (options.sharing ? {} : await knownTuning(info));
-    return new Gpu(device, info, { ...options, tuning });
+    if (typeof tuning !== "function") return new Gpu(device, info, tuning, options);
+    return new Gpu(device, info, sharing === undefined ? await tuning(info) : {}, options);
   }
 
   /**
-   * A device that allocates and computes nothing, on which the engine runs to count: memory, dispatches, bindings. It
-   * makes the choices that a GPU with these limits would.
+   * Makes a device that allocates and computes nothing, on which the engine runs to count: memory, dispatches, bindings.
+   * It makes the choices that a GPU with these limits would.
    */
-  static dry({ limits, info = DRY_INFO, ...options }: DryOptions): Gpu {
-    return new Gpu(dryDevice(limits), info, options, true);
+  static dry({ limits, info = DRY_INFO, tuning = {}, ...options }: DryOptions): Gpu {
+    return new Gpu(dryDevice(limits), info, tuning, options, true);
   }
 
-  /** Bytes on the device in use now. */
-  get liveBytes(): number {
-    return this.#pool.liveBytes;
-  }
-
-  /** Keeps what is held, idle buffers included, within what was planned, as far as what is in use lets it. */
-  expectPeak(bytes: number): void {
-    this.#pool.expect(bytes);
-  }
-
-  /** Bytes that the limit leaves, idle buffers given back; Infinity without a limit. */
-  get freeBytes(): number {
-    return this.#pool.freeBytes;
-  }
-
-  /** Most bytes held on the device at once since {@linkcode resetPeak}, buffers that wait for reuse included. */
-  get peakBytes(): number {
-    return this.#pool.peak.heldBytes;
-  }
-
-  /** The memory when most was in use since {@linkcode resetPeak}, and the most that was held. */
-  get peak(): MemoryUse {
-    return this.#pool.peak;
-  }
-
-  /** The memory now. */
-  get memory(): MemoryUse {
-    return this.#pool.use;
-  }
-
-  /** Buffers asked from the driver so far: in the long run a training step asks for none. */
-  get buffersCreated(): number {
-    return this.#pool.created + this.#staging.created;
-  }
-
-  /** Says what is allocated from now on is for; disposing of the result, as `using` does, ends it. */
-  purpose(purpose: Purpose): Disposable {
-    const before = this.#pool.purpose;
-    this.#pool.purpose = purpose;
-    return { [Symbol.dispose]: () => this.#pool.purpose = before };
-  }
-
-  /** Says that a tensor is for something else than when it was made. */
-  assign(tensor: Tensor, purpose: Purpose): void {
-    for (const { buffer } of tensor.segments) this.#pool.assign(buffer, purpose);
-  }
-
-  /** Names what goes on, for {@linkcode peak}: `backward, layer 31`. */
-  at(moment: string): void {
-    this.#pool.moment = moment;
-  }
-
-  /** Kernels compiled so far, each specialisation counted. */
-  get pipelineCount(): number {
-    return this.#pipelines.count;
-  }
-
-  /** Makes what is held now the peak. */
-  resetPeak(): void {
-    this.#pool.resetPeak();
-  }
-
-  /** An uninitialised tensor. Rows past one binding go to further buffers. */
+  /** Makes an uninitialised tensor. @throws {GpuError} see {@linkcode DeviceMemory.allocate} */
   empty(shape: readonly number[], dtype: Dtype = "f32", label = "tensor"): Tensor {
-    const tensor = this.#allocate(shape, dtype, label);
-    if (this.#poison) {
-      for (const { buffer } of tensor.segments) this.#upload(buffer.gpu, 0, poisonOf(buffer.size));
-    }
+    const tensor = this.memory.allocate(shape, dtype, label);
+    if (this.#poison) this.#transfers.poison(tensor);
     return tensor;
   }
 
-  /** A tensor of zeros. */
+  /** Makes a tensor of zeros. */
   zeros(shape: readonly number[], dtype: Dtype = "f32", label = "zeros"): Tensor {
-    const tensor = this.#allocate(shape, dtype, label);
+    const tensor = this.memory.allocate(shape, dtype, label);
     this.clear(tensor);
     return tensor;
   }
 
-  /** Sets every byte of the tensor to zero. */
-  clear(tensor: Tensor): void {
-    this.#endPass();
-    for (const { buffer, offset, rows } of tensor.segments) {
-      this.#encode().clearBuffer(buffer.gpu, offset, Math.ceil(rows * tensor.rowBytes / 4) * 4);
-    }
-  }
-
   /**
-   * A tensor with the given values: f32 or u32 by the array's type; bytes for other dtypes. A function that makes f32
+   * Makes a tensor of the given values: f32 or u32 by the array's type; bytes for other dtypes. A function that makes f32
    * values is not called on a dry device.
    */
   tensor(
     shape: readonly number[],
-    values: Float32Array | Uint32Array | Uint8Array | (() => Float32Array),
+    values: TensorValues | (() => Float32Array),
     { dtype, label = "tensor" }: { dtype?: Dtype; label?: string } = {},
   ): Tensor {
     const type = dtype ?? (values instanceof Uint32Array ? "u32" : "f32");
-    const tensor = this.#allocate(shape, type, label);
+    const tensor = this.memory.allocate(shape, type, label);
     if (typeof values !== "function") this.write(tensor, values);
     else if (!this.isDry) this.write(tensor, values());
     return tensor;
   }
 
-  /** Overwrites a tensor's values. Work recorded before sees the old values. */
-  write(tensor: Tensor, values: Float32Array | Uint32Array | Uint8Array): void {
-    if (values.byteLength !== tensor.byteLength) {
-      throw new GpuError(
-        `Cannot fill "${tensor.label}" [${tensor.shape}] of ${tensor.byteLength} bytes with ${values.byteLength} bytes`,
-      );
-    }
-    const bytes = new Uint8Array(values.buffer as ArrayBuffer, values.byteOffset, values.byteLength);
-    for (const { buffer, start, rows, offset } of tensor.segments) {
-      const from = start * tensor.rowBytes;
-      this.#upload(buffer.gpu, offset, bytes.subarray(from, from + rows * tensor.rowBytes));
-    }
+  /** Sets every byte of the tensor to zero. */
+  clear(tensor: Tensor): void {
+    this.#transfers.clear(tensor);
   }
 
-  /** Copies all of `from` to `to`: same shape and dtype. */
+  /** Overwrites a tensor's values. @throws {GpuError} if `values` are not as many bytes as it has */
+  write(tensor: Tensor, values: TensorValues): void {
+    this.#transfers.write(tensor, values);
+  }
+
+  /** Copies all of `from` to `to`, of the same shape and dtype. @throws {GpuError} if they differ in rows or bytes */
   copy(from: Tensor, to: Tensor): void {
-    if (from.byteLength !== to.byteLength || from.rows !== to.rows) {
-      throw new GpuError(`Cannot copy "${from.label}" [${from.shape}] to "${to.label}" [${to.shape}]`);
-    }
-    this.#endPass();
-    const encoder = this.#encode();
-    for (const target of to.segments) {
-      for (const source of from.slice(target.start, target.start + target.rows).segments) {
-        const offset = target.offset + source.start * to.rowBytes;
-        encoder.copyBufferToBuffer(
-          source.buffer.gpu,
-          source.offset,
-          target.buffer.gpu,
-          offset,
-          source.rows * to.rowBytes,
-        );
-      }
-    }
+    this.#transfers.copy(from, to);
   }
 
   /**
    * Records one dispatch of `kernel` over `tensors`, in the order of its storage bindings.
+   * @throws {GpuError} if grid, uniforms, constants or tensors are not what the kernel declares
    * @internal
    */
   run(kernel: Kernel, tensors: readonly Tensor[], launch: Launch): void {
-    const bounds = tensors.map((tensor) => tensor.bound);
-    const [x, y = 1, z = 1] = launch.grid;
-    const most = this.device.limits.maxComputeWorkgroupsPerDimension;
-    if (!(x >= 0 && y >= 0 && z >= 0 && x <= most && y <= most && z <= most)) {
-      throw new GpuError(
-        `Cannot run "${kernel.name}" over ${x} x ${y} x ${z} workgroups: at most ${most} an axis`,
-      );
-    }
-    if (x * y * z === 0) return;
-    this.#onDispatch?.({
-      kernel: kernel.name,
-      grid: [x, y, z],
-      uniforms: launch.uniforms ?? {},
-      bindings: bounds,
-    });
-    if (this.isDry) return;
-    const pipeline = this.#pipelines.get(kernel, launch);
-    const { work = 0 } = launch;
-    const isFull = this.#slotsUsed === (this.#profiler ? TIMED_LAUNCHES : RING_SLOTS);
-    if (isFull || this.#workRecorded + work > this.mostWork) this.submit();
-    this.#workRecorded += work;
-    const slot = this.#slotsUsed++ * this.#slotBytes;
-    this.#pipelines.packUniforms(pipeline, launch.uniforms ?? {}, this.#slots, slot);
-    const pass = this.#beginPass(pipeline, [x, y, z], bounds.reduce((sum, { size }) => sum + size, 0));
-    pass.setPipeline(pipeline.gpu);
-    const group = this.#pipelines.bindGroup(pipeline, bounds, this.#ring.gpu);
-    pass.setBindGroup(0, group, pipeline.interface.uniforms.length > 0 ? [slot] : []);
-    pass.dispatchWorkgroups(x, y, z);
-    if (this.#profiler) this.#endPass();
+    this.#recorder.run(kernel, tensors.map((tensor) => tensor.bound), launch);
   }
 
   /** Sends the recorded work to the device. */
   submit(): void {
-    if (!this.#encoder) return;
-    this.#endPass();
-    this.#profiler?.resolve(this.#encoder);
-    if (this.#slotsUsed > 0) {
-      this.device.queue.writeBuffer(
-        this.#ring.gpu,
-        0,
-        this.#slots.subarray(0, this.#slotsUsed * this.#slotBytes),
-      );
-    }
-    if (this.#pipelines.count > this.#pipelinesSent) {
-      this.#pipelinesSent = this.#pipelines.count;
-      this.onCompile?.(this.#pipelinesSent);
-    }
-    this.device.queue.submit([this.#encoder.finish()]);
-    this.#discards.add(1);
-    this.#encoder = undefined;
-    this.#slotsUsed = this.#workRecorded = 0;
+    this.#recorder.submit();
   }
 
-  /** The values of float tensors as f32, after all recorded work; one wait for all of them. */
+  /** Sends what is recorded and written: drivers then free the copies that they keep of what was written. */
+  flush(): void {
+    this.#transfers.flush();
+  }
+
+  /** Reads the values of a float tensor as f32. @throws {GpuError} if anything has failed on the device */
   async read(tensor: Tensor): Promise<Float32Array> {
     const [bytes] = await this.readBytes([tensor]);
     return toFloat32(bytes!, tensor.format);
   }
 
-  /** The values of a u32 tensor. */
+  /** Reads the values of a u32 tensor. @throws {GpuError} if anything has failed on the device */
   async readU32(tensor: Tensor): Promise<Uint32Array> {
     const [bytes] = await this.readBytes([tensor]);
     return new Uint32Array(bytes!.buffer);
   }
 
-  /**
-   * The bytes of several tensors, after all recorded work; one wait for all of them.
-   * @throws {GpuError} if anything failed on the device since the last read
-   */
+  /** Reads the bytes of several tensors in one wait. @throws {GpuError} if anything has failed on the device */
   async readBytes(tensors: readonly Tensor[]): Promise<Uint8Array<ArrayBuffer>[]> {
-    this.#endPass();
-    const stagings = tensors.map((tensor) => {
-      const staging = this.#staging.take(tensor.byteLength, `read ${tensor.label}`);
-      for (const { buffer, start, rows, offset } of tensor.segments) {
-        const length = Math.ceil(rows * tensor.rowBytes / 4) * 4;
-        this.#encode().copyBufferToBuffer(buffer.gpu, offset, staging.gpu, start * tensor.rowBytes, length);
-      }
-      return staging;
-    });
-    this.submit();
-    try {
-      await this.#pipelines.settled();
-      this.check();
-      await Promise.all(stagings.map(({ gpu }) => gpu.mapAsync(GPUMapMode.READ)));
-      this.check();
-      if (this.#trace) (await this.timings()).forEach(this.#trace);
-      return stagings.map(({ gpu }, i) => {
-        const { byteLength } = tensors[i]!;
-        const mapped = gpu.getMappedRange(0, Math.ceil(byteLength / 4) * 4);
-        // A copy of zeros that nobody wrote would make them real.
-        const bytes = new Uint8Array(this.isDry ? mapped : mapped.slice(0, byteLength));
-        gpu.unmap();
-        return bytes;
-      });
-    } catch (error) {
-      return await this.#fail(error);
-    } finally {
-      stagings.forEach((staging) => this.#staging.give(staging));
-      this.#staging.trim(STAGING_BYTES);
-    }
+    return await this.#transfers.readBytes(tensors);
   }
 
-  /**
-   * Lets timers and signals have their turn, if they had none for a while: a submit blocks the program where the device
-   * is the processor, and nothing else in a step waits. What is recorded stays so.
-   */
-  async turn(): Promise<void> {
-    if (performance.now() - this.#turnedAt < DEAF_MS) return;
-    await new Promise((resolve) => setTimeout(resolve, 0));
-    this.#turnedAt = performance.now();
-  }
-
-  /** Waits until the device has done all recorded work. */
+  /** Waits until the device has done all recorded work. @throws {GpuError} if anything has failed on the device */
   async settle(): Promise<void> {
-    this.submit();
-    await this.#pipelines.settled();
-    await this.device.queue.onSubmittedWorkDone().catch((error) => this.#fail(error));
-    this.check();
+    await this.#recorder.settle();
   }
 
-  /** Throws what the device says of a wait that failed, which may be told a little later than that it did. */
-  async #fail(error: unknown): Promise<never> {
-    await new Promise((resolve) => setTimeout(resolve, 0));
-    this.check();
-    throw error;
+  /** Throws the failure that the device has reported, if there is one. */
+  check(): void {
+    this.#failures.check();
   }
 
   /** Times of the dispatches since the last call; empty unless opened with `profile`. */
   async timings(): Promise<KernelTiming[]> {
-    this.submit();
-    return await this.#profiler?.collect() ?? [];
+    return await this.#recorder.timings();
   }
 
-  /** Gives idle memory back to the driver. */
+  /** Kernels compiled so far, each specialisation counted. */
+  get pipelineCount(): number {
+    return this.#recorder.pipelineCount;
+  }
+
+  /**
+   * Lets timers and signals run, if they could not for a while: a submit blocks the program where the device is the
+   * processor, and nothing else in a step waits. What is recorded stays so.
+   */
+  async yieldToEvents(): Promise<void> {
+    if (performance.now() - this.#yieldedAt < MOST_DEAF_MS) return;
+    await new Promise((resolve) => setTimeout(resolve, 0));
+    this.#yieldedAt = performance.now();
+  }
+
+  // Old names, until the rename.
+  get liveBytes(): number {
+    return this.memory.liveBytes;
+  }
+  get freeBytes(): number {
+    return this.memory.freeBytes;
+  }
+  get peakBytes(): number {
+    return this.memory.peakBytes;
+  }
+  get peak(): MemoryUse {
+    return this.memory.peak;
+  }
+  get buffersCreated(): number {
+    return this.memory.buffersCreated;
+  }
+  expectPeak(bytes: number): void {
+    this.memory.expectPeak(bytes);
+  }
+  resetPeak(): void {
+    this.memory.resetPeak();
+  }
   trim(): void {
-    this.#pool.trim();
-    this.#staging.trim();
+    this.memory.trim();
   }
-
-  /** Throws the first failure that the device has reported, if there is one. */
-  check(): void {
-    const failure = this.#loss ?? this.#compileFailure ?? this.#failure;
-    if (failure) throw failure;
+  purpose(purpose: Purpose): Disposable {
+    return this.memory.purpose(purpose);
   }
+  assign(tensor: Tensor, purpose: Purpose): void {
+    this.memory.assign(tensor, purpose);
+  }
+  at(moment: string): void {
+    this.memory.at(moment);
+  }
+  async turn(): Promise<void> {
+    await this.yieldToEvents();
+  }
+  // End of old names.
 
   /** Ends the device and frees all memory. */
   close(): void {
-    this.#isClosed = true;
+    this.#failures.expectLoss();
     this.device.destroy();
   }
 
@@ -514,107 +361,4 @@ export class Gpu {
   [Symbol.dispose](): void {
     this.close();
   }
-
-  /** Makes tensors of buffers in host memory, which no kernel can read. */
-  #hostTensors(): (shape: readonly number[], dtype: Dtype, label: string) => Tensor {
-    const { MAP_READ, COPY_SRC, COPY_DST } = GPUBufferUsage;
-    const pool = new BufferPool(this.device, {
-      limitBytes: Infinity,
-      usage: MAP_READ | COPY_SRC | COPY_DST,
-      churn: 0,
-      beforeDestroy: () => this.submit(),
-    });
-    return (shape, dtype, label) => this.#allocate(shape, dtype, label, pool);
-  }
-
-  #allocate(shape: readonly number[], dtype: Dtype, label: string, pool = this.#pool): Tensor {
-    if (shape.some((axis) => !Number.isSafeInteger(axis) || axis < 1)) {
-      throw new GpuError(
-        `Cannot make "${label}" of shape [${shape}]: every axis must be a whole number above 0`,
-      );
-    }
-    const rowBytes = (shape.length < 2 ? 1 : shape.at(-1)!) * bytesPerElement(dtype);
-    const rows = shape.reduce((product, axis) => product * axis, 1) / (shape.length < 2 ? 1 : shape.at(-1)!);
-    const most = rows * rowBytes <= this.maxBindingBytes
-      ? rows
-      : Math.floor(this.maxBindingBytes / rowBytes / ROW_ALIGNMENT) * ROW_ALIGNMENT;
-    if (most < 1) {
-      throw new GpuError(
-        `Cannot make "${label}" [${shape}]: ${ROW_ALIGNMENT} rows of ${rowBytes} bytes pass the ` +
-          `${this.maxBindingBytes} bytes that one binding may hold`,
-      );
-    }
-    const segments: Segment[] = [];
-    for (let start = 0; start < rows; start += most) {
-      const count = Math.min(most, rows - start);
-      const buffer = pool.take(count * rowBytes, label);
-      segments.push({ buffer, start, rows: count, offset: 0 });
-    }
-    return new Tensor(shape, dtype, label, segments, (tensor) => {
-      for (const { buffer } of tensor.segments) pool.give(buffer);
-    });
-  }
-
-  /** A write goes ahead of work that is recorded but not submitted, so that goes first. */
-  #upload(buffer: GPUBuffer, offset: number, bytes: Uint8Array<ArrayBuffer>): void {
-    this.submit();
-    for (let at = 0; at < bytes.length; at += UPLOAD_CHUNK_BYTES) {
-      const chunk = bytes.subarray(at, at + UPLOAD_CHUNK_BYTES);
-      const whole = chunk.length - chunk.length % 4;
-      if (whole > 0) this.device.queue.writeBuffer(buffer, offset + at, chunk, 0, whole);
-      if (whole < chunk.length) {
-        const tail = new Uint8Array(4);
-        tail.set(chunk.subarray(whole));
-        this.device.queue.writeBuffer(buffer, offset + at + whole, tail);
-      }
-      if (bytes.length > UPLOAD_CHUNK_BYTES) this.device.queue.submit([]);
-    }
-  }
-
-  #encode(): GPUCommandEncoder {
-    return this.#encoder ??= this.device.createCommandEncoder();
-  }
-
-  #beginPass(pipeline: Pipeline, grid: [number, number, number], bytes: number): GPUComputePassEncoder {
-    if (this.#pass) return this.#pass;
-    const timestampWrites = this.#profiler?.begin(pipeline.name, grid, bytes);
-    return this.#pass = this.#encode().beginComputePass(timestampWrites ? { timestampWrites } : {});
-  }
-
-  #endPass(): void {
-    this.#pass?.end();
-    this.#pass = undefined;
-  }
-}
-
-function lossOf(message: string): DeviceLostError {
-  return new DeviceLostError(
-    `The GPU device was lost (${message}): its driver was reset, or it went away. What was saved before is whole; start ` +
-      `the command again, and if it happens again look for a newer driver`,
-  );
-}
-
-/** What a device reports out of band, in words. */
-function failureOf(error: GPUError, heldBytes: number): GpuError {
-  if (!(error instanceof GPUOutOfMemoryError)) {
-    return new GpuError(`The GPU reported an error: ${error.message}`);
-  }
-  return new GpuMemoryError(
-    `The GPU has no more memory: ${
-      (heldBytes / 2 ** 30).toFixed(2)
-    } GiB were asked of it. The plan command tells which ` +
-      `settings need less; set max_memory to what the device has, and training sees to it`,
-  );
-}
-
-/** NaN in every float format, far out of range as an index. */
-function poisonOf(bytes: number): Uint8Array<ArrayBuffer> {
-  return new Uint8Array(bytes).fill(0xff);
-}
-
-function toFloat32(bytes: Uint8Array<ArrayBuffer>, format: "f32" | "bf16" | "f16"): Float32Array {
-  if (format === "f32") return new Float32Array(bytes.buffer);
-  if (format === "f16") return Float32Array.from(new Float16Array(bytes.buffer));
-  const bits = Uint32Array.from(new Uint16Array(bytes.buffer), (half) => half << 16);
-  return new Float32Array(bits.buffer);
 }

@@ -1,10 +1,13 @@
 import { GpuError } from "./errors.ts";
-import type { Gpu } from "./gpu.ts";
 import { rowChunks, rowsWithin } from "./shared/row_chunks.ts";
 import { bytesPerElement, type Dtype, type Tensor } from "./tensor.ts";
+import type { Transfers } from "./transfers.ts";
 
 /** How tensors go to host memory and back: see {@linkcode HostMemory}. */
 export type HostCopies = "commands" | "javascript";
+
+/** What host memory needs of a device. */
+export type HostTransfers = Pick<Transfers, "isDry" | "copy" | "clear" | "write" | "readBytes">;
 
 /** Bytes on their way to JavaScript's memory at once: each piece passes through a buffer of its own. */
 const PIECE_BYTES = 64 * 2 ** 20;
@@ -45,7 +48,7 @@ export interface HostTensor {
  */
 export class HostMemory {
   readonly copies: HostCopies;
-  readonly #gpu: Gpu;
+  readonly #transfers: HostTransfers;
   readonly #allocate: (shape: readonly number[], dtype: Dtype, label: string) => Tensor;
   readonly #arrivals = new Arrivals();
   #liveBytes = 0;
@@ -53,11 +56,11 @@ export class HostMemory {
 
   /** @param allocate makes a tensor of mappable buffers, for "commands" */
   constructor(
-    gpu: Gpu,
+    transfers: HostTransfers,
     copies: HostCopies,
     allocate: (shape: readonly number[], dtype: Dtype, label: string) => Tensor,
   ) {
-    this.#gpu = gpu;
+    this.#transfers = transfers;
     this.copies = copies;
     this.#allocate = allocate;
   }
@@ -79,8 +82,8 @@ export class HostMemory {
   /** An uninitialised tensor. The caller frees it. */
   empty(shape: readonly number[], dtype: Dtype, label: string): HostTensor {
     const tensor = this.copies === "commands"
-      ? new MappableTensor(this.#gpu, this.#allocate(shape, dtype, label), this.#uncount)
-      : new JavaScriptTensor(this.#gpu, shape, dtype, this.#arrivals, this.#uncount);
+      ? new MappableTensor(this.#transfers, this.#allocate(shape, dtype, label), this.#uncount)
+      : new JavaScriptTensor(this.#transfers, shape, dtype, this.#arrivals, this.#uncount);
     this.#liveBytes += tensor.byteLength;
     this.#peakBytes = Math.max(this.#peakBytes, this.#liveBytes);
     return tensor;
@@ -93,12 +96,12 @@ export class HostMemory {
 
 /** Buffers that only copies touch. */
 class MappableTensor implements HostTensor {
-  readonly #gpu: Gpu;
+  readonly #transfers: HostTransfers;
   readonly #tensor: Tensor;
   readonly #onFree: (bytes: number) => void;
 
-  constructor(gpu: Gpu, tensor: Tensor, onFree: (bytes: number) => void) {
-    this.#gpu = gpu;
+  constructor(transfers: HostTransfers, tensor: Tensor, onFree: (bytes: number) => void) {
+    this.#transfers = transfers;
     this.#tensor = tensor;
     this.#onFree = onFree;
   }
@@ -117,27 +120,27 @@ class MappableTensor implements HostTensor {
 
   store(from: Tensor, firstRow = 0): Promise<void> {
     requireFit(this, from, firstRow);
-    this.#gpu.copy(from, this.#tensor.slice(firstRow, firstRow + from.rows));
+    this.#transfers.copy(from, this.#tensor.slice(firstRow, firstRow + from.rows));
     return Promise.resolve();
   }
 
   load(into: Tensor, firstRow = 0): Promise<void> {
     requireFit(this, into, firstRow);
-    this.#gpu.copy(this.#tensor.slice(firstRow, firstRow + into.rows), into);
+    this.#transfers.copy(this.#tensor.slice(firstRow, firstRow + into.rows), into);
     return Promise.resolve();
   }
 
   clear(): void {
-    this.#gpu.clear(this.#tensor);
+    this.#transfers.clear(this.#tensor);
   }
 
   async read(): Promise<Uint8Array> {
-    const [bytes] = await this.#gpu.readBytes([this.#tensor]);
+    const [bytes] = await this.#transfers.readBytes([this.#tensor]);
     return bytes!;
   }
 
   write(bytes: Uint8Array): Promise<void> {
-    this.#gpu.write(this.#tensor, bytes);
+    this.#transfers.write(this.#tensor, bytes);
     return Promise.resolve();
   }
 
@@ -169,7 +172,7 @@ class JavaScriptTensor implements HostTensor {
   readonly shape: readonly number[];
   readonly dtype: Dtype;
   readonly byteLength: number;
-  readonly #gpu: Gpu;
+  readonly #transfers: HostTransfers;
   readonly #bytes: Uint8Array<ArrayBuffer>;
   readonly #arrivals: Arrivals;
   /** Resolves when all that was stored here has arrived. */
@@ -177,7 +180,7 @@ class JavaScriptTensor implements HostTensor {
   readonly #onFree: (bytes: number) => void;
 
   constructor(
-    gpu: Gpu,
+    transfers: HostTransfers,
     shape: readonly number[],
     dtype: Dtype,
     arrivals: Arrivals,
@@ -186,8 +189,8 @@ class JavaScriptTensor implements HostTensor {
     this.shape = shape;
     this.dtype = dtype;
     this.byteLength = shape.reduce((product, axis) => product * axis, bytesPerElement(dtype));
-    this.#gpu = gpu;
-    this.#bytes = new Uint8Array(gpu.isDry ? 0 : this.byteLength);
+    this.#transfers = transfers;
+    this.#bytes = new Uint8Array(transfers.isDry ? 0 : this.byteLength);
     this.#arrivals = arrivals;
     this.#onFree = onFree;
   }
@@ -195,8 +198,8 @@ class JavaScriptTensor implements HostTensor {
   async store(from: Tensor, firstRow = 0): Promise<void> {
     requireFit(this, from, firstRow);
     for (const { start, end } of rowChunks(from.rows, rowsWithin(PIECE_BYTES, from.rowBytes))) {
-      const arrival = this.#gpu.readBytes([from.slice(start, end)]).then(([bytes]) => {
-        if (!this.#gpu.isDry) this.#bytes.set(bytes!, (firstRow + start) * from.rowBytes);
+      const arrival = this.#transfers.readBytes([from.slice(start, end)]).then(([bytes]) => {
+        if (!this.#transfers.isDry) this.#bytes.set(bytes!, (firstRow + start) * from.rowBytes);
       });
       this.#stored = Promise.all([this.#stored, arrival]);
       // Whoever waits next is told of a failure; nobody may be waiting yet.
@@ -209,7 +212,9 @@ class JavaScriptTensor implements HostTensor {
     requireFit(this, into, firstRow);
     await this.#stored;
     const from = firstRow * into.rowBytes;
-    if (!this.#gpu.isDry) this.#gpu.write(into, this.#bytes.subarray(from, from + into.byteLength));
+    if (!this.#transfers.isDry) {
+      this.#transfers.write(into, this.#bytes.subarray(from, from + into.byteLength));
+    }
   }
 
   clear(): void {

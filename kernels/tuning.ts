@@ -1,4 +1,4 @@
-import type { GpuInfo } from "./adapter.ts";
+import type { GpuInfo } from "./device.ts";
 import { GpuError } from "./errors.ts";
 
 /**
@@ -6,6 +6,9 @@ import { GpuError } from "./errors.ts";
  * `{ "matmul nt nf4 many": "workgroup 64x128" }`. `deno task bench --tune` measures it.
  */
 export type Tuning = Readonly<Record<string, string>>;
+
+/** Finds the tuning of a device, from what somebody measured on it; `{}` where nothing is known. */
+export type FindTuning = (info: GpuInfo) => Tuning | Promise<Tuning>;
 
 /** A class of work and the variants that can serve it on this device, the default first. */
 export interface Tunable {
@@ -24,16 +27,4 @@ export function chosenVariant(tuning: Tuning, { key, variants }: Tunable): strin
     `Cannot use the variant "${chosen}" for "${key}": this device has ${variants.join(", ")}. ` +
       `Run deno task bench --tune again`,
   );
-}
-
-let find: ((info: GpuInfo) => Promise<Tuning>) | undefined;
-
-/** Makes every device opened from now on ask `finder` for its tuning, unless it is told how to share or what to choose. */
-export function useTuning(finder: (info: GpuInfo) => Promise<Tuning>): void {
-  find = finder;
-}
-
-/** What somebody measured for this device; nothing unless {@linkcode useTuning} was called. */
-export async function knownTuning(info: GpuInfo): Promise<Tuning> {
-  return await find?.(info) ?? {};
 }

@@ -1,4 +1,5 @@
 import type { DataPreview } from "../data/preview.ts";
+import type { GpuOptions } from "../kernels/gpu.ts";
 import type { WorkHooks } from "../model/hooks.ts";
 
 /** What a training run tells its caller while it runs, and what it asks. The library itself prints nothing. */
@@ -128,6 +129,8 @@ export interface TrainHooks {
   onLocated?(): void;
   /** The user's folder for what can be made again; nothing is kept there unless given. */
   readonly cacheFolder?: string | undefined;
+  /** How the device is opened, but for `max_memory`; by its defaults unless given. */
+  readonly gpuOptions?: GpuOptions;
   /**
    * Asked when the last save of a run has failed for the n-th time, on a full disk for instance: waits, and says whether
    * it is to be tried again. It is not unless given.

@@ -102,8 +102,11 @@ export async function runTraining(given: TrainArgs, hooks: TrainHooks = {}): Pro
   evalData?.notes.forEach((line) => hooks.note?.(line));
   const dataHash = hashSamples(data.samples);
   if (resumed) checkSameRun(resumed.state, args, dataHash, resumed.path);
-  using gpu = await Gpu.open(args.max_memory === null ? {} : { memoryLimitBytes: args.max_memory });
-  gpu.onCompile = (kernels) => hooks.onCompile?.(kernels);
+  using gpu = await Gpu.open({
+    ...hooks.gpuOptions,
+    ...(args.max_memory === null ? {} : { memoryLimitBytes: args.max_memory }),
+    onCompile: (kernels) => hooks.onCompile?.(kernels),
+  });
   const plan = await makePlan(gpu, args, config, data, evalData);
   const trainee = await loadTrainee(gpu, args, places, config, resumed);
   trainee.notes.forEach((line) => hooks.note?.(line));

@@ -4,7 +4,7 @@ import { writeFileAtomic } from "../../checkpoint/store.ts";
 import { readTokenBin } from "../../data/bin.ts";
 import { scoreWindows } from "../../eval/perplexity.ts";
 import { UserError } from "../../errors.ts";
-import { Gpu } from "../../kernels/gpu.ts";
+import { Gpu, type GpuOptions } from "../../kernels/gpu.ts";
 import { openModel } from "../../model/load/open.ts";
 import { settleContext } from "../../model/context.ts";
 import { readConfig } from "../../model/config.ts";
@@ -42,6 +42,8 @@ export interface StudyOptions {
   readonly seeds: number;
   /** Ids of the experiments to run; all unless given. */
   readonly only?: readonly string[] | null;
+  /** How devices are opened; by their defaults unless given. */
+  readonly gpuOptions?: GpuOptions;
 }
 
 /**
@@ -108,6 +110,7 @@ async function runVariant(
   stages: StageHooks,
 ): Promise<StudyRow> {
   const options = settingsOf(variant, study);
+  const { gpuOptions = {} } = study;
   const steps = Number(options.max_steps);
   const folder = `${study.output_dir}/model`;
   const data = demoFiles(`${study.output_dir}/data`);
@@ -126,6 +129,7 @@ async function runVariant(
     await stages.training(steps, async (hooks) =>
       runTraining(await resumeOrReplace(args), {
         ...hooks,
+        gpuOptions,
         onStart(start) {
           trainable = start.trainableParameters;
           hooks.onStart?.(start);
@@ -133,7 +137,7 @@ async function runVariant(
       }));
     stages.endIfStopped("start study again to go on from there, runs that are done are kept");
   }
-  const measured = await measure(steps > 0 ? folder : undefined, options, data.heldOut, stages);
+  const measured = await measure(steps > 0 ? folder : undefined, options, data.heldOut, gpuOptions, stages);
   return {
     variant: variant.name,
     options,
@@ -149,6 +153,7 @@ async function measure(
   folder: string | undefined,
   { low_rank_training, load_in_4bit, model_max_length }: Readonly<Record<string, string>>,
   heldOut: string,
+  gpuOptions: GpuOptions,
   stages: StageHooks,
 ): Promise<Pick<StudyRow, "perplexity" | "device">> {
   const isWhole = low_rank_training === "false";
@@ -159,7 +164,7 @@ async function measure(
     contextSize: peftModel === undefined ? Number(model_max_length ?? EXTENDED_CONTEXT) : null,
     otherwise: EXTENDED_CONTEXT,
   });
-  using gpu = await Gpu.open();
+  using gpu = await Gpu.open(gpuOptions);
   const { model } = await openModel(gpu, {
     baseModel,
     peftModel,

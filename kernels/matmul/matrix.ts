@@ -42,7 +42,7 @@ export const MATRIX_TILES: readonly MatrixTile[] = [
 export function matrixTileFits(gpu: Gpu, tile: MatrixTile): boolean {
   const unit = matrixUnit(gpu.info);
   if (!unit) return false;
-  const { maxComputeInvocationsPerWorkgroup, maxComputeWorkgroupStorageSize } = gpu.device.limits;
+  const { maxComputeInvocationsPerWorkgroup, maxComputeWorkgroupStorageSize } = gpu.limits;
   const { depth, matrices: [down, across], blocks } = make(gpu, tile, unit);
   const bytes = 2 * (tile.rows + tile.columns) * (depth + 8) + 4 * DOWN * ACROSS * unit.M * unit.N;
   return [down, across, ...blocks, depth / unit.K].every(Number.isInteger) &&

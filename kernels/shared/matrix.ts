@@ -1,5 +1,5 @@
 /** Matrices that a subgroup multiplies as a whole, on units that the hardware has for them: which ones kernels use. */
-import type { GpuInfo, MatrixShape } from "../adapter.ts";
+import type { GpuInfo, MatrixShape } from "../device.ts";
 import type { Gpu } from "../gpu.ts";
 import { rowRanges, type Tensor } from "../tensor.ts";
 import type { Kernel } from "../wgsl.ts";

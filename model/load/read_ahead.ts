@@ -127,8 +127,7 @@ export class Uploader {
   async #paced(bytes: number): Promise<void> {
     // The driver keeps a copy of what is written until a submit that follows is done. Taken from fresh memory at every
     // write, such copies cost three times what they do where the last ones are free by then.
-    this.#gpu.submit();
-    this.#gpu.device.queue.submit([]);
+    this.#gpu.flush();
     this.#windowBytes += bytes;
     if (this.#windowBytes < WINDOW_BYTES) return;
     this.#windowBytes = 0;

@@ -27,7 +27,7 @@ Deno.test("doctor --json prints one object with the adapter's limits and every k
 });
 
 Deno.test("without an adapter, doctor says what to install", async () => {
-  const report = await examine(() => Promise.resolve(null));
+  const report = await examine("deno", () => Promise.resolve(null));
   assertEquals(report.adapter, null);
   assertIncludes(describe(report, false), "none answers");
   assertIncludes(problemOf(report)!, "No WebGPU adapter answers");

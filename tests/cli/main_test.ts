@@ -1,5 +1,4 @@
 import { runCli } from "../../cli/main.ts";
-import { useWebGpu } from "../../kernels/adapter.ts";
 import { OPTION_NAMES } from "../../train_args/schema.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
 import { withFolder } from "../support/files.ts";
@@ -130,7 +129,7 @@ Deno.test("--webgpu takes the names that there are, from its flag or the environ
 });
 
 Deno.test("Dawn without permission for native code is refused with the command that grants it", async () => {
-  const { code, io } = await run("doctor", "--webgpu", "dawn").finally(() => useWebGpu("deno"));
+  const { code, io } = await run("doctor", "--webgpu", "dawn");
   assertEquals([code, io.stdout], [1, ""]);
   assertIncludes(io.stderr, '"./longreach COMMAND --webgpu dawn" or "deno task dawn COMMAND"');
 });

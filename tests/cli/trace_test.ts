@@ -1,18 +1,19 @@
-import { addTiming, showTrace } from "../../cli/trace.ts";
+import { Trace } from "../../cli/trace.ts";
 import { assertEquals } from "../support/assert_close.ts";
 import { MemoryIo } from "./memory_io.ts";
 
 Deno.test("a trace is a table by kernel, the longest first, and starts over once shown", () => {
   const io = new MemoryIo();
+  const trace = new Trace();
   const grid = [1, 1, 1] as const;
-  addTiming({ kernel: "add", grid, bytes: 4e6, microseconds: 1000 });
-  addTiming({ kernel: "matmul", grid, bytes: 1e6, microseconds: 2500 });
-  addTiming({ kernel: "add", grid, bytes: 4e6, microseconds: 1000 });
-  addTiming({ kernel: "norm", grid, bytes: 5e5, microseconds: 500 });
-  addTiming({ kernel: "sum", grid, bytes: 1234, microseconds: 250 });
-  addTiming({ kernel: "scale", grid, bytes: 1000, microseconds: 125 });
-  addTiming({ kernel: "none", grid, bytes: 0, microseconds: 125 });
-  showTrace(io, "Kernels of step 1");
+  trace.add({ kernel: "add", grid, bytes: 4e6, microseconds: 1000 });
+  trace.add({ kernel: "matmul", grid, bytes: 1e6, microseconds: 2500 });
+  trace.add({ kernel: "add", grid, bytes: 4e6, microseconds: 1000 });
+  trace.add({ kernel: "norm", grid, bytes: 5e5, microseconds: 500 });
+  trace.add({ kernel: "sum", grid, bytes: 1234, microseconds: 250 });
+  trace.add({ kernel: "scale", grid, bytes: 1000, microseconds: 125 });
+  trace.add({ kernel: "none", grid, bytes: 0, microseconds: 125 });
+  trace.show(io, "Kernels of step 1");
   assertEquals(io.stderr.split("\n"), [
     "Kernels of step 1",
     "  kernel  calls    ms    share  GB/s bound",
@@ -25,6 +26,6 @@ Deno.test("a trace is a table by kernel, the longest first, and starts over once
     "  all         7  5.50  100.0 %",
     "",
   ]);
-  showTrace(io, "nothing more");
+  trace.show(io, "nothing more");
   assertEquals(io.stderr.includes("nothing more"), false);
 });

@@ -1,6 +1,5 @@
 import { adapterKey, kernelVersion, readTuning, saveTuning, tuningFile } from "../../cli/tuning.ts";
 import { Gpu, type GpuInfo } from "../../kernels/gpu.ts";
-import { useTuning } from "../../kernels/tuning.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
 import { withFolder } from "../support/files.ts";
 import { assertIncludes } from "../support/text.ts";
@@ -114,22 +113,20 @@ Deno.test("a broken file is never fatal: it is noted, and replaced when somethin
   });
 });
 
-Deno.test("devices ask for their tuning, unless they are told how to share or what to choose", async () => {
+Deno.test("a device looks up its tuning, unless it is told how to share or what to choose", async () => {
   const asked: string[] = [];
-  useTuning((info) => {
+  const tuning = (info: GpuInfo) => {
     asked.push(info.description);
     return Promise.resolve({ "some work": "some variant" });
-  });
-  try {
-    using gpu = await Gpu.open();
-    assertEquals(gpu.tuning, { "some work": "some variant" });
-    assertEquals(asked, [gpu.info.description]);
-    using told = await Gpu.open({ tuning: { "some work": "another" } });
-    assertEquals(told.tuning, { "some work": "another" });
-    using shared = await Gpu.open({ sharing: "workgroup" });
-    assertEquals(shared.tuning, {});
-    assertEquals(asked.length, 1);
-  } finally {
-    useTuning(() => Promise.resolve({}));
-  }
+  };
+  using gpu = await Gpu.open({ tuning });
+  assertEquals(gpu.tuning, { "some work": "some variant" });
+  assertEquals(asked, [gpu.info.description]);
+  using told = await Gpu.open({ tuning: { "some work": "another" } });
+  assertEquals(told.tuning, { "some work": "another" });
+  using shared = await Gpu.open({ tuning, sharing: "workgroup" });
+  assertEquals(shared.tuning, {});
+  using untuned = await Gpu.open();
+  assertEquals(untuned.tuning, {});
+  assertEquals(asked.length, 1);
 });

@@ -2,7 +2,7 @@
  * Dawn, and the kernels on matrix units that only it runs. `deno task test:dawn` runs this and every other test of the
  * kernels on it; without the permission, the package, an adapter or the units the tests say so and are skipped.
  */
-import { findAdapter, matricesOf, usedWebGpu, useWebGpu } from "../../kernels/adapter.ts";
+import { findAdapter, matricesOf } from "../../kernels/device.ts";
 import { attention } from "../../kernels/attention/attention.ts";
 import { firstKeys, makeAttentionMap, type RowLayout } from "../../kernels/attention/map.ts";
 import { attention64 } from "../../kernels/attention/reference.ts";
@@ -23,23 +23,14 @@ import { normal } from "../support/random.ts";
 
 const ROOT = new URL("../../", import.meta.url);
 
-/** Runs on Dawn, whatever the other tests run on. */
-async function onDawn<T>(run: () => Promise<T>): Promise<T> {
-  const before = usedWebGpu();
-  useWebGpu("dawn");
-  try {
-    return await run();
-  } finally {
-    useWebGpu(before);
-  }
-}
+const openDawn = (options: GpuOptions = {}) => Gpu.open({ ...options, webgpu: "dawn" });
 
 /** What is missing for tests on Dawn, and for those of matrix units. */
 async function missing(): Promise<{ dawn?: string; matrices?: string }> {
   const { state } = await Deno.permissions.query({ name: "ffi" });
   if (state !== "granted") return { dawn: "no permission for native code, which deno task test:dawn has" };
   try {
-    const adapter = await onDawn(findAdapter);
+    const adapter = await findAdapter("dawn");
     if (!adapter) return { dawn: "Dawn finds no adapter" };
     return matricesOf(adapter).length > 0
       ? {}
@@ -53,19 +44,19 @@ const { dawn, matrices = dawn } = await missing();
 
 function dawnTest(name: string, reason: string | undefined, fn: () => Promise<void>): void {
   const note = reason === undefined ? "" : ` (skipped: ${reason})`;
-  Deno.test({ name: `Dawn: ${name}${note}`, ignore: reason !== undefined, fn: () => onDawn(fn) });
+  Deno.test({ name: `Dawn: ${name}${note}`, ignore: reason !== undefined, fn });
 }
 
 /** A device on which all that matrix units can do is done on them. */
 async function openWithMatrices(options: GpuOptions = {}): Promise<Gpu> {
-  using probe = await Gpu.open();
+  using probe = await openDawn();
   const tuning: Record<string, string> = {};
   for (const { key, variants } of [...matmulTunables(probe), ...attentionTunables(probe)]) {
     const onMatrices = variants.findLast((name) => name.startsWith("matrix"));
     if (onMatrices) tuning[key] = onMatrices;
   }
   assert(Object.keys(tuning).length > 0, "classes that matrix units serve");
-  return await Gpu.open({ poison: true, ...options, tuning });
+  return await openDawn({ poison: true, ...options, tuning });
 }
 
 const abs = (values: ArrayLike<number>) => Float64Array.from(values, Math.abs);
@@ -93,11 +84,9 @@ Deno.test("dawn.lock pins what deno.lock does, and Dawn, which deno.lock must no
 
 dawnTest("a process that used it ends by itself, with exit code 0", dawn, async () => {
   const code = `
-    import { useWebGpu } from "${ROOT}kernels/adapter.ts";
     import { Gpu } from "${ROOT}kernels/gpu.ts";
     import { matmul } from "${ROOT}kernels/matmul/matmul.ts";
-    useWebGpu("dawn");
-    const gpu = await Gpu.open();
+    const gpu = await Gpu.open({ webgpu: "dawn" });
     const ones = gpu.tensor([4, 4], new Float32Array(16).fill(1));
     console.log(gpu.info.webgpu, (await gpu.read(matmul(gpu, ones, ones))).join(" "));
     gpu.close();`;
@@ -110,8 +99,21 @@ dawnTest("a process that used it ends by itself, with exit code 0", dawn, async 
   assertEquals([status, out], [0, `dawn ${"4 ".repeat(16).trim()}`], err);
 });
 
+dawnTest("it opens beside a device of Deno's own, each with its own kernels and buffers", dawn, async () => {
+  using native = await Gpu.open({ webgpu: "deno" });
+  using other = await openDawn();
+  assertEquals([native.info.webgpu, other.info.webgpu], ["deno", "dawn"]);
+  const values = normal(1, 16);
+  const products = await Promise.all([native, other].map((gpu) => {
+    const x = gpu.tensor([4, 4], values);
+    return gpu.read(matmul(gpu, x, x));
+  }));
+  const expected = matmulReference(values, values, { M: 4, N: 4, K: 4 });
+  for (const product of products) assert(worst(product, expected, abs(expected)) < 2 ** -16, `${product}`);
+});
+
 dawnTest("the largest magnitude of a tensor is found, whatever else is in it", dawn, async () => {
-  using gpu = await Gpu.open({ poison: true, maxBindingBytes: 64 * 64 * 4 });
+  using gpu = await openDawn({ poison: true, maxBindingBytes: 64 * 64 * 4 });
   const values = normal(1, 300 * 64);
   values[299 * 64 + 3] = -77.5;
   values[5] = NaN;

@@ -136,6 +136,36 @@ Deno.test("timings() reports each dispatch when profiling", async () => {
   assert(timings[0]!.microseconds > 0, "a dispatch takes time");
 });
 
+Deno.test("devices side by side have each their own tuning and trace", async () => {
+  const told: string[] = [];
+  let kernels = 0;
+  using traced = await Gpu.open({
+    onTiming: ({ kernel, microseconds }) => told.push(`${kernel} ${microseconds > 0}`),
+    onCompile: (count) => kernels = count,
+  });
+  using tuned = await Gpu.open({ tuning: { "some work": "a variant" } });
+  assertEquals([traced.tuning, tuned.tuning], [{}, { "some work": "a variant" }]);
+  const values = Float32Array.of(1, 2, 3, 4);
+  const products = [traced, tuned].map((gpu) => double(gpu, gpu.tensor([1, 4], values), 2));
+  assertEquals(told, [], "before a read");
+  assertEquals([...await tuned.read(products[1]!)], [2, 4, 6, 8]);
+  assertEquals(told, [], "the other device");
+  assertEquals([...await traced.read(products[0]!)], [2, 4, 6, 8]);
+  assertEquals(told, ["double true"]);
+  assertEquals([kernels, await traced.timings()], [1, []]);
+});
+
+Deno.test("flush() sends what is recorded, and what is written before it is not lost", async () => {
+  using gpu = await Gpu.open();
+  const x = gpu.tensor([1, 4], Float32Array.of(1, 2, 3, 4));
+  const y = double(gpu, x, 2);
+  gpu.flush();
+  gpu.write(x, Float32Array.of(5, 6, 7, 8));
+  gpu.flush();
+  assertEquals([...await gpu.read(y)], [2, 4, 6, 8]);
+  assertEquals([...await gpu.read(x)], [5, 6, 7, 8]);
+});
+
 Deno.test("run() refuses wrong uniforms, wrong bindings and oversized grids", async () => {
   using gpu = await Gpu.open();
   const x = gpu.tensor([1, 4], normal(7, 4));

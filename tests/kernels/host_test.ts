@@ -1,16 +1,22 @@
-import { usedWebGpu } from "../../kernels/adapter.ts";
+import { MAPPABLE_BUFFERS } from "../../kernels/device.ts";
 import { Gpu, type GpuOptions } from "../../kernels/gpu.ts";
+import type { HostCopies } from "../../kernels/host.ts";
 import type { Dtype } from "../../kernels/tensor.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { normal } from "../support/random.ts";
 
-/** The ways that there are: Dawn has no buffers for copies by commands. */
-const COPIES = usedWebGpu() === "deno" ? ["commands", "javascript"] as const : ["javascript"] as const;
+/** The ways that the device has: Dawn's has no buffers for copies by commands. */
+const COPIES = await findCopies();
 /** Each with whole buffers, and with buffers cut at 64 rows of 32 bytes. */
 const WAYS: readonly GpuOptions[] = COPIES.flatMap((hostCopies) => [
   { hostCopies },
   { hostCopies, maxBindingBytes: 2048 },
 ]);
+
+async function findCopies(): Promise<readonly HostCopies[]> {
+  using gpu = await Gpu.open();
+  return gpu.info.features.has(MAPPABLE_BUFFERS) ? ["commands", "javascript"] : ["javascript"];
+}
 
 function bytesOf(seed: number, length: number): Uint8Array {
   return new Uint8Array(normal(seed, Math.ceil(length / 4)).buffer, 0, length);
@@ -98,7 +104,7 @@ Deno.test("Host memory is counted, apart from the device's", async () => {
 
 Deno.test("The device's own way is taken unless another is asked for", async () => {
   using gpu = await Gpu.open();
-  const canMap = gpu.info.features.has("mappable-primary-buffers");
+  const canMap = gpu.info.features.has(MAPPABLE_BUFFERS);
   assertEquals(gpu.host.copies, canMap ? "commands" : "javascript");
   assert(gpu.info.webgpu !== "deno" || canMap, "Deno grants mappable buffers");
 });

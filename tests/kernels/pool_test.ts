@@ -1,6 +1,6 @@
 import { TYPICAL_LIMITS } from "../../kernels/dry_device.ts";
 import { Gpu } from "../../kernels/gpu.ts";
-import { PURPOSES } from "../../kernels/pool.ts";
+import { type MemoryUse, PURPOSES } from "../../kernels/pool.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 
 const KIB = 1024;
@@ -17,7 +17,7 @@ function make(gpu: Gpu, kib: number, label = "x") {
   return gpu.empty([kib * KIB / 4], "f32", label);
 }
 
-const sum = (use: Gpu["memory"]) => PURPOSES.reduce((total, name) => total + use.byPurpose[name], 0);
+const sum = (use: MemoryUse) => PURPOSES.reduce((total, name) => total + use.byPurpose[name], 0);
 
 Deno.test("The pool reuses a freed buffer and refuses to free or use it twice", async () => {
   using gpu = await Gpu.open();
@@ -106,9 +106,9 @@ Deno.test("Memory is counted by purpose, and the peak knows its moment", () => {
   const { byPurpose, moment, heldBytes, liveBytes } = gpu.peak;
   assertEquals(Object.fromEntries(Object.entries(byPurpose).filter(([, bytes]) => bytes > 0)), expected);
   assertEquals([moment, heldBytes, liveBytes], ["backward, layer 1", ring + 14 * KIB, ring + 14 * KIB]);
-  assertEquals([gpu.liveBytes, sum(gpu.memory)], [ring + 12 * KIB, ring + 12 * KIB]);
+  assertEquals([gpu.liveBytes, sum(gpu.memory.use)], [ring + 12 * KIB, ring + 12 * KIB]);
   for (const tensor of [x, kept]) tensor.free();
-  assertEquals([gpu.liveBytes, sum(gpu.memory)], [ring, ring]);
+  assertEquals([gpu.liveBytes, sum(gpu.memory.use)], [ring, ring]);
   gpu.resetPeak();
   assertEquals([gpu.peakBytes, gpu.memory.heldBytes], [ring, ring]);
 });

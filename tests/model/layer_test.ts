@@ -150,7 +150,7 @@ for (const [heads, config] of Object.entries(CONFIGS)) {
     const gpu: Gpu = Gpu.dry({
       limits: TYPICAL_LIMITS,
       onDispatch: ({ bindings }) => {
-        const { moment, liveBytes } = gpu.memory;
+        const { moment, liveBytes } = gpu.memory.use;
         if (/layer/.test(moment)) binding = Math.max(binding, ...bindings.map(({ size }) => size));
         if (/^backward/.test(moment)) live = Math.max(live, liveBytes);
       },

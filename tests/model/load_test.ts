@@ -357,9 +357,9 @@ Deno.test("Tensors of many chunks arrive as they are, in any format and binding 
 Deno.test("Quantised by chunks a matrix is what it is quantised whole, and no more stays on the device", async () => {
   using gpu = await Gpu.open({ poison: true });
   const weights = wideWeights("BF16");
-  const { scratch } = gpu.memory.byPurpose;
+  const { scratch } = gpu.memory.use.byPurpose;
   const model = await load(gpu, WIDE, weights, { loadIn4bit: true });
-  assertEquals(gpu.memory.byPurpose.scratch, scratch, "bytes that stay");
+  assertEquals(gpu.memory.use.byPurpose.scratch, scratch, "bytes that stay");
   for (const { name, weight } of model.linears()) {
     const { shape } = weight;
     const dense = gpu.tensor(shape, toF32(await weights.read(`${name}.weight`), "BF16"));

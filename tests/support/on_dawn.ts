@@ -1,4 +1,5 @@
 /** Loaded ahead of a test file (`deno test --preload`), it makes every device of the file one of Dawn's. */
-import { useWebGpu } from "../../kernels/adapter.ts";
+import { Gpu } from "../../kernels/gpu.ts";
 
-useWebGpu("dawn");
+const open = Gpu.open.bind(Gpu);
+Gpu.open = (options) => open({ webgpu: "dawn", ...options });

@@ -98,9 +98,9 @@ for (const [name, { full = false, nf4 = false, hostCopies, ...options }] of Obje
       freeBatch(device);
     };
     for (let i = 0; i < 8; i++) await round();
-    const [before, memory] = [made(), gpu.memory];
+    const [before, memory] = [made(), gpu.memory.use];
     for (let i = 0; i < 2; i++) await round();
     assertEquals(made(), before, "made so far");
-    assertEquals(gpu.memory, memory, "memory on the device");
+    assertEquals(gpu.memory.use, memory, "memory on the device");
   });
 }

@@ -5,7 +5,8 @@
 import { firstKeys } from "../../kernels/attention/map.ts";
 import { DRY_INFO, TYPICAL_LIMITS } from "../../kernels/dry_device.ts";
 import { type DeviceLimits, type Dispatch, Gpu, type GpuOptions, type MemoryUse } from "../../kernels/gpu.ts";
-import type { GpuInfo } from "../../kernels/adapter.ts";
+import type { GpuInfo } from "../../kernels/device.ts";
+import type { Tuning } from "../../kernels/tuning.ts";
 import { freeBatch, makeBatch, type Sequence } from "../../model/batch.ts";
 import { isPackedIn4bit, type ModelConfig } from "../../model/config.ts";
 import { configForPositions } from "../../model/context.ts";
@@ -23,8 +24,9 @@ import { formatOf, type Placement, trainerOptions } from "../setup.ts";
 import { Trainer } from "../trainer.ts";
 
 /** The device that a step is counted for. */
-export interface PlanDevice
-  extends Pick<GpuOptions, "sharing" | "maxBindingBytes" | "hostCopies" | "tuning"> {
+export interface PlanDevice extends Pick<GpuOptions, "sharing" | "maxBindingBytes" | "hostCopies"> {
+  /** Variants of kernels; each kernel's default unless given. */
+  readonly tuning?: Tuning;
   /** What the device says of itself. */
   readonly info: GpuInfo;
   /** What its buffers and workgroups may be at most. */
@@ -71,7 +73,7 @@ export const TYPICAL_DEVICE: PlanDevice = {
 
 /** The device that is open. */
 export function planDevice(gpu: Gpu): PlanDevice {
-  const { info, device: { limits }, sharing, tuning, maxBindingBytes, host } = gpu;
+  const { info, limits, sharing, tuning, maxBindingBytes, host } = gpu;
   return { info, limits, sharing, tuning, maxBindingBytes, hostCopies: host.copies };
 }
 

@@ -1,0 +1,184 @@
+import { Discards } from "./discards.ts";
+import { GpuError } from "./errors.ts";
+import type { Failures } from "./failures.ts";
+import type { DeviceMemory } from "./memory.ts";
+import { type Pipeline, PipelineCache } from "./pipelines.ts";
+import type { PooledBuffer } from "./pool.ts";
+import { type KernelTiming, Profiler, TIMED_LAUNCHES } from "./profiler.ts";
+import type { Bound } from "./tensor.ts";
+import type { Kernel, Specialisation } from "./wgsl.ts";
+
+/** One dispatch: workgroups along x, y, z; the fields of the kernel's `struct Params`; what its pipeline fixes. */
+export interface Launch extends Specialisation {
+  readonly grid: readonly [number, number?, number?];
+  readonly uniforms?: Readonly<Record<string, number>>;
+  /** Multiply-adds, about, of a dispatch that has many. */
+  readonly work?: number;
+}
+
+/** A dispatch as it is recorded. */
+export interface Dispatch {
+  readonly kernel: string;
+  readonly grid: readonly [number, number, number];
+  readonly uniforms: Readonly<Record<string, number>>;
+  readonly bindings: readonly Bound[];
+}
+
+/** How dispatches are recorded. */
+export interface RecorderOptions {
+  /** Counts dispatches and records none. */
+  readonly isDry: boolean;
+  /** Multiply-adds after which the work is submitted. */
+  readonly mostWork: number;
+  /** Gives each dispatch a pass of its own with timestamps, for {@linkcode Recorder.timings}. */
+  readonly isTimed: boolean;
+  /** Told of every dispatch as it is recorded. */
+  readonly onDispatch?: ((dispatch: Dispatch) => void) | undefined;
+  /** Told the number of kernels so far when work with new ones is submitted. */
+  readonly onCompile?: ((kernels: number) => void) | undefined;
+}
+
+/** Dispatches between two submits at most: slots of the uniform ring. */
+const RING_SLOTS = 4096;
+
+/** Records dispatches and copies in their order, and submits them together. */
+export class Recorder {
+  readonly #device: GPUDevice;
+  readonly #failures: Failures;
+  readonly #options: RecorderOptions;
+  readonly #pipelines: PipelineCache;
+  readonly #profiler: Profiler | undefined;
+  readonly #discards = new Discards();
+  /** Uniforms of the dispatches that are recorded, a slot each. */
+  readonly #ring: PooledBuffer;
+  readonly #slots: Uint8Array<ArrayBuffer>;
+  readonly #slotBytes: number;
+  #slotsUsed = 0;
+  #workRecorded = 0;
+  #pipelinesSent = 0;
+  #encoder: GPUCommandEncoder | undefined;
+  #pass: GPUComputePassEncoder | undefined;
+
+  constructor(device: GPUDevice, memory: DeviceMemory, failures: Failures, options: RecorderOptions) {
+    this.#device = device;
+    this.#failures = failures;
+    this.#options = options;
+    this.#pipelines = new PipelineCache(
+      device,
+      (error) => failures.addCompileFailure(error),
+      (groups) => this.#discards.add(groups),
+    );
+    this.#profiler = options.isTimed ? new Profiler(device) : undefined;
+    this.#slotBytes = Math.max(256, device.limits.minUniformBufferOffsetAlignment);
+    this.#slots = new Uint8Array(RING_SLOTS * this.#slotBytes);
+    const { UNIFORM, COPY_DST } = GPUBufferUsage;
+    this.#ring = memory.make(this.#slots.length, "uniform ring", UNIFORM | COPY_DST);
+  }
+
+  /** Kernels compiled so far, each specialisation counted. */
+  get pipelineCount(): number {
+    return this.#pipelines.count;
+  }
+
+  /**
+   * Records one dispatch.
+   * @param bounds what it binds, in the order of the kernel's storage bindings
+   * @throws {GpuError} if grid, uniforms, constants or bindings are not what the kernel declares
+   */
+  run(kernel: Kernel, bounds: readonly Bound[], launch: Launch): void {
+    const [x, y = 1, z = 1] = launch.grid;
+    const most = this.#device.limits.maxComputeWorkgroupsPerDimension;
+    if (!(x >= 0 && y >= 0 && z >= 0 && x <= most && y <= most && z <= most)) {
+      throw new GpuError(
+        `Cannot run "${kernel.name}" over ${x} x ${y} x ${z} workgroups: at most ${most} an axis`,
+      );
+    }
+    if (x * y * z === 0) return;
+    const { uniforms = {}, work = 0 } = launch;
+    this.#options.onDispatch?.({ kernel: kernel.name, grid: [x, y, z], uniforms, bindings: bounds });
+    if (this.#options.isDry) return;
+    const pipeline = this.#pipelines.get(kernel, launch);
+    const isFull = this.#slotsUsed === (this.#profiler ? TIMED_LAUNCHES : RING_SLOTS);
+    if (isFull || this.#workRecorded + work > this.#options.mostWork) this.submit();
+    this.#workRecorded += work;
+    const slot = this.#slotsUsed++ * this.#slotBytes;
+    this.#pipelines.packUniforms(pipeline, uniforms, this.#slots, slot);
+    const pass = this.#beginPass(pipeline, [x, y, z], bounds);
+    pass.setPipeline(pipeline.gpu);
+    const group = this.#pipelines.bindGroup(pipeline, bounds, this.#ring.gpu);
+    pass.setBindGroup(0, group, pipeline.interface.uniforms.length > 0 ? [slot] : []);
+    pass.dispatchWorkgroups(x, y, z);
+    if (this.#profiler) this.#endPass();
+  }
+
+  /** The encoder for commands that belong to no pass: they come after all that is recorded. */
+  commands(): GPUCommandEncoder {
+    this.#endPass();
+    return this.#encode();
+  }
+
+  /** Sends what is recorded to the device. */
+  submit(): void {
+    if (!this.#encoder) return;
+    this.#endPass();
+    this.#profiler?.resolve(this.#encoder);
+    const { queue } = this.#device;
+    if (this.#slotsUsed > 0) {
+      queue.writeBuffer(this.#ring.gpu, 0, this.#slots.subarray(0, this.#slotsUsed * this.#slotBytes));
+    }
+    if (this.#pipelines.count > this.#pipelinesSent) {
+      this.#pipelinesSent = this.#pipelines.count;
+      this.#options.onCompile?.(this.#pipelinesSent);
+    }
+    queue.submit([this.#encoder.finish()]);
+    this.#discards.add(1);
+    this.#encoder = undefined;
+    this.#slotsUsed = this.#workRecorded = 0;
+  }
+
+  /**
+   * Waits for the compilers of all kernels recorded so far.
+   * @throws {GpuError} if anything has failed on the device
+   */
+  async compiled(): Promise<void> {
+    await this.#pipelines.settled();
+    this.#failures.check();
+  }
+
+  /**
+   * Waits until the device has done all recorded work.
+   * @throws {GpuError} if anything has failed on the device
+   */
+  async settle(): Promise<void> {
+    this.submit();
+    await this.#pipelines.settled();
+    await this.#device.queue.onSubmittedWorkDone().catch((error) => this.#failures.explain(error));
+    this.#failures.check();
+  }
+
+  /** Times of the dispatches since the last call; empty unless they are timed. */
+  async timings(): Promise<KernelTiming[]> {
+    this.submit();
+    return await this.#profiler?.collect() ?? [];
+  }
+
+  #encode(): GPUCommandEncoder {
+    return this.#encoder ??= this.#device.createCommandEncoder();
+  }
+
+  #beginPass(
+    { name }: Pipeline,
+    grid: [number, number, number],
+    bounds: readonly Bound[],
+  ): GPUComputePassEncoder {
+    if (this.#pass) return this.#pass;
+    const bytes = bounds.reduce((sum, { size }) => sum + size, 0);
+    const timestampWrites = this.#profiler?.begin(name, grid, bytes);
+    return this.#pass = this.#encode().beginComputePass(timestampWrites ? { timestampWrites } : {});
+  }
+
+  #endPass(): void {
+    this.#pass?.end();
+    this.#pass = undefined;
+  }
+}
