@@ -21,12 +21,12 @@ export interface AdamWOptions {
   readonly beta2: number;
   readonly epsilon: number;
   readonly weightDecay: number;
-  /** Counts from 1. */
+  /** Number of this step, from 1. */
   readonly step: number;
 }
 
 /**
- * One step of AdamW, in place on `param`, `m` and `v`. Multiplies the gradient by the factor in `status`, and
+ * Takes one step of AdamW, in place on `param`, `m` and `v`. Multiplies the gradient by the factor in `status`, and
  * leaves every byte as it was if `status` says that some gradient was not finite.
  *
  * @param status see {@linkcode STATUS}, written by `globalNorm`

@@ -20,7 +20,7 @@ struct Params {
 @group(0) @binding(1) var<storage, read> grad: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> m: array<vec4f>;
 @group(0) @binding(3) var<storage, read_write> v: array<vec4f>;
-@group(0) @binding(4) var<storage, read> status: array<f32>;    // (8): [2] is 1 if all is finite, [3] the factor
+@group(0) @binding(4) var<storage, read> status: array<f32>;    // (3): [1] is 1 if all is finite, [2] the factor
 @group(0) @binding(5) var<uniform> p: Params;
 
 @compute @workgroup_size(64)
@@ -30,8 +30,8 @@ fn main(
   @builtin(local_invocation_index) lane: u32,
 ) {
   let i = (group.y * groups.x + group.x) * 64u + lane;
-  if (i >= p.quads || status[2] != 1.0) { return; }
-  let g = grad[i] * status[3];
+  if (i >= p.quads || status[1] != 1.0) { return; }
+  let g = grad[i] * status[2];
   let old_m = m[i];
   let old_v = v[i];
   let new_m = old_m + (g - old_m) * p.one_minus_beta1;

@@ -28,13 +28,13 @@ export interface AdamW8bitState {
   readonly absmax: Tensor;
 }
 
-/** Where the parts of a larger tensor lie that a state is of. */
+/** Place of a part in the state of a larger tensor. */
 export interface AdamW8bitPart {
   /** Row of `absmax` for the first element of `param`; 0 unless given. */
   readonly firstBlock?: number;
 }
 
-/** What the codes stand for, (2, 256) f32: the signed dynamic map for m and the unsigned one for v. The caller frees it. */
+/** Makes the values of the codes, (2, 256) f32: the signed dynamic map for m, the unsigned one for v. The caller frees it. */
 export function adamW8bitMaps(gpu: Gpu): Tensor {
   const values = new Float32Array(512);
   values.set(dynamicMap(true));
@@ -42,13 +42,13 @@ export function adamW8bitMaps(gpu: Gpu): Tensor {
   return gpu.tensor([2, 256], values, { label: "8-bit maps" });
 }
 
-/** The shape of the codes (u32, four each) of a tensor: as many rows as {@linkcode asRows} gives it. */
+/** Shape of the codes (u32, four each) of a tensor: as many rows as {@linkcode asRows} gives it. */
 export function codesShape(shape: readonly number[]): readonly number[] {
   if (shape.length < 2) return [shape[0]! / 4, 1];
   return [shape.slice(0, -1).reduce((product, axis) => product * axis, 1), shape.at(-1)! / 4];
 }
 
-/** A vector as rows of four, in the same memory; other tensors as they are. */
+/** Views a vector as rows of four, in the same memory; returns other tensors as they are. */
 export function asRows(tensor: Tensor): Tensor {
   if (tensor.shape.length >= 2) return tensor;
   const segments = tensor.segments.map(({ buffer, offset, start, rows }) => (
@@ -58,7 +58,7 @@ export function asRows(tensor: Tensor): Tensor {
 }
 
 /**
- * One step of AdamW with states in 8 bits, in place on all but `grad`. Multiplies the gradient by the factor in `status`,
+ * Takes one step of AdamW with states in 8 bits, in place on all but `grad`. Multiplies the gradient by the factor in `status`,
  * and leaves every byte as it was if `status` says that some gradient was not finite.
  *
  * Unlike {@linkcode adamW} the weight decays after the update, by the same factor: bitsandbytes' order.

@@ -26,7 +26,7 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> v_codes: array<u32>;
 @group(0) @binding(4) var<storage, read_write> absmax: array<vec2f>;    // (blocks): of m, of v
 @group(0) @binding(5) var<storage, read> maps: array<f32>;              // (2, 256) ascending: of m, of v
-@group(0) @binding(6) var<storage, read> status: array<f32>;            // (8): [2] is 1 if all is finite, [3] the factor
+@group(0) @binding(6) var<storage, read> status: array<f32>;            // (3): [1] is 1 if all is finite, [2] the factor
 @group(0) @binding(7) var<uniform> p: Params;
 
 const M = 0u;
@@ -67,7 +67,7 @@ fn main(
 ) {
   let block = group.y * groups.x + group.x;
   // The same for the whole workgroup, so leaving here splits no barrier.
-  if (block * LANES >= p.quads || status[2] != 1.0) { return; }
+  if (block * LANES >= p.quads || status[1] != 1.0) { return; }
   for (var i = lane; i < 512u; i += LANES) { map[i] = maps[i]; }
   workgroupBarrier();
 
@@ -77,7 +77,7 @@ fn main(
   var m = vec4f();
   var v = vec4f();
   if (is_inside) {
-    let g = grad[quad] * status[3];
+    let g = grad[quad] * status[2];
     m = decode(M, m_codes[quad]) * old.x * p.beta1 + p.one_minus_beta1 * g;
     v = decode(V, v_codes[quad]) * old.y * p.beta2 + p.one_minus_beta2 * g * g;
   }

@@ -13,21 +13,18 @@ const CLIP = { name: "clip", wgsl: clipWgsl };
 /** Quads that one workgroup squares and adds up. */
 const SPAN = 2048;
 
-/**
- * What a step reports and the optimiser obeys, 8 f32 on the device: read back once per step.
- * Element 0 is free for the loss, elements 4 to 7 for the caller.
- */
-export const STATUS = { loss: 0, gradNorm: 1, isFinite: 2, gradFactor: 3, length: 8 } as const;
+/** Places in the status of a step, f32 on the device: the optimiser obeys it, and it is read back once per step. */
+export const STATUS = { gradNorm: 0, isFinite: 1, gradFactor: 2, length: 3 } as const;
 
 export interface ClipOptions {
-  /** Longest gradient after clipping; 0 turns clipping off. */
+  /** Largest norm after clipping; 0 for no clipping. */
   readonly maxNorm: number;
   /** 1 / loss scale, over the number of accumulated batches if the loss was not divided by it. */
   readonly inverseScale: number;
 }
 
 /**
- * The 2-norm of all gradients as one vector, and the factor that clips it.
+ * Computes the 2-norm of all gradients as one vector, and the factor that clips it.
  *
  * Writes to `status`: the norm times `inverseScale`, before clipping; 1 if no gradient is NaN or infinite, else 0;
  * the factor for the gradients, `inverseScale * min(1, maxNorm / (norm + 1e-6))`. Sums run in a fixed order.
