@@ -15,7 +15,7 @@ export type DeviceLimits = Pick<
   | "minUniformBufferOffsetAlignment"
 >;
 
-/** What discrete GPUs have in common under Vulkan, Metal and Direct3D 12. */
+/** Limits that discrete GPUs have in common under Vulkan, Metal and Direct3D 12. */
 export const TYPICAL_LIMITS: DeviceLimits = {
   maxBufferSize: 2 ** 31,
   maxStorageBufferBindingSize: 2 ** 31 - 4,
@@ -25,7 +25,7 @@ export const TYPICAL_LIMITS: DeviceLimits = {
   minUniformBufferOffsetAlignment: 256,
 };
 
-/** What a dry device says it is. */
+/** Facts that a dry device gives of itself. */
 export const DRY_INFO: GpuInfo = {
   webgpu: "deno",
   description: "dry run",
@@ -37,11 +37,11 @@ export const DRY_INFO: GpuInfo = {
   matrices: [],
 };
 
-/** A device that takes every call and does nothing; what is read from it is zero. */
+/** Makes a device that takes every call and does nothing; what is read from it is zero. */
 export function dryDevice(limits: DeviceLimits): GPUDevice {
   const nothing = (): void => {};
   const done = (): Promise<undefined> => Promise.resolve(undefined);
-  // As late as a device may answer: what waits for it holds its memory until then.
+  // Answers as late as a device may: memory that is held until the answer is counted as long as it would be.
   const later = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 0));
   const pass = {
     setPipeline: nothing,

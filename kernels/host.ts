@@ -3,13 +3,13 @@ import { rowChunks, rowsWithin } from "./shared/row_chunks.ts";
 import { bytesPerElement, type Dtype, type Tensor } from "./tensor.ts";
 import type { Transfers } from "./transfers.ts";
 
-/** How tensors go to host memory and back: see {@linkcode HostMemory}. */
+/** Way of tensors to host memory and back: see {@linkcode HostMemory}. */
 export type HostCopies = "commands" | "javascript";
 
-/** What host memory needs of a device. */
+/** The part of a device's transfers that host memory needs. */
 export type HostTransfers = Pick<Transfers, "isDry" | "copy" | "clear" | "write" | "readBytes">;
 
-/** Bytes on their way to JavaScript's memory at once: each piece passes through a buffer of its own. */
+/** Most bytes on their way to JavaScript's memory at once: each piece passes through a buffer of its own. */
 const PIECE_BYTES = 64 * 2 ** 20;
 
 /** A tensor that waits in host memory. No kernel reads it; tensors of the device are copied here and back. */
@@ -31,10 +31,11 @@ export interface HostTensor {
   load(into: Tensor, firstRow?: number): Promise<void>;
   /** Sets every byte to zero. */
   clear(): void;
-  /** Its bytes, as stored last. */
+  /** Reads its bytes, as stored last. */
   read(): Promise<Uint8Array>;
   /** Replaces all its bytes. */
   write(bytes: Uint8Array): Promise<void>;
+  /** Gives its memory back. */
   free(): void;
 }
 
@@ -75,11 +76,12 @@ export class HostMemory {
     return this.#peakBytes;
   }
 
+  /** Makes what is held now the peak. */
   resetPeak(): void {
     this.#peakBytes = this.#liveBytes;
   }
 
-  /** An uninitialised tensor. The caller frees it. */
+  /** Makes an uninitialised tensor. The caller frees it. */
   empty(shape: readonly number[], dtype: Dtype, label: string): HostTensor {
     const tensor = this.copies === "commands"
       ? new MappableTensor(this.#transfers, this.#allocate(shape, dtype, label), this.#uncount)
@@ -94,7 +96,7 @@ export class HostMemory {
   };
 }
 
-/** Buffers that only copies touch. */
+/** Host tensor of mappable buffers, which only copies touch. */
 class MappableTensor implements HostTensor {
   readonly #transfers: HostTransfers;
   readonly #tensor: Tensor;
@@ -150,12 +152,12 @@ class MappableTensor implements HostTensor {
   }
 }
 
-/** What is on its way to JavaScript's memory: at most {@linkcode PIECE_BYTES}, or one piece. */
+/** Reads on their way to JavaScript's memory: {@linkcode PIECE_BYTES} at most, or one piece. */
 class Arrivals {
   readonly #expected: { readonly bytes: number; readonly arrival: Promise<void> }[] = [];
   #bytes = 0;
 
-  /** Waits for the oldest where all together are too many. */
+  /** Adds a read, and waits for the oldest while all together are too many bytes. */
   async expect(bytes: number, arrival: Promise<void>): Promise<void> {
     this.#expected.push({ bytes, arrival });
     this.#bytes += bytes;
@@ -167,7 +169,7 @@ class Arrivals {
   }
 }
 
-/** Bytes in JavaScript's memory. */
+/** Host tensor in JavaScript's memory. */
 class JavaScriptTensor implements HostTensor {
   readonly shape: readonly number[];
   readonly dtype: Dtype;

@@ -12,8 +12,8 @@ export interface Pipeline {
 }
 
 /**
- * Bind groups that are kept, of about 2 KB each. A step over a long sequence in chunks has more, but for its length
- * takes long enough to make them again.
+ * Most bind groups that are kept, of about 2 KB each. A step over a long sequence in chunks has more, but takes so long
+ * that making them again does not show.
  */
 const MOST_GROUPS = 2 ** 13;
 

@@ -1,18 +1,19 @@
 import { formatMemory } from "../text.ts";
 import { GpuMemoryError } from "./errors.ts";
 
-/** A device buffer and its name in bind-group keys. */
+/** A device buffer and what the pool knows of it. */
 export interface PooledBuffer {
+  /** Names the buffer in the keys of bind groups. */
   readonly id: number;
   readonly gpu: GPUBuffer;
   readonly size: number;
-  /** Bytes asked for, while it is in use. */
+  /** Bytes that were asked for, while it is in use. */
   asked: number;
-  /** What it is for, as a place in {@linkcode PURPOSES}: the pool's own. */
+  /** Purpose, as an index of {@linkcode PURPOSES}. */
   place: number;
 }
 
-/** What memory on the device is for, in the order of reports. */
+/** Purposes of memory on the device, in the order of reports. */
 export const PURPOSES = [
   "base",
   "adapters",
@@ -24,27 +25,27 @@ export const PURPOSES = [
   "scratch",
 ] as const;
 
-/** What memory is for: one of {@linkcode PURPOSES}. */
+/** Purpose of memory on the device. */
 export type Purpose = (typeof PURPOSES)[number];
 
-/** The memory on the device at one time, or at its peak, in bytes. */
+/** Use of the memory on the device at one time, or at its peak, in bytes. */
 export interface MemoryUse {
   /** Buffers that the driver has given, in use or idle; of a peak, the most there were, at whatever moment. */
   readonly heldBytes: number;
   /** Buffers in use; the sum of {@linkcode byPurpose}. */
   readonly liveBytes: number;
-  /** Bytes in use by what they are for. */
+  /** Buffers in use, by purpose. */
   readonly byPurpose: Readonly<Record<Purpose, number>>;
-  /** What was going on, as the engine calls it: `backward, layer 31`. */
+  /** Phase of the work at that time: `backward, layer 31`. */
   readonly moment: string;
 }
 
 export interface PoolOptions {
   /** Most bytes to hold. */
   readonly limitBytes: number;
-  /** What the buffers are for; kernels and copies unless given. */
+  /** Usage of its buffers; by kernels and copies unless given. */
   readonly usage?: GPUBufferUsageFlags;
-  /** Buffers destroyed for others after which larger ones are to serve; {@linkcode CHURN} unless given. */
+  /** Buffers destroyed to make room for others before larger ones serve instead; {@linkcode CHURN} unless given. */
   readonly churn?: number;
   /** Called before buffers are destroyed: work that names them must be submitted. */
   readonly beforeDestroy: () => void;
@@ -57,7 +58,7 @@ const IDLE_SHARE = 1 / 16;
 /** Buffers in use may be this much larger than what was asked for, as a share of the most that ever was; or this much. */
 const WASTE_SHARE = 1 / 50;
 const WASTE_BYTES = 64 * 2 ** 20;
-/** So many are destroyed for others only where the lengths of samples change from step to step. */
+/** More are destroyed to make room for others only where the lengths of samples change from step to step. */
 const CHURN = 64;
 
 /**
@@ -70,7 +71,7 @@ const CHURN = 64;
  * sequences then run in the buffers of longer ones.
  */
 export class BufferPool {
-  /** What the buffers taken from now on are for. */
+  /** Purpose of the buffers taken from now on. */
   purpose: Purpose = "scratch";
   /** See {@linkcode MemoryUse.moment}. */
   moment = "";
@@ -78,7 +79,7 @@ export class BufferPool {
   readonly #options: PoolOptions;
   /** Buffers by size, the first made last. */
   readonly #idle = new Map<number, PooledBuffer[]>();
-  /** Bytes in use for each of {@linkcode PURPOSES}. */
+  /** Bytes in use by index of {@linkcode PURPOSES}. */
   readonly #byPurpose = new Float64Array(PURPOSES.length);
   #nextId = 1;
   #created = 0;
@@ -145,7 +146,7 @@ export class BufferPool {
     this.#setPeak();
   }
 
-  /** @throws {GpuMemoryError} if it would pass the limit with no idle buffer left */
+  /** Hands out an idle buffer that serves, or a new one. @throws {GpuMemoryError} if that would pass the limit with no idle buffer left */
   take(bytes: number, label: string): PooledBuffer {
     const { STORAGE, COPY_SRC, COPY_DST } = GPUBufferUsage;
     const { usage = STORAGE | COPY_SRC | COPY_DST } = this.#options;
@@ -155,6 +156,7 @@ export class BufferPool {
     return buffer;
   }
 
+  /** Takes a buffer back, for a later request. */
   give(buffer: PooledBuffer): void {
     this.#uncount(buffer);
     const list = this.#idle.get(buffer.size);
@@ -167,14 +169,14 @@ export class BufferPool {
     list.splice(at, 0, buffer);
   }
 
-  /** A buffer of another kind, counted but never handed out again. */
+  /** Makes a buffer of another usage, counted but never reused. */
   make(size: number, label: string, usage: GPUBufferUsageFlags): PooledBuffer {
     const buffer = this.#create(size, label, usage);
     this.#count(buffer, size, "scratch");
     return buffer;
   }
 
-  /** Says that a buffer in use is for something else from now on. */
+  /** Counts a buffer in use for another purpose from now on. */
   assign(buffer: PooledBuffer, purpose: Purpose): void {
     this.#byPurpose[buffer.place]! -= buffer.size;
     buffer.place = PURPOSES.indexOf(purpose);

@@ -1,20 +1,20 @@
-/** One dispatch as measured by the device. */
+/** Time of one dispatch, as measured by the device. */
 export interface KernelTiming {
-  /** Its name. */
+  /** Name of the kernel. */
   readonly kernel: string;
   /** Workgroups along x, y, z. */
   readonly grid: readonly [number, number, number];
-  /** Bytes of the tensors bound: what it could have touched at most. */
+  /** Bytes of the tensors bound: the most that it could have touched. */
   readonly bytes: number;
-  /** On the device. */
+  /** Time on the device. */
   readonly microseconds: number;
 }
 
 type Launch = Omit<KernelTiming, "microseconds">;
 
-/** Queries a set may hold by the standard. */
+/** Most queries of a set, by the standard. */
 const QUERIES = 4096;
-/** Dispatches that one submit may hold for all of them to be timed. */
+/** Most dispatches of a submit whose dispatches are all timed. */
 export const TIMED_LAUNCHES = QUERIES / 2;
 
 /** Collects pass timestamps: two queries a dispatch. */
@@ -28,7 +28,7 @@ export class Profiler {
     this.#device = device;
   }
 
-  /** What the next pass is to write: at most {@linkcode TIMED_LAUNCHES} times before each {@linkcode resolve}. */
+  /** Returns the timestamps that the next pass writes: at most {@linkcode TIMED_LAUNCHES} times before each {@linkcode resolve}. */
   begin(
     kernel: string,
     grid: [number, number, number],
@@ -53,6 +53,7 @@ export class Profiler {
     this.#launches = [];
   }
 
+  /** Waits for the times of all submits since the last call. */
   async collect(): Promise<KernelTiming[]> {
     const timings: KernelTiming[] = [];
     for (const { launches, resolved, values } of this.#resolved.splice(0)) {

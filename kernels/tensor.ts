@@ -2,9 +2,10 @@ import type { Format } from "./wgsl.ts";
 import { GpuError } from "./errors.ts";
 import type { PooledBuffer } from "./pool.ts";
 
-/** Element type of a tensor on the device. `u32` holds ids, positions and packed codes. */
+/** Element type of a tensor on the device; `u32` is for ids, positions and packed codes. */
 export type Dtype = Format | "u32";
 
+/** Bytes of one element. */
 export function bytesPerElement(dtype: Dtype): number {
   return dtype === "f32" || dtype === "u32" ? 4 : 2;
 }
@@ -19,7 +20,7 @@ export interface Segment {
   readonly offset: number;
 }
 
-/** What a kernel binds: part of one buffer. */
+/** Part of one buffer, as a kernel binds it. */
 export interface Bound {
   readonly buffer: PooledBuffer;
   readonly offset: number;
@@ -38,10 +39,10 @@ export class Tensor {
   readonly shape: readonly number[];
   /** Type of its elements. */
   readonly dtype: Dtype;
-  /** What errors call it. */
+  /** Name in errors. */
   readonly label: string;
   /**
-   * Where its rows lie.
+   * Buffers that its rows lie in.
    * @internal
    */
   readonly segments: readonly Segment[];
@@ -49,7 +50,7 @@ export class Tensor {
   #freed = false;
 
   /**
-   * A device makes tensors: see `Gpu.empty`.
+   * Tensors are made by `Gpu.empty`.
    * @internal
    */
   constructor(
@@ -91,7 +92,7 @@ export class Tensor {
     return this.rows * this.rowBytes;
   }
 
-  /** The format of its quads. @throws {GpuError} for u32 tensors */
+  /** Format of its quads. @throws {GpuError} for u32 tensors */
   get format(): Format {
     if (this.dtype === "u32") {
       throw new GpuError(`Tensor "${this.label}" holds whole numbers, not a float format`);
@@ -100,7 +101,7 @@ export class Tensor {
   }
 
   /**
-   * The part of a buffer that holds it all.
+   * Part of a buffer that holds it all.
    * @throws {GpuError} if it lies in several buffers, or was freed
    * @internal
    */
@@ -115,7 +116,7 @@ export class Tensor {
     return { buffer: segment.buffer, offset: segment.offset, size: Math.ceil(this.byteLength / 4) * 4 };
   }
 
-  /** Rows `start` to `end` (excluded), borrowed: no copy, nothing to free. */
+  /** Borrows rows `start` to `end` (excluded): no copy, nothing to free. */
   slice(start: number, end: number): Tensor {
     if (this.#freed) throw new GpuError(`Tensor "${this.label}" was sliced after it was freed`);
     if (start === 0 && end === this.rows) return this;
@@ -145,8 +146,9 @@ export class Tensor {
 }
 
 /**
- * The row ranges over which every one of the tensors (all with the same number of rows) lies in one buffer.
- * @param longest most rows in one range
+ * Cuts rows into ranges over each of which every one of the tensors, of as many rows each, lies in one buffer.
+ * @param longest most rows of a range
+ * @throws {GpuError} if the tensors differ in rows
  */
 export function rowRanges(tensors: readonly Tensor[], longest = Infinity): { start: number; end: number }[] {
   const rows = tensors[0]!.rows;

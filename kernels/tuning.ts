@@ -2,7 +2,7 @@ import type { GpuInfo } from "./device.ts";
 import { GpuError } from "./errors.ts";
 
 /**
- * Which variant of a kernel serves each class of work on one adapter, by their names:
+ * Variant of a kernel for each class of work on one adapter, by their names:
  * `{ "matmul nt nf4 many": "workgroup 64x128" }`. `deno task bench --tune` measures it.
  */
 export type Tuning = Readonly<Record<string, string>>;
@@ -17,7 +17,7 @@ export interface Tunable {
 }
 
 /**
- * The variant to use: the tuned one, else the default.
+ * Chooses the variant to use: the tuned one, else the default.
  * @throws {GpuError} if the tuning names a variant that this class does not have here
  */
 export function chosenVariant(tuning: Tuning, { key, variants }: Tunable): string {

@@ -7,7 +7,7 @@ import erfWgsl from "./gelu_erf.wgsl" with { type: "text" };
 import tanhWgsl from "./gelu_tanh.wgsl" with { type: "text" };
 import sigmoidWgsl from "./sigmoid.wgsl" with { type: "text" };
 
-/** How GELU is computed: by the error function itself, or by the tanh that comes within 5e-4 of it. */
+/** Form of GELU: by the error function itself, or by the tanh that comes within 5e-4 of it. */
 export type GeluForm = "erf" | "tanh";
 
 const LIBRARIES = { erf: [erfWgsl], tanh: [tanhWgsl, sigmoidWgsl] };
@@ -19,7 +19,7 @@ const FORWARD = kernels("gelu", forwardWgsl);
 const BACKWARD = kernels("gelu_backward", backwardWgsl);
 
 /**
- * x times the share of a standard normal distribution below x, element by element.
+ * Computes GELU element by element: x times the probability that a standard normal variable is below x.
  *
  * @param x (rows, F), any format
  * @returns (rows, F) in the format of `x`; the caller frees it
@@ -38,7 +38,7 @@ export function gelu(gpu: Gpu, x: Tensor, form: GeluForm): Tensor {
 }
 
 /**
- * Gradient of {@linkcode gelu}, written over its input.
+ * Computes the gradient of {@linkcode gelu}, written over its input.
  *
  * @param dy (rows, F), any format
  * @param x (rows, F), the input of the forward pass; afterwards it holds dx

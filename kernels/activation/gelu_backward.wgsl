@@ -16,5 +16,5 @@ fn main(
 ) {
   let i = (group.y * groups.x + group.x) * 64u + lane;
   if (i >= p.quads) { return; }
-  x[i] = store_X(load_Y(dy[i]) * gelu_slope(load_X(x[i])));
+  x[i] = store_X(load_Y(dy[i]) * gelu_gradient(load_X(x[i])));
 }

@@ -29,7 +29,7 @@ fn gelu(x: vec4f) -> vec4f {
   return x * gaussian_below(x, gaussian(x));
 }
 
-fn gelu_slope(x: vec4f) -> vec4f {
+fn gelu_gradient(x: vec4f) -> vec4f {
   let density = gaussian(x);
   return gaussian_below(x, density) + clamp(x, vec4f(-20.0), vec4f(20.0)) * density * 0.3989422804;  // 1 / sqrt(2 pi)
 }

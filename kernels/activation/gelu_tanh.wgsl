@@ -13,7 +13,7 @@ fn gelu(x: vec4f) -> vec4f {
   return x * sigmoid(TWICE_ROOT * b * (1.0 + 0.044715 * b * b));
 }
 
-fn gelu_slope(x: vec4f) -> vec4f {
+fn gelu_gradient(x: vec4f) -> vec4f {
   let b = bounded(x);
   let s = sigmoid(TWICE_ROOT * b * (1.0 + 0.044715 * b * b));
   return s + b * s * (1.0 - s) * TWICE_ROOT * (1.0 + 3.0 * 0.044715 * b * b);

@@ -1,11 +1,11 @@
 /** The float64 definitions of SwiGLU and GELU that the kernels are tested against. */
 
-/** gate / (1 + exp(-gate)) * up */
+/** SwiGLU: gate / (1 + exp(-gate)) * up. */
 export function swiglu64(gate: ArrayLike<number>, up: ArrayLike<number>): Float64Array {
   return Float64Array.from(gate, (g, i) => g / (1 + Math.exp(-g)) * up[i]!);
 }
 
-/** x / 2 * (1 + erf(x / sqrt(2))), or with `tanh` x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))). */
+/** GELU: x / 2 * (1 + erf(x / sqrt(2))), or with `tanh` x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))). */
 export function gelu64(x: ArrayLike<number>, form: "erf" | "tanh"): Float64Array {
   return Float64Array.from(x, (v) => {
     const inner = form === "erf"

@@ -9,14 +9,14 @@ import backwardWgsl from "./swiglu_backward.wgsl" with { type: "text" };
 const FORWARD = { name: "swiglu", wgsl: forwardWgsl, libraries: [sigmoidWgsl] };
 const BACKWARD = { name: "swiglu_backward", wgsl: backwardWgsl, libraries: [sigmoidWgsl] };
 
-/** The two inputs of SwiGLU, (rows, F) each, in one format. */
+/** Inputs of SwiGLU, (rows, F) each, in one format. */
 export interface SwigluSaved {
   readonly gate: Tensor;
   readonly up: Tensor;
 }
 
 /**
- * silu(gate) * up, element by element.
+ * Computes silu(gate) * up, element by element.
  *
  * @param gate (rows, F), any format
  * @param up (rows, F) in the format of `gate`
@@ -37,7 +37,7 @@ export function swiglu(gpu: Gpu, gate: Tensor, up: Tensor): Tensor {
 }
 
 /**
- * Gradient of {@linkcode swiglu}, written over its inputs: afterwards `gate` holds dGate and `up` holds dUp.
+ * Computes the gradient of {@linkcode swiglu}, written over its inputs: afterwards `gate` holds dGate and `up` holds dUp.
  *
  * @param dy (rows, F), any format
  * @returns the same two tensors under the names of what they now hold

@@ -29,17 +29,17 @@ const COMBINE_LANES = 64;
 const TILE_BYTES = 4096;
 
 export interface CacheAttentionOptions {
-  /** The largest position plus 1, or more. */
+  /** Keys that some query may see: the largest position plus 1, or more. */
   readonly longest: number;
   /** Most keys that a query sees, itself included; all unless given. */
   readonly window?: number | undefined;
   readonly scale?: number;
 }
 
-/** More keys than any cache has. */
+/** Window of a query that sees all keys: more than any cache has. */
 const NO_WINDOW = 2 ** 32 - 1;
 
-/** Keys and values of one layer for some sequences: each has `capacity` rows, one after the other. */
+/** Keys and values of one layer: `capacity` rows for each sequence, one sequence after the other. */
 export interface LayerCache {
   /** (sequences * capacity, kvHeads * headDim), any float format, positions applied. */
   readonly k: Tensor;
@@ -87,8 +87,8 @@ export function appendToCache(gpu: Gpu, k: Tensor, v: Tensor, cache: LayerCache,
 }
 
 /**
- * Attention of a few new rows of each sequence over its cache, in which their own keys and values already are: each sees
- * the keys up to its own position. The keys are split among workgroups, so that one token of one sequence fills a GPU;
+ * Computes the attention of a few new rows of each sequence over its cache, which has their own keys and values already.
+ * Each row sees the keys up to its own position. The keys are split among workgroups, so that one token of one sequence fills a GPU;
  * the heads of a kv head share every load.
  *
  * @param q (sequences * rows of each, heads * headDim), any format, positions applied
@@ -168,7 +168,7 @@ function byMode(gpu: Gpu, { k }: LayerCache, headDim: number): Record<string, nu
   return { TILE_KEYS: [32, 16, 8, 4].find((keys) => keys * keyBytes <= TILE_BYTES)! };
 }
 
-/** Keys of a split where `wanted` splits are. */
+/** Keys of a split where there are to be `wanted` splits. */
 function spanOf(longest: number, wanted: number): number {
   const splits = Math.max(1, Math.min(wanted, Math.ceil(longest / LEAST_SPAN)));
   return Math.ceil(longest / splits / LEAST_SPAN) * LEAST_SPAN;

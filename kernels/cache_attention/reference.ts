@@ -6,7 +6,7 @@ interface Shape {
 }
 
 /**
- * Attention of new rows over the keys and values of their sequence up to their own positions, in float64: the definition.
+ * The definition of attention of new rows over the keys and values of their sequence up to their own positions, in float64.
  *
  * @param q (sequences * per sequence, heads * headDim)
  * @param k (sequences * capacity, kvHeads * headDim), as v

@@ -5,10 +5,10 @@ import columnSumWgsl from "./column_sum.wgsl" with { type: "text" };
 
 const COLUMN_SUM = { name: "column_sum", wgsl: columnSumWgsl };
 
-/** Rows that one thread adds up: short runs keep rounding small, and their sums are few. */
+/** Rows that one thread adds up: few enough to keep rounding small, enough for the sums to be few. */
 export const BLOCK_ROWS = 64;
 
-/** Rows of blocks along y of one dispatch, within what WebGPU allows an axis. */
+/** Most rows of one dispatch: a block each workgroup along y, as many as WebGPU allows. */
 export const LONGEST_RANGE = BLOCK_ROWS * 65535;
 
 /**

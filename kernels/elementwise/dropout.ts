@@ -7,7 +7,7 @@ import dropoutWgsl from "./dropout.wgsl" with { type: "text" };
 
 const DROPOUT = { name: "dropout", wgsl: dropoutWgsl, libraries: [randomWgsl] };
 
-/** Names one mask: the same key gives the same mask, on every device. */
+/** Key of a mask: the same key gives the same mask, on every device. */
 export interface DropoutKey {
   /** Share of elements that become 0: at least 0, below 1. */
   readonly p: number;

@@ -11,7 +11,7 @@ const ADD_INTO = { name: "add_into", wgsl: addIntoWgsl };
 const CAST = { name: "cast", wgsl: castWgsl };
 
 /**
- * target += source, in place.
+ * Adds `source` to `target`, in place.
  * @param target any shape with a multiple of 4 elements, any format
  * @param source the shape of `target`, any format
  * @throws {GpuError} if shapes differ
@@ -41,7 +41,7 @@ export function addBias(gpu: Gpu, y: Tensor, bias: Tensor): void {
 }
 
 /**
- * The values of `x` in another format, rounded to nearest even.
+ * Converts `x` to another format, rounded to nearest even.
  * @param x any shape with a multiple of 4 elements, any format
  * @returns a new tensor, also if the format stays; the caller frees it
  */
@@ -52,7 +52,7 @@ export function cast(gpu: Gpu, x: Tensor, format: Format): Tensor {
 }
 
 /**
- * y = x, rounded to nearest even.
+ * Writes `x` to `y` in the format of `y`, rounded to nearest even.
  * @param x any shape with a multiple of 4 elements, any format
  * @param y the shape of `x`, any format
  * @throws {GpuError} if shapes differ

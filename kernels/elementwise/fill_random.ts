@@ -15,7 +15,7 @@ const UNIFORM: Kernel = {
 };
 const BITS: Kernel = { name: "fill_bits", wgsl: fillRandomWgsl, libraries: [randomWgsl, drawBitsWgsl] };
 
-/** Which numbers to draw: the same key gives the same values, on every device. */
+/** Key and range of uniform draws: the same key gives the same values, on every device. */
 export interface UniformKey {
   /** u32 */
   readonly seed: number;

@@ -10,7 +10,7 @@ const EMBED = { name: "embed", wgsl: embedWgsl };
 const EMBED_BACKWARD = { name: "embed_backward", wgsl: embedBackwardWgsl };
 
 /**
- * The rows of `table` that `ids` name. An id past the table gives a row of NaN.
+ * Looks up the rows of `table` by `ids`. An id past the table gives a row of NaN.
  *
  * @param ids (rows) u32
  * @param table (V, C), any format
@@ -80,7 +80,7 @@ export function embedBackward(gpu: Gpu, ids: Uint32Array, dx: Tensor, dTable: Te
   }
 }
 
-/** The rows of each id from `first` to `end` (excluded), as embed_backward.wgsl reads them. */
+/** Lists the rows of each id from `first` to `end` (excluded), as embed_backward.wgsl reads them. */
 function rowsById(ids: Uint32Array, first: number, end: number): { count: number; lists: Uint32Array } {
   const rowsOf = new Map<number, number[]>();
   ids.forEach((id, row) => {

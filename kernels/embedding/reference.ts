@@ -1,7 +1,7 @@
 /** The float64 definitions of the embedding lookup and its noise that the kernels are tested against. */
 import { randomWord } from "../shared/random.ts";
 
-/** y[r] = table[ids[r]] for `table` (V, width) */
+/** Lookup: y[r] = table[ids[r]] for `table` (V, width). */
 export function embed64(ids: ArrayLike<number>, table: ArrayLike<number>, width: number): Float64Array {
   const y = new Float64Array(ids.length * width);
   for (let row = 0; row < ids.length; row++) {
@@ -10,7 +10,7 @@ export function embed64(ids: ArrayLike<number>, table: ArrayLike<number>, width:
   return y;
 }
 
-/** x[r, c] + scale[r] * u, with u of the element's random word in [-1, 1) */
+/** Noise: x[r, c] + scale[r] * u, with u of the element's random word in [-1, 1) */
 export function addNoise64(
   x: ArrayLike<number>,
   scale: ArrayLike<number>,

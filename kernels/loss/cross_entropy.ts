@@ -13,12 +13,12 @@ export const NO_LABEL = 0xffffffff;
 export interface CrossEntropyOptions {
   /** V: columns from here on are padding. Below 2^24. */
   readonly vocabSize: number;
-  /** Given: the logits are overwritten by their gradient times this. */
+  /** If given, the logits are overwritten by their gradient times this. */
   readonly gradScale?: number;
 }
 
 /**
- * Cross-entropy of each row of logits against its label, and the most likely token.
+ * Computes the cross-entropy of each row of logits against its label, and the most likely token.
  *
  * @param logits (rows, Vp) f32 with Vp = V rounded up to a multiple of 4; with `gradScale` they become
  *   (softmax - onehot) * gradScale, and 0 in rows without target and in columns from V on

@@ -15,7 +15,7 @@ const BACKWARD = {
   weightBackward: { name: "layer_norm_weight_backward", wgsl: weightBackwardWgsl },
 };
 
-/** What {@linkcode layerNormBackward} needs back from the forward pass. */
+/** Values of the forward pass that {@linkcode layerNormBackward} needs. */
 export interface LayerNormSaved {
   /** (rows, C), the input. */
   readonly x: Tensor;
@@ -58,14 +58,14 @@ export function layerNorm(
   return { y, stats };
 }
 
-/** Where the gradients of {@linkcode layerNormBackward} go. */
+/** Tensors that the gradients of {@linkcode layerNormBackward} are added to. */
 export interface LayerNormGradients extends NormGradients {
   /** (C) f32, likewise. */
   readonly dBias?: Tensor | undefined;
 }
 
 /**
- * Gradient of {@linkcode layerNorm}.
+ * Computes the gradient of {@linkcode layerNorm}.
  *
  * @param dy (rows, C), any format
  * @returns dx (rows, C): `addTo`, or a new tensor in the format of `dy` that the caller frees

@@ -28,19 +28,19 @@ fn main(
   let mean = stats[row].x;
   let rstd = stats[row].y;
 
-  var slopes = vec4f();
+  var gradients = vec4f();
   var dots = vec4f();
   for (var q = lane; q < p.quads; q += LANES) {
     let g = load_Y(dy[base + q]) * w[q];
-    slopes += g;
+    gradients += g;
     dots += g * ((load_X(x[base + q]) - mean) * rstd);
   }
-  let mean_slope = workgroup_sum(lane, (slopes.x + slopes.y) + (slopes.z + slopes.w)) / width;
+  let mean_gradient = workgroup_sum(lane, (gradients.x + gradients.y) + (gradients.z + gradients.w)) / width;
   let mean_dot = workgroup_sum(lane, (dots.x + dots.y) + (dots.z + dots.w)) / width;
 
   for (var q = lane; q < p.quads; q += LANES) {
     let h = (load_X(x[base + q]) - mean) * rstd;
-    var v = rstd * (load_Y(dy[base + q]) * w[q] - mean_slope - h * mean_dot);
+    var v = rstd * (load_Y(dy[base + q]) * w[q] - mean_gradient - h * mean_dot);
     if (ADD == 1u) { v += load_D(dx[base + q]); }
     dx[base + q] = store_D(v);
   }

@@ -4,27 +4,27 @@ import { requireSameShape, requireVector, rowQuadsOf, THREADS, wrappedGrid } fro
 import { rowRanges, type Tensor } from "../tensor.ts";
 import type { Kernel } from "../wgsl.ts";
 
-/** The kernels of a norm's gradient. */
+/** Kernels of a norm's gradient. */
 export interface NormBackwardKernels {
   /** The op's name, for errors. */
   readonly op: string;
-  /** Of (dy, x, weight, stats) to dx. */
+  /** (dy, x, weight, stats) -> dx */
   readonly backward: Kernel;
-  /** Of (dy, x, stats) to the sums over blocks of rows. */
+  /** (dy, x, stats) -> the weight's gradient, summed over each block of rows. */
   readonly weightBackward: Kernel;
 }
 
-/** What a norm's backward pass needs back from the forward pass. */
+/** Values of the forward pass that a norm's gradient needs. */
 export interface NormSaved {
   /** (rows, C), the input. */
   readonly x: Tensor;
   /** (C) f32 */
   readonly weight: Tensor;
-  /** (rows) or (rows, S) f32, what the norm kept of each row. */
+  /** (rows) or (rows, S) f32, the statistics of each row. */
   readonly stats: Tensor;
 }
 
-/** Where a norm's gradients go besides a new tensor. */
+/** Tensors that a norm's gradients are added to. */
 export interface NormGradients {
   /** (rows, C), any format: the gradient of x is added to it in place, and it is returned. */
   readonly addTo?: Tensor;
@@ -33,7 +33,7 @@ export interface NormGradients {
 }
 
 /**
- * Gradient of a norm over rows, over as many ranges of rows as bindings ask for.
+ * Computes the gradient of a norm over rows.
  *
  * @param dy (rows, C), any format
  * @returns dx (rows, C): `addTo`, or a new tensor in the format of `dy` that the caller frees
@@ -65,7 +65,7 @@ export function normBackward(
   return dx;
 }
 
-/** Sums by blocks of rows first, then over the blocks: parallel, and the same every time. */
+/** Sums over blocks of rows first, then over the blocks: parallel, and in the same order every time. */
 function addWeightGradient(
   gpu: Gpu,
   { op, weightBackward }: NormBackwardKernels,

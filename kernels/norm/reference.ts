@@ -1,6 +1,6 @@
 /** The float64 definitions of RMSNorm and LayerNorm that the kernels are tested against. */
 
-/** y[r, c] = x[r, c] / sqrt(mean_c(x[r, c]^2) + eps) * weight[c], for `x` (rows, C) and `weight` (C). */
+/** RMSNorm: y[r, c] = x[r, c] / sqrt(mean_c(x[r, c]^2) + eps) * weight[c], for `x` (rows, C) and `weight` (C). */
 export function rmsNorm64(x: Float64Array, weight: Float64Array, eps: number): Float64Array {
   const width = weight.length;
   const y = new Float64Array(x.length);
@@ -14,7 +14,7 @@ export function rmsNorm64(x: Float64Array, weight: Float64Array, eps: number): F
 }
 
 /**
- * y[r, c] = (x[r, c] - m[r]) / sqrt(mean_c((x[r, c] - m[r])^2) + eps) * weight[c] + bias[c] with m[r] = mean_c(x[r, c]),
+ * LayerNorm: y[r, c] = (x[r, c] - m[r]) / sqrt(mean_c((x[r, c] - m[r])^2) + eps) * weight[c] + bias[c] with m[r] = mean_c(x[r, c]),
  * for `x` (rows, C), `weight` and `bias` (C).
  */
 export function layerNorm64(

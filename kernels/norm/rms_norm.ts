@@ -14,7 +14,7 @@ const BACKWARD = {
   weightBackward: { name: "rms_norm_weight_backward", wgsl: weightBackwardWgsl },
 };
 
-/** What {@linkcode rmsNormBackward} needs back from the forward pass. */
+/** Values of the forward pass that {@linkcode rmsNormBackward} needs. */
 export interface RmsNormSaved {
   /** (rows, C), the input. */
   readonly x: Tensor;
@@ -51,7 +51,7 @@ export function rmsNorm(gpu: Gpu, x: Tensor, weight: Tensor, eps: number): { y: 
 }
 
 /**
- * Gradient of {@linkcode rmsNorm}.
+ * Computes the gradient of {@linkcode rmsNorm}.
  *
  * @param dy (rows, C), any format
  * @returns dx (rows, C): `addTo`, or a new tensor in the format of `dy` that the caller frees

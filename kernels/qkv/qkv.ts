@@ -9,7 +9,7 @@ import splitWgsl from "./split_qkv.wgsl" with { type: "text" };
 const SPLIT = { name: "split_qkv", wgsl: splitWgsl };
 const MERGE = { name: "merge_qkv", wgsl: mergeWgsl };
 
-/** Queries, keys and values or their gradients, (rows, H * D) each, in one format. */
+/** Queries, keys and values, or their gradients: (rows, H * D) each, in one format. */
 export interface Qkv {
   readonly q: Tensor;
   readonly k: Tensor;
@@ -17,7 +17,7 @@ export interface Qkv {
 }
 
 /**
- * Takes apart what one linear gives for queries, keys and values, as GPT-NeoX has it: head by head, (rows, H, 3, D).
+ * Splits the output of one linear into queries, keys and values. They lie in it as in GPT-NeoX, (rows, H, 3, D).
  *
  * @param fused (rows, H * 3 * D), any format
  * @param into overwritten
@@ -31,7 +31,7 @@ export function splitQkv(gpu: Gpu, fused: Tensor, into: Qkv, headDim: number): v
 }
 
 /**
- * The inverse of {@linkcode splitQkv}: the gradient of the fused product.
+ * Joins what {@linkcode splitQkv} splits: from the gradients of q, k and v to that of the linear's output.
  * @returns (rows, H * 3 * D) in the format of q; the caller frees it
  * @throws {GpuError} if shapes or formats do not fit
  */

@@ -1,6 +1,6 @@
-/** The definition of a fused product of queries, keys and values that the kernels are tested against. */
+/** The definition of the split of queries, keys and values that the kernels are tested against. */
 
-/** q, k and v (rows, H * D) of `fused` (rows, H, 3, D). */
+/** Split: q, k and v (rows, H * D) of `fused` (rows, H, 3, D). */
 export function splitQkv64(
   fused: ArrayLike<number>,
   headDim: number,

@@ -1,8 +1,8 @@
 /** The float64 definition of rotary position embedding that the kernel is tested against. */
 
 /**
- * `x` (rows, H * headDim) turned by the angles `cos`, `sin` (P, rotaryDim / 2) of `positions` (rows) in the first
- * `rotaryDim` elements of each head.
+ * Rotation of the first `rotaryDim` elements of each head of `x` (rows, H * headDim) by the angles `cos`, `sin`
+ * (P, rotaryDim / 2) of `positions` (rows).
  */
 export function rope64(
   x: ArrayLike<number>,

@@ -10,16 +10,16 @@ const ROPE_F32 = { name: "rope_f32", wgsl: ropeWgsl, libraries: [wordF32Wgsl] };
 const ROPE_16 = { name: "rope_16", wgsl: ropeWgsl, libraries: [word16Wgsl] };
 
 /**
- * Turns the halves of every head of `x`, or of the first R elements of it, against each other by the angle of its row's
- * position, in place.
+ * Applies rotary position embedding in place: rotates the pairs (i, i + R / 2) among the first R elements of each head by
+ * the angles of the row's position.
  *
  * @param x (rows, H * D), any format
- * @param cos (P, R / 2) f32, cosines of the angles of each position;
- * @param sin (P, R / 2) f32
+ * @param cos (P, R / 2) f32, cosines of the angles of each position
+ * @param sin (P, R / 2) f32, their sines
  * @param positions (rows) u32, each below P
  * @param headDim D, a multiple of 4
- * @param options.inverse turns back: the gradient of the forward turn
- * @param options.rotaryDim R, a multiple of 4 up to D, which it is unless given (GPT-NeoX turns a quarter of a head)
+ * @param options.inverse rotates back, which is the gradient of the rotation; false unless given
+ * @param options.rotaryDim R, a multiple of 4 up to D; D unless given (a quarter of it in GPT-NeoX)
  * @throws {GpuError} if D or R is not a multiple of 4, or shapes differ
  * @see Su et al., 2021, arXiv:2104.09864, equation 34; pairs (i, i + R / 2) as in Hugging Face checkpoints
  */

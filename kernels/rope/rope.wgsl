@@ -1,7 +1,7 @@
-// Rotary position embedding, in place: within the first R elements of each head, element i turns with element
+// Rotary position embedding, in place: within the first R elements of each head, element i is rotated with element
 // i + R/2 by the angle of its position (the layout of Hugging Face checkpoints). Su et al. 2021, eq. 34.
 //   x1' = x1 cos - SIGN sin x2,   x2' = x2 cos + SIGN sin x1
-// A thread turns two neighbours i, i + 1 and their partners: words of two elements serve every even R/2.
+// A thread rotates two neighbours i, i + 1 and their partners: words of two elements serve every even R/2.
 //
 // Grid: one thread for each row, head and word of half of R; wrapped.
 

@@ -14,7 +14,7 @@ const LANES = 256;
 /** In place of a token where logits are no numbers. */
 export const NO_TOKEN = 0xffffffff;
 
-/** How the next token is picked. */
+/** Settings by which the next token is picked. */
 export interface Sampling {
   /** Divides the logits; 0 takes the likeliest token. */
   readonly temperature: number;
@@ -41,7 +41,7 @@ export interface SequenceHeads {
 }
 
 /**
- * Picks the next token of each sequence, makes it the sequence's last, and writes it down; nothing is read back.
+ * Picks the next token of each sequence, makes it the sequence's last, and keeps it in `taken`; nothing is read back.
  *
  * @param logits (rows, V rounded up to a multiple of 4) f32; overwritten
  * @param heads overwritten: the new tokens, their positions, and that they were seen

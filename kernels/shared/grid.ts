@@ -8,7 +8,7 @@ export const THREADS = 64;
 const MOST_PER_AXIS = 65535;
 
 /**
- * A grid of at least `groups` workgroups, wrapped to y past what one axis allows.
+ * Lays out at least `groups` workgroups, wrapped to y past what one axis allows.
  * Kernels number them `group.y * groups_of_grid.x + group.x` and leave at once past the end.
  */
 export function wrappedGrid(groups: number): [number, number] {
@@ -16,12 +16,12 @@ export function wrappedGrid(groups: number): [number, number] {
   return [Math.ceil(groups / y), y];
 }
 
-/** A grid with one thread for each of `count` items. */
+/** Lays out one thread for each of `count` items. */
 export function threadGrid(count: number): [number, number] {
   return wrappedGrid(Math.ceil(count / THREADS));
 }
 
-/** Elements of `tensor` by four. @throws {GpuError} if they do not divide */
+/** Counts the quads of `tensor`. @throws {GpuError} if its elements are not a multiple of 4 */
 export function quadsOf(tensor: Tensor): number {
   if (tensor.size % 4 !== 0) {
     throw new GpuError(
@@ -31,7 +31,7 @@ export function quadsOf(tensor: Tensor): number {
   return tensor.size / 4;
 }
 
-/** Length of a row of `tensor` by four. @throws {GpuError} if it does not divide */
+/** Counts the quads of a row of `tensor`. @throws {GpuError} if its elements are not a multiple of 4 */
 export function rowQuadsOf(tensor: Tensor): number {
   if (tensor.width % 4 !== 0) {
     throw new GpuError(

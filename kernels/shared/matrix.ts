@@ -1,4 +1,4 @@
-/** Matrices that a subgroup multiplies as a whole, on units that the hardware has for them: which ones kernels use. */
+/** Matrix units: hardware that multiplies small matrices, a subgroup at a time. Chooses which matrices kernels use. */
 import type { GpuInfo, MatrixShape } from "../device.ts";
 import type { Gpu } from "../gpu.ts";
 import { rowRanges, type Tensor } from "../tensor.ts";
@@ -6,7 +6,7 @@ import type { Kernel } from "../wgsl.ts";
 import largestWgsl from "./largest_matrix.wgsl" with { type: "text" };
 import rangeWgsl from "./range_matrix.wgsl" with { type: "text" };
 
-/** The matrices of a device, and how many lanes share one. */
+/** Shape of the matrices that kernels use on a device, and how many lanes share one. */
 export interface MatrixUnit extends MatrixShape {
   readonly lanes: number;
 }
@@ -14,8 +14,8 @@ export interface MatrixUnit extends MatrixShape {
 const LARGEST: Kernel = { name: "largest", wgsl: largestWgsl };
 
 /**
- * The matrices that kernels multiply here: f16 with sums in f32, of those the largest. `undefined` where the device has
- * none, and where the size of its subgroups varies, since kernels then do not know how many a workgroup has.
+ * Chooses the matrices that kernels multiply on a device: f16 with sums in f32, of those the largest. `undefined` where it
+ * has none, and where the size of its subgroups varies: kernels then do not know how many a workgroup has.
  */
 export function matrixUnit({ matrices, subgroupSize, subgroupMaxSize }: GpuInfo): MatrixUnit | undefined {
   if (subgroupSize !== subgroupMaxSize) return undefined;
@@ -28,7 +28,7 @@ export function matrixUnit({ matrices, subgroupSize, subgroupMaxSize }: GpuInfo)
   return best && { ...best, lanes: subgroupMaxSize };
 }
 
-/** WGSL that names the unit's sizes and types, and `range_of`. */
+/** Returns WGSL that names the unit's sizes and types, and `range_of`. */
 export function matrixLibraries({ M, N, K, lanes }: MatrixUnit): string[] {
   return [
     `const SM = ${M}u;
@@ -43,7 +43,7 @@ alias Sums = subgroup_matrix_result<f32, ${N}, ${M}>;`,
 }
 
 /**
- * The bits of each tensor's largest finite magnitude, from which kernels take a power of two that brings it into the
+ * Finds the bits of each tensor's largest finite magnitude, from which kernels take a power of two that brings it into the
  * range of f16; 0 where there is no tensor.
  * @returns (tensors) u32. The caller frees it
  */

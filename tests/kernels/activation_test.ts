@@ -48,7 +48,7 @@ Deno.test("swiglu() stays finite for gates of any size, and passes NaN on", asyn
   assert(Number.isNaN(y[8]), "NaN stays NaN");
   const dy = gpu.tensor([1, 12], new Float32Array(12).fill(1));
   const dGate = await gpu.read(swigluBackwardInPlace(gpu, dy, { gate, up }).dGate);
-  assertClose("slopes", dGate.slice(0, 8), [0, 0, 0, -19 * Math.exp(-20), 1, 1, 1, 1], F32);
+  assertClose("gradients", dGate.slice(0, 8), [0, 0, 0, -19 * Math.exp(-20), 1, 1, 1, 1], F32);
 });
 
 Deno.test("swiglu() works on tensors that span buffers", async () => {
@@ -97,8 +97,8 @@ for (const form of ["erf", "tanh"] as const) {
         const dy = inFormat(gpu, [rows, width], dys, format);
         const dx = geluBackwardInPlace(gpu, dy.tensor, x.tensor, form);
         assert(dx === x.tensor, "in place");
-        const slopes = numericalGradient((v) => dot(gelu64(v, form), dy.values), x.values);
-        assertRounded("dx", await gpu.read(dx), slopes, format);
+        const gradients = numericalGradient((v) => dot(gelu64(v, form), dy.values), x.values);
+        assertRounded("dx", await gpu.read(dx), gradients, format);
       }
     });
   }
@@ -114,9 +114,9 @@ for (const form of ["erf", "tanh"] as const) {
     assertClose("far", y.slice(0, 6), [0, 0, 0, 20, 200, 1e30], F32);
     assert(Number.isNaN(y[6]), "NaN stays NaN");
     const ones = gpu.tensor([1, 8], new Float32Array(8).fill(1));
-    const slopes = await gpu.read(geluBackwardInPlace(gpu, ones, gpu.tensor([1, 8], far), form));
-    assertClose("slopes", slopes.slice(0, 6), [0, 0, 0, 1, 1, 1], F32);
-    assertClose("slope at 0", slopes.slice(7), [0.5], F32);
+    const gradients = await gpu.read(geluBackwardInPlace(gpu, ones, gpu.tensor([1, 8], far), form));
+    assertClose("gradients", gradients.slice(0, 6), [0, 0, 0, 1, 1, 1], F32);
+    assertClose("slope at 0", gradients.slice(7), [0.5], F32);
   });
 }
 
