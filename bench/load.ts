@@ -60,7 +60,7 @@ export async function benchLoad(gpu: Gpu, folder: string | undefined, io: Io): P
   try {
     io.err(`Writing a checkpoint to ${root}`);
     const total = await writeRandom(root, config);
-    const trim = () => gpu.trim();
+    const trim = () => gpu.memory.trim();
     const dense = () => load(gpu, root, config, false);
     const nf4 = () => load(gpu, root, config, true);
     const loads = [

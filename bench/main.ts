@@ -183,8 +183,8 @@ async function benchStep(options: BenchOptions, io: Io): Promise<Measured> {
   using gpu = await openGpu(options, io, options.sharing);
   const effort = effortOf(options, gpu);
   const peaks = await probe(gpu, effort);
-  gpu.trim();
-  gpu.resetPeak();
+  gpu.memory.trim();
+  gpu.memory.resetPeak();
   const step = await measureStep(gpu, options, options.seconds ?? STEP_SECONDS);
   return { peaks, info: gpu.info, rows: [stepRow(step, gpu.sharing, peaks)], steps: [step], notes: [] };
 }

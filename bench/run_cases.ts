@@ -42,7 +42,7 @@ export async function runCases(
     const work = each.prepare(gpu);
     const sample = await measure(gpu, work.run, effort);
     work.free();
-    gpu.trim();
+    gpu.memory.trim();
     rows.push(rowOf(each, gpu.sharing, sample, peaks));
     progress.update(i + 1, [label]);
   }

@@ -101,7 +101,7 @@ export async function measureStep(gpu: Gpu, options: BenchOptions, seconds: numb
     flops,
     gflops: flops / best.wallMs / 1e6,
     plannedBytes: cost.peak.heldBytes,
-    peakBytes: gpu.peakBytes,
+    peakBytes: gpu.memory.peakBytes,
     byKernel,
   };
 }

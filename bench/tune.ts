@@ -113,7 +113,7 @@ async function tuneOne(
     }
   }
   prepared?.free();
-  gpu.trim();
+  gpu.memory.trim();
   const standard = able[0]!;
   const best = able.reduce((a, b) => times.get(b)! < times.get(a)! ? b : a);
   const isBetter = times.get(best)! < times.get(standard)! * (1 - LEAST_GAIN);

@@ -225,7 +225,7 @@ export class Engine {
 
   /** Bytes on the device now. */
   get memoryBytes(): number {
-    return this.#gpu.liveBytes;
+    return this.#gpu.memory.liveBytes;
   }
 
   /** Frees the model and the device. */

@@ -224,7 +224,7 @@ export async function evaluatePerplexity(
       ropeTheta: config.rope_theta,
     },
     seconds: (performance.now() - started) / 1000,
-    peakBytes: gpu.peakBytes,
+    peakBytes: gpu.memory.peakBytes,
   };
 }
 

@@ -312,45 +312,6 @@ export class Gpu {
     this.#yieldedAt = performance.now();
   }
 
-  // Old names, until the rename.
-  get liveBytes(): number {
-    return this.memory.liveBytes;
-  }
-  get freeBytes(): number {
-    return this.memory.freeBytes;
-  }
-  get peakBytes(): number {
-    return this.memory.peakBytes;
-  }
-  get peak(): MemoryUse {
-    return this.memory.peak;
-  }
-  get buffersCreated(): number {
-    return this.memory.buffersCreated;
-  }
-  expectPeak(bytes: number): void {
-    this.memory.expectPeak(bytes);
-  }
-  resetPeak(): void {
-    this.memory.resetPeak();
-  }
-  trim(): void {
-    this.memory.trim();
-  }
-  purpose(purpose: Purpose): Disposable {
-    return this.memory.purpose(purpose);
-  }
-  assign(tensor: Tensor, purpose: Purpose): void {
-    this.memory.assign(tensor, purpose);
-  }
-  at(moment: string): void {
-    this.memory.at(moment);
-  }
-  async turn(): Promise<void> {
-    await this.yieldToEvents();
-  }
-  // End of old names.
-
   /** Ends the device and frees all memory. */
   close(): void {
     this.#failures.expectLoss();

@@ -160,15 +160,15 @@ export class LanguageModel {
     const { layers, embeddings } = this.parts;
     const { checkpointing, offload = false } = options;
     const pass = this.#pass(device, options.dropout);
-    using _ = gpu.purpose("activations");
-    gpu.at("embedding");
+    using _ = gpu.memory.purpose("activations");
+    gpu.memory.at("embedding");
     let x = embed(gpu, device.tokens, embeddings.weight, this.parts.format);
     if (options.noiseAlpha && options.dropout) {
       addEmbeddingNoise(gpu, x, device.batch, options.noiseAlpha, options.dropout);
     }
     const kept: { readonly x: Kept; readonly saved?: unknown }[] = [];
     for (const [i, layer] of layers.entries()) {
-      gpu.at(`forward, layer ${i + 1}`);
+      gpu.memory.at(`forward, layer ${i + 1}`);
       if (checkpointing) {
         const out = layer.forward(gpu, x, pass);
         // The last layer's turn comes at once.
@@ -180,19 +180,19 @@ export class LanguageModel {
         x = out;
       }
       gpu.submit();
-      await gpu.turn();
+      await gpu.yieldToEvents();
     }
     const gradient = this.#lossBackward(x, device, options);
     for (const [i, layer] of [...layers.entries()].reverse()) {
-      gpu.at(`backward, layer ${i + 1}`);
+      gpu.memory.at(`backward, layer ${i + 1}`);
       const { x: checkpoint, saved } = kept.pop()!;
       const x = await checkpoint.take();
       layer.backward(gpu, gradient, x, pass, saved);
       x.free();
       gpu.submit();
-      await gpu.turn();
+      await gpu.yieldToEvents();
     }
-    gpu.at("embedding, backward");
+    gpu.memory.at("embedding, backward");
     if (embeddings.grad) embedBackward(gpu, device.batch.tokens, gradient, embeddings.grad);
     gradient.free();
   }
@@ -201,7 +201,7 @@ export class LanguageModel {
   async #keep(x: Tensor, offload: boolean): Promise<Kept> {
     const { gpu } = this;
     if (!offload) {
-      gpu.assign(x, "checkpoints");
+      gpu.memory.assign(x, "checkpoints");
       return onDevice(x);
     }
     const { shape, dtype } = x;
@@ -210,7 +210,7 @@ export class LanguageModel {
     x.free();
     return {
       take: async () => {
-        using _ = gpu.purpose("checkpoints");
+        using _ = gpu.memory.purpose("checkpoints");
         const back = gpu.empty(shape, dtype, "checkpoint");
         await host.load(back);
         host.free();
@@ -273,7 +273,7 @@ export class LanguageModel {
       x.free();
       x = out;
       gpu.submit();
-      await gpu.turn();
+      await gpu.yieldToEvents();
     }
     return x;
   }
@@ -282,7 +282,7 @@ export class LanguageModel {
   #lossBackward(x: Tensor, device: DeviceBatch, { gradScale, lossSum }: GradientOptions): Tensor {
     const { gpu } = this;
     const { head, norm: last } = this.parts;
-    gpu.at("head and loss");
+    gpu.memory.at("head and loss");
     this.#forEachLogits(x, ({ x, normed, stats, logits, start, end }) => {
       const options = { vocabSize: this.config.vocab_size, gradScale };
       const { loss, argmax } = crossEntropy(gpu, logits, device.labels.slice(start, end), options);
@@ -303,7 +303,7 @@ export class LanguageModel {
   #forEachLogits(hidden: Tensor, use: (chunk: HeadChunk) => void): void {
     const { gpu } = this;
     const { head, norm: last } = this.parts;
-    using _ = gpu.purpose("cross-entropy");
+    using _ = gpu.memory.purpose("cross-entropy");
     const rowBytes = Math.ceil(this.config.vocab_size / 4) * 16;
     const most = rowsWithin(Math.min(LOGITS_BYTES, gpu.maxBindingBytes), rowBytes);
     for (const { start, end } of rowRanges([hidden], most)) {

@@ -36,7 +36,7 @@ export function addLora(
   const linears = model.linears();
   const whole = new Set(linears.filter(({ weightGrad }) => weightGrad).map(({ name }) => name));
   const chosen = chooseTargets(model.config, config, (module) => whole.has(module), { isStrict });
-  using _ = gpu.purpose("adapters");
+  using _ = gpu.memory.purpose("adapters");
   linears.forEach((layer, stream) => {
     if (!chosen.includes(layer.name)) return;
     const [outputs, inputs] = layer.weight.shape as [number, number];
@@ -67,7 +67,7 @@ export function applyAdapter(
   { isTrained }: { readonly isTrained: boolean },
 ): void {
   const { config, lora } = adapter;
-  using _ = model.gpu.purpose("adapters");
+  using _ = model.gpu.memory.purpose("adapters");
   const linears = new Map(model.linears().map((layer, stream) => [layer.name, { layer, stream }]));
   requireAll(adapter, linears.keys());
   for (const [module, pair] of lora) {
@@ -188,7 +188,7 @@ function withGradients(
   layer: Linear,
   { isTrained, ...lora }: Omit<Lora, "gradA" | "gradB"> & { readonly isTrained: boolean },
 ): Lora {
-  using _ = gpu.purpose("gradients");
+  using _ = gpu.memory.purpose("gradients");
   const gradient = ({ shape }: Tensor): Tensor | undefined =>
     isTrained ? gpu.zeros(shape, "f32", `gradient of ${layer.name} LoRA`) : undefined;
   return { ...lora, gradA: gradient(lora.A), gradB: gradient(lora.B) };

@@ -54,8 +54,8 @@ export function tensorSources(gpu: Gpu, tensors: readonly NamedTensor[]): Tensor
 
 /** Bytes that may be on their way at once. */
 function readRoom(gpu: Gpu): number {
-  const unused = Math.max(LEAST_BYTES, gpu.peakBytes - gpu.liveBytes);
-  return Math.min(GROUP_BYTES, unused, Math.max(1, gpu.freeBytes));
+  const unused = Math.max(LEAST_BYTES, gpu.memory.peakBytes - gpu.memory.liveBytes);
+  return Math.min(GROUP_BYTES, unused, Math.max(1, gpu.memory.freeBytes));
 }
 
 /** A tensor that is larger than `room`, some rows at a time. */

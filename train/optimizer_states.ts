@@ -176,7 +176,7 @@ export class StateTensor {
   }
 
   #newPage(rows: number, { shape, dtype }: HostTensor): Tensor {
-    using _ = this.#gpu.purpose("optimiser");
+    using _ = this.#gpu.memory.purpose("optimiser");
     return this.#gpu.empty([rows, shape[1]!], dtype, "page of states");
   }
 

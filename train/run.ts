@@ -151,7 +151,7 @@ async function makePlan(
     evalLengths: longest(evalData?.samples ?? [], args.per_device_eval_batch_size),
   });
   requireFit(plan);
-  gpu.expectPeak(plan.peak.heldBytes);
+  gpu.memory.expectPeak(plan.peak.heldBytes);
   return plan;
 }
 
@@ -294,7 +294,7 @@ class Run {
       skippedSteps: this.#skippedSteps,
       tokens: this.#tokens,
       elapsedMs: performance.now() - this.#started,
-      peakBytes: this.trainer.gpu.peakBytes,
+      peakBytes: this.trainer.gpu.memory.peakBytes,
       plannedBytes: this.plan.peak.heldBytes,
     };
   }
@@ -350,7 +350,7 @@ class Run {
       this.#step,
     );
     this.#evalLoss = loss;
-    const { peakBytes } = this.trainer.gpu;
+    const { peakBytes } = this.trainer.gpu.memory;
     await this.#log.addEvaluation({ epoch, step: this.#step, eval_loss: loss }, {
       tokensPerSecond,
       peakBytes,
@@ -379,8 +379,8 @@ class Run {
       learningRate: rate,
       gradNorm: result.gradNorm,
       tokensPerSecond: 1000 * (this.#tokens - first.tokens) / (this.#training - first.training),
-      memoryBytes: gpu.liveBytes,
-      peakBytes: gpu.peakBytes,
+      memoryBytes: gpu.memory.liveBytes,
+      peakBytes: gpu.memory.peakBytes,
       etaSeconds: (this.#totalSteps - this.#step) * seconds / (this.#pace.length - 1),
       skippedSteps: this.#skippedSteps,
       elapsedMs: now - this.#started,
@@ -579,7 +579,7 @@ class Run {
       step: this.#step,
       epoch: this.#sampler.epoch,
       skippedSteps: this.#skippedSteps,
-      peakBytes: this.trainer.gpu.peakBytes,
+      peakBytes: this.trainer.gpu.memory.peakBytes,
     });
     await writeFileAtomic(`${args.output_dir}/report.html`, report);
   }

@@ -103,7 +103,7 @@ export class Trainer {
     this.gpu = model.gpu;
     this.model = model;
     this.#options = options;
-    using _ = this.gpu.purpose("optimiser");
+    using _ = this.gpu.memory.purpose("optimiser");
     const parameters = model.parameters();
     const states = makeStates(this.gpu, parameters, options.states ?? { bits: 32, paged: false });
     this.optimised = parameters.map((parameter, i) => ({ ...parameter, states: states[i]! }));
@@ -135,7 +135,7 @@ export class Trainer {
       });
       freeBatch(device);
     }
-    gpu.at("optimiser");
+    gpu.memory.at("optimiser");
     const inverseScale = 1 / this.state.lossScale;
     globalNorm(gpu, this.optimised.map(({ grad }) => grad), this.#status, {
       maxNorm: maxGradNorm,
@@ -145,7 +145,7 @@ export class Trainer {
     const adam = { beta1, beta2, epsilon, weightDecay, learningRate, step: this.state.updates + 1 };
     for (const { name, states } of this.optimised) {
       await states.update(this.#status, isDecayed(name) ? adam : { ...adam, weightDecay: 0 });
-      await gpu.turn();
+      await gpu.yieldToEvents();
     }
     const [lossBytes, statusBytes] = await gpu.readBytes([this.#lossSum, this.#status]);
     const status = new Float32Array(statusBytes!.buffer);

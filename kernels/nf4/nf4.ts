@@ -108,7 +108,7 @@ export class Nf4Quantiser {
     this.#gpu = gpu;
     this.#weight = emptyNf4(gpu, shape, options);
     const { label, absmax, nested } = this.#weight;
-    using _ = gpu.purpose("scratch");
+    using _ = gpu.memory.purpose("scratch");
     this.#absmax = nested ? gpu.empty([blocksOf(shape)], "f32", `${label} scales in f32`) : absmax;
   }
 
@@ -148,7 +148,7 @@ export class Nf4Quantiser {
     }
     if (!nested) return this.#weight;
     const [gpu, blocks] = [this.#gpu, this.#absmax.size];
-    using _ = gpu.purpose("scratch");
+    using _ = gpu.memory.purpose("scratch");
     const sum = gpu.zeros([1], "f32", "sum of scales");
     sumInto(gpu, this.#absmax, sum);
     gpu.run(QUANTISE_SCALES, [this.#absmax, sum, nested.map, absmax, nested.scales], {

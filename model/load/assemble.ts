@@ -32,10 +32,10 @@ export async function assembleModel(
   format: Format,
   source: WeightSource,
 ): Promise<LanguageModel> {
-  using _base = gpu.purpose("base");
+  using _base = gpu.memory.purpose("base");
   const layout = layoutOf(config);
   const gradient = (name: string, { shape }: Weight): Tensor | undefined => {
-    using _ = gpu.purpose("gradients");
+    using _ = gpu.memory.purpose("gradients");
     return source.isTrained(name) ? gpu.zeros(shape, "f32", `gradient of ${name}`) : undefined;
   };
   const bias = async (module: string, length: number, exists: boolean) => {

@@ -142,7 +142,7 @@ export class TensorLoader {
     values: Uint8Array | Float32Array,
     convert: (rows: Tensor) => void,
   ): void {
-    using _ = this.gpu.purpose("scratch");
+    using _ = this.gpu.memory.purpose("scratch");
     const format = Uploader.formatOf(dtype);
     const width = shape.length < 2 ? [] : [shape.at(-1)!];
     const count = values.byteLength / bytesPerElement(format) / (width[0] ?? 1);

@@ -63,13 +63,13 @@ Deno.test("small cases of every op run, and give all their memory back", async (
   );
   assert(cases.length > 20, `${cases.length} cases`);
   for (const each of cases) {
-    const before = gpu.liveBytes;
+    const before = gpu.memory.liveBytes;
     const work = each.prepare(gpu);
     work.run();
     work.run();
     work.free();
-    assertEquals(gpu.liveBytes, before, `${each.op} ${each.shape} ${each.format}`);
-    gpu.trim();
+    assertEquals(gpu.memory.liveBytes, before, `${each.op} ${each.shape} ${each.format}`);
+    gpu.memory.trim();
   }
   await gpu.settle();
 });
@@ -77,10 +77,10 @@ Deno.test("small cases of every op run, and give all their memory back", async (
 Deno.test("the probes reach something, by either clock", async () => {
   for (const clock of ["device", "cpu"] as const) {
     using gpu = await Gpu.open({ profile: true });
-    const before = gpu.liveBytes;
+    const before = gpu.memory.liveBytes;
     const { gflops, gbps } = await probe(gpu, { clock, budgetMs: 1 });
     assert(gflops > 1 && gflops < 1e6 && gbps > 0.1 && gbps < 1e5, `${gflops} GFLOP/s, ${gbps} GB/s`);
-    assertEquals(gpu.liveBytes, before);
+    assertEquals(gpu.memory.liveBytes, before);
   }
 });
 

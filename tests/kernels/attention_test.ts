@@ -71,7 +71,7 @@ function rounded(gpu: Gpu, shape: number[], values: Float32Array, format: Format
 /** Runs both passes; what it made it frees, so that a leak shows in the pool. */
 async function onGpu(gpu: Gpu, of: Case, inputs: Inputs): Promise<Record<Name | keyof Inputs, Float32Array>> {
   const { rows, heads, kvHeads, headDim, format = "f32" } = of;
-  const before = gpu.liveBytes;
+  const before = gpu.memory.liveBytes;
   const map = makeAttentionMap(gpu, of);
   const [q, dO] = [inputs.q, inputs.dO].map((x) => rounded(gpu, [rows, heads * headDim], x, format));
   const [k, v] = [inputs.k, inputs.v].map((x) => rounded(gpu, [rows, kvHeads * headDim], x, format));
@@ -83,7 +83,7 @@ async function onGpu(gpu: Gpu, of: Case, inputs: Inputs): Promise<Record<Name | 
     tensor.free();
   }
   map.free();
-  assertEquals(gpu.liveBytes, before, "live bytes");
+  assertEquals(gpu.memory.liveBytes, before, "live bytes");
   return values as Record<Name | keyof Inputs, Float32Array>;
 }
 

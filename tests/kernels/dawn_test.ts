@@ -197,7 +197,7 @@ async function assertAttends(
   { format = "bf16", loud = 1, size = 1 }: { format?: Format; loud?: number; size?: number } = {},
 ): Promise<void> {
   const { rows, heads, kvHeads, headDim } = of;
-  const before = gpu.liveBytes;
+  const before = gpu.memory.liveBytes;
   const map = makeAttentionMap(gpu, of);
   const q = inFormat(gpu, [rows, heads * headDim], normal(8, rows * heads * headDim, loud), format);
   const k = inFormat(gpu, [rows, kvHeads * headDim], normal(9, rows * kvHeads * headDim), format);
@@ -213,7 +213,7 @@ async function assertAttends(
   assert(lseError < 2 ** -20, `lse of ${label}: ${lseError}`);
   for (const tensor of [q.tensor, k.tensor, v.tensor, o, lse]) tensor.free();
   map.free();
-  assertEquals(gpu.liveBytes, before, "live bytes");
+  assertEquals(gpu.memory.liveBytes, before, "live bytes");
 }
 
 dawnTest(

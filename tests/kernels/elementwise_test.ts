@@ -48,9 +48,9 @@ for (
       const runs: Float32Array[] = [];
       for (let i = 0; i < 2; i++) {
         const into = gpu.tensor([width], before);
-        const live = gpu.liveBytes;
+        const live = gpu.memory.liveBytes;
         columnSum(gpu, x.tensor, into);
-        assertEquals(gpu.liveBytes, live, "bytes in use");
+        assertEquals(gpu.memory.liveBytes, live, "bytes in use");
         runs.push(await gpu.read(into));
       }
       const expected = columnSum64(x.values, width).map((sum, c) => sum + before[c]!);

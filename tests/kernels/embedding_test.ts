@@ -59,14 +59,14 @@ Deno.test("embed() and its gradient work on tables and rows that span buffers", 
   const tables = normal(2, vocab * width);
   const table = gpu.tensor([vocab, width], tables);
   assertEquals(table.segments.length, 3);
-  const live = gpu.liveBytes;
+  const live = gpu.memory.liveBytes;
   const y = embed(gpu, gpu.tensor([rows], ids), table, "f32");
   assertEquals(y.segments.length, 2);
   assertEquals([...await gpu.read(y)], [...embed64(ids, tables, width)], "y");
   const dTable = gpu.zeros([vocab, width]);
-  const held = gpu.liveBytes;
+  const held = gpu.memory.liveBytes;
   embedBackward(gpu, ids, y, dTable);
-  assertEquals(gpu.liveBytes, held, "bytes in use");
+  assertEquals(gpu.memory.liveBytes, held, "bytes in use");
   assert(held > live, "y and dTable are in use");
   const expected = new Float64Array(vocab * width);
   const dy = embed64(ids, tables, width);

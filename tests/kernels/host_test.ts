@@ -90,7 +90,7 @@ for (const way of WAYS) {
 Deno.test("Host memory is counted, apart from the device's", async () => {
   for (const hostCopies of COPIES) {
     using gpu = await Gpu.open({ hostCopies });
-    const before = gpu.liveBytes;
+    const before = gpu.memory.liveBytes;
     const [a, b] = [gpu.host.empty([64, 8], "bf16", "a"), gpu.host.empty([32], "f32", "b")];
     assertEquals([gpu.host.liveBytes, gpu.host.peakBytes], [64 * 16 + 128, 64 * 16 + 128]);
     a.free();
@@ -98,7 +98,7 @@ Deno.test("Host memory is counted, apart from the device's", async () => {
     gpu.host.resetPeak();
     assertEquals(gpu.host.peakBytes, 128);
     b.free();
-    assertEquals([gpu.host.liveBytes, gpu.liveBytes], [0, before]);
+    assertEquals([gpu.host.liveBytes, gpu.memory.liveBytes], [0, before]);
   }
 });
 

@@ -140,14 +140,14 @@ Deno.test("sumInto() keeps 1e-7 of sums of many losses, in a fixed order", async
     for (const gpu of length > 2e5 ? [whole] : [whole, split]) {
       const values = normal(seed, length).map((x) => Math.abs(x) + 2);
       const tensor = gpu.tensor([length], values);
-      const live = gpu.liveBytes;
+      const live = gpu.memory.liveBytes;
       const out = gpu.tensor([1], Float32Array.of(5));
       sumInto(gpu, tensor, out);
       const exact = Float64Array.from(values).reduce((sum, x) => sum + x, 5);
       const [sum] = await gpu.read(out);
       assertClose(`sum of ${length}`, [sum!], [exact], { rtol: 1e-7, atol: 0 });
       out.free();
-      assertEquals(gpu.liveBytes, live, "bytes in use");
+      assertEquals(gpu.memory.liveBytes, live, "bytes in use");
     }
   }
   const out = whole.zeros([1]);

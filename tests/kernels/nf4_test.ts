@@ -72,7 +72,7 @@ Deno.test("Chunks of rows in any format give the codes and scales of the whole i
       const whole = quantiseNf4(gpu, gpu.tensor([rows, width], Float32Array.from(values)), { doubleQuant });
       for (const device of [gpu, split]) {
         const x = device === gpu ? tensor : inFormat(device, [rows, width], normal(3, 4800), format).tensor;
-        const before = device.liveBytes;
+        const before = device.memory.liveBytes;
         const quantiser = new Nf4Quantiser(device, [rows, width], { doubleQuant });
         for (const [start, end] of [[0, 64], [64, 192], [192, 200]] as const) {
           quantiser.add(x.slice(start, end));
@@ -85,7 +85,10 @@ Deno.test("Chunks of rows in any format give the codes and scales of the whole i
           assertEquals([...bytes], [...expected[i]!], `${format}, part ${i}`);
         }
         const bytes = 4 * (rows * width / 8) + (doubleQuant ? 4 * 19 + 4 * 2 + 1024 : 4 * 75);
-        assert(device.liveBytes - before < bytes + 64, `${device.liveBytes - before} bytes stay in use`);
+        assert(
+          device.memory.liveBytes - before < bytes + 64,
+          `${device.memory.liveBytes - before} bytes stay in use`,
+        );
       }
     }
   }

@@ -34,7 +34,7 @@ for (const [seed, shapes] of SETS.entries()) {
     );
     const grads = shapes.map((shape, i) => gpu.tensor(shape, values[i]!));
     const norm = globalNorm64(values);
-    const live = gpu.liveBytes;
+    const live = gpu.memory.liveBytes;
     for (
       const [maxNorm, inverseScale] of [[0, 1], [norm / 3, 1], [10 * norm, 1], [norm / 8, 1 / 16]] as const
     ) {
@@ -46,7 +46,7 @@ for (const [seed, shapes] of SETS.entries()) {
       assertClose(`status for ${maxNorm}`, await gpu.read(status), expected, NORM);
       status.free();
     }
-    assertEquals(gpu.liveBytes, live, "bytes in use");
+    assertEquals(gpu.memory.liveBytes, live, "bytes in use");
   });
 }
 

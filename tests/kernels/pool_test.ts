@@ -8,7 +8,7 @@ const MIB = 2 ** 20;
 
 /** A device that counts, and what is on it before anything is made. */
 function dry(memoryLimitBytes = Infinity): { gpu: Gpu; ring: number } {
-  const ring = Gpu.dry({ limits: TYPICAL_LIMITS }).liveBytes;
+  const ring = Gpu.dry({ limits: TYPICAL_LIMITS }).memory.liveBytes;
   return { gpu: Gpu.dry({ limits: TYPICAL_LIMITS, memoryLimitBytes: memoryLimitBytes + ring }), ring };
 }
 
@@ -59,7 +59,7 @@ Deno.test("What is held stays near the most that was in use at once", () => {
       for (const tensor of tensors) tensor.free();
     }
   }
-  assert(gpu.peakBytes >= most && gpu.peak.liveBytes <= most, `peak ${gpu.peakBytes}`);
+  assert(gpu.memory.peakBytes >= most && gpu.memory.peak.liveBytes <= most, `peak ${gpu.memory.peakBytes}`);
 });
 
 Deno.test("Room is made by the smallest idle buffer that is enough", () => {
@@ -82,35 +82,35 @@ Deno.test("Steps that ask for the same sizes ask the driver for nothing new", ()
     kept.free();
   };
   step();
-  const before = gpu.buffersCreated;
+  const before = gpu.memory.buffersCreated;
   step();
-  assertEquals(gpu.buffersCreated, before);
+  assertEquals(gpu.memory.buffersCreated, before);
 });
 
 Deno.test("Memory is counted by purpose, and the peak knows its moment", () => {
   const { gpu, ring } = dry();
   const base = () => {
-    using _ = gpu.purpose("base");
+    using _ = gpu.memory.purpose("base");
     return make(gpu, 8);
   };
   const kept = base();
-  gpu.at("forward, layer 1");
-  using _ = gpu.purpose("activations");
+  gpu.memory.at("forward, layer 1");
+  using _ = gpu.memory.purpose("activations");
   const x = make(gpu, 4);
-  gpu.assign(x, "checkpoints");
-  gpu.at("backward, layer 1");
+  gpu.memory.assign(x, "checkpoints");
+  gpu.memory.at("backward, layer 1");
   const y = make(gpu, 2);
   y.free();
-  gpu.at("optimiser");
+  gpu.memory.at("optimiser");
   const expected = { base: 8 * KIB, checkpoints: 4 * KIB, activations: 2 * KIB, scratch: ring };
-  const { byPurpose, moment, heldBytes, liveBytes } = gpu.peak;
+  const { byPurpose, moment, heldBytes, liveBytes } = gpu.memory.peak;
   assertEquals(Object.fromEntries(Object.entries(byPurpose).filter(([, bytes]) => bytes > 0)), expected);
   assertEquals([moment, heldBytes, liveBytes], ["backward, layer 1", ring + 14 * KIB, ring + 14 * KIB]);
-  assertEquals([gpu.liveBytes, sum(gpu.memory.use)], [ring + 12 * KIB, ring + 12 * KIB]);
+  assertEquals([gpu.memory.liveBytes, sum(gpu.memory.use)], [ring + 12 * KIB, ring + 12 * KIB]);
   for (const tensor of [x, kept]) tensor.free();
-  assertEquals([gpu.liveBytes, sum(gpu.memory.use)], [ring, ring]);
-  gpu.resetPeak();
-  assertEquals([gpu.peakBytes, gpu.memory.heldBytes], [ring, ring]);
+  assertEquals([gpu.memory.liveBytes, sum(gpu.memory.use)], [ring, ring]);
+  gpu.memory.resetPeak();
+  assertEquals([gpu.memory.peakBytes, gpu.memory.heldBytes], [ring, ring]);
 });
 
 Deno.test("What reads go through is host memory, is kept up to 64 MiB, and is no part of the device's", async () => {
@@ -119,13 +119,13 @@ Deno.test("What reads go through is host memory, is kept up to 64 MiB, and is no
     const x = make(gpu, kib);
     await gpu.read(x);
     x.free();
-    return gpu.buffersCreated;
+    return gpu.memory.buffersCreated;
   };
   await read(1);
-  gpu.resetPeak();
+  gpu.memory.resetPeak();
   const before = gpu.memory.heldBytes;
   const first = await read(40 * KIB);
-  assertEquals([gpu.memory.heldBytes, gpu.peakBytes], [before + 40 * MIB, before + 40 * MIB]);
+  assertEquals([gpu.memory.heldBytes, gpu.memory.peakBytes], [before + 40 * MIB, before + 40 * MIB]);
   assertEquals(await read(40 * KIB), first);
   assertEquals(await read(65 * KIB), first + 2);
   assertEquals(await read(65 * KIB), first + 3, "a buffer of 65 MiB for reads is not kept");
@@ -140,7 +140,7 @@ Deno.test("A dry device allocates like a real one and reads as zeros", async () 
     const values = await gpu.read(y);
     y.free();
     z.free();
-    return { values: [...values], peak: gpu.peak };
+    return { values: [...values], peak: gpu.memory.peak };
   };
   using real = await Gpu.open({ maxBindingBytes: 4096 });
   using counting = Gpu.dry({ limits: TYPICAL_LIMITS, maxBindingBytes: 4096 });

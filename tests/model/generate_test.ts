@@ -115,9 +115,9 @@ for (const [name, { folder, contextSize, adapter }] of Object.entries(GOLDEN)) {
       });
       if (adapter) applyAdapter(model, await readAdapter("tests/golden/adapter"), { isTrained: false });
       const prompt = [...integers(3, 45, model.config.vocab_size)];
-      const before = gpu.liveBytes;
+      const before = gpu.memory.liveBytes;
       const ids = await generate(model, prompt, GREEDY);
-      assertEquals(gpu.liveBytes, before, "bytes left on the device");
+      assertEquals(gpu.memory.liveBytes, before, "bytes left on the device");
       assertEquals(ids, await recomputed(model, prompt, GREEDY.maxNewTokens), "tokens");
       await assertSteps("logits", model, prompt, 20);
     });
@@ -289,13 +289,13 @@ Deno.test("The cache takes the bytes that are announced", async () => {
   const size = { sequences: 2, capacity: 100, format: "bf16" } as const;
   // 2 for keys and values, 2 layers, 2 sequences of 128 rows, 2 kv heads of 8, 2 bytes.
   assertEquals(kvCacheBytes(model.config, size), 2 * 2 * 2 * 128 * 2 * 8 * 2);
-  const before = gpu.liveBytes;
+  const before = gpu.memory.liveBytes;
   const decoder = new Decoder(model, size);
-  const rest = gpu.liveBytes - before - decoder.cache.bytes;
+  const rest = gpu.memory.liveBytes - before - decoder.cache.bytes;
   assertEquals(decoder.cache.bytes, kvCacheBytes(model.config, size));
   assert(rest > 0 && rest < 5000, `${rest} bytes besides the cache`);
   decoder.free();
-  assertEquals(gpu.liveBytes, before);
+  assertEquals(gpu.memory.liveBytes, before);
 });
 
 Deno.test("Options and prompts out of range are named, all at once", async () => {

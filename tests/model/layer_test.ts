@@ -82,10 +82,10 @@ async function gradientsOf(
   const lossSum = gpu.zeros([1]);
   const inputs = [150, 43].map((length, i) => ({ inputIds: integers(5 + i, length, config.vocab_size) }));
   const device = uploadBatch(gpu, makeBatch(inputs), { groupSize: 64 });
-  const before = gpu.liveBytes;
+  const before = gpu.memory.liveBytes;
   const dropout = { seed: 4, pass: 2 };
   await model.lossAndGradients(device, { gradScale: 1, checkpointing: true, dropout, lossSum, ...options });
-  const left = gpu.liveBytes - before;
+  const left = gpu.memory.liveBytes - before;
   // The angles of the positions are made once and stay.
   const angles = 2 * 150 * config.rotary_dim / 2 * 4;
   assertEquals([left, gpu.host.liveBytes], [angles, 0], "bytes left in use");
@@ -165,7 +165,7 @@ for (const [heads, config] of Object.entries(CONFIGS)) {
     const table = 2 + 2 * h! + 2 * s! + Math.min(h!, 2 * s!) + 0.25;
     const checkpoints = config.num_hidden_layers - 1;
     for (const offload of [true, false]) {
-      const before = gpu.liveBytes;
+      const before = gpu.memory.liveBytes;
       live = 0;
       await model.lossAndGradients(device, { gradScale: 1, checkpointing: true, lossSum, offload });
       const tensors = (live - before) / (rows * config.hidden_size * 2);

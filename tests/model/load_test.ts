@@ -191,7 +191,7 @@ Deno.test("NF4 takes 0.516 bytes a weight, 0.5625 with scales in 32 bits, and on
   using gpu = await Gpu.open({ poison: true });
   const large = smallConfig({ hidden_size: 512, intermediate_size: 4096, num_hidden_layers: 1 });
   for (const [doubleQuant, wanted] of [[true, 0.5 + 1 / 64 + 4 / 64 / 256], [false, 0.5 + 4 / 64]] as const) {
-    const before = gpu.liveBytes;
+    const before = gpu.memory.liveBytes;
     const model = await load(gpu, large, freshWeights(large, 3), { loadIn4bit: true, doubleQuant });
     let bytes = 0;
     for (const { name, weight } of model.linears()) {
@@ -209,7 +209,10 @@ Deno.test("NF4 takes 0.516 bytes a weight, 0.5625 with scales in 32 bits, and on
     // What the device holds is what is counted: nothing dense is left behind.
     const linears = model.linears().reduce((sum, { weight }) => sum + nf4Bytes(weight as Nf4Tensor), 0);
     const rest = 4 * (2 * 50 * 512 + 3 * 512);
-    assert(gpu.liveBytes - before < 1.02 * (linears + rest), `${gpu.liveBytes - before} bytes on the device`);
+    assert(
+      gpu.memory.liveBytes - before < 1.02 * (linears + rest),
+      `${gpu.memory.liveBytes - before} bytes on the device`,
+    );
   }
 });
 

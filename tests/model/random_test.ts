@@ -42,9 +42,9 @@ Deno.test("The tensors are those of a loaded bf16 checkpoint: names, shapes, typ
             () => randomModel(gpu, config, { ...OPTIONS, ...options }),
           ]
         ) {
-          const before = gpu.liveBytes;
+          const before = gpu.memory.liveBytes;
           models.push(await make());
-          bytes.push(gpu.liveBytes - before);
+          bytes.push(gpu.memory.liveBytes - before);
         }
         const label = `4 bits ${loadIn4bit}, double ${doubleQuant}, trained ${trained}`;
         assertEquals(inventory(models[1]!), inventory(models[0]!), label);

@@ -134,8 +134,8 @@ async function measure(
   { config = SMALL, lengths, documents }: Case,
   at: Placement,
 ) {
-  gpu.resetPeak();
-  const before = gpu.liveBytes;
+  gpu.memory.resetPeak();
+  const before = gpu.memory.liveBytes;
   const model = await loadModel(gpu, freshWeights(config, 7), {
     config,
     format: formatOf(args),
@@ -153,7 +153,7 @@ async function measure(
     const batches = new Array(args.gradient_accumulation_steps).fill(makeBatch(sequences));
     await trainer.step(batches, 1e-3);
   }
-  return { liveBytes: gpu.peak.liveBytes - before, hostBytes: gpu.host.peakBytes };
+  return { liveBytes: gpu.memory.peak.liveBytes - before, hostBytes: gpu.host.peakBytes };
 }
 
 /** With copies by JavaScript a tensor on its way to the host may take its memory a little longer, or not. */
@@ -169,7 +169,7 @@ const DEVICES: readonly { options: GpuOptions; names: readonly string[]; toleran
 for (const { options, names, tolerance } of DEVICES) {
   Deno.test(`The plan is what a run takes, ${JSON.stringify(options)}`, async () => {
     using gpu = await Gpu.open(options);
-    const ring = gpu.liveBytes;
+    const ring = gpu.memory.liveBytes;
     for (const each of CASES.filter(({ name }) => names.includes(name))) {
       const { config = SMALL, given, lengths, paged = false } = each;
       const args = await settings({ max_seq_length: Math.max(...lengths), ...given });
@@ -182,10 +182,14 @@ for (const { options, names, tolerance } of DEVICES) {
       const hostBefore = gpu.host.liveBytes;
       gpu.host.resetPeak();
       const measured = await measure(gpu, args, each, placement);
-      assertEquals([hostBytes, peak.moment], [measured.hostBytes - hostBefore, gpu.peak.moment], each.name);
+      assertEquals(
+        [hostBytes, peak.moment],
+        [measured.hostBytes - hostBefore, gpu.memory.peak.moment],
+        each.name,
+      );
       const error = (peak.liveBytes - ring) / measured.liveBytes - 1;
       assert(Math.abs(error) <= tolerance, `${each.name}: the plan is off by ${100 * error} %`);
-      for (const { heldBytes, liveBytes } of [peak, gpu.peak]) {
+      for (const { heldBytes, liveBytes } of [peak, gpu.memory.peak]) {
         assert(
           heldBytes <= liveBytes * 17 / 16,
           `${each.name}: ${heldBytes} bytes held for ${liveBytes} in use`,
@@ -202,8 +206,8 @@ Deno.test("What is kept for reuse is planned too", async () => {
   const placement = { pageStates: false, offloadActivations: false };
   const { peak } = await stepCost(args, SMALL, { device: planDevice(gpu), lengths: each.lengths });
   await measure(gpu, args, each, placement);
-  assertEquals({ ...gpu.peak, heldBytes: 0 }, { ...peak, heldBytes: 0 });
-  const error = peak.heldBytes / gpu.peakBytes - 1;
+  assertEquals({ ...gpu.memory.peak, heldBytes: 0 }, { ...peak, heldBytes: 0 });
+  const error = peak.heldBytes / gpu.memory.peakBytes - 1;
   assert(Math.abs(error) < 0.005, `off by ${100 * error} %`);
 });
 

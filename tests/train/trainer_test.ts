@@ -196,7 +196,7 @@ Deno.test("Memory in use is the same after every step", async () => {
   const live: number[] = [];
   for (let i = 0; i < 4; i++) {
     await trainer.step([makeBatch(sequences(40))], 1e-3);
-    live.push(gpu.liveBytes);
+    live.push(gpu.memory.liveBytes);
   }
   assertEquals(new Set(live.slice(1)).size, 1, `bytes in use ${live}`);
 });

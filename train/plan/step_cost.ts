@@ -92,7 +92,7 @@ export async function stepCost(
   const config = configForPositions(base, args);
   const tally = new Tally();
   const gpu = Gpu.dry({ ...device, onDispatch: (dispatch) => tally.add(dispatch) });
-  gpu.at("loading");
+  gpu.memory.at("loading");
   const model = await randomModel(gpu, config, {
     format: formatOf(args),
     ...storedForm(base),
@@ -106,14 +106,14 @@ export async function stepCost(
   await trainer.step([makeBatch(sequencesOf(lengths, config))], args.learning_rate);
   const counted = { dispatches: tally.dispatches, trafficBytes: tally.trafficBytes };
   if (evalLengths.length > 0) {
-    gpu.at("evaluation");
+    gpu.memory.at("evaluation");
     const batch = model.upload(makeBatch(sequencesOf(evalLengths, config)));
     await model.predict(batch);
     freeBatch(batch);
   }
   const passes = args.gradient_accumulation_steps;
   return {
-    peak: gpu.peak,
+    peak: gpu.memory.peak,
     hostBytes: gpu.host.peakBytes,
     largestBinding: tally.largest,
     flops: flopsOf(args, model, lengths),
