@@ -1,7 +1,7 @@
 /** A few products and attentions against float64: whether this adapter computes what it should. */
 import { attention } from "../kernels/attention/attention.ts";
 import { firstKeys, makeAttentionMap } from "../kernels/attention/map.ts";
-import { attention64 } from "../kernels/attention/reference.ts";
+import { attentionReference } from "../kernels/attention/reference.ts";
 import { GpuError } from "../kernels/errors.ts";
 import { Gpu, type Sharing } from "../kernels/gpu.ts";
 import { matmul, matmulBackwardInput, matmulBackwardWeight } from "../kernels/matmul/matmul.ts";
@@ -171,5 +171,5 @@ async function checkAttention(gpu: Gpu) {
   const [tk, tv] = [k, v].map((data) => gpu.tensor([rows, kvHeads * headDim], data));
   const map = makeAttentionMap(gpu, ATTENTION);
   const { o } = attention(gpu, gpu.tensor([rows, heads * headDim], q), tk!, tv!, map, ATTENTION);
-  return [await gpu.read(o), attention64({ q, k, v }, firstKeys(ATTENTION), ATTENTION).o] as const;
+  return [await gpu.read(o), attentionReference({ q, k, v }, firstKeys(ATTENTION), ATTENTION).o] as const;
 }

@@ -21,7 +21,7 @@ export interface AttentionInputs64 {
  * sees the keys first[set(h)](i) to i; the second half of the query heads is the shifted set.
  * @returns o (rows, heads * headDim) and the log of each row's sum of exponentials, lse (rows, heads)
  */
-export function attention64(
+export function attentionReference(
   { q, k, v }: AttentionInputs64,
   { first }: Pick<KeyTables, "first">,
   { heads, kvHeads, headDim }: Shape,
@@ -58,7 +58,7 @@ export function attention64(
 }
 
 /** The gradients of sum(dO * o) in float64, by the chain rule through each row's probabilities. */
-export function attentionBackward64(
+export function attentionBackwardReference(
   dO: Values,
   { q, k, v }: AttentionInputs64,
   { first }: Pick<KeyTables, "first">,
@@ -69,7 +69,7 @@ export function attentionBackward64(
   const dq = new Float64Array(rows * heads * headDim);
   const dk = new Float64Array(rows * kvHeads * headDim);
   const dv = new Float64Array(rows * kvHeads * headDim);
-  const { lse } = attention64({ q, k, v }, { first }, { heads, kvHeads, headDim }, scale);
+  const { lse } = attentionReference({ q, k, v }, { first }, { heads, kvHeads, headDim }, scale);
   for (let h = 0; h < heads; h++) {
     const kvHead = Math.floor(h / (heads / kvHeads));
     const set = 2 * h < heads ? 0 : 1;

@@ -14,7 +14,7 @@ interface Shape {
  * @param options.window most keys that a query sees, itself included
  * @returns o like q
  */
-export function cacheAttention64(
+export function cacheAttentionReference(
   q: ArrayLike<number>,
   { k, v, capacity }: { k: ArrayLike<number>; v: ArrayLike<number>; capacity: number },
   positions: ArrayLike<number>,

@@ -4,7 +4,7 @@ import { type DropoutKey, dropThreshold } from "./dropout.ts";
 import type { UniformKey } from "./fill_random.ts";
 
 /** x / (1 - p), or 0 where the element's random word is below p. */
-export function dropout64(
+export function dropoutReference(
   x: ArrayLike<number>,
   { p, seed, stream, offset = 0 }: DropoutKey,
 ): Float64Array {
@@ -16,14 +16,14 @@ export function dropout64(
 }
 
 /** Sum of each column of `x` (rows, width). */
-export function columnSum64(x: ArrayLike<number>, width: number): Float64Array {
+export function columnSumReference(x: ArrayLike<number>, width: number): Float64Array {
   const sums = new Float64Array(width);
   for (let i = 0; i < x.length; i++) sums[i % width]! += x[i]!;
   return sums;
 }
 
 /** Uniform draws from `low` to `high`: the upper 24 bits of each element's random word. */
-export function uniform64(
+export function uniformReference(
   length: number,
   { seed, stream = 0, low, high }: UniformKey,
 ): Float64Array {

@@ -2,7 +2,11 @@
 import { randomWord } from "../shared/random.ts";
 
 /** Lookup: y[r] = table[ids[r]] for `table` (V, width). */
-export function embed64(ids: ArrayLike<number>, table: ArrayLike<number>, width: number): Float64Array {
+export function embedReference(
+  ids: ArrayLike<number>,
+  table: ArrayLike<number>,
+  width: number,
+): Float64Array {
   const y = new Float64Array(ids.length * width);
   for (let row = 0; row < ids.length; row++) {
     for (let c = 0; c < width; c++) y[row * width + c] = table[ids[row]! * width + c]!;
@@ -11,7 +15,7 @@ export function embed64(ids: ArrayLike<number>, table: ArrayLike<number>, width:
 }
 
 /** Noise: x[r, c] + scale[r] * u, with u of the element's random word in [-1, 1) */
-export function addNoise64(
+export function addNoiseReference(
   x: ArrayLike<number>,
   scale: ArrayLike<number>,
   { seed, stream }: { readonly seed: number; readonly stream: number },

@@ -1,7 +1,7 @@
 /** The float64 definition of cross-entropy that the kernel is tested against. */
 
 /** Loss of each row of `logits` (rows, width) over its first `vocabSize` columns; 0 where the label is `noLabel`. */
-export function crossEntropy64(
+export function crossEntropyReference(
   logits: ArrayLike<number>,
   width: number,
   labels: ArrayLike<number>,

@@ -1,7 +1,7 @@
 /** The float64 definitions of RMSNorm and LayerNorm that the kernels are tested against. */
 
 /** RMSNorm: y[r, c] = x[r, c] / sqrt(mean_c(x[r, c]^2) + eps) * weight[c], for `x` (rows, C) and `weight` (C). */
-export function rmsNorm64(x: Float64Array, weight: Float64Array, eps: number): Float64Array {
+export function rmsNormReference(x: Float64Array, weight: Float64Array, eps: number): Float64Array {
   const width = weight.length;
   const y = new Float64Array(x.length);
   for (let base = 0; base < x.length; base += width) {
@@ -17,7 +17,7 @@ export function rmsNorm64(x: Float64Array, weight: Float64Array, eps: number): F
  * LayerNorm: y[r, c] = (x[r, c] - m[r]) / sqrt(mean_c((x[r, c] - m[r])^2) + eps) * weight[c] + bias[c] with m[r] = mean_c(x[r, c]),
  * for `x` (rows, C), `weight` and `bias` (C).
  */
-export function layerNorm64(
+export function layerNormReference(
   x: Float64Array,
   weight: Float64Array,
   bias: Float64Array,

@@ -3,7 +3,7 @@ import { dynamicMap } from "../nf4/reference.ts";
 import type { AdamWOptions } from "./adamw.ts";
 
 /** The 2-norm of all values of all vectors. */
-export function globalNorm64(vectors: readonly ArrayLike<number>[]): number {
+export function globalNormReference(vectors: readonly ArrayLike<number>[]): number {
   let squares = 0;
   for (const vector of vectors) {
     for (let i = 0; i < vector.length; i++) squares += vector[i]! ** 2;
@@ -12,7 +12,7 @@ export function globalNorm64(vectors: readonly ArrayLike<number>[]): number {
 }
 
 /** One step of AdamW on float64 copies, in place, in the order of operations of torch.optim.AdamW. */
-export function adamW64(
+export function adamWReference(
   { param, grad, m, v }: Readonly<Record<"param" | "grad" | "m" | "v", Float64Array>>,
   { learningRate, beta1, beta2, epsilon, weightDecay, step }: AdamWOptions,
 ): void {
@@ -41,7 +41,7 @@ const V_MAP = dynamicMap(false);
  * AdamW8bit.
  * @returns for each element how far m and v, in units of their block's largest, are from where the code would change
  */
-export function adamW8bit64(
+export function adamW8bitReference(
   { param, grad }: Readonly<Record<"param" | "grad", Float64Array>>,
   { mCodes, vCodes, absmax }: States8bit,
   { learningRate, beta1, beta2, epsilon, weightDecay, step }: AdamWOptions,

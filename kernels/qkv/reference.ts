@@ -1,7 +1,7 @@
 /** The definition of the split of queries, keys and values that the kernels are tested against. */
 
 /** Split: q, k and v (rows, H * D) of `fused` (rows, H, 3, D). */
-export function splitQkv64(
+export function splitQkvReference(
   fused: ArrayLike<number>,
   headDim: number,
 ): { q: Float64Array; k: Float64Array; v: Float64Array } {

@@ -4,7 +4,7 @@
  * Rotation of the first `rotaryDim` elements of each head of `x` (rows, H * headDim) by the angles `cos`, `sin`
  * (P, rotaryDim / 2) of `positions` (rows).
  */
-export function rope64(
+export function ropeReference(
   x: ArrayLike<number>,
   cos: ArrayLike<number>,
   sin: ArrayLike<number>,

@@ -7,7 +7,7 @@ import type { Sampling } from "./sample.ts";
  * @param logits (V)
  * @param seen tokens that the repetition penalty is for
  */
-export function keptProbabilities64(
+export function keptProbabilitiesReference(
   logits: ArrayLike<number>,
   { temperature, topK, topP, minP, repetitionPenalty: penalty }: Sampling,
   seen: ReadonlySet<number> = new Set(),
@@ -38,7 +38,10 @@ export function uniformOf(seed: number, sequence: number, position: number): num
 }
 
 /** The first id whose cumulative probability passes `uniform`, and how near that comes to the next id's. */
-export function draw64(probabilities: Float64Array, uniform: number): { token: number; margin: number } {
+export function drawReference(
+  probabilities: Float64Array,
+  uniform: number,
+): { token: number; margin: number } {
   let before = 0;
   let last = { token: 0, margin: 0 };
   for (const [token, probability] of probabilities.entries()) {

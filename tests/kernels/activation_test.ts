@@ -1,5 +1,5 @@
 import { gelu, geluBackwardInPlace } from "../../kernels/activation/gelu.ts";
-import { gelu64, swiglu64 } from "../../kernels/activation/reference.ts";
+import { geluReference, swigluReference } from "../../kernels/activation/reference.ts";
 import { swiglu, swigluBackwardInPlace } from "../../kernels/activation/swiglu.ts";
 import { Gpu } from "../../kernels/gpu.ts";
 import { assert, assertClose, assertEquals, assertThrows, F32 } from "../support/assert_close.ts";
@@ -21,7 +21,7 @@ for (
       const gate = inFormat(gpu, [rows, width], normal(seed, size, 3), format);
       const up = inFormat(gpu, [rows, width], normal(seed + 1, size), format);
       const y = await gpu.read(swiglu(gpu, gate.tensor, up.tensor));
-      const expected = swiglu64(gate.values, up.values);
+      const expected = swigluReference(gate.values, up.values);
       assertRounded("y", y, expected, format);
       if (format === "f32") assertClose("y", y, expected, F32);
       if (size > 1000) continue;
@@ -29,8 +29,8 @@ for (
       const dy = inFormat(gpu, [rows, width], dys, format);
       const both = swigluBackwardInPlace(gpu, dy.tensor, { gate: gate.tensor, up: up.tensor });
       assert(both.dGate === gate.tensor && both.dUp === up.tensor, "in place");
-      const dGate = numericalGradient((v) => dot(swiglu64(v, up.values), dy.values), gate.values);
-      const dUp = numericalGradient((v) => dot(swiglu64(gate.values, v), dy.values), up.values);
+      const dGate = numericalGradient((v) => dot(swigluReference(v, up.values), dy.values), gate.values);
+      const dUp = numericalGradient((v) => dot(swigluReference(gate.values, v), dy.values), up.values);
       assertRounded("dGate", await gpu.read(both.dGate), dGate, format);
       assertRounded("dUp", await gpu.read(both.dUp), dUp, format);
     }
@@ -66,7 +66,7 @@ Deno.test("swiglu() works on tensors that span buffers", async () => {
   assertRounded(
     "y",
     await gpu.read(swiglu(gpu, gate.tensor, up.tensor)),
-    swiglu64(gate.values, up.values),
+    swigluReference(gate.values, up.values),
     "bf16",
   );
   swigluBackwardInPlace(gpu, dy, { gate: gate.tensor, up: up.tensor });
@@ -89,7 +89,7 @@ for (const form of ["erf", "tanh"] as const) {
       for (const format of ["f32", "bf16", "f16"] as const) {
         const x = inFormat(gpu, [rows, width], xs, format);
         const y = await gpu.read(gelu(gpu, x.tensor, form));
-        const expected = gelu64(x.values, form);
+        const expected = geluReference(x.values, form);
         assertRounded("y", y, expected, format);
         if (format === "f32") assertClose("y", y, expected, F32);
         if (rows * width > 1000) continue;
@@ -97,7 +97,7 @@ for (const form of ["erf", "tanh"] as const) {
         const dy = inFormat(gpu, [rows, width], dys, format);
         const dx = geluBackwardInPlace(gpu, dy.tensor, x.tensor, form);
         assert(dx === x.tensor, "in place");
-        const gradients = numericalGradient((v) => dot(gelu64(v, form), dy.values), x.values);
+        const gradients = numericalGradient((v) => dot(geluReference(v, form), dy.values), x.values);
         assertRounded("dx", await gpu.read(dx), gradients, format);
       }
     });
@@ -108,7 +108,7 @@ for (const form of ["erf", "tanh"] as const) {
     const tails = Float32Array.from({ length: 40 }, (_, i) => (i - 19.5) / 4);
     const read = async (values: Float32Array) =>
       await gpu.read(gelu(gpu, gpu.tensor([1, values.length], values), form));
-    assertClose("tails", await read(tails), gelu64(tails, form), { rtol: 1e-5, atol: 1e-9 });
+    assertClose("tails", await read(tails), geluReference(tails, form), { rtol: 1e-5, atol: 1e-9 });
     const far = Float32Array.of(-1e30, -200, -20, 20, 200, 1e30, NaN, 0);
     const y = await read(far);
     assertClose("far", y.slice(0, 6), [0, 0, 0, 20, 200, 1e30], F32);
@@ -126,9 +126,9 @@ Deno.test("gelu() works on tensors that span buffers", async () => {
   const dys = normal(2, rows * width);
   const dy = split.tensor([rows, width], dys);
   assertEquals([x.tensor.segments.length, dy.segments.length], [2, 3]);
-  assertRounded("y", await split.read(gelu(split, x.tensor, "erf")), gelu64(x.values, "erf"), "bf16");
-  const above = gelu64(x.values.map((value) => value + 1e-5), "erf");
-  const below = gelu64(x.values.map((value) => value - 1e-5), "erf");
+  assertRounded("y", await split.read(gelu(split, x.tensor, "erf")), geluReference(x.values, "erf"), "bf16");
+  const above = geluReference(x.values.map((value) => value + 1e-5), "erf");
+  const below = geluReference(x.values.map((value) => value - 1e-5), "erf");
   const dx = await split.read(geluBackwardInPlace(split, dy, x.tensor, "erf"));
   assertRounded("dx", dx, above.map((value, i) => (value - below[i]!) / 2e-5 * dys[i]!), "bf16");
 });

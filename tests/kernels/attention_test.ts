@@ -7,7 +7,7 @@ import {
   attentionStats,
 } from "../../kernels/attention/attention.ts";
 import { firstKeys, makeAttentionMap, type RowLayout } from "../../kernels/attention/map.ts";
-import { attention64, attentionBackward64 } from "../../kernels/attention/reference.ts";
+import { attentionBackwardReference, attentionReference } from "../../kernels/attention/reference.ts";
 import { attentionTunables, type Part, variantFor } from "../../kernels/attention/variants.ts";
 import { visitedByKernels, visitedPairs } from "../../kernels/attention/visits.ts";
 import { Gpu, type Sharing } from "../../kernels/gpu.ts";
@@ -89,7 +89,10 @@ async function onGpu(gpu: Gpu, of: Case, inputs: Inputs): Promise<Record<Name | 
 
 function inFloat64(of: Case, inputs: Inputs): Record<Name, Float64Array> {
   const tables = firstKeys(of);
-  return { ...attention64(inputs, tables, of), ...attentionBackward64(inputs.dO, inputs, tables, of) };
+  return {
+    ...attentionReference(inputs, tables, of),
+    ...attentionBackwardReference(inputs.dO, inputs, tables, of),
+  };
 }
 
 const NAMES: readonly Name[] = ["o", "lse", "dq", "dk", "dv"];
@@ -412,7 +415,8 @@ function differences(of: Case, inputs: Inputs, name: "q" | "k" | "v"): Float64Ar
   const tables = firstKeys(of);
   const values = { q: inputs.q, k: inputs.k, v: inputs.v, [name]: Float64Array.from(inputs[name]) };
   const moved = values[name] as unknown as Float64Array;
-  const loss = () => attention64(values, tables, of).o.reduce((sum, o, i) => sum + o * inputs.dO[i]!, 0);
+  const loss = () =>
+    attentionReference(values, tables, of).o.reduce((sum, o, i) => sum + o * inputs.dO[i]!, 0);
   return moved.map((at, i) => {
     const step = 1e-5;
     moved[i] = at + step;

@@ -5,7 +5,7 @@ import {
   cacheAttention,
   type LayerCache,
 } from "../../kernels/cache_attention/cache_attention.ts";
-import { cacheAttention64 } from "../../kernels/cache_attention/reference.ts";
+import { cacheAttentionReference } from "../../kernels/cache_attention/reference.ts";
 import { Gpu, type GpuOptions, type Sharing } from "../../kernels/gpu.ts";
 import type { Format } from "../../kernels/wgsl.ts";
 import { assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
@@ -78,7 +78,7 @@ async function check(gpu: Gpu, c: Case, seed: number): Promise<void> {
   );
   const shape = { heads, kvHeads, headDim };
   const saved = { k: k.values, v: v.values, capacity };
-  const expected = cacheAttention64(
+  const expected = cacheAttentionReference(
     q.values,
     saved,
     positions,
@@ -138,7 +138,7 @@ for (const sharing of ["subgroup", "workgroup"] satisfies Sharing[]) {
       shape,
       { longest: keys },
     );
-    const expected = cacheAttention64(q, { k, v, capacity }, [keys - 1], shape);
+    const expected = cacheAttentionReference(q, { k, v, capacity }, [keys - 1], shape);
     assertClose("o", await gpu.read(o), expected, { rtol: 1e-3, atol: 1e-3 });
   });
 }

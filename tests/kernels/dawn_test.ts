@@ -5,7 +5,7 @@
 import { findAdapter, matricesOf } from "../../kernels/device.ts";
 import { attention } from "../../kernels/attention/attention.ts";
 import { firstKeys, makeAttentionMap, type RowLayout } from "../../kernels/attention/map.ts";
-import { attention64 } from "../../kernels/attention/reference.ts";
+import { attentionReference } from "../../kernels/attention/reference.ts";
 import { attentionTunables } from "../../kernels/attention/variants.ts";
 import { Gpu, type GpuOptions } from "../../kernels/gpu.ts";
 import { matmul, matmulBackwardInput, matmulBackwardWeight } from "../../kernels/matmul/matmul.ts";
@@ -203,7 +203,7 @@ async function assertAttends(
   const k = inFormat(gpu, [rows, kvHeads * headDim], normal(9, rows * kvHeads * headDim), format);
   const v = inFormat(gpu, [rows, kvHeads * headDim], normal(10, rows * kvHeads * headDim, size), format);
   const { o, lse } = attention(gpu, q.tensor, k.tensor, v.tensor, map, of);
-  const expected = attention64({ q: q.values, k: k.values, v: v.values }, firstKeys(of), of);
+  const expected = attentionReference({ q: q.values, k: k.values, v: v.values }, firstKeys(of), of);
   const label = JSON.stringify({ ...of, format, loud, size });
   const unit = format === "bf16" ? 2 ** -8 : 2 ** -10;
   const scale = new Float64Array(expected.o.length).fill(Math.max(...abs(expected.o)));

@@ -1,7 +1,7 @@
 import { columnSum } from "../../kernels/elementwise/column_sum.ts";
 import { dropout } from "../../kernels/elementwise/dropout.ts";
 import { addBias, addInto, cast } from "../../kernels/elementwise/elementwise.ts";
-import { columnSum64, dropout64 } from "../../kernels/elementwise/reference.ts";
+import { columnSumReference, dropoutReference } from "../../kernels/elementwise/reference.ts";
 import { Gpu } from "../../kernels/gpu.ts";
 import { threefry } from "../../kernels/shared/random.ts";
 import { assert, assertClose, assertEquals, assertThrows, F32, reduction } from "../support/assert_close.ts";
@@ -53,7 +53,7 @@ for (
         assertEquals(gpu.memory.liveBytes, live, "bytes in use");
         runs.push(await gpu.read(into));
       }
-      const expected = columnSum64(x.values, width).map((sum, c) => sum + before[c]!);
+      const expected = columnSumReference(x.values, width).map((sum, c) => sum + before[c]!);
       assertClose("sums", runs[0]!, expected, reduction(rows));
       assertEquals([...runs[1]!], [...runs[0]!], "second run");
     }
@@ -94,7 +94,7 @@ for (
     for (const gpu of [whole, split]) {
       for (const format of ["f32", "bf16"] as const) {
         const x = inFormat(gpu, [300, 8], normal(i, 2400), format);
-        const expected = dropout64(x.values, key);
+        const expected = dropoutReference(x.values, key);
         const y = await gpu.read(dropout(gpu, x.tensor, key));
         assertRounded("y", y, expected, format);
         assertEquals([...y].map((value) => value === 0), [...expected].map((value) => value === 0), "mask");

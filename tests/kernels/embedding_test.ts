@@ -1,6 +1,6 @@
 import { addNoise } from "../../kernels/embedding/add_noise.ts";
 import { embed, embedBackward } from "../../kernels/embedding/embedding.ts";
-import { addNoise64, embed64 } from "../../kernels/embedding/reference.ts";
+import { addNoiseReference, embedReference } from "../../kernels/embedding/reference.ts";
 import { Gpu } from "../../kernels/gpu.ts";
 import { assert, assertClose, assertEquals, assertThrows, F32, reduction } from "../support/assert_close.ts";
 import { assertRounded, dot, inFormat, numericalGradient } from "../support/numeric.ts";
@@ -21,7 +21,7 @@ for (
     for (const [format, out] of [["f32", "f32"], ["bf16", "f32"], ["f16", "f16"], ["f32", "bf16"]] as const) {
       const table = inFormat(gpu, [vocab, width], normal(seed, vocab * width), format);
       const y = await gpu.read(embed(gpu, idsTensor, table.tensor, out));
-      const expected = embed64(ids, table.values, width);
+      const expected = embedReference(ids, table.values, width);
       if (format === "f32" && out !== "f32") assertRounded("y", y, expected, out);
       else assertEquals([...y], [...expected], "y");
     }
@@ -40,7 +40,7 @@ Deno.test("embedBackward() matches finite differences and is the same every time
   const ids = integers(7, 11, 6);
   const dy = normal(8, 11 * 8);
   const dx = gpu.tensor([11, 8], dy);
-  const loss = (table: Float64Array) => dot(embed64(ids, table, 8), dy);
+  const loss = (table: Float64Array) => dot(embedReference(ids, table, 8), dy);
   const expected = numericalGradient(loss, Float64Array.from(normal(9, 6 * 8)));
   const runs = [];
   for (let i = 0; i < 2; i++) {
@@ -62,14 +62,14 @@ Deno.test("embed() and its gradient work on tables and rows that span buffers", 
   const live = gpu.memory.liveBytes;
   const y = embed(gpu, gpu.tensor([rows], ids), table, "f32");
   assertEquals(y.segments.length, 2);
-  assertEquals([...await gpu.read(y)], [...embed64(ids, tables, width)], "y");
+  assertEquals([...await gpu.read(y)], [...embedReference(ids, tables, width)], "y");
   const dTable = gpu.zeros([vocab, width]);
   const held = gpu.memory.liveBytes;
   embedBackward(gpu, ids, y, dTable);
   assertEquals(gpu.memory.liveBytes, held, "bytes in use");
   assert(held > live, "y and dTable are in use");
   const expected = new Float64Array(vocab * width);
-  const dy = embed64(ids, tables, width);
+  const dy = embedReference(ids, tables, width);
   dy.forEach((value, i) => expected[ids[Math.floor(i / width)]! * width + i % width]! += value);
   assertClose("dTable", await gpu.read(dTable), expected, F32);
 });
@@ -96,7 +96,7 @@ for (const [i, [rows, width]] of ([[1, 4], [7, 12], [300, 8], [130, 16]] as cons
         const scale = normal(i + 9, rows).map(Math.abs);
         const key = { seed: 3 + i, stream: 2047 };
         addNoise(gpu, x.tensor, gpu.tensor([rows], scale), key);
-        assertRounded("x", await gpu.read(x.tensor), addNoise64(x.values, scale, key), format);
+        assertRounded("x", await gpu.read(x.tensor), addNoiseReference(x.values, scale, key), format);
       }
     }
   });

@@ -1,6 +1,6 @@
 /** Random values made on the device: those of the reference, in every format, however the tensor is split. */
 import { fillBits, fillUniform, type UniformKey } from "../../kernels/elementwise/fill_random.ts";
-import { uniform64 } from "../../kernels/elementwise/reference.ts";
+import { uniformReference } from "../../kernels/elementwise/reference.ts";
 import { Gpu } from "../../kernels/gpu.ts";
 import { randomWord } from "../../kernels/shared/random.ts";
 import { assert, assertClose, assertEquals, assertThrows, F32 } from "../support/assert_close.ts";
@@ -23,7 +23,7 @@ Deno.test("fillUniform() draws what the reference draws, in every format and at 
           const x = gpu.empty(shape, format);
           fillUniform(gpu, x, key);
           const values = await gpu.read(x);
-          const expected = uniform64(x.size, key);
+          const expected = uniformReference(x.size, key);
           if (format === "f32") assertClose(`[${shape}]`, values, expected, F32);
           else assertRounded(`[${shape}]`, values, expected, format);
           x.free();

@@ -1,6 +1,6 @@
 import { Gpu } from "../../kernels/gpu.ts";
 import { crossEntropy, NO_LABEL } from "../../kernels/loss/cross_entropy.ts";
-import { crossEntropy64 } from "../../kernels/loss/reference.ts";
+import { crossEntropyReference } from "../../kernels/loss/reference.ts";
 import { sumInto } from "../../kernels/shared/sum.ts";
 import { assertClose, assertEquals, assertThrows, reduction } from "../support/assert_close.ts";
 import { numericalGradient } from "../support/numeric.ts";
@@ -17,7 +17,7 @@ function inputs(seed: number, rows: number, vocab: number, deviation: number) {
   return { width, logits, labels };
 }
 
-function argmax64(logits: Float32Array, width: number, vocab: number): number[] {
+function argmaxReference(logits: Float32Array, width: number, vocab: number): number[] {
   return Array.from({ length: logits.length / width }, (_, row) => {
     const values = [...logits.subarray(row * width, row * width + vocab)];
     return values.indexOf(Math.max(...values));
@@ -34,16 +34,16 @@ for (const [seed, [rows, vocab, deviation]] of SHAPES.entries()) {
     const logitsTensor = gpu.tensor([rows, width], logits);
     const labelsTensor = gpu.tensor([rows], labels);
     const { loss, argmax } = crossEntropy(gpu, logitsTensor, labelsTensor, { vocabSize: vocab });
-    const expected = crossEntropy64(logits, width, labels, vocab, NO_LABEL);
+    const expected = crossEntropyReference(logits, width, labels, vocab, NO_LABEL);
     assertClose("loss", await gpu.read(loss), expected, { rtol: 1e-6, atol: 2e-6 });
-    assertEquals([...await gpu.readU32(argmax)], argmax64(logits, width, vocab), "argmax");
+    assertEquals([...await gpu.readU32(argmax)], argmaxReference(logits, width, vocab), "argmax");
     assertEquals([...await gpu.read(logitsTensor)], [...logits], "logits are left alone");
 
     const gradScale = 0.37;
     const again = crossEntropy(gpu, logitsTensor, labelsTensor, { vocabSize: vocab, gradScale });
     assertEquals([...await gpu.read(again.loss)], [...await gpu.read(loss)], "loss with gradient");
     const total = (x: Float64Array) =>
-      crossEntropy64(x, width, labels, vocab, NO_LABEL).reduce((sum, value) => sum + value, 0);
+      crossEntropyReference(x, width, labels, vocab, NO_LABEL).reduce((sum, value) => sum + value, 0);
     if (rows * width > 2000) return;
     const dLogits = numericalGradient(total, Float64Array.from(logits)).map((d, i) =>
       i % width < vocab ? d * gradScale : 0
@@ -82,7 +82,7 @@ Deno.test("crossEntropy() takes the first of equal maxima, and stands large and 
     vocabSize: width,
   });
   assertEquals([...await gpu.readU32(argmax)], [77, 0, 514, 0], "argmax");
-  const expected = crossEntropy64(logits, width, labels, width, NO_LABEL);
+  const expected = crossEntropyReference(logits, width, labels, width, NO_LABEL);
   assertClose("loss", await gpu.read(loss), expected, { rtol: 1e-6, atol: 1e-6 });
 });
 
@@ -121,7 +121,7 @@ Deno.test("crossEntropy() numbers rows past one axis of the grid", async () => {
   const labels = gpu.tensor([rows], new Uint32Array(rows).fill(1));
   const logits = normal(4, rows * 4);
   const { loss } = crossEntropy(gpu, gpu.tensor([rows, 4], logits), labels, { vocabSize: 3 });
-  const expected = crossEntropy64(logits, 4, new Uint32Array(rows).fill(1), 3, NO_LABEL);
+  const expected = crossEntropyReference(logits, 4, new Uint32Array(rows).fill(1), 3, NO_LABEL);
   assertClose("loss", await gpu.read(loss), expected, { rtol: 1e-5, atol: 2e-6 });
 });
 

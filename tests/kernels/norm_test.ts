@@ -1,6 +1,6 @@
 import { Gpu } from "../../kernels/gpu.ts";
 import { layerNorm, layerNormBackward } from "../../kernels/norm/layer_norm.ts";
-import { layerNorm64, rmsNorm64 } from "../../kernels/norm/reference.ts";
+import { layerNormReference, rmsNormReference } from "../../kernels/norm/reference.ts";
 import { rmsNorm, rmsNormBackward } from "../../kernels/norm/rms_norm.ts";
 import { assert, assertClose, assertEquals, assertThrows, F32, reduction } from "../support/assert_close.ts";
 import { assertRounded, dot, inFormat, numericalGradient } from "../support/numeric.ts";
@@ -18,7 +18,12 @@ for (const [seed, [rows, width]] of SHAPES.entries()) {
     const gpu = whole;
     const [x, w] = [normal(seed, rows * width, 3), normal(seed + 100, width)];
     const { y, rstd } = rmsNorm(gpu, gpu.tensor([rows, width], x), gpu.tensor([width], w), EPS);
-    assertClose("y", await gpu.read(y), rmsNorm64(Float64Array.from(x), Float64Array.from(w), EPS), F32);
+    assertClose(
+      "y",
+      await gpu.read(y),
+      rmsNormReference(Float64Array.from(x), Float64Array.from(w), EPS),
+      F32,
+    );
     const rstds = Float64Array.from({ length: rows }, (_, r) => {
       const row = Float64Array.from(x.subarray(r * width, (r + 1) * width));
       return 1 / Math.sqrt(dot(row, row) / width + EPS);
@@ -28,10 +33,10 @@ for (const [seed, [rows, width]] of SHAPES.entries()) {
 }
 
 /** Gradients by finite differences of the float64 definition. */
-function gradients64(x: Float64Array, w: Float64Array, dy: ArrayLike<number>) {
+function gradientsReference(x: Float64Array, w: Float64Array, dy: ArrayLike<number>) {
   return {
-    dx: numericalGradient((v) => dot(rmsNorm64(v, w, EPS), dy), x),
-    dWeight: numericalGradient((v) => dot(rmsNorm64(x, v, EPS), dy), w),
+    dx: numericalGradient((v) => dot(rmsNormReference(v, w, EPS), dy), x),
+    dWeight: numericalGradient((v) => dot(rmsNormReference(x, v, EPS), dy), w),
   };
 }
 
@@ -46,7 +51,7 @@ for (const [seed, [rows, width]] of ([[1, 4], [3, 36], [7, 20], [2, 132], [5, 68
     ];
     const { rstd } = rmsNorm(gpu, xt, wt, EPS);
     const saved = { x: xt, weight: wt, rstd };
-    const expected = gradients64(Float64Array.from(x), Float64Array.from(w), dy);
+    const expected = gradientsReference(Float64Array.from(x), Float64Array.from(w), dy);
     const before = normal(seed + 3, width);
     const dWeight = gpu.tensor([width], before);
     const dx = rmsNormBackward(gpu, dyt, saved, { dWeight });
@@ -69,10 +74,10 @@ Deno.test("rmsNorm() and its gradient round once in bf16 and f16, and mix format
     const dy = inFormat(gpu, shape, normal(2, 9 * 64), format);
     const w = inFormat(gpu, [64], normal(3, 64), "f32");
     const { y, rstd } = rmsNorm(gpu, x.tensor, w.tensor, EPS);
-    assertRounded("y", await gpu.read(y), rmsNorm64(x.values, w.values, EPS), format);
+    assertRounded("y", await gpu.read(y), rmsNormReference(x.values, w.values, EPS), format);
     const saved = { x: x.tensor, weight: w.tensor, rstd };
     const dWeight = gpu.zeros([64]);
-    const expected = gradients64(x.values, w.values, dy.values);
+    const expected = gradientsReference(x.values, w.values, dy.values);
     assertRounded(
       "dx",
       await gpu.read(rmsNormBackward(gpu, dy.tensor, saved, { dWeight })),
@@ -116,7 +121,10 @@ Deno.test("rmsNormBackward() sums many rows into dWeight the same way every time
   const weight = gpu.tensor([width], w);
   const { y, rstd } = rmsNorm(gpu, xt, weight, EPS);
   const expected = new Float64Array(width);
-  const [ys, expectedY] = [await gpu.read(y), rmsNorm64(Float64Array.from(x), Float64Array.from(w), EPS)];
+  const [ys, expectedY] = [
+    await gpu.read(y),
+    rmsNormReference(Float64Array.from(x), Float64Array.from(w), EPS),
+  ];
   assertClose("y past one axis of the grid", ys, expectedY, F32);
   expectedY.forEach((value, i) => expected[i % width]! += value / w[i % width]! * dy[i]!);
   const sums: Float32Array[] = [];
@@ -144,7 +152,12 @@ for (const [seed, [rows, width]] of SHAPES.entries()) {
     const [w, b] = [normal(seed + 100, width), normal(seed + 200, width)];
     const weights = { weight: gpu.tensor([width], w), bias: gpu.tensor([width], b), eps: EPS };
     const { y, stats } = layerNorm(gpu, gpu.tensor([rows, width], x), weights);
-    const expected = layerNorm64(Float64Array.from(x), Float64Array.from(w), Float64Array.from(b), EPS);
+    const expected = layerNormReference(
+      Float64Array.from(x),
+      Float64Array.from(w),
+      Float64Array.from(b),
+      EPS,
+    );
     assertClose("y", await gpu.read(y), expected, { rtol: 1e-5, atol: 2e-5 });
     const moments = Float64Array.from({ length: 2 * rows }, (_, i) => {
       const row = Float64Array.from(x.subarray((i >> 1) * width, ((i >> 1) + 1) * width));
@@ -157,11 +170,16 @@ for (const [seed, [rows, width]] of SHAPES.entries()) {
 }
 
 /** Gradients by finite differences of the float64 definition. */
-function layerNormGradients64(x: Float64Array, w: Float64Array, b: Float64Array, dy: ArrayLike<number>) {
+function layerNormGradientsReference(
+  x: Float64Array,
+  w: Float64Array,
+  b: Float64Array,
+  dy: ArrayLike<number>,
+) {
   return {
-    dx: numericalGradient((v) => dot(layerNorm64(v, w, b, EPS), dy), x),
-    dWeight: numericalGradient((v) => dot(layerNorm64(x, v, b, EPS), dy), w),
-    dBias: numericalGradient((v) => dot(layerNorm64(x, w, v, EPS), dy), b),
+    dx: numericalGradient((v) => dot(layerNormReference(v, w, b, EPS), dy), x),
+    dWeight: numericalGradient((v) => dot(layerNormReference(x, v, b, EPS), dy), w),
+    dBias: numericalGradient((v) => dot(layerNormReference(x, w, v, EPS), dy), b),
   };
 }
 
@@ -176,9 +194,9 @@ for (const [seed, [rows, width]] of ([[1, 4], [3, 36], [7, 20], [2, 132], [70, 8
       const x = inFormat(gpu, shape, xs, format);
       const dy = inFormat(gpu, shape, dys, format);
       const { y, stats } = layerNorm(gpu, x.tensor, { weight: w.tensor, bias: b.tensor, eps: EPS });
-      assertRounded("y", await gpu.read(y), layerNorm64(x.values, w.values, b.values, EPS), format);
+      assertRounded("y", await gpu.read(y), layerNormReference(x.values, w.values, b.values, EPS), format);
       const saved = { x: x.tensor, weight: w.tensor, stats };
-      const expected = layerNormGradients64(x.values, w.values, b.values, dy.values);
+      const expected = layerNormGradientsReference(x.values, w.values, b.values, dy.values);
       const before = normal(seed + 3, width);
       const [dWeight, dBias] = [gpu.tensor([width], before), gpu.tensor([width], before)];
       const dx = layerNormBackward(gpu, dy.tensor, saved, { dWeight, dBias });

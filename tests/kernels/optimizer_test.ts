@@ -8,7 +8,11 @@ import {
   STATE_BLOCK,
 } from "../../kernels/optimizer/adamw_8bit.ts";
 import { globalNorm, STATUS } from "../../kernels/optimizer/global_norm.ts";
-import { adamW64, adamW8bit64, globalNorm64 } from "../../kernels/optimizer/reference.ts";
+import {
+  adamW8bitReference,
+  adamWReference,
+  globalNormReference,
+} from "../../kernels/optimizer/reference.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { normal } from "../support/random.ts";
 
@@ -33,7 +37,7 @@ for (const [seed, shapes] of SETS.entries()) {
       normal(10 * seed + i, shape.reduce((a: number, b) => a * b, 1), 0.1)
     );
     const grads = shapes.map((shape, i) => gpu.tensor(shape, values[i]!));
-    const norm = globalNorm64(values);
+    const norm = globalNormReference(values);
     const live = gpu.memory.liveBytes;
     for (
       const [maxNorm, inverseScale] of [[0, 1], [norm / 3, 1], [10 * norm, 1], [norm / 8, 1 / 16]] as const
@@ -61,7 +65,7 @@ Deno.test("globalNorm() works on gradients that span buffers, on none, and the s
   const [one, again, parts] = [await run(whole), await run(whole), await run(split)];
   assertEquals([one.segments, parts.segments], [1, 3]);
   assertEquals(again.status, one.status, "second run");
-  assertClose("norm", [parts.status[STATUS.gradNorm]!], [globalNorm64(values)], NORM);
+  assertClose("norm", [parts.status[STATUS.gradNorm]!], [globalNormReference(values)], NORM);
   const status = whole.zeros([STATUS.length]);
   globalNorm(whole, [], status, { maxNorm: 1, inverseScale: 1 });
   assertEquals([...await whole.read(status)], [0, 1, 1], "no gradients");
@@ -115,7 +119,7 @@ for (const [seed, shape] of ([[4], [3, 20], [64, 4], [65, 4], [300, 8], [2, 4096
       const grad = make(normal(100 * seed + step, size));
       adamW(gpu, { param: param.tensor, grad: grad.tensor, m: m.tensor, v: v.tensor }, status, options);
       const clipped = grad.values.map((value) => value * factor);
-      adamW64({ param: param.values, grad: clipped, m: m.values, v: v.values }, options);
+      adamWReference({ param: param.values, grad: clipped, m: m.values, v: v.values }, options);
     }
     assertClose("param", await gpu.read(param.tensor), param.values, { rtol: 1e-6, atol: 1e-7 });
     assertClose("m", await gpu.read(m.tensor), m.values, { rtol: 1e-6, atol: 1e-7 });
@@ -177,7 +181,7 @@ for (
       const values = normal(100 * seed + step, host.param.length).map((value, i) => value * scales[i]!);
       const grad = gpu.tensor(shape, values);
       adamW8bit(gpu, { ...device, grad }, maps, status, options);
-      const margins = adamW8bit64(
+      const margins = adamW8bitReference(
         { ...host, grad: Float64Array.from(values, (value) => value * factor) },
         host,
         options,

@@ -1,6 +1,6 @@
 import { Gpu } from "../../kernels/gpu.ts";
 import { mergeQkv, splitQkv } from "../../kernels/qkv/qkv.ts";
-import { splitQkv64 } from "../../kernels/qkv/reference.ts";
+import { splitQkvReference } from "../../kernels/qkv/reference.ts";
 import { assertEquals, assertThrows } from "../support/assert_close.ts";
 import { inFormat } from "../support/numeric.ts";
 import { normal } from "../support/random.ts";
@@ -20,7 +20,7 @@ for (
       const [q, k, v] = ["q", "k", "v"].map((label) => gpu.empty([rows, width], format, label));
       const parts = { q: q!, k: k!, v: v! };
       splitQkv(gpu, fused.tensor, parts, headDim);
-      const expected = splitQkv64(fused.values, headDim);
+      const expected = splitQkvReference(fused.values, headDim);
       for (const name of ["q", "k", "v"] as const) {
         assertEquals([...await gpu.read(parts[name])], [...expected[name]], `${name} in ${format}`);
       }
@@ -40,7 +40,7 @@ Deno.test("splitQkv() works where tensors span buffers at different rows", async
   const [q, k, v] = ["q", "k", "v"].map((label) => split.empty([rows, headDim], "f32", label));
   assertEquals([fused.segments.length > q!.segments.length, q!.segments.length > 1], [true, true]);
   splitQkv(split, fused, { q: q!, k: k!, v: v! }, headDim);
-  const expected = splitQkv64(values, headDim);
+  const expected = splitQkvReference(values, headDim);
   assertEquals([...await split.read(v!)], [...expected.v]);
   assertEquals([...await split.read(mergeQkv(split, { q: q!, k: k!, v: v! }, headDim))], [...values]);
 });

@@ -1,5 +1,5 @@
 import { Gpu } from "../../kernels/gpu.ts";
-import { rope64 } from "../../kernels/rope/reference.ts";
+import { ropeReference } from "../../kernels/rope/reference.ts";
 import { rope } from "../../kernels/rope/rope.ts";
 import { assertClose, assertEquals, assertThrows, F32 } from "../support/assert_close.ts";
 import { assertRounded, dot, inFormat, numericalGradient } from "../support/numeric.ts";
@@ -42,7 +42,7 @@ for (
     const { cos, sin, positions, tensors } = inputs(gpu, rows, headDim, seed);
     for (const format of ["f32", "bf16", "f16"] as const) {
       const x = inFormat(gpu, [rows, width], normal(seed, rows * width), format);
-      const expected = rope64(x.values, cos, sin, positions, headDim);
+      const expected = ropeReference(x.values, cos, sin, positions, headDim);
       rope(gpu, x.tensor, ...tensors, headDim);
       const y = await gpu.read(x.tensor);
       assertRounded("y", y, expected, format);
@@ -56,7 +56,7 @@ for (
       rope(gpu, dx, ...tensors, headDim);
       assertClose("forward after inverse", await gpu.read(dx), dy, F32);
     } else {
-      const loss = (v: Float64Array) => dot(rope64(v, cos, sin, positions, headDim), dy);
+      const loss = (v: Float64Array) => dot(ropeReference(v, cos, sin, positions, headDim), dy);
       assertClose("dx", await gpu.read(dx), numericalGradient(loss, Float64Array.from(x)), F32);
     }
   });
@@ -75,7 +75,7 @@ for (
       const x = inFormat(gpu, [rows, width], normal(seed, rows * width), format);
       rope(gpu, x.tensor, ...tensors, headDim, { rotaryDim });
       const y = await gpu.read(x.tensor);
-      assertRounded("y", y, rope64(x.values, cos, sin, positions, headDim, rotaryDim), format);
+      assertRounded("y", y, ropeReference(x.values, cos, sin, positions, headDim, rotaryDim), format);
       const rest = (values: ArrayLike<number>) =>
         Array.from(values).filter((_, i) => i % headDim >= rotaryDim);
       assertEquals(rest(y), rest(x.values), "what does not turn");
@@ -84,7 +84,7 @@ for (
     const dx = gpu.tensor([rows, width], dy);
     rope(gpu, dx, ...tensors, headDim, { inverse: true, rotaryDim });
     if (rows * width > 1000) return;
-    const loss = (v: Float64Array) => dot(rope64(v, cos, sin, positions, headDim, rotaryDim), dy);
+    const loss = (v: Float64Array) => dot(ropeReference(v, cos, sin, positions, headDim, rotaryDim), dy);
     assertClose("dx", await gpu.read(dx), numericalGradient(loss, Float64Array.from(x)), F32);
   });
 }
@@ -95,7 +95,7 @@ Deno.test("rope() turns tensors that span buffers", async () => {
   const x = split.tensor([300, 8], values);
   assertEquals(x.segments.length, 3);
   rope(split, x, ...tensors, 4);
-  assertClose("y", await split.read(x), rope64(values, cos, sin, positions, 4), F32);
+  assertClose("y", await split.read(x), ropeReference(values, cos, sin, positions, 4), F32);
 });
 
 Deno.test("rope() numbers threads past one axis of the grid", async () => {
@@ -110,7 +110,7 @@ Deno.test("rope() numbers threads past one axis of the grid", async () => {
   const repeated = gpu.tensor([rows], new Uint32Array(rows).fill(positions[0]!));
   rope(gpu, x, tensors[0], tensors[1], repeated, 8);
   const y = await gpu.read(x);
-  const expected = rope64(row, cos, sin, positions, 8);
+  const expected = ropeReference(row, cos, sin, positions, 8);
   for (const r of [0, rows - 1]) {
     assertClose(`row ${r}`, y.subarray(r * width, (r + 1) * width), expected, F32);
   }

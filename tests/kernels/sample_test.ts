@@ -1,5 +1,5 @@
 import { Gpu } from "../../kernels/gpu.ts";
-import { draw64, keptProbabilities64, uniformOf } from "../../kernels/sample/reference.ts";
+import { drawReference, keptProbabilitiesReference, uniformOf } from "../../kernels/sample/reference.ts";
 import { NO_TOKEN, sample, type Sampling, type SequenceHeads } from "../../kernels/sample/sample.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { normal, uniform } from "../support/random.ts";
@@ -73,9 +73,9 @@ async function checkDraws(gpu: Gpu, logits: Float32Array, rows: number, draws: D
   let near = 0;
   for (let row = 0; row < rows; row++) {
     const own = logits.subarray(row * vocabSize, (row + 1) * vocabSize);
-    const probabilities = keptProbabilities64(own, sampling, new Set(seen));
+    const probabilities = keptProbabilitiesReference(own, sampling, new Set(seen));
     for (let step = 0; step < steps; step++) {
-      const { token, margin } = draw64(
+      const { token, margin } = drawReference(
         probabilities,
         uniformOf(sampling.seed, row, firstPosition + step + 1),
       );
@@ -130,7 +130,7 @@ Deno.test("Frequencies are the probabilities: chi-square", async () => {
   for (let row = 0; row < rows; row++) logits.set(own, row * vocabSize);
   const sampling = { ...PLAIN, topP: 0.95, seed: 11 };
   const tokens = await drawMany(gpu, logits, rows, { sampling, steps });
-  const expected = keptProbabilities64(own, sampling).map((p) => p * rows * steps);
+  const expected = keptProbabilitiesReference(own, sampling).map((p) => p * rows * steps);
   const counts = new Float64Array(vocabSize);
   for (const token of tokens) counts[token]!++;
   let [squares, kinds] = [0, 0];

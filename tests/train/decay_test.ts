@@ -1,7 +1,7 @@
 /** What weight decay applies to: matrices, embeddings and LoRA's factors, but no norm and no bias. */
 import { adapterConfig } from "../../checkpoint/peft.ts";
 import { Gpu } from "../../kernels/gpu.ts";
-import { adamW64 } from "../../kernels/optimizer/reference.ts";
+import { adamWReference } from "../../kernels/optimizer/reference.ts";
 import { addLora } from "../../model/lora.ts";
 import { makeBatch } from "../../model/batch.ts";
 import { parseConfig } from "../../model/config.ts";
@@ -78,7 +78,7 @@ for (const { name, config, trained, lora } of CASES) {
       const param = before.get(name)!;
       const [m, v] = [new Float64Array(param.length), new Float64Array(param.length)];
       const options = { ...ADAM, weightDecay: isDecayed ? ADAM.weightDecay : 0 };
-      adamW64({ param, grad: Float64Array.from(await gpu.read(grad)), m, v }, {
+      adamWReference({ param, grad: Float64Array.from(await gpu.read(grad)), m, v }, {
         ...options,
         learningRate: LEARNING_RATE,
         step: 1,
