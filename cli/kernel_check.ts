@@ -20,7 +20,7 @@ import {
   quantiseNf4Reference,
   quantiseScalesReference,
 } from "../kernels/nf4/reference.ts";
-import { randomWord } from "../kernels/shared/random.ts";
+import { randomWord } from "../kernels/shared/threefry.ts";
 
 /** What one kernel made of small random inputs. */
 export interface KernelCheck {

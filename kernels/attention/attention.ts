@@ -1,6 +1,6 @@
 import { GpuError } from "../errors.ts";
 import type { Gpu } from "../gpu.ts";
-import { largestMagnitudes } from "../shared/matrix.ts";
+import { largestMagnitudes } from "../shared/matrix_unit.ts";
 import { type RowRange, rowsWithin } from "../shared/row_chunks.ts";
 import { rowRanges, type Tensor } from "../tensor.ts";
 import type { AttentionMap } from "./map.ts";

@@ -4,7 +4,7 @@
  */
 import type { Gpu } from "../gpu.ts";
 import { chosenVariant, type Tunable } from "../tuning.ts";
-import { matrixLibraries, matrixUnit } from "../shared/matrix.ts";
+import { matrixLibraries, matrixUnit } from "../shared/matrix_unit.ts";
 import type { Format, Kernel } from "../wgsl.ts";
 import dkvSubgroupWgsl from "./attention_dkv_subgroup.wgsl" with { type: "text" };
 import dkvWorkgroupWgsl from "./attention_dkv_workgroup.wgsl" with { type: "text" };

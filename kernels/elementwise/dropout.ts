@@ -1,11 +1,11 @@
 import { GpuError } from "../errors.ts";
 import type { Gpu } from "../gpu.ts";
 import { quadsOf, threadGrid } from "../shared/grid.ts";
-import randomWgsl from "../shared/random.wgsl" with { type: "text" };
+import threefryWgsl from "../shared/threefry.wgsl" with { type: "text" };
 import { rowRanges, type Tensor } from "../tensor.ts";
 import dropoutWgsl from "./dropout.wgsl" with { type: "text" };
 
-const DROPOUT = { name: "dropout", wgsl: dropoutWgsl, libraries: [randomWgsl] };
+const DROPOUT = { name: "dropout", wgsl: dropoutWgsl, libraries: [threefryWgsl] };
 
 /** Key of a mask: the same key gives the same mask, on every device. */
 export interface DropoutKey {

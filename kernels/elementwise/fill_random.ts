@@ -1,7 +1,7 @@
 import { GpuError } from "../errors.ts";
 import type { Gpu, Launch } from "../gpu.ts";
 import { threadGrid } from "../shared/grid.ts";
-import randomWgsl from "../shared/random.wgsl" with { type: "text" };
+import threefryWgsl from "../shared/threefry.wgsl" with { type: "text" };
 import { rowRanges, type Tensor } from "../tensor.ts";
 import type { Kernel } from "../wgsl.ts";
 import drawBitsWgsl from "./draw_bits.wgsl" with { type: "text" };
@@ -11,9 +11,9 @@ import fillRandomWgsl from "./fill_random.wgsl" with { type: "text" };
 const UNIFORM: Kernel = {
   name: "fill_uniform",
   wgsl: fillRandomWgsl,
-  libraries: [randomWgsl, drawUniformWgsl],
+  libraries: [threefryWgsl, drawUniformWgsl],
 };
-const BITS: Kernel = { name: "fill_bits", wgsl: fillRandomWgsl, libraries: [randomWgsl, drawBitsWgsl] };
+const BITS: Kernel = { name: "fill_bits", wgsl: fillRandomWgsl, libraries: [threefryWgsl, drawBitsWgsl] };
 
 /** Key and range of uniform draws: the same key gives the same values, on every device. */
 export interface UniformKey {

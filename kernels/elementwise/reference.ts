@@ -1,5 +1,5 @@
 /** The float64 definitions of the elementwise ops that are not one expression. */
-import { randomWord } from "../shared/random.ts";
+import { randomWord } from "../shared/threefry.ts";
 import { type DropoutKey, dropThreshold } from "./dropout.ts";
 import type { UniformKey } from "./fill_random.ts";
 

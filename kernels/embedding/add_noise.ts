@@ -1,11 +1,11 @@
 import { GpuError } from "../errors.ts";
 import type { Gpu } from "../gpu.ts";
 import { quadsOf, requireVector, rowQuadsOf, threadGrid } from "../shared/grid.ts";
-import randomWgsl from "../shared/random.wgsl" with { type: "text" };
+import threefryWgsl from "../shared/threefry.wgsl" with { type: "text" };
 import { rowRanges, type Tensor } from "../tensor.ts";
 import addNoiseWgsl from "./add_noise.wgsl" with { type: "text" };
 
-const ADD_NOISE = { name: "add_noise", wgsl: addNoiseWgsl, libraries: [randomWgsl] };
+const ADD_NOISE = { name: "add_noise", wgsl: addNoiseWgsl, libraries: [threefryWgsl] };
 
 /**
  * Adds to each row of `x` noise drawn uniformly from -scale to scale of the row. The same key gives the same noise, on

@@ -1,5 +1,5 @@
 /** The float64 definitions of the embedding lookup and its noise that the kernels are tested against. */
-import { randomWord } from "../shared/random.ts";
+import { randomWord } from "../shared/threefry.ts";
 
 /** Lookup: y[r] = table[ids[r]] for `table` (V, width). */
 export function embedReference(

@@ -3,7 +3,7 @@ import type { Gpu, Sharing } from "../gpu.ts";
 import { isNf4, nf4Operand, type Nf4Tensor } from "../nf4/nf4.ts";
 import { BLOCK as NF4_BLOCK } from "../nf4/reference.ts";
 import { threadGrid } from "../shared/grid.ts";
-import { largestMagnitudes } from "../shared/matrix.ts";
+import { largestMagnitudes } from "../shared/matrix_unit.ts";
 import { rowsWithin } from "../shared/row_chunks.ts";
 import { rowRanges, type Tensor } from "../tensor.ts";
 import type { Format, Kernel } from "../wgsl.ts";

@@ -1,6 +1,6 @@
 /** Products on matrix units: which tiles there are, and their source. */
 import type { Gpu } from "../gpu.ts";
-import { matrixLibraries, type MatrixUnit, matrixUnit } from "../shared/matrix.ts";
+import { matrixLibraries, type MatrixUnit, matrixUnit } from "../shared/matrix_unit.ts";
 import type { Program } from "./variants.ts";
 import matrixWgsl from "./matmul_matrix.wgsl" with { type: "text" };
 import rangeWgsl from "./range_matrix.wgsl" with { type: "text" };

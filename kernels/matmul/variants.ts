@@ -3,7 +3,7 @@
  * that one workgroup makes, and what it needs of the device.
  */
 import type { Gpu, Sharing } from "../gpu.ts";
-import { matrixUnit } from "../shared/matrix.ts";
+import { matrixUnit } from "../shared/matrix_unit.ts";
 import { BLOCK } from "../nf4/reference.ts";
 import { chosenVariant, type Tunable } from "../tuning.ts";
 import type { Format, Kernel } from "../wgsl.ts";

@@ -1,4 +1,4 @@
-import { randomWord } from "../shared/random.ts";
+import { randomWord } from "../shared/threefry.ts";
 import type { Sampling } from "./sample.ts";
 
 /**

@@ -1,12 +1,12 @@
 import { GpuError } from "../errors.ts";
 import type { Gpu } from "../gpu.ts";
 import { requireVector, rowQuadsOf } from "../shared/grid.ts";
-import randomWgsl from "../shared/random.wgsl" with { type: "text" };
+import threefryWgsl from "../shared/threefry.wgsl" with { type: "text" };
 import reduceWgsl from "../shared/reduce.wgsl" with { type: "text" };
 import type { Tensor } from "../tensor.ts";
 import sampleWgsl from "./sample.wgsl" with { type: "text" };
 
-const SAMPLE = { name: "sample", wgsl: sampleWgsl, libraries: [reduceWgsl, randomWgsl] };
+const SAMPLE = { name: "sample", wgsl: sampleWgsl, libraries: [reduceWgsl, threefryWgsl] };
 
 /** Threads that share a row of logits. */
 const LANES = 256;

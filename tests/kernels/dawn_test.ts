@@ -15,7 +15,7 @@ import {
   matmulReference,
 } from "../../kernels/matmul/reference.ts";
 import { matmulTunables } from "../../kernels/matmul/variants.ts";
-import { largestMagnitudes } from "../../kernels/shared/matrix.ts";
+import { largestMagnitudes } from "../../kernels/shared/matrix_unit.ts";
 import type { Format } from "../../kernels/wgsl.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
 import { inFormat } from "../support/numeric.ts";

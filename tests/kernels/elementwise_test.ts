@@ -3,7 +3,7 @@ import { dropout } from "../../kernels/elementwise/dropout.ts";
 import { addBias, addInto, cast } from "../../kernels/elementwise/elementwise.ts";
 import { columnSumReference, dropoutReference } from "../../kernels/elementwise/reference.ts";
 import { Gpu } from "../../kernels/gpu.ts";
-import { threefry } from "../../kernels/shared/random.ts";
+import { threefry } from "../../kernels/shared/threefry.ts";
 import { assert, assertClose, assertEquals, assertThrows, F32, reduction } from "../support/assert_close.ts";
 import { assertRounded, inFormat, rounded } from "../support/numeric.ts";
 import { normal } from "../support/random.ts";

@@ -2,7 +2,7 @@
 import { fillBits, fillUniform, type UniformKey } from "../../kernels/elementwise/fill_random.ts";
 import { uniformReference } from "../../kernels/elementwise/reference.ts";
 import { Gpu } from "../../kernels/gpu.ts";
-import { randomWord } from "../../kernels/shared/random.ts";
+import { randomWord } from "../../kernels/shared/threefry.ts";
 import { assert, assertClose, assertEquals, assertThrows, F32 } from "../support/assert_close.ts";
 import { assertRounded } from "../support/numeric.ts";
 

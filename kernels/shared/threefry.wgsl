@@ -1,5 +1,5 @@
 // Threefry-2x32 with 20 rounds (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): a random
-// function of a key and a counter, with no state. shared/random.ts is the same on the host.
+// function of a key and a counter, with no state. shared/threefry.ts is the same on the host.
 
 fn threefry(key: vec2u, counter: vec2u) -> vec2u {
   let k = vec3u(key, 0x1bd11bdau ^ key.x ^ key.y);
@@ -12,9 +12,9 @@ fn threefry(key: vec2u, counter: vec2u) -> vec2u {
   return x;
 }
 
-fn threefry_round(x: vec2u, turn: u32) -> vec2u {
+fn threefry_round(x: vec2u, rotation: u32) -> vec2u {
   let sum = x.x + x.y;
-  return vec2u(sum, ((x.y << turn) | (x.y >> (32u - turn))) ^ sum);
+  return vec2u(sum, ((x.y << rotation) | (x.y >> (32u - rotation))) ^ sum);
 }
 
 // Four random words for the four elements of a quad. Its number is quad.x + 2^32 * quad.y, quad.y below 2^31.

@@ -1,5 +1,5 @@
 /**
- * Threefry-2x32 with 20 rounds, bit for bit as in random.wgsl.
+ * Threefry-2x32 with 20 rounds, bit for bit as in threefry.wgsl.
  *
  * @see Salmon, Moraes, Dror and Shaw, 2011, "Parallel random numbers: as easy as 1, 2, 3"
  */
@@ -11,9 +11,9 @@ export function threefry(
   let x = (counter[0] + keys[0]) >>> 0;
   let y = (counter[1] + keys[1]) >>> 0;
   for (let block = 0; block < 5; block++) {
-    for (const turn of block % 2 === 0 ? [13, 15, 26, 6] : [17, 29, 16, 24]) {
+    for (const rotation of block % 2 === 0 ? [13, 15, 26, 6] : [17, 29, 16, 24]) {
       x = (x + y) >>> 0;
-      y = (((y << turn) | (y >>> (32 - turn))) ^ x) >>> 0;
+      y = (((y << rotation) | (y >>> (32 - rotation))) ^ x) >>> 0;
     }
     x = (x + keys[(block + 1) % 3]!) >>> 0;
     y = (y + keys[(block + 2) % 3]! + block + 1) >>> 0;
