@@ -7,7 +7,7 @@ import { GpuError } from "../kernels/errors.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import { product } from "../kernels/matvec/matvec.ts";
 import { isNf4, nf4Bytes } from "../kernels/nf4/nf4.ts";
-import { sample, type Sampling, type SequenceHeads } from "../kernels/sample/sample.ts";
+import { type LastTokens, sample, type Sampling } from "../kernels/sample/sample.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import { KvCache } from "./kv_cache.ts";
 import { attentionShape } from "./layer.ts";
@@ -59,7 +59,7 @@ export class Decoder {
   readonly #cos: Tensor;
   readonly #sin: Tensor;
   readonly #sequences: readonly Sequence[];
-  readonly #heads: SequenceHeads;
+  readonly #last: LastTokens;
   /** (sequences, C): what the layers gave for each sequence's last token. */
   #hidden: Tensor;
 
@@ -75,7 +75,7 @@ export class Decoder {
     this.#cos = gpu.tensor([capacity, config.rotary_dim / 2], cos, { label: "rope cos" });
     this.#sin = gpu.tensor([capacity, config.rotary_dim / 2], sin, { label: "rope sin" });
     this.#sequences = Array.from({ length: sequences }, () => ({ ids: [], cached: 0 }));
-    this.#heads = {
+    this.#last = {
       tokens: gpu.zeros([sequences], "u32", "last tokens"),
       positions: gpu.zeros([sequences], "u32", "last positions"),
       seen: gpu.zeros([sequences, Math.ceil(config.vocab_size / 32)], "u32", "seen tokens"),
@@ -125,7 +125,7 @@ export class Decoder {
     if (longest > this.capacity) {
       throw new GpuError(`Cannot write token ${longest}: the cache holds ${this.capacity}`);
     }
-    const { tokens, positions } = this.#heads;
+    const { tokens, positions } = this.#last;
     const attend: Attend = (layer, q, k, v) => {
       const cache = this.cache.layers[layer]!;
       appendToCache(this.#gpu, k, v, cache, positions);
@@ -153,7 +153,7 @@ export class Decoder {
    */
   sample(sampling: Sampling, taken: Tensor, step: number): void {
     const logits = this.logits();
-    sample(this.#gpu, logits, this.#heads, sampling, {
+    sample(this.#gpu, logits, this.#last, sampling, {
       vocabSize: this.model.config.vocab_size,
       taken,
       step,
@@ -213,7 +213,7 @@ export class Decoder {
   /** Frees the cache and all else that it holds; the model stays. */
   free(): void {
     this.cache.free();
-    const { tokens, positions, seen } = this.#heads;
+    const { tokens, positions, seen } = this.#last;
     for (const tensor of [this.#cos, this.#sin, this.#hidden, tokens, positions, seen]) tensor.free();
   }
 
@@ -254,14 +254,14 @@ export class Decoder {
 
   /** Tells the device where the sequences end, and what they have seen. */
   #writeHeads(): void {
-    const words = this.#heads.seen.width;
+    const words = this.#last.seen.width;
     const seen = new Uint32Array(this.sequences * words);
     this.#sequences.forEach(({ ids }, row) => {
       for (const id of ids) seen[row * words + (id >>> 5)]! |= 1 << (id & 31);
     });
     // A sequence without tokens has its last one before position 0.
     const last = Uint32Array.from(this.#sequences, ({ cached }) => cached - 1);
-    this.#gpu.write(this.#heads.positions, last);
-    this.#gpu.write(this.#heads.seen, seen);
+    this.#gpu.write(this.#last.positions, last);
+    this.#gpu.write(this.#last.seen, seen);
   }
 }

@@ -11,7 +11,7 @@ const SAMPLE = { name: "sample", wgsl: sampleWgsl, libraries: [reduceWgsl, three
 /** Threads that share a row of logits. */
 const LANES = 256;
 
-/** In place of a token where logits are no numbers. */
+/** Written in place of a token where logits are NaN. */
 export const NO_TOKEN = 0xffffffff;
 
 /** Settings by which the next token is picked. */
@@ -31,7 +31,7 @@ export interface Sampling {
 }
 
 /** The last token of each sequence, on the device. */
-export interface SequenceHeads {
+export interface LastTokens {
   /** (rows) u32, their ids. */
   readonly tokens: Tensor;
   /** (rows) u32, their positions. */
@@ -44,33 +44,33 @@ export interface SequenceHeads {
  * Picks the next token of each sequence, makes it the sequence's last, and keeps it in `taken`; nothing is read back.
  *
  * @param logits (rows, V rounded up to a multiple of 4) f32; overwritten
- * @param heads overwritten: the new tokens, their positions, and that they were seen
- * @param options.taken (steps * rows) u32; step `options.step` gets the new tokens, {@linkcode NO_TOKEN} where logits are
- *   no numbers
+ * @param last overwritten: the new tokens, their positions, and that they were seen
+ * @param options.taken (steps * rows) u32; step `options.step` gets the new tokens, {@linkcode NO_TOKEN} where logits
+ *   are NaN
  * @throws {GpuError} if shapes or types do not fit
  */
 export function sample(
   gpu: Gpu,
   logits: Tensor,
-  heads: SequenceHeads,
+  last: LastTokens,
   sampling: Sampling,
   { vocabSize, taken, step }: { readonly vocabSize: number; readonly taken: Tensor; readonly step: number },
 ): void {
   const rows = logits.rows;
   const quads = rowQuadsOf(logits);
-  requireVector("sample", heads.tokens, rows, "u32");
-  requireVector("sample", heads.positions, rows, "u32");
+  requireVector("sample", last.tokens, rows, "u32");
+  requireVector("sample", last.positions, rows, "u32");
   const fits = logits.dtype === "f32" && quads === Math.ceil(vocabSize / 4) && vocabSize < 2 ** 24 &&
-    heads.seen.dtype === "u32" && heads.seen.size === rows * Math.ceil(vocabSize / 32) &&
+    last.seen.dtype === "u32" && last.seen.size === rows * Math.ceil(vocabSize / 32) &&
     taken.dtype === "u32" && (step + 1) * rows <= taken.size;
   if (!fits) {
     throw new GpuError(
-      `Cannot apply sample: logits [${logits.shape}] ${logits.dtype}, seen [${heads.seen.shape}] and taken ` +
+      `Cannot apply sample: logits [${logits.shape}] ${logits.dtype}, seen [${last.seen.shape}] and taken ` +
         `[${taken.shape}] do not fit ${vocabSize} tokens and step ${step}`,
     );
   }
   const greedy = sampling.temperature === 0;
-  gpu.run(SAMPLE, [logits, heads.tokens, heads.positions, heads.seen, taken], {
+  gpu.run(SAMPLE, [logits, last.tokens, last.positions, last.seen, taken], {
     grid: [rows],
     constants: {
       LANES,

@@ -1,6 +1,6 @@
 import { Gpu } from "../../kernels/gpu.ts";
 import { drawReference, keptProbabilitiesReference, uniformOf } from "../../kernels/sample/reference.ts";
-import { NO_TOKEN, sample, type Sampling, type SequenceHeads } from "../../kernels/sample/sample.ts";
+import { type LastTokens, NO_TOKEN, sample, type Sampling } from "../../kernels/sample/sample.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { normal, uniform } from "../support/random.ts";
 
@@ -14,13 +14,13 @@ interface Draws {
   readonly firstPosition?: number;
 }
 
-function headsOf(
+function lastTokensOf(
   gpu: Gpu,
   rows: number,
   vocabSize: number,
   seen: readonly number[],
   position: number,
-): SequenceHeads {
+): LastTokens {
   const words = Math.ceil(vocabSize / 32);
   const bits = new Uint32Array(words * rows);
   for (let row = 0; row < rows; row++) {
@@ -49,19 +49,19 @@ async function drawMany(
   }
   const source = gpu.tensor([rows, width], padded);
   const work = gpu.empty([rows, width]);
-  const heads = headsOf(gpu, rows, vocabSize, seen, firstPosition);
-  const fresh = headsOf(gpu, rows, vocabSize, seen, firstPosition);
+  const last = lastTokensOf(gpu, rows, vocabSize, seen, firstPosition);
+  const fresh = lastTokensOf(gpu, rows, vocabSize, seen, firstPosition);
   const taken = gpu.empty([steps * rows], "u32");
   for (let step = 0; step < steps; step++) {
     gpu.copy(source, work);
-    gpu.copy(fresh.seen, heads.seen);
-    sample(gpu, work, heads, sampling, { vocabSize, taken, step });
+    gpu.copy(fresh.seen, last.seen);
+    sample(gpu, work, last, sampling, { vocabSize, taken, step });
   }
-  const [tokens, positions, last] = await Promise.all(
-    [taken, heads.positions, heads.tokens].map((t) => gpu.readU32(t)),
+  const [tokens, positions, lastIds] = await Promise.all(
+    [taken, last.positions, last.tokens].map((t) => gpu.readU32(t)),
   );
   assertEquals([...positions!], Array(rows).fill(firstPosition + steps), "positions");
-  assertEquals([...last!], [...tokens!.subarray((steps - 1) * rows)], "last tokens");
+  assertEquals([...lastIds!], [...tokens!.subarray((steps - 1) * rows)], "last tokens");
   return tokens!;
 }
 
@@ -176,12 +176,12 @@ Deno.test("Tokens as likely as the last that is kept are kept too", async () => 
 Deno.test("What was drawn is seen from then on, and penalised", async () => {
   using gpu = await Gpu.open({ poison: true });
   const source = gpu.tensor([1, 4], Float32Array.of(8, 4, 3, 1));
-  const heads = headsOf(gpu, 1, 4, [], 0);
+  const last = lastTokensOf(gpu, 1, 4, [], 0);
   const taken = gpu.empty([4], "u32");
   for (let step = 0; step < 4; step++) {
     const logits = gpu.empty([1, 4]);
     gpu.copy(source, logits);
-    sample(gpu, logits, heads, { ...PLAIN, temperature: 0, repetitionPenalty: 2.5 }, {
+    sample(gpu, logits, last, { ...PLAIN, temperature: 0, repetitionPenalty: 2.5 }, {
       vocabSize: 4,
       taken,
       step,
@@ -227,14 +227,14 @@ Deno.test("Logits that are no numbers give no token; minus infinity is never dra
   }
 });
 
-Deno.test("Logits, heads and tokens that do not fit are refused", async () => {
+Deno.test("Logits, last tokens and tokens taken that do not fit are refused", async () => {
   using gpu = await Gpu.open();
-  const heads = headsOf(gpu, 1, 8, [], 0);
+  const last = lastTokensOf(gpu, 1, 8, [], 0);
   const taken = gpu.zeros([2], "u32");
   const at = { vocabSize: 8, taken };
-  await assertThrows(() => sample(gpu, gpu.zeros([1, 8]), heads, PLAIN, { ...at, step: 2 }), "step 2");
+  await assertThrows(() => sample(gpu, gpu.zeros([1, 8]), last, PLAIN, { ...at, step: 2 }), "step 2");
   await assertThrows(
-    () => sample(gpu, gpu.zeros([1, 12]), heads, PLAIN, { ...at, step: 0 }),
+    () => sample(gpu, gpu.zeros([1, 12]), last, PLAIN, { ...at, step: 0 }),
     "[1,12]",
     "8 tokens",
   );
