@@ -81,6 +81,11 @@ export function isSoftware({ isFallbackAdapter, vendor, device, description }: G
   return isFallbackAdapter || SOFTWARE.test(`${vendor} ${device} ${description}`);
 }
 
+/** Tells whether NVIDIA made it: Dawn names vendors, Deno gives their PCI numbers. */
+export function isNvidia({ vendor }: Pick<GpuInfo, "vendor">): boolean {
+  return /^(nvidia|4318|0x10de)$/i.test(vendor);
+}
+
 /** Lists the matrices that the adapter's subgroups multiply. */
 export function matricesOf({ info, features }: Pick<GPUAdapter, "info" | "features">): MatrixShape[] {
   if (!features.has(MATRICES as GPUFeatureName)) return [];

@@ -10,6 +10,7 @@ import { firstKeys, makeAttentionMap, type RowLayout } from "../../kernels/atten
 import { attentionBackwardReference, attentionReference } from "../../kernels/attention/reference.ts";
 import { attentionTunables, type Part, variantFor } from "../../kernels/attention/variants.ts";
 import { visitedByKernels, visitedPairs } from "../../kernels/attention/visits.ts";
+import { DRY_INFO, TYPICAL_LIMITS } from "../../kernels/dry_device.ts";
 import { Gpu, type Sharing } from "../../kernels/gpu.ts";
 import { rowRanges, type Tensor } from "../../kernels/tensor.ts";
 import type { Format, Kernel } from "../../kernels/wgsl.ts";
@@ -292,6 +293,16 @@ Deno.test("Every variant matches float64", async () => {
     assertEquals(chosen, Object.values(tuning));
     await assertMatches(gpu, of);
   }
+});
+
+Deno.test("Matrix units attend in 16 bits where there are some, but not NVIDIA's, on which the kernel is wrong", () => {
+  const matrices = [{ component: "f16", result: "f32", M: 16, N: 16, K: 16 }];
+  const firstOf = (vendor: string) => {
+    const gpu = Gpu.dry({ limits: TYPICAL_LIMITS, info: { ...DRY_INFO, vendor, matrices } });
+    return variantFor(gpu, "forward", 128, "bf16").name;
+  };
+  assert(firstOf("amd").startsWith("matrix"), firstOf("amd"));
+  for (const vendor of ["nvidia", "4318"]) assert(!firstOf(vendor).startsWith("matrix"), firstOf(vendor));
 });
 
 Deno.test("Tiles shrink to the memory of a workgroup; a variant that the device lacks is refused by name", async () => {
