@@ -171,7 +171,7 @@ const WORKGROUP_WGSL: Record<Part, readonly [wgsl: string, products: number, sta
 };
 
 /** Tiles in workgroup memory: for GPUs. On the CPU the smallest, which compiles fastest. */
-function byWorkgroup({ info, device: { limits } }: Gpu, part: Part, headDim: number): Variant[] {
+function byWorkgroup({ info, limits }: Gpu, part: Part, headDim: number): Variant[] {
   const shapes = TILE_SHAPES[part][headDim <= 128 ? "small" : "large"]
     .filter(({ threadRows, threadColumns }) =>
       threadRows * threadColumns <= limits.maxComputeInvocationsPerWorkgroup
@@ -223,7 +223,7 @@ function tileVariant(
 }
 
 /** Matrix units, for 16 bits: they round to f16. Four subgroups, each with the rows of one matrix. */
-function byMatrix({ info, device: { limits } }: Gpu, part: Part, headDim: number, format: Format): Variant[] {
+function byMatrix({ info, limits }: Gpu, part: Part, headDim: number, format: Format): Variant[] {
   const unit = matrixUnit(info);
   if (part !== "forward" || format === "f32" || !unit) return [];
   const { M, N, K, lanes } = unit;

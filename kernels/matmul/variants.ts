@@ -274,7 +274,7 @@ function workgroupTile({ threads: [THREAD_ROWS, THREAD_COLS], quads: [ROW_QUADS,
     name,
     tile,
     threads,
-    fits: ({ device: { limits } }) =>
+    fits: ({ limits }) =>
       limits.maxComputeInvocationsPerWorkgroup >= threads &&
       limits.maxComputeWorkgroupStorageSize >= storageBytes,
     program: (_, { layout, weight, stretch }) => ({
