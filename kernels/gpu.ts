@@ -15,12 +15,12 @@ import type { Kernel } from "./wgsl.ts";
 export type { DeviceLimits, Dispatch, GpuInfo, Launch, MemoryUse, Purpose };
 
 /**
- * How threads that need the same operand get it: from registers of their subgroup's lanes (software adapters, where
+ * Way in which threads that need the same operand get it: from registers of their subgroup's lanes (software adapters, where
  * barriers are dear and every load is one), or from a tile in workgroup memory (GPUs).
  */
 export type Sharing = "subgroup" | "workgroup";
 
-/** How a device is opened. All that opens devices takes these, and hands them to {@linkcode Gpu.open}. */
+/** Options of a device. Everything that opens one takes them, and hands them to {@linkcode Gpu.open}. */
 export interface GpuOptions {
   /** Whose WebGPU drives the device; "deno" unless given. */
   readonly webgpu?: WebGpu;
@@ -60,9 +60,9 @@ export interface GpuOptions {
 /** A device to count on, see {@linkcode Gpu.dry}. */
 export interface DryOptions
   extends Omit<GpuOptions, "webgpu" | "tuning" | "onTiming" | "profile" | "poison"> {
-  /** What buffers and workgroups may be at most. */
+  /** Limits of buffers and workgroups. */
   readonly limits: DeviceLimits;
-  /** What the device says it is. */
+  /** Facts that the device gives of itself; those of no special device unless given. */
   readonly info?: GpuInfo;
   /** Variants of kernels; each kernel's default unless given. */
   readonly tuning?: Tuning;
@@ -80,32 +80,36 @@ const MOST_DEAF_MS = 100;
  * One device and all that lives on it. Several can be open side by side, each with its own WebGPU, tuning and trace.
  *
  * - Order. {@linkcode run}, {@linkcode clear}, {@linkcode copy} and {@linkcode write} take effect in the order of the
- *   calls. Work is recorded, and sent in one submit at {@linkcode submit}, before a write, before a read, or when it is
- *   much. Only `read...`, {@linkcode settle} and {@linkcode timings} wait for the device.
- * - Values. A read gives what all work recorded before it makes.
- * - Errors. Wrong arguments throw at once. What WebGPU reports out of band (a kernel that does not compile, no memory, a
- *   lost device) is kept, and thrown by the next read, `settle` or {@linkcode check}: no value that follows from a failure
- *   is returned. It stays: a device that failed once is of no more use.
- * - Memory. Whoever makes a tensor frees it; its buffer is reused, in the order of the work. {@linkcode memory} counts what
- *   is on the device, {@linkcode host} what waits beside it.
- * - Limits. A tensor larger than a binding lies in several buffers of whole rows; ops go over them by `rowRanges`.
+ *   calls. They only record: {@linkcode submit} sends the work, and so does a write, a read, or the amount of it. Only
+ *   reads, {@linkcode settle} and {@linkcode timings} wait for the device.
+ * - Values. A read returns the values that all work recorded before it leaves.
+ * - Errors. Wrong arguments throw at once. Failures that WebGPU reports out of band (a kernel that does not compile, no
+ *   memory, a lost device) are kept, and thrown by the next read, `settle` or {@linkcode check}, so that no value that
+ *   follows from a failure is returned. A device that has failed throws for ever: open another.
+ * - Memory. Whoever makes a tensor frees it, and its buffer is then reused, in the order of the work.
+ *   {@linkcode memory} counts the tensors on the device, {@linkcode host} those that wait in host memory.
+ * - Large tensors. A tensor of more than {@linkcode maxBindingBytes} lies in several buffers of whole rows.
  *
- * Not its part: what a kernel computes and which variant of it runs (each op's folder), shapes and types that fit an op
- * (the op checks), how long a dispatch takes (ops cut their work to {@linkcode mostWork}), gradients, and freeing what was
- * forgotten ({@linkcode close} does).
+ * It is not responsible for
+ * - what a kernel computes, and which variant of it runs: each op's folder is;
+ * - shapes and types that an op cannot take: the op checks them;
+ * - dispatches that take too long, and tensors in several buffers: ops cut their work by {@linkcode mostWork}, and go over
+ *   `rowRanges`;
+ * - gradients: every op has its own, and nothing is taped;
+ * - tensors that nobody frees: they stay until {@linkcode close}.
  *
- * recorder.ts records, transfers.ts moves values, memory.ts and pool.ts count, failures.ts keeps errors.
+ * recorder.ts records the work, transfers.ts moves values, memory.ts and pool.ts count, failures.ts keeps errors.
  */
 export class Gpu {
-  /** What is known of the adapter. */
+  /** Facts about the adapter, and the features it was opened with. */
   readonly info: GpuInfo;
-  /** How the threads of a workgroup share values. */
+  /** Way in which the threads of a workgroup share operands. */
   readonly sharing: Sharing;
   /** Variants of kernels chosen for this device. */
   readonly tuning: Tuning;
-  /** The WebGPU device itself, for what is not here: work given to it directly is in no order with this one's. */
+  /** The WebGPU device itself. Work given to it directly is in no order with work recorded here. */
   readonly device: GPUDevice;
-  /** What buffers and workgroups of the device may be at most. */
+  /** Limits of the device's buffers and workgroups. */
   readonly limits: DeviceLimits;
   /** Largest segment of a tensor, in bytes. */
   readonly maxBindingBytes: number;
@@ -113,7 +117,7 @@ export class Gpu {
   readonly mostWork: number;
   /** Whether nothing is stored or computed: then values need not be made, and what is read is zero. */
   readonly isDry: boolean;
-  /** The device's memory: what is in use, for what, and at most. */
+  /** Memory on the device: how much is in use, for which purpose, and the peak. */
   readonly memory: DeviceMemory;
   /**
    * Host memory, for tensors that the device has no room for now.

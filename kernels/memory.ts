@@ -2,7 +2,7 @@ import { GpuError } from "./errors.ts";
 import { BufferPool, type MemoryUse, type PooledBuffer, type Purpose } from "./pool.ts";
 import { bytesPerElement, type Dtype, ROW_ALIGNMENT, type Segment, Tensor } from "./tensor.ts";
 
-/** How a device's memory may be used. */
+/** Limits of a device's memory. */
 export interface MemoryOptions {
   /** Most bytes on the device. */
   readonly limitBytes: number;

@@ -73,7 +73,7 @@ const CHURN = 64;
 export class BufferPool {
   /** Purpose of the buffers taken from now on. */
   purpose: Purpose = "scratch";
-  /** See {@linkcode MemoryUse.moment}. */
+  /** Phase of the work, for {@linkcode MemoryUse.moment}. */
   moment = "";
   readonly #device: GPUDevice;
   readonly #options: PoolOptions;

@@ -24,7 +24,7 @@ export interface Dispatch {
   readonly bindings: readonly Bound[];
 }
 
-/** How dispatches are recorded. */
+/** Options of a recorder. */
 export interface RecorderOptions {
   /** Counts dispatches and records none. */
   readonly isDry: boolean;
