@@ -1,72 +1,19 @@
-import { type GpuInfo, MAPPABLE_BUFFERS, openDevice, type WebGpu } from "./device.ts";
+import { type GpuInfo, MAPPABLE_BUFFERS, openDevice } from "./device.ts";
 import { type DeviceLimits, DRY_INFO, dryDevice } from "./dry_device.ts";
 import { GpuError } from "./errors.ts";
 import { Failures } from "./failures.ts";
-import { type HostCopies, HostMemory } from "./host.ts";
+import type { DryOptions, GpuOptions, Sharing } from "./gpu_options.ts";
+import { HostMemory } from "./host.ts";
 import { DeviceMemory } from "./memory.ts";
 import type { MemoryUse, Purpose } from "./pool.ts";
 import type { KernelTiming } from "./profiler.ts";
 import { type Dispatch, type Launch, Recorder } from "./recorder.ts";
 import type { Dtype, Tensor } from "./tensor.ts";
 import { type TensorValues, toFloat32, Transfers } from "./transfers.ts";
-import type { FindTuning, Tuning } from "./tuning.ts";
+import type { Tuning } from "./tuning.ts";
 import type { Kernel } from "./wgsl.ts";
 
-export type { DeviceLimits, Dispatch, GpuInfo, Launch, MemoryUse, Purpose };
-
-/**
- * Way in which threads that need the same operand get it: from registers of their subgroup's lanes (software adapters, where
- * barriers are dear and every load is one), or from a tile in workgroup memory (GPUs).
- */
-export type Sharing = "subgroup" | "workgroup";
-
-/** Options of a device. Everything that opens one takes them, and hands them to {@linkcode Gpu.open}. */
-export interface GpuOptions {
-  /** Whose WebGPU drives the device; "deno" unless given. */
-  readonly webgpu?: WebGpu;
-  /**
-   * Variants of kernels for this device, or what finds them once the device is known; each kernel's default unless
-   * given. With `sharing` nothing is looked up: variants are measured in the mode that the device has by itself.
-   */
-  readonly tuning?: Tuning | FindTuning;
-  /** Told the time of each dispatch after each read. For finding out what a run does: it makes runs slower. */
-  readonly onTiming?: (timing: KernelTiming) => void;
-  /** Chosen by the adapter unless given. */
-  readonly sharing?: Sharing;
-  /** Most bytes on the device; the driver's own limit unless given. */
-  readonly memoryLimitBytes?: number;
-  /** Largest tensor segment in bytes; the adapter's binding limit unless given lower. */
-  readonly maxBindingBytes?: number;
-  /** Most multiply-adds of one dispatch and of one submit; a second's work of a small GPU unless given. */
-  readonly mostWork?: number;
-  /** Fills every new tensor with NaN, so that a kernel that leaves gaps shows (tests). */
-  readonly poison?: boolean;
-  /** Times each dispatch for {@linkcode Gpu.timings}, and not for `onTiming`. */
-  readonly profile?: boolean;
-  /** Told how many kernels there are whenever work with new ones is sent: drivers compile them when they first run. */
-  readonly onCompile?: (kernels: number) => void;
-  /**
-   * How tensors go to host memory and back; the best way that the device has unless given.
-   * @internal
-   */
-  readonly hostCopies?: HostCopies;
-  /**
-   * Told of every dispatch as it is recorded.
-   * @internal
-   */
-  readonly onDispatch?: (dispatch: Dispatch) => void;
-}
-
-/** A device to count on, see {@linkcode Gpu.dry}. */
-export interface DryOptions
-  extends Omit<GpuOptions, "webgpu" | "tuning" | "onTiming" | "profile" | "poison"> {
-  /** Limits of buffers and workgroups. */
-  readonly limits: DeviceLimits;
-  /** Facts that the device gives of itself; those of no special device unless given. */
-  readonly info?: GpuInfo;
-  /** Variants of kernels; each kernel's default unless given. */
-  readonly tuning?: Tuning;
-}
+export type { DeviceLimits, Dispatch, DryOptions, GpuInfo, GpuOptions, Launch, MemoryUse, Purpose, Sharing };
 
 /**
  * Systems end what keeps a GPU busy for seconds (Windows for 2), so long work goes to it in pieces of 2.2 TFLOP: a second
