@@ -129,6 +129,7 @@ export { LanguageModel, type Predictions } from "./model/language_model.ts";
 export { continueAll, generate, generateBatch, type GenerateOptions } from "./model/generate.ts";
 export { Decoder, type DecoderOptions } from "./model/decoder.ts";
 export type { Sampling } from "./kernels/sample/sample.ts";
+export { type Answer, type AnswerOptions, Engine, type EngineOptions } from "./chat/engine.ts";
 export {
   type Batch,
   type DeviceBatch,

@@ -54,12 +54,15 @@ export interface AnswerOptions extends Partial<Sampling> {
 
 /** A finished answer. */
 export interface Answer {
+  /** Without special tokens, and without the stop text. */
   readonly text: string;
   /** `stop` at an end-of-text token or a stop text, `length` at the limit, `cancelled` by the signal. */
   readonly finishReason: "stop" | "length" | "cancelled";
+  /** Tokens of the prompt. */
   readonly promptTokens: number;
   /** Tokens of the prompt whose keys and values were there from before. */
   readonly cachedTokens: number;
+  /** Tokens written, the one that ended the answer included. */
   readonly completionTokens: number;
   /** Seconds from the call to the first token. */
   readonly promptSeconds: number;
@@ -80,7 +83,9 @@ const SAMPLING = { temperature: 0.6, topP: 0.9 } as const;
 export class Engine {
   /** Tokens that a prompt and its answer may have together. */
   readonly contextSize: number;
+  /** The model's, or its adapter's own. */
   readonly tokenizer: Tokenizer;
+  /** Writes conversations. */
   readonly template: ChatTemplate;
   /** What the user should know: about positions, the adapter, the template. */
   readonly notes: readonly string[];

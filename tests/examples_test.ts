@@ -23,7 +23,7 @@ const textOf = (lines: number, from: number) =>
     " ",
   );
 
-Deno.test("the examples run outside of the checkout: extend, measure, merge, and write", async () => {
+Deno.test("the examples run outside of the checkout: extend, measure, merge, write and talk", async () => {
   await withFolder(async (folder) => {
     await Deno.writeTextFile(`${folder}/book.txt`, textOf(60, 0));
     await Deno.writeTextFile(`${folder}/held-out.txt`, textOf(24, 60));
@@ -37,6 +37,12 @@ Deno.test("the examples run outside of the checkout: extend, measure, merge, and
 
     const written = await runExample(folder, "generate.ts", [BASE, "long", "harbour 9,"]);
     assert(written.startsWith("harbour 9,") && written.length > "harbour 9,\n".length, written);
+
+    const talk = await runExample(folder, "chat.ts", ["long-merged", "harbour 9?", "and 10?"]);
+    const cached = [...talk.matchAll(/^\((\d+) tokens were in the cache\)$/gm)].map(([, count]) =>
+      Number(count)
+    );
+    assert(cached.length === 2 && cached[0] === 0 && cached[1]! > "harbour 9?".length, talk);
   });
 });
 
