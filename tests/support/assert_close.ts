@@ -1,3 +1,5 @@
+import { inspect, isDeepStrictEqual } from "node:util";
+
 /** Largest error allowed: `atol + rtol * |expected|`. */
 export interface Tolerance {
   readonly rtol: number;
@@ -46,10 +48,40 @@ export function assert(condition: unknown, message: string): asserts condition {
   if (!condition) throw new Error(message);
 }
 
-/** Fails unless both have the same JSON text. */
+/**
+ * Fails unless both are the same structure: same classes, keys and values, as node's `isDeepStrictEqual` compares.
+ * NaN equals NaN; -0 differs from 0, a missing key from one that is undefined, an array from a typed array.
+ */
 export function assertEquals(actual: unknown, expected: unknown, label = "values"): void {
-  const [a, e] = [JSON.stringify(actual), JSON.stringify(expected)];
-  if (a !== e) throw new Error(`${label} differ\n  got      ${a}\n  expected ${e}`);
+  if (isDeepStrictEqual(actual, expected)) return;
+  const [place, got, wanted] = firstDifference(actual, expected);
+  const where = place === "" ? "" : ` at ${place}`;
+  const whole = place === "" ? "" : `\n  whole    ${shown(actual)}`;
+  throw new Error(`${label} differ${where}\n  got      ${shown(got)}\n  expected ${shown(wanted)}${whole}`);
+}
+
+/** A value in one line, cut after 2,000 characters. */
+function shown(value: unknown): string {
+  const text = inspect(value, { breakLength: Infinity, depth: 8, maxArrayLength: 200, compact: true });
+  return text.length > 2000 ? `${text.slice(0, 2000)}...` : text;
+}
+
+/** Follows keys and indices down to the innermost pair that differs: `[place, actual, expected]`. */
+function firstDifference(actual: unknown, expected: unknown, place = ""): [string, unknown, unknown] {
+  if (isRecord(actual) && isRecord(expected) && Array.isArray(actual) === Array.isArray(expected)) {
+    const keys = new Set([...Object.keys(actual), ...Object.keys(expected)]);
+    const sameKeys = [...keys].every((key) => Object.hasOwn(actual, key) && Object.hasOwn(expected, key));
+    for (const key of sameKeys ? keys : []) {
+      if (isDeepStrictEqual(actual[key], expected[key])) continue;
+      const step = Array.isArray(actual) ? `[${key}]` : `.${key}`;
+      return firstDifference(actual[key], expected[key], place + step);
+    }
+  }
+  return [place, actual, expected];
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !ArrayBuffer.isView(value);
 }
 
 /** Fails unless `run` throws an error whose message contains every part; returns the message. */
