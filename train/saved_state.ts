@@ -88,7 +88,6 @@ const WRITING: ReadonlySet<string> = new Set<keyof TrainArgs>([
   "save_steps",
   "save_strategy",
   "save_total_limit",
-  "report_to",
   "dataset_cache_dir",
   "gradient_checkpointing",
   "offload_activations",

@@ -9,10 +9,11 @@ import type { OptionName } from "./schema.ts";
 const ONE_PROCESS = "one process drives one GPU here";
 const NO_WORKERS = "data is read in the same process";
 const OWN_EVALUATION = "evaluation while training is set by eval_strategy and eval_file";
-const NO_TRACKER = "metrics are in metrics.jsonl and trainer_state.json";
-const NO_HUB = "HF_HOME, HF_ENDPOINT and HF_TOKEN tell about the hub, and upload publishes";
+const NO_TRACKER = "metrics are in metrics.jsonl, TensorBoard's events (runs/) and report.html";
+const NO_HUB = "HF_HOME, HF_ENDPOINT and HF_TOKEN set the hub's cache, host and token, and upload publishes";
 const NO_PADDING = "nothing is padded";
 const OWN_CONFIG = "config.json and tokenizer.json tell it";
+const ONE_ATTENTION = "there is one attention here, which keeps no scores in memory";
 const NO_TORCH = "there is no PyTorch underneath";
 
 /** Foreign key -> why it has no effect, completing "has no effect: ...". */
@@ -109,6 +110,7 @@ export const FOREIGN_KEYS: ReadonlyMap<string, string> = new Map([
     "include_num_input_tokens_seen",
   ]),
   ...notes(NO_TRACKER, [
+    "report_to",
     "wandb_project",
     "wandb_entity",
     "wandb_watch",
@@ -181,20 +183,25 @@ export const FOREIGN_KEYS: ReadonlyMap<string, string> = new Map([
     "hub_always_push",
     "hub_revision",
   ]),
-  ...notes(NO_TORCH, [
-    "compile",
+  ...notes(ONE_ATTENTION, [
+    "use_flash_attn",
     "flash_attention",
     "flash_attn",
-    "flash_attn_cross_entropy",
-    "flash_attn_rms_norm",
-    "flash_attn_fuse_qkv",
-    "flash_attn_fuse_mlp",
     "flash_optimum",
     "xformers_attention",
     "sdp_attention",
     "flex_attention",
     "eager_attention",
     "flex_attn_compile_kwargs",
+    "attn_impl",
+    "attn_implementation",
+  ]),
+  ...notes(NO_TORCH, [
+    "compile",
+    "flash_attn_cross_entropy",
+    "flash_attn_rms_norm",
+    "flash_attn_fuse_qkv",
+    "flash_attn_fuse_mlp",
     "unsloth_cross_entropy_loss",
     "unsloth_lora_mlp",
     "unsloth_lora_qkv",
@@ -240,8 +247,6 @@ export const FOREIGN_KEYS: ReadonlyMap<string, string> = new Map([
     "use_liger_kernel",
     "use_legacy_prediction_loop",
     "auto_find_batch_size",
-    "attn_impl",
-    "attn_implementation",
     "use_fast_tokenizer",
     "trust_remote_code",
     "use_cache",

@@ -277,6 +277,10 @@ const HINTS: ReadonlyMap<string, Hint> = new Map([
   ]),
 
   // Length of the run, evaluation, saving.
+  ...told("the best checkpoint is the one with the lowest loss on eval_file", ["metric_for_best_model"], [
+    "eval_loss",
+    "loss",
+  ]),
   ...told("max_steps counts all steps of the run", ["max_steps_per_epoch"]),
   ...told(
     "eval_steps and save_steps below 1 are a share of all steps; eval_strategy and save_strategy can be epoch",

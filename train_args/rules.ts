@@ -208,23 +208,10 @@ function addNotes(args: TrainArgs, given: ReadonlySet<OptionName>, notes: string
       notes.push(`no effect: ${unused.join(", ")} (low_rank_training is false: every weight is trained)`);
     }
   }
-  if (given.has("use_flash_attn") && !args.use_flash_attn) {
-    notes.push(
-      "use_flash_attn has no effect: there is one attention here, without scores in memory and without leaks",
-    );
-  }
   if (args.lr_scheduler_type === "constant" && (args.warmup_steps > 0 || args.warmup_ratio > 0)) {
     notes.push("the warm-up has no effect: lr_scheduler_type is constant; constant_with_warmup has one");
   }
   if (args.eval_file !== null && args.eval_strategy === "no") {
     notes.push("eval_file is not read: set eval_strategy to steps or epoch to evaluate while training");
-  }
-  const trackers = args.report_to.filter((name) => !["none", "all", "tensorboard"].includes(name));
-  if (trackers.length > 0) {
-    notes.push(
-      `report_to has no effect (${
-        trackers.join(", ")
-      }): metrics are in metrics.jsonl, TensorBoard's runs and report.html`,
-    );
   }
 }

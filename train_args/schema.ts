@@ -191,12 +191,6 @@ export const OPTIONS = {
   ),
 
   use_full_attn: option("attention", "train with full attention in place of S2-Attn", flag(), false),
-  use_flash_attn: option(
-    "attention",
-    "accepted for LongLoRA's files; there is one attention here",
-    flag(),
-    true,
-  ),
   group_size_ratio: option(
     "attention",
     "S2-Attn group size as a share of max_seq_length",
@@ -358,12 +352,6 @@ export const OPTIONS = {
     flag(),
     false,
   ),
-  metric_for_best_model: option(
-    "evaluation",
-    "what tells the best: there is eval_loss",
-    oneOf(["eval_loss", "loss"]),
-    "eval_loss",
-  ),
   early_stopping_patience: unset(
     "evaluation",
     "evaluations without improvement after which the run ends",
@@ -395,12 +383,6 @@ export const OPTIONS = {
   save_strategy: option("output", "when to write checkpoints", oneOf(["steps", "epoch", "no"]), "steps"),
   save_steps: option("output", "steps between checkpoints; below 1: as a share of all steps", steps(), 500),
   save_total_limit: unset("output", "checkpoints to keep", whole(1), "all"),
-  report_to: option(
-    "output",
-    "accepted for Hugging Face files; metrics.jsonl, TensorBoard events (runs) and report.html are always written",
-    list(),
-    [],
-  ),
 } as const satisfies Record<string, TrainOption>;
 
 /**

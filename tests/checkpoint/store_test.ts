@@ -43,7 +43,7 @@ async function latestStep(outputDir: string): Promise<number | undefined> {
 
 Deno.test("saveAtomic() saves what verify() accepts and findLatest() finds, by number", async () => {
   await withFolder(async (out) => {
-    assertEquals(await findLatest(join(out, "missing")), { notes: [] });
+    assertEquals(await findLatest(join(out, "missing")), { latest: undefined, notes: [] });
     for (const step of [9, 10, 100, 20]) assertEquals(await save(out, step), join(out, `checkpoint-${step}`));
     for (const name of namesIn(out)) await verify(join(out, name));
     assertEquals(await findLatest(out), {

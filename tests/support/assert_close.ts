@@ -1,4 +1,4 @@
-import { inspect, isDeepStrictEqual } from "node:util";
+import { inspect, isDeepStrictEqual } from "./deps.ts";
 
 /** Largest error allowed: `atol + rtol * |expected|`. */
 export interface Tolerance {

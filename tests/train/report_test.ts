@@ -107,9 +107,9 @@ Deno.test("report.html is one page that escapes what it is told and marks what w
   );
   assert(html.includes('<th scope="row">lora_alpha</th><td>16</td>'), "a default");
   assertEquals(
-    ["train_file", "target_modules", "report_to", "rope_scaling", "max_memory", "lora_dropout"].map((name) =>
-      value(name)
-    ),
+    ["train_file", "target_modules", "trainable_params", "rope_scaling", "max_memory", "lora_dropout"].map((
+      name,
+    ) => value(name)),
     ["rows.jsonl", "q_proj, v_proj", "none", "{type: linear, factor: 2}", "24GiB", "0.05"],
   );
   assertEquals(

@@ -75,7 +75,8 @@ Deno.test("a file as LongQLoRA ships them loads unmodified, with the foreign key
   );
   assertEquals([args.load_in_4bit, args.attention, args.low_rank_training], [true, "s2", true]);
   const text = notes.join("\n");
-  for (const key of ["deepspeed", "disable_tqdm", "dataloader_num_workers", "remove_unused_columns"]) {
+  const foreign = ["deepspeed", "disable_tqdm", "dataloader_num_workers", "remove_unused_columns"];
+  for (const key of [...foreign, "use_flash_attn", "report_to"]) {
     assertEquals(text.split(key).length, 2, `${key} is noted once`);
   }
 });

@@ -227,6 +227,8 @@ Deno.test("a key that asks for what is done here is noted, with another value it
     assertIncludes(refused, `${key}: not an option; ${hintFor(key)}`);
   }
   assertIncludes(await answersOf(`${SETTINGS}lora_modle_dir:\n`), "not an option");
+  assertIncludes(await answersOf(`${SETTINGS}metric_for_best_model: eval_loss\n`), "it is so here");
+  assertIncludes(await answersOf(`${SETTINGS}metric_for_best_model: eval_accuracy\n`), "lowest loss");
 });
 
 Deno.test("flags of other tools are answered as their keys are", async () => {
