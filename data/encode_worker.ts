@@ -1,5 +1,4 @@
 /** A worker that encodes batches of rows; {@linkcode ./encode_pool.ts} starts it and speaks with it. */
-/// <reference lib="deno.worker" />
 import { UserError } from "../errors.ts";
 import { type EncodedRow, RowEncoder, type RowForm } from "./encode.ts";
 import type { PlacedRow } from "./rows.ts";
@@ -17,21 +16,27 @@ export type EncodeAnswer =
   | { readonly rows: readonly EncodedRow[] }
   | { readonly error: { readonly message: string; readonly exitCode: number | undefined } };
 
+/** The worker's side of the channel, which the compiler's default library does not declare. */
+const channel = globalThis as unknown as {
+  onmessage: (event: MessageEvent<EncodeSetup | readonly PlacedRow[]>) => void;
+  postMessage(answer: EncodeAnswer, transfer?: Transferable[]): void;
+};
+
 let encoder: RowEncoder | undefined;
 
-self.onmessage = ({ data }: MessageEvent<EncodeSetup | readonly PlacedRow[]>) => {
+channel.onmessage = ({ data }) => {
   try {
     if (!Array.isArray(data)) {
       const { tokenizer, form } = data as EncodeSetup;
       encoder = new RowEncoder(new Tokenizer(...tokenizer), form);
-      self.postMessage({ rows: [] } satisfies EncodeAnswer);
+      channel.postMessage({ rows: [] });
       return;
     }
     const rows = (data as readonly PlacedRow[]).map((row) => encoder!.encode(row));
     const buffers = new Set(rows.flatMap(({ ids, labels }) => [ids.buffer, labels.buffer]));
-    self.postMessage({ rows } satisfies EncodeAnswer, [...buffers]);
+    channel.postMessage({ rows }, [...buffers]);
   } catch (error) {
     if (!(error instanceof UserError)) throw error;
-    self.postMessage({ error: { message: error.message, exitCode: error.exitCode } } satisfies EncodeAnswer);
+    channel.postMessage({ error: { message: error.message, exitCode: error.exitCode } });
   }
 };

@@ -51,7 +51,7 @@ Deno.test("encodeRows() stops a template that takes too long, and names the firs
   };
   await assertThrows(
     () => Array.fromAsync(encodeRows(placed([long]), loops, { template: "model", timeLimit: 4000 })),
-    "Cannot tokenize file:1: no end after 4 s",
+    "Cannot tokenize file:1: no end after 5 s",
     "chat_template",
   );
   const tokenizer = await Tokenizer.load(`${GOLDEN}/mha`);
