@@ -1,9 +1,9 @@
-/** The name that was meant where one was mistyped. */
+/** Which name was meant by a misspelt one. It stands apart from text.ts because it needs a library. */
 import { distance } from "fastest-levenshtein";
 
 /**
- * Finds the name in `names` most like `wrong`, or `null` when none is near enough to be what was meant: it is the only one
- * that begins so, or at most a third of the longer name's letters differ.
+ * The name in `names` most like `wrong`: the only one that begins with it, or one of which at most a third of the
+ * longer name's letters differ. `null` when none is near enough.
  */
 export function nearest(wrong: string, names: readonly string[]): string | null {
   if (wrong.length > 64) return null;
@@ -17,4 +17,9 @@ export function nearest(wrong: string, names: readonly string[]): string | null 
     if (edits <= Math.max(2, Math.floor(length / 3)) && share < (best?.share ?? 1)) best = { name, share };
   }
   return best?.name ?? null;
+}
+
+/** Whether a key that somebody wrote is `key` but for case, space around it, and two letters at most. */
+export function isMisspelt(written: string, key: string): boolean {
+  return distance(key, written.trim().toLowerCase()) <= 2;
 }

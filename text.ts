@@ -65,8 +65,8 @@ export function formatTable(rows: readonly (readonly string[])[], align = "", in
   }).join("\n");
 }
 
-/** Longest value that a message quotes, in characters. */
-const LONGEST_QUOTE = 100;
+/** Longest message of another program that is passed on, in characters. */
+const LONGEST_CAUSE = 200;
 
 /** Replaces what could move a terminal's cursor, one character for one, so that carets still line up. */
 export function printable(text: string): string {
@@ -74,13 +74,24 @@ export function printable(text: string): string {
   return text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g, " ");
 }
 
-/** A value as messages quote it: JSON, shortened. */
-export function quoted(value: unknown): string {
-  const text = printable(textOf(value));
-  return text.length > LONGEST_QUOTE ? `${text.slice(0, LONGEST_QUOTE - 3)}...` : text;
+/** Marks that JSON leaves as they are and that steer a terminal (DEL, C1) or reorder what it shows. */
+const STEERING = /[\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
+
+/** Longest text that {@linkcode quote} shows whole, in characters. */
+const LONGEST_VALUE = 120;
+
+/**
+ * A value as messages quote it: JSON, cut after `limit` characters, with every mark escaped by which a hostile name could
+ * play tricks on a terminal.
+ */
+export function quote(value: unknown, limit = LONGEST_VALUE): string {
+  const isLong = typeof value === "string" && value.length > limit;
+  const json = jsonOf(isLong ? `${value.slice(0, limit)}...` : value);
+  const text = typeof value !== "string" && json.length > limit ? `${json.slice(0, limit - 3)}...` : json;
+  return text.replace(STEERING, (mark) => `\\u${mark.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
-function textOf(value: unknown): string {
+function jsonOf(value: unknown): string {
   if (typeof value === "number") return String(value);
   try {
     return JSON.stringify(value) ?? String(value);
@@ -88,6 +99,21 @@ function textOf(value: unknown): string {
     // It nests deeper than calls can follow.
     return Array.isArray(value) ? "[...]" : "{...}";
   }
+}
+
+/** Most names that a message lists. */
+const MOST_NAMES = 20;
+
+/** Names as messages list them: `"a", "b"`, of more than 20 the first and `...`. */
+export function quoteNames(names: readonly string[]): string {
+  const shown = names.slice(0, MOST_NAMES).map((name) => quote(name));
+  return [...shown, ...(names.length > MOST_NAMES ? ["..."] : [])].join(", ");
+}
+
+/** A value's type in words: `null`, `a list`, `an object`, `a number`. */
+export function typeName(value: unknown): string {
+  if (value === null || value === undefined) return String(value);
+  return Array.isArray(value) ? "a list" : typeof value === "object" ? "an object" : `a ${typeof value}`;
 }
 
 /** How the engine's errors of sizes and places begin. */
@@ -103,15 +129,5 @@ export function causeText(cause: unknown, otherwise: string): string {
     return otherwise;
   }
   const text = printable(cause.message);
-  return text.length > 2 * LONGEST_QUOTE ? `${text.slice(0, 2 * LONGEST_QUOTE - 3)}...` : text;
-}
-
-/** The text in quotes, escaped and cut so that a hostile name cannot play tricks on a terminal. */
-export function quote(text: string, limit = 120): string {
-  // JSON escapes C0 only; DEL and C1 also steer terminals, and bidirectional marks reorder what is shown.
-  const escaped = JSON.stringify(text.length > limit ? `${text.slice(0, limit)}...` : text);
-  return escaped.replace(
-    /[\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g,
-    (mark) => `\\u${mark.charCodeAt(0).toString(16).padStart(4, "0")}`,
-  );
+  return text.length > LONGEST_CAUSE ? `${text.slice(0, LONGEST_CAUSE - 3)}...` : text;
 }

@@ -3,7 +3,7 @@ import { writeFileAtomic } from "../checkpoint/atomic.ts";
 import { FILE_LIMITS, readWholeText } from "../data/file_bytes.ts";
 import type { Message } from "../data/templates.ts";
 import { UserError } from "../errors.ts";
-import { quoted } from "../text.ts";
+import { quote } from "../text.ts";
 import { askAbout } from "./material.ts";
 
 const ROLES: readonly unknown[] = ["system", "user", "assistant"];
@@ -77,7 +77,7 @@ export class Conversation {
     if (turns === undefined || wrong !== undefined) {
       throw new UserError(
         `Cannot load "${path}": ${
-          wrong === undefined ? "it has no list of messages" : `a message is ${quoted(wrong)}`
+          wrong === undefined ? "it has no list of messages" : `a message is ${quote(wrong)}`
         }; wanted are {"messages": [{"role": "user", "content": "..."}, ...]}`,
       );
     }

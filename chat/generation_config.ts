@@ -3,7 +3,7 @@ import { exists } from "../checkpoint/files.ts";
 import { FILE_LIMITS, readWholeText } from "../data/file_bytes.ts";
 import { UserError } from "../errors.ts";
 import type { Sampling } from "../kernels/sample/sample.ts";
-import { quoted } from "../text.ts";
+import { quote } from "../text.ts";
 
 /** What the file says, as far as writing depends on it. */
 export interface GenerationConfig {
@@ -39,13 +39,13 @@ export async function readGenerationConfig(folder: string): Promise<GenerationCo
   }
   const stopIds = [raw.eos_token_id ?? []].flat();
   if (!stopIds.every((id): id is number => Number.isInteger(id))) {
-    throw refuse(`eos_token_id must be a token id or a list of them, got ${quoted(raw.eos_token_id)}`);
+    throw refuse(`eos_token_id must be a token id or a list of them, got ${quote(raw.eos_token_id)}`);
   }
   const sampling: Record<string, number> = {};
   for (const [key, name, isValid] of SAMPLING) {
     const value = raw[key] ?? undefined;
     if (value === undefined) continue;
-    if (typeof value !== "number" || !isValid(value)) throw refuse(`${key} is ${quoted(value)}`);
+    if (typeof value !== "number" || !isValid(value)) throw refuse(`${key} is ${quote(value)}`);
     sampling[name] = value;
   }
   return { stopIds, sampling: raw.do_sample === false ? { ...sampling, temperature: 0 } : sampling };

@@ -1,5 +1,5 @@
 import { fetchAgain } from "./fetch_again.ts";
-import { quote, quoted } from "../text.ts";
+import { quote } from "../text.ts";
 import { UserError } from "../errors.ts";
 import { assertFinite, toF32 } from "./dtype.ts";
 import type { WeightReader } from "./weights.ts";
@@ -68,11 +68,11 @@ function parseState(bytes: Uint8Array, weightName: string, fail: Fail): QuantSta
     return fail("its quantisation state is not JSON");
   }
   const { quant_type, blocksize, shape, nested_blocksize, nested_dtype, nested_offset } = state ?? {};
-  if (quant_type !== "nf4") refuse(weightName, quoted(quant_type));
-  if (!isBlockSize(blocksize)) return fail(`its block size is ${quoted(blocksize)}`);
+  if (quant_type !== "nf4") refuse(weightName, quote(quant_type));
+  if (!isBlockSize(blocksize)) return fail(`its block size is ${quote(blocksize)}`);
   const sizes = Array.isArray(shape) ? shape : [];
   if (sizes.length !== 2 || !sizes.every((size) => Number.isSafeInteger(size) && size > 0)) {
-    return fail(`its shape is ${quoted(shape)}, not two whole numbers`);
+    return fail(`its shape is ${quote(shape)}, not two whole numbers`);
   }
   const base = { shape: [sizes[0], sizes[1]] as const, blockSize: blocksize };
   if (nested_blocksize === undefined) return { ...base, nested: undefined };

@@ -1,4 +1,4 @@
-import { quote, quoted } from "../text.ts";
+import { quote } from "../text.ts";
 import { FILE_LIMITS } from "../data/file_bytes.ts";
 import { UserError } from "../errors.ts";
 import { join } from "./deps.ts";
@@ -106,19 +106,19 @@ function isEmpty(value: unknown): boolean {
 
 function refuseUnsupported(raw: Readonly<Record<string, unknown>>, fail: Fail): void {
   if (raw.peft_type !== "LORA") {
-    fail(`its peft_type is ${quoted(raw.peft_type)}, only "LORA" is supported`);
+    fail(`its peft_type is ${quote(raw.peft_type)}, only "LORA" is supported`);
   }
   for (const { key, off, what } of UNSUPPORTED) {
     const value = raw[key];
     if (!isEmpty(value) && !off.includes(value)) {
-      fail(`it uses ${what} (${key}: ${quoted(value)}), which is not supported`);
+      fail(`it uses ${what} (${key}: ${quote(value)}), which is not supported`);
     }
   }
   const init = raw.init_lora_weights ?? true;
   if (!KEEPS_BASE.includes(typeof init === "string" ? init.toLowerCase() : init)) {
     fail(
       `init_lora_weights ${
-        quoted(init)
+        quote(init)
       } changes the base weights too: convert it to plain LoRA with PEFT first`,
     );
   }
@@ -153,7 +153,7 @@ class Fields {
   number(key: string, initial: number, ok: (value: number) => boolean, wanted: string): number {
     const value = this.raw[key] ?? initial;
     if (typeof value === "number" && ok(value)) return value;
-    return this.fail(`${key} must be ${wanted}, got ${quoted(value)}`);
+    return this.fail(`${key} must be ${wanted}, got ${quote(value)}`);
   }
 
   boolean(key: string, initial: boolean): boolean {

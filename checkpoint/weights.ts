@@ -1,5 +1,5 @@
 import { fetchAgain } from "./fetch_again.ts";
-import { quote, quoted } from "../text.ts";
+import { quote } from "../text.ts";
 import { FILE_LIMITS } from "../data/file_bytes.ts";
 import { UserError } from "../errors.ts";
 import { join } from "./deps.ts";
@@ -253,7 +253,7 @@ async function readIndex(folder: string, indexName: string, files: Files): Promi
   for (const [tensor, file] of Object.entries(map)) {
     if (typeof file !== "string" || !file.endsWith(suffix)) {
       throw new UserError(
-        `Cannot load "${path}": tensor ${quote(tensor)} must be in a ${suffix} file, not in ${quoted(file)}`,
+        `Cannot load "${path}": tensor ${quote(tensor)} must be in a ${suffix} file, not in ${quote(file)}`,
       );
     }
     weightMap.set(tensor, file);

@@ -1,6 +1,6 @@
 /** Flags as every command takes them: snake_case or kebab-case, real booleans, and clear refusals. */
 import { nearest } from "../nearest.ts";
-import { quoted } from "../text.ts";
+import { quote } from "../text.ts";
 import { Command, type CommandUnknownOpts, InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import { CommanderError, type Option as CommanderOption } from "commander";
 import { EXIT, UserError } from "../errors.ts";
@@ -80,7 +80,7 @@ function option<const N extends string, T>(name: N, doc: string, { type, wanted,
   const read = (value: string): T => {
     const result = type.safeParse(value);
     if (result.success) return result.data;
-    throw new InvalidArgumentError(`--${name}: must be ${wanted}, got ${quoted(value)}`);
+    throw new InvalidArgumentError(`--${name}: must be ${wanted}, got ${quote(value)}`);
   };
   const made = new Option(`--${name} <value>` as `--${N} <value>`, doc).argParser(read);
   if (choices) made.argChoices = [...choices];
@@ -134,7 +134,7 @@ export function booleanFlag<const N extends string>(name: N, doc: string, initia
     const word = value.toLowerCase();
     if (["true", "yes", "on"].includes(word)) return true;
     if (["false", "no", "off"].includes(word)) return false;
-    throw new InvalidArgumentError(`--${name}: must be true or false, got ${quoted(value)}`);
+    throw new InvalidArgumentError(`--${name}: must be true or false, got ${quote(value)}`);
   };
   return new Option(`--${name} [value]` as `--${N} [value]`, doc).preset("true").argParser(read).default(
     initial,
@@ -198,7 +198,7 @@ function explain(error: CommanderError, command: BuiltCommand, words: readonly s
       const word = unexpected(words.slice(command.registeredArguments.length));
       const [, name] = /^(\w+)=/.exec(word) ?? [];
       const hint = name === undefined ? "everything else it takes is a --flag" : `write --${word}`;
-      return `Unexpected word ${quoted(word)} for ${command.name()}: ${hint}`;
+      return `Unexpected word ${quote(word)} for ${command.name()}: ${hint}`;
     }
     case "commander.invalidArgument":
       return error.message.replace(
@@ -216,10 +216,10 @@ function unknownFlag(word: string, command: BuiltCommand): string {
   const name = flag.replace(/^--?/, "");
   const other = OTHER_NAMES.get(name);
   const told = names.includes("train_args_file") ? hintFor(name) : undefined;
-  if (told !== undefined) return `Unknown flag ${quoted(flag)} for ${command.name()}: ${told}`;
+  if (told !== undefined) return `Unknown flag ${quote(flag)} for ${command.name()}: ${told}`;
   const near = other !== undefined && names.includes(other) ? other : nearest(name, names);
   const hint = near === null ? `see longreach ${command.name()} --help` : `did you mean --${near}?`;
-  return `Unknown flag ${quoted(flag)} for ${command.name()}: ${hint}`;
+  return `Unknown flag ${quote(flag)} for ${command.name()}: ${hint}`;
 }
 
 function missingFlags(command: BuiltCommand): string[] {

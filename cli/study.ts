@@ -1,6 +1,6 @@
 /** `study`: the papers' comparisons on the demo model, as a report with tables and plots. */
 import { nearest } from "../nearest.ts";
-import { formatCount, quoted } from "../text.ts";
+import { formatCount, quote } from "../text.ts";
 import { EXPERIMENTS } from "../demo/study/experiments.ts";
 import { EXIT, UserError } from "../errors.ts";
 import { list, text, whole } from "../train_args/values.ts";
@@ -46,5 +46,5 @@ function checkId(id: string): void {
   if (IDS.includes(id)) return;
   const near = nearest(id, IDS);
   const hint = near === null ? `they are ${IDS.join(", ")}` : `did you mean ${near}?`;
-  throw new UserError(`--only: there is no experiment ${quoted(id)}: ${hint}`, { exitCode: EXIT.usage });
+  throw new UserError(`--only: there is no experiment ${quote(id)}: ${hint}`, { exitCode: EXIT.usage });
 }

@@ -1,5 +1,5 @@
 /** The flags of commands that take the settings of a training run. */
-import { quoted } from "../text.ts";
+import { quote } from "../text.ts";
 import { type CommandUnknownOpts, Option } from "@commander-js/extra-typings";
 import { EXIT, UserError } from "../errors.ts";
 import { kindOf } from "../data/rows.ts";
@@ -62,12 +62,12 @@ export function givenSettings(command: CommandUnknownOpts): GivenSettings {
     .filter((file) => file !== undefined);
   const assigned = words.find((word) => !isDocument(word) && /^\w+=/.test(word));
   if (assigned !== undefined) {
-    throw new UserError(`Unexpected word ${quoted(assigned)} for ${command.name()}: write --${assigned}`, {
+    throw new UserError(`Unexpected word ${quote(assigned)} for ${command.name()}: write --${assigned}`, {
       exitCode: EXIT.usage,
     });
   }
   if (files.length > 1 || (files.length > 0 && documents.length > 0)) {
-    const shown = [...files, ...documents].map(quoted).join(" and ");
+    const shown = [...files, ...documents].map((word) => quote(word)).join(" and ");
     const rule = documents.length > 0
       ? "documents are trained on without a settings file; in one, name them as train_file"
       : "one settings file is read";

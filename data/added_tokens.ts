@@ -1,6 +1,7 @@
 /** Tokens that are found in a text before anything else is done to it, as Hugging Face's tokenizers find them. */
+import { quote } from "../text.ts";
 import type { UserError } from "../errors.ts";
-import { ID_RULE, isTokenId, quote } from "./tokenizer_json.ts";
+import { ID_RULE, isTokenId } from "./tokenizer_json.ts";
 
 /** A token that is found whole, wherever its text stands. */
 export interface AddedToken {

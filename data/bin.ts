@@ -2,7 +2,7 @@
  * Token files: flat little-endian ids with no header, as LongLoRA and LongQLoRA use them. A sidecar `FILE.json` says how
  * wide they are, as in `{"dtype": "uint32"}`, which vocabularies above 65,536 need; else the content must tell.
  */
-import { quoted } from "../text.ts";
+import { quote } from "../text.ts";
 import { EXIT, UserError } from "../errors.ts";
 import { FILE_LIMITS, ifThere, readWhole, writeAll } from "./file_bytes.ts";
 import { elsewhere, fileError } from "./file_errors.ts";
@@ -190,7 +190,7 @@ async function readSidecar(path: string): Promise<{ dtype: TokenDtype; tokens?: 
     return { dtype, ...(typeof tokens === "number" && { tokens }) };
   }
   throw new UserError(
-    `Cannot use "${name}": "dtype" must be "uint16" or "uint32", got ${quoted(dtype)}`,
+    `Cannot use "${name}": "dtype" must be "uint16" or "uint32", got ${quote(dtype)}`,
   );
 }
 

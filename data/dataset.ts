@@ -1,10 +1,10 @@
 /** Training files to samples of token ids. What is cut, left out or packed is counted and reported, never silent. */
+import { quoteNames } from "../text.ts";
 import { UserError } from "../errors.ts";
 import { isTokenFile, readTokenBin } from "./bin.ts";
 import { type EncodedRow, NO_TARGET, type TemplateChoice, templateReader, textRow } from "./encode.ts";
 import { encodeRows } from "./encode_pool.ts";
 import { countTargets, packStream, packWhole } from "./packing.ts";
-import { quoted } from "./jsonl.ts";
 import { type DataPreview, previewData } from "./preview.ts";
 import { Random } from "./random.ts";
 import { cachedRows, type RowCache, rowsKey } from "./row_cache.ts";
@@ -156,7 +156,7 @@ function describeMarks(path: string, rows: readonly EncodedRow[], tokenizer: Tok
   const row = rows.find(({ kind }) => kind === "answers");
   const marks = row ? spelledMarks(row.ids, tokenizer) : [];
   if (marks.length === 0) return undefined;
-  return `${quoted(marks)} of the model's chat template ${
+  return `${quoteNames(marks)} of the model's chat template ${
     marks.length === 1 ? "is no token" : "are no tokens"
   } of ` +
     `its tokenizer: in ${path} they are written letter by letter`;

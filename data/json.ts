@@ -1,5 +1,5 @@
 /** JSON of files that others wrote. */
-import { quoted } from "../text.ts";
+import { quote } from "../text.ts";
 import { decodeText } from "./encoding.ts";
 import { UserError } from "../errors.ts";
 import { jsonErrorPosition, jsonShape } from "./json_position.ts";
@@ -27,6 +27,6 @@ export function parseJson(json: string | Uint8Array, path: string): unknown {
     const before = text.slice(0, at).split("\n");
     const place = `line ${before.length}, column ${before.at(-1)!.length + 1}`;
     const [token] = /^[^ \t\n\r]{0,20}/.exec(text.slice(at))!;
-    throw fail(`it is not valid JSON: unexpected ${quoted(token)} at ${place}`, cause);
+    throw fail(`it is not valid JSON: unexpected ${quote(token)} at ${place}`, cause);
   }
 }

@@ -1,5 +1,5 @@
-import { quoted as quotedValue } from "../text.ts";
-import { distance } from "fastest-levenshtein";
+import { quoteNames, typeName } from "../text.ts";
+import { isMisspelt } from "../nearest.ts";
 import { TextReader } from "./encoding.ts";
 import { UserError } from "../errors.ts";
 import { readChunks } from "./compression.ts";
@@ -118,10 +118,10 @@ function checkRow<K extends string>(
   const found = Object.keys(row);
   const missing = keys.filter((key) => !Object.hasOwn(row, key));
   if (missing.length > 0) {
-    const hint = missing.map((key) => nearest(key, found)).find((name) => name !== undefined);
+    const hint = missing.flatMap((key) => found.find((name) => isMisspelt(name, key)) ?? [])[0];
     throw new UserError(
-      `Cannot use ${where}: it lacks ${quoted(missing)}. Wanted ${quoted(keys)}, found ` +
-        (found.length > 0 ? quoted(found) : "no keys") + (hint ? `. Is "${hint}" meant?` : ""),
+      `Cannot use ${where}: it lacks ${quoteNames(missing)}. Wanted ${quoteNames(keys)}, found ` +
+        (found.length > 0 ? quoteNames(found) : "no keys") + (hint ? `. Is "${hint}" meant?` : ""),
     );
   }
   const values = {} as Record<K, string>;
@@ -368,26 +368,4 @@ export async function readText(path: string): Promise<string> {
 /** What stands at a position, shortened. */
 function excerpt(text: string, at: number): string {
   return text.length > at + 20 ? `${text.slice(at, at + 20)}...` : text.slice(at);
-}
-
-/** The found key that is the wanted one but for a slip of the finger or its case. */
-function nearest(wanted: string, found: readonly string[]): string | undefined {
-  const scored = found.map((name) => ({ name, score: distance(wanted, name.trim().toLowerCase()) }));
-  scored.sort((a, b) => a.score - b.score);
-  return scored[0] && scored[0].score <= 2 ? scored[0].name : undefined;
-}
-
-/** Most names that a message lists. */
-const MOST_NAMES = 20;
-
-/** Names as messages list them. */
-export function quoted(names: readonly string[]): string {
-  const shown = names.slice(0, MOST_NAMES).map((name) => quotedValue(name));
-  return [...shown, ...(names.length > MOST_NAMES ? ["..."] : [])].join(", ");
-}
-
-/** What a value is, for messages. */
-export function typeName(value: unknown): string {
-  if (value === null || value === undefined) return String(value);
-  return Array.isArray(value) ? "a list" : typeof value === "object" ? "an object" : `a ${typeof value}`;
 }

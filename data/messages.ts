@@ -1,7 +1,6 @@
 /** Conversations of any of the known forms to messages: ShareGPT's, OpenAI's, and what others write into theirs. */
-import { quoted as shown } from "../text.ts";
+import { quote, quoteNames, typeName } from "../text.ts";
 import { UserError } from "../errors.ts";
-import { quoted, typeName } from "./jsonl.ts";
 import type { Message, Role } from "./templates.ts";
 
 /** The speakers by the names that data sets give them. */
@@ -44,9 +43,9 @@ function messageOf(turn: unknown, where: string): Message {
       where,
       name === undefined || name === null
         ? `must have "role" (user, assistant, system or tool) and "content" (text), found ${
-          quoted(Object.keys(turn))
+          quoteNames(Object.keys(turn))
         }`
-        : `is from ${shown(name)}, which is none of ${quoted([...ROLES.keys()] as string[])}`,
+        : `is from ${quote(name)}, which is none of ${quoteNames([...ROLES.keys()] as string[])}`,
     );
   }
   if (turn.function_call !== undefined && turn.function_call !== null) {
@@ -60,7 +59,7 @@ function messageOf(turn: unknown, where: string): Message {
   }
   const content = turn.content ?? turn.value ?? null;
   if (content === null && !("content" in turn || "value" in turn) && turn.tool_calls === undefined) {
-    throw unusable(where, `must have "content" (text), found ${quoted(Object.keys(turn))}`);
+    throw unusable(where, `must have "content" (text), found ${quoteNames(Object.keys(turn))}`);
   }
   const isCall = CALLS.includes(name);
   const tool_calls = isCall ? callsOf(content, where) : callsOf(turn.tool_calls, where);
@@ -156,14 +155,14 @@ function isLearnt(turn: Readonly<Record<string, unknown>>, role: Role, where: st
     if (value !== 0 && value !== 1 && typeof value !== "boolean") {
       throw unusable(
         where,
-        `has "${key}": ${shown(value)}, but an answer is learnt (1) or not (0), nothing between`,
+        `has "${key}": ${quote(value)}, but an answer is learnt (1) or not (0), nothing between`,
       );
     }
     if (!value) learnt = false;
     else if (key !== "weight" && role !== "assistant") {
       throw unusable(
         where,
-        `has "${key}": ${shown(value)}, but is from the ${role}: only answers can be learnt`,
+        `has "${key}": ${quote(value)}, but is from the ${role}: only answers can be learnt`,
       );
     }
   }

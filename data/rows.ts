@@ -1,10 +1,10 @@
 /** The rows of a training file, whatever its format, and what kind of row each is. */
-import { quoted as shown } from "../text.ts";
-import { distance } from "fastest-levenshtein";
+import { quote, quoteNames, typeName } from "../text.ts";
+import { isMisspelt } from "../nearest.ts";
 import { UserError } from "../errors.ts";
 import { uncompressedName } from "./compression.ts";
 import { refuseForeign } from "./foreign.ts";
-import { quoted, readObjects, readText, typeName } from "./jsonl.ts";
+import { readObjects, readText } from "./jsonl.ts";
 import { historyOf, isObject, messagesOf, toolsOf } from "./messages.ts";
 import { exchange, type InstructionRow, isSystem, type Message } from "./templates.ts";
 import { UnusedKeys } from "./unused_keys.ts";
@@ -192,7 +192,7 @@ function refusePreferences({ present, value, where }: Fields): void {
   if (found.length === 0 && !isLabelled) return;
   throw new UserError(
     `Cannot use ${where}: it has ${
-      quoted(isLabelled ? ["label"] : found)
+      quoteNames(isLabelled ? ["label"] : found)
     }, so it is for learning preferences (DPO, KTO), ` +
       "which is not done here. Keep the good answers alone, as rows of one of the other forms",
   );
@@ -281,8 +281,8 @@ function unknownRow({ present, value, where }: Fields): UserError {
   const found = [...present];
   const nulls = Object.keys(value).filter((key) => !present.has(key));
   return new UserError(
-    `Cannot use ${where}: it has ${found.length > 0 ? quoted(found) : "no keys"}` +
-      (nulls.length > 0 ? ` (${quoted(nulls)}: null)` : "") +
+    `Cannot use ${where}: it has ${found.length > 0 ? quoteNames(found) : "no keys"}` +
+      (nulls.length > 0 ? ` (${quoteNames(nulls)}: null)` : "") +
       `, but a row needs ${Object.values(WANTED).join("; or ")}${remedyFor(found, value)}`,
   );
 }
@@ -296,7 +296,7 @@ function remedyFor(found: readonly string[], value: Readonly<Record<string, unkn
     const items = value[key];
     return Array.isArray(items) && isObject(items[0]);
   });
-  if (list !== undefined) return `. If the rows are in ${shown(list)}, save that list alone`;
+  if (list !== undefined) return `. If the rows are in ${quote(list)}, save that list alone`;
   const wanted = [
     "text",
     "input",
@@ -308,7 +308,7 @@ function remedyFor(found: readonly string[], value: Readonly<Record<string, unkn
     "completion",
   ];
   for (const name of found) {
-    const meant = wanted.find((key) => name !== key && distance(key, name.trim().toLowerCase()) <= 2);
+    const meant = wanted.find((key) => name !== key && isMisspelt(name, key));
     if (meant) return `. Is "${meant}" meant?`;
   }
   const question = QUESTIONS.find((key) => found.includes(key));

@@ -1,6 +1,6 @@
 /** Whether a tokenizer can write what a template puts around the turns, and the text of the rows. */
+import { quoteNames } from "../text.ts";
 import { UserError } from "../errors.ts";
-import { quoted } from "./jsonl.ts";
 import { type ChatTemplate, exchange } from "./templates.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
@@ -22,8 +22,8 @@ export function checkSpelling(template: ChatTemplate, tokenizer: Tokenizer): voi
   const words = lacking.length > 0 ? lacking : unknownWords(wordsOf(template), tokenizer);
   if (words.length === 0) return;
   const what = lacking.length > 0
-    ? `the tokenizer has no token ${quoted(words)}`
-    : `the tokenizer does not know ${quoted(words.slice(0, MOST_NAMED))}, which the template writes`;
+    ? `the tokenizer has no token ${quoteNames(words)}`
+    : `the tokenizer does not know ${quoteNames(words.slice(0, MOST_NAMED))}, which the template writes`;
   throw new UserError(
     `Cannot use ${name}: ${what}. ` +
       "Set chat_template to one that the model was trained with, or add the tokens to the model and its tokenizer",

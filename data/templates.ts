@@ -1,5 +1,5 @@
 /** The prompt forms that models are trained on, as text with the parts marked that are learnt. */
-import { quoted } from "../text.ts";
+import { quote } from "../text.ts";
 import { UserError } from "../errors.ts";
 
 /** Who speaks. A `developer` is OpenAI's newer word for the system; a `tool` answers what an assistant called. */
@@ -293,7 +293,7 @@ export function checkTurns(messages: readonly Message[], where: string): readonl
     const before = turns[i - 1]?.role;
     if (role !== "system" && role !== "developer" && FOLLOWS[role].includes(before)) return;
     throw new UserError(
-      `Cannot use ${where}: turn ${first + i + 1} is from ${quoted(role)}${
+      `Cannot use ${where}: turn ${first + i + 1} is from ${quote(role)}${
         before ? ` and follows "${before}"` : ""
       }, but user ` +
         "and assistant must take turns, and tools answer the assistant",

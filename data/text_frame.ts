@@ -1,6 +1,7 @@
 /** What a tokenizer puts before and behind a text. */
+import { quote } from "../text.ts";
 import type { UserError } from "../errors.ts";
-import { isRecord, isTokenId, quote } from "./tokenizer_json.ts";
+import { isRecord, isTokenId } from "./tokenizer_json.ts";
 
 /** Ids around every text of a model. */
 export interface TextFrame {

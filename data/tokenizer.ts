@@ -1,4 +1,4 @@
-import { causeText } from "../text.ts";
+import { causeText, quote } from "../text.ts";
 import { BPE, Tokenizer as HubTokenizer } from "@huggingface/tokenizers";
 import { UserError } from "../errors.ts";
 import { AddedTokenFinder, AddedTokens, type TokenEntry } from "./added_tokens.ts";
@@ -6,7 +6,6 @@ import { framesOf, type TextFrame } from "./text_frame.ts";
 import { readTokenizerFiles } from "./tokenizer_files.ts";
 import {
   isRecord,
-  quote,
   readModel,
   readSteps,
   type TokenizerJson,

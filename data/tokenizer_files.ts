@@ -1,9 +1,10 @@
 /** The files that make a tokenizer: a model's, or an adapter's own in their place. */
+import { quote } from "../text.ts";
 import { UserError } from "../errors.ts";
 import { FILE_LIMITS, readWhole, readWholeText } from "./file_bytes.ts";
 import { parseJson } from "./json.ts";
 import type { TokenizerConfig } from "./tokenizer.ts";
-import { isRecord, quote, type TokenizerJson } from "./tokenizer_json.ts";
+import { isRecord, type TokenizerJson } from "./tokenizer_json.ts";
 
 /** Names of tokenizer files, as transformers saves them. */
 export const TOKENIZER_FILES = [

@@ -1,4 +1,5 @@
 /** tokenizer.json, checked: what `@huggingface/tokenizers` would compute otherwise than transformers is rewritten or refused. */
+import { quote } from "../text.ts";
 import type { UserError } from "../errors.ts";
 
 /** A step of a tokenizer, as its file has it. */
@@ -497,17 +498,6 @@ function endOfClass(source: string, start: number): number {
 
 function escapePattern(text: string): string {
   return text.replace(/[\\^$.*+?()[\]{}|\-/]/g, "\\$&");
-}
-
-/** A value of a file in an error, not too long. */
-export function quote(value: unknown): string {
-  let text: string;
-  try {
-    text = JSON.stringify(value) ?? String(value);
-  } catch {
-    text = "a value nested too deeply";
-  }
-  return text.length > 120 ? `${text.slice(0, 117)}...` : text;
 }
 
 export function isRecord(value: unknown): value is Values {

@@ -2,7 +2,8 @@
  * How llama.cpp calls the cuts before byte-level BPE (its `llama-vocab.cpp`). Its converter tells them by the ids of a
  * check text, which needs the vocabularies of all known models; here they are told by the expressions of tokenizer.json.
  */
-import { isRecord, quote, type TokenizerJson } from "../data/tokenizer_json.ts";
+import { quote } from "../text.ts";
+import { isRecord, type TokenizerJson } from "../data/tokenizer_json.ts";
 import { UserError } from "../errors.ts";
 
 /** A way to cut that llama.cpp knows. */

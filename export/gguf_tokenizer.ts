@@ -1,7 +1,8 @@
 /** A tokenizer as GGUF's `tokenizer.*` keys, by which llama.cpp reads texts as training did. */
+import { quote } from "../text.ts";
 import type { GgufValue } from "../checkpoint/gguf.ts";
 import { byteToken, type Tokenizer } from "../data/tokenizer.ts";
-import { isRecord, quote } from "../data/tokenizer_json.ts";
+import { isRecord } from "../data/tokenizer_json.ts";
 import { UserError } from "../errors.ts";
 import { normalizersOf, preTokenizerKinds } from "./gguf_pre_tokenizer.ts";
 

@@ -1,4 +1,4 @@
-import { quoted } from "../text.ts";
+import { quote } from "../text.ts";
 import { TOKENIZER_FILES } from "../data/tokenizer_files.ts";
 import { EXIT, UserError } from "../errors.ts";
 import { safeJoin } from "../checkpoint/paths.ts";
@@ -49,7 +49,7 @@ export async function snapshotDownload(
 function referenceTo(name: string, kind: keyof typeof WANTED): HubReference {
   const parsed = parseHubReference(name);
   if (parsed) return name.startsWith("hf://") || kind !== "dataset" ? parsed : { ...parsed, kind };
-  throw new UserError(`Cannot download ${quoted(name)}: it must be org/name, or an address with hf://`, {
+  throw new UserError(`Cannot download ${quote(name)}: it must be org/name, or an address with hf://`, {
     exitCode: EXIT.usage,
   });
 }

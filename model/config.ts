@@ -1,4 +1,4 @@
-import { quoted } from "../text.ts";
+import { quote } from "../text.ts";
 import { readJson } from "../checkpoint/files.ts";
 import { FILE_LIMITS, ifThere } from "../data/file_bytes.ts";
 import { UserError } from "../errors.ts";
@@ -35,7 +35,7 @@ export function parseConfig(raw: unknown, path: string): ModelConfig {
   const isLlama = (LLAMA_LIKE as readonly unknown[]).includes(modelType);
   if (!isLlama && modelType !== "gpt_neox") {
     throw new UserError(
-      `Cannot load "${path}": its model_type is ${quoted(modelType)}; models of type ` +
+      `Cannot load "${path}": its model_type is ${quote(modelType)}; models of type ` +
         `${LLAMA_LIKE.join(", ")}, gpt_neox can be loaded`,
     );
   }
@@ -69,7 +69,7 @@ function refuseQuantised(raw: Readonly<Record<string, unknown>>, path: string): 
   const { quant_method: method = "bitsandbytes" } = form as Record<string, unknown>;
   throw new UserError(
     `Cannot load "${path}": its weights are quantised by ${
-      method === "bitsandbytes" ? "bitsandbytes in 8 bits" : quoted(method)
+      method === "bitsandbytes" ? "bitsandbytes in 8 bits" : quote(method)
     }. Take the model in 16 bits and set load_in_4bit, or one that bitsandbytes quantised to 4`,
   );
 }

@@ -1,4 +1,4 @@
-import { printable, quoted } from "../text.ts";
+import { printable, quote } from "../text.ts";
 import { z } from "zod";
 import { UserError } from "../errors.ts";
 import { checked, count, positive } from "./shared_config.ts";
@@ -135,7 +135,7 @@ export function parseRopeScaling(
   }
   if (typeof type !== "string" || !Object.hasOwn(SCHEMAS, type)) {
     throw new UserError(
-      `Cannot use "${path}": rope_scaling of type ${quoted(type)} is not known; ${known()} are`,
+      `Cannot use "${path}": rope_scaling of type ${quote(type)} is not known; ${known()} are`,
     );
   }
   const what = `"${path}": rope_scaling of type "${type}"`;

@@ -34,6 +34,9 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   bench: ["kernels", "model", "checkpoint", "data", "train", "train_args", "cli"],
 };
 
+/** Files at the root that every folder may import. */
+const EVERYBODYS = ["errors.ts", "text.ts", "nearest.ts", "deno.json"];
+
 /** Every import and export specifier of a file, dynamic imports and type imports included. */
 function specifiers(source: string): string[] {
   const code = source.replace(/\/\*[\s\S]*?\*\/|^\s*\/\/.*$/gm, "");
@@ -49,15 +52,14 @@ async function* typescriptFiles(folder: string): AsyncGenerator<string> {
 }
 
 for (const [folder, allowed] of Object.entries(MAY_IMPORT)) {
-  Deno.test(`${folder} imports only ${[folder, ...allowed, "errors.ts", "text.ts"].join(", ")}`, async () => {
+  Deno.test(`${folder} imports only ${[folder, ...allowed, ...EVERYBODYS].join(", ")}`, async () => {
     const wrong: string[] = [];
     for await (const path of typescriptFiles(folder)) {
       for (const specifier of specifiers(await Deno.readTextFile(`${ROOT}${path}`))) {
         if (!specifier.startsWith(".")) continue;
         const target = new URL(specifier, `file://${ROOT}${path}`).pathname.slice(ROOT.length);
         const room = target.split("/")[0]!;
-        const isEverybodys = ["errors.ts", "text.ts", "nearest.ts", "deno.json"].includes(target);
-        if (!isEverybodys && room !== folder && !allowed.includes(room)) {
+        if (!EVERYBODYS.includes(target) && room !== folder && !allowed.includes(room)) {
           wrong.push(`${path} -> ${target}`);
         }
       }

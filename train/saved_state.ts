@@ -1,4 +1,4 @@
-import { quoted } from "../text.ts";
+import { quote } from "../text.ts";
 import { z } from "zod";
 import { diskFiles, type Files, readJson } from "../checkpoint/files.ts";
 import { writeSafetensors } from "../checkpoint/safetensors.ts";
@@ -163,7 +163,7 @@ export function changedSettings(saved: SavedState, args: TrainArgs): ChangedSett
     )
     .filter((key) => key !== "optim" || stateBits(saved.args.optim) !== stateBits(args.optim));
   const texts = (keys: readonly (keyof TrainArgs)[]) =>
-    keys.map((key) => `${key} was ${quoted(savedValue(saved, key))}, now ${quoted(args[key])}`);
+    keys.map((key) => `${key} was ${quote(savedValue(saved, key))}, now ${quote(args[key])}`);
   return {
     refused: texts(changed.filter((key) => !RESULT.has(key) && !WRITING.has(key))),
     results: texts(changed.filter((key) => RESULT.has(key))),

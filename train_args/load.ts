@@ -1,6 +1,6 @@
 /** Settings of a training run: YAML and flags in, checked and frozen {@linkcode TrainArgs} out. */
 import { nearest } from "../nearest.ts";
-import { printable, quoted } from "../text.ts";
+import { printable, quote } from "../text.ts";
 import { FOREIGN_KEYS, OTHER_NAMES, SAME_OPTIONS } from "./foreign_keys.ts";
 import { hintFor, isAsHere } from "./other_tools.ts";
 import { type Place, type Problem, problemOf, problemsError } from "./problems.ts";
@@ -120,7 +120,7 @@ class Reading {
     if (isOption(key)) {
       const before = this.given.get(key);
       if (before) {
-        this.#replaced.push(`${key}: ${quoted(value)} from the flag replaces ${quoted(before.value)}`);
+        this.#replaced.push(`${key}: ${quote(value)} from the flag replaces ${quote(before.value)}`);
       }
       this.given.set(key, { value, place });
     } else if (!this.#isForeign(key, value)) {
@@ -189,7 +189,7 @@ class Reading {
 }
 
 function wrongValue(option: TrainOption, value: unknown): string {
-  return `must be ${option.kind.wanted}, got ${quoted(value)}`;
+  return `must be ${option.kind.wanted}, got ${quote(value)}`;
 }
 
 function unknownKey(key: string, dashes: string): string {

@@ -1,5 +1,5 @@
 /** The files of a GPT-NeoX model (Pythia): its `config.json`, and the names of its tensors. */
-import { quoted } from "../../text.ts";
+import { quote } from "../../text.ts";
 import { z } from "zod";
 import { UserError } from "../../errors.ts";
 import type { GeluForm } from "../../kernels/activation/gelu.ts";
@@ -97,7 +97,7 @@ export function parseGptNeoxConfig(raw: Readonly<Record<string, unknown>>, path:
     raw,
   };
   const problem = form === undefined
-    ? `hidden_act is ${quoted(c.hidden_act)}; ${Object.keys(GELUS).join(", ")} are known`
+    ? `hidden_act is ${quote(c.hidden_act)}; ${Object.keys(GELUS).join(", ")} are known`
     : problemOfHeads(config, c.head_dim) ?? problemOfShape(config) ?? problemOfRotation(config);
   if (problem) throw new UserError(`Cannot use "${path}": ${problem}`);
   return config;

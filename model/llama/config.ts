@@ -1,5 +1,5 @@
 /** The files of a LLaMA model: its `config.json`, and the names of its tensors. */
-import { quoted } from "../../text.ts";
+import { quote } from "../../text.ts";
 import { z } from "zod";
 import { UserError } from "../../errors.ts";
 import { checkUnreadKeys } from "../config_keys.ts";
@@ -104,7 +104,7 @@ export function parseLlamaConfig(raw: Readonly<Record<string, unknown>>, path: s
 function problemOfLlama({ rotary_dim, head_dim }: LlamaConfig, hidden_act: string): string | undefined {
   // PyTorch has one function under both names.
   if (hidden_act !== "silu" && hidden_act !== "swish") {
-    return `hidden_act is ${quoted(hidden_act)}, LLaMA has "silu"`;
+    return `hidden_act is ${quote(hidden_act)}, LLaMA has "silu"`;
   }
   if (rotary_dim === Math.floor(head_dim)) return undefined;
   return `partial_rotary_factor turns ${rotary_dim} of a head's ${head_dim} elements; LLaMA, Mistral and Qwen2 turn all`;

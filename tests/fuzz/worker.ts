@@ -1,4 +1,5 @@
 /** Reads inputs in a thread of its own, which is ended where one of them does not. */
+/// <reference lib="deno.worker" />
 import { UserError } from "../../errors.ts";
 import { Dice } from "./dice.ts";
 import type { Reader } from "./reader.ts";
