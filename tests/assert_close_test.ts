@@ -54,6 +54,7 @@ Deno.test("assertEquals() names the place, both values there and the whole", asy
 Deno.test("assertClose() refuses NaN on either side, other lengths and what is too far", async () => {
   const tolerance = { rtol: 0, atol: 1 };
   assertClose("within", [1, 2], [2, 1], tolerance);
+  assertClose("equal, none allowed", [0, Infinity], [0, Infinity], { rtol: 0, atol: 0 });
   await assertThrows(() => assertClose("x", [NaN], [0], tolerance), "1 of 1 values", "got NaN");
   await assertThrows(() => assertClose("x", [0], [NaN], tolerance), "expected NaN");
   await assertThrows(() => assertClose("x", [0, 3, 2.5], [0, 0, 0], tolerance), "2 of 3", "worst at 1");

@@ -37,6 +37,7 @@ Deno.test("a change counts only past the spread of both runs", () => {
   assertEquals(verdict({}, { bestMs: 9.8, medianMs: 9.9 }), "same");
   assertEquals(verdict({}, { bestMs: 9, medianMs: 9.1 }), "faster");
   assertEquals(verdict({}, { bestMs: 11, medianMs: 11.1 }), "slower");
+  assertEquals(verdict({}, { bestMs: 10.3, medianMs: 10.4 }), "same");
   assertEquals(verdict({ medianMs: 14 }, { bestMs: 8, medianMs: 8.1 }), "same");
   assertEquals(verdict({}, { bestMs: 8, medianMs: 12 }), "same");
 });

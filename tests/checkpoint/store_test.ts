@@ -396,3 +396,17 @@ Deno.test("lockFolder() lets one in, names the holder, and ignores what a killed
     (await lockFolder(out)).release();
   });
 });
+
+Deno.test("findLatest() prefers a replacement to what it replaced, in whatever order the folder is listed", async () => {
+  await withFolder(async (out) => {
+    await save(out, 4);
+    Deno.renameSync(join(out, "checkpoint-4"), join(out, "checkpoint-4.old-0123abcd"));
+    await save(out, 4);
+    for (const order of [1, -1]) {
+      const sorted: Files["list"] = async (path) =>
+        (await diskFiles.list(path)).sort((a, b) => order * (a.name < b.name ? -1 : 1));
+      const { latest } = await findLatest(out, { files: { ...diskFiles, list: sorted } });
+      assertEquals(latest, { path: join(out, "checkpoint-4"), step: 4 });
+    }
+  });
+});

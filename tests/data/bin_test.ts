@@ -39,6 +39,8 @@ Deno.test("writeTokenBin() and readTokenBin() give back what was written, across
       assertEquals(back.findIndex((id, i) => id !== tokens[i]), -1, "first difference");
     }
     assertEquals(namesIn(folder), ["a.bin", "a.bin.json"]);
+    assertEquals(await writeTokenBin(path, [65_535]), "uint16");
+    assertEquals(await writeTokenBin(path, [65_536]), "uint32");
   });
 });
 

@@ -12,6 +12,7 @@ Deno.test("Sampler draws every sample once per epoch, in an order that differs b
   }
   assert(first.join() !== second.join(), "two epochs have the same order");
   assert(first.join() !== other.join(), "two seeds have the same order");
+  assert(second.join() !== other.join(), "an epoch has the order of the next seed's epoch before");
   assertEquals(new Sampler(50, 42).next(100), [...first, ...second]);
 });
 
@@ -71,6 +72,12 @@ Deno.test("Sampler groups samples of like length, the longest first, each still 
   const epoch = sampler.next(400);
   assertEquals([...epoch].sort((a, b) => a - b), Array.from({ length: 400 }, (_, i) => i));
   assertEquals(lengths[epoch[0]!], Math.max(...lengths));
+  // 400 samples in batches of 4 are megabatches of 25 batches, each from long to short but for the longest of all.
+  for (let start = 0; start < 400; start += 100) {
+    const megabatch = epoch.slice(start, start + 100).map((index) => lengths[index]!);
+    const rises = megabatch.slice(1).filter((length, i) => length > megabatch[i]!).length;
+    assert(rises <= 1, `${rises} samples are longer than the one before in the megabatch at ${start}`);
+  }
   const spread = (order: readonly number[]) => {
     let sum = 0;
     for (let i = 0; i < order.length; i += 4) {

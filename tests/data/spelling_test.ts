@@ -74,6 +74,8 @@ Deno.test("unknown tokens are counted: few pass, many are told, mostly unknown i
     return unknown.describe("f.txt");
   };
   assertEquals(told("a b ".repeat(1000) + "c"), undefined);
+  assertEquals(told("a b ".repeat(499) + "a c")?.slice(0, 22), "1 of 1,000 tokens of f", "one in a thousand");
+  assertEquals(told("a c")?.slice(0, 18), "1 of 2 tokens of f", "half of them");
   assertEquals(
     told("a b ".repeat(499) + "c d"),
     '2 of 1,000 tokens of f.txt (0.2 %) are "<unk>", which stands for what the tokenizer does not know',

@@ -1,4 +1,5 @@
 /** What a server may answer to a question for a range, and that a wrong file never has a final name. */
+import { modelFiles } from "../../hub/wanted.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { serve } from "../support/hub_server.ts";
 import { COMMIT, MODEL, type TestHub, tree, WEIGHTS, withHub } from "./support.ts";
@@ -126,4 +127,32 @@ Deno.test("empty files are files", async () => {
     const folder = await fetch({ wanted: () => ["empty.txt"] });
     assertEquals((await Deno.stat(`${folder}/empty.txt`)).size, 0);
   }, [{ ...MODEL, files: { ...MODEL.files, "empty.txt": new Uint8Array() } }]);
+});
+
+Deno.test("a connection that breaks more often than there are tries, but brings something each time, comes to its end", async () => {
+  await withHub(async ({ server, fetch }) => {
+    let asked = 0;
+    const pieces = 9;
+    server.fault = (request, bytes) => {
+      if (bytes !== WEIGHTS) return undefined;
+      asked++;
+      const from = Number(/\d+/.exec(request.headers.get("range") ?? "0")![0]);
+      const end = Math.min(SIZE, from + Math.ceil(SIZE / pieces));
+      const rest = WEIGHTS.slice(from, end);
+      return from === 0
+        ? new Response(rest, { headers: { etag: '"one"' } })
+        : part(rest, `bytes ${from}-${SIZE - 1}/${SIZE}`, { etag: '"one"' });
+    };
+    assertEquals(await Deno.readFile(`${await fetch()}/model.safetensors`), WEIGHTS);
+    assertEquals(asked, pieces);
+  });
+});
+
+Deno.test("modelFiles() takes nothing where there are no weights, and of two formats safetensors", () => {
+  assertEquals(modelFiles(["config.json", "tokenizer.json", "README.md"]), []);
+  assertEquals(
+    modelFiles(["config.json", "pytorch_model.bin", "model.safetensors", "train.py"]),
+    ["config.json", "model.safetensors"],
+  );
+  assertEquals(modelFiles(["config.json", "pytorch_model.bin"]), ["config.json", "pytorch_model.bin"]);
 });

@@ -149,3 +149,14 @@ for (const [name, model] of Object.entries(MODELS)) {
     });
   }
 }
+
+Deno.test("attention takes two products forward and seven back: scores and their gradients twice, dq, dk, dv", () => {
+  const { config } = MODELS["LLaMA"]!;
+  const product = 2 * 1000 * config.num_attention_heads * config.head_dim * config.num_hidden_layers;
+  const work = { tokens: 130, pairs: 1000, isTrained: () => false, checkpointing: true };
+  const { forward, recompute, backward } = trainingFlops(config, work);
+  assertEquals(
+    [forward.attention, recompute.attention, backward.attention],
+    [2 * product, 2 * product, 7 * product],
+  );
+});

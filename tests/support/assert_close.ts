@@ -30,7 +30,8 @@ export function assertClose(
   let failures = 0;
   let worst = { index: -1, ratio: 0 };
   for (let i = 0; i < actual.length; i++) {
-    const ratio = Math.abs(actual[i]! - expected[i]!) / (atol + rtol * Math.abs(expected[i]!));
+    const isSame = actual[i] === expected[i];
+    const ratio = isSame ? 0 : Math.abs(actual[i]! - expected[i]!) / (atol + rtol * Math.abs(expected[i]!));
     if (!(ratio <= 1)) failures++;
     if (!(ratio <= worst.ratio)) worst = { index: i, ratio };
   }

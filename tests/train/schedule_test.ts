@@ -16,3 +16,24 @@ for (const [name, expected] of Object.entries(EXPECTED) as [ScheduleName, number
     assertClose(name, rates, expected.map((rate) => 0.002 * rate), { rtol: 1e-12, atol: 1e-15 });
   });
 }
+
+Deno.test("learningRate() without warm-up begins at its highest", () => {
+  for (const name of Object.keys(EXPECTED) as ScheduleName[]) {
+    const schedule = { name, learningRate: 0.002, warmupSteps: 0, totalSteps: 4 };
+    const rates = [1, 2, 3, 4].map((step) => learningRate(schedule, step) / 0.002);
+    const expected = name === "linear"
+      ? [1, 0.75, 0.5, 0.25]
+      : name === "cosine"
+      ? [1, 0.8535533905932737, 0.5, 0.14644660940672627]
+      : [1, 1, 1, 1];
+    assertClose(name, rates, expected, { rtol: 1e-12, atol: 1e-15 });
+  }
+});
+
+Deno.test("learningRate() is defined where warm-up takes the whole run", () => {
+  for (const name of Object.keys(EXPECTED) as ScheduleName[]) {
+    const schedule = { name, learningRate: 1, warmupSteps: 2, totalSteps: 2 };
+    const rates = [1, 2].map((step) => learningRate(schedule, step));
+    assertClose(name, rates, name === "constant" ? [1, 1] : [0, 0.5], { rtol: 0, atol: 0 });
+  }
+});

@@ -1,7 +1,7 @@
 import { crc32c, EventFile } from "../../train/tensorboard.ts";
 import { assertEquals, assertThrows } from "../support/assert_close.ts";
 import { readEvents } from "../support/event_file.ts";
-import { withFolder } from "../support/files.ts";
+import { namesIn, withFolder } from "../support/files.ts";
 
 Deno.test("crc32c() gives the published check value", () => {
   assertEquals(crc32c(new TextEncoder().encode("123456789")), 0xE3069283);
@@ -19,6 +19,11 @@ Deno.test("event files hold steps and values, and a later start makes void what 
     await first.add(300, { "eval/loss": NaN });
     const second = new EventFile(`${folder}/runs`, () => now);
     await second.open(2 ** 40);
+    // The name that TensorBoard looks for, with the second of the start, by which it orders files.
+    assertEquals(namesIn(`${folder}/runs`), [
+      "events.out.tfevents.1700000000.longreach.250",
+      "events.out.tfevents.1700000001.longreach.750",
+    ]);
     const [one, two] = await readEvents(`${folder}/runs`);
     assertEquals(one!.map(({ wallTime }) => wallTime), [
       1_700_000_000.25,

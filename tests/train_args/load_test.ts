@@ -2,7 +2,7 @@ import { EXIT, UserError } from "../../errors.ts";
 import { dumpTrainArgs } from "../../train_args/describe.ts";
 import { FOREIGN_KEYS } from "../../train_args/foreign_keys.ts";
 import { loadTrainArgs } from "../../train_args/load.ts";
-import { OPTION_NAMES, OPTIONS } from "../../train_args/schema.ts";
+import { OPTION_NAMES, OPTIONS, stepsBetween } from "../../train_args/schema.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { withFolder } from "../support/files.ts";
 import { assertIncludes } from "../support/text.ts";
@@ -460,4 +460,14 @@ Deno.test("a list of a flag may stand in brackets, as in YAML", async () => {
     const { args } = await loadTrainArgs(null, { ...settings, train_data });
     assertEquals(args.train_data, ["a.jsonl", "b.json[20]"]);
   }
+});
+
+Deno.test("data_seed is seed unless set; shares of all steps are rounded up", async () => {
+  const seeds = async (yaml: string) => {
+    const { args } = await load(REQUIRED + yaml);
+    return [args.seed, args.data_seed];
+  };
+  assertEquals(await seeds("seed: 7\n"), [7, 7]);
+  assertEquals(await seeds("seed: 7\ndata_seed: 9\n"), [7, 9]);
+  assertEquals([stepsBetween(0.1, 15), stepsBetween(0.5, 4), stepsBetween(3, 15)], [2, 2, 3]);
 });
