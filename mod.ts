@@ -84,7 +84,8 @@ export type { SnapshotHooks } from "./hub/hub.ts";
 export { HUB_VARIABLES, type HubSettings, hubSettings } from "./hub/settings.ts";
 
 // Data: tokenizer, chat templates, data sets.
-export { type EncodeOptions, Tokenizer, type TokenizerConfig, type TokenizerJson } from "./data/tokenizer.ts";
+export { type EncodeOptions, Tokenizer } from "./data/tokenizer.ts";
+export type { TokenizerConfig, TokenizerJson } from "./data/tokenizer_json.ts";
 export { chatTemplateOf, NO_TARGET, type TemplateChoice } from "./data/encode.ts";
 export {
   type ChatTemplate,
@@ -95,13 +96,8 @@ export {
   TEMPLATE_NAMES,
   type TemplateName,
 } from "./data/templates.ts";
-export {
-  type Dataset,
-  type DatasetOptions,
-  type DatasetReport,
-  loadDataset,
-  type Sample,
-} from "./data/dataset.ts";
+export { type Dataset, type DatasetOptions, type DatasetReport, loadDataset } from "./data/dataset.ts";
+export type { Sample } from "./data/sample.ts";
 export type { TokenDtype } from "./data/bin.ts";
 export type { RowCache } from "./data/row_cache.ts";
 export { type DataSource, parseSources, type SourceOptions } from "./data/sources.ts";

@@ -30,6 +30,12 @@ export function formatSeconds(seconds: number): string {
   return `${Math.floor(whole / 86_400)}d ${pad((whole % 86_400) / 3600)}h`;
 }
 
+/** A time in milliseconds: `0.012 ms`, `3.45 ms`, `1.23 s`. */
+export function formatMs(ms: number): string {
+  if (ms >= 1000) return `${(ms / 1000).toFixed(2)} s`;
+  return `${ms >= 100 ? ms.toFixed(0) : ms >= 1 ? ms.toFixed(2) : ms.toFixed(3)} ms`;
+}
+
 /** A whole number with separators: `1,234,567`. */
 export function formatCount(count: number): string {
   return Math.round(count).toLocaleString("en-US");

@@ -24,9 +24,10 @@ import {
   type MemoryResult,
   readResult,
   type Row,
+  type StepReport,
 } from "./result.ts";
 import { ROOM_GIB, runCases, selectCases } from "./run_cases.ts";
-import { describeStep, measureStep, type StepReport, stepRow } from "./step.ts";
+import { describeStep, measureStep, stepRow } from "./step.ts";
 import { attentionCases } from "./suites/attention.ts";
 import type { Case, Extent } from "./suites/case.ts";
 import { productCases } from "./suites/products.ts";

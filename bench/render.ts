@@ -2,11 +2,10 @@
  * Fills the tables of docs/performance.md from bench/results/<device>/<kind>.json: `deno task bench:report`. A table is
  * what stands between `<!-- table: NAME -->` and `<!-- end -->`.
  */
-import { formatBytes } from "../text.ts";
+import { formatBytes, formatMs } from "../text.ts";
 import { type Device, type DeviceResults, type Figure, GOALS, type Kind, type PeersResult } from "./goals.ts";
 import { LOAD_HEAD, loadRows } from "./load.ts";
 import { memoryTables } from "./memory.ts";
-import { formatMs } from "./report.ts";
 import type { AnyResult, BenchResult, LoadResult, MemoryResult, Surroundings } from "./result.ts";
 
 const PAGE = new URL("../docs/performance.md", import.meta.url);

@@ -1,4 +1,4 @@
-import { formatTable } from "../text.ts";
+import { formatMs, formatTable } from "../text.ts";
 import type { Peaks } from "./probe.ts";
 import type { Change, Row, Surroundings } from "./result.ts";
 
@@ -48,10 +48,4 @@ export function describeChanges(changes: readonly Change[], file: string): strin
   const count = (verdict: Change["verdict"]) => changes.filter((change) => change.verdict === verdict).length;
   return formatTable([["row", "before", "now", "speed", ""], ...rows], "lrrrl") +
     `\n${count("faster")} faster, ${count("slower")} slower, ${count("same")} within the noise`;
-}
-
-/** A time: `0.012 ms`, `3.45 ms`, `1.23 s`. */
-export function formatMs(ms: number): string {
-  if (ms >= 1000) return `${(ms / 1000).toFixed(2)} s`;
-  return `${ms >= 100 ? ms.toFixed(0) : ms >= 1 ? ms.toFixed(2) : ms.toFixed(3)} ms`;
 }

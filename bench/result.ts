@@ -7,7 +7,6 @@ import type { Sample } from "./measure.ts";
 import type { MemoryReport } from "./memory.ts";
 import type { Mode } from "./options.ts";
 import type { Peaks } from "./probe.ts";
-import type { StepReport } from "./step.ts";
 import type { Case } from "./suites/case.ts";
 
 /** One measured case. */
@@ -41,6 +40,37 @@ export interface Surroundings {
   readonly threads: string | null;
   /** The command line's words. */
   readonly command: string;
+}
+
+/** The time of one kind of kernel in a step. */
+export interface KernelShare {
+  readonly kernel: string;
+  readonly dispatches: number;
+  readonly ms: number;
+}
+
+/** A step as measured; times are those of the step that was quickest on the clock. */
+export interface StepReport {
+  readonly name: string;
+  readonly tokens: number;
+  /** Of the first step: what it took longer than the best, compiling. */
+  readonly compileMs: number;
+  readonly kernels: number;
+  readonly steps: number;
+  readonly wallMs: number;
+  readonly medianMs: number;
+  readonly deviceMs: number;
+  /** Shares of the device's time. */
+  readonly productsAndAttention: number;
+  /** The device's time over the time on the clock. */
+  readonly onDevice: number;
+  /** Floating-point operations of a step, recomputed layers included. */
+  readonly flops: number;
+  readonly gflops: number;
+  /** Bytes on the device: as `plan` says, and as measured. */
+  readonly plannedBytes: number;
+  readonly peakBytes: number;
+  readonly byKernel: readonly KernelShare[];
 }
 
 /** What `--json` writes, whatever was measured. */

@@ -1,5 +1,5 @@
 /** One whole training step: where its time goes, on the device and on the clock. */
-import { formatBytes, formatTable } from "../text.ts";
+import { formatBytes, formatMs, formatTable } from "../text.ts";
 import type { Gpu, Sharing } from "../kernels/gpu.ts";
 import type { KernelTiming } from "../kernels/profiler.ts";
 import { makeBatch } from "../model/batch.ts";
@@ -17,39 +17,7 @@ import { randomIds } from "./inputs.ts";
 import { median } from "./measure.ts";
 import type { BenchOptions } from "./options.ts";
 import type { Peaks } from "./probe.ts";
-import { formatMs } from "./report.ts";
-import { type Row, rowOf } from "./result.ts";
-
-/** The time of one kind of kernel in a step. */
-export interface KernelShare {
-  readonly kernel: string;
-  readonly dispatches: number;
-  readonly ms: number;
-}
-
-/** A step as measured; times are those of the step that was quickest on the clock. */
-export interface StepReport {
-  readonly name: string;
-  readonly tokens: number;
-  /** Of the first step: what it took longer than the best, compiling. */
-  readonly compileMs: number;
-  readonly kernels: number;
-  readonly steps: number;
-  readonly wallMs: number;
-  readonly medianMs: number;
-  readonly deviceMs: number;
-  /** Shares of the device's time. */
-  readonly productsAndAttention: number;
-  /** The device's time over the time on the clock. */
-  readonly onDevice: number;
-  /** Floating-point operations of a step, recomputed layers included. */
-  readonly flops: number;
-  readonly gflops: number;
-  /** Bytes on the device: as `plan` says, and as measured. */
-  readonly plannedBytes: number;
-  readonly peakBytes: number;
-  readonly byKernel: readonly KernelShare[];
-}
+import { type KernelShare, type Row, rowOf, type StepReport } from "./result.ts";
 
 /** Least of the goals for the demo's step. */
 export const STEP_GOALS = { productsAndAttention: 0.8, onDevice: 0.9 } as const;

@@ -1,11 +1,10 @@
 /** The tuner: measures every variant of every class of work, and keeps the fastest for this adapter. */
-import { formatTable } from "../text.ts";
+import { formatMs, formatTable } from "../text.ts";
 import type { Progress } from "../cli/progress.ts";
 import { GpuError } from "../kernels/errors.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import type { Tuning } from "../kernels/tuning.ts";
 import { type Clock, repeatsFor, timedOften } from "./clock.ts";
-import { formatMs } from "./report.ts";
 import type { Prepared } from "./suites/case.ts";
 import { type TunableCase, tunableCases } from "./suites/tunables.ts";
 

@@ -3,10 +3,10 @@ import { FILE_LIMITS } from "../data/file_bytes.ts";
 import { UserError } from "../errors.ts";
 import { join } from "./deps.ts";
 import { diskFiles, type Files, readJson } from "./files.ts";
-import { fullMatch, isAllLinear, matchesPattern } from "./peft_targets.ts";
+import { fullMatch, isAllLinear, matchesPattern, type ScaleRules, type TargetRules } from "./peft_targets.ts";
 
 /** The parts of PEFT's `adapter_config.json` that decide what an adapter computes; keys as in the file. */
-export interface AdapterConfig {
+export interface AdapterConfig extends TargetRules, ScaleRules {
   /** LoRA is all that is known. */
   readonly peft_type: "LORA";
   /** "CAUSAL_LM" from training. */
@@ -15,31 +15,8 @@ export interface AdapterConfig {
   readonly base_model_name_or_path: string | null;
   /** Revision of the base model on the hub. */
   readonly revision: string | null;
-  /** Rank. */
-  readonly r: number;
-  /** The update is scaled by alpha / r. */
-  readonly lora_alpha: number;
   /** Share of the inputs that training leaves out. */
   readonly lora_dropout: number;
-  /**
-   * Names of linears, or ends of names after a dot; else one Python regular expression for whole names, or
-   * "all-linear". Null: PEFT's default.
-   */
-  readonly target_modules: readonly string[] | string | null;
-  /** Numbers of the layers that have LoRA; null or none: all. */
-  readonly layers_to_transform: readonly number[] | null;
-  /** What stands before the number of a layer; null or none: anything. */
-  readonly layers_pattern: readonly string[] | null;
-  /** Linears without LoRA though they are targets, as those are named. */
-  readonly exclude_modules: readonly string[] | string | null;
-  /** Scale by alpha / sqrt(r) instead. */
-  readonly use_rslora: boolean;
-  /** Ranks and alphas that differ, by regular expressions for the end of a module's name; the first counts. */
-  readonly rank_pattern: Readonly<Record<string, number>>;
-  /** Alphas that differ, in the same way. */
-  readonly alpha_pattern: Readonly<Record<string, number>>;
-  /** Modules that are trained whole, and saved so. */
-  readonly modules_to_save: readonly string[] | null;
   /** Whether a head that is the embedding's table stays so where the adapter brings another embedding. */
   readonly ensure_weight_tying: boolean;
   /** Biases are not trained. */

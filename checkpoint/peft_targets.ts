@@ -1,18 +1,38 @@
 /** Which modules a PEFT config means: names, ends of names, words and Python's regular expressions. */
 import { quote } from "../text.ts";
 import { UserError } from "../errors.ts";
-import type { AdapterConfig } from "./peft_config.ts";
 import { compilePythonRegex } from "./python_regex.ts";
 
-/** What decides which linears have LoRA; keys as in `adapter_config.json`. */
-export type TargetRules = Pick<
-  AdapterConfig,
-  | "target_modules"
-  | "exclude_modules"
-  | "layers_to_transform"
-  | "layers_pattern"
-  | "modules_to_save"
->;
+/** The keys of `adapter_config.json` that decide which linears have LoRA. */
+export interface TargetRules {
+  /**
+   * Names of linears, or ends of names after a dot; else one Python regular expression for whole names, or
+   * "all-linear". Null: PEFT's default.
+   */
+  readonly target_modules: readonly string[] | string | null;
+  /** Numbers of the layers that have LoRA; null or none: all. */
+  readonly layers_to_transform: readonly number[] | null;
+  /** What stands before the number of a layer; null or none: anything. */
+  readonly layers_pattern: readonly string[] | null;
+  /** Linears without LoRA though they are targets, as those are named. */
+  readonly exclude_modules: readonly string[] | string | null;
+  /** Modules that are trained whole, and saved so. */
+  readonly modules_to_save: readonly string[] | null;
+}
+
+/** The keys that decide the rank and the scale of each pair. */
+export interface ScaleRules {
+  /** Rank. */
+  readonly r: number;
+  /** The update is scaled by alpha / r. */
+  readonly lora_alpha: number;
+  /** Scale by alpha / sqrt(r) instead. */
+  readonly use_rslora: boolean;
+  /** Ranks and alphas that differ, by regular expressions for the end of a module's name; the first counts. */
+  readonly rank_pattern: Readonly<Record<string, number>>;
+  /** Alphas that differ, in the same way. */
+  readonly alpha_pattern: Readonly<Record<string, number>>;
+}
 
 /** PEFT's word for every linear but the head. */
 export const ALL_LINEAR = "all-linear";
@@ -109,12 +129,12 @@ function byPattern(patterns: Readonly<Record<string, number>>, module: string): 
 }
 
 /** Rank of the pair on this module. */
-export function loraRank(config: Pick<AdapterConfig, "r" | "rank_pattern">, module: string): number {
+export function loraRank(config: Pick<ScaleRules, "r" | "rank_pattern">, module: string): number {
   return byPattern(config.rank_pattern, module) ?? config.r;
 }
 
 /** What B A x is multiplied with: alpha / r, or alpha / sqrt(r) with rslora, of this module. */
-export function loraScaling(config: AdapterConfig, module: string): number {
+export function loraScaling(config: ScaleRules, module: string): number {
   const alpha = byPattern(config.alpha_pattern, module) ?? config.lora_alpha;
   const rank = loraRank(config, module);
   return alpha / (config.use_rslora ? Math.sqrt(rank) : rank);

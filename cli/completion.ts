@@ -1,6 +1,6 @@
 /** `completion`: a script by which a shell completes commands, flags and their values. */
 import { oneOf } from "../train_args/values.ts";
-import { type BuiltCommand, newCommand, requiredFlag } from "./flags.ts";
+import { type AllCommands, type BuiltCommand, newCommand, requiredFlag } from "./flags.ts";
 import type { Io } from "./io.ts";
 
 const SHELLS = ["bash", "zsh", "fish"] as const;
@@ -17,7 +17,7 @@ export interface CompletedCommand {
 }
 
 /** The command. */
-export function build(summary: string, io: Io): BuiltCommand {
+export function build(summary: string, io: Io, all: AllCommands): BuiltCommand {
   return newCommand("completion", summary, io, {
     examples: [
       "completion --shell bash >> ~/.bashrc",
@@ -27,8 +27,7 @@ export function build(summary: string, io: Io): BuiltCommand {
   })
     .addOption(requiredFlag("shell", "the shell that reads the script", oneOf(SHELLS)))
     .action(async ({ shell }) => {
-      const { allCommands } = await import("./main.ts");
-      io.out(completionScript(shell, (await allCommands(io)).map(describeCommand)));
+      io.out(completionScript(shell, (await all()).map(describeCommand)));
     });
 }
 

@@ -13,6 +13,9 @@ import type { Io } from "./io.ts";
 /** A command ready to parse: what `cli/<name>.ts` builds. */
 export type BuiltCommand = CommandUnknownOpts;
 
+/** Builds every command, with its summary. */
+export type AllCommands = () => Promise<{ summary: string; command: BuiltCommand }[]>;
+
 /** What `--help` shows besides the flags, and whether the command needs a GPU. */
 export interface CommandOptions {
   /** Command lines to copy, without `./longreach` in front. */

@@ -4,7 +4,7 @@ import { errorCode, fileError } from "../checkpoint/files.ts";
 import { EXIT, UserError } from "../errors.ts";
 import { DeviceLostError, GpuMemoryError } from "../kernels/errors.ts";
 import config from "../deno.json" with { type: "json" };
-import type { BuiltCommand } from "./flags.ts";
+import type { AllCommands, BuiltCommand } from "./flags.ts";
 import { formatJson } from "./format.ts";
 import { type Io, terminalIo } from "./io.ts";
 import { narrow, readsAnywhere } from "./permissions.ts";
@@ -16,7 +16,7 @@ interface CommandEntry {
   /** One line for the list of commands. */
   readonly summary: string;
   /** Loads the command's file only when it is asked for, so that help is quick. */
-  readonly load: () => Promise<{ build(summary: string, io: Io): BuiltCommand }>;
+  readonly load: () => Promise<{ build(summary: string, io: Io, all: AllCommands): BuiltCommand }>;
 }
 
 /** Every command by name, in the order of the list. */
@@ -91,7 +91,7 @@ export async function runCli(words: readonly string[], io: Io, prepare = () => {
     }
     const { summary, load } = await findCommand(name);
     const [{ build }, { runCommand }] = await Promise.all([load(), import("./flags.ts")]);
-    await runCommand(build(summary, io), flags);
+    await runCommand(build(summary, io, () => allCommands(io)), flags);
     return EXIT.ok;
   } catch (error) {
     const { message, exitCode } = explain(error);
@@ -108,11 +108,12 @@ function keyOf(name: string): string {
 }
 
 /** Every command, built: for what is made of all of them. */
-export function allCommands(io: Io): Promise<{ summary: string; command: BuiltCommand }[]> {
+export function allCommands(io: Io): ReturnType<AllCommands> {
+  const all = () => allCommands(io);
   return Promise.all(
     Object.values(COMMANDS).map(async ({ summary, load }) => ({
       summary,
-      command: (await load()).build(summary, io),
+      command: (await load()).build(summary, io, all),
     })),
   );
 }

@@ -9,25 +9,11 @@ import { type DataPreview, previewData } from "./preview.ts";
 import { Random } from "./random.ts";
 import { cachedRows, type RowCache, rowsKey } from "./row_cache.ts";
 import { type PlacedRow, readRows, type RowReading } from "./rows.ts";
+import type { Sample } from "./sample.ts";
 import type { DataSource } from "./sources.ts";
 import { spelledMarks, UnknownTokens } from "./spelling.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 import { UnusedKeys } from "./unused_keys.ts";
-
-export { NO_TARGET };
-
-/** One training sequence. */
-export interface Sample {
-  /** (T) token ids. */
-  readonly inputIds: Uint32Array;
-  /**
-   * (T) the token at the same position, or {@linkcode NO_TARGET}. The model shifts: position `i` predicts label
-   * `i + 1`, so label 0 is never used.
-   */
-  readonly labels: Int32Array;
-  /** Start of each packed document, which sees only itself; absent where the sample is one document. */
-  readonly documents?: Uint32Array;
-}
 
 /** What became of the rows of all files. */
 export interface DatasetReport {

@@ -1,6 +1,6 @@
 /** Short documents laid into rows of one length. */
 import { NO_TARGET } from "./encode.ts";
-import type { Sample } from "./dataset.ts";
+import type { Sample } from "./sample.ts";
 
 /** Tokens with their labels. */
 export interface Tokens {

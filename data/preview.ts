@@ -1,6 +1,6 @@
 /** What training data looks like to the model, to be seen before hours are spent on it. */
 import { NO_TARGET } from "./encode.ts";
-import type { Sample } from "./dataset.ts";
+import type { Sample } from "./sample.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
 /** A stretch of a sample: tokens that are all learnt, or all given. */

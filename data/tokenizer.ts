@@ -8,12 +8,11 @@ import {
   isRecord,
   readModel,
   readSteps,
+  type TokenizerConfig,
   type TokenizerJson,
   type TokenizerModel,
   withPrefixSpace,
 } from "./tokenizer_json.ts";
-
-export type { TokenizerJson };
 
 /** Which special tokens {@linkcode Tokenizer.encode} puts around a text. */
 export interface EncodeOptions {
@@ -22,9 +21,6 @@ export interface EncodeOptions {
   /** End with the end-of-text token, unless the text itself ends with it. */
   readonly eos: boolean;
 }
-
-/** The parts of tokenizer_config.json in use; a special token is its text or an object with `content`. */
-export type TokenizerConfig = Readonly<Record<string, unknown>>;
 
 /** What SentencePiece models write for a space, and put before a text. */
 const SPACE_MARK = "\u2581";

@@ -3,8 +3,7 @@ import { quote } from "../text.ts";
 import { UserError } from "../errors.ts";
 import { FILE_LIMITS, readWhole, readWholeText } from "./file_bytes.ts";
 import { parseJson } from "./json.ts";
-import type { TokenizerConfig } from "./tokenizer.ts";
-import { isRecord, type TokenizerJson } from "./tokenizer_json.ts";
+import { isRecord, type TokenizerConfig, type TokenizerJson } from "./tokenizer_json.ts";
 
 /** Names of tokenizer files, as transformers saves them. */
 export const TOKENIZER_FILES = [

@@ -8,6 +8,9 @@ export type Step = { readonly type: string } & Readonly<Record<string, unknown>>
 /** A step's settings by name. */
 type Values = Readonly<Record<string, unknown>>;
 
+/** tokenizer_config.json, parsed; a special token is its text or an object with `content`. */
+export type TokenizerConfig = Readonly<Record<string, unknown>>;
+
 /** The parts of tokenizer.json that are read here. */
 export interface TokenizerJson {
   /** Tokens that are found whole in a text. */

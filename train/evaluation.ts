@@ -1,5 +1,5 @@
 /** Evaluation while training: when, the loss on held-out data, and which step was the best. */
-import type { Sample } from "../data/dataset.ts";
+import type { Sample } from "../data/sample.ts";
 import { UserError } from "../errors.ts";
 import { freeBatch, makeBatch } from "../model/batch.ts";
 import type { LanguageModel } from "../model/language_model.ts";

@@ -4,7 +4,7 @@ import { diskFiles, type Files, readJson } from "../checkpoint/files.ts";
 import { writeSafetensors } from "../checkpoint/safetensors.ts";
 import { openWeightsFile, type WeightReader } from "../checkpoint/weights.ts";
 import { UserError } from "../errors.ts";
-import type { Sample } from "../data/dataset.ts";
+import type { Sample } from "../data/sample.ts";
 import { createHash } from "../data/deps.ts";
 import { differingParts, type Fingerprint } from "../model/load/fingerprint.ts";
 import { tensorSources } from "../model/read_back.ts";

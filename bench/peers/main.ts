@@ -2,13 +2,12 @@
  * Our kernels against other WebGPU libraries on the same adapter, in the same run, in turn: `deno task bench:peers`.
  * A project of its own beside the product, which needs none of those libraries.
  */
-import { formatTable } from "../../text.ts";
+import { formatMs, formatTable } from "../../text.ts";
 import { type Io, terminalIo } from "../../cli/io.ts";
 import { EXIT, UserError } from "../../errors.ts";
 import { Gpu } from "../../kernels/gpu.ts";
 import { processorMs } from "../clock.ts";
 import { parseArgs } from "../deps.ts";
-import { formatMs } from "../report.ts";
 import { lookAround } from "../result.ts";
 import { attentionContest, attentionGradientContest } from "./attention.ts";
 import { type Contest, type ContestResult, hold, type Timing } from "./contest.ts";

@@ -1,5 +1,6 @@
 import { measure, median } from "../../bench/measure.ts";
-import { describeChanges, describeRows, formatMs } from "../../bench/report.ts";
+import { describeChanges, describeRows } from "../../bench/report.ts";
+import { formatMs } from "../../text.ts";
 import { compareRows, lookAround, readResult, type Row, rowOf } from "../../bench/result.ts";
 import { Gpu } from "../../kernels/gpu.ts";
 import { addInto } from "../../kernels/elementwise/elementwise.ts";

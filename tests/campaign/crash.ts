@@ -7,7 +7,7 @@ import { findLatest, verify } from "../../checkpoint/store.ts";
 import { GOLDEN, namesIn } from "../support/files.ts";
 import { comparedBytes } from "../support/metrics.ts";
 import { uniform } from "../support/random.ts";
-import type { CampaignOptions, CampaignRow } from "./main.ts";
+import type { CampaignOptions, CampaignRow } from "./campaign.ts";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
 

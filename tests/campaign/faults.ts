@@ -1,6 +1,6 @@
 /** What goes wrong around a command: the disk, and the hub and the way to it. */
 import { run as runFiles, SUBJECTS } from "./file_faults.ts";
-import type { Campaign, CampaignOptions, CampaignRow } from "./main.ts";
+import type { Campaign, CampaignOptions, CampaignRow } from "./campaign.ts";
 
 const PARTS: Readonly<Record<string, () => Promise<Campaign>>> = {
   ...Object.fromEntries(SUBJECTS.map(({ part }) => [part, () => Promise.resolve(ofDisk(part))])),

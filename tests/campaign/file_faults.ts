@@ -7,7 +7,7 @@ import { verify } from "../../checkpoint/store.ts";
 import { MemoryIo } from "../cli/memory_io.ts";
 import { FAULTS, withFault } from "../support/faulty_disk.ts";
 import { GOLDEN, namesIn } from "../support/files.ts";
-import type { CampaignOptions, CampaignRow } from "./main.ts";
+import type { CampaignOptions, CampaignRow } from "./campaign.ts";
 
 /** A command that makes `out` in a folder. */
 interface Subject {

@@ -2,7 +2,7 @@
 import { fuzz, keep } from "../fuzz/fuzz.ts";
 import { READER_NAMES } from "../fuzz/readers.ts";
 import { withFolder } from "../support/files.ts";
-import type { CampaignOptions, CampaignRow } from "./main.ts";
+import type { CampaignOptions, CampaignRow } from "./campaign.ts";
 
 const COUNT = 100_000;
 

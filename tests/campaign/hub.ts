@@ -10,7 +10,7 @@ import { UserError } from "../../errors.ts";
 import { withFolder } from "../support/files.ts";
 import { type HubRepository, HubServer, serve } from "../support/hub_server.ts";
 import { integers, uniform } from "../support/random.ts";
-import type { CampaignOptions, CampaignRow } from "./main.ts";
+import type { CampaignOptions, CampaignRow } from "./campaign.ts";
 
 const COUNT = 500;
 const TOKEN = "secret";

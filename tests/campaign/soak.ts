@@ -6,7 +6,7 @@ import { loadTrainArgs } from "../../train_args/load.ts";
 import { runTraining } from "../../train/run.ts";
 import { GOLDEN, withFolder } from "../support/files.ts";
 import { integers } from "../support/random.ts";
-import type { CampaignOptions, CampaignRow } from "./main.ts";
+import type { CampaignOptions, CampaignRow } from "./campaign.ts";
 
 const STEPS = 20_000;
 /** By then every length was seen, and the collectors have found their pace. */

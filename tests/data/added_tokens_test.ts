@@ -1,4 +1,5 @@
-import { Tokenizer, type TokenizerConfig } from "../../data/tokenizer.ts";
+import { Tokenizer } from "../../data/tokenizer.ts";
+import type { TokenizerConfig } from "../../data/tokenizer_json.ts";
 import { assertEquals, assertThrows } from "../support/assert_close.ts";
 import { GOLDEN, withFolder } from "../support/files.ts";
 

@@ -1,4 +1,5 @@
-import { type DatasetOptions, loadDataset, type Sample } from "../../data/dataset.ts";
+import { type DatasetOptions, loadDataset } from "../../data/dataset.ts";
+import type { Sample } from "../../data/sample.ts";
 import { parseSources } from "../../data/sources.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
 import { writeTokenBin } from "../../data/bin.ts";

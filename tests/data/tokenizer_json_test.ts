@@ -1,4 +1,5 @@
-import { Tokenizer, type TokenizerJson } from "../../data/tokenizer.ts";
+import { Tokenizer } from "../../data/tokenizer.ts";
+import type { TokenizerJson } from "../../data/tokenizer_json.ts";
 import { UserError } from "../../errors.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { GOLDEN, withFolder } from "../support/files.ts";

@@ -1,4 +1,5 @@
-import { Tokenizer, type TokenizerConfig } from "../../data/tokenizer.ts";
+import { Tokenizer } from "../../data/tokenizer.ts";
+import type { TokenizerConfig } from "../../data/tokenizer_json.ts";
 import { preTokenizerKinds } from "../../export/gguf_pre_tokenizer.ts";
 import { type GgufTokenizer, ggufTokenizer } from "../../export/gguf_tokenizer.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";

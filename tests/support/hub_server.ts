@@ -1,5 +1,4 @@
 import { createHash } from "../../checkpoint/deps.ts";
-import type { HubUploads } from "./hub_uploads.ts";
 
 /** A repository of the server: its files, the largest kept as LFS keeps them. */
 export interface HubRepository {
@@ -25,7 +24,7 @@ export class HubServer implements AsyncDisposable {
   /** Refuses requests without this token. */
   token: string | undefined;
   /** Takes uploads, if it is there. */
-  uploads: HubUploads | undefined;
+  uploads: { answer(request: Request): Promise<Response | undefined> } | undefined;
   readonly #server: Deno.HttpServer<Deno.NetAddr>;
 
   constructor(readonly repositories: readonly HubRepository[], readonly redirectTo?: string) {

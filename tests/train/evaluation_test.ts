@@ -2,7 +2,7 @@ import { readAdapter } from "../../checkpoint/peft.ts";
 import { Gpu } from "../../kernels/gpu.ts";
 import { openModel } from "../../model/load/open.ts";
 import { makeBatch } from "../../model/batch.ts";
-import type { Sample } from "../../data/dataset.ts";
+import type { Sample } from "../../data/sample.ts";
 import { loadDataset } from "../../data/dataset.ts";
 import { parseSources } from "../../data/sources.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
