@@ -148,6 +148,7 @@ export {
   type TensorF32,
   writeAdapter,
 } from "./checkpoint/peft.ts";
+export type { ScaleRules, TargetRules } from "./checkpoint/peft_targets.ts";
 export { saveFolderAtomic } from "./checkpoint/store.ts";
 export type { StoreOptions, WriteFolder } from "./checkpoint/atomic.ts";
 export type { FileHandle, Files, FolderEntry } from "./checkpoint/files.ts";

@@ -11,7 +11,7 @@ import {
   mergeAdapter,
   readConfig,
   runTraining,
-} from "longreach";
+} from "@longreach/longreach";
 
 const [baseModel, book, heldOut, output] = Deno.args;
 if (!baseModel || !book || !heldOut || !output) {

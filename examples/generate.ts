@@ -4,7 +4,7 @@
  *     deno run --config deno.json --allow-read --allow-write --allow-env \
  *       examples/generate.ts models/base output/long "Once upon a time"
  */
-import { generate, Gpu, openModel, Tokenizer } from "longreach";
+import { generate, Gpu, openModel, Tokenizer } from "@longreach/longreach";
 
 const [baseModel, peftModel, prompt] = Deno.args;
 if (!baseModel || !peftModel || !prompt) throw new Error("Usage: generate.ts MODEL ADAPTER PROMPT");

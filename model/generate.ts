@@ -182,20 +182,20 @@ export function checkOptions(options: GenerateOptions): void {
     ...options,
   };
   const problems: string[] = [];
-  const require = (holds: boolean, name: string, value: number, what: string) => {
+  const demand = (holds: boolean, name: string, value: number, what: string) => {
     if (!holds) problems.push(`${name} must be ${what}, got ${value}`);
   };
   const isWhole = (value: number, least: number) =>
     Number.isInteger(value) && value >= least && value < 2 ** 32;
-  require(isWhole(maxNewTokens, 1), "maxNewTokens", maxNewTokens, "a whole number above 0");
-  require(isWhole(readEvery, 1), "readEvery", readEvery, "a whole number above 0");
+  demand(isWhole(maxNewTokens, 1), "maxNewTokens", maxNewTokens, "a whole number above 0");
+  demand(isWhole(readEvery, 1), "readEvery", readEvery, "a whole number above 0");
   const isTemperature = temperature === 0 || (temperature >= 0.01 && temperature <= 100);
-  require(isTemperature, "temperature", temperature, "0, or from 0.01 to 100");
-  require(isWhole(topK, 0), "topK", topK, "a whole number, 0 for all tokens");
-  require(topP >= 0 && topP <= 1, "topP", topP, "from 0 to 1");
-  require(minP >= 0 && minP <= 1, "minP", minP, "from 0 to 1");
+  demand(isTemperature, "temperature", temperature, "0, or from 0.01 to 100");
+  demand(isWhole(topK, 0), "topK", topK, "a whole number, 0 for all tokens");
+  demand(topP >= 0 && topP <= 1, "topP", topP, "from 0 to 1");
+  demand(minP >= 0 && minP <= 1, "minP", minP, "from 0 to 1");
   const isPenalty = repetitionPenalty > 0 && repetitionPenalty <= 100;
-  require(isPenalty, "repetitionPenalty", repetitionPenalty, "above 0 and at most 100");
-  require(isWhole(seed, 0), "seed", seed, "a whole number from 0 to 4294967295");
+  demand(isPenalty, "repetitionPenalty", repetitionPenalty, "above 0 and at most 100");
+  demand(isWhole(seed, 0), "seed", seed, "a whole number from 0 to 4294967295");
   if (problems.length > 0) throw new UserError(`Cannot generate: ${problems.join("; ")}`, { exitCode: 2 });
 }

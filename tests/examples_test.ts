@@ -52,7 +52,7 @@ Deno.test("examples import the library by its name alone", async () => {
     const imported = [...source.matchAll(/\bfrom "([^"]+)"|\bimport\(?\s*"([^"]+)"/g)].map((match) =>
       match[1]
     );
-    assertEquals(imported, ["longreach"], name);
+    assertEquals(imported, ["@longreach/longreach"], name);
   }
 });
 

@@ -83,6 +83,15 @@ Deno.test("tasks have the grants of the table, and nothing has all of them", asy
   }
 });
 
+Deno.test("the benches may read what every command may, and the two variables that they set", () => {
+  const variables = (command: string) => /--allow-env=(\S+)/.exec(command)![1]!.split(",").sort();
+  const own = variables(config.tasks.demo.command);
+  for (const name of ["bench", "bench:dawn"] as const) {
+    const wanted = [...own, "LP_NUM_THREADS", "TMPDIR"].sort();
+    assertEquals(variables(config.tasks[name].command), wanted, name);
+  }
+});
+
 Deno.test("nothing that runs before the grants are given back imports a library", async () => {
   const seen = new Set<string>();
   const walk = async (file: string): Promise<void> => {

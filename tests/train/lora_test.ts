@@ -107,7 +107,7 @@ Deno.test("LoRA on some layers, with ranks of its own: trained, resumed, gone on
       modules_to_save: "lm_head",
     });
     const next = await readAdapter(other);
-    assertEquals([next.config.target_modules, next.config.rank_pattern], [modules, { down_proj: 2 }]);
+    assertEquals([next.config.target_modules, { ...next.config.rank_pattern }], [modules, { down_proj: 2 }]);
     await assertMerges(`${GROWN}/base`, other, `${folder}/merged`);
     await assertThrows(
       () =>

@@ -110,7 +110,7 @@ Deno.test("report.html is one page that escapes what it is told and marks what w
     ["train_file", "target_modules", "trainable_params", "rope_scaling", "max_memory", "lora_dropout"].map((
       name,
     ) => value(name)),
-    ["rows.jsonl", "q_proj, v_proj", "none", "{type: linear, factor: 2}", "24GiB", "0.05"],
+    ["rows.jsonl", "q_proj, v_proj", "not set", "{type: linear, factor: 2}", "24GiB", "0.05"],
   );
   assertEquals(
     ["Steps", "Steps skipped", "Loss", "Last eval_loss", "Best eval_loss", "Time", "Pace"].map((name) =>
