@@ -1,4 +1,7 @@
-/** What issue 3 asks of speed and memory, line by line, and where in the results each figure stands. */
+/**
+ * Goals for speed and memory: against other WebGPU libraries on the same adapter, against what the hardware can do,
+ * against unsloth's longest contexts, and in bytes that models must fit into; and where in the results each figure is.
+ */
 import { formatBytes } from "../text.ts";
 import type { ContestResult } from "./peers/contest.ts";
 import { type LoadReport, LOADS } from "./load.ts";
@@ -33,17 +36,17 @@ export interface Figure {
   readonly ratio?: string;
   /** Of the probe's peak. */
   readonly share?: number;
-  /** Null where the line asks for nothing that can be held against this. */
+  /** Null where the goal names no bound for this figure. */
   readonly isMet: boolean | null;
 }
 
-/** One line of the issue. */
+/** One goal, and how it is read from the results. */
 export interface Goal {
   readonly device: Device;
   readonly kind: Kind;
   readonly what: string;
   readonly goal: string;
-  /** Several where a line asks for several shapes; none where the results have no such row. */
+  /** Figures, one a shape; none where the results have no such row. */
   read(results: Required<DeviceResults>): readonly Figure[];
 }
 

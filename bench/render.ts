@@ -1,6 +1,6 @@
 /**
- * Fills the tables of docs/performance.md from bench/results/<device>/<kind>.json: `deno task bench:report`. A table is
- * what stands between `<!-- table: NAME -->` and `<!-- end -->`.
+ * Fills the tables of docs/performance.md and of the pages it links from bench/results/<device>/<kind>.json:
+ * `deno task bench:report`. A table is what stands between `<!-- table: NAME -->` and `<!-- end -->`.
  */
 import { formatBytes, formatMs } from "../text.ts";
 import { type Device, type DeviceResults, type Figure, GOALS, type Kind, type PeersResult } from "./goals.ts";
@@ -8,7 +8,8 @@ import { LOAD_HEAD, loadRows } from "./load.ts";
 import { memoryTables } from "./memory.ts";
 import type { AnyResult, BenchResult, LoadResult, MemoryResult, Surroundings } from "./result.ts";
 
-const PAGE = new URL("../docs/performance.md", import.meta.url);
+const PAGES = ["performance.md", "performance/software.md", "performance/gpu.md"]
+  .map((name) => new URL(`../docs/${name}`, import.meta.url));
 const RESULTS = new URL("./results/", import.meta.url);
 
 const DEVICES: readonly Device[] = ["software", "gpu", "dawn"];
@@ -46,7 +47,7 @@ function table(head: readonly string[], rows: readonly (readonly string[])[]): s
   return [line(head), line(head.map(() => "---")), ...rows.map(line)].join("\n");
 }
 
-/** A row for each line of the issue, or for each shape of it. */
+/** A row for each goal, or for each shape of it. */
 function goalsTable(results: Results): string {
   const rows = GOALS.flatMap(({ device, kind, what, goal, read }) => {
     const result = results[device][kind];
@@ -67,7 +68,7 @@ function goalsTable(results: Results): string {
       `${commit}, ${date.slice(0, 10)}`,
     ]);
   });
-  return table(["line", "adapter", "goal", "ours", "peer", "ratio", "of peak", "", "commit, date"], rows);
+  return table(["figure", "adapter", "goal", "ours", "peer", "ratio", "of peak", "", "commit, date"], rows);
 }
 
 const BODIES: Record<Kind, (result: never) => string> = {
@@ -166,5 +167,6 @@ async function readResults(): Promise<Results> {
 }
 
 if (import.meta.main) {
-  await Deno.writeTextFile(PAGE, fill(await Deno.readTextFile(PAGE), await readResults()));
+  const results = await readResults();
+  for (const page of PAGES) await Deno.writeTextFile(page, fill(await Deno.readTextFile(page), results));
 }

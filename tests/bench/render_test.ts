@@ -60,7 +60,7 @@ function withResults(software: object) {
   return { software: software as DeviceResults, gpu: {}, dawn: {} };
 }
 
-Deno.test("every line of the issue is a row, and says where it was not measured", () => {
+Deno.test("every goal is a row, and says where it was not measured", () => {
   const page = fill("<!-- table: goals -->\nold\n<!-- end -->", withResults({}));
   const rows = page.split("\n").filter((line) => line.startsWith("| ")).slice(2);
   assertEquals(rows.length, GOALS.length);

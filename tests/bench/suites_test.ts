@@ -29,7 +29,7 @@ Deno.test("every case of every suite has a name of its own", () => {
   }
 });
 
-Deno.test("the shapes of the issue are there", () => {
+Deno.test("the shapes that goals name are there", () => {
   const shapes = new Set(productCases("all").map(({ shape }) => shape));
   for (const [N, K] of [[4096, 4096], [11008, 4096], [14336, 4096], [32000, 4096]]) {
     for (const M of [1, 32, 512, 8192]) assert(shapes.has(`M${M} N${N} K${K}`), `${M} ${N} ${K}`);
