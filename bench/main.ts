@@ -53,7 +53,7 @@ interface Measured {
  * Runs the bench and returns the exit code.
  * @param env reads a variable of the environment
  */
-export async function runBench(
+async function runBench(
   words: readonly string[],
   io: Io,
   env?: (name: string) => string | undefined,

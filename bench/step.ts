@@ -20,7 +20,7 @@ import type { Peaks } from "./probe.ts";
 import { type KernelShare, type Row, rowOf, type StepReport } from "./result.ts";
 
 /** Least of the goals for the demo's step. */
-export const STEP_GOALS = { productsAndAttention: 0.8, onDevice: 0.9 } as const;
+const STEP_GOALS = { productsAndAttention: 0.8, onDevice: 0.9 } as const;
 
 const DEMO_RECIPE = new URL("../demo/study/recipe.yaml", import.meta.url).pathname;
 const DEMO_MODEL = new URL("../demo/model", import.meta.url).pathname;

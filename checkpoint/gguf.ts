@@ -44,7 +44,7 @@ const ENDS: Readonly<Record<GgufType, number>> = {
 };
 
 /** Bytes of `count` numbers. */
-export function ggufBytes(type: GgufType, count: number): number {
+function ggufBytes(type: GgufType, count: number): number {
   if (hasBlocks(type)) return count / BLOCK * BLOCK_BYTES[type];
   return type === "F32" ? 4 * count : 2 * count;
 }

@@ -10,7 +10,7 @@ export interface FolderLock extends Disposable {
 }
 
 /** The file that is locked. It stays where it is: removing it would let two processes lock two files. */
-export const LOCK_NAME = ".longreach.lock";
+const LOCK_NAME = ".longreach.lock";
 
 /** Codes of file systems that have no locks. Temporary names are drawn at random, so writing is safe there too. */
 export const NO_LOCKS: ReadonlySet<string | undefined> = new Set([

@@ -6,7 +6,7 @@ import { diskFiles, type Files, RangeFile, readJson, readSmallFile, writeWhole }
 import { safeJoin } from "./paths.ts";
 
 /** Written last into a checkpoint: a folder without it was never finished. */
-export const MANIFEST_NAME = "manifest.json";
+const MANIFEST_NAME = "manifest.json";
 const MANIFEST_LIMIT = FILE_LIMITS.manifest;
 const FORMAT = "longreach-checkpoint-1";
 const CHUNK_BYTES = 4 * 2 ** 20;

@@ -34,7 +34,7 @@ export class Dict {
 }
 
 /** The bytes of a tensor: an entry of the archive with `length` elements. */
-export class Storage {
+class Storage {
   constructor(readonly key: string, readonly dtype: Dtype, readonly length: number) {}
 }
 

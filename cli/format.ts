@@ -10,7 +10,7 @@ export function shellWord(path: string): string {
 }
 
 /** A value of a result record: numbers keep ten digits, what is missing is a dash. */
-export function formatValue(value: unknown): string {
+function formatValue(value: unknown): string {
   if (value === null || value === undefined) return "-";
   if (typeof value === "number") {
     return Number.isInteger(value) ? formatCount(value) : String(Number(value.toPrecision(10)));

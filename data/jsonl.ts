@@ -282,7 +282,7 @@ async function* readSpread(
 }
 
 /** Characters of a row, or of a text file that is one document. */
-export const LONGEST_TEXT = 2 ** 27;
+const LONGEST_TEXT = 2 ** 27;
 
 /** Joins what spans chunks once, so that a row of n chunks costs n, not n squared. */
 class Pieces {

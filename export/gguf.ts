@@ -51,7 +51,7 @@ export interface GgufExport {
  * @throws {UserError} if its rope scaling, or its tokenizer, has no GGUF form, or the file is there already, with
  * overwrite one that is no GGUF file
  */
-export async function exportGguf(path: string, model: GgufExport): Promise<void> {
+async function exportGguf(path: string, model: GgufExport): Promise<void> {
   const tensors = [...checkpointTensors(model.config)].map(([name, shape]) => tensorOf(model, name, shape));
   const factors = positionTensor(model.config);
   if (factors) tensors.push(factors);

@@ -22,7 +22,7 @@ export const PATIENCE: HubPatience = {
 };
 
 /** Tries in a row that bring nothing before giving up. */
-export const TRIES = 5;
+const TRIES = 5;
 const MOST_REDIRECTS = 10;
 /** A hub that asks to wait for longer is not waited for. */
 const LONGEST_WAIT = 300_000;
@@ -57,7 +57,7 @@ export class HubUnavailable extends Error {
 export class PastTheEnd extends HubUnavailable {}
 
 /**
- * Runs `attempt` until it succeeds: up to {@linkcode TRIES} times, with growing pauses that differ from client to
+ * Runs `attempt` until it succeeds: up to `TRIES` times, with growing pauses that differ from client to
  * client, or those that the hub asks for.
  *
  * @param advanced whether the failed attempt brought something, which makes it the first of a new row
@@ -192,7 +192,7 @@ function retryAfter(header: string | null): number | undefined {
  * What a refusal means and what to do.
  * @param code what the hub itself calls it, in its header `X-Error-Code`
  */
-export function refusal(label: string, status: number, hasToken: boolean, code?: string): UserError {
+function refusal(label: string, status: number, hasToken: boolean, code?: string): UserError {
   const action = `Cannot download ${label}: the hub answers ${status}`;
   if (code === "GatedRepo") {
     return new UserError(

@@ -67,7 +67,7 @@ function required<T>(group: Group, doc: string, kind: Kind<T>) {
 }
 
 /** Names of the optimiser, all AdamW. Those with `8bit` keep its states in 8 bits. */
-export const OPTIMISERS = [
+const OPTIMISERS = [
   "adamw_torch",
   "adamw_torch_fused",
   "adamw_torch_xla",

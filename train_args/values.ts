@@ -31,7 +31,7 @@ const TRUE_TEXT = new Set(["true", "yes", "on"]);
 const FALSE_TEXT = new Set(["false", "no", "off"]);
 
 /** Reads the words YAML 1.1 and Python call booleans; anything else is returned as it came. */
-export function booleanFromText(value: unknown): unknown {
+function booleanFromText(value: unknown): unknown {
   if (typeof value !== "string") return value;
   const word = value.trim().toLowerCase();
   return TRUE_TEXT.has(word) ? true : FALSE_TEXT.has(word) ? false : value;

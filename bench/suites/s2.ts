@@ -24,7 +24,7 @@ const OVER_LENGTH = "s2 over length";
 const FULL = "full and s2";
 
 /** Goals: time per token within this share from the shortest to the longest; S2 at most this share of full. */
-export const S2_GOALS = { flat: 0.1, ofFull: 0.3 } as const;
+const S2_GOALS = { flat: 0.1, ofFull: 0.3 } as const;
 
 /** Rows at fixed G over the length, and rows with and without groups at one length. */
 export function s2Cases(extent: Extent): Case[] {

@@ -1,7 +1,7 @@
 import type { Io, Lines } from "../../cli/io.ts";
 
 /** What `exit` throws, since a test must not end. */
-export class Exited extends Error {
+class Exited extends Error {
   constructor(readonly code: number) {
     super(`exit ${code}`);
   }

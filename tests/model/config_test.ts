@@ -172,7 +172,7 @@ Deno.test("Every key is taken from the file, null means the default, and unknown
     attention_bias: true,
     mlp_bias: true,
   };
-  // pretraining_tp above 1 splits the products of the original without changing them (D34).
+  // pretraining_tp above 1 splits the products of the original without changing them.
   const { raw, ...config } = parse({ ...given, pretraining_tp: 2, hidden_act: "silu", use_cache: true });
   const { rope_type: type, ...scaling } = LLAMA3;
   const { num_key_value_heads, head_dim, ...rest } = given;
@@ -409,7 +409,7 @@ Deno.test("Positions are interpolated by ceil(length / trained length), whatever
   }
 });
 
-Deno.test("A model that is scaled already gets the factor of the whole extension (D9)", () => {
+Deno.test("A model that is scaled already gets the factor of the whole extension", () => {
   const scaled = parse({ max_position_embeddings: 4096, rope_scaling: { type: "linear", factor: 2 } });
   assertEquals(extendContext(scaled, 32768).rope_scaling, { type: "linear", factor: 8 });
   assertEquals(extendContext(scaled, 8193).rope_scaling, { type: "linear", factor: 3 });
