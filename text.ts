@@ -122,12 +122,12 @@ export function typeName(value: unknown): string {
   return Array.isArray(value) ? "a list" : typeof value === "object" ? "an object" : `a ${typeof value}`;
 }
 
-/** How the engine's errors of sizes and places begin. */
+/** Beginnings of the engine's own errors of sizes and places. */
 const ENGINE =
   /^(Invalid (array|string|typed array|count)|Maximum call stack|Array buffer|Offset is|Start offset)/;
 
 /**
- * What another program's error says, in one short line.
+ * Another program's error in one short line.
  * @param otherwise in place of the engine's own words, which tell of that program's code and of no file
  */
 export function causeText(cause: unknown, otherwise: string): string {

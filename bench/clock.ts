@@ -2,7 +2,7 @@ import { process } from "./deps.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 
 /**
- * What counts as time.
+ * The clock of a measurement.
  *
  * - `device`: pass timestamps, the only right clock on a GPU;
  * - `cpu`: processor time of this process, all threads together. On a software adapter of a machine that others use
@@ -11,7 +11,7 @@ import type { Gpu } from "../kernels/gpu.ts";
  */
 export type Clock = "device" | "cpu";
 
-/** What a piece of work took, in milliseconds. */
+/** Time of a piece of work, in milliseconds. */
 export interface Elapsed {
   /** By the clock, the device's part only. */
   readonly ms: number;
@@ -47,7 +47,7 @@ async function timedByProcessor(gpu: Gpu, work: () => void): Promise<Elapsed> {
 /** Processor time is only known to about 0.1 ms, and waiting takes some: by it each sample is at least this long. */
 const LONG_ENOUGH_MS = 20;
 
-/** How often to repeat work that takes `ms` in one sample of a clock. */
+/** Repetitions of work that takes `ms`, in one sample of a clock. */
 export function repeatsFor(clock: Clock, ms: number): number {
   return clock === "device" ? 1 : Math.min(1000, Math.ceil(LONG_ENOUGH_MS / Math.max(ms, 0.02)));
 }

@@ -18,14 +18,14 @@ export interface DeviceResults {
   readonly load?: LoadResult;
 }
 
-/** What bench/peers writes. */
+/** Results that bench/peers writes. */
 export interface PeersResult extends AnyResult {
   readonly kind: "peers";
   readonly contests: readonly ContestResult[];
 }
 
 export type Kind = keyof DeviceResults;
-/** Where results come from: a driver on the processor, a GPU by Deno's WebGPU, a GPU by Dawn. */
+/** Kinds of devices: a driver on the processor, a GPU by Deno's WebGPU, a GPU by Dawn. */
 export type Device = "software" | "gpu" | "dawn";
 
 /** A figure and what it is held against. */
@@ -34,7 +34,7 @@ export interface Figure {
   readonly peer?: string;
   /** Ours over the peer's, or over whatever the goal is of. */
   readonly ratio?: string;
-  /** Of the probe's peak. */
+  /** Share of the probe's peak. */
   readonly share?: number;
   /** Null where the goal names no bound for this figure. */
   readonly isMet: boolean | null;

@@ -30,7 +30,7 @@ export interface LoadReport {
 /** One way of going through the checkpoint's bytes. */
 interface Measured {
   readonly name: string;
-  /** Of the checkpoint's bytes, best of the runs. */
+  /** Rate over the checkpoint's bytes, best of the runs. */
   readonly bytesPerSecond: number;
   /** The same by processor time, all threads together. */
   readonly bytesPerCpuSecond: number;
@@ -41,7 +41,7 @@ interface Measured {
 const RUNS = 3;
 const LAYERS = 2;
 const SHARD_BYTES = 500e6;
-/** What loading reads at once. */
+/** Bytes that loading reads at once. */
 const CHUNK_BYTES = 8 * 2 ** 20;
 const SAMPLE_MS = 2;
 

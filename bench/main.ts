@@ -39,7 +39,7 @@ import { describeChoices, tune, tuningOf } from "./tune.ts";
 const SECONDS: Record<Extent, number> = { quick: 0.4, all: 2 };
 const STEP_SECONDS = 10;
 
-/** What was measured, and on which device. */
+/** Measurements, and the device they were made on. */
 interface Measured {
   readonly peaks: Peaks;
   readonly info: GpuInfo;

@@ -1,14 +1,14 @@
 import type { Gpu } from "../kernels/gpu.ts";
 import { type Clock, repeatsFor, timed, timedOften } from "./clock.ts";
 
-/** How long to measure, and by what. */
+/** Duration and clock of a measurement. */
 export interface Effort {
   readonly clock: Clock;
   /** Milliseconds to spend on one row, after its first run. */
   readonly budgetMs: number;
 }
 
-/** What several runs of one piece of work took. */
+/** Times of several runs of one piece of work. */
 export interface Sample {
   /** Runs that counted. */
   readonly runs: number;

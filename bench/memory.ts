@@ -7,7 +7,7 @@ import { loadTrainArgs, type TrainArgs } from "../train_args/load.ts";
 
 const GIB = 2 ** 30;
 
-/** What is to fit where: QLoRA on all linears, bf16, S2-Attn, checkpointing, batch 1, paged AdamW. */
+/** Goals of memory: QLoRA on all linears, bf16, S2-Attn, checkpointing, batch 1, paged AdamW. */
 interface Goal {
   readonly shape: string;
   readonly tokens: number;

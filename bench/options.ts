@@ -6,7 +6,7 @@ import type { Sharing } from "../kernels/gpu.ts";
 import type { Clock } from "./clock.ts";
 import type { Extent } from "./suites/case.ts";
 
-/** What is measured. */
+/** Kind of measurement. */
 export type Mode = "kernels" | "s2" | "step" | "decode" | "memory" | "load" | "tune";
 
 /** The command line, read. */
@@ -26,15 +26,15 @@ export interface BenchOptions {
   readonly seconds: number | undefined;
   /** GiB on the device that a row may take; by the adapter unless set. */
   readonly room: number | undefined;
-  /** Where the result goes as JSON. */
+  /** Path of the result as JSON. */
   readonly json: string | undefined;
   /** An earlier result to set beside this one. */
   readonly compare: string | undefined;
-  /** Of `step` and `decode`: a name of model/shapes.ts, or `demo`. */
+  /** Model of `step` and `decode`: a name of model/shapes.ts, or `demo`. */
   readonly shape: string;
   /** T of `step`. */
   readonly tokens: number | undefined;
-  /** Of `step`: full attention in place of S2-Attn with G = T / 4. */
+  /** Whether `step` uses full attention in place of S2-Attn with G = T / 4. */
   readonly full: boolean;
   /** R of `step`. */
   readonly rank: number | undefined;

@@ -8,9 +8,9 @@ import readWgsl from "./probe_read.wgsl" with { type: "text" };
 const FMA: Kernel = { name: "probe fma", wgsl: fmaWgsl };
 const READ: Kernel = { name: "probe read", wgsl: readWgsl };
 
-/** What simple kernels reach on this adapter: the roof that all others stand under. */
+/** Peaks that simple kernels reach on this adapter: the roof of all others. */
 export interface Peaks {
-  /** Of f32, a multiplication and an addition counted as two. */
+  /** GFLOP/s in f32, a multiplication and an addition counted as two. */
   readonly gflops: number;
   /** Memory read, 10^9 bytes a second. */
   readonly gbps: number;

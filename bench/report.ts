@@ -2,7 +2,7 @@ import { formatMs, formatTable } from "../text.ts";
 import type { Peaks } from "./probe.ts";
 import type { Change, Row, Surroundings } from "./result.ts";
 
-/** Where and by what it was measured, in two lines. */
+/** Describes machine, commit and command of a measurement in two lines. */
 export function describeSurroundings(around: Surroundings, peaks: Peaks): string {
   const clock = around.clock === "cpu" ? "processor time" : "pass timestamps";
   const threads = around.threads === null ? "" : `, LP_NUM_THREADS=${around.threads}`;

@@ -23,7 +23,7 @@ export interface Row extends Sample {
   readonly share: number;
 }
 
-/** Where and by what rows were measured. */
+/** Machine, commit and command of a measurement. */
 export interface Surroundings {
   readonly commit: string;
   /** Whether files differ from the commit; null where nobody knows. */
@@ -53,7 +53,7 @@ export interface KernelShare {
 export interface StepReport {
   readonly name: string;
   readonly tokens: number;
-  /** Of the first step: what it took longer than the best, compiling. */
+  /** Milliseconds that the first step took longer than the best, compiling. */
   readonly compileMs: number;
   readonly kernels: number;
   readonly steps: number;
@@ -73,13 +73,13 @@ export interface StepReport {
   readonly byKernel: readonly KernelShare[];
 }
 
-/** What `--json` writes, whatever was measured. */
+/** Part of every file that `--json` writes. */
 export interface AnyResult {
   readonly version: 1;
   readonly surroundings: Surroundings;
 }
 
-/** What `--json` writes of times. */
+/** File that `--json` writes of times. */
 export interface BenchResult extends AnyResult {
   readonly kind: Exclude<Mode, "memory" | "load" | "tune">;
   readonly peaks: Peaks;
@@ -87,12 +87,12 @@ export interface BenchResult extends AnyResult {
   readonly steps: readonly StepReport[];
 }
 
-/** What `--memory --json` writes. */
+/** File that `--memory --json` writes. */
 export interface MemoryResult extends AnyResult, MemoryReport {
   readonly kind: "memory";
 }
 
-/** What `--load --json` writes. */
+/** File that `--load --json` writes. */
 export interface LoadResult extends AnyResult, LoadReport {
   readonly kind: "load";
 }
@@ -147,7 +147,7 @@ export async function lookAround(
   };
 }
 
-/** What git prints; null where it is not there or not allowed. */
+/** Runs git and returns what it prints; null where it is not there or not allowed. */
 async function git(words: string[]): Promise<string | null> {
   try {
     const { success, stdout } = await new Deno.Command("git", {
@@ -204,7 +204,7 @@ export function compareRows(before: readonly Row[], now: readonly Row[]): Change
   });
 }
 
-/** How far a usual run lies above the best one. */
+/** Distance of a usual run from the best one, as a share. */
 function spread({ bestMs, medianMs }: Sample): number {
   return medianMs / bestMs - 1;
 }

@@ -8,7 +8,7 @@ import { type Clock, repeatsFor, timedOften } from "./clock.ts";
 import type { Prepared } from "./suites/case.ts";
 import { type TunableCase, tunableCases } from "./suites/tunables.ts";
 
-/** What came out for one class of work. */
+/** Result of tuning for one class of work. */
 export interface Choice {
   readonly key: string;
   readonly shape: string;
@@ -134,7 +134,7 @@ export function tuningOf(choices: readonly Choice[]): Tuning {
   return Object.fromEntries(choices.map(({ key, chosen }) => [key, chosen]));
 }
 
-/** What was chosen and what that gains. */
+/** Describes what was chosen and what that gains. */
 export function describeChoices(choices: readonly Choice[]): string {
   const rows = choices.map(({ key, shape, chosen, defaultMs, chosenMs, tried }) => [
     key,

@@ -5,7 +5,7 @@ import { assertFinite, toF32 } from "./dtype.ts";
 import type { WeightReader } from "./weights.ts";
 
 /**
- * What makes weights of the codes of a linear (N outputs, K inputs) that bitsandbytes quantised to NF4. The codes
+ * The tensors that turn codes into weights, for a linear (N outputs, K inputs) that bitsandbytes quantised to NF4. The codes
  * themselves are the tensor of the weight's name: ceil(N * K / 2) bytes, row-major, with element 2i in the high nibble
  * of byte i and element 2i + 1 in the low one.
  */

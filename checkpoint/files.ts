@@ -20,7 +20,7 @@ export interface FileHandle {
   close(): void;
 }
 
-/** What {@linkcode Files.list} says of one name in a folder. A symbolic link is neither file nor folder. */
+/** One entry of {@linkcode Files.list}. A symbolic link is neither file nor folder. */
 export interface FolderEntry {
   /** Without the folder. */
   readonly name: string;

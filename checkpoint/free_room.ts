@@ -1,4 +1,4 @@
-/** How much room a disk has. */
+/** Free room on disks. */
 import { formatBytes } from "../text.ts";
 import { dirname, resolve, statfsSync } from "./deps.ts";
 

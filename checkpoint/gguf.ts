@@ -4,7 +4,7 @@ import { assertFinite, type Dtype, toF32 } from "./dtype.ts";
 import { saveFileAtomic, type StoreOptions } from "./atomic.ts";
 import { writeAll } from "./files.ts";
 
-/** How a tensor's numbers are stored. */
+/** Storage format of a tensor. */
 export type GgufType = "F32" | "F16" | "BF16" | "Q8_0" | "Q4_0";
 
 /** A value of the file's metadata; numbers say how they are stored. */

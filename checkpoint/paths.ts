@@ -9,7 +9,7 @@ const MAX_NAME_LENGTH = 1024;
 /** Names that Windows gives to devices, in every folder and with any extension. */
 const DEVICES = /^(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?$/i;
 
-/** What is wrong with a name under the rules of POSIX and Windows together; undefined if nothing. */
+/** Says what is wrong with a name under the rules of POSIX and Windows together; undefined if nothing. */
 function nameProblem(name: string): string | undefined {
   if (name === "") return "it is empty";
   if (name.length > MAX_NAME_LENGTH) return `it is longer than ${MAX_NAME_LENGTH} characters`;

@@ -35,7 +35,7 @@ export interface ExtraTensor extends TensorF32 {
 
 /** A PEFT LoRA adapter, with everything trained besides. */
 export interface Adapter {
-  /** What adapter_config.json says. */
+  /** The parsed adapter_config.json. */
   readonly config: AdapterConfig;
   /** By module as the base checkpoint names it: "model.layers.0.self_attn.q_proj". */
   readonly lora: ReadonlyMap<string, LoraPair>;
@@ -48,7 +48,7 @@ const ADAPTER_FILES = ["adapter_model.safetensors", "adapter_model.bin"] as cons
 const EXTRA_FILES = ["trainable_params.safetensors", "trainable_params.bin"] as const;
 const FLOATS: readonly Dtype[] = ["F64", "F32", "F16", "BF16"];
 
-/** What a key of an adapter's file means. */
+/** Meaning of a key of an adapter's file. */
 type Role =
   | { readonly kind: "A" | "B"; readonly module: string }
   | { readonly kind: "extra"; readonly tensor: string }

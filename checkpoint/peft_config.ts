@@ -11,7 +11,7 @@ export interface AdapterConfig extends TargetRules, ScaleRules {
   readonly peft_type: "LORA";
   /** "CAUSAL_LM" from training. */
   readonly task_type: string | null;
-  /** Where the base model was. */
+  /** Path or hub name of the base model. */
   readonly base_model_name_or_path: string | null;
   /** Revision of the base model on the hub. */
   readonly revision: string | null;
@@ -29,7 +29,7 @@ export interface AdapterConfig extends TargetRules, ScaleRules {
   readonly unknown: readonly string[];
 }
 
-/** What {@linkcode adapterConfig} needs: the rest has PEFT's defaults. */
+/** Arguments of {@linkcode adapterConfig}: the rest has PEFT's defaults. */
 export type AdapterOptions =
   & Pick<AdapterConfig, "r" | "lora_alpha" | "target_modules">
   & Partial<Omit<AdapterConfig, "peft_type" | "bias" | "fan_in_fan_out" | "unknown">>;

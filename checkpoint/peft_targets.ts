@@ -12,7 +12,7 @@ export interface TargetRules {
   readonly target_modules: readonly string[] | string | null;
   /** Numbers of the layers that have LoRA; null or none: all. */
   readonly layers_to_transform: readonly number[] | null;
-  /** What stands before the number of a layer; null or none: anything. */
+  /** Names before the number of a layer; null or none: anything. */
   readonly layers_pattern: readonly string[] | null;
   /** Linears without LoRA though they are targets, as those are named. */
   readonly exclude_modules: readonly string[] | string | null;
@@ -133,7 +133,7 @@ export function loraRank(config: Pick<ScaleRules, "r" | "rank_pattern">, module:
   return byPattern(config.rank_pattern, module) ?? config.r;
 }
 
-/** What B A x is multiplied with: alpha / r, or alpha / sqrt(r) with rslora, of this module. */
+/** Scale of B A x in this module: alpha / r, or alpha / sqrt(r) with rslora. */
 export function loraScaling(config: ScaleRules, module: string): number {
   const alpha = byPattern(config.alpha_pattern, module) ?? config.lora_alpha;
   const rank = loraRank(config, module);

@@ -3,7 +3,7 @@
  * a match is not searched for by trying and going back, but by following all places at once where it can have got to.
  */
 
-/** Where in `text` a match may have got to; its work is counted, and stops at {@linkcode MOST_STEPS}. */
+/** Positions in `text` that a match may have reached; its work is counted, and stops at {@linkcode MOST_STEPS}. */
 interface Run {
   readonly text: string;
   steps: number;
@@ -99,7 +99,7 @@ class Parser {
     return repeat(node, ...range);
   }
 
-  /** How often the part before is to occur, where a quantifier follows. */
+  /** Reads a quantifier: how often the part before is to occur. */
   #quantifier(): [number, number] | undefined {
     if (this.#take("*")) return [0, Infinity];
     if (this.#take("+")) return [1, Infinity];
@@ -190,7 +190,7 @@ class Parser {
     return this.#step(this.#escapedTest());
   }
 
-  /** What a backslash has been read before: a class of characters, or one. */
+  /** Reads what follows a backslash: a class of characters, or one. */
   #escapedTest(): CharTest {
     const test = CLASSES[this.#next];
     if (!test) return this.#literal(this.#escapedChar());

@@ -3,7 +3,7 @@ import { quote } from "../text.ts";
 import { UserError } from "../errors.ts";
 import { type Dtype, DTYPE_BYTES, isDtype } from "./dtype.ts";
 
-/** Where one tensor lies: `begin` and `end` are bytes after the header. */
+/** Place of one tensor: `begin` and `end` are bytes after the header. */
 export interface TensorSpan {
   readonly name: string;
   readonly dtype: Dtype;

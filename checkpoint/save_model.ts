@@ -15,7 +15,7 @@ import {
 } from "./files.ts";
 import { tensorByteLength, type TensorSource, writeSafetensors } from "./safetensors.ts";
 
-/** What makes a model's folder. */
+/** Contents of a model's folder. */
 export interface ModelFolder {
   /** The content of config.json. */
   readonly config: Readonly<Record<string, unknown>>;
@@ -33,7 +33,7 @@ export interface ModelFolder {
   readonly metadata?: Readonly<Record<string, string>>;
 }
 
-/** What was written. */
+/** The result: files, sizes, notes. */
 export interface WrittenModel {
   /** Names of the weight files. */
   readonly shards: readonly string[];

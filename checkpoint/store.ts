@@ -22,7 +22,7 @@ interface Found {
   readonly step: number;
 }
 
-/** What {@linkcode findLatest} found. */
+/** Result of {@linkcode findLatest}. */
 export interface Latest {
   /** The newest checkpoint that is whole; undefined if there is none. */
   readonly latest: { readonly path: string; readonly step: number } | undefined;
@@ -125,7 +125,7 @@ async function listCheckpoints(
   return { found, leftovers };
 }
 
-/** Why a checkpoint cannot be used; undefined if it is whole. */
+/** Says why a checkpoint cannot be used; undefined if it is whole. */
 async function damage(path: string, files: Files): Promise<string | undefined> {
   try {
     await verify(path, files);

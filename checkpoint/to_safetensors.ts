@@ -13,13 +13,13 @@ import { openWeights, type WeightReader } from "./weights.ts";
 /** Bytes of a tensor that are in memory at once. */
 const PIECE = 2 ** 24;
 
-/** How {@linkcode convertToSafetensors} writes. */
+/** Options of {@linkcode convertToSafetensors}. */
 export interface SafetensorsOptions {
   /** Largest weight file of a model, in bytes; 5 GB unless given. */
   readonly maxShardSize?: number;
 }
 
-/** What {@linkcode convertToSafetensors} tells. */
+/** Progress and notes of {@linkcode convertToSafetensors}. */
 export interface SafetensorsHooks {
   /** `done` of `total` tensors are read, the last of which is `tensor`. */
   onProgress?(done: number, total: number, tensor: string): void;

@@ -11,7 +11,7 @@ import {
 } from "./peft.ts";
 import { openWeights, openWeightsFile } from "./weights.ts";
 
-/** Where LongLoRA's runs keep LoRA factors that their merged state may lack. */
+/** File in which LongLoRA's runs keep LoRA factors that their merged state may lack. */
 const ADAPTER_FILES = ["adapter_model.safetensors", "adapter_model.bin"] as const;
 
 /**

@@ -10,7 +10,7 @@ import { TorchFile, type TorchTensor } from "./pickle.ts";
 import { SafetensorsFile, tensorByteLength } from "./safetensors.ts";
 import type { TensorSpan } from "./safetensors_header.ts";
 
-/** What is known of a tensor before its bytes are read. */
+/** Name, type and shape of a tensor, known before its bytes are read. */
 export interface TensorInfo {
   readonly name: string;
   readonly dtype: Dtype;
@@ -74,7 +74,7 @@ function shardOf<Span extends TensorSpan | TorchTensor>(path: string, file: Tens
   };
 }
 
-/** What torch.compile, FSDP, activation checkpointing, DDP, DeepSpeed and Fabric put into the names of what they wrap. */
+/** Parts that torch.compile, FSDP, activation checkpointing, DDP, DeepSpeed and Fabric put into names. */
 const WRAPPERS: ReadonlySet<string> = new Set([
   "_orig_mod",
   "_fsdp_wrapped_module",
@@ -84,7 +84,7 @@ const WRAPPERS: ReadonlySet<string> = new Set([
   "module",
 ]);
 
-/** Where a tensor is, and its name there. */
+/** A tensor's file, and its name there. */
 interface Owned {
   readonly shard: Shard;
   readonly stored: string;

@@ -3,7 +3,7 @@ import { quote } from "../text.ts";
 import { UserError } from "../errors.ts";
 import type { RangeFile } from "./files.ts";
 
-/** Where the bytes of one entry lie in the archive: they are stored as they are. */
+/** Byte range of one entry in the archive; entries are stored, not compressed. */
 export interface ZipEntry {
   readonly name: string;
   readonly begin: number;

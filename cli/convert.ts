@@ -20,10 +20,10 @@ import type { Io } from "./io.ts";
 import { narrowFetched } from "./permissions.ts";
 import { stagesOn } from "./stages.ts";
 
-/** What a conversion wrote. */
+/** Result of a conversion. */
 interface Converted {
   readonly bytes: number;
-  /** What the bytes are, for people. */
+  /** The bytes in words. */
   readonly of: string;
 }
 

@@ -20,7 +20,7 @@ import type { Io } from "./io.ts";
 import type { KernelCheck } from "./kernel_check.ts";
 import type { KnownTuning } from "./tuning.ts";
 
-/** What `doctor --json` prints. */
+/** The object that `doctor --json` prints. */
 export interface DoctorReport {
   readonly longreach: string;
   readonly deno: string;
@@ -37,7 +37,7 @@ export interface DoctorReport {
   readonly adapter: AdapterReport | null;
   /** Kernels against float64; empty where no device opens. */
   readonly kernels: readonly KernelCheck[];
-  /** When variants of kernels were chosen for this adapter, or why those that were are not used; `null` without a device. */
+  /** Date when variants of kernels were chosen for this adapter, or why those are not used; `null` without a device. */
   readonly tuning: Pick<KnownTuning, "date" | "note"> | null;
 }
 
@@ -54,7 +54,7 @@ export interface AdapterReport {
   readonly matrices: readonly MatrixShape[];
   /** Limits in force when everything the adapter offers is asked for. */
   readonly limits: Readonly<Record<string, number>>;
-  /** Why a device could not be opened; `null` when it could. */
+  /** The error of opening a device; `null` where it opened. */
   readonly deviceError: string | null;
 }
 
@@ -126,7 +126,7 @@ export async function examine(webgpu: WebGpu = "deno", find = findAdapter): Prom
   };
 }
 
-/** What `read` gives; `null` where it is not allowed, or not there. */
+/** Calls `read`; `null` where it is not allowed, or not there. */
 function permitted(read: () => number): number | null {
   try {
     return read();
@@ -244,7 +244,7 @@ function describeKernels(kernels: readonly KernelCheck[], color: boolean): strin
   ], "llrr");
 }
 
-/** Why nothing can be trained here, and what to do; `null` where all is well. */
+/** Says why nothing can be trained here, and what to do; `null` where all is well. */
 export function problemOf({ webgpu, adapter, kernels }: DoctorReport): string | null {
   if (adapter === null) return webgpu === "dawn" ? noAdapter(webgpu) : adviceFor(Deno.build.os);
   if (adapter.deviceError !== null) {
@@ -261,7 +261,7 @@ function vendorName(vendor: string): string {
   return VENDORS[vendor] ?? (vendor === "" || vendor === "0" ? "-" : vendor);
 }
 
-/** What to do where no adapter answers. */
+/** Advice for a machine on which no adapter answers. */
 export function adviceFor(os: typeof Deno.build.os): string {
   const what = "No WebGPU adapter answers";
   if (os === "darwin") {

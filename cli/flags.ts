@@ -16,7 +16,7 @@ export type BuiltCommand = CommandUnknownOpts;
 /** Builds every command, with its summary. */
 export type AllCommands = () => Promise<{ summary: string; command: BuiltCommand }[]>;
 
-/** What `--help` shows besides the flags, and whether the command needs a GPU. */
+/** Options of {@linkcode newCommand}: what `--help` shows besides the flags, and whether the command needs a GPU. */
 export interface CommandOptions {
   /** Command lines to copy, without `./longreach` in front. */
   readonly examples?: readonly string[];

@@ -10,7 +10,7 @@ import type { Trace } from "./trace.ts";
 import { permittedEnv } from "./user_cache.ts";
 import { shortened, visible, withoutColours, wrapped } from "./visible.ts";
 
-/** What a command may touch of the outside besides files; tests hand in memory. */
+/** A command's outside besides files: streams, questions, colours; tests hand in memory. */
 export interface Io {
   /** Results, one line or many, to stdout. */
   out(text: string): void;

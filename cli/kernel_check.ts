@@ -22,16 +22,16 @@ import {
 } from "../kernels/nf4/reference.ts";
 import { randomWord } from "../kernels/shared/threefry.ts";
 
-/** What one kernel made of small random inputs. */
+/** Result of one kernel on small random inputs. */
 export interface KernelCheck {
   readonly kernel: string;
-  /** How its threads share operands. */
+  /** The way its threads share operands. */
   readonly sharing: Sharing;
   /** Largest difference from float64, as a share of the largest value; `null` where nothing came back. */
   readonly error: number | null;
   readonly tolerance: number;
   readonly ok: boolean;
-  /** Why nothing came back. */
+  /** The error, where nothing came back. */
   readonly failure: string | null;
 }
 
@@ -45,7 +45,7 @@ const ATTENTION = { heads: 4, kvHeads: 2, headDim: 32, rows: 75, starts: [0, 33]
 interface Case {
   readonly kernel: string;
   readonly tolerance: number;
-  /** What the device makes of it, and what it should. */
+  /** Computes the device's values and the expected ones. */
   readonly run: (gpu: Gpu) => Promise<readonly [ArrayLike<number>, ArrayLike<number>]>;
 }
 

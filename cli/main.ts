@@ -135,7 +135,7 @@ function listCommands(): string {
   return `longreach <command> [flags]; each has --help and --json\n\n${formatTable(rows, "", "  ")}`;
 }
 
-/** What went wrong, in words; only what nobody foresaw comes with a stack. */
+/** Describes an error in words; only what nobody foresaw comes with a stack. */
 function explain(error: unknown): { message: string; exitCode: number } {
   if (error instanceof UserError) return error;
   const exitCode = EXIT.failed;

@@ -1,17 +1,17 @@
 /**
- * What each command may touch. Its task in `deno.json` grants what any call of it may need (a test compares the flags
+ * Rights of each command. Its task in `deno.json` grants what any call of it may need (a test compares the flags
  * with the table here), and what this call does not need is given back before any library is loaded. So nothing that is
  * imported here may import one.
  */
 import { parseHubReference } from "../hub/reference.ts";
 
-/** What a command needs besides reading: folders of models and data can be anywhere. */
+/** The rights that a command needs besides reading: folders of models and data can be anywhere. */
 interface Needs {
   /** Flags, or settings of a training run, that may name something on the hub; `always`: it is asked in any case. */
   readonly hub?: readonly string[] | "always";
-  /** Where it writes; `until fetched`: nowhere but in the hub's cache, and not where nothing is fetched. */
+  /** Scope of writing; `until fetched`: nowhere but in the hub's cache, and not where nothing is fetched. */
   readonly write: "anywhere" | "until fetched" | "nowhere";
-  /** What of the machine it asks about besides. */
+  /** Facts of the machine that it asks for, as `--allow-sys` names them. */
   readonly sys?: string;
   /** `own`: only the tuner's results and the kernels that they are for. */
   readonly read: "anywhere" | "own";
@@ -58,7 +58,7 @@ const SETTINGS_FLAGS: readonly string[] = ["c", "train_args_file", "config"];
 /** No settings are longer. */
 const MOST_SETTINGS = 2 ** 20;
 
-/** What this process may still lose; undefined where it is not a command's own, as in tests. */
+/** The needs of the running command; undefined where the process is not a command's own, as in tests. */
 let held: Needs | undefined;
 
 /**
@@ -77,7 +77,7 @@ export function readsAnywhere(command: string): boolean {
   return needsOf(command).read === "anywhere";
 }
 
-/** What a command needs; what is no command needs nothing. */
+/** Looks up a command's needs; an unknown command has none. */
 function needsOf(command: string): Needs {
   return Object.hasOwn(NEEDS, command)
     ? NEEDS[command as keyof typeof NEEDS]
@@ -164,13 +164,13 @@ const HUB_VARIABLES = "HF_ENDPOINT,HF_HOME,HF_HUB_CACHE,HF_HUB_OFFLINE,HF_TOKEN,
 
 /** The hub's hosts: itself, where it keeps large files, and what the environment names. */
 const HUB_HOSTS = "huggingface.co,*.huggingface.co,hf.co,*.hf.co";
-/** Where it takes large files. */
+/** Hosts to which large files are uploaded. */
 const STORAGE_HOSTS = "*.amazonaws.com";
-/** Where a system has no "[" to ask whether more is named, it is always asked. */
+/** The flag of allowed hosts. Where a system lacks `[`, the script for further hosts always runs. */
 const NET = (hosts: string) =>
   `"--allow-net=${hosts}$([ -z "$HF_ENDPOINT$LONGREACH_HUB_HOSTS" ] 2>/dev/null || ` +
   'deno run --quiet --no-prompt --allow-env=HF_ENDPOINT,LONGREACH_HUB_HOSTS cli/hub_hosts.ts)"';
-/** Where a variable is not set, the folder of the root that is granted instead is nobody's. */
+/** The flag of readable folders. Where a variable is not set, this grants a folder of the root that nobody has. */
 const READ_OWN = '"--allow-read=kernels,$HOME/.cache/longreach,$HOME/Library/Caches/longreach,' +
   '$XDG_CACHE_HOME/longreach,$LOCALAPPDATA/longreach"';
 

@@ -197,7 +197,7 @@ async function runLongest(flags: Flags, args: TrainArgs, config: ModelConfig, io
   io.out(flags.json ? formatJson(rows) : describeLongest(rows));
 }
 
-/** What a step over one sequence of this length takes; attention in groups and full differ in arithmetic alone. */
+/** Cost of a step over one sequence of this length; attention in groups and full differ in arithmetic alone. */
 async function costOf(
   tokens: number,
   args: TrainArgs,

@@ -9,7 +9,7 @@ import { describeChange, type Plan, remediesText } from "../train/plan/plan.ts";
 import type { Rates } from "../train/plan/throughput.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
 
-/** What each purpose of memory is called. */
+/** Names of the purposes of memory. */
 const NAMES: Readonly<Record<(typeof PURPOSES)[number], string>> = {
   base: "base model",
   adapters: "adapters",
@@ -179,7 +179,7 @@ export interface LongestRow {
   readonly memoryBytes: number;
   /** 0 where none fits. */
   readonly tokens: number;
-  /** Of the tensors that wait in host memory. */
+  /** Bytes of the tensors that wait in host memory. */
   readonly hostBytes: number;
   readonly s2Flops: number;
   readonly fullFlops: number;

@@ -29,7 +29,7 @@ export function formatPreview(preview: DataPreview, color: boolean): string {
   ].join("\n");
 }
 
-/** What steers a terminal is shown as a mark. */
+/** Shows control characters as marks. */
 function mark({ text, isTarget }: PreviewPart, color: boolean): string {
   // deno-lint-ignore no-control-regex
   const shown = text.replace(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/g, "\ufffd");

@@ -1,4 +1,4 @@
-/** How far a long piece of work has come: one line drawn again on a terminal, plain lines with the time elsewhere. */
+/** Progress of a long piece of work: one line drawn again on a terminal, plain lines with the time elsewhere. */
 import { formatBytes, formatCount, formatRate, formatSeconds, formatSmall } from "../text.ts";
 import { formatPreview } from "./preview.ts";
 import type { DataPreview } from "../data/preview.ts";
@@ -98,7 +98,7 @@ function fitting(head: string, fields: readonly string[], room: number): string 
   return line;
 }
 
-/** What cli-progress asks of a terminal, without its cursor jumps, which go wrong once lines above have scrolled. */
+/** The terminal as cli-progress sees it, without its cursor jumps, which go wrong once lines above have scrolled. */
 function terminalOf(io: Io) {
   const nothing = () => {};
   return {

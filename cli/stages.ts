@@ -5,7 +5,7 @@ import type { Io } from "./io.ts";
 import { CountProgress, TrainProgress } from "./progress.ts";
 import { Interrupted, StopSignal } from "./stop_signal.ts";
 
-/** How long a last save that has failed is tried again: as long as somebody may make room, or once more. */
+/** Retries of a failed last save: on a terminal as long as somebody may make room, else once more. */
 const TRIES = { terminal: { count: 60, everyMs: 10_000 }, unattended: { count: 2, everyMs: 1000 } } as const;
 
 /** Waits until a failed save is to be tried again. @returns false if it is not, since Ctrl-C said so or time is up */

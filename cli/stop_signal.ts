@@ -57,7 +57,7 @@ function onSignals(act: (signal: Deno.Signal) => void): () => void {
   return () => listeners.forEach((remove) => remove());
 }
 
-/** How many {@linkcode StopSignal}s listen now. */
+/** Number of {@linkcode StopSignal}s that listen. */
 let takenOver = 0;
 
 /** Listens for signals as long as the process lives: they end it, unless a {@linkcode StopSignal} takes them over. */

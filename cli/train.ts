@@ -74,7 +74,7 @@ async function run(
   throw new Interrupted(stages.stoppedBy, "run the same command again to go on from there", { isTold: true });
 }
 
-/** What people type next. */
+/** The command that people type next. */
 function nextCommands(
   { low_rank_training, model_name_or_path: base, output_dir, max_seq_length }: TrainArgs,
 ) {

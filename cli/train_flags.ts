@@ -51,7 +51,7 @@ export function addTrainFlags(
 }
 
 /**
- * What the flags of {@linkcode addTrainFlags} say, among all of a command's.
+ * Picks the flags of {@linkcode addTrainFlags} among all of a command's.
  * @throws {UserError} if more than one file is given
  */
 export function givenSettings(command: CommandUnknownOpts): GivenSettings {

@@ -5,7 +5,7 @@ import type { GpuInfo } from "../kernels/gpu.ts";
 import type { Tuning } from "../kernels/tuning.ts";
 import { userCacheFolder } from "./user_cache.ts";
 
-/** What was measured for one adapter. */
+/** Timings of one GPU adapter. */
 export interface TunedAdapter {
   /** {@linkcode adapterKey} */
   readonly adapter: string;
@@ -16,12 +16,12 @@ export interface TunedAdapter {
   readonly tuning: Tuning;
 }
 
-/** What the file holds for an adapter. */
+/** Tuning of a GPU adapter as the file has it. */
 export interface KnownTuning {
   readonly tuning: Tuning;
-  /** When it was measured; `null` where nothing is known. */
+  /** Date of the measurement; `null` where nothing is known. */
   readonly date: string | null;
-  /** Why what is there is not used: one line, without a full stop. */
+  /** The reason why a stored tuning is not used: one line, without a full stop. */
   readonly note: string | null;
 }
 
@@ -29,7 +29,7 @@ const NOTHING: KnownTuning = { tuning: {}, date: null, note: null };
 const AGAIN = "run deno task bench --tune";
 
 /**
- * Where the results are kept.
+ * Path of the results.
  * @returns `null` where the user's folder for caches cannot be told
  */
 export function tuningFile(...place: Parameters<typeof userCacheFolder>): string | null {
@@ -62,7 +62,7 @@ export async function kernelVersion(
   return new Uint8Array(digest).toHex().slice(0, 16);
 }
 
-/** What was measured for this adapter with these kernels. Never throws: without it there are good defaults. */
+/** Reads the tuning of this adapter with these kernels. Never throws: without it there are good defaults. */
 export async function readTuning(info: GpuInfo, file: string | null = tuningFile()): Promise<KnownTuning> {
   if (file === null) return NOTHING;
   try {

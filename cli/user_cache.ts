@@ -1,4 +1,4 @@
-/** Where this program keeps on a user's machine what can be made again. */
+/** The folder on a user's machine for what can be made again. */
 
 /**
  * `longreach` in the user's folder for caches.

@@ -5,7 +5,7 @@ const STEERING =
   // deno-lint-ignore no-control-regex
   /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
 
-/** What tells our own colours from those that a file holds: nobody can write it into one. */
+/** Mark that tells our own colours from those in a file: nobody can guess it. */
 const SECRET = crypto.getRandomValues(new Uint32Array(4)).join("");
 
 /** Begins or ends a colour or weight by its number in ECMA-48; {@linkcode visible} lets it pass. */
@@ -14,7 +14,7 @@ export function ownColour(code: number): string {
 }
 
 const COLOUR = `\\u001b\\[${SECRET};(\\d+)m`;
-/** What our own lines steer a terminal with: the colours of `paint`, and clearing a line that is drawn again. */
+/** Our own controls of a terminal: the colours of `paint`, and clearing a line that is drawn again. */
 const OWN = {
   colours: new RegExp(COLOUR, "g"),
   drawing: new RegExp(`${COLOUR}|\\u001b\\[2?K|\\r`, "g"),
@@ -46,7 +46,7 @@ export function visible(text: string, own?: keyof typeof OWN): string {
   return shown + clean(text.slice(at));
 }
 
-/** What {@linkcode visible} gave, without colours, for where nothing shows them. */
+/** Removes the colours from what {@linkcode visible} gave. */
 export function withoutColours(text: string): string {
   // deno-lint-ignore no-control-regex
   return text.replace(/\u001b\[\d+m/g, "");

@@ -29,7 +29,7 @@ export interface Stretch {
 }
 
 const FLAGS = ["single_word", "lstrip", "rstrip", "normalized", "special"] as const;
-/** What the `tokenizers` crate calls a word's character, and white space. */
+/** A word's characters, and white space, as the `tokenizers` crate defines them. */
 const WORD = /[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}]/u;
 const SPACE = /\p{White_Space}/u;
 const MOST_ADDED_TOKENS = 100_000;
@@ -103,7 +103,7 @@ function isWord(text: string, end: "start" | "end"): boolean {
   return WORD.test(isLow ? text.slice(-2) : character);
 }
 
-/** What a file says of a token that is added: an object with `content`, and flags that may be missing. */
+/** An added token as files have it: an object with `content`, and flags that may be missing. */
 export type TokenEntry = Readonly<Record<string, unknown>>;
 
 /**

@@ -15,7 +15,7 @@ import { spelledMarks, UnknownTokens } from "./spelling.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 import { UnusedKeys } from "./unused_keys.ts";
 
-/** What became of the rows of all files. */
+/** Counts of what became of the rows of all files. */
 export interface DatasetReport {
   /** Rows of all files. */
   readonly rows: number;
@@ -51,21 +51,21 @@ export interface DatasetReport {
 export interface Dataset {
   /** In the order of the files; training draws its own. */
   readonly samples: readonly Sample[];
-  /** What became of the rows. */
+  /** Counts of what became of the rows. */
   readonly report: DatasetReport;
-  /** What the model will learn of it. */
+  /** Excerpt of what the model will learn. */
   readonly preview: DataPreview;
   /** One line for each file with keys that nothing reads, with many unknown tokens, or with marks that are no tokens. */
   readonly notes: readonly string[];
 }
 
-/** How rows become samples. */
+/** Options of {@linkcode loadDataset}. */
 export interface DatasetOptions {
   /** Longest sample in tokens. */
   readonly maxSeqLength: number;
   /** Rows with fewer tokens are left out. */
   readonly minLength?: number;
-  /** What happens to rows that are too long: cut on the right, or left out. */
+  /** Treatment of rows that are too long: cut on the right, or left out. */
   readonly overlong?: "cut" | "drop";
   /** Lay several rows into one sample. */
   readonly packing?: boolean;
@@ -74,13 +74,13 @@ export interface DatasetOptions {
   /** True: every row must have an answer; false: every row must be text; null: both may be. */
   readonly sft?: boolean | null;
   /**
-   * How rows with answers become text: by a built-in template, or the model's own (`model`). Unless given, each form of row
+   * Template for rows with answers: a built-in one, or the model's own (`model`). Unless given, each form of row
    * has its own: LongAlpaca's prompts, LongQLoRA's Vicuna form, the model's template for conversations.
    */
   readonly chatTemplate?: TemplateChoice | null;
-  /** Of the rows drawn. */
+  /** Seed of the choice of rows. */
   readonly seed?: number;
-  /** Where rows are kept once they are tokenized; nowhere unless given. */
+  /** Cache of tokenized rows; none unless given. */
   readonly cache?: RowCache | undefined;
 }
 
@@ -137,7 +137,7 @@ export async function loadDataset(
   return { samples, report, preview: previewData(samples, tokenizer), notes: [...new Set(notes)] };
 }
 
-/** What the first row with answers shows of the model's own template. */
+/** Describes marks of the model's own template that are no tokens, from the first row with answers. */
 function describeMarks(path: string, rows: readonly EncodedRow[], tokenizer: Tokenizer): string | undefined {
   const row = rows.find(({ kind }) => kind === "answers");
   const marks = row ? spelledMarks(row.ids, tokenizer) : [];

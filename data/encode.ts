@@ -32,14 +32,14 @@ export interface EncodedRow {
 /** A chat template's name in the settings: a built-in one, or `model` for the tokenizer's own. */
 export type TemplateChoice = TemplateName | "model";
 
-/** How rows become tokens. */
+/** Options of {@linkcode RowEncoder}. */
 export interface RowForm {
   /**
    * The template of all rows that are not plain text; null where each kind of row has its own: LongQLoRA's for `input`
    * and `output`, LongAlpaca's for `instruction`, the model's for conversations. Null unless given.
    */
   readonly template?: TemplateChoice | null;
-  /** What is put around plain text: both unless given. */
+  /** Tokens around plain text: both unless given. */
   readonly frame?: EncodeOptions;
 }
 

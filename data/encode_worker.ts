@@ -11,7 +11,7 @@ export interface EncodeSetup {
   readonly form: RowForm;
 }
 
-/** What a worker answers to a batch, or to its setup. */
+/** A worker's answer to a batch, or to its setup. */
 export type EncodeAnswer =
   | { readonly rows: readonly EncodedRow[] }
   | { readonly error: { readonly message: string; readonly exitCode: number | undefined } };

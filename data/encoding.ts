@@ -35,7 +35,7 @@ export class TextReader {
     return this.#decode(bytes, false);
   }
 
-  /** What is left at the end of the file. @throws {UserError} as {@linkcode TextReader.decode} */
+  /** Decodes what is left at the end of the file. @throws {UserError} as {@linkcode TextReader.decode} */
   finish(): string {
     return this.#decode(new Uint8Array(), true);
   }

@@ -21,13 +21,13 @@ export const FILE_LIMITS = {
   /** `training_state.json`, `trainer_state.json`: 300 bytes a log entry. */
   state: 200_000_000,
   manifest: 16_000_000,
-  /** What stands beside a file of tokens, what a cache or a tuning notes. */
+  /** Sidecars of token files, notes of caches and of tunings. */
   note: 1_000_000,
   /** A document of pages. */
   document: 2 ** 31 - 1,
 } as const;
 
-/** What is read from an opened file. */
+/** The reading side of an opened file. */
 export interface OpenedFile {
   size(): Promise<number>;
   /** Reads at `offset` into `into`; returns how many bytes were read, 0 at the end of the file. */
@@ -98,7 +98,7 @@ export async function readWholeText(path: string, limit: number): Promise<string
   return decodeText(await readWhole(path, limit), path);
 }
 
-/** What a reading gives, or undefined where the file is not there. */
+/** Awaits a reading; undefined where the file is not there. */
 export async function ifThere<T>(reading: Promise<T>): Promise<T | undefined> {
   try {
     return await reading;

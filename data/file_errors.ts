@@ -24,7 +24,7 @@ export function errorCode(error: unknown): string | undefined {
   return typeof code === "string" ? code : undefined;
 }
 
-/** What helps where a file cannot be written, by the code of the error: space where there is none, else another place. */
+/** Remedies where a file cannot be written, by the code of the error: space where there is none, else another place. */
 export type Remedy = string | ((code: string) => string);
 
 /** To free some space where the disk is full, and else `other`, written small: "choose another folder". */

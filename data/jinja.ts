@@ -106,7 +106,7 @@ function turnOf({ role, content, tool_calls, rest }: Message, source: string, wh
   return { ...rest, role: known, content, ...(tool_calls && { tool_calls }) };
 }
 
-/** What `Template.render` gives every template, with a range that is bounded before it is made. */
+/** The globals that `Template.render` gives every template, with a range that is bounded before it is made. */
 function globals(variables: Readonly<Record<string, unknown>>): Environment {
   const environment = new Environment();
   const all: Record<string, unknown> = {
@@ -141,7 +141,7 @@ class TemplateExcess extends Error {}
 class BoundedInterpreter extends Interpreter {
   #steps = 0;
   #depth = 0;
-  /** What loops go through. */
+  /** Lists that loops go through. */
   readonly #iterables = new Set<Statement | undefined>();
   readonly #sizes = new WeakMap<Value, number>();
 
@@ -217,7 +217,7 @@ class BoundedInterpreter extends Interpreter {
 
 type Statement = Parameters<Interpreter["evaluate"]>[0];
 type Value = ReturnType<Interpreter["evaluate"]>;
-/** What is looked at of the library's statements. */
+/** The parts of the library's statements that are looked at. */
 type Node = NonNullable<Statement> & {
   readonly iterable?: Node;
   readonly lhs?: Node;

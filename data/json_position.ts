@@ -7,7 +7,7 @@ const [OPEN, CLOSE] = [0x7b, 0x7d];
 const SCALAR = /true|false|null|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?/y;
 
 /**
- * Where a text stops being JSON: the index of the first token that cannot stand there, or the text's length if it ends
+ * Finds where a text stops being JSON: the index of the first token that cannot stand there, or the text's length if it ends
  * too early. V8's own message names a position only for some mistakes. To be called on text that `JSON.parse` refused.
  */
 export function jsonErrorPosition(text: string): number {
@@ -22,9 +22,9 @@ export interface RepeatedKey {
   readonly at: number;
 }
 
-/** What a text of JSON is made of, seen without reading it: so that nothing is built of what is too much. */
+/** Depth and size of a JSON text, counted without building its values. */
 export interface JsonShape {
-  /** How many lists and objects lie within each other. */
+  /** Depth of lists and objects within each other. */
   readonly depth: number;
   /** Values: commas and opening brackets. */
   readonly parts: number;
@@ -60,7 +60,7 @@ export function repeatedKey(text: string, value: unknown, keys: number): Repeate
   return scan.repeated;
 }
 
-/** Where a string that begins at `start` ends; most of a text is in strings, and this leaps over them. */
+/** Finds the end of the string that begins at `start`; most of a text is in strings, and this leaps over them. */
 function stringEnd(text: string, start: number): number {
   for (let end = text.indexOf('"', start + 1); end >= 0; end = text.indexOf('"', end + 1)) {
     let backslashes = 0;
@@ -95,7 +95,7 @@ const SURROGATES =
   /\\u[dD][89abAB][0-9a-fA-F]{2}(\\u[dD][c-fC-F][0-9a-fA-F]{2})?|\\u[dD][c-fC-F][0-9a-fA-F]{2}/g;
 
 /**
- * Where a text of JSON writes one half of a character whose other half is missing; undefined where it does not.
+ * Finds half of a surrogate pair in a text of JSON; undefined where there is none.
  * @param value what the text says
  */
 export function halfCharacter(text: string, value: unknown): number | undefined {

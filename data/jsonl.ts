@@ -107,7 +107,7 @@ function parseRow(
 const DEEPEST = 1000;
 const MOST_PARTS = 2 ** 22;
 
-/** What Python's `json` writes for numbers that JSON has not. */
+/** Words that Python's `json` writes for numbers that JSON has not. */
 const NOT_FINITE = /^-?(?:NaN|Infinity)/;
 
 function checkRow<K extends string>(
@@ -365,7 +365,7 @@ export async function readText(path: string): Promise<string> {
   return parts.join("");
 }
 
-/** What stands at a position, shortened. */
+/** Excerpt of a text from a position on. */
 function excerpt(text: string, at: number): string {
   return text.length > at + 20 ? `${text.slice(at, at + 20)}...` : text.slice(at);
 }

@@ -8,7 +8,7 @@ export interface Tokens {
   readonly labels: ArrayLike<number>;
 }
 
-/** Where a document lies in a row. */
+/** The part of a document that lies in a row. */
 interface Piece {
   readonly document: Tokens;
   readonly start: number;

@@ -62,7 +62,7 @@ const FILLED_UP = 512;
 const LONGEST_HEADER = 2 ** 16;
 const LONGEST_NUMBER = 2 ** 15;
 
-/** Where the columns of a row group are in the file. */
+/** Byte ranges of a row group's columns. */
 export interface GroupRange {
   readonly start: number;
   readonly end: number;
@@ -253,7 +253,7 @@ function checkRunsOfPage(header: PageHeader, packed: Uint8Array, meta: ColumnMet
   checkRunsOfValues(bytes, first!.encoding, present, meta);
 }
 
-/** Of indices into a dictionary, and of booleans. */
+/** Checks the runs of indices into a dictionary, or of booleans. */
 function checkRunsOfValues(
   bytes: Uint8Array,
   encoding: string,
@@ -302,7 +302,7 @@ function checkRuns(
   return found;
 }
 
-/** Of levels, which are at most 64: a value spans two bytes at most. */
+/** Counts the levels that are set in a packed run. Levels are at most 64, so a value spans two bytes at most. */
 function countPacked(
   bytes: Uint8Array,
   { at, width, count, wanted }: {

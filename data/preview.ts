@@ -1,4 +1,4 @@
-/** What training data looks like to the model, to be seen before hours are spent on it. */
+/** Preview of training data as the model sees it, to be read before hours are spent on it. */
 import { NO_TARGET } from "./encode.ts";
 import type { Sample } from "./sample.ts";
 import type { Tokenizer } from "./tokenizer.ts";
@@ -15,7 +15,7 @@ export interface PreviewPart {
 export interface DataPreview {
   /** The first sample. */
   readonly parts: readonly PreviewPart[];
-  /** What it was taken for: a text that is learnt whole, or prompts of whose answers the model learns. */
+  /** Kind of the sample: a text that is learnt whole, or prompts whose answers the model learns. */
   readonly kind: "text" | "answers";
   /** Its first target tokens, each as text. */
   readonly firstTargets: readonly string[];

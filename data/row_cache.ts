@@ -8,7 +8,7 @@ import { dataFilesOf } from "./rows.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 import type { UnusedKeys } from "./unused_keys.ts";
 
-/** Where rows are kept. */
+/** Cache of encoded rows. */
 export interface RowCache {
   /** Made when it is needed. */
   readonly folder: string;
@@ -20,7 +20,7 @@ export interface RowCache {
 const VERSION = 4;
 
 /**
- * What the rows of a file or folder depend on, as a hash: the bytes of the data, the tokenizer's files, and how rows are
+ * Hashes what the rows of a file or folder depend on: the bytes of the data, the tokenizer's files, and how rows are
  * made. Data is hashed as it is read, whatever its size.
  * @throws {UserError} if the data cannot be read
  */

@@ -9,7 +9,7 @@ import { historyOf, isObject, messagesOf, toolsOf } from "./messages.ts";
 import { exchange, type InstructionRow, isSystem, type Message } from "./templates.ts";
 import { UnusedKeys } from "./unused_keys.ts";
 
-/** What a row is to be trained on. */
+/** One row of training data, by its kind. */
 export type Row =
   | { readonly kind: "text"; readonly text: string }
   | { readonly kind: "instruction"; readonly values: InstructionRow }
@@ -25,7 +25,7 @@ export interface PlacedRow {
   readonly row: Row;
 }
 
-/** What is looked for, in this order: a row with several of them is the first. */
+/** Keys that decide a row's kind, in this order: a row with several of them is the first. */
 const WANTED = {
   conversations: '"conversations" or "messages" (a list of {"role", "content"})',
   instruction: '"instruction" and "output", "input" if there is one',
@@ -34,7 +34,7 @@ const WANTED = {
   text: '"text"',
 } as const;
 
-/** What becomes of keys that are no row's own. */
+/** Hooks for keys that are no row's own. */
 export interface RowReading {
   /** Counts keys that nothing reads. */
   readonly unused?: UnusedKeys;
@@ -79,7 +79,7 @@ async function* filesIn(folder: string, prefix = ""): AsyncGenerator<string> {
   }
 }
 
-/** What is about the data and none of it. */
+/** Files about the data that hold none of it. */
 const ABOUT = /(^|\/)((readme|license|changelog)\.(md|txt)|dataset_(info|infos|dict)\.json|state\.json)$/i;
 /** A split in a name as the hub's data sets have them: `data/train-00000-of-00002.parquet`, `test.jsonl`. */
 const split = (names: string) => new RegExp(`(^|[/_.-])(${names})([/_.-])`, "i");
@@ -100,7 +100,7 @@ export function dataAmong(names: readonly string[]): string[] {
     : readable;
 }
 
-/** How a file's rows are read, by its name; undefined where that does not tell. */
+/** The reader of a file's rows, by its name; undefined where that does not tell. */
 export function kindOf(name: string): "json" | "parquet" | "text" | "pdf" | undefined {
   if (/\.parquet$/i.test(name)) return "parquet";
   if (/\.pdf$/i.test(name)) return "pdf";
@@ -261,7 +261,7 @@ function countUnusedOfTurns(
   }
 }
 
-/** What other data sets call a question and its answer. */
+/** Names of a question and its answer in other data sets. */
 const QUESTIONS = [
   "instruction",
   "question",

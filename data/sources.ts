@@ -11,7 +11,7 @@ export interface DataSource {
   readonly weight?: number | undefined;
 }
 
-/** What goes for all entries of `train_data`. */
+/** Options for all entries of `train_data`. */
 export interface SourceOptions {
   /** The folder that `long-llm:` stands for. */
   readonly dataRoot?: string | null;

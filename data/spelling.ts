@@ -9,7 +9,7 @@ const MOST_NAMED = 5;
 /** The share of unknown tokens from which they are told, and from which the text is not of this tokenizer. */
 const NOTED = 1 / 1000;
 const REFUSED = 1 / 2;
-/** What templates use as a mark: ChatML's and Llama-3's kind, and Gemma's. */
+/** Marks of templates: ChatML's and Llama-3's kind, and Gemma's. */
 const MARK = /<\|[^<>|\s]{1,60}\|>|<(?:start|end)_of_turn>/g;
 
 /**
@@ -31,7 +31,7 @@ export function checkSpelling(template: ChatTemplate, tokenizer: Tokenizer): voi
   );
 }
 
-/** What a template writes around a question and an answer; none where it refuses empty ones. */
+/** Words that a template writes around a question and an answer; none where it refuses empty ones. */
 function wordsOf(template: ChatTemplate): string[] {
   try {
     const text = template.render(exchange("", "")).map((segment) => segment.text).join("");

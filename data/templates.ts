@@ -2,12 +2,12 @@
 import { quote } from "../text.ts";
 import { UserError } from "../errors.ts";
 
-/** Who speaks. A `developer` is OpenAI's newer word for the system; a `tool` answers what an assistant called. */
+/** The speaker of a turn. A `developer` is OpenAI's newer word for the system; a `tool` answers what an assistant called. */
 export type Role = "system" | "developer" | "user" | "assistant" | "tool";
 
 /** One turn of a conversation. */
 export interface Message {
-  /** Who speaks. */
+  /** The speaker. */
   readonly role: Role;
   /** Null where an assistant calls tools and says nothing. */
   readonly content: string | null;
@@ -19,11 +19,11 @@ export interface Message {
   readonly rest?: Readonly<Record<string, unknown>>;
 }
 
-/** What a template is given besides the turns. */
+/** Inputs of a template besides the turns. */
 export interface Rendering {
   /** The row, for errors. */
   readonly where: string;
-  /** What may be called. */
+  /** Tools that may be called. */
   readonly tools?: readonly unknown[] | undefined;
 }
 
@@ -35,7 +35,7 @@ export interface Segment {
   readonly isTarget: boolean;
 }
 
-/** How messages become text. */
+/** A chat template: messages to text. */
 export interface ChatTemplate {
   /** As saved with a model, so that inference can use the same. */
   readonly name: string;
@@ -70,7 +70,7 @@ const LLAMA2_SYSTEM =
   "If a question does not make any sense, or is not factually coherent, explain why instead of answering something " +
   "not correct. If you don't know the answer to a question, please don't share false information.\n";
 
-/** What marks Llama-3's turns. */
+/** Tokens that mark Llama-3's turns. */
 const [HEADER, HEADER_END, TURN_END] = ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"];
 
 /** The names of the built-in templates; `no` is a bare question and answer. */
@@ -133,7 +133,7 @@ export function exchange(question: string, answer: string): Message[] {
 
 interface Form extends Omit<ChatTemplate, "render" | "prompt"> {
   render(messages: readonly TextMessage[]): Segment[];
-  /** What stands before an answer and after the question's own text; nothing unless given. */
+  /** Text before an answer and after the question's own text; nothing unless given. */
   readonly cue?: string;
 }
 

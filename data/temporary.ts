@@ -5,7 +5,7 @@
 
 const SUFFIX = /^(.+)\.(?:tmp|trash)-[0-9a-f]{8}$/;
 
-/** What this process has begun and not finished. */
+/** Temporary files that this process has begun and not finished. */
 const unfinished = new Set<string>();
 
 /** Eight random hexadecimal digits. */

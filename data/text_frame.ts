@@ -1,4 +1,4 @@
-/** What a tokenizer puts before and behind a text. */
+/** The tokens that a tokenizer puts before and behind a text. */
 import { quote } from "../text.ts";
 import type { UserError } from "../errors.ts";
 import { isRecord, isTokenId } from "./tokenizer_json.ts";
@@ -9,7 +9,7 @@ export interface TextFrame {
   readonly after: readonly number[];
 }
 
-/** What there is to put around a text. */
+/** Tokens to put around a text. */
 export interface TokenTable {
   idOf(content: string): number | undefined;
   has(id: number): boolean;

@@ -1,13 +1,13 @@
-/** How the ids of a token file are stored, where nothing beside it says so: by its header, or by the ids themselves. */
+/** The width of a token file's ids where no sidecar tells it: by its header, or by the ids themselves. */
 import { UserError } from "../errors.ts";
 import { refuseForeign } from "./foreign.ts";
 
-/** How an id is stored. */
+/** Type in which an id is stored. */
 export type TokenDtype = "uint16" | "uint32";
 
 export interface TokenLayout {
   readonly dtype: TokenDtype;
-  /** Where the ids begin, in bytes. */
+  /** Offset of the first id in bytes. */
   readonly start: number;
 }
 

@@ -10,7 +10,7 @@ import { UnknownTokens } from "./spelling.ts";
 import type { EncodeOptions, Tokenizer } from "./tokenizer.ts";
 import { UnusedKeys } from "./unused_keys.ts";
 
-/** What {@linkcode tokenizeFiles} did. */
+/** Result of {@linkcode tokenizeFiles}. */
 export interface TokenizeReport {
   /** Documents that were not empty. */
   readonly documents: number;
@@ -20,7 +20,7 @@ export interface TokenizeReport {
   readonly dtype: TokenDtype;
 }
 
-/** What is put around documents, and what is told. */
+/** Options of {@linkcode tokenizeFiles}. */
 export interface TokenizeOptions extends Partial<EncodeOptions> {
   /** uint16 where every id of the vocabulary fits, unless given. */
   readonly dtype?: TokenDtype;

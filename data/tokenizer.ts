@@ -22,10 +22,10 @@ export interface EncodeOptions {
   readonly eos: boolean;
 }
 
-/** What SentencePiece models write for a space, and put before a text. */
+/** SentencePiece's mark for a space, which it also puts before a text. */
 const SPACE_MARK = "\u2581";
 
-/** What stands for characters that a BPE vocabulary without an unknown token lacks: its reader would leave them out. */
+/** Placeholder for characters that a BPE vocabulary without an unknown token lacks: its reader would leave them out. */
 const LACKING = "\0lacking";
 
 /** The settings that name one special token, as transformers has them. */
@@ -55,7 +55,7 @@ export class Tokenizer {
   /** The padding token, else the unknown token, else the end-of-text token. */
   readonly padId: number;
   /**
-   * What this model's texts stand between, by its own tokenizer.
+   * Tokens around this model's texts, by its own tokenizer.
    * @internal
    */
   readonly frame: TextFrame;
@@ -67,7 +67,7 @@ export class Tokenizer {
   readonly toolTemplate: string | undefined;
   /** Special tokens by the names that chat templates know them by. */
   readonly namedTokens: Readonly<Record<string, string>>;
-  /** What it was made from, so that a worker can make it again. */
+  /** The parsed files, so that a worker can make it again. */
   readonly files: readonly [TokenizerJson, TokenizerConfig, string];
   /**
    * The tables of its model.
@@ -77,7 +77,7 @@ export class Tokenizer {
   readonly #inner: HubTokenizer;
   readonly #added: AddedTokens;
   readonly #finder: AddedTokenFinder;
-  /** Of tokens that stand in the normalised text; null where there are none. */
+  /** Finder of tokens that stand in the normalised text; null where there are none. */
   readonly #normalizedFinder: AddedTokenFinder | null;
   readonly #lines: LineRule | null;
   readonly #fail: (problem: string) => UserError;
@@ -178,13 +178,13 @@ export class Tokenizer {
     return [...before, ...ids, ...(eos ? this.#lackingAfter(ids) : [])];
   }
 
-  /** What this model's texts begin with, unless these ids do. */
+  /** Tokens that this model's texts begin with, unless these ids do. */
   lackingBefore(ids: readonly number[]): readonly number[] {
     const { before } = this.frame;
     return before.every((id, i) => ids[i] === id) ? [] : before;
   }
 
-  /** What this model's texts end with, and the end-of-text token, unless these ids end so. */
+  /** Tokens that this model's texts end with, and the end-of-text token, unless these ids end so. */
   #lackingAfter(ids: readonly number[]): readonly number[] {
     const { after } = this.frame;
     const end = after.at(-1) === this.eosId ? after : [...after, this.eosId];
@@ -379,7 +379,7 @@ function* specialEntries(
   }
 }
 
-/** That a text may be encoded line by line with the same result. */
+/** A rule by which a text may be encoded line by line with the same result. */
 interface LineRule {
   /** The mark that the tokenizer puts before a text. */
   readonly spaceId: number;

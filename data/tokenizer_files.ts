@@ -16,12 +16,12 @@ export const TOKENIZER_FILES = [
   "chat_template.json",
 ] as const;
 
-/** Where transformers keeps chat templates besides the one named default: one file each, `tool_use.jinja`. */
+/** Folder of chat templates besides the default one, as transformers saves them: one file each, `tool_use.jinja`. */
 export const MORE_TEMPLATES = "additional_chat_templates";
 
 export type TokenizerFile = (typeof TOKENIZER_FILES)[number] | `${typeof MORE_TEMPLATES}/${string}`;
 
-/** Where each file of a tokenizer is. */
+/** Paths of a tokenizer's files. */
 export interface TokenizerPlaces {
   readonly paths: ReadonlyMap<TokenizerFile, string>;
   /** Which of them are the adapter's. */
@@ -54,7 +54,7 @@ export async function tokenizerPlaces(folder: string, adapter?: string): Promise
   return { paths, ofAdapter: [...own] };
 }
 
-/** What an adapter's own tokenizer files mean, in one line; undefined where it has none. */
+/** Describes an adapter's own tokenizer files in one line; undefined where it has none. */
 export function describePlaces({ ofAdapter }: TokenizerPlaces, adapter: string): string | undefined {
   if (ofAdapter.length === 0) return undefined;
   const missing = ["tokenizer.json", "tokenizer_config.json"].filter((name) =>
@@ -146,7 +146,7 @@ async function readTemplates(paths: TokenizerPlaces["paths"]): Promise<Values> {
 }
 
 /**
- * What older files say. transformers reads them only where tokenizer_config.json has no added_tokens_decoder; beside one,
+ * Settings of older files. transformers reads them only where tokenizer_config.json has no added_tokens_decoder; beside one,
  * added_tokens.json may only repeat it.
  *
  * @param isNewer whether the special tokens are an adapter's, and tokenizer_config.json is the base model's

@@ -15,13 +15,13 @@ export type TokenizerConfig = Readonly<Record<string, unknown>>;
 export interface TokenizerJson {
   /** Tokens that are found whole in a text. */
   readonly added_tokens?: unknown;
-  /** What is done to a text first. */
+  /** Normalisation: done to a text first. */
   readonly normalizer?: unknown;
-  /** How a text is cut into words. */
+  /** Cutting of a text into words. */
   readonly pre_tokenizer?: unknown;
-  /** What is put around a text. */
+  /** Tokens around a text. */
   readonly post_processor?: unknown;
-  /** How tokens become text. */
+  /** Decoding: tokens to text. */
   readonly decoder?: unknown;
   /** Vocabulary and merges. */
   readonly model: unknown;
@@ -34,7 +34,7 @@ export interface TokenizerModel {
   readonly raw: Step;
   readonly ids: ReadonlyMap<string, number>;
   readonly tokens: ReadonlyMap<number, string>;
-  /** Of a BPE model, the first first. */
+  /** Merges of a BPE model, the first first. */
   readonly merges: readonly (readonly [string, string])[];
   readonly byteFallback: boolean;
   readonly unkId: number | undefined;
@@ -47,7 +47,7 @@ export interface TokenizerSteps {
   readonly decoder: Step | null;
 }
 
-/** What makes the error for a fault of the file. */
+/** Makes the error for a fault of the file. */
 export type Fail = (problem: string) => UserError;
 
 /** Steps within steps; files in use have two. */
@@ -217,7 +217,7 @@ export function readSteps(
   };
 }
 
-/** Where in a tokenizer's steps. */
+/** Place in a tokenizer's steps. */
 interface Place {
   readonly fail: Fail;
   readonly count: { steps: number };

@@ -13,7 +13,7 @@ export class UnusedKeys {
     this.#counts.set(name, (this.#counts.get(name) ?? 0) + 1);
   }
 
-  /** What was counted, so that it can be kept: {@linkcode UnusedKeys.addAll} adds it again. */
+  /** The counts, so that they can be kept: {@linkcode UnusedKeys.addAll} adds them again. */
   toJSON(): [key: string, rows: number][] {
     return [...this.#counts];
   }

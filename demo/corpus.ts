@@ -9,7 +9,7 @@
 import type { Random } from "../data/random.ts";
 import { ADJECTIVES, ANIMALS, CODE_WORDS, GLUE, MOVES, NAMES, ROLES, SPOTS, TIMES, TOWNS } from "./words.ts";
 
-/** What a document has one of, and what it may be. No value serves two of them. */
+/** Topics of facts, with their possible values. No value serves two of them. */
 const TOPICS: Readonly<Record<string, readonly string[]>> = {
   ...parts(["agent", "leader", "witness", "courier"], NAMES),
   ...parts(["password", "signal", "cargo", "token", "motto"], CODE_WORDS),
@@ -64,9 +64,9 @@ export interface RecallCase {
   readonly distance: number;
 }
 
-/** What a document has one of. */
+/** A fact of a document. */
 interface Fact {
-  /** What stands before the answer whenever it is named: `password`. */
+  /** Word before the answer whenever it is named: `password`. */
   readonly topic: string;
   readonly answer: string;
   /** Position of the answer where it was last named; -1 before. */
@@ -76,7 +76,7 @@ interface Fact {
 /** Nearest distance at which a fact is named again, in tokens. */
 const SHORTEST_DISTANCE = 8;
 
-/** How many facts a document has told after `position` tokens: 4 at 64, 7 at 256 and 13 at 1024. */
+/** Number of facts told after `position` tokens: 4 at 64, 7 at 256 and 13 at 1024. */
 function factsDue(position: number): number {
   return 1 + 3 * Math.pow(position / 64, 0.5);
 }

@@ -15,10 +15,10 @@ export const RECALL_DISTANCES = [
   { length: 1024, shortest: 800, longest: 1000 },
 ] as const;
 
-/** How much is written: enough that no recipe sees a document twice. */
+/** Amounts of text: enough that no recipe sees a document twice. */
 const ROWS = { base64: 19_200, base256: 1_200, extend: 320, heldOut: 16, recall: 60 } as const;
 
-/** Where {@linkcode writeDemoData} has put what. */
+/** Paths that {@linkcode writeDemoData} wrote. */
 export interface DemoFiles {
   /** Folder with config.json and the tokenizer, and no weights. */
   readonly model: string;

@@ -48,7 +48,7 @@ export interface DemoResult {
 
 /** A model as it is measured. */
 interface Subject {
-  /** What the table calls it. */
+  /** Its name in the table. */
   readonly model: string;
   readonly baseModel: string;
   readonly peftModel?: string;

@@ -16,7 +16,7 @@ export const NAMES = words(`
   Thora Tilda Tobias Ulla Ursula Vera Viktor Viola Walter Wanda Wilma Xenia Yara Yorick Yves Zelda Zeno
 `);
 
-/** What a code word can be. */
+/** Code words. */
 export const CODE_WORDS = words(`
   acorn agate almond amber anchor anvil apple apricot arrow aspen atlas autumn badge bamboo banner barley basket
   beacon bellows birch biscuit blanket blossom bonnet bottle boulder bracelet bramble brandy brass breeze brick bridle
@@ -35,7 +35,7 @@ export const CODE_WORDS = words(`
   whistle willow window winter zephyr zinc
 `);
 
-/** Where people live. */
+/** Places where people live. */
 export const TOWNS = words(`
   Arden Ashby Avon Belmont Blyth Bodmin Brent Calder Camden Carlow Clifton Corby Cromer Dalton Darwen Deal Denby
   Dover Drayton Dunbar Egham Elgin Ely Epsom Exeter Falmouth Fleet Forfar Galway Girton Goole Hamble Harrow Hexham
@@ -44,7 +44,7 @@ export const TOWNS = words(`
   Ventnor Wells Whitby Wick Yarm Yeovil
 `);
 
-/** What people keep. */
+/** Animals that people keep. */
 export const ANIMALS = words(`
   badger beaver beetle bison buzzard camel canary cat cobra cockatoo cow crab crane cricket crow cuckoo deer dog donkey
   dove duck eagle eel ferret finch fox frog gecko goat goose hamster hare hawk hedgehog heron horse lamb lemur lizard
@@ -53,7 +53,7 @@ export const ANIMALS = words(`
   weasel wolf wombat yak zebra
 `);
 
-/** Who does things in the sentences between the facts. */
+/** Roles: the doers in the sentences between the facts. */
 export const ROLES = words(`
   archer baker barber blacksmith brewer butcher captain carpenter clerk cobbler cook cooper dancer doctor draper farmer
   fisherman gardener glazier goldsmith guard hunter innkeeper jeweller judge keeper lawyer mason mayor merchant midwife
@@ -62,7 +62,7 @@ export const ROLES = words(`
   widow
 `);
 
-/** What the doers are like. */
+/** Adjectives of the doers. */
 export const ADJECTIVES = words(`
   angry bold brave bright busy calm careful cheerful clever cold cruel curious eager elderly fair famous fierce foolish
   gentle grim happy haughty honest humble hungry idle jolly kind lame lazy lonely loyal lucky merry modest nervous noble
@@ -70,7 +70,7 @@ export const ADJECTIVES = words(`
   tall tired weary wild wise young
 `);
 
-/** Where the doers go. */
+/** Places where the doers go. */
 export const SPOTS = words(`
   abbey alley arcade attic bakery barn bay bridge cabinet canal castle cave cellar chapel church cliff corner cottage
   courtyard creek crossroads dairy dock estate farm field ford forest garden gate grove hall harbour hill inn kitchen
@@ -79,7 +79,7 @@ export const SPOTS = words(`
   wall well wharf workshop yard
 `);
 
-/** What the doers do on their way; each takes "to the" and a place. */
+/** Verbs of the doers' moves; each takes "to the" and a place. */
 export const MOVES = words(`
   comes crawls creeps drives drifts flees gallops goes hastens hobbles hurries limps marches moves paces rides runs
   rushes sails slips sneaks steps strolls trots trudges turns walks wanders

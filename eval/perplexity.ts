@@ -18,7 +18,7 @@ import { openModel } from "../model/load/open.ts";
 import { withVocabularyOf } from "../model/load/vocabulary.ts";
 import { windowStarts } from "./windows.ts";
 
-/** How windows are cut and batched. */
+/** Protocol of the windows: their length, step and batches. */
 export interface WindowOptions {
   /** L: tokens in one window. */
   readonly seqLen: number;
@@ -30,7 +30,7 @@ export interface WindowOptions {
   readonly dropLastWindow: boolean;
 }
 
-/** What is measured, and how. Defaults are LongLoRA's, but for `batchSize` (32 there) and `dtype` (fp16 there). */
+/** Options of {@linkcode evaluatePerplexity}. Defaults are LongLoRA's, but for `batchSize` (32 there) and `dtype` (fp16 there). */
 export interface PerplexityOptions extends Partial<WindowOptions> {
   /** Folder of the model. */
   readonly baseModel: string;
@@ -59,7 +59,7 @@ const DEFAULT_WINDOWS: WindowOptions = {
   dropLastWindow: true,
 };
 
-/** What the windows gave. Losses are in nats per token; means over batches are unweighted, as in the originals. */
+/** Scores over all windows. Losses are in nats per token; means over batches are unweighted, as in the originals. */
 export interface WindowScores {
   /** Mean over batches of the batch's mean loss over its B (L - 1) targets. */
   readonly valLoss: number;
@@ -96,7 +96,7 @@ export interface PositionScore {
 /** Stretches that a window is cut into. */
 const STRETCHES = 4;
 
-/** What was loaded. */
+/** The model that was measured. */
 export interface LoadedModel {
   /** Folder of the base model. */
   readonly baseModel: string;
@@ -104,7 +104,7 @@ export interface LoadedModel {
   readonly peftModel: string | null;
   /** Precision of activations. */
   readonly dtype: "fp32" | "bf16" | "fp16";
-  /** Where the linears' 4 bits come from, or that they have more. */
+  /** Origin of the linears' 4 bits; "no" where they have more. */
   readonly quantized: "no" | "while loading" | "by the checkpoint";
   /** Tokens that the positions in force are made for. */
   readonly contextSize: number;
@@ -116,7 +116,7 @@ export interface LoadedModel {
 
 /** Scores, and how they were measured. */
 export interface PerplexityResult extends WindowScores {
-  /** How windows were cut, and of what. */
+  /** Protocol and data. */
   readonly protocol: WindowOptions & {
     /** Whatever the model was trained with. */
     readonly attention: "full";
@@ -127,7 +127,7 @@ export interface PerplexityResult extends WindowScores {
     /** Documents that were tokenized, each between the tokenizer's own beginning and end of text; null for a token file. */
     readonly documents: number | null;
   };
-  /** What was measured. */
+  /** The measured model. */
   readonly model: LoadedModel;
   /** Loading left out. */
   readonly seconds: number;

@@ -1,7 +1,7 @@
 import { UserError } from "../errors.ts";
 
 /**
- * Where the windows of sliding-window perplexity start, exactly as LongLoRA's scripts take them: 0, W, 2W ... while the
+ * Starts of the windows of sliding-window perplexity, exactly as LongLoRA's scripts take them: 0, W, 2W ... while the
  * start is below `numTokens - seqLen` (one token more than a window is needed), and, in the single-process protocol, without
  * the last of these.
  *

@@ -18,7 +18,7 @@ import { openModelWeights, tableNotes } from "../model/load/model_weights.ts";
 import { type DtypeName, DTYPES, floatOf, TORCH_NAMES, torchDtype } from "../model/number_formats.ts";
 import { checkpointTensors, linearsOf } from "../model/tensors.ts";
 
-/** How a checkpoint in 4 bits is written. */
+/** Options of {@linkcode convertToBnb4}. */
 export interface Bnb4Options {
   /** Keep the scales in 8 bits too; true unless given. */
   readonly doubleQuant?: boolean;

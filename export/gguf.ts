@@ -16,7 +16,7 @@ import { checkpointTensors } from "../model/tensors.ts";
 /** llama.cpp's numbers of the most common type in a file. */
 const FILE_TYPES: Readonly<Record<GgufType, number>> = { F32: 0, F16: 1, Q4_0: 2, Q8_0: 7, BF16: 32 };
 
-/** Of ggml's quantised blocks. */
+/** Version of ggml's quantised blocks. */
 const QUANTIZATION_VERSION = 2;
 
 /** llama.cpp's names of our tensors. */
@@ -37,7 +37,7 @@ export interface GgufExport {
   readonly tokenizer: Tokenizer;
   /** `general.name` */
   readonly name: string;
-  /** Of matrices; norms and biases stay F32. */
+  /** Format of matrices; norms and biases stay F32. */
   readonly type: GgufType;
   readonly onProgress?: (done: number, total: number, name: string) => void;
   /** Replace a file that is there. */
@@ -61,7 +61,7 @@ async function exportGguf(path: string, model: GgufExport): Promise<void> {
   await writeGguf(path, metadataOf(model), tensors, options);
 }
 
-/** What overwrites a GGUF file by its wish never takes another, such as the weights that are to be converted. */
+/** Refuses to overwrite a file that is no GGUF, such as the weights that are to be converted. */
 async function refuseOtherFile(path: string): Promise<void> {
   if (!await exists(path)) return;
   const file = await RangeFile.open(path);
@@ -177,7 +177,7 @@ function metadataOf({ config, tokenizer, name, type, note }: GgufExport): Map<st
   return metadata;
 }
 
-/** How a GGUF file is written. */
+/** Options of {@linkcode convertToGguf}. */
 export interface GgufOptions {
   /** Numbers of matrices, by llama.cpp's names; f16 unless given. Norms and biases are f32. */
   readonly outtype?: "f32" | "f16" | "bf16" | "q8_0" | "q4_0";

@@ -67,7 +67,7 @@ export function positionTensor({ rope_scaling, ...config }: LlamaConfig): GgufTe
   };
 }
 
-/** What the user should know of how llama.cpp will read the model, one line each. */
+/** Notes for the user on how llama.cpp will read the model, one line each. */
 export function positionNotes(config: LlamaConfig): string[] {
   const { sliding_window: window } = config;
   if (window === null || window >= contextLength(config)) return [];

@@ -1,5 +1,5 @@
 /**
- * How llama.cpp calls the cuts before byte-level BPE (its `llama-vocab.cpp`). Its converter tells them by the ids of a
+ * The names that llama.cpp has for the cuts before byte-level BPE (its `llama-vocab.cpp`). Its converter tells them by the ids of a
  * check text, which needs the vocabularies of all known models; here they are told by the expressions of tokenizer.json.
  */
 import { quote } from "../text.ts";

@@ -15,7 +15,7 @@ export interface GgufTokenizer {
 /** llama.cpp's types of tokens. */
 const TYPE = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 } as const;
 
-/** How the keys of special tokens are called. */
+/** GGUF's names of the special tokens. */
 const SPECIAL: readonly (readonly [name: string, key: string])[] = [
   ["unk_token", "unknown"],
   ["sep_token", "seperator"],
@@ -168,7 +168,7 @@ function byteLevelKeys(tokenizer: Tokenizer, notes: string[]): [string, GgufValu
   ];
 }
 
-/** How a SentencePiece tokenizer marks spaces; undefined where it is none. */
+/** Marking of spaces by a SentencePiece tokenizer. */
 interface SpaceForm {
   readonly addsPrefix: boolean;
   readonly isMetaspace: boolean;

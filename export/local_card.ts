@@ -9,11 +9,11 @@ import { dataOf, describeLora, hubNameOf, settingRows } from "./publish.ts";
 /** The card's name in its folder. */
 export const CARD = "README.md";
 
-/** What was written, and from what. */
+/** Subject of a card: what was written, and from what. */
 export interface CardSubject {
   /** Folder of the base model, or its name on the hub. */
   readonly base: string;
-  /** Of what was written, its positions settled. */
+  /** Configuration of what was written, its positions settled. */
   readonly config: ModelConfig;
   /** The settings it was trained with. */
   readonly args?: Readonly<Record<string, unknown>> | undefined;

@@ -22,7 +22,7 @@ import { openModelWeights, tableNotes } from "../model/load/model_weights.ts";
 import { type DtypeName, torchDtype } from "../model/number_formats.ts";
 import { openModel, type OpenOptions } from "../model/load/open.ts";
 
-/** What is merged, and how it is written. */
+/** Options of {@linkcode mergeAdapter}. */
 export interface MergeOptions {
   /** Folder of the base model. */
   readonly baseModel: string;
@@ -42,19 +42,19 @@ export interface MergeOptions {
   readonly gpuOptions?: GpuOptions;
 }
 
-/** How far the merged model is from base and adapter, on random tokens. */
+/** Distance of the merged model from base and adapter, on random tokens. */
 export interface MergeCheck {
   /** Tokens compared. */
   readonly sampleTokens: number;
-  /** Of the logits. */
+  /** Largest difference of the logits. */
   readonly maxAbsoluteDifference: number;
-  /** Of the logits, as a share of the largest logit's magnitude. */
+  /** Largest difference of the logits, as a share of the largest logit's magnitude. */
   readonly maxRelativeDifference: number;
   /** Share of positions where both find the same token likeliest. */
   readonly argmaxAgreement: number;
 }
 
-/** What was written. */
+/** The result: files, sizes, notes. */
 export interface MergeResult {
   /** Folder of the merged model. */
   readonly savePath: string;
@@ -182,7 +182,7 @@ export async function mergeAdapter(
   }
 }
 
-/** What the user should know before the merge. */
+/** Notes for the user before the merge. */
 function planNotes(
   plan: MergePlan,
   { dtype = "keep" }: MergeOptions,
@@ -243,7 +243,7 @@ async function writeMerged(
   return written;
 }
 
-/** What was written, beside base and adapter. */
+/** Comparisons of the written model with base and adapter. */
 interface MergeChecks {
   readonly asMerged: MergeCheck | null;
   /** Null unless training had another base. */

@@ -18,7 +18,7 @@ import { requireKnown, TensorLoader } from "../model/load/load.ts";
 import { type DtypeName, DTYPES, floatOf, torchDtypeOf } from "../model/number_formats.ts";
 import { checkpointTensors, isExpendable, linearsOf } from "../model/tensors.ts";
 
-/** What will be merged. */
+/** The parts of a merge. */
 export interface MergePlan {
   readonly weights: WeightReader;
   readonly config: ModelConfig;

@@ -3,7 +3,7 @@ import { stringify } from "yaml";
 import { createHash } from "../data/deps.ts";
 import type { RopeScaling } from "../model/config.ts";
 
-/** What a card tells; what is not known is left out. */
+/** Facts of a model card; what is not known is left out. */
 export interface CardFacts {
   /** `org/name`, or the folder, by which it is loaded. */
   readonly name: string;
@@ -12,7 +12,7 @@ export interface CardFacts {
   readonly kind: "adapter" | "model";
   /** `org/name` of the model it was made from. */
   readonly baseModel: string | undefined;
-  /** What was trained, in words. */
+  /** Method of training, in words. */
   readonly method: string | undefined;
   readonly data: readonly string[];
   /** Tokens. */

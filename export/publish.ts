@@ -1,4 +1,4 @@
-/** What of a model's or adapter's folder goes to the hub. */
+/** Choosing the files of a model's or adapter's folder that are uploaded, and writing their card. */
 import { parse, stringify } from "yaml";
 import { exists, fileError, readJson } from "../checkpoint/files.ts";
 import { parseHubReference } from "../hub/reference.ts";
@@ -135,7 +135,7 @@ async function adapterFacts(
   };
 }
 
-/** What LoRA an adapter is, in words. */
+/** Describes an adapter in words: rank, alpha, targets. */
 export function describeLora(config: AdapterConfig): string {
   const { r, lora_alpha, target_modules, modules_to_save } = config;
   const targets = Array.isArray(target_modules) ? namesOf(target_modules) : target_modules;

@@ -5,7 +5,7 @@ import type { HubSettings } from "./settings.ts";
 const LONGEST_QUESTION = 2 ** 20;
 
 /**
- * How `@huggingface/hub` is told to reach the hub. Mirrors have tokens of their own kind, which the library would
+ * Options that tell `@huggingface/hub` how to reach the hub. Mirrors have tokens of their own kind, which the library would
  * refuse, so the header is ours; it goes to the hub alone, never to where large files are stored. Questions have a
  * limit, and a busy hub is asked again.
  */

@@ -9,7 +9,7 @@ export interface ListedFile {
   readonly name: string;
   /** In bytes. */
   readonly size: number;
-  /** Of the content, in hex: SHA-256 of large files, Git's blob hash of small ones. */
+  /** Hash of the content in hex: SHA-256 of large files, Git's blob hash of small ones. */
   readonly hash: { readonly algorithm: "sha256" | "git-sha1"; readonly hex: string };
 }
 

@@ -83,7 +83,7 @@ export class RepositoryCache {
     return this.#path(`snapshots/${commit}`);
   }
 
-  /** Where a file of a snapshot stands. @throws {UserError} if its name leads elsewhere */
+  /** Path of a file of a snapshot. @throws {UserError} if its name leads elsewhere */
   file(commit: string, name: string): string {
     // Both: the name must not leave the snapshot, nor its folders the cache.
     safeJoin(this.snapshot(commit), name, { links: "follow" });
@@ -100,7 +100,7 @@ export class RepositoryCache {
     return await filesBelow(this.snapshot(commit));
   }
 
-  /** What is known of a snapshot's file without the hub: a blob's name is its hash. */
+  /** Size and hash of a snapshot's file, as far as the cache tells: a blob's name is its hash. */
   async describe(commit: string, name: string): Promise<CachedFile> {
     const path = this.file(commit, name);
     const size = await Deno.stat(path).then((info) => info.size, () => undefined);
@@ -197,7 +197,7 @@ async function filesBelow(folder: string): Promise<string[]> {
 }
 
 /**
- * What is wrong with a file, as the end of a sentence that begins with its name; undefined if nothing is.
+ * Says what is wrong with a file, as the end of a sentence that begins with its name; undefined if nothing is.
  * @param thorough whether large files are hashed too
  */
 export async function problemOf(

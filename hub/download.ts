@@ -14,7 +14,7 @@ export interface RemoteFile extends Pick<ListedFile, "size" | "hash"> {
 const PROGRESS_BYTES = 2 ** 20;
 const PROGRESS_SHARE = 0.05;
 
-/** What arrived is not this file: what came from several answers may be of several files. */
+/** The bytes that arrived are not this file: several answers may have been of several files. */
 class WrongBytes extends Error {}
 
 /**
@@ -121,7 +121,7 @@ async function receiveAll(
 class OtherRange extends HubUnavailable {}
 
 /**
- * Where in the file the answer's bytes begin.
+ * Offset in the file of the answer's first byte.
  * @param from the first byte that was asked for
  * @throws {OtherRange} if that cannot be told, or the file has become another
  */

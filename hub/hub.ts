@@ -8,7 +8,7 @@ import { hubAddress, type HubReference } from "./reference.ts";
 import { type Asking, type HubPatience, HubUnavailable, PATIENCE } from "./request.ts";
 import type { HubSettings } from "./settings.ts";
 
-/** How thoroughly files are looked at, and what is told meanwhile. */
+/** Options of a download: how thoroughly files are checked, and hooks. */
 export interface SnapshotHooks {
   /** Also hash the large files that are there: a changed bit is found and mended. Small ones are always hashed. */
   readonly thorough?: boolean;
@@ -22,14 +22,14 @@ export interface SnapshotHooks {
   readonly onRetry?: (text: string, pause: number) => void;
 }
 
-/** What is fetched, and how. */
+/** Options of {@linkcode fetchSnapshot}. */
 export interface SnapshotOptions extends SnapshotHooks, Partial<HubPatience> {
   readonly settings: HubSettings;
   /** Which of a repository's files are needed. */
   readonly wanted: (names: readonly string[]) => readonly string[];
 }
 
-/** What one call works on. */
+/** The state of one call. */
 interface Work {
   readonly reference: HubReference;
   readonly cache: RepositoryCache;
@@ -49,7 +49,7 @@ interface FetchableSnapshot {
 interface CachedSnapshot {
   readonly commit: string;
   readonly files: readonly CachedFile[];
-  /** Why nothing can be fetched. */
+  /** The reason why nothing can be fetched. */
   readonly cachedOnly: string;
 }
 

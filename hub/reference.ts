@@ -32,7 +32,7 @@ export function parseHubReference(text: string): HubReference | undefined {
   };
 }
 
-/** How the reference is written. */
+/** Writes a reference as users do: `org/name@revision`. */
 export function hubAddress({ kind, name, revision }: HubReference): string {
   return `${kind === "dataset" ? "hf://datasets/" : ""}${name}${revision === "main" ? "" : `@${revision}`}`;
 }

@@ -2,7 +2,7 @@
 import { UserError } from "../errors.ts";
 import type { HubSettings } from "./settings.ts";
 
-/** How long the hub is waited for. Tests hand in shorter ones, and a `wait` that takes no time. */
+/** Time limits for the hub. Tests hand in shorter ones, and a `wait` that takes no time. */
 export interface HubPatience {
   /** Milliseconds for one question to the API, from asking to the answer's last byte. */
   readonly requestLimit: number;
@@ -13,7 +13,7 @@ export interface HubPatience {
   readonly wait: (milliseconds: number) => Promise<void>;
 }
 
-/** What holds unless a caller says otherwise. */
+/** Defaults. */
 export const PATIENCE: HubPatience = {
   requestLimit: 60_000,
   stallLimit: 30_000,
@@ -26,11 +26,11 @@ const TRIES = 5;
 const MOST_REDIRECTS = 10;
 /** A hub that asks to wait for longer is not waited for. */
 const LONGEST_WAIT = 300_000;
-/** Where doubling ends. */
+/** Longest pause that doubling leads to, in milliseconds. */
 const LONGEST_BACKOFF = 30_000;
 const LARGEST_ANSWER = 2 ** 25;
 
-/** Who asks, and what for. */
+/** Context of a question to the hub. */
 export interface Asking {
   readonly settings: Pick<HubSettings, "endpoint" | "token">;
   readonly patience: HubPatience;
@@ -157,7 +157,7 @@ export function forbiddenHost(at: URL, { label, settings }: Asking, error: Error
   return new UserError(`Cannot reach the hub for ${label}: ${error.message}. ${remedy}`, { cause: error });
 }
 
-/** What went wrong on the way. Addresses are left out: those of storage hold signatures. */
+/** The error of a failed connection. Addresses are left out: those of storage hold signatures. */
 function passing(error: unknown, signal: AbortSignal): HubUnavailable {
   const reason = signal.aborted ? signal.reason : error;
   // fetch says only that it failed, and has the reason behind it.
@@ -189,7 +189,7 @@ function retryAfter(header: string | null): number | undefined {
 }
 
 /**
- * What a refusal means and what to do.
+ * Explains a refusal, and what to do.
  * @param code what the hub itself calls it, in its header `X-Error-Code`
  */
 function refusal(label: string, status: number, hasToken: boolean, code?: string): UserError {

@@ -1,11 +1,11 @@
 import { EXIT, UserError } from "../errors.ts";
 import { join } from "../checkpoint/deps.ts";
 
-/** How the hub is reached, and where its files are kept. */
+/** Settings of the hub: host, token, cache. */
 export interface HubSettings {
   /** Address, without a slash at its end. */
   readonly endpoint: string;
-  /** Of the user, for what is not public. */
+  /** The user's token, for what is not public. */
   readonly token: string | undefined;
   /** The folder that Python's `huggingface_hub` uses too. */
   readonly cacheDir: string;

@@ -7,7 +7,7 @@ import { type HubReference, parseHubReference } from "./reference.ts";
 import { type HubSettings, hubSettings } from "./settings.ts";
 import { dataFiles, modelFiles } from "./wanted.ts";
 
-/** What is downloaded, and from where. */
+/** Options of {@linkcode snapshotDownload}. */
 export interface DownloadOptions extends SnapshotHooks {
   /** `model` (unless given): a model or an adapter; `config`: what it is without its weights. An address says it itself. */
   readonly kind?: "model" | "dataset" | "config";

@@ -13,11 +13,11 @@ export interface UploadFile {
 
 export interface UploadOptions {
   readonly settings: HubSettings;
-  /** Of a repository that is made; one that is there stays as it is. */
+  /** Visibility of a new repository; an existing one stays as it is. */
   readonly isPrivate: boolean;
-  /** Of the commit. */
+  /** Message of the commit. */
   readonly title: string;
-  /** What is done now: `hashing`, `uploading` or `committing`; `file` where it is about one. */
+  /** The current stage: `hashing`, `uploading` or `committing`; `file` where it is about one. */
   readonly onProgress?: (what: string, file?: string) => void;
   readonly patience?: HubPatience;
 }

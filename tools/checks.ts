@@ -1,6 +1,6 @@
 /** Running the checks and tests of the project as processes of their own, and adding up what they say. */
 
-/** What tests may do: the same for everybody, so that none needs more by accident. */
+/** Permissions of all tests: the same for each, so that none needs more by accident. */
 const PERMISSIONS = [
   "--allow-read",
   "--allow-write",

@@ -24,7 +24,7 @@ export async function recipeNames(): Promise<string[]> {
   return entries.map(({ name }) => name).filter((name) => name.endsWith(".yaml")).sort();
 }
 
-/** Where a recipe is. */
+/** Path of a recipe. */
 export function recipePath(name: string): string {
   return new URL(name, FOLDER).pathname;
 }

@@ -6,7 +6,7 @@ import { type Group, GROUPS, OPTION_NAMES, OPTIONS, type TrainArgs, type TrainOp
 export interface OptionDescription {
   readonly name: string;
   readonly group: string;
-  /** What it may be: "whole number", "path", "true or false". */
+  /** Its values in words: "whole number", "path", "true or false". */
   readonly kind: string;
   readonly doc: string;
   /** The default in words, or "required". */

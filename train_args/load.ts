@@ -33,7 +33,7 @@ export interface LoadedTrainArgs {
   readonly args: TrainArgs;
   /** One line each. */
   readonly notes: readonly string[];
-  /** Where a path stands in the settings: `my.yaml:3:13` or `--train_file`; undefined where it does not. */
+  /** Place of a path in the settings: `my.yaml:3:13` or `--train_file`; undefined where it is not in them. */
   readonly whereIs: (path: string) => string | undefined;
 }
 
@@ -84,7 +84,7 @@ export async function loadTrainArgs(
 
 const NO_FILE: YamlFile = { readable: true, entries: [], problems: [] };
 
-/** Where to point when an option is not there. */
+/** Place to point at when an option is missing. */
 function placeOfMissing(option: OptionName, file: string | null): Place {
   return { label: file === null ? `--${option}` : fileName(file) };
 }

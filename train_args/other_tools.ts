@@ -4,7 +4,7 @@
  * is done here anyway, it is noted as without effect.
  */
 
-/** What is said of a key. */
+/** The answer to a key. */
 interface Hint {
   /** Completes "x: not an option; ...". */
   readonly hint: string;
@@ -15,7 +15,7 @@ interface Hint {
 /** Values by which a file says that it does not want something. */
 const OFF = [false, 0, "none", "no", "false", ""] as const;
 
-/** What there is not here, however it is asked for. */
+/** Answers for keys that ask for what there is not here, unless their value turns it off. */
 function absent(hint: string, keys: readonly string[]): [string, Hint][] {
   return told(hint, keys, OFF);
 }
@@ -336,7 +336,7 @@ const HINTS: ReadonlyMap<string, Hint> = new Map([
   ...told("the keys of this part stand on their own, without it", ["training", "logging", "vision"]),
 ]);
 
-/** What takes a key's place, completing "x: not an option; ..."; undefined for keys that are not known. */
+/** Hint at what takes a key's place, completing "x: not an option; ..."; undefined for keys that are not known. */
 export function hintFor(key: string): string | undefined {
   return HINTS.get(key)?.hint;
 }

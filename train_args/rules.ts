@@ -7,7 +7,7 @@ export interface BrokenRule {
   readonly message: string;
 }
 
-/** What the rules found. */
+/** Settings after all rules, with what they found. */
 export interface RulesResult {
   readonly args: TrainArgs;
   readonly broken: readonly BrokenRule[];

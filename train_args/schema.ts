@@ -47,7 +47,7 @@ export interface TrainOption<T = unknown> {
   readonly default: T | null;
   /** The run cannot start without it. */
   readonly required: boolean;
-  /** What the table shows in place of the default, where the default depends on other options. */
+  /** Text in place of the default in tables, where the default depends on other options. */
   readonly defaultDoc?: string;
 }
 
@@ -386,7 +386,7 @@ export const OPTIONS = {
 } as const satisfies Record<string, TrainOption>;
 
 /**
- * What the table of options is, to the compiler.
+ * The table of options, to the compiler.
  * @internal
  */
 type Options = typeof OPTIONS;
@@ -395,7 +395,7 @@ type Options = typeof OPTIONS;
 export type OptionName = keyof Options;
 
 /**
- * What an option's value is, before the rules between options have filled in what is not set.
+ * The value of an option, before the rules between options have filled in what is not set.
  * @internal
  */
 type OptionValue<K extends OptionName> = Options[K] extends

@@ -215,7 +215,7 @@ function listOf(one: Kind<number>): Kind<readonly number[]> {
   };
 }
 
-/** What a flag says as JSON or YAML. */
+/** Parses a flag's text as JSON or YAML. */
 function mapFromText(value: unknown): unknown {
   if (typeof value !== "string") return value;
   try {

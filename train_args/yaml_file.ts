@@ -28,7 +28,7 @@ export interface YamlEntry {
   readonly valuePlace: Place;
 }
 
-/** What a settings file holds, and what is wrong with it as YAML. */
+/** A parsed settings file: its entries, and what is wrong with it as YAML. */
 export interface YamlFile {
   /** False when the YAML itself is broken, so that nothing can be said about the options. */
   readonly readable: boolean;

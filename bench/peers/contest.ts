@@ -7,13 +7,13 @@ export interface Contest {
   readonly op: string;
   readonly shape: string;
   readonly flops: number;
-  /** How many times as fast as each peer we want to be, by the start of its name. */
+  /** Goals: times as fast as each peer, by the start of its name. */
   readonly goals: Readonly<Record<string, number>>;
   /** Makes the entrants, ours first. */
   enter(): Promise<Entrant[]>;
 }
 
-/** What an entrant took and whether it computed the right thing. */
+/** Time of an entrant, and whether it computed the right values. */
 export interface Score {
   readonly name: string;
   /** Milliseconds, best and middle of the rounds. */
@@ -40,7 +40,7 @@ const TOLERANCE = 1e-4;
 /** Milliseconds that count so far, by some clock. */
 export type Reading = () => number;
 
-/** How contests are timed. */
+/** Clock of a contest. */
 export interface Timing {
   readonly now: Reading;
   /** Milliseconds that waiting itself takes of that clock. */

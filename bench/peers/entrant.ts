@@ -5,7 +5,7 @@ export interface Entrant {
   run(times: number): Promise<void>;
   /** Does it once and reads the results, in the contest's order. */
   values(): Promise<Float32Array[]>;
-  /** What {@linkcode values} must give, where the library computes with numbers of its own; the others' values else. */
+  /** Expected {@linkcode values}, where the library computes with numbers of its own; the others' values else. */
   expected?(): Promise<Float32Array[]>;
   free(): Promise<void>;
 }

@@ -38,5 +38,5 @@ export function prepared(inputs: readonly Tensor[], work: () => readonly Tensor[
   };
 }
 
-/** How much to measure: shapes that a software adapter finishes in about two minutes, or those of real models. */
+/** Extent of a suite: shapes that a software adapter finishes in about two minutes, or those of real models. */
 export type Extent = "quick" | "all";

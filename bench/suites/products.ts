@@ -48,7 +48,7 @@ export interface Sizes {
   readonly M: number;
   readonly N: number;
   readonly K: number;
-  /** What the format column says. */
+  /** Text of the format column. */
   readonly name: string;
   readonly x: Format;
   readonly w: Format | "nf4";

@@ -1,4 +1,4 @@
-/** What S2-Attn costs: the same for each token however long the text, and a share of full attention. */
+/** Cost of S2-Attn: the same for each token however long the text, and a share of full attention. */
 import type { AttentionShape } from "../../kernels/attention/attention.ts";
 import type { Row } from "../result.ts";
 import { attentionPair } from "./attention.ts";
@@ -38,7 +38,7 @@ export function s2Cases(extent: Extent): Case[] {
   return [...over, ...pairs.flatMap(([forward, back]) => backward ? [forward, back] : [forward])];
 }
 
-/** What the rows say of the goals, one line each. */
+/** Holds the rows against the goals, one line each. */
 export function judgeS2(rows: readonly Row[]): string[] {
   const lines: string[] = [];
   for (const op of ["attention", "attention backward"]) {

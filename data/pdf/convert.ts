@@ -17,7 +17,7 @@ export interface PdfText {
   readonly scanned: readonly number[];
 }
 
-/** What {@linkcode convertPdf} wrote. */
+/** Result of {@linkcode convertPdf}. */
 export interface ConvertedPdf extends Omit<PdfText, "text"> {
   readonly input: string;
   readonly output: string;

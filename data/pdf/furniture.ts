@@ -1,4 +1,4 @@
-/** What stands on pages and is no text: running heads, page numbers, the numbers of lines. */
+/** Removing what stands on pages and is no text: running heads, page numbers, the numbers of lines. */
 import { type Line, type LinedPage, split } from "./lines.ts";
 import type { PdfPage } from "./reader.ts";
 

@@ -5,7 +5,7 @@ import { ParagraphWriter } from "./paragraphs.ts";
 import type { PdfPage } from "./reader.ts";
 import { readingOrder } from "./reading_order.ts";
 
-/** What a document became. */
+/** A document as text. */
 export interface PdfText {
   readonly text: string;
   readonly tables: number;

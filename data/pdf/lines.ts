@@ -6,10 +6,10 @@ export interface Line {
   readonly text: string;
   readonly left: number;
   readonly right: number;
-  /** Of its baseline. */
+  /** Height of its baseline. */
   readonly y: number;
   readonly size: number;
-  /** Of a program or the like: its line ends mean something. */
+  /** Whether it is of a program or the like, whose line ends mean something. */
   readonly isCode: boolean;
 }
 
@@ -23,7 +23,7 @@ export interface LinedPage {
 const COLUMN_GAP = 1.2;
 /** A gap between words, in letter heights. */
 const WORD_GAP = 0.16;
-/** How much smaller and how far off the baseline, in letter heights, a superscript or subscript is. */
+/** Bounds of superscripts and subscripts, in letter heights: how much smaller, and how far off the baseline. */
 const SCRIPT = { size: 0.85, rise: 0.6 };
 
 /** Runs joined to lines, from the top of the page. */

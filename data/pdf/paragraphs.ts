@@ -5,12 +5,12 @@ import { isTable } from "./reading_order.ts";
 /** Space above a line, in letter heights beyond the usual, that begins a paragraph; where a sentence ends, the less. */
 const PARAGRAPH_GAP = 0.45;
 const SENTENCE_GAP = 0.2;
-/** How much larger letters of a heading are. */
+/** Least size of a heading's letters over the text's. */
 const HEADING = 1.12;
 
-/** What the items of lists begin with. */
+/** Marks that items of lists begin with. */
 const ITEM = /^([•◦‣▪*–—-]|\(?\d{1,2}[.)]) /;
-/** How far the lines of an item are set in from its mark at most, in letter heights. */
+/** Deepest indent of an item's lines from its mark, in letter heights. */
 const ITEM_INDENT = 3;
 
 /** Characters of a paragraph's end that are looked at: each line looks again. */

@@ -20,7 +20,7 @@ export interface StudyReport {
 /** Claims are about perplexity at this length. */
 const LONGEST = Math.max(...LENGTHS);
 
-/** What stands beside the trained models in every table and plot. */
+/** Models without training, for every table and plot. */
 const NOT_TRAINED = [BASE, UNTRAINED];
 
 /** @param folder where the plots will lie, as the report names it */
