@@ -302,7 +302,7 @@ function checkRuns(
   return found;
 }
 
-/** Counts the levels that are set in a packed run. Levels are at most 64, so a value spans two bytes at most. */
+/** Counts the levels equal to `wanted` in a packed run. Levels are at most 64: one spans two bytes at most. */
 function countPacked(
   bytes: Uint8Array,
   { at, width, count, wanted }: {
