@@ -4,7 +4,7 @@
  */
 import { formatBytes } from "../text.ts";
 import type { ContestResult } from "./peers/contest.ts";
-import { type LoadReport, LOADS } from "./load.ts";
+import { type LoadReport, LOADS } from "./loading.ts";
 import type { AnyResult, BenchResult, LoadResult, MemoryResult, Row } from "./result.ts";
 
 /** Results of one device, by kind; what was not measured is not there. */

@@ -10,12 +10,12 @@ import { Gpu, type GpuInfo, type Sharing } from "../kernels/gpu.ts";
 import type { Tuning } from "../kernels/tuning.ts";
 import { TYPICAL_DEVICE } from "../train/plan/step_cost.ts";
 import { answerRate, decodeCases, decodeModel } from "./decode.ts";
-import { benchLoad, describeLoad } from "./load.ts";
+import { benchLoad, describeLoad } from "./loading.ts";
 import type { Effort } from "./measure.ts";
 import { describeMemory, planMemory } from "./memory.ts";
 import { type BenchOptions, HELP, readOptions } from "./options.ts";
 import { type Peaks, probe } from "./probe.ts";
-import { describeChanges, describeRows, describeSurroundings } from "./report.ts";
+import { describeChanges, describeRows, describeSurroundings } from "./describe.ts";
 import {
   type BenchResult,
   compareRows,

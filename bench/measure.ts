@@ -9,7 +9,7 @@ export interface Effort {
 }
 
 /** Times of several runs of one piece of work. */
-export interface Sample {
+export interface RunTimes {
   /** Runs that counted. */
   readonly runs: number;
   readonly bestMs: number;
@@ -25,7 +25,7 @@ const RUNS = { least: 3, most: 50 } as const;
  * unless one run alone is past four budgets.
  * @param work records the work and frees what it makes
  */
-export async function measure(gpu: Gpu, work: () => void, { clock, budgetMs }: Effort): Promise<Sample> {
+export async function measure(gpu: Gpu, work: () => void, { clock, budgetMs }: Effort): Promise<RunTimes> {
   const compiledBefore = gpu.pipelineCount;
   const first = await timed(gpu, clock, work);
   const compiled = gpu.pipelineCount > compiledBefore;

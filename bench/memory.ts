@@ -8,14 +8,14 @@ import { loadTrainArgs, type TrainArgs } from "../train_args/load.ts";
 const GIB = 2 ** 30;
 
 /** Goals of memory: QLoRA on all linears, bf16, S2-Attn, checkpointing, batch 1, paged AdamW. */
-interface Goal {
+interface MemoryGoal {
   readonly shape: string;
   readonly tokens: number;
   readonly rank: number;
   readonly gib: number;
 }
 
-const GOALS: readonly Goal[] = [
+const MEMORY_GOALS: readonly MemoryGoal[] = [
   { shape: "llama2-7b", tokens: 8192, rank: 64, gib: 10 },
   { shape: "llama2-13b", tokens: 8192, rank: 64, gib: 16 },
   { shape: "llama2-7b", tokens: 12288, rank: 64, gib: 12 },
@@ -34,7 +34,7 @@ const UNSLOTH: Readonly<Record<number, number>> = {
 };
 
 /** A goal and what is planned for it. */
-export interface PlannedGoal extends Goal {
+export interface PlannedGoal extends MemoryGoal {
   readonly plannedBytes: number;
   readonly moment: string;
   /** Bytes in host memory meanwhile. */
@@ -69,7 +69,7 @@ export async function planMemory(
     return wanted;
   };
   const goals: PlannedGoal[] = [];
-  for (const goal of GOALS) {
+  for (const goal of MEMORY_GOALS) {
     const { shape, tokens, rank, gib } = goal;
     if (!isWanted(`${shape}, ${tokens} tokens`)) continue;
     const { peak, hostBytes } = await planTraining(

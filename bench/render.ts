@@ -4,7 +4,7 @@
  */
 import { formatBytes, formatMs } from "../text.ts";
 import { type Device, type DeviceResults, type Figure, GOALS, type Kind, type PeersResult } from "./goals.ts";
-import { LOAD_HEAD, loadRows } from "./load.ts";
+import { LOAD_HEAD, loadRows } from "./loading.ts";
 import { memoryTables } from "./memory.ts";
 import type { AnyResult, BenchResult, LoadResult, MemoryResult, Surroundings } from "./result.ts";
 

@@ -2,15 +2,15 @@ import { UserError } from "../errors.ts";
 import type { WebGpu } from "../kernels/device.ts";
 import type { GpuInfo, Sharing } from "../kernels/gpu.ts";
 import type { Clock } from "./clock.ts";
-import type { LoadReport } from "./load.ts";
-import type { Sample } from "./measure.ts";
+import type { LoadReport } from "./loading.ts";
+import type { RunTimes } from "./measure.ts";
 import type { MemoryReport } from "./memory.ts";
 import type { Mode } from "./options.ts";
 import type { Peaks } from "./probe.ts";
 import type { Case } from "./suites/case.ts";
 
 /** One measured case. */
-export interface Row extends Sample {
+export interface Row extends RunTimes {
   readonly suite: string;
   readonly op: string;
   readonly shape: string;
@@ -101,7 +101,7 @@ export interface LoadResult extends AnyResult, LoadReport {
 export function rowOf(
   { suite, op, shape, format, flops, bytes }: Omit<Case, "memory" | "prepare">,
   sharing: Sharing,
-  sample: Sample,
+  sample: RunTimes,
   peaks: Peaks,
 ): Row {
   const { bestMs } = sample;
@@ -120,7 +120,7 @@ export function rowOf(
 }
 
 /** Names a row among those of all runs. */
-export function rowName({ suite, op, shape, format, sharing }: Omit<Row, keyof Sample>): string {
+export function rowName({ suite, op, shape, format, sharing }: Omit<Row, keyof RunTimes>): string {
   return [suite, op, shape, format, sharing].join(" | ");
 }
 
@@ -205,6 +205,6 @@ export function compareRows(before: readonly Row[], now: readonly Row[]): Change
 }
 
 /** Distance of a usual run from the best one, as a share. */
-function spread({ bestMs, medianMs }: Sample): number {
+function spread({ bestMs, medianMs }: RunTimes): number {
   return medianMs / bestMs - 1;
 }

@@ -1,5 +1,5 @@
 import { measure, median } from "../../bench/measure.ts";
-import { describeChanges, describeRows } from "../../bench/report.ts";
+import { describeChanges, describeRows } from "../../bench/describe.ts";
 import { formatMs } from "../../text.ts";
 import { compareRows, lookAround, readResult, type Row, rowOf } from "../../bench/result.ts";
 import { Gpu } from "../../kernels/gpu.ts";

@@ -187,7 +187,11 @@ Deno.test("loadDataset() names file and line of a row without its keys", async (
 
 Deno.test("loadDataset() refuses a length that cannot hold a target", async () => {
   await withRows([{ text: "a" }], async (path) => {
-    const message = await assertThrows(() => load(path, { maxSeqLength: 1 }));
+    const message = await assertThrows(
+      () => load(path, { maxSeqLength: 1 }),
+      "max_seq_length must be",
+      "got 1",
+    );
     assert(message.includes("at least 2 tokens"), message);
   });
 });

@@ -1,3 +1,4 @@
+/** Measurements in words: tables, changes, and where they were made. */
 import { formatMs, formatTable } from "../text.ts";
 import type { Peaks } from "./probe.ts";
 import type { Change, Row, Surroundings } from "./result.ts";
