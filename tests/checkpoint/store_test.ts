@@ -386,6 +386,7 @@ Deno.test("lockFolder() lets one in, names the holder, and ignores what a killed
     const lock = await lockFolder(out);
     await assertThrows(() => lockFolder(out), out, `process ${Deno.pid}`, "output_dir");
     lock.release();
+    assertEquals(Deno.readTextFileSync(join(out, ".longreach.lock")), "", "a released lock names nobody");
     lock.release();
     Deno.writeTextFileSync(join(out, ".longreach.lock"), "999999");
     (await lockFolder(out)).release();

@@ -90,6 +90,28 @@ Deno.test("without a terminal: never silent for more than a minute", () => {
   assertEquals(printed, [3, 6, 9, 12, 15, 18]);
 });
 
+Deno.test("on a terminal: each part of the line is there whole or not at all, whatever the width", () => {
+  const whole =
+    "step 40/40  loss 2.5000  took 40s  1,234 tok/s  peak 4.0 GiB  lr 2.00e-4  norm 0.313  epoch 2.00";
+  const parts = whole.split("  ");
+  const seen = new Set<string>();
+  for (let columns = 40; columns <= 160; columns++) {
+    const io = new MemoryIo({ isTerminal: true, columns });
+    const progress = new TrainProgress(io, 1, handClock());
+    progress.onStart(INFO);
+    progress.onStep(metrics(40));
+    progress.stop();
+    const line = io.stderr.replaceAll("\u001b[K", "\n").split(/[\r\n]/).findLast((each) =>
+      each.includes("40/40")
+    )!.trimEnd();
+    const shown = line.slice(line.indexOf("step")).split("  ");
+    const known = shown.filter((part) => !/^(took|eta)/.test(part));
+    for (const part of known) assert(parts.includes(part), `"${part}" at ${columns} columns`);
+    seen.add(shown.length.toString());
+  }
+  assert(seen.size > 3, "wider terminals show more");
+});
+
 Deno.test("on a terminal: one line drawn again, never wider than the terminal, notes above it", () => {
   for (const columns of [40, 80, 200]) {
     const io = new MemoryIo({ isTerminal: true, columns });

@@ -348,6 +348,8 @@ const RULES: [name: string, yaml: string, wanted: string][] = [
   ["a number for a path", "eval_file: 3", "must be path (in quotes where YAML"],
   ["a second document", "---\nseed: 3", "a second document begins here"],
   ["a zero in front", "seed: 010", "seed: a number with a zero in front is octal to some readers"],
+  ["a share of no steps", "save_steps: 0", "or a share of all steps above 0 and below 1, got 0"],
+  ["more than all steps", "save_steps: 1.5", "or a share of all steps above 0 and below 1, got 1.5"],
   ["a word for a boolean", "sft: maybe", 'must be true or false, got "maybe"'],
 ];
 for (const [name, yaml, wanted] of RULES) {
