@@ -217,7 +217,8 @@ Deno.test("rows: an answer with weight 0, or train false, is read and not learnt
     }]]
   ) {
     const messages = [
-      { role: "user", content: "q1" },
+      // OpenAI writes a weight beside questions too, which says nothing of them.
+      { role: "user", content: "q1", weight: 1 },
       { role: "assistant", content: "BAD", ...off },
       { role: "user", content: "q2", weight: 0 },
       { role: "assistant", content: "good", ...on },
