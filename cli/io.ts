@@ -36,11 +36,11 @@ export interface Io {
   readonly trace?: Trace;
 }
 
-/** How lines are asked for, on a terminal. */
+/** Options of questions for lines, on a terminal. */
 export interface LineOptions {
   /** Stands before the place to type. */
   readonly prompt: string;
-  /** What a line that begins so may become, for the Tab key. */
+  /** Completions of a line, for the Tab key. */
   readonly complete: (line: string) => string[];
   /** Ctrl-C. */
   readonly onInterrupt: () => void;

@@ -1,7 +1,6 @@
 /** LONGREACH_TRACE=1: where the device's time goes, as a table by kernel at the end of each step and of the command. */
 import { formatCount, formatTable } from "../text.ts";
 import type { KernelTiming } from "../kernels/profiler.ts";
-import type { Io } from "./io.ts";
 
 interface Sum {
   calls: number;
@@ -23,7 +22,7 @@ export class Trace {
   }
 
   /** Shows what was timed since the last table, the longest first; nothing where nothing was. */
-  show(io: Pick<Io, "err">, title: string): void {
+  show(io: { err(text: string): void }, title: string): void {
     if (this.#sums.size === 0) return;
     const rows = [...this.#sums].sort(([, a], [, b]) => b.microseconds - a.microseconds);
     this.#sums.clear();

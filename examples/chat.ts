@@ -4,7 +4,7 @@
  *     deno run --config deno.json --allow-read --allow-write --allow-env \
  *       examples/chat.ts models/long "Who wrote it?" "And when?"
  */
-import { Engine, type Message } from "longreach";
+import { Engine, type Message } from "@longreach/longreach";
 
 const [baseModel, ...questions] = Deno.args;
 if (!baseModel || questions.length === 0) throw new Error("Usage: chat.ts MODEL QUESTION...");
