@@ -8,7 +8,7 @@ import { askAbout } from "./material.ts";
 
 const ROLES: readonly unknown[] = ["system", "user", "assistant"];
 
-/** What was said so far, with a document where one waits for its question. */
+/** The turns so far, with a document where one waits for its question. */
 export class Conversation {
   #turns: Message[] = [];
   #system: string | null;

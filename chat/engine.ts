@@ -24,19 +24,19 @@ export interface EngineOptions {
   readonly contextSize?: number | null;
   /** Quantise the base to NF4; false unless given. */
   readonly loadIn4bit?: boolean;
-  /** How activations, keys and values are stored; f32 unless given. */
+  /** Format of activations, keys and values; f32 unless given. */
   readonly format?: Format;
   /** The chat template; the tokenizer's own unless given, else a bare question. */
   readonly chatTemplate?: TemplateChoice | null;
   /** Tokens of a prompt and its answer at most, where they may pass the context: to see what comes of it. */
   readonly mostTokens?: number;
-  /** How the device is opened; by its defaults unless given. */
+  /** Options of the device; its defaults unless given. */
   readonly gpuOptions?: GpuOptions;
   /** Told of every tensor loaded. */
   readonly onLoad?: (tensor: string, done: number, total: number) => void;
 }
 
-/** How one answer is written. What is not given is as `generation_config.json` or the engine has it. */
+/** Options of one answer. What is not given is as `generation_config.json` or the engine has it. */
 export interface AnswerOptions extends Partial<Sampling> {
   /** Most tokens to write; what the context leaves unless given. */
   readonly maxNewTokens?: number;
@@ -87,7 +87,7 @@ export class Engine {
   readonly tokenizer: Tokenizer;
   /** Writes conversations. */
   readonly template: ChatTemplate;
-  /** What the user should know: about positions, the adapter, the template. */
+  /** Notes for the user on positions, adapter and template. */
   readonly notes: readonly string[];
   readonly #gpu: Gpu;
   readonly #open: OpenModel;

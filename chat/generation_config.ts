@@ -5,11 +5,11 @@ import { UserError } from "../errors.ts";
 import type { Sampling } from "../kernels/sample/sample.ts";
 import { quote } from "../text.ts";
 
-/** What the file says, as far as writing depends on it. */
+/** Settings of the file that writing depends on. */
 export interface GenerationConfig {
   /** Tokens that end a text. */
   readonly stopIds: readonly number[];
-  /** What it sets of the sampling. */
+  /** Settings of sampling that it gives. */
   readonly sampling: Partial<Omit<Sampling, "seed">>;
 }
 

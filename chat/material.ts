@@ -6,7 +6,7 @@ import { readPdf } from "../data/pdf/convert.ts";
 /** Bytes of a text: more than any context holds. */
 const LARGEST_TEXT = 2 ** 28;
 
-/** What a document is to the prompt, as LongLoRA's demo has it. */
+/** Kinds of documents in prompts, as LongLoRA's demo has them. */
 export const MATERIAL_TYPES = ["none", "book", "paper", "material"] as const;
 export type MaterialType = (typeof MATERIAL_TYPES)[number];
 

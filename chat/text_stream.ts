@@ -1,7 +1,7 @@
 /** Text of tokens as they come: whole characters only, and never a part of what ends it. */
 import type { Tokenizer } from "../data/tokenizer.ts";
 
-/** What a decoder writes for bytes that are no character (yet). */
+/** Mark that a decoder writes for bytes that are no character (yet). */
 const UNFINISHED = "\ufffd";
 /** Tokens behind which an unfinished character is none: no character of UTF-8 has more bytes. */
 const MOST_PARTS = 4;

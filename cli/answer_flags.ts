@@ -121,7 +121,7 @@ export async function openEngine(io: Io, flags: AnswerFlags, mostTokens?: number
   }
 }
 
-/** How tokens are drawn, as far as the flags say it; a seed in any case. */
+/** Picks the settings of sampling that the flags give; a seed in any case. */
 export function samplingOf(flags: AnswerFlags): AnswerOptions & { readonly seed: number } {
   const { temperature, top_p, top_k, min_p, repetition_penalty } = flags;
   return {

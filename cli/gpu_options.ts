@@ -1,4 +1,4 @@
-/** How commands open devices: on the WebGPU of their flag, tuned and traced as the process is to. */
+/** Options with which commands open devices: on the WebGPU of their flag, tuned and traced as the process is to. */
 import type { GpuOptions } from "../kernels/gpu.ts";
 import type { WebGpu } from "../kernels/device.ts";
 import type { Io } from "./io.ts";

@@ -64,7 +64,7 @@ export function build(summary: string, io: Io): BuiltCommand {
     });
 }
 
-/** What an answer took, in one line. */
+/** Describes the tokens and time of an answer in one line. */
 export function describeAnswer(answer: Answer, seed: number): string {
   const { promptTokens, cachedTokens, completionTokens, promptSeconds, writeSeconds, finishReason } = answer;
   const cached = cachedTokens === 0 ? "" : `, ${formatCount(cachedTokens)} of them kept from before`;

@@ -100,7 +100,7 @@ export async function prepareDocuments(
 
 /** Perplexity of what was held out. */
 export interface Extension {
-  /** Of the base as it is. */
+  /** Perplexity of the base as it is. */
   readonly before: PerplexityResult;
   readonly after: PerplexityResult;
 }

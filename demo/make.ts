@@ -21,11 +21,11 @@ export interface MakeDemoResult {
   readonly recall: number;
 }
 
-/** Where the demo's base model is made, and how. */
+/** Options of making the demo's base model. */
 export interface MakeDemoOptions {
   /** Folder for the data and the models. */
   readonly output_dir: string;
-  /** How devices are opened; by their defaults unless given. */
+  /** Options of the devices; their defaults unless given. */
   readonly gpuOptions?: GpuOptions;
 }
 

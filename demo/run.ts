@@ -57,11 +57,11 @@ interface Subject {
   readonly loadIn4bit: boolean;
 }
 
-/** Where a demo writes, and how. */
+/** Options of a demo. */
 export interface DemoOptions {
   /** Folder for data, adapter and merged model. */
   readonly output_dir: string;
-  /** How devices are opened; by their defaults unless given. */
+  /** Options of the devices; their defaults unless given. */
   readonly gpuOptions?: GpuOptions;
 }
 

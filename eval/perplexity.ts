@@ -47,7 +47,7 @@ export interface PerplexityOptions extends Partial<WindowOptions> {
   readonly loadIn4bit?: boolean;
   /** Precision of activations, fp32 unless given; sums are f32 in any case. */
   readonly dtype?: "fp32" | "bf16" | "fp16";
-  /** How the device is opened; by its defaults unless given. */
+  /** Options of the device; its defaults unless given. */
   readonly gpuOptions?: GpuOptions;
 }
 

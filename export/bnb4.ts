@@ -26,7 +26,7 @@ export interface Bnb4Options {
   readonly dtype?: "keep" | DtypeName;
   /** Largest weight file in bytes; 5 GB unless given. */
   readonly maxShardSize?: number;
-  /** How the device is opened; by its defaults unless given. */
+  /** Options of the device; its defaults unless given. */
   readonly gpuOptions?: GpuOptions;
 }
 

@@ -38,7 +38,7 @@ export interface MergeOptions {
   readonly maxShardSize?: number;
   /** Merge onto the base as training in 4 bits saw it: its linears quantised to NF4 and back. */
   readonly loadIn4bit?: boolean;
-  /** How devices are opened, one after the other; by their defaults unless given. */
+  /** Options of the devices, which are opened one after the other; their defaults unless given. */
   readonly gpuOptions?: GpuOptions;
 }
 
@@ -250,7 +250,7 @@ interface MergeChecks {
   readonly asTrained: MergeCheck | null;
 }
 
-/** Where the device's memory does not hold the models. */
+/** Result where the device's memory does not hold the models. */
 const NOT_COMPARED: MergeChecks = { asMerged: null, asTrained: null };
 
 /**

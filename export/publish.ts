@@ -194,7 +194,7 @@ function withoutFolders(args: Values): Values {
   return Object.fromEntries(Object.entries(args).map(([key, value]) => [key, shorten(value)]));
 }
 
-/** What is no name on the hub and has separators is a path. */
+/** Shortens paths to their last part; a path is what has separators and is no name on the hub. */
 function withoutFolder(text: string): string {
   const isPath = /[/\\]/.test(text) && !parseHubReference(text) && !text.startsWith("long-llm:");
   return isPath ? text.split(/[/\\]/).findLast((part) => part !== "") ?? text : text;

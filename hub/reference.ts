@@ -1,6 +1,6 @@
 /** A model or data set on the Hugging Face hub. */
 export interface HubReference {
-  /** What it is. */
+  /** Kind of repository. */
   readonly kind: "model" | "dataset";
   /** `org/name` */
   readonly name: string;

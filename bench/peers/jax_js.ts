@@ -15,7 +15,7 @@ export interface JaxArray {
 /** A function over one list of arrays, as `grad` and `jit` take it. */
 export type JaxFunction<R> = (inputs: readonly JaxArray[]) => R;
 
-/** What is used of the package; its own types would make it a dependency of the whole project's type check. */
+/** The part of the package that is used; its own types would make it a dependency of the whole project's type check. */
 export interface Jax {
   init(device: string): Promise<unknown>;
   defaultDevice(device: string): void;

@@ -2,7 +2,7 @@
 import type { Entrant, HostArray } from "./entrant.ts";
 import { ELEMENT, type Graph, writeModel } from "./onnx_model.ts";
 
-/** What is used of the package; its own types would make it a dependency of the whole project's type check. */
+/** The part of the package that is used; its own types would make it a dependency of the whole project's type check. */
 interface OnnxRuntime {
   readonly env: {
     readonly versions: { readonly web: string };

@@ -42,7 +42,7 @@ export interface StudyOptions {
   readonly seeds: number;
   /** Ids of the experiments to run; all unless given. */
   readonly only?: readonly string[] | null;
-  /** How devices are opened; by their defaults unless given. */
+  /** Options of the devices; their defaults unless given. */
   readonly gpuOptions?: GpuOptions;
 }
 
