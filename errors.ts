@@ -1,23 +1,22 @@
-/** Process exit codes: scripts branch on them. */
-export const EXIT = { ok: 0, failed: 1, usage: 2, doesNotFit: 3 } as const;
+/**
+ * What a failure means to whoever asked: the work failed; the request is wrong (flags, YAML keys, values); or a run would
+ * not fit in memory. The command line has an exit code for each.
+ */
+export type ErrorKind = "failed" | "usage" | "doesNotFit";
 
 /**
- * A failure the user can act on. Commands print its message as it is, without a stack, and exit with
- * {@linkcode UserError.exitCode}. The message says what was tried, what is wrong, where, and what to do.
+ * A failure the user can act on. Commands print its message as it is, without a stack. The message says what was tried,
+ * what is wrong, where, and what to do.
  */
 export class UserError extends Error {
   /** As the class. */
   override readonly name: string = "UserError";
-  /** 1 for a failure while working, 2 for wrong usage: flags, YAML keys, values; 3 where a run would not fit in memory. */
-  readonly exitCode: number;
-
-  /** Whether the command's result is on stdout already, so that with `--json` nothing more belongs there. */
-  readonly isTold: boolean;
+  /** `failed` unless given. */
+  readonly kind: ErrorKind;
 
   /** Takes the message as it is to be printed. */
-  constructor(message: string, options: { exitCode?: number; cause?: unknown; isTold?: boolean } = {}) {
+  constructor(message: string, options: { kind?: ErrorKind; cause?: unknown } = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
-    this.exitCode = options.exitCode ?? EXIT.failed;
-    this.isTold = options.isTold ?? false;
+    this.kind = options.kind ?? "failed";
   }
 }

@@ -29,7 +29,7 @@
  */
 
 // Errors.
-export { EXIT, UserError } from "./errors.ts";
+export { type ErrorKind, UserError } from "./errors.ts";
 export { DeviceLostError, GpuError, GpuMemoryError } from "./kernels/errors.ts";
 
 // Training: settings, the run, its plan.

@@ -4,7 +4,8 @@ import { gpuOptionsOf } from "../cli/gpu_options.ts";
 import { type Io, terminalIo } from "../cli/io.ts";
 import { createProgress } from "../cli/progress.ts";
 import { readTuning, saveTuning, tuningFile } from "../cli/tuning.ts";
-import { EXIT, UserError } from "../errors.ts";
+import { EXIT, exitCodeOf } from "../cli/exit.ts";
+import { UserError } from "../errors.ts";
 import { GpuError } from "../kernels/errors.ts";
 import { Gpu, type GpuInfo, type Sharing } from "../kernels/gpu.ts";
 import type { Tuning } from "../kernels/tuning.ts";
@@ -69,7 +70,7 @@ async function runBench(
   } catch (error) {
     if (!(error instanceof UserError || error instanceof GpuError)) throw error;
     io.err(error.message);
-    return error instanceof UserError ? error.exitCode : EXIT.failed;
+    return exitCodeOf(error);
   }
 }
 
@@ -81,7 +82,7 @@ async function runTuner(options: BenchOptions, io: Io): Promise<void> {
   const { clock, filter, webgpu } = options;
   if (options.sharing !== undefined) {
     throw new UserError("--tune measures every sharing mode: leave out --sharing and --both", {
-      exitCode: EXIT.usage,
+      kind: "usage",
     });
   }
   let info: GpuInfo | undefined;
@@ -155,7 +156,7 @@ async function benchCases(options: BenchOptions, io: Io): Promise<Measured> {
     const effort = effortOf(options, gpu);
     const cases = selectCases(await casesOf(options, gpu, notes), options.filter);
     if (cases.length === 0) {
-      throw new UserError(`--filter: no row has ${options.filter} in it`, { exitCode: EXIT.usage });
+      throw new UserError(`--filter: no row has ${options.filter} in it`, { kind: "usage" });
     }
     peaks ??= await probe(gpu, effort);
     const progress = createProgress(io, "row", cases.length);
@@ -178,7 +179,7 @@ async function benchCases(options: BenchOptions, io: Io): Promise<Measured> {
 async function benchStep(options: BenchOptions, io: Io): Promise<Measured> {
   if (options.clock === "cpu" || options.sharing === "both") {
     throw new UserError("--step is timed by the device and the clock on the wall, in one sharing mode", {
-      exitCode: EXIT.usage,
+      kind: "usage",
     });
   }
   using gpu = await openGpu(options, io, options.sharing);

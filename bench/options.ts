@@ -1,6 +1,6 @@
 import { nearest } from "../nearest.ts";
 import { parseArgs } from "./deps.ts";
-import { EXIT, UserError } from "../errors.ts";
+import { UserError } from "../errors.ts";
 import { type WebGpu, WEBGPUS } from "../kernels/device.ts";
 import type { Sharing } from "../kernels/gpu.ts";
 import type { Clock } from "./clock.ts";
@@ -193,5 +193,5 @@ function readWhole(name: string, value: string | undefined): number | undefined 
 }
 
 function usage(message: string): UserError {
-  return new UserError(message, { exitCode: EXIT.usage });
+  return new UserError(message, { kind: "usage" });
 }

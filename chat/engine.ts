@@ -2,7 +2,7 @@
 import { answerEnds, chatTemplateOf, encodePrompt, type TemplateChoice } from "../data/encode.ts";
 import type { ChatTemplate, Message } from "../data/templates.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
-import { EXIT, UserError } from "../errors.ts";
+import { UserError } from "../errors.ts";
 import { Gpu, type GpuOptions } from "../kernels/gpu.ts";
 import type { Sampling } from "../kernels/sample/sample.ts";
 import type { Format } from "../kernels/wgsl.ts";
@@ -168,7 +168,7 @@ export class Engine {
         formatCount(maxNewTokens)
       } for the answer passes ` +
         `the context of ${formatCount(this.contextSize)}. Shorten it, or take a model of a longer context`,
-      { exitCode: EXIT.usage },
+      { kind: "usage" },
     );
   }
 

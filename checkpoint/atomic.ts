@@ -1,6 +1,6 @@
 import { formatBytes } from "../text.ts";
 import { settle, temporaryName } from "../data/temporary.ts";
-import { EXIT, UserError } from "../errors.ts";
+import { UserError } from "../errors.ts";
 import { dirname, join, resolve } from "./deps.ts";
 import {
   diskFiles,
@@ -146,7 +146,7 @@ async function refuseOccupied(path: string, files: Files): Promise<void> {
   throw new UserError(
     `Cannot save to "${path}": the folder is not empty. Choose another folder or empty it`,
     {
-      exitCode: EXIT.usage,
+      kind: "usage",
     },
   );
 }
@@ -167,7 +167,7 @@ export async function saveFileAtomic(
     throw new UserError(
       `Cannot write "${path}": it is there already. Pass --overwrite to replace it, or another name`,
       {
-        exitCode: EXIT.usage,
+        kind: "usage",
       },
     );
   }

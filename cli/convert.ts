@@ -3,7 +3,7 @@ import { formatBytes, formatSeconds } from "../text.ts";
 import type { GgufOptions } from "../export/gguf.ts";
 import type { WorkHooks } from "../model/hooks.ts";
 import { oneOf } from "../train_args/values.ts";
-import { EXIT, UserError } from "../errors.ts";
+import { UserError } from "../errors.ts";
 import {
   booleanFlag,
   type BuiltCommand,
@@ -63,10 +63,10 @@ export function build(summary: string, io: Io): BuiltCommand {
       const model = await locate(io, place, "model");
       narrowFetched();
       if (outtype !== null && to !== "gguf") {
-        throw new UserError(`--outtype is for --to gguf, not for ${to}`, { exitCode: EXIT.usage });
+        throw new UserError(`--outtype is for --to gguf, not for ${to}`, { kind: "usage" });
       }
       if (overwrite && to !== "gguf") {
-        throw new UserError(`--overwrite is for --to gguf, not for ${to}`, { exitCode: EXIT.usage });
+        throw new UserError(`--overwrite is for --to gguf, not for ${to}`, { kind: "usage" });
       }
       const { bytes, of } = await stagesOn(io).counting("tensor", async (hooks): Promise<Converted> => {
         if (to === "gguf") {

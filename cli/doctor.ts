@@ -3,7 +3,7 @@ import { formatBytes, formatCount, formatTable } from "../text.ts";
 import { freeBytes } from "../checkpoint/free_room.ts";
 import config from "../deno.json" with { type: "json" };
 import { userCacheFolder } from "./user_cache.ts";
-import { UserError } from "../errors.ts";
+import { CommandError } from "./exit.ts";
 import {
   findAdapter,
   isSoftware,
@@ -101,7 +101,7 @@ export function build(summary: string, io: Io): BuiltCommand {
       const report = { ...seen, kernels, tuning: isOpen ? await findTuning(open) : null };
       io.out(json ? formatJson(report) : describe(report, io.color));
       const problem = problemOf(report);
-      if (problem !== null) throw new UserError(problem, { isTold: true });
+      if (problem !== null) throw new CommandError(problem, { isTold: true });
     },
   );
 }

@@ -3,7 +3,7 @@ import { nearest } from "../nearest.ts";
 import { quote } from "../text.ts";
 import { Command, type CommandUnknownOpts, InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import { CommanderError, type Option as CommanderOption } from "commander";
-import { EXIT, UserError } from "../errors.ts";
+import { UserError } from "../errors.ts";
 import { WEBGPUS } from "../kernels/device.ts";
 import { OTHER_NAMES } from "../train_args/foreign_keys.ts";
 import { hintFor } from "../train_args/other_tools.ts";
@@ -174,7 +174,7 @@ export async function runCommand(command: BuiltCommand, words: readonly string[]
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error;
     if (error.code === "commander.helpDisplayed") return;
-    throw new UserError(explain(error, command, words), { exitCode: EXIT.usage, cause: error });
+    throw new UserError(explain(error, command, words), { kind: "usage", cause: error });
   }
 }
 

@@ -2,7 +2,7 @@
 import { formatBytes, formatSeconds } from "../text.ts";
 import { exists } from "../checkpoint/files.ts";
 import { type HubReference, parseHubReference } from "../hub/reference.ts";
-import { EXIT, UserError } from "../errors.ts";
+import { UserError } from "../errors.ts";
 import type { Io } from "./io.ts";
 import { hasParent, missingPath, modelFolderOf } from "./places.ts";
 import { visible } from "./visible.ts";
@@ -45,7 +45,7 @@ export async function locate(
   if (reference.kind !== wanted) {
     throw new UserError(
       `Cannot use "${place}": a ${wanted} is wanted, and that is a ${reference.kind} of the hub`,
-      { exitCode: EXIT.usage },
+      { kind: "usage" },
     );
   }
   try {
@@ -58,7 +58,7 @@ export async function locate(
       }${error.message}. There is no folder "${place}" in the current folder, ${Deno.cwd()}, either`,
       {
         cause: error,
-        exitCode: error.exitCode,
+        kind: error.kind,
       },
     );
   }

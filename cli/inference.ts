@@ -1,7 +1,7 @@
 /** `inference`: a question about a document, or a text to go on from. */
 import type { Answer } from "../chat/engine.ts";
 import { MATERIAL_TYPES } from "../chat/material.ts";
-import { EXIT, UserError } from "../errors.ts";
+import { UserError } from "../errors.ts";
 import { oneOf, text } from "../train_args/values.ts";
 import { openEngine, samplingOf, withAnswerFlags } from "./answer_flags.ts";
 import { type BuiltCommand, newCommand, optionalFlag, valueFlag } from "./flags.ts";
@@ -32,7 +32,7 @@ export function build(summary: string, io: Io): BuiltCommand {
       const { question, prompt, material } = flags;
       if ((question === null) === (prompt === null) || (prompt !== null && material !== null)) {
         throw new UserError("inference needs --question, with or without --material, or --prompt alone", {
-          exitCode: EXIT.usage,
+          kind: "usage",
         });
       }
       const { askAbout, readMaterial } = await import("../chat/material.ts");

@@ -1,9 +1,10 @@
 /** The command line: `deno task <command> [flags]`, or `./longreach <command> [flags]`. */
 import { formatTable } from "../text.ts";
 import { errorCode, fileError } from "../checkpoint/files.ts";
-import { EXIT, UserError } from "../errors.ts";
+import { UserError } from "../errors.ts";
 import { DeviceLostError, GpuMemoryError } from "../kernels/errors.ts";
 import config from "../deno.json" with { type: "json" };
+import { CommandError, EXIT, exitCodeOf } from "./exit.ts";
 import type { AllCommands, BuiltCommand } from "./flags.ts";
 import { formatJson } from "./format.ts";
 import { type Io, terminalIo } from "./io.ts";
@@ -94,9 +95,9 @@ export async function runCli(words: readonly string[], io: Io, prepare = () => {
     await runCommand(build(summary, io, () => allCommands(io)), flags);
     return EXIT.ok;
   } catch (error) {
-    const { message, exitCode } = explain(error);
+    const [message, exitCode] = [explain(error), exitCodeOf(error)];
     io.err(message);
-    const isTold = error instanceof UserError && error.isTold;
+    const isTold = error instanceof CommandError && error.isTold;
     if (words.includes("--json") && !isTold) io.out(formatJson({ error: { message, exitCode } }));
     return exitCode;
   }
@@ -127,7 +128,7 @@ async function findCommand(name: string): Promise<CommandEntry> {
   const hint = near === null
     ? `the commands are ${Object.keys(COMMANDS).join(", ")}`
     : `did you mean ${near}?`;
-  throw new UserError(`Unknown command ${JSON.stringify(name)}: ${hint}`, { exitCode: EXIT.usage });
+  throw new UserError(`Unknown command ${JSON.stringify(name)}: ${hint}`, { kind: "usage" });
 }
 
 function listCommands(): string {
@@ -136,27 +137,22 @@ function listCommands(): string {
 }
 
 /** Describes an error in words; only what nobody foresaw comes with a stack. */
-function explain(error: unknown): { message: string; exitCode: number } {
-  if (error instanceof UserError) return error;
-  const exitCode = EXIT.failed;
-  if (error instanceof DeviceLostError || error instanceof GpuMemoryError) {
-    return { message: error.message, exitCode };
+function explain(error: unknown): string {
+  if (error instanceof UserError || error instanceof DeviceLostError || error instanceof GpuMemoryError) {
+    return error.message;
   }
   if (error instanceof Deno.errors.NotCapable) {
     const remedy = 'Start it as "deno task" or "./longreach", which grant what each command needs';
-    return { message: `${error.message}. ${remedy}`, exitCode };
+    return `${error.message}. ${remedy}`;
   }
   if (errorCode(error) !== undefined) {
     const tried = /\(os error \d+\): (.*)$/s.exec((error as Error).message)?.[1];
-    return {
-      message: (fileError(error, "Cannot go on", tried && `Tried ${tried}`) as Error).message,
-      exitCode,
-    };
+    return (fileError(error, "Cannot go on", tried && `Tried ${tried}`) as Error).message;
   }
   const text = error instanceof Error
     ? `${error.name}: ${error.message}\n${error.stack ?? ""}`
     : String(error);
-  return { message: `This is a bug in Longreach; please report it with the lines below.\n${text}`, exitCode };
+  return `This is a bug in Longreach; please report it with the lines below.\n${text}`;
 }
 
 if (import.meta.main) {

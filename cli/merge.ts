@@ -1,6 +1,6 @@
 /** `merge`: an adapter into its base model, written as a Hugging Face folder. */
 import { formatBytes, formatCount, formatSeconds, formatSmall } from "../text.ts";
-import { EXIT, UserError } from "../errors.ts";
+import { UserError } from "../errors.ts";
 import type { GgufOptions } from "../export/gguf.ts";
 import type { MergeCheck, MergeResult } from "../export/merge.ts";
 import { oneOf, text, whole } from "../train_args/values.ts";
@@ -62,7 +62,7 @@ export function build(summary: string, io: Io): BuiltCommand {
       };
       narrowFetched();
       if (flags.outtype !== null && flags.gguf === null) {
-        throw new UserError("--outtype is for --gguf", { exitCode: EXIT.usage });
+        throw new UserError("--outtype is for --gguf", { kind: "usage" });
       }
       const { mergeAdapter } = await import("../export/merge.ts");
       const result = await stagesOn(io).counting("tensor", (hooks) => mergeAdapter(options, hooks));
@@ -86,7 +86,7 @@ async function toGguf(
     if (!(error instanceof UserError)) throw error;
     throw new UserError(`${error.message}. The merged model itself is in "${folder}"`, {
       cause: error,
-      exitCode: error.exitCode,
+      kind: error.kind,
     });
   }
 }

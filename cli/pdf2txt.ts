@@ -2,6 +2,7 @@
 import { formatCount, formatTable } from "../text.ts";
 import type { ConvertedPdf } from "../data/pdf/convert.ts";
 import { UserError } from "../errors.ts";
+import { CommandError } from "./exit.ts";
 import { type BuiltCommand, newCommand, requiredPath } from "./flags.ts";
 import { formatJson } from "./format.ts";
 import type { Io } from "./io.ts";
@@ -50,7 +51,7 @@ export function build(summary: string, io: Io): BuiltCommand {
       if (json) io.out(formatJson({ converted, failed }));
       else if (rows.length > 0) io.out(formatTable(rows, "lrr"));
       if (failed.length === 0) return;
-      throw new UserError(`${failed.length} of ${files.length} files were not converted, as said above`, {
+      throw new CommandError(`${failed.length} of ${files.length} files were not converted, as said above`, {
         isTold: true,
       });
     });

@@ -1,7 +1,7 @@
 /** `plan`: what training with these settings would take, before anything is loaded. */
 import { formatBytes, formatCount } from "../text.ts";
 import { diskFiles } from "../checkpoint/files.ts";
-import { EXIT, UserError } from "../errors.ts";
+import { UserError } from "../errors.ts";
 import { Gpu } from "../kernels/gpu.ts";
 import type { WebGpu } from "../kernels/device.ts";
 import { PURPOSES } from "../kernels/pool.ts";
@@ -26,6 +26,7 @@ import { loadTrainArgs } from "../train_args/load.ts";
 import { groupSize, type OptionName, type TrainArgs } from "../train_args/schema.ts";
 import { bytes, oneOf } from "../train_args/values.ts";
 import { readYamlFile } from "../train_args/yaml_file.ts";
+import { CommandError } from "./exit.ts";
 import { booleanFlag, type BuiltCommand, newCommand, optionalFlag } from "./flags.ts";
 import { locate } from "./hub.ts";
 import { formatJson } from "./format.ts";
@@ -125,7 +126,7 @@ function requireSubject({ shape, longest }: Flags, overrides: Readonly<Record<st
     `Cannot plan without ${
       missing.join(" and ")
     }: see longreach plan --help, or give a settings file, as in: plan my.yaml`,
-    { exitCode: EXIT.usage },
+    { kind: "usage" },
   );
 }
 
@@ -154,7 +155,7 @@ async function runPlan(flags: Flags, args: TrainArgs, config: ModelConfig, io: I
     flags.json ? formatJson(planRecord(plan, args, config, rates)) : describePlan(plan, args, config, rates),
   );
   if (plan.fits !== false) return;
-  throw new UserError("This does not fit in max_memory", { exitCode: EXIT.doesNotFit, isTold: true });
+  throw new CommandError("This does not fit in max_memory", { kind: "doesNotFit", isTold: true });
 }
 
 /** The device to plan for: the adapter's, or where none answers or a limit is given, one as most are. */

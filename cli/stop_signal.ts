@@ -1,6 +1,6 @@
 /** Signals that ask a command to stop: training finishes its step and saves, everything else ends at once. */
 import { basename } from "../checkpoint/deps.ts";
-import { UserError } from "../errors.ts";
+import { CommandError } from "./exit.ts";
 import type { Io } from "./io.ts";
 import { permittedEnv } from "./user_cache.ts";
 
@@ -23,7 +23,7 @@ const NUMBERS: Readonly<Partial<Record<Deno.Signal, number>>> = {
 const SAME_EVENT_MS = 300;
 
 /** Exit code of a process that a signal ended, as shells tell it: 128 and the signal's number. */
-function exitCodeOf(signal: Deno.Signal): number {
+function signalExitCode(signal: Deno.Signal): number {
   return 128 + (NUMBERS[signal] ?? 0);
 }
 
@@ -32,9 +32,9 @@ function nameOf(signal: Deno.Signal): string {
 }
 
 /** Work that a signal ended before it was done; the exit code tells which. */
-export class Interrupted extends UserError {
+export class Interrupted extends CommandError {
   constructor(signal: Deno.Signal, whatNow: string, { isTold = false } = {}) {
-    super(`Stopped by ${nameOf(signal)}: ${whatNow}`, { exitCode: exitCodeOf(signal), isTold });
+    super(`Stopped by ${nameOf(signal)}: ${whatNow}`, { exitCode: signalExitCode(signal), isTold });
   }
 }
 
@@ -66,7 +66,7 @@ export function listenForSignals(io: Io): void {
     if (takenOver > 0) return;
     if (io.isTerminal) io.draw("\r\u001b[K");
     io.err(`Stopped by ${nameOf(signal)}: nothing unfinished is left`);
-    io.exit(exitCodeOf(signal));
+    io.exit(signalExitCode(signal));
   });
 }
 
@@ -102,7 +102,7 @@ export class StopSignal {
     // A terminal that closes says so more than once, and nobody meant to lose the save.
     if (isSameEvent || (first !== null && signal === "SIGHUP")) return;
     if (first === null) this.say(`Stopped by ${nameOf(signal)} before the first step: nothing was trained`);
-    this.io.exit(exitCodeOf(first ?? signal));
+    this.io.exit(signalExitCode(first ?? signal));
   }
 
   close(): void {

@@ -2,7 +2,7 @@
 import { nearest } from "../nearest.ts";
 import { formatCount, quote } from "../text.ts";
 import { EXPERIMENTS } from "../demo/study/experiments.ts";
-import { EXIT, UserError } from "../errors.ts";
+import { UserError } from "../errors.ts";
 import { list, text, whole } from "../train_args/values.ts";
 import { type BuiltCommand, newCommand, optionalFlag, valueFlag } from "./flags.ts";
 import { formatJson } from "./format.ts";
@@ -46,5 +46,5 @@ function checkId(id: string): void {
   if (IDS.includes(id)) return;
   const near = nearest(id, IDS);
   const hint = near === null ? `they are ${IDS.join(", ")}` : `did you mean ${near}?`;
-  throw new UserError(`--only: there is no experiment ${quote(id)}: ${hint}`, { exitCode: EXIT.usage });
+  throw new UserError(`--only: there is no experiment ${quote(id)}: ${hint}`, { kind: "usage" });
 }

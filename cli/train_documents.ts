@@ -1,7 +1,7 @@
 /** `train book.pdf --model org/name --context 32k`: a run without settings, and what it brought. */
 import { holdOut } from "../data/tokenize.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
-import { EXIT, UserError } from "../errors.ts";
+import { UserError } from "../errors.ts";
 import type { GpuOptions } from "../kernels/gpu.ts";
 import { evaluatePerplexity, type PerplexityResult, type PositionScore } from "../eval/perplexity.ts";
 import { formatCount, formatTable } from "../text.ts";
@@ -62,7 +62,7 @@ export async function prepareDocuments(
   ];
   if (missing.length > 0) {
     throw new UserError(`To train on documents, train needs ${missing.join(" and ")}`, {
-      exitCode: EXIT.usage,
+      kind: "usage",
     });
   }
   const name = documents[0]!.split(/[\\/]/).findLast((part) => part !== "")!.replace(/\.[^.]+$/, "");

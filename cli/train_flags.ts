@@ -1,7 +1,7 @@
 /** The flags of commands that take the settings of a training run. */
 import { quote } from "../text.ts";
 import { type CommandUnknownOpts, Option } from "@commander-js/extra-typings";
-import { EXIT, UserError } from "../errors.ts";
+import { UserError } from "../errors.ts";
 import { kindOf } from "../data/rows.ts";
 import { describeOptions } from "../train_args/describe.ts";
 import { FOREIGN_KEYS, SAME_OPTIONS } from "../train_args/foreign_keys.ts";
@@ -63,7 +63,7 @@ export function givenSettings(command: CommandUnknownOpts): GivenSettings {
   const assigned = words.find((word) => !isDocument(word) && /^\w+=/.test(word));
   if (assigned !== undefined) {
     throw new UserError(`Unexpected word ${quote(assigned)} for ${command.name()}: write --${assigned}`, {
-      exitCode: EXIT.usage,
+      kind: "usage",
     });
   }
   if (files.length > 1 || (files.length > 0 && documents.length > 0)) {
@@ -71,7 +71,7 @@ export function givenSettings(command: CommandUnknownOpts): GivenSettings {
     const rule = documents.length > 0
       ? "documents are trained on without a settings file; in one, name them as train_file"
       : "one settings file is read";
-    throw new UserError(`Cannot use ${shown}: ${rule}`, { exitCode: EXIT.usage });
+    throw new UserError(`Cannot use ${shown}: ${rule}`, { kind: "usage" });
   }
   const settings = Object.entries(flags).filter(([name]) =>
     isOption(name) || FOREIGN_KEYS.has(name) || SAME_OPTIONS.has(name)

@@ -68,7 +68,7 @@ export function build(summary: string, io: Io): BuiltCommand {
 function repositoryOf(name: string): string {
   if (/^[A-Za-z0-9][\w.-]*\/[A-Za-z0-9][\w.-]*$/.test(name)) return name;
   throw new UserError(`--name: must be org/name with letters, digits, ., - and _, got "${name}"`, {
-    exitCode: 2,
+    kind: "usage",
   });
 }
 

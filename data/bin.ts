@@ -3,7 +3,7 @@
  * wide they are, as in `{"dtype": "uint32"}`, which vocabularies above 65,536 need; else the content must tell.
  */
 import { quote } from "../text.ts";
-import { EXIT, UserError } from "../errors.ts";
+import { UserError } from "../errors.ts";
 import { FILE_LIMITS, ifThere, readWhole, writeAll } from "./file_bytes.ts";
 import { elsewhere, fileError } from "./file_errors.ts";
 import { parseJson } from "./json.ts";
@@ -169,7 +169,7 @@ async function refuseOthers(path: string): Promise<void> {
   if (found === undefined || await isOwn()) return;
   throw new UserError(
     `Cannot write "${path}": "${found}" is there already and was not made by tokenize. Remove it, or choose another name`,
-    { exitCode: EXIT.usage },
+    { kind: "usage" },
   );
 }
 

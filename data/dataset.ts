@@ -100,7 +100,7 @@ export async function loadDataset(
   const { maxSeqLength } = options;
   if (!(Number.isInteger(maxSeqLength) && maxSeqLength >= 2)) {
     throw new UserError(`max_seq_length must be a whole number of at least 2 tokens, got ${maxSeqLength}`, {
-      exitCode: 2,
+      kind: "usage",
     });
   }
   const filter = new RowFilter(options);

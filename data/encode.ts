@@ -76,7 +76,7 @@ function templateOf(tokenizer: Tokenizer, choice: TemplateChoice | "tool_use"): 
   throw new UserError(
     "Cannot render conversations: the model's tokenizer files have no chat_template, or none named default. " +
       "Set chat_template to llama-2, llama-3, mistral, vicuna or no",
-    { exitCode: 2 },
+    { kind: "usage" },
   );
 }
 

@@ -124,8 +124,8 @@ class EncodeWorker {
     }, limit);
     this.#worker.onmessage = ({ data }: MessageEvent<EncodeAnswer>) => {
       if ("rows" in data) return resolve(data.rows);
-      const { message, exitCode } = data.error;
-      reject(new UserError(message, exitCode === undefined ? {} : { exitCode }));
+      const { message, kind } = data.error;
+      reject(new UserError(message, { kind }));
     };
     this.#worker.onerror = (event) => {
       event.preventDefault();

@@ -1,5 +1,5 @@
 /** A worker that encodes batches of rows; {@linkcode ./encode_pool.ts} starts it and speaks with it. */
-import { UserError } from "../errors.ts";
+import { type ErrorKind, UserError } from "../errors.ts";
 import { type EncodedRow, RowEncoder, type RowForm } from "./encode.ts";
 import type { PlacedRow } from "./rows.ts";
 import { Tokenizer } from "./tokenizer.ts";
@@ -14,7 +14,7 @@ export interface EncodeSetup {
 /** A worker's answer to a batch, or to its setup. */
 export type EncodeAnswer =
   | { readonly rows: readonly EncodedRow[] }
-  | { readonly error: { readonly message: string; readonly exitCode: number | undefined } };
+  | { readonly error: { readonly message: string; readonly kind: ErrorKind } };
 
 /** The worker's side of the channel, which the compiler's default library does not declare. */
 const channel = globalThis as unknown as {
@@ -37,6 +37,6 @@ channel.onmessage = ({ data }) => {
     channel.postMessage({ rows }, [...buffers]);
   } catch (error) {
     if (!(error instanceof UserError)) throw error;
-    channel.postMessage({ error: { message: error.message, exitCode: error.exitCode } });
+    channel.postMessage({ error: { message: error.message, kind: error.kind } });
   }
 };

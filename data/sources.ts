@@ -35,7 +35,7 @@ export function parseSources(
   if (weights && weights.length !== entries.length) {
     throw new UserError(
       `train_data_weights: there are ${weights.length} weights for ${entries.length} entries of train_data`,
-      { exitCode: 2 },
+      { kind: "usage" },
     );
   }
   return entries.map((entry, i) => {
@@ -44,7 +44,7 @@ export function parseSources(
       throw new UserError(
         `train_data: "${entry}" must end with a number of rows in brackets, as in train.json[5000]`,
         {
-          exitCode: 2,
+          kind: "usage",
         },
       );
     }
@@ -60,7 +60,7 @@ function rooted(name: string, root: string | null): string {
   if (!name.startsWith(ROOTED)) return name;
   if (root === null) {
     throw new UserError(`train_data: "${name}" begins with ${ROOTED}, so data_root must say where that is`, {
-      exitCode: 2,
+      kind: "usage",
     });
   }
   return `${root.replace(/(?<!\/)\/+$/, "")}/${name.slice(ROOTED.length).replace(/^\/+/, "")}`;

@@ -27,7 +27,7 @@ export function checkSpelling(template: ChatTemplate, tokenizer: Tokenizer): voi
   throw new UserError(
     `Cannot use ${name}: ${what}. ` +
       "Set chat_template to one that the model was trained with, or add the tokens to the model and its tokenizer",
-    { exitCode: 2 },
+    { kind: "usage" },
   );
 }
 

@@ -1,5 +1,5 @@
 /** Text files to one token file. */
-import { EXIT, UserError } from "../errors.ts";
+import { UserError } from "../errors.ts";
 import { formatCount } from "../text.ts";
 import { isTokenFile, readTokenBin, type TokenDtype, TokenWriter } from "./bin.ts";
 import { encodeRows } from "./encode_pool.ts";
@@ -133,7 +133,7 @@ export async function holdOut(
         formatCount(context)
       } needs twice as many: ` +
         "one window to learn from, one to measure on. Take more documents, or a shorter context",
-      { exitCode: EXIT.usage },
+      { kind: "usage" },
     );
   }
   const windows = Math.floor(HELD_OUT.share * ids.length / context);

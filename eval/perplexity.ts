@@ -296,7 +296,7 @@ function checkWindows(numTokens: number, options: WindowOptions): number[] {
   for (const [name, value, least] of [["seq_len", seqLen, 2], ["batch_size", batchSize, 1]] as const) {
     if (!(Number.isInteger(value) && value >= least)) {
       throw new UserError(`${name} must be a whole number of at least ${least}, got ${value}`, {
-        exitCode: 2,
+        kind: "usage",
       });
     }
   }

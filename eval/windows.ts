@@ -19,7 +19,9 @@ export function windowStarts(
 ): number[] {
   for (const [name, value] of [["seq_len", seqLen], ["sliding_window", slidingWindow]] as const) {
     if (!(Number.isInteger(value) && value > 0)) {
-      throw new UserError(`${name} must be a whole number of tokens above 0, got ${value}`, { exitCode: 2 });
+      throw new UserError(`${name} must be a whole number of tokens above 0, got ${value}`, {
+        kind: "usage",
+      });
     }
   }
   const candidates = Math.max(0, Math.ceil((numTokens - seqLen) / slidingWindow));

@@ -5,7 +5,7 @@ import type { TensorSource } from "../checkpoint/safetensors.ts";
 import { writeModel, type WrittenModel } from "../checkpoint/save_model.ts";
 import { saveFolderAtomic } from "../checkpoint/store.ts";
 import type { WeightReader } from "../checkpoint/weights.ts";
-import { EXIT, UserError } from "../errors.ts";
+import { UserError } from "../errors.ts";
 import { Gpu, type GpuOptions } from "../kernels/gpu.ts";
 import { freeNf4, isNf4 } from "../kernels/nf4/nf4.ts";
 import { BLOCK, dynamicMap, NESTED_BLOCK, NF4_VALUES } from "../kernels/nf4/reference.ts";
@@ -81,7 +81,7 @@ function requireDense(folder: string, config: ModelConfig, weights: WeightReader
     if (!matrices.has(name)) continue;
     if (isBnb4(weights, name)) {
       throw new UserError(`Cannot convert "${folder}" to 4 bits: it is in 4 bits already`, {
-        exitCode: EXIT.usage,
+        kind: "usage",
       });
     }
     requirePackable(name, shape as [number, number], "The model can be used in 16 bits only");

@@ -4,7 +4,7 @@ import { basename } from "../checkpoint/deps.ts";
 import { exists, RangeFile } from "../checkpoint/files.ts";
 import type { WeightReader } from "../checkpoint/weights.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
-import { EXIT, UserError } from "../errors.ts";
+import { UserError } from "../errors.ts";
 import { contextLength, readConfig } from "../model/config.ts";
 import type { WorkHooks } from "../model/hooks.ts";
 import type { LlamaConfig } from "../model/llama/config.ts";
@@ -74,7 +74,7 @@ async function refuseOtherFile(path: string): Promise<void> {
   throw new UserError(
     `Cannot write "${path}": it is there already and is no GGUF file, so that --overwrite does not replace it. ` +
       "Remove it, or choose another name",
-    { exitCode: EXIT.usage },
+    { kind: "usage" },
   );
 }
 

@@ -7,7 +7,7 @@ import { type AdapterConfig, readAdapterConfig } from "../checkpoint/peft.ts";
 import { openWeights } from "../checkpoint/weights.ts";
 import { FILE_LIMITS, readWholeText } from "../data/file_bytes.ts";
 import { MORE_TEMPLATES } from "../data/tokenizer_files.ts";
-import { EXIT, UserError } from "../errors.ts";
+import { UserError } from "../errors.ts";
 import { contextLength, type ModelConfig, readConfig } from "../model/config.ts";
 import { configForPositions, readTrainedSettings, settingsFileOf } from "../model/context.ts";
 import { type CardFacts, isUnchanged, modelCard } from "./model_card.ts";
@@ -109,7 +109,7 @@ async function adapterFacts(
       `Cannot upload "${folder}": its base model is ${
         base === "" ? "not named" : `"${base}"`
       }, which nobody else has. Pass --base_model with its name on the hub, as org/name`,
-      { exitCode: EXIT.usage },
+      { kind: "usage" },
     );
   }
   // Only the name changes: keys that are not read here must stay.

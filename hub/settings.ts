@@ -1,4 +1,4 @@
-import { EXIT, UserError } from "../errors.ts";
+import { UserError } from "../errors.ts";
 import { join } from "../checkpoint/deps.ts";
 
 /** Settings of the hub: host, token, cache. */
@@ -50,7 +50,7 @@ export function hubSettings(env: (name: (typeof HUB_VARIABLES)[number]) => strin
 function noHome(): UserError {
   return new UserError(
     "Cannot tell where the cache of the hub is: HOME is not set. Set it, or HF_HOME to a folder",
-    { exitCode: EXIT.usage },
+    { kind: "usage" },
   );
 }
 
@@ -63,7 +63,7 @@ function readEndpoint(text: string): string {
   }
   throw new UserError(
     `HF_ENDPOINT: must be an address such as https://huggingface.co, got ${JSON.stringify(text)}`,
-    { exitCode: EXIT.usage },
+    { kind: "usage" },
   );
 }
 
@@ -73,7 +73,7 @@ function checkedToken(token: string | undefined): string | undefined {
   throw new UserError(
     "HF_TOKEN: must be one word of plain letters, digits and signs, as the hub's settings show it",
     {
-      exitCode: EXIT.usage,
+      kind: "usage",
     },
   );
 }

@@ -1,6 +1,6 @@
 import { quote } from "../text.ts";
 import { TOKENIZER_FILES } from "../data/tokenizer_files.ts";
-import { EXIT, UserError } from "../errors.ts";
+import { UserError } from "../errors.ts";
 import { safeJoin } from "../checkpoint/paths.ts";
 import { fetchSnapshot, type SnapshotHooks } from "./hub.ts";
 import { type HubReference, parseHubReference } from "./reference.ts";
@@ -50,6 +50,6 @@ function referenceTo(name: string, kind: keyof typeof WANTED): HubReference {
   const parsed = parseHubReference(name);
   if (parsed) return name.startsWith("hf://") || kind !== "dataset" ? parsed : { ...parsed, kind };
   throw new UserError(`Cannot download ${quote(name)}: it must be org/name, or an address with hf://`, {
-    exitCode: EXIT.usage,
+    kind: "usage",
   });
 }

@@ -1,5 +1,5 @@
 import { commitIter, createRepo, fileExists } from "@huggingface/hub";
-import { EXIT, UserError } from "../errors.ts";
+import { UserError } from "../errors.ts";
 import { pathToFileURL } from "../checkpoint/deps.ts";
 import { access } from "./access.ts";
 import type { HubPatience } from "./request.ts";
@@ -97,7 +97,7 @@ async function makeRepository(
 
 function requireWritable(repository: string, { token, offline }: HubSettings): void {
   const refuse = (reason: string): never => {
-    throw new UserError(`Cannot upload to ${repository}: ${reason}`, { exitCode: EXIT.usage });
+    throw new UserError(`Cannot upload to ${repository}: ${reason}`, { kind: "usage" });
   };
   if (offline) refuse("HF_HUB_OFFLINE forbids it. Unset it");
   if (token === undefined) {

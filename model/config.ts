@@ -104,7 +104,7 @@ export function extendContext(
     throw new UserError(
       `Cannot extend the context to ${length} tokens: the model has ${own} with rope_scaling of type ` +
         `"${rope_scaling.type}", which linear interpolation cannot extend. ${remedy}`,
-      { exitCode: 2 },
+      { kind: "usage" },
     );
   }
   return { ...config, rope_scaling: { type: "linear", factor: Math.ceil(length / max_position_embeddings) } };

@@ -66,7 +66,7 @@ export async function generateBatch(
         prompt.length === 0
           ? "Cannot continue an empty prompt: give it one token at least"
           : `Cannot continue the prompt: its token ${wrong} is not below the model's vocab_size ${vocab_size}`,
-        { exitCode: 2 },
+        { kind: "usage" },
       );
     }
   }
@@ -197,5 +197,5 @@ export function checkOptions(options: GenerateOptions): void {
   const isPenalty = repetitionPenalty > 0 && repetitionPenalty <= 100;
   demand(isPenalty, "repetitionPenalty", repetitionPenalty, "above 0 and at most 100");
   demand(isWhole(seed, 0), "seed", seed, "a whole number from 0 to 4294967295");
-  if (problems.length > 0) throw new UserError(`Cannot generate: ${problems.join("; ")}`, { exitCode: 2 });
+  if (problems.length > 0) throw new UserError(`Cannot generate: ${problems.join("; ")}`, { kind: "usage" });
 }

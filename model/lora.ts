@@ -79,7 +79,7 @@ export function applyAdapter(
     if (layer.weightGrad) {
       throw new UserError(
         `Cannot train "${module}" whole: the adapter has LoRA on it. Leave it out of trainable_params and modules_to_save`,
-        { exitCode: 2 },
+        { kind: "usage" },
       );
     }
     const factors = uploadFactors(model.gpu, module, pair);

@@ -152,5 +152,5 @@ function usable<T>(option: string, match: () => T): T {
 }
 
 function refuse(reason: string): never {
-  throw new UserError(`Cannot put LoRA on the model: ${reason}`, { exitCode: 2 });
+  throw new UserError(`Cannot put LoRA on the model: ${reason}`, { kind: "usage" });
 }

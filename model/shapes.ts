@@ -89,7 +89,7 @@ export const SHAPE_NAMES = Object.keys(SHAPES) as (keyof typeof SHAPES)[];
  */
 export function shapeConfig(name: string): ModelConfig {
   if (!Object.hasOwn(SHAPES, name)) {
-    throw new UserError(`Unknown shape "${name}": ${SHAPE_NAMES.join(", ")} are known`, { exitCode: 2 });
+    throw new UserError(`Unknown shape "${name}": ${SHAPE_NAMES.join(", ")} are known`, { kind: "usage" });
   }
   return parseConfig(SHAPES[name as keyof typeof SHAPES], name);
 }

@@ -92,7 +92,7 @@ export function trainedNames(config: ModelConfig, args: TrainArgs): (name: strin
   for (const part of args.trainable_params ?? []) {
     if (names.some((name) => name.includes(part))) continue;
     throw new UserError(`trainable_params: no weight of the model has "${part}" in its name`, {
-      exitCode: 2,
+      kind: "usage",
     });
   }
   // A head that is the embedding has no tensor of its own: it is trained with that one.
@@ -106,7 +106,7 @@ export function trainedNames(config: ModelConfig, args: TrainArgs): (name: strin
     const found = [...modules].filter(([name]) => isSavedWhole(name.replace(/\.[^.]+$/, ""), module));
     if (found.length === 0) {
       throw new UserError(`modules_to_save: no module of the model has a name that ends in "${module}"`, {
-        exitCode: 2,
+        kind: "usage",
       });
     }
     found.forEach(([, tensor]) => saved.add(tensor));

@@ -3,7 +3,7 @@ import { dirname, relative, resolve } from "../checkpoint/deps.ts";
 import { exists, type Files } from "../checkpoint/files.ts";
 import { findLatest, listedFiles, removeLeftovers, removeReplaced, verify } from "../checkpoint/store.ts";
 import { MORE_TEMPLATES, TOKENIZER_FILES } from "../data/tokenizer_files.ts";
-import { EXIT, UserError } from "../errors.ts";
+import { UserError } from "../errors.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
 import type { TrainHooks } from "./hooks.ts";
 import type { Places } from "./setup.ts";
@@ -97,7 +97,7 @@ async function openNamed(path: string, args: TrainArgs, hooks: Pick<TrainHooks, 
   if (isOwn && overwrite_output_dir) {
     throw new UserError(
       `overwrite_output_dir would remove the checkpoint "${path}" that resume_from_checkpoint asks for: set one of them`,
-      { exitCode: EXIT.usage },
+      { kind: "usage" },
     );
   }
   const other = isOwn || overwrite_output_dir ? undefined : await nameOfRun(output_dir);
@@ -105,7 +105,7 @@ async function openNamed(path: string, args: TrainArgs, hooks: Pick<TrainHooks, 
     throw new UserError(
       `Cannot go on from "${path}" in "${output_dir}": that folder holds "${other}" of another run. Set output_dir to ` +
         `"${dirname(path)}", or to a new folder`,
-      { exitCode: EXIT.usage },
+      { kind: "usage" },
     );
   }
   const resumed = await open(path);
@@ -125,7 +125,7 @@ async function startAfreshThough(args: TrainArgs, hooks: Pick<TrainHooks, "note"
     throw new UserError(
       `Cannot resume: "${output_dir}" holds "${name}" but no whole checkpoint. Set overwrite_output_dir: true and ` +
         `resume_from_checkpoint: false to start afresh, or choose another output_dir`,
-      { exitCode: EXIT.usage },
+      { kind: "usage" },
     );
   }
   hooks.note?.(`Nothing was saved in "${output_dir}" yet: the run starts afresh`);
@@ -139,7 +139,7 @@ async function startAfresh({ output_dir, overwrite_output_dir }: TrainArgs): Pro
   throw new UserError(
     `Cannot start in "${output_dir}": it holds "${name}" of an earlier run. Set resume_from_checkpoint: true to go ` +
       `on with it, overwrite_output_dir: true to replace it, or another output_dir`,
-    { exitCode: EXIT.usage },
+    { kind: "usage" },
   );
 }
 
@@ -166,7 +166,7 @@ function requireSameRun({ state, path }: Resumed, args: TrainArgs): void {
     `Cannot start in "${args.output_dir}": it holds an unfinished run ("${path}") of other settings: ${
       changed.join("; ")
     }. Use its settings to go on with it, or set ${goOn}overwrite_output_dir: true to replace it, or another output_dir`,
-    { exitCode: EXIT.usage },
+    { kind: "usage" },
   );
 }
 
@@ -230,7 +230,7 @@ export async function refuseOwnSources(
     throw new UserError(
       `Cannot train into "${output_dir}": the run is made from "${source}", which it would remove or write over. ` +
         "Choose another output_dir",
-      { exitCode: EXIT.usage },
+      { kind: "usage" },
     );
   }
 }

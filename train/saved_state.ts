@@ -217,7 +217,7 @@ function refuseResume(folder: string, problems: readonly string[]): void {
   throw new UserError(
     `Cannot resume from "${folder}": ${problems.join("; ")}. Use what the first run had, or start ` +
       `a new one from the adapter with adapter_name_or_path`,
-    { exitCode: 2 },
+    { kind: "usage" },
   );
 }
 
@@ -255,7 +255,7 @@ function requireStored(
     `Cannot resume from "${folder}": its optimiser has ${
       found ? `"${name}" as ${found.dtype} [${found.shape}]` : `no "${name}"`
     }, but these settings need ${dtype} [${shape}]. Use the settings of the first run`,
-    { exitCode: 2 },
+    { kind: "usage" },
   );
 }
 

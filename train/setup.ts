@@ -5,7 +5,7 @@ import { type Dataset, type DatasetOptions, loadDataset } from "../data/dataset.
 import type { RowCache } from "../data/row_cache.ts";
 import { type DataSource, parseSources } from "../data/sources.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
-import { EXIT, UserError } from "../errors.ts";
+import { UserError } from "../errors.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import type { Format } from "../kernels/wgsl.ts";
 import { applyAdapter } from "../model/lora.ts";
@@ -217,7 +217,7 @@ export async function grownConfig(
     throw new UserError(
       `resize_vocabulary: the tokenizer has ${vocabSize} tokens, but the adapter's embeddings ${config.vocab_size} rows. ` +
         `Merge the adapter, and resize the merged model`,
-      { exitCode: EXIT.usage },
+      { kind: "usage" },
     );
   }
   return { ...config, vocab_size: vocabSize };

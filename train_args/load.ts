@@ -49,7 +49,7 @@ interface Given {
  *
  * @param file a YAML file, or `null` when the overrides say everything
  * @param overrides values by option name; names in kebab-case and those of other tools are known, too
- * @throws {UserError} with exit code 2 and every problem found, each with file, line and column, or its flag
+ * @throws {UserError} of kind `usage` with every problem found, each with file, line and column, or its flag
  */
 export async function loadTrainArgs(
   file: string | null,

@@ -1,6 +1,6 @@
 /** Problems in settings: where each one is, and the text that shows all of them at once. */
 import { printable } from "../text.ts";
-import { EXIT, UserError } from "../errors.ts";
+import { UserError } from "../errors.ts";
 
 /** A place in the settings: in a file, or a flag. */
 export interface Place {
@@ -36,7 +36,7 @@ function render({ place, message }: Problem): string {
   return `${head}\n    ${shown}\n    ${" ".repeat(column - 1 - start)}^`;
 }
 
-/** The error for `problems` in `what`, in the order of the file; exit code 2. */
+/** The error for `problems` in `what`, in the order of the file. */
 export function problemsError(what: string, problems: readonly Problem[]): UserError {
   const line = ({ place }: Problem) => place.source?.line ?? Infinity;
   const ordered = problems.toSorted((a, b) => line(a) === line(b) ? 0 : line(a) - line(b));
@@ -44,6 +44,6 @@ export function problemsError(what: string, problems: readonly Problem[]): UserE
   const shown = ordered.slice(0, MOST).map(render);
   if (ordered.length > MOST) shown.push(`and ${ordered.length - MOST} more`);
   return new UserError([`Cannot use ${what}${count}`, ...shown].join("\n"), {
-    exitCode: EXIT.usage,
+    kind: "usage",
   });
 }

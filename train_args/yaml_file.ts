@@ -13,7 +13,7 @@ import {
 } from "yaml";
 import { FILE_LIMITS, readWhole } from "../data/file_bytes.ts";
 import { decodeText } from "../data/encoding.ts";
-import { EXIT, UserError } from "../errors.ts";
+import { UserError } from "../errors.ts";
 import { type Place, type Problem, problemOf } from "./problems.ts";
 
 /** Deepest nesting of lists and maps; settings need two levels. */
@@ -55,9 +55,7 @@ async function readText(path: string): Promise<string> {
     const action = `Cannot read settings "${path}"`;
     return decodeText(await readWhole(path, FILE_LIMITS.settings, { action }), path);
   } catch (error) {
-    throw error instanceof UserError
-      ? new UserError(error.message, { exitCode: EXIT.usage, cause: error })
-      : error;
+    throw error instanceof UserError ? new UserError(error.message, { kind: "usage", cause: error }) : error;
   }
 }
 

@@ -4,7 +4,8 @@
  */
 import { formatMs, formatTable } from "../../text.ts";
 import { type Io, terminalIo } from "../../cli/io.ts";
-import { EXIT, UserError } from "../../errors.ts";
+import { EXIT, exitCodeOf } from "../../cli/exit.ts";
+import { UserError } from "../../errors.ts";
 import { Gpu } from "../../kernels/gpu.ts";
 import { processorMs } from "../clock.ts";
 import { parseArgs } from "../deps.ts";
@@ -65,12 +66,12 @@ async function main(words: readonly string[], io: Io): Promise<number> {
   using gpu = await Gpu.open();
   const clock = values.clock ?? (gpu.info.isSoftware ? "cpu" : "wall");
   if (clock !== "cpu" && clock !== "wall") {
-    throw new UserError(`--clock: must be cpu or wall, got "${clock}"`, { exitCode: EXIT.usage });
+    throw new UserError(`--clock: must be cpu or wall, got "${clock}"`, { kind: "usage" });
   }
   const rounds = Number(values.rounds);
   if (!Number.isInteger(rounds) || rounds < 1) {
     throw new UserError(`--rounds: must be a whole number above 0, got "${values.rounds}"`, {
-      exitCode: EXIT.usage,
+      kind: "usage",
     });
   }
   const timing = await timingOf(gpu, clock, rounds);
@@ -152,6 +153,6 @@ if (import.meta.main) {
   } catch (error) {
     if (!(error instanceof UserError)) throw error;
     io.err(error.message);
-    Deno.exit(error.exitCode);
+    Deno.exit(exitCodeOf(error));
   }
 }

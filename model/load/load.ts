@@ -112,7 +112,7 @@ export class TensorLoader {
       if (trained) {
         throw new UserError(
           `Cannot train "${name}": the checkpoint holds it in 4 bits. Use the original model, or set low_rank_training: true`,
-          { exitCode: 2 },
+          { kind: "usage" },
         );
       }
       return await this.#loadBnb4(name, shape);

@@ -33,7 +33,7 @@ async function parse(...words: string[]): Promise<Record<string, unknown>> {
 async function refusal(...words: string[]): Promise<string> {
   const error = await parse(...words).then(() => null, (e: unknown) => e);
   assert(error instanceof UserError, `a UserError, got ${error}`);
-  assertEquals(error.exitCode, 2);
+  assertEquals(error.kind, "usage");
   return error.message;
 }
 

@@ -221,7 +221,7 @@ Deno.test("Settings of LoRA that mean nothing in the model are refused, with wha
       thrown = error;
     }
     assert(
-      thrown instanceof UserError && thrown.exitCode === 2,
+      thrown instanceof UserError && thrown.kind === "usage",
       `${JSON.stringify(settings)} is accepted: ${thrown}`,
     );
     for (const part of says) assert(thrown.message.includes(part), `no ${part} in: ${thrown.message}`);

@@ -1,4 +1,4 @@
-import { EXIT, UserError } from "../../errors.ts";
+import { UserError } from "../../errors.ts";
 import { dumpTrainArgs } from "../../train_args/describe.ts";
 import { FOREIGN_KEYS } from "../../train_args/foreign_keys.ts";
 import { loadTrainArgs } from "../../train_args/load.ts";
@@ -24,7 +24,7 @@ async function problemsOf(yaml: string | Uint8Array<ArrayBuffer>, overrides: Rec
     await load(yaml, overrides);
   } catch (error) {
     assert(error instanceof UserError, `a UserError, got ${error}`);
-    assertEquals(error.exitCode, EXIT.usage);
+    assertEquals(error.kind, "usage");
     const [first, ...rest] = error.message.split("\n");
     return rest.length > 0 ? rest.join("\n") : first!;
   }

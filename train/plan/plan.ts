@@ -1,6 +1,6 @@
 /** The plan of a training run, before anything is loaded: what it takes, whether that fits, and what would make it fit. */
 import { formatMemory } from "../../text.ts";
-import { EXIT, UserError } from "../../errors.ts";
+import { UserError } from "../../errors.ts";
 import type { ModelConfig } from "../../model/config.ts";
 import type { TrainArgs } from "../../train_args/schema.ts";
 import type { Rates } from "./throughput.ts";
@@ -68,7 +68,7 @@ export function requireFit({ fits, memoryBytes, peak, remedies }: Plan): void {
         `  ${describeChange(change)}: saves ${formatMemory(savedBytes)}, leaves ${formatMemory(peakBytes)}`
       ),
     ].join("\n"),
-    { exitCode: EXIT.doesNotFit },
+    { kind: "doesNotFit" },
   );
 }
 
