@@ -22,10 +22,9 @@ import {
   TYPICAL_DEVICE,
 } from "../train/plan/step_cost.ts";
 import { SAME_OPTIONS } from "../train_args/foreign_keys.ts";
-import { loadTrainArgs } from "../train_args/load.ts";
+import { loadTrainArgs, readSettingsFile } from "../train_args/load.ts";
 import { groupSize, type OptionName, type TrainArgs } from "../train_args/schema.ts";
 import { bytes, oneOf } from "../train_args/values.ts";
-import { readYamlFile } from "../train_args/yaml_file.ts";
 import { CommandError } from "./exit.ts";
 import { booleanFlag, type BuiltCommand, newCommand, optionalFlag } from "./flags.ts";
 import { locate } from "./hub.ts";
@@ -136,7 +135,7 @@ async function unneeded(
   file: string | null,
   overrides: Readonly<Record<string, string>>,
 ): Promise<Record<string, string>> {
-  const { entries } = file === null ? { entries: [] } : await readYamlFile(file);
+  const { entries } = file === null ? { entries: [] } : await readSettingsFile(file);
   const keys = [...entries.map(({ key }) => key), ...Object.keys(overrides)];
   const given = new Set(keys.map((key) => SAME_OPTIONS.get(key) ?? key));
   const lacks = (...names: readonly OptionName[]) => !names.some((name) => given.has(name));

@@ -74,9 +74,9 @@ function repositoryOf(name: string): string {
 
 /** The base model's config.json, for the card: from here, or from the hub; without it the card tells less. */
 async function baseConfigOf(io: Io, path: string, given: string | null): Promise<ModelConfig | undefined> {
-  const { readTrainedBase } = await import("../export/publish.ts");
-  const trained = await readTrainedBase(path);
-  if (trained === null) return undefined;
+  const { readTrainArgs } = await import("../checkpoint/train_args_file.ts");
+  const trained = (await readTrainArgs(path))?.values.model_name_or_path;
+  if (typeof trained !== "string") return undefined;
   // The name given may be all that another machine has of it.
   const isHere = await Deno.stat(trained).then(() => true, () => false);
   const place = isHere ? trained : given ?? trained;

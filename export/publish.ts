@@ -1,15 +1,16 @@
 /** Choosing the files of a model's or adapter's folder that are uploaded, and writing their card. */
-import { parse, stringify } from "yaml";
+import { stringify } from "yaml";
 import { exists, fileError, readJson } from "../checkpoint/files.ts";
 import { parseHubReference } from "../hub/reference.ts";
 import type { UploadFile } from "../hub/upload.ts";
 import { type AdapterConfig, readAdapterConfig } from "../checkpoint/peft.ts";
+import { readTrainArgs, TRAIN_ARGS, type TrainArgsFile } from "../checkpoint/train_args_file.ts";
 import { openWeights } from "../checkpoint/weights.ts";
 import { FILE_LIMITS, readWholeText } from "../data/file_bytes.ts";
 import { MORE_TEMPLATES } from "../data/tokenizer_files.ts";
 import { UserError } from "../errors.ts";
 import { contextLength, type ModelConfig, readConfig } from "../model/config.ts";
-import { configForPositions, readTrainedSettings, settingsFileOf } from "../model/context.ts";
+import { configForPositions, trainedSettings } from "../model/context.ts";
 import { type CardFacts, isUnchanged, modelCard } from "./model_card.ts";
 
 /** Files by name; a run's logs, checkpoints and optimiser stay here. */
@@ -42,7 +43,8 @@ export async function preparePublication(
 ): Promise<Publication> {
   const names = await namesIn(folder);
   const kind = names.includes("adapter_config.json") ? "adapter" : "model";
-  const args = await readArgs(folder);
+  const settings = await readTrainArgs(folder);
+  const args = settings?.values;
   const isCardOwn = names.includes("README.md") &&
     isUnchanged(await readWholeText(`${folder}/README.md`, FILE_LIMITS.settings));
   // What Longreach put beside it knows neither its name on the hub nor its results.
@@ -51,9 +53,9 @@ export async function preparePublication(
   )
     .map((file) => ({ name: file, content: `${folder}/${file}` }));
   const facts = kind === "adapter"
-    ? await adapterFacts(folder, name, args, options, files)
+    ? await adapterFacts(folder, name, settings, options, files)
     : await modelFacts(folder, name, args, options);
-  if (args) files.push(textFile("train_args.yaml", stringify(withoutFolders(args))));
+  if (args) files.push(textFile(TRAIN_ARGS, stringify(withoutFolders(args))));
   if (names.includes("trainer_state.json")) {
     files.push({ name: "trainer_state.json", content: `${folder}/trainer_state.json` });
   }
@@ -76,12 +78,6 @@ async function namesIn(folder: string): Promise<string[]> {
   }
 }
 
-/** Folder or name of the model that a run in `folder` trained; `null` where nothing tells. */
-export async function readTrainedBase(folder: string): Promise<string | null> {
-  const place = (await readArgs(folder))?.model_name_or_path;
-  return typeof place === "string" ? place : null;
-}
-
 /** A file made of text. */
 export function textFile(name: string, text: string): UploadFile {
   return { name, content: new TextEncoder().encode(text) };
@@ -90,7 +86,7 @@ export function textFile(name: string, text: string): UploadFile {
 async function adapterFacts(
   folder: string,
   name: string,
-  args: Values | undefined,
+  settings: TrainArgsFile | undefined,
   { baseModel, baseConfig }: {
     readonly baseModel?: string | undefined;
     readonly baseConfig?: ModelConfig | undefined;
@@ -120,7 +116,8 @@ async function adapterFacts(
       JSON.stringify({ ...raw, base_model_name_or_path: base }, null, 2) + "\n",
     ),
   );
-  const trained = await readTrainedSettings(folder);
+  const trained = settings && trainedSettings(settings);
+  const args = settings?.values;
   const settled = trained && baseConfig ? configForPositions(baseConfig, trained) : undefined;
   return {
     name,
@@ -176,13 +173,6 @@ async function modelFacts(
     ropeScaling: config.rope_scaling,
     rows: [...settingRows(args), ...await resultRows(folder)],
   };
-}
-
-async function readArgs(folder: string): Promise<Values | undefined> {
-  const path = await settingsFileOf(folder);
-  if (path === undefined) return undefined;
-  const args: unknown = parse(await readWholeText(path, FILE_LIMITS.settings), { maxAliasCount: 0 });
-  return typeof args === "object" && args !== null ? args as Values : undefined;
 }
 
 /** The settings with files and folders of this machine by their last name alone: where they were is nobody's business. */

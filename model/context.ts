@@ -1,7 +1,5 @@
 /** Which positions a model gets: its own, those of the context it is extended to, or those an adapter was trained with. */
-import { parse } from "yaml";
-import { exists } from "../checkpoint/files.ts";
-import { FILE_LIMITS, readWholeText } from "../data/file_bytes.ts";
+import { readTrainArgs, type TrainArgsFile } from "../checkpoint/train_args_file.ts";
 import { UserError } from "../errors.ts";
 import { contextLength, extendContext, type ModelConfig, parseConfig } from "./config.ts";
 import { samePositions } from "./rope_config.ts";
@@ -73,49 +71,25 @@ function originalOf(
 }
 
 /**
- * The settings an adapter was trained with, from the `train_args.yaml` that training writes beside it, or beside the
- * checkpoint's folder; undefined where there is none, as with adapters from elsewhere.
- *
- * @throws {UserError} if the file is there but cannot be read
+ * Takes from a run's settings what running or merging its adapter depends on; undefined if they name no length.
+ * @throws {UserError} if the length is no whole number above 0
  */
-export async function readTrainedSettings(adapter: string): Promise<TrainedSettings | undefined> {
-  const path = await settingsFileOf(adapter);
-  return path === undefined
-    ? undefined
-    : parseSettings(await readWholeText(path, FILE_LIMITS.settings), path);
-}
-
-/** The `train_args.yaml` that a folder belongs to: its own, or of a run's checkpoint the run's; undefined without one. */
-export async function settingsFileOf(folder: string): Promise<string | undefined> {
-  const isCheckpoint = /(^|[/\\])checkpoint-\d+[/\\]*$/.test(folder);
-  for (const place of isCheckpoint ? [folder, `${folder}/..`] : [folder]) {
-    if (await exists(`${place}/train_args.yaml`)) return `${place}/train_args.yaml`;
-  }
-  return undefined;
-}
-
-function parseSettings(text: string, path: string): TrainedSettings | undefined {
-  let args: Partial<Record<keyof TrainedSettings | "max_seq_length", unknown>> | null;
-  try {
-    args = parse(text, { maxAliasCount: 0 });
-  } catch (cause) {
-    throw new UserError(`Cannot read "${path}": ${(cause as Error).message.split("\n")[0]}`, { cause });
-  }
-  const length = args?.model_max_length ?? args?.max_seq_length;
+export function trainedSettings({ path, values }: TrainArgsFile): TrainedSettings | undefined {
+  const { rope_theta, rope_scaling, load_in_4bit } = values;
+  const length = values.model_max_length ?? values.max_seq_length;
   if (length === undefined || length === null) return undefined;
   if (!(typeof length === "number" && Number.isInteger(length) && length > 0)) {
     throw new UserError(
       `Cannot use "${path}": model_max_length must be a whole number above 0, got ${length}`,
     );
   }
-  const { rope_theta, rope_scaling } = args ?? {};
   return {
     model_max_length: length,
     rope_theta: typeof rope_theta === "number" ? rope_theta : null,
     rope_scaling: typeof rope_scaling === "object"
       ? rope_scaling as PositionSettings["rope_scaling"] & object | null
       : null,
-    load_in_4bit: args?.load_in_4bit === true,
+    load_in_4bit: load_in_4bit === true,
   };
 }
 
@@ -143,7 +117,8 @@ export async function settleContext(
     readonly otherwise?: number | undefined;
   },
 ): Promise<SettledContext> {
-  const trained = peftModel ? await readTrainedSettings(peftModel) : undefined;
+  const settings = peftModel ? await readTrainArgs(peftModel) : undefined;
+  const trained = settings && trainedSettings(settings);
   const own = contextLength(base);
   const wanted = contextSize ?? trained?.model_max_length ?? otherwise ?? own;
   const remedy = `Pass --context_size ${own} to keep the positions as they are, also for longer texts`;

@@ -4,7 +4,7 @@ import { parseHubReference } from "../hub/reference.ts";
 import { ParagraphWriter } from "../data/pdf/paragraphs.ts";
 import { parseSources } from "../data/sources.ts";
 import { bytes, real } from "../train_args/values.ts";
-import { parseYaml } from "../train_args/yaml_file.ts";
+import { parseYaml } from "../data/yaml.ts";
 import { assert, assertEquals } from "./support/assert_close.ts";
 
 const LENGTH = 300_000;

@@ -1,9 +1,11 @@
 /** Settings of a training run: YAML and flags in, checked and frozen {@linkcode TrainArgs} out. */
 import { nearest } from "../nearest.ts";
 import { printable, quote } from "../text.ts";
+import { describeProblems, type Place, type Problem, problemOf } from "../data/problems.ts";
+import { fileName, readYamlFile, type YamlEntry, type YamlFile } from "../data/yaml.ts";
+import { UserError } from "../errors.ts";
 import { FOREIGN_KEYS, OTHER_NAMES, SAME_OPTIONS } from "./foreign_keys.ts";
 import { hintFor, isAsHere } from "./other_tools.ts";
-import { type Place, type Problem, problemOf, problemsError } from "./problems.ts";
 import { applyRules } from "./rules.ts";
 import {
   isOption,
@@ -15,7 +17,6 @@ import {
   type TrainOption,
 } from "./schema.ts";
 import { isNothing } from "./values.ts";
-import { fileName, readYamlFile, type YamlEntry, type YamlFile } from "./yaml_file.ts";
 
 export type { TrainArgs } from "./schema.ts";
 
@@ -56,7 +57,7 @@ export async function loadTrainArgs(
   overrides: TrainSettings = {},
 ): Promise<LoadedTrainArgs> {
   const what = file === null ? "the flags" : `"${file}"`;
-  const yaml = file === null ? NO_FILE : await readYamlFile(file);
+  const yaml = file === null ? NO_FILE : await readSettingsFile(file);
   if (!yaml.readable) throw problemsError(what, yaml.problems);
   const problems: Problem[] = [...yaml.problems];
   const reading = new Reading(problems);
@@ -80,6 +81,22 @@ export async function loadTrainArgs(
     notes: [...reading.notes(), ...notes],
     whereIs: (path) => reading.whereIs(path),
   };
+}
+
+/**
+ * Reads a settings file; what is wrong with its YAML is in its problems.
+ * @throws {UserError} of kind `usage` if it is missing, unreadable, over 1 MiB or not text
+ */
+export async function readSettingsFile(path: string): Promise<YamlFile> {
+  try {
+    return await readYamlFile(path);
+  } catch (cause) {
+    throw cause instanceof UserError ? new UserError(cause.message, { kind: "usage", cause }) : cause;
+  }
+}
+
+function problemsError(what: string, problems: readonly Problem[]): UserError {
+  return new UserError(describeProblems(what, problems), { kind: "usage" });
 }
 
 const NO_FILE: YamlFile = { readable: true, entries: [], problems: [] };

@@ -1,7 +1,7 @@
 import { FILE_LIMITS, ifThere, readWhole, readWholeText } from "../../data/file_bytes.ts";
 import { parseJson } from "../../data/json.ts";
 import { readConfig } from "../../model/config.ts";
-import { readTrainedSettings } from "../../model/context.ts";
+import { readTrainArgs } from "../../checkpoint/train_args_file.ts";
 import { readAdapterConfig } from "../../checkpoint/peft_config.ts";
 import { openWeights } from "../../checkpoint/weights.ts";
 import { readTokenBin } from "../../data/bin.ts";
@@ -45,7 +45,7 @@ const READERS: readonly [name: string, read: (folder: string) => Promise<unknown
   ["adapter_config.json", (folder) => readAdapterConfig(folder)],
   ["model.safetensors.index.json", (folder) => openWeights(folder)],
   ["tokenizer.json", (folder) => Tokenizer.load(folder)],
-  ["train_args.yaml", readTrainedSettings],
+  ["train_args.yaml", readTrainArgs],
   ["settings.yaml", (folder) => loadTrainArgs(`${folder}/settings.yaml`)],
   ["ids.bin.json", (folder) => readTokenBin(`${folder}/ids.bin`)],
 ];

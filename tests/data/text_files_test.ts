@@ -1,7 +1,7 @@
 /** Text in other encodings, other layouts of JSON, and files that are no text: read right, or refused with the place. */
 import { readText } from "../../data/jsonl.ts";
 import { readRows } from "../../data/rows.ts";
-import { parseYaml, readYamlFile } from "../../train_args/yaml_file.ts";
+import { parseYaml, readYamlFile } from "../../data/yaml.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { withFolder } from "../support/files.ts";
 

@@ -1,4 +1,4 @@
-/** Reads a settings file: YAML 1.2, one flat map, no aliases, no tags, every value with its place. */
+/** Settings files: YAML 1.2, one flat map, no aliases, no tags, every value with its place. */
 import { printable } from "../text.ts";
 import {
   type Document,
@@ -11,9 +11,8 @@ import {
   type ParsedNode,
   parseDocument,
 } from "yaml";
-import { FILE_LIMITS, readWhole } from "../data/file_bytes.ts";
-import { decodeText } from "../data/encoding.ts";
-import { UserError } from "../errors.ts";
+import { decodeText } from "./encoding.ts";
+import { FILE_LIMITS, readWhole } from "./file_bytes.ts";
 import { type Place, type Problem, problemOf } from "./problems.ts";
 
 /** Deepest nesting of lists and maps; settings need two levels. */
@@ -42,21 +41,13 @@ export interface YamlFile {
  * @throws {UserError} if the file is missing, unreadable, over 1 MiB or not UTF-8
  */
 export async function readYamlFile(path: string): Promise<YamlFile> {
-  return parseYaml(await readText(path), path);
+  const action = `Cannot read settings "${path}"`;
+  return parseYaml(decodeText(await readWhole(path, FILE_LIMITS.settings, { action }), path), path);
 }
 
 /** The last part of a path: messages name files by it. */
 export function fileName(path: string): string {
   return path.split(/[\\/]/).at(-1) || path;
-}
-
-async function readText(path: string): Promise<string> {
-  try {
-    const action = `Cannot read settings "${path}"`;
-    return decodeText(await readWhole(path, FILE_LIMITS.settings, { action }), path);
-  } catch (error) {
-    throw error instanceof UserError ? new UserError(error.message, { kind: "usage", cause: error }) : error;
-  }
 }
 
 /** Parses the text of a settings file; `path` is only for messages. */

@@ -1,6 +1,5 @@
 /** Problems in settings: where each one is, and the text that shows all of them at once. */
 import { printable } from "../text.ts";
-import { UserError } from "../errors.ts";
 
 /** A place in the settings: in a file, or a flag. */
 export interface Place {
@@ -19,8 +18,8 @@ export interface Problem {
 /** Longest piece of a source line that is shown, in characters. */
 const SHOWN = 100;
 
-/** Most problems shown at once; a file with more is not a settings file. */
-const MOST = 25;
+/** Problems shown at once, at most: a file with more is not a settings file. */
+const MAX_SHOWN = 25;
 
 /** A problem of the option `name`: flags already say which option they are. */
 export function problemOf(name: string, place: Place, message: string): Problem {
@@ -36,14 +35,12 @@ function render({ place, message }: Problem): string {
   return `${head}\n    ${shown}\n    ${" ".repeat(column - 1 - start)}^`;
 }
 
-/** The error for `problems` in `what`, in the order of the file. */
-export function problemsError(what: string, problems: readonly Problem[]): UserError {
+/** Describes all problems of `what` in one text, in the order of the file. */
+export function describeProblems(what: string, problems: readonly Problem[]): string {
   const line = ({ place }: Problem) => place.source?.line ?? Infinity;
   const ordered = problems.toSorted((a, b) => line(a) === line(b) ? 0 : line(a) - line(b));
   const count = problems.length === 1 ? "" : ` (${problems.length} problems)`;
-  const shown = ordered.slice(0, MOST).map(render);
-  if (ordered.length > MOST) shown.push(`and ${ordered.length - MOST} more`);
-  return new UserError([`Cannot use ${what}${count}`, ...shown].join("\n"), {
-    kind: "usage",
-  });
+  const shown = ordered.slice(0, MAX_SHOWN).map(render);
+  if (ordered.length > MAX_SHOWN) shown.push(`and ${ordered.length - MAX_SHOWN} more`);
+  return [`Cannot use ${what}${count}`, ...shown].join("\n");
 }
