@@ -134,7 +134,13 @@ export {
   type Sequence,
   uploadBatch,
 } from "./model/batch.ts";
-export { type StepResult, Trainer, type TrainerOptions, type TrainerState } from "./train/trainer.ts";
+export {
+  type StepResult,
+  targetsOf,
+  Trainer,
+  type TrainerOptions,
+  type TrainerState,
+} from "./train/trainer.ts";
 export type { StateForm } from "./train/optimizer_states.ts";
 export { addLora, exportAdapter } from "./model/lora.ts";
 export {

@@ -7,7 +7,7 @@ import type { LanguageModel } from "../model/language_model.ts";
 import { isDecayed, type Parameter } from "../model/parameter.ts";
 import { type AdamStates, makeStates, type StateForm } from "./optimizer_states.ts";
 
-/** How a step is done; the defaults are those of the command line. */
+/** Options of a step; the defaults are those of the command line. */
 export interface TrainerOptions {
   /** AdamW's decay of the first moment; 0.9 unless given. */
   readonly beta1?: number;
@@ -19,7 +19,7 @@ export interface TrainerOptions {
   readonly weightDecay?: number;
   /** Gradients longer than this are scaled down to it; 0 turns clipping off. 1 unless given. */
   readonly maxGradNorm?: number;
-  /** Who sees whom in a batch; full attention unless given. */
+  /** The attention mask's rule for a batch; full attention unless given. */
   readonly attention?: (batch: Pick<Batch, "starts" | "rows">) => AttentionRule;
   /** Recompute activations in the backward pass, which saves memory; true unless given. */
   readonly checkpointing?: boolean;
@@ -50,7 +50,7 @@ const DEFAULTS = {
 /** Options with their defaults. */
 export type SettledOptions = TrainerOptions & Required<Pick<TrainerOptions, keyof typeof DEFAULTS>>;
 
-/** What a step gave. */
+/** The result of a step. */
 export interface StepResult {
   /** Mean over the step's targets, in nats. */
   readonly loss: number;
@@ -60,7 +60,7 @@ export interface StepResult {
   readonly applied: boolean;
 }
 
-/** All of a trainer's state besides the parameters and moments themselves. */
+/** A trainer's state besides the parameters and moments themselves. */
 export interface TrainerState {
   /** Updates applied: AdamW's bias correction counts them. */
   updates: number;
@@ -77,10 +77,28 @@ export interface Optimised extends Parameter {
   readonly states: AdamStates;
 }
 
-/** PyTorch's GradScaler has the same numbers. */
-const LOSS_SCALE = { initial: 65536, growth: 2, backoff: 0.5, interval: 2000, least: 1 } as const;
+/** How the loss scale adapts, with the numbers of PyTorch's GradScaler. */
+const LOSS_SCALE = { initial: 65536, growth: 2, backoff: 0.5, interval: 2000, min: 1 } as const;
 
-/** One optimiser step, repeated. The only place that orders the GPU's work of a step. */
+/** Counts the targets of micro-batches: what ranks sum before {@linkcode Trainer.gradients}. */
+export function targetsOf(batches: readonly Batch[]): number {
+  return batches.reduce((sum, { targets }) => sum + targets, 0);
+}
+
+/**
+ * An optimiser step, in two halves: {@linkcode Trainer.gradients}, {@linkcode Trainer.update}. The only place that orders
+ * the GPU's work of a step.
+ *
+ * Several ranks, each with a trainer of the same model and options, do one step over all their batches so:
+ *
+ * 1. Sum {@linkcode targetsOf} over the ranks: a count, known from the data before the device has work.
+ * 2. Call `gradients` with that total on each rank's own batches.
+ * 3. Sum each tensor that it returns over the ranks, element by element, and write the sum to every rank.
+ * 4. Call `update` with that total. All ranks decide alike whether the step applies, and stay equal byte for byte.
+ *
+ * The total comes first because the loss is divided by it before the backward pass: dividing the summed gradient instead
+ * would leave the range of f16 and round differently. Where dropout or noise is on, each rank needs its own `seed`.
+ */
 export class Trainer {
   /** The model's device. */
   readonly gpu: Gpu;
@@ -113,20 +131,32 @@ export class Trainer {
   }
 
   /**
-   * One update from the gradient of the mean loss over all targets of the micro-batches together, however unevenly
-   * they are spread (an average of averages would weigh short ones more). Waits for the device once, at the end.
+   * Updates the parameters once, by the gradient of the mean loss over all targets of the micro-batches together, however
+   * unevenly they are spread (an average of averages would weigh short ones more). Waits for the device once, at the end.
    */
   async step(batches: readonly Batch[], learningRate: number): Promise<StepResult> {
+    const targets = targetsOf(batches);
+    await this.gradients(batches, targets);
+    return await this.update(learningRate, targets);
+  }
+
+  /**
+   * Computes the gradient of the summed loss of the micro-batches over `totalTargets`, times the loss scale, in place of
+   * that of the step before. Records the work, and does not wait for it.
+   *
+   * @param totalTargets of the whole step, on all ranks
+   * @returns f32 tensors to sum over ranks: every parameter's gradient, and (1) the summed loss in nats
+   */
+  async gradients(batches: readonly Batch[], totalTargets: number): Promise<readonly Tensor[]> {
     const { gpu } = this;
-    const { maxGradNorm, seed, attention, checkpointing, offloadActivations: offload = false, noiseAlpha } =
-      this.#options;
-    const targets = batches.reduce((sum, batch) => sum + batch.targets, 0);
-    for (const { grad } of this.optimised) gpu.clear(grad);
+    const { seed, attention, checkpointing, offloadActivations: offload = false, noiseAlpha } = this.#options;
+    const grads = this.optimised.map(({ grad }) => grad);
+    for (const grad of grads) gpu.clear(grad);
     gpu.clear(this.#lossSum);
     for (const batch of batches) {
       const device = this.model.upload(batch, attention(batch));
       await this.model.lossAndGradients(device, {
-        gradScale: this.state.lossScale / Math.max(1, targets),
+        gradScale: this.state.lossScale / Math.max(1, totalTargets),
         checkpointing,
         offload,
         dropout: { seed, pass: this.state.passes++ },
@@ -135,13 +165,21 @@ export class Trainer {
       });
       freeBatch(device);
     }
+    return [...grads, this.#lossSum];
+  }
+
+  /**
+   * Clips what {@linkcode Trainer.gradients} computed and lets AdamW update the parameters by it; a gradient that is not
+   * finite changes nothing. Waits for the device.
+   *
+   * @param totalTargets as `gradients` had it
+   */
+  async update(learningRate: number, totalTargets: number): Promise<StepResult> {
+    const { gpu } = this;
+    const { maxGradNorm: maxNorm, beta1, beta2, epsilon, weightDecay } = this.#options;
     gpu.memory.at("optimiser");
     const inverseScale = 1 / this.state.lossScale;
-    globalNorm(gpu, this.optimised.map(({ grad }) => grad), this.#status, {
-      maxNorm: maxGradNorm,
-      inverseScale,
-    });
-    const { beta1, beta2, epsilon, weightDecay } = this.#options;
+    globalNorm(gpu, this.optimised.map(({ grad }) => grad), this.#status, { maxNorm, inverseScale });
     const adam = { beta1, beta2, epsilon, weightDecay, learningRate, step: this.state.updates + 1 };
     for (const { name, states } of this.optimised) {
       await states.update(this.#status, isDecayed(name) ? adam : { ...adam, weightDecay: 0 });
@@ -150,21 +188,22 @@ export class Trainer {
     const [lossBytes, statusBytes] = await gpu.readBytes([this.#lossSum, this.#status]);
     const status = new Float32Array(statusBytes!.buffer);
     const applied = status[STATUS.isFinite] === 1;
-    this.#finish(applied);
+    this.#adaptScale(applied);
     return {
-      loss: new Float32Array(lossBytes!.buffer)[0]! / Math.max(1, targets),
+      loss: new Float32Array(lossBytes!.buffer)[0]! / Math.max(1, totalTargets),
       gradNorm: status[STATUS.gradNorm]!,
       applied,
     };
   }
 
-  #finish(applied: boolean): void {
+  /** Counts the update; without one the loss scale shrinks, after enough of them it grows. */
+  #adaptScale(applied: boolean): void {
     const { state } = this;
     if (applied) state.updates++;
     if (!this.#options.lossScaling) return;
     state.scaleAge = applied ? state.scaleAge + 1 : 0;
     if (!applied) {
-      state.lossScale = Math.max(LOSS_SCALE.least, state.lossScale * LOSS_SCALE.backoff);
+      state.lossScale = Math.max(LOSS_SCALE.min, state.lossScale * LOSS_SCALE.backoff);
     } else if (state.scaleAge === LOSS_SCALE.interval) {
       state.lossScale *= LOSS_SCALE.growth;
       state.scaleAge = 0;

@@ -8,7 +8,7 @@ import { freshWeights } from "../../model/load/fresh.ts";
 import { loadModel } from "../../model/load/load.ts";
 import { checkSameRun, restoreStates, type SavedState, writeSavedState } from "../../train/saved_state.ts";
 import type { StateForm } from "../../train/optimizer_states.ts";
-import { Trainer } from "../../train/trainer.ts";
+import { targetsOf, Trainer } from "../../train/trainer.ts";
 import { loadTrainArgs } from "../../train_args/load.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { withFolder } from "../support/files.ts";
@@ -133,6 +133,51 @@ Deno.test("Micro-batches of uneven length count by their targets, as one batch w
   const together = await run([[short, long, middle]]);
   assertClose("losses and norms", await run([[short], [long], [middle]]), together, { rtol: 1e-5, atol: 0 });
 });
+
+/** Steps of one trainer for each list of micro-batches: ranks, which sum their gradients through the host. */
+async function stepTogether(ranks: readonly Trainer[], batches: readonly Sequence[][][]): Promise<number[]> {
+  const made = batches.map((own) => own.map(makeBatch));
+  const total = made.reduce((sum, own) => sum + targetsOf(own), 0);
+  const own = await Promise.all(ranks.map((rank, i) => rank.gradients(made[i]!, total)));
+  for (const [part, first] of own[0]!.entries()) {
+    const sum = new Float32Array(first.size);
+    for (const [i, { gpu }] of ranks.entries()) {
+      (await gpu.read(own[i]![part]!)).forEach((value, at) => sum[at]! += value);
+    }
+    ranks.forEach(({ gpu }, i) => gpu.write(own[i]![part]!, sum));
+  }
+  const results = await Promise.all(ranks.map((rank) => rank.update(1e-2, total)));
+  assertEquals(results.every(({ applied }) => applied), true);
+  assertEquals(results, results.map(() => results[0]!));
+  return [results[0]!.loss, results[0]!.gradNorm];
+}
+
+for (const setup of [{ full: true }, { nf4: true, format: "f16", lossScaling: true }] as const) {
+  Deno.test(`Ranks that sum their gradients step as one trainer does: ${JSON.stringify(setup)}`, async () => {
+    using gpu = await Gpu.open({ poison: true });
+    const [one, ...ranks] = [
+      await makeTrainer(gpu, setup),
+      await makeTrainer(gpu, setup),
+      await makeTrainer(gpu, setup),
+    ];
+    const [short, long, middle] = sequences(3, 50, 17) as [Sequence, Sequence, Sequence];
+    for (let step = 0; step < 3; step++) {
+      const whole = await losses(one!, 1, [[short, long, middle]]);
+      // The first rank has two micro-batches, the second one; in the last step it has run out of data.
+      const shares = step < 2 ? [[[short], [long]], [[middle]]] : [[[short, long], [middle]], []];
+      const together = await stepTogether(ranks, shares);
+      assertClose("loss and norm", together, whole, { rtol: setup.full ? 1e-5 : 2e-3, atol: 0 });
+      // Later, AdamW has made more of the differences where a gradient is nearly 0.
+      for (const [i, { grad, name }] of step > 0 ? [] : one!.optimised.entries()) {
+        const expected = await gpu.read(grad);
+        const largest = expected.reduce((max, value) => Math.max(max, Math.abs(value)), 0);
+        const tolerance = { rtol: 0, atol: (setup.full ? 1e-6 : 2e-3) * largest + 1e-12 };
+        assertClose(`gradient of ${name}`, await gpu.read(ranks[0]!.optimised[i]!.grad), expected, tolerance);
+      }
+      assert(await stateOf(ranks[0]!) === await stateOf(ranks[1]!), "the ranks' weights or moments differ");
+    }
+  });
+}
 
 Deno.test("A batch without targets has loss 0 and changes nothing but decay", async () => {
   using gpu = await Gpu.open({ poison: true });
