@@ -51,7 +51,7 @@ export {
   type StepOptions,
   TYPICAL_DEVICE,
 } from "./train/plan/step_cost.ts";
-export type { Placement } from "./train/setup.ts";
+export type { Placement } from "./train/options.ts";
 export type { Flops, StepFlops } from "./model/flops.ts";
 export { measureRates, type Rates } from "./train/plan/throughput.ts";
 export { longestContext, type LongestOptions, type Remedy } from "./train/plan/remedies.ts";

@@ -10,7 +10,7 @@ import { randomModel } from "../model/load/random.ts";
 import { shapeConfig } from "../model/shapes.ts";
 import { planDevice, stepCost } from "../train/plan/step_cost.ts";
 import { addFreshLora, trainedNames } from "../train/lora.ts";
-import { formatOf, trainerOptions } from "../train/setup.ts";
+import { formatOf, trainerOptions } from "../train/options.ts";
 import { Trainer } from "../train/trainer.ts";
 import { loadTrainArgs, type TrainArgs } from "../train_args/load.ts";
 import { randomIds } from "./inputs.ts";

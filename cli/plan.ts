@@ -13,7 +13,7 @@ import { withAdapterSettings } from "../train/lora.ts";
 import { type Plan, planTraining } from "../train/plan/plan.ts";
 import { measureRates, type Rates } from "../train/plan/throughput.ts";
 import { longestContext } from "../train/plan/remedies.ts";
-import { grownConfig } from "../train/setup.ts";
+import { readBaseModel } from "../train/inputs.ts";
 import {
   type PlanDevice,
   planDevice,
@@ -98,10 +98,10 @@ export function build(summary: string, io: Io): BuiltCommand {
     settled?.notes.forEach((line) => io.err(line));
     const { args } = settled ?? { args: given };
     const config = own.shape === null
-      ? await grownConfig(args, {
+      ? (await readBaseModel(args, {
         model: await locate(io, args.model_name_or_path, "config"),
         adapter: adapter?.path,
-      }, adapter)
+      }, adapter)).config
       : shapeConfig(own.shape);
     narrowFetched();
     configForPositions(config, args).notes.forEach((line) => io.err(line));

@@ -1,7 +1,14 @@
-/** A run's settings and counts in words: for its header, its plan and its report. */
+/** A run in words: for its header, its plan, its notes and its report. */
+import type { Dataset, DatasetReport } from "../data/dataset.ts";
 import { contextLength, type ModelConfig } from "../model/config.ts";
+import { formatMemory } from "../text.ts";
 import { groupSize, type TrainArgs } from "../train_args/schema.ts";
-import type { Schedule } from "./schedule.ts";
+import type { TrainInfo } from "./hooks.ts";
+import { describeSources, sourcesOf } from "./inputs.ts";
+import { formatOf } from "./options.ts";
+import type { Plan } from "./plan/plan.ts";
+import type { RunLength, Schedule } from "./schedule.ts";
+import type { Trainee } from "./trainee.ts";
 
 /** `256 -> 1,024 tokens, positions linear by 4`: from which context to which, and by what. */
 export function describeContext(base: ModelConfig, extended: ModelConfig, args: TrainArgs): string {
@@ -33,4 +40,89 @@ export function describeSchedule({ learningRate, name, warmupSteps }: Schedule, 
 /** A number as people write it: `1,024`. */
 export function count(value: number): string {
   return value.toLocaleString("en-US");
+}
+
+/** A run that is about to start. */
+export interface StartingRun {
+  readonly args: TrainArgs;
+  /** The base model's, before its positions were extended. */
+  readonly baseConfig: ModelConfig;
+  readonly trainee: Trainee;
+  /** What became of the rows of the training data. */
+  readonly report: DatasetReport;
+  readonly plan: Plan;
+  readonly length: RunLength;
+  /** The adapter's name. */
+  readonly device: string;
+  readonly startStep: number;
+}
+
+/** Describes a run that is about to start. */
+export function describeRun(run: StartingRun): TrainInfo {
+  const { args, trainee, report, plan: { peak, hostBytes }, length } = run;
+  const { samples, longest } = report;
+  const onHost = hostBytes > 0 ? ` and ${formatMemory(hostBytes)} of host memory` : "";
+  return {
+    model: args.model_name_or_path,
+    context: describeContext(run.baseConfig, trainee.model.config, args),
+    attention: describeAttention(args),
+    schedule: describeSchedule(length.schedule, args.optim),
+    seed: args.seed,
+    outputDir: args.output_dir,
+    method: trainee.method,
+    data: `${count(samples)} ${samples === 1 ? "sequence" : "sequences"} of up to ${count(longest)} tokens ` +
+      `from ${describeSources(args)} (${describeKinds(report)})`,
+    device: run.device,
+    memory: `${formatMemory(peak.heldBytes)} on the device at the peak (${peak.moment})${onHost}`,
+    plannedBytes: peak.heldBytes,
+    precision: { f32: "f32", bf16: "bf16", f16: "fp16" }[formatOf(args)],
+    trainableParameters: trainee.trainableParameters,
+    totalParameters: trainee.totalParameters,
+    sequencesPerStep: length.sequencesPerStep,
+    tokensPerStep: length.sequencesPerStep * args.max_seq_length,
+    totalSteps: length.totalSteps,
+    totalEpochs: length.totalEpochs,
+    startStep: run.startStep,
+  };
+}
+
+/** `the answers are learnt`, or how many rows of each kind. */
+function describeKinds({ drawn, texts }: DatasetReport): string {
+  const answers = sumOf(drawn) - texts;
+  if (answers === 0) return "all of each text is learnt";
+  if (texts === 0) return "the answers are learnt";
+  return `${count(texts)} texts are learnt whole, of ${count(answers)} rows the answers`;
+}
+
+/** Tells what of the training data is cut, left out, drawn or packed, one line each. */
+export function dataNotes({ report, preview, notes }: Dataset, args: TrainArgs): string[] {
+  const { rows, truncated, tooShort, tooLong, skippedWithoutTargets, kept, samples } = report;
+  const some = (count: number, text: string) => count > 0 ? [`${count} of ${rows} rows ${text}`] : [];
+  const share = (100 * report.tokensLost / report.tokensRead).toPrecision(2);
+  const whole = report.texts > 0 && !args.packing ? "; packing: true learns all of a text" : "";
+  const drawn = sumOf(report.drawn);
+  const sources = sourcesOf(args);
+  return [
+    ...notes,
+    ...some(
+      truncated,
+      `are longer than ${args.max_seq_length} tokens and were cut: ${count(report.tokensLost)} of ` +
+        `${count(report.tokensRead)} tokens (${Number(share)} %) are not learnt${whole}`,
+    ),
+    ...some(tooLong, `are longer than ${args.max_seq_length} tokens and were left out`),
+    ...some(tooShort, `are shorter than min_length ${args.min_length} and were left out`),
+    ...some(skippedWithoutTargets, "have nothing to train on and were left out"),
+    ...preview.neverEnds
+      ? ["No answer is learnt with its end, so the model may never stop writing: is the end cut off?"]
+      : [],
+    ...drawn === kept ? [] : [`${drawn} rows were drawn from ${kept}, as train_data says`],
+    ...report.drawn.length > 1
+      ? [`Rows by file: ${report.drawn.map((each, i) => `${count(each)} of ${sources[i]!.path}`).join(", ")}`]
+      : [],
+    ...args.packing ? [`${drawn} rows were packed into ${samples} sequences`] : [],
+  ];
+}
+
+function sumOf(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0);
 }

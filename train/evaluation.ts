@@ -13,6 +13,16 @@ export interface EvaluationState {
   readonly worse: number;
 }
 
+/** What is evaluated, and when. */
+export interface EvaluationOptions {
+  readonly samples: readonly Sample[];
+  readonly args: TrainArgs;
+  /** Steps between two evaluations, where `eval_strategy` is `steps`. */
+  readonly evalSteps: number;
+  /** The state in a checkpoint that the run goes on from. */
+  readonly saved: EvaluationState | undefined;
+}
+
 /** What an evaluation found. */
 export interface Evaluated {
   /** Mean over all targets, in nats. */
@@ -27,12 +37,13 @@ export class Evaluation {
   state: EvaluationState;
   readonly #samples: readonly Sample[];
   readonly #args: TrainArgs;
+  readonly #evalSteps: number;
 
-  /** @param kept the state in a checkpoint that the run goes on from */
-  constructor(samples: readonly Sample[], args: TrainArgs, kept?: EvaluationState) {
+  constructor({ samples, args, evalSteps, saved }: EvaluationOptions) {
     this.#samples = samples;
     this.#args = args;
-    this.state = kept ?? { best: null, worse: 0 };
+    this.#evalSteps = evalSteps;
+    this.state = saved ?? { best: null, worse: 0 };
   }
 
   /** Whether it is time, after a step of the run; step 0 is before the first. */
@@ -40,9 +51,9 @@ export class Evaluation {
     step: number,
     { isLast, endsEpoch }: { readonly isLast: boolean; readonly endsEpoch: boolean },
   ): boolean {
-    const { eval_strategy, eval_steps, logging_steps, eval_on_start } = this.#args;
+    const { eval_strategy, eval_on_start } = this.#args;
     if (step === 0) return eval_on_start;
-    return isLast || (eval_strategy === "epoch" ? endsEpoch : step % (eval_steps ?? logging_steps) === 0);
+    return isLast || (eval_strategy === "epoch" ? endsEpoch : step % this.#evalSteps === 0);
   }
 
   /** @throws {UserError} if the loss is not finite */
@@ -74,7 +85,7 @@ export class Evaluation {
     return { ...this.judge(loss, step), tokensPerSecond };
   }
 
-  /** What a loss after a step means for the run. */
+  /** Judges a loss after a step: whether it is the best, and whether there is hope for better ones. */
   judge(loss: number, step: number): Evaluated {
     const { early_stopping_threshold: threshold } = this.#args;
     const { best, worse } = this.state;

@@ -8,7 +8,7 @@ import type { LanguageModel } from "../model/language_model.ts";
 import { checkpointTensors, layoutOf } from "../model/tensors.ts";
 import { LORA_OPTIONS } from "../train_args/rules.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
-import type { AdapterPlace } from "./setup.ts";
+import type { WeightsFolder } from "./inputs.ts";
 
 /** Puts the LoRA factors that the settings ask for on a model. @returns what the adapter's folder says of them */
 export function addFreshLora(model: LanguageModel, args: TrainArgs): AdapterConfig {
@@ -44,7 +44,7 @@ export interface SettledArgs {
  */
 export async function withAdapterSettings(
   args: TrainArgs,
-  { path, files }: AdapterPlace,
+  { path, files }: WeightsFolder,
 ): Promise<SettledArgs> {
   const config = await readAdapterConfig(path, files);
   const some = <T extends object>(value: T | null): T | null =>

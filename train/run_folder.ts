@@ -1,21 +1,17 @@
-/** What an output_dir holds of earlier runs, and what becomes of it. */
+/** An output_dir with what it holds of earlier runs: found, gone on from, replaced or refused. */
 import { dirname, relative, resolve } from "../checkpoint/deps.ts";
-import { exists, type Files } from "../checkpoint/files.ts";
+import { exists } from "../checkpoint/files.ts";
 import { findLatest, listedFiles, removeLeftovers, removeReplaced, verify } from "../checkpoint/store.ts";
+import { TRAIN_ARGS } from "../checkpoint/train_args_file.ts";
 import { MORE_TEMPLATES, TOKENIZER_FILES } from "../data/tokenizer_files.ts";
 import { UserError } from "../errors.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
 import type { TrainHooks } from "./hooks.ts";
-import type { Places } from "./setup.ts";
-import { changedSettings, checkSameRun, readSavedState, RUN_FILES, type SavedState } from "./saved_state.ts";
+import type { Places, WeightsFolder } from "./inputs.ts";
+import { changedSettings, checkSameRun, readSavedState, RUN_FILES, type SavedRun } from "./saved_state.ts";
 
 /** A checkpoint that a run goes on from. */
-export interface Resumed {
-  readonly path: string;
-  /** What its manifest lists: nothing else is read from it. */
-  readonly files: Files;
-  readonly state: SavedState;
-}
+export type Resumed = WeightsFolder & SavedRun;
 
 /** Copies what a checkpoint has trained, once it is known to be whole. */
 export async function copyTrained(checkpoint: string, folder: string): Promise<void> {
@@ -171,9 +167,9 @@ function requireSameRun({ state, path }: Resumed, args: TrainArgs): void {
 }
 
 /** Says what differs though the run goes on. @throws {UserError} if it cannot go on with that */
-function noteChanges({ state, path }: Resumed, args: TrainArgs, hooks: Pick<TrainHooks, "note">): void {
-  checkSameRun(state, args, undefined, path);
-  const { results, others } = changedSettings(state, args);
+function noteChanges(resumed: Resumed, args: TrainArgs, hooks: Pick<TrainHooks, "note">): void {
+  checkSameRun(resumed, args);
+  const { results, others } = changedSettings(resumed.state, args);
   const changed = [...results, ...others];
   if (changed.length > 0) hooks.note?.(`Going on with other settings: ${changed.join("; ")}`);
 }
@@ -204,7 +200,7 @@ const WRITTEN: ReadonlySet<string> = new Set([
   "metrics.jsonl",
   "report.html",
   "train.log",
-  "train_args.yaml",
+  TRAIN_ARGS,
   "trainer_state.json",
 ]);
 

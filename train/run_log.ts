@@ -1,5 +1,6 @@
 import { AppendFile } from "./append_file.ts";
 import type { StepMetrics } from "./hooks.ts";
+import type { RunLength } from "./schedule.ts";
 import { EventFile } from "./tensorboard.ts";
 
 /** Keys of what an entry measured, which is other in every run: `trainer_state.json` has all keys but these. */
@@ -53,6 +54,16 @@ export interface RunTime {
   readonly seconds: number;
 }
 
+/** Where and when a run logs. */
+export interface RunLogOptions {
+  readonly folder: string;
+  readonly loggingSteps: number;
+  /** The state in a checkpoint that the run goes on from. */
+  readonly saved: LogState | undefined;
+  /** Is told, in words, when a file cannot be written for the time being. */
+  readonly onProblem: (problem: string) => void;
+}
+
 /**
  * Collects steps into log entries, one every `logging_steps`, and keeps `metrics.jsonl`, `train.log` and TensorBoard's
  * events. What cannot be written is told once, and written as soon as it can be.
@@ -68,24 +79,15 @@ export class RunLog {
   readonly #text: AppendFile;
   readonly #events: EventFile;
 
-  /**
-   * @param kept the state in a checkpoint that the run goes on from
-   * @param onProblem told, in words, when a file cannot be written for the time being
-   */
-  constructor(
-    folder: string,
-    loggingSteps: number,
-    kept: LogState | undefined,
-    onProblem: (problem: string) => void,
-  ) {
+  constructor({ folder, loggingSteps, saved, onProblem }: RunLogOptions) {
     this.#metrics = new AppendFile(`${folder}/metrics.jsonl`, onProblem);
     this.#text = new AppendFile(`${folder}/train.log`, onProblem);
     this.#events = new EventFile(`${folder}/runs`, Date.now, onProblem);
     this.#loggingSteps = loggingSteps;
-    this.#history = [...kept?.history ?? []];
-    this.#lossSum = kept?.lossSum ?? 0;
-    this.#steps = kept?.steps ?? 0;
-    const time = kept?.time ?? { startedAt: new Date().toISOString(), starts: 0, seconds: 0 };
+    this.#history = [...saved?.history ?? []];
+    this.#lossSum = saved?.lossSum ?? 0;
+    this.#steps = saved?.steps ?? 0;
+    const time = saved?.time ?? { startedAt: new Date().toISOString(), starts: 0, seconds: 0 };
     this.#time = { ...time, starts: time.starts + 1 };
   }
 
@@ -195,30 +197,28 @@ export function trainerStateJson(
     } | null;
     readonly step: number;
     readonly epoch: number;
-    readonly totalSteps: number;
-    readonly totalEpochs: number;
+    readonly length: RunLength;
     readonly batchSize: number;
-    readonly loggingSteps: number;
-    readonly saveSteps: number;
-    /** Null without evaluation every so many steps. */
-    readonly evalSteps: number | null;
+    /** Whether it evaluates every so many steps. */
+    readonly evaluatesBySteps: boolean;
   },
 ): string {
+  const { length } = run;
   const state = {
     best_global_step: run.best?.step ?? null,
     best_metric: run.best?.loss ?? null,
     best_model_checkpoint: run.best?.checkpoint ?? null,
     epoch: run.epoch,
-    eval_steps: run.evalSteps,
+    eval_steps: run.evaluatesBySteps ? length.evalSteps : null,
     global_step: run.step,
     is_hyper_param_search: false,
     is_local_process_zero: true,
     is_world_process_zero: true,
     log_history: history.map(withoutMeasured),
-    logging_steps: run.loggingSteps,
-    max_steps: run.totalSteps,
-    num_train_epochs: Math.ceil(run.totalEpochs),
-    save_steps: run.saveSteps,
+    logging_steps: length.loggingSteps,
+    max_steps: length.totalSteps,
+    num_train_epochs: Math.ceil(length.totalEpochs),
+    save_steps: length.saveSteps,
     train_batch_size: run.batchSize,
     trial_name: null,
     trial_params: null,

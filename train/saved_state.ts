@@ -8,7 +8,6 @@ import type { Sample } from "../data/sample.ts";
 import { createHash } from "../data/deps.ts";
 import { differingParts, type Fingerprint } from "../model/load/fingerprint.ts";
 import { tensorSources } from "../model/read_back.ts";
-
 import { LORA_OPTIONS } from "../train_args/rules.ts";
 import { isOption, OPTIONS, stateBits, type TrainArgs, type TrainOption } from "../train_args/schema.ts";
 import type { EvaluationState } from "./evaluation.ts";
@@ -28,17 +27,24 @@ export const RUN_FILES: ReadonlySet<string> = new Set([
 ]);
 const VERSION = 1;
 
-/** What a run needs besides weights and moments to go on bit for bit. */
-export interface SavedState {
-  readonly version: number;
+/** How far a run has come. */
+export interface Progress {
   /** Steps done, skipped ones included. */
   readonly step: number;
+  /** Passes over the data done, as a fraction. */
+  readonly epoch: number;
   /** Samples drawn: the sampler's whole state. */
   readonly samplerPosition: number;
-  readonly trainer: TrainerState;
   readonly skippedSteps: number;
   readonly log: LogState;
+  /** Null without evaluation. */
   readonly evaluation: EvaluationState | null;
+}
+
+/** What a run needs besides weights and moments to go on bit for bit. */
+export interface SavedState extends Omit<Progress, "epoch"> {
+  readonly version: number;
+  readonly trainer: TrainerState;
   readonly args: TrainArgs;
   /** SHA-256 of all token ids and labels, in the order of the file. */
   readonly dataHash: string;
@@ -102,7 +108,11 @@ const OF_START: ReadonlySet<string> = new Set<keyof TrainArgs>([
 ]);
 
 /** Writes the optimiser's states and all else of the run into a checkpoint's folder. */
-export async function writeSavedState(folder: string, trainer: Trainer, state: SavedState): Promise<void> {
+export async function writeSavedState(
+  folder: string,
+  trainer: Trainer,
+  run: Omit<SavedState, "version" | "trainer">,
+): Promise<void> {
   const parts = trainer.optimised.flatMap(({ name, states }) =>
     Object.entries(states.parts).map(([part, state]) => ({ name: `${name}.${part}`, state }))
   );
@@ -114,6 +124,19 @@ export async function writeSavedState(folder: string, trainer: Trainer, state: S
   );
   const sources = [...tensorSources(trainer.gpu, onDevice), ...onHost];
   await writeSafetensors(`${folder}/${OPTIMIZER_FILE}`, sources, {});
+  const { step, samplerPosition, skippedSteps, log, evaluation, args, dataHash, base } = run;
+  const state: SavedState = {
+    version: VERSION,
+    step,
+    samplerPosition,
+    trainer: trainer.state,
+    skippedSteps,
+    log,
+    evaluation,
+    args,
+    dataHash,
+    base,
+  };
   await Deno.writeTextFile(`${folder}/${STATE_FILE}`, JSON.stringify(state) + "\n");
 }
 
@@ -178,20 +201,21 @@ function savedValue({ args }: SavedState, key: keyof TrainArgs): unknown {
   return option?.default;
 }
 
+/** A checkpoint's folder, and the state in it. */
+export interface SavedRun {
+  readonly path: string;
+  readonly state: SavedState;
+}
+
 /**
  * Checks that a run may go on from a state.
  * @param dataHash of the samples, once they are known
  * @throws {UserError} naming every option that differs, or the data if that does
  */
-export function checkSameRun(
-  saved: SavedState,
-  args: TrainArgs,
-  dataHash: string | undefined,
-  folder: string,
-): void {
-  const { refused } = changedSettings(saved, args);
-  const hasOtherData = dataHash !== undefined && saved.dataHash !== dataHash;
-  refuseResume(folder, [
+export function checkSameRun({ path, state }: SavedRun, args: TrainArgs, dataHash?: string): void {
+  const { refused } = changedSettings(state, args);
+  const hasOtherData = dataHash !== undefined && state.dataHash !== dataHash;
+  refuseResume(path, [
     ...refused,
     ...(hasOtherData ? ["the training data gives other samples than in the first run"] : []),
   ]);
@@ -199,13 +223,13 @@ export function checkSameRun(
 
 /**
  * Checks that the base model is the one that a run began with.
+ * @param name of the model, for messages
  * @throws {UserError} naming what of it has changed
  */
-export function checkSameBase(saved: SavedState, base: Fingerprint, args: TrainArgs, folder: string): void {
-  const parts = saved.base ? differingParts(saved.base, base) : [];
-  const name = args.model_name_or_path;
+export function checkSameBase({ path, state }: SavedRun, name: string, base: Fingerprint): void {
+  const parts = state.base ? differingParts(state.base, base) : [];
   refuseResume(
-    folder,
+    path,
     parts.length > 0
       ? [`the base model "${name}" has changed since the first run (${parts.join(", ")})`]
       : [],

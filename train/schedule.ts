@@ -1,6 +1,11 @@
-/** Learning rates over a run, as Hugging Face's schedulers of the same names give them. */
+/** The length of a run, and the learning rates over it, as Hugging Face's schedulers of the same names give them. */
+import { stepsPerEpoch } from "../data/sampler.ts";
+import { stepsBetween, type TrainArgs } from "../train_args/schema.ts";
+
+/** Names of `lr_scheduler_type`. */
 export type ScheduleName = "constant" | "constant_with_warmup" | "linear" | "cosine";
 
+/** The learning rates of a run. */
 export interface Schedule {
   readonly name: ScheduleName;
   /** Highest learning rate. */
@@ -30,4 +35,56 @@ export function learningRate(
     case "cosine":
       return learningRate * Math.max(0, 0.5 * (1 + Math.cos(Math.PI * progress)));
   }
+}
+
+/** How many steps a run has, and how many are between what it does every so often. */
+export interface RunLength {
+  readonly totalSteps: number;
+  /** Passes over the data, as a fraction. */
+  readonly totalEpochs: number;
+  /** Sequences of one optimiser step; the last of an epoch may have fewer. */
+  readonly sequencesPerStep: number;
+  /** Steps between log lines. */
+  readonly loggingSteps: number;
+  /** Steps between checkpoints, where `save_strategy` is `steps`. */
+  readonly saveSteps: number;
+  /** Steps between evaluations, where `eval_strategy` is `steps`. */
+  readonly evalSteps: number;
+  readonly schedule: Schedule;
+}
+
+/** Works out the length of a run over so many samples. */
+export function runLength(args: TrainArgs, samples: number): RunLength {
+  const sequencesPerStep = args.per_device_train_batch_size * args.gradient_accumulation_steps;
+  const perEpoch = stepsPerEpoch(samples, sequencesPerStep);
+  const totalSteps = args.max_steps > 0 ? args.max_steps : Math.ceil(args.num_train_epochs * perEpoch);
+  const every = (steps: number) => stepsBetween(steps, totalSteps);
+  return {
+    totalSteps,
+    totalEpochs: args.max_steps > 0 ? args.max_steps / perEpoch : args.num_train_epochs,
+    sequencesPerStep,
+    loggingSteps: every(args.logging_steps),
+    saveSteps: every(args.save_steps),
+    evalSteps: every(args.eval_steps ?? args.logging_steps),
+    schedule: {
+      name: args.lr_scheduler_type,
+      learningRate: args.learning_rate,
+      warmupSteps: args.warmup_steps || Math.ceil(args.warmup_ratio * totalSteps),
+      totalSteps,
+    },
+  };
+}
+
+/**
+ * Tells what another length of a resumed run does to the learning rates of the steps that are left; undefined if the
+ * length is as before.
+ * @param done steps done
+ */
+export function lengthNote(before: Schedule, now: Schedule, done: number): string | undefined {
+  if (before.totalSteps === now.totalSteps) return undefined;
+  const [old, rate] = [before, now].map((schedule) => learningRate(schedule, done + 1).toPrecision(3));
+  return `The run now has ${now.totalSteps} steps instead of ${before.totalSteps}: ` +
+    (old === rate
+      ? `with lr_scheduler_type ${now.name} step ${done + 1} keeps its learning rate ${rate}`
+      : `lr_scheduler_type ${now.name} gives step ${done + 1} the learning rate ${rate} instead of ${old}`);
 }

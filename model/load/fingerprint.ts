@@ -1,7 +1,7 @@
 /** Which base model something was trained on: told by its content, since names and folders may come to hold another. */
 import { quote } from "../../text.ts";
 import { createHash, join } from "../../checkpoint/deps.ts";
-import { exists, readJson, readSmallFile } from "../../checkpoint/files.ts";
+import { exists, readSmallFile } from "../../checkpoint/files.ts";
 import { SafetensorsFile } from "../../checkpoint/safetensors.ts";
 import { openWeights, type WeightReader } from "../../checkpoint/weights.ts";
 
@@ -37,17 +37,17 @@ const VOLATILE: ReadonlySet<string> = new Set(["_name_or_path", "transformers_ve
 
 /**
  * The fingerprint of a model's folder, in a moment whatever its size.
+ * @param options.config the content of its config.json
  * @param options.weights whether its weights are read; a folder without them will do if not
  * @throws {UserError} if a file cannot be read
  */
 export async function fingerprintModel(
   folder: string,
-  { weights }: { readonly weights: boolean },
+  { config, weights }: { readonly config: Readonly<Record<string, unknown>>; readonly weights: boolean },
 ): Promise<Fingerprint> {
-  const config = canonical(await readJson(join(folder, "config.json"), LIMIT), VOLATILE);
   return {
     weights: weights ? await hashWeights(folder) : null,
-    config: createHash("sha256").update(config).digest("hex"),
+    config: createHash("sha256").update(canonical(config, VOLATILE)).digest("hex"),
     tokenizer: await hashTokenizer(folder),
   };
 }

@@ -2,7 +2,6 @@ import { readAdapter } from "../../checkpoint/peft.ts";
 import { Gpu } from "../../kernels/gpu.ts";
 import { openModel } from "../../model/load/open.ts";
 import { makeBatch } from "../../model/batch.ts";
-import type { Sample } from "../../data/sample.ts";
 import { loadDataset } from "../../data/dataset.ts";
 import { parseSources } from "../../data/sources.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
@@ -162,7 +161,7 @@ Deno.test("Evaluation counts what is no better than the threshold as no improvem
     early_stopping_patience: "2",
     early_stopping_threshold: "0.1",
   });
-  const evaluation = new Evaluation([] as Sample[], args);
+  const evaluation = new Evaluation({ samples: [], args, evalSteps: 1, saved: undefined });
   const judged = [2, 1.95, 1.5, 1.45, 1.42].map((loss, step) => evaluation.judge(loss, step));
   assertEquals(judged.map(({ isBest }) => isBest), [true, true, true, true, true]);
   assertEquals(judged.map(({ isHopeless }) => isHopeless), [false, false, false, false, true]);

@@ -9,7 +9,7 @@ import { planTraining, requireFit } from "../../train/plan/plan.ts";
 import { longestContext, resolvePlacement } from "../../train/plan/remedies.ts";
 import { runTraining } from "../../train/run.ts";
 import { addFreshLora, trainedNames } from "../../train/lora.ts";
-import { formatOf, type Placement, trainerOptions } from "../../train/setup.ts";
+import { formatOf, type Placement, trainerOptions } from "../../train/options.ts";
 import { planDevice, stepCost } from "../../train/plan/step_cost.ts";
 import { Trainer } from "../../train/trainer.ts";
 import { loadTrainArgs, type TrainArgs } from "../../train_args/load.ts";

@@ -305,3 +305,22 @@ Deno.test("Gradients that stay infinite end the run and leave its checkpoint", a
     assert(kept.length > 0, "no checkpoint is left");
   });
 });
+
+Deno.test("A run reads config.json once, and the tokenizer once beside hashing its files", async () => {
+  const opened = new Map<string, number>();
+  const open = Deno.open;
+  await withFolder(async (output_dir) => {
+    try {
+      Deno.open = (path, options) => {
+        const name = String(path).split("/").at(-1)!;
+        opened.set(name, (opened.get(name) ?? 0) + 1);
+        return open(path, options);
+      };
+      const held = { eval_file: SETTINGS.train_file!, eval_strategy: "steps" };
+      await run({ output_dir, ...held, resize_vocabulary: "true", max_steps: "1" });
+    } finally {
+      Deno.open = open;
+    }
+  });
+  assertEquals(["config.json", "tokenizer.json"].map((name) => opened.get(name)), [1, 2]);
+});

@@ -350,9 +350,10 @@ Deno.test("Resuming takes an optimiser with states of as many bits, and no other
       optim,
     })).args;
   const saved = { args: await argsOf("adamw_bnb_8bit"), dataHash: "h" } as SavedState;
-  checkSameRun(saved, await argsOf("paged_adamw_8bit"), "h", "folder");
+  const run = { path: "folder", state: saved };
+  checkSameRun(run, await argsOf("paged_adamw_8bit"), "h");
   await assertThrows(
-    async () => checkSameRun(saved, await argsOf("paged_adamw_32bit"), "h", "folder"),
+    async () => checkSameRun(run, await argsOf("paged_adamw_32bit"), "h"),
     'optim was "adamw_bnb_8bit", now "paged_adamw_32bit"',
   );
 });

@@ -5,7 +5,7 @@ import type { ModelConfig } from "../../model/config.ts";
 import type { TrainArgs } from "../../train_args/schema.ts";
 import type { Rates } from "./throughput.ts";
 import { findRemedies, type Remedy, resolvePlacement } from "./remedies.ts";
-import type { Placement } from "../setup.ts";
+import type { Placement } from "../options.ts";
 import { type PlanDevice, secondsOf, type StepCost, type StepOptions, TYPICAL_DEVICE } from "./step_cost.ts";
 
 /** A step's cost, and what it means for a given memory. */

@@ -20,7 +20,7 @@ import { Uploader } from "../../model/load/read_ahead.ts";
 import type { TrainArgs } from "../../train_args/schema.ts";
 import type { Rates } from "./throughput.ts";
 import { addFreshLora, trainedNames } from "../lora.ts";
-import { formatOf, type Placement, trainerOptions } from "../setup.ts";
+import { formatOf, type Placement, trainerOptions } from "../options.ts";
 import { Trainer } from "../trainer.ts";
 
 /** The device that a step is counted for. */

@@ -56,7 +56,7 @@ export const reader: Reader = {
   async read(input, folder) {
     Deno.writeFileSync(`${folder}/training_state.json`, input);
     const state = await readSavedState(folder);
-    checkSameRun(state, args, STATE.dataHash, folder);
+    checkSameRun({ path: folder, state }, args, STATE.dataHash);
     const { step, samplerPosition, skippedSteps, log, evaluation } = state;
     for (const count of [step, samplerPosition, skippedSteps, log.steps, evaluation?.worse ?? 0]) {
       assert(Number.isSafeInteger(count) && count >= 0, `a count is ${count}`);
