@@ -8,13 +8,13 @@ import type { Format } from "../../kernels/wgsl.ts";
 import { assembleModel } from "./assemble.ts";
 import type { ModelConfig } from "../config.ts";
 import type { LanguageModel } from "../language_model.ts";
+import { torchDtypeOf } from "../number_formats.ts";
 import { requirePackable } from "./load.ts";
+import { Uploader } from "./read_ahead.ts";
 
 export interface RandomOptions {
   /** How activations are stored. */
   readonly format: Format;
-  /** How a checkpoint would store what is not trained and not in NF4; bf16 unless given. */
-  readonly stored?: Format;
   /** Keep the layers' linears in NF4. */
   readonly loadIn4bit: boolean;
   /** Keep the scales of NF4 in 8 bits. */
@@ -26,8 +26,8 @@ export interface RandomOptions {
 }
 
 /**
- * A model of random weights, made on the device: the tensors, sizes and formats that loading a checkpoint gives,
- * with norms of ones, biases of zeros and matrices of root mean square 1 / sqrt(inputs). For measuring; the host
+ * A model of random weights, made on the device: the tensors, sizes and formats that loading a checkpoint of the
+ * type that the config names gives, with norms of ones, biases of zeros and matrices of root mean square 1 / sqrt(inputs). For measuring; the host
  * holds nothing of the model's size.
  *
  * @throws {UserError} if a linear that should be in 4 bits has rows that are no multiple of 8
@@ -37,7 +37,8 @@ export async function randomModel(
   config: ModelConfig,
   options: RandomOptions,
 ): Promise<LanguageModel> {
-  const { format, stored = "bf16", loadIn4bit, doubleQuant, seed = 1 } = options;
+  const { format, loadIn4bit, doubleQuant, seed = 1 } = options;
+  const stored = Uploader.formatOf(torchDtypeOf(config));
   const isTrained = options.isTrained ?? (() => false);
   let stream = 0;
   const dense = (name: string, shape: readonly [number, number]): Tensor => {

@@ -10,13 +10,10 @@ import type { Tuning } from "../../kernels/tuning.ts";
 import { freeBatch, makeBatch, type Sequence } from "../../model/batch.ts";
 import { isPackedIn4bit, type ModelConfig } from "../../model/config.ts";
 import { configForPositions } from "../../model/context.ts";
-import type { Format } from "../../kernels/wgsl.ts";
 import { visitedPairs } from "../../kernels/attention/visits.ts";
 import { addFlops, type StepFlops, totalFlops, trainingFlops } from "../../model/flops.ts";
 import type { LanguageModel } from "../../model/language_model.ts";
-import { torchDtypeOf } from "../../model/number_formats.ts";
 import { randomModel } from "../../model/load/random.ts";
-import { Uploader } from "../../model/load/read_ahead.ts";
 import type { TrainArgs } from "../../train_args/schema.ts";
 import type { Rates } from "./throughput.ts";
 import { addFreshLora, trainedNames } from "../lora.ts";
@@ -95,8 +92,7 @@ export async function stepCost(
   gpu.memory.at("loading");
   const model = await randomModel(gpu, config, {
     format: formatOf(args),
-    ...storedForm(base),
-    ...(args.load_in_4bit ? { loadIn4bit: true } : {}),
+    loadIn4bit: args.load_in_4bit || isPackedIn4bit(base.raw),
     doubleQuant: args.double_quant,
     isTrained: trainedNames(config, args),
   });
@@ -129,14 +125,6 @@ export function secondsOf({ flops, trafficBytes }: StepCost, rates: Rates): numb
   const all = addFlops(flops.forward, flops.recompute, flops.backward);
   return (totalFlops(all) - all.attention) / rates.productFlops +
     all.attention / rates.attentionFlops + trafficBytes / rates.bytesPerSecond;
-}
-
-/** What config.json says of the form that its weights are in. */
-function storedForm(config: ModelConfig): { readonly stored: Format; readonly loadIn4bit: boolean } {
-  return {
-    stored: Uploader.formatOf(torchDtypeOf(config)),
-    loadIn4bit: isPackedIn4bit(config.raw),
-  };
 }
 
 /** Counts what is dispatched. */
