@@ -53,8 +53,9 @@ export {
 } from "./train/plan/step_cost.ts";
 export type { Placement } from "./train/options.ts";
 export type { Flops, StepFlops } from "./model/flops.ts";
-export { measureRates, type Rates } from "./train/plan/throughput.ts";
-export { longestContext, type LongestOptions, type Remedy } from "./train/plan/remedies.ts";
+export { measureThroughput, type Throughput } from "./train/plan/throughput.ts";
+export { longestContext, type LongestOptions } from "./train/plan/longest_context.ts";
+export type { Suggestion } from "./train/plan/suggestions.ts";
 
 // Evaluation, merging, other formats.
 export {

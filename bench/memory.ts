@@ -2,7 +2,7 @@
 import { formatBytes, formatTable } from "../text.ts";
 import { shapeConfig } from "../model/shapes.ts";
 import { planTraining } from "../train/plan/plan.ts";
-import { longestContext } from "../train/plan/remedies.ts";
+import { longestContext } from "../train/plan/longest_context.ts";
 import { loadTrainArgs, type TrainArgs } from "../train_args/load.ts";
 
 const GIB = 2 ** 30;
@@ -36,7 +36,7 @@ const UNSLOTH: Readonly<Record<number, number>> = {
 /** A goal and what is planned for it. */
 export interface PlannedGoal extends MemoryGoal {
   readonly plannedBytes: number;
-  readonly moment: string;
+  readonly phase: string;
   /** Bytes in host memory meanwhile. */
   readonly hostBytes: number;
 }
@@ -76,7 +76,7 @@ export async function planMemory(
       { ...await settings(tokens, rank), max_memory: gib * GIB },
       shapeConfig(shape),
     );
-    goals.push({ ...goal, plannedBytes: peak.heldBytes, moment: peak.moment, hostBytes });
+    goals.push({ ...goal, plannedBytes: peak.heldBytes, phase: peak.phase, hostBytes });
   }
   const longest: LongestContexts[] = [];
   for (const [size, unsloth] of Object.entries(UNSLOTH)) {
@@ -117,7 +117,7 @@ export function memoryTables(
   return {
     planned: [
       ["model", "tokens", "rank", "device, planned", "goal", "", "host", "peak at"],
-      ...goals.map(({ shape, tokens, rank, gib, plannedBytes, hostBytes, moment }) => [
+      ...goals.map(({ shape, tokens, rank, gib, plannedBytes, hostBytes, phase }) => [
         shape,
         String(tokens),
         String(rank),
@@ -125,7 +125,7 @@ export function memoryTables(
         `${gib} GiB`,
         verdict(plannedBytes <= gib * GIB),
         formatBytes(hostBytes),
-        moment,
+        phase,
       ]),
     ],
     contexts: [

@@ -11,8 +11,8 @@ import { addFlops, forwardFlops, paperPairs, totalFlops } from "../model/flops.t
 import { SHAPE_NAMES, shapeConfig } from "../model/shapes.ts";
 import { withAdapterSettings } from "../train/lora.ts";
 import { type Plan, planTraining } from "../train/plan/plan.ts";
-import { measureRates, type Rates } from "../train/plan/throughput.ts";
-import { longestContext } from "../train/plan/remedies.ts";
+import { longestContext } from "../train/plan/longest_context.ts";
+import { measureThroughput, type Throughput } from "../train/plan/throughput.ts";
 import { readBaseModel } from "../train/inputs.ts";
 import {
   type PlanDevice,
@@ -148,10 +148,12 @@ async function unneeded(
 }
 
 async function runPlan(flags: Flags, args: TrainArgs, config: ModelConfig, io: Io): Promise<void> {
-  const { device, rates } = await examineDevice(flags, io);
-  const plan = await planTraining(args, config, { device, rates });
+  const { device, throughput } = await examineDevice(flags, io);
+  const plan = await planTraining(args, config, { device, throughput });
   io.out(
-    flags.json ? formatJson(planRecord(plan, args, config, rates)) : describePlan(plan, args, config, rates),
+    flags.json
+      ? formatJson(planRecord(plan, args, config, throughput))
+      : describePlan(plan, args, config, throughput),
   );
   if (plan.fits !== false) return;
   throw new CommandError("This does not fit in max_memory", { kind: "doesNotFit", isTold: true });
@@ -161,17 +163,17 @@ async function runPlan(flags: Flags, args: TrainArgs, config: ModelConfig, io: I
 async function examineDevice(
   { max_binding, rates, webgpu }: Flags,
   io: Io,
-): Promise<{ device: PlanDevice; rates: Rates | null }> {
+): Promise<{ device: PlanDevice; throughput: Throughput | null }> {
   if (max_binding !== null) {
-    return { device: { ...TYPICAL_DEVICE, maxBindingBytes: max_binding }, rates: null };
+    return { device: { ...TYPICAL_DEVICE, maxBindingBytes: max_binding }, throughput: null };
   }
   try {
     using gpu = await Gpu.open(gpuOptionsOf(io, webgpu));
-    return { device: planDevice(gpu), rates: rates ? await measureRates(gpu) : null };
+    return { device: planDevice(gpu), throughput: rates ? await measureThroughput(gpu) : null };
   } catch (error) {
     if (!(error instanceof UserError)) throw error;
     io.err("No GPU adapter answers: the plan is for the limits of a typical GPU, and without times");
-    return { device: TYPICAL_DEVICE, rates: null };
+    return { device: TYPICAL_DEVICE, throughput: null };
   }
 }
 
@@ -230,18 +232,19 @@ function paperShares(config: ModelConfig, args: TrainArgs) {
   return { tokens, full: count(), s2: count(groupSize(args, tokens)) };
 }
 
-/** The plan as one JSON object. */
-function planRecord(plan: Plan, args: TrainArgs, config: ModelConfig, rates: Rates | null) {
-  const { device: { info, limits, maxBindingBytes }, peak, ...rest } = plan;
+/** The plan as one JSON object, under the names that scripts read. */
+function planRecord(plan: Plan, args: TrainArgs, config: ModelConfig, throughput: Throughput | null) {
+  const { device: { info, limits, maxBindingBytes }, peak, suggestions, ...rest } = plan;
   return {
     device: info.description,
     maxBindingBytes: maxBindingBytes ?? limits.maxStorageBufferBindingSize,
     peakBytes: peak.heldBytes,
-    moment: peak.moment,
+    moment: peak.phase,
     bytes: Object.fromEntries(PURPOSES.map((purpose) => [purpose, peak.byPurpose[purpose]])),
     idleBytes: peak.heldBytes - peak.liveBytes,
     ...rest,
-    rates,
+    remedies: suggestions,
+    rates: throughput,
     papers: paperShares(config, args),
   };
 }

@@ -5,8 +5,8 @@ import type { ModelConfig } from "../model/config.ts";
 import { addFlops, type Flops, FLOPS_PARTS, totalFlops } from "../model/flops.ts";
 import { countParameters } from "../model/tensors.ts";
 import { describeAttention } from "../train/describe.ts";
-import { describeChange, type Plan, remediesText } from "../train/plan/plan.ts";
-import type { Rates } from "../train/plan/throughput.ts";
+import { describeChange, describeSuggestions, type Plan } from "../train/plan/plan.ts";
+import type { Throughput } from "../train/plan/throughput.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
 
 /** Names of the purposes of memory. */
@@ -22,12 +22,17 @@ const NAMES: Readonly<Record<(typeof PURPOSES)[number], string>> = {
 };
 
 /** The whole plan: settings, memory, arithmetic, time, and whether it fits. */
-export function describePlan(plan: Plan, args: TrainArgs, config: ModelConfig, rates: Rates | null): string {
+export function describePlan(
+  plan: Plan,
+  args: TrainArgs,
+  config: ModelConfig,
+  throughput: Throughput | null,
+): string {
   return [
     describeSettings(plan, args, config),
     describeMemory(plan),
     describeFlops(plan),
-    describeTime(plan, rates),
+    describeTime(plan, throughput),
     describeRun(plan, args),
     describeFit(plan),
   ].join("\n\n");
@@ -67,7 +72,7 @@ function describeMemory({ peak, hostBytes, largestBinding, device, placement }: 
   const idle = peak.heldBytes - peak.liveBytes;
   const limit = device.maxBindingBytes ?? device.limits.maxStorageBufferBindingSize;
   return [
-    `Memory on the device at its peak: ${peak.moment}`,
+    `Memory on the device at its peak: ${peak.phase}`,
     formatTable(
       [
         ...PURPOSES.filter((purpose) => peak.byPurpose[purpose] > 0)
@@ -127,16 +132,16 @@ function teraText(flops: number): string {
   return tera >= 1000 ? formatCount(tera) : tera === 0 ? "-" : tera.toPrecision(3);
 }
 
-function describeTime({ seconds, tokens }: Plan, rates: Rates | null): string {
-  if (seconds === null || rates === null) return "Time of a step: not known without measured rates";
+function describeTime({ seconds, tokens }: Plan, throughput: Throughput | null): string {
+  if (seconds === null || throughput === null) return "Time of a step: not known without measured rates";
   const giga = (rate: number) => formatRate(rate / 1e9);
   return `Time of a step: about ${formatSeconds(seconds)}, ${
     formatRate(tokens / seconds)
   } tokens/s, at this adapter's ` +
-    `rates now\n  products ${giga(rates.productFlops)} GFLOP/s, attention ${
-      giga(rates.attentionFlops)
+    `rates now\n  products ${giga(throughput.productFlops)} GFLOP/s, attention ${
+      giga(throughput.attentionFlops)
     } GFLOP/s, ` +
-    `memory ${giga(rates.bytesPerSecond)} GB/s`;
+    `memory ${giga(throughput.bytesPerSecond)} GB/s`;
 }
 
 /** Steps, tokens and hours of the whole run, as far as the settings alone tell them. */
@@ -156,20 +161,22 @@ function describeRun({ seconds, tokens }: Plan, { max_steps, num_train_epochs }:
   } of the data${perMillion}`;
 }
 
-function describeFit({ fits, memoryBytes, peak, remedies }: Plan): string {
+function describeFit({ fits, memoryBytes, peak, suggestions }: Plan): string {
   if (fits === null) {
     return "Whether it fits is not known: WebGPU does not tell how much memory there is. Set max_memory, as in 24GiB";
   }
   const difference = formatBytes(Math.abs(memoryBytes! - peak.heldBytes));
   if (fits) return `It fits in ${formatBytes(memoryBytes!)}: ${difference} are left`;
-  const rows = remedies.map(({ change, savedBytes, peakBytes, fits }) => [
+  const rows = suggestions.map(({ change, savedBytes, peakBytes, fits }) => [
     `  ${describeChange(change)}`,
     `saves ${formatBytes(savedBytes)}`,
     `leaves ${formatBytes(peakBytes)}`,
     fits ? "fits" : "",
   ]);
   return [
-    `It does not fit in ${formatBytes(memoryBytes!)}: ${difference} are missing. ${remediesText(remedies)}`,
+    `It does not fit in ${formatBytes(memoryBytes!)}: ${difference} are missing. ${
+      describeSuggestions(suggestions)
+    }`,
     ...(rows.length > 0 ? [formatTable(rows, "lrr")] : []),
   ].join("\n");
 }

@@ -105,8 +105,8 @@ export class DeviceMemory {
   }
 
   /** Names what goes on from now, for {@linkcode peak}: `backward, layer 31`. */
-  at(moment: string): void {
-    this.#pool.moment = moment;
+  at(phase: string): void {
+    this.#pool.phase = phase;
   }
 
   /**

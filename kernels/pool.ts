@@ -30,14 +30,14 @@ export type Purpose = (typeof PURPOSES)[number];
 
 /** Use of the memory on the device at one time, or at its peak, in bytes. */
 export interface MemoryUse {
-  /** Buffers that the driver has given, in use or idle; of a peak, the most there were, at whatever moment. */
+  /** Buffers that the driver has given, in use or idle; of a peak, the most there were, at whatever time. */
   readonly heldBytes: number;
   /** Buffers in use; the sum of {@linkcode byPurpose}. */
   readonly liveBytes: number;
   /** Buffers in use, by purpose. */
   readonly byPurpose: Readonly<Record<Purpose, number>>;
   /** Phase of the work at that time: `backward, layer 31`. */
-  readonly moment: string;
+  readonly phase: string;
 }
 
 export interface PoolOptions {
@@ -73,8 +73,8 @@ const CHURN = 64;
 export class BufferPool {
   /** Purpose of the buffers taken from now on. */
   purpose: Purpose = "scratch";
-  /** Phase of the work, for {@linkcode MemoryUse.moment}. */
-  moment = "";
+  /** Phase of the work; see {@linkcode MemoryUse.phase}. */
+  phase = "";
   readonly #device: GPUDevice;
   readonly #options: PoolOptions;
   /** Buffers by size, the first made last. */
@@ -90,7 +90,7 @@ export class BufferPool {
   #destroyed = 0;
   #expectedBytes: number | undefined;
   /** The peak in parts, since it moves often. */
-  readonly #peak = { heldBytes: 0, liveBytes: 0, moment: "", byPurpose: new Float64Array(PURPOSES.length) };
+  readonly #peak = { heldBytes: 0, liveBytes: 0, phase: "", byPurpose: new Float64Array(PURPOSES.length) };
 
   constructor(device: GPUDevice, options: PoolOptions) {
     this.#device = device;
@@ -123,7 +123,7 @@ export class BufferPool {
       heldBytes: this.#heldBytes,
       liveBytes: this.#liveBytes,
       byPurpose: named(this.#byPurpose),
-      moment: this.moment,
+      phase: this.phase,
     };
   }
 
@@ -200,7 +200,7 @@ export class BufferPool {
 
   #setPeak(): void {
     this.#peak.liveBytes = this.#liveBytes;
-    this.#peak.moment = this.moment;
+    this.#peak.phase = this.phase;
     this.#peak.byPurpose.set(this.#byPurpose);
   }
 

@@ -73,7 +73,7 @@ export function describeRun(run: StartingRun): TrainInfo {
     data: `${count(samples)} ${samples === 1 ? "sequence" : "sequences"} of up to ${count(longest)} tokens ` +
       `from ${describeSources(args)} (${describeKinds(report)})`,
     device: run.device,
-    memory: `${formatMemory(peak.heldBytes)} on the device at the peak (${peak.moment})${onHost}`,
+    memory: `${formatMemory(peak.heldBytes)} on the device at the peak (${peak.phase})${onHost}`,
     plannedBytes: peak.heldBytes,
     precision: { f32: "f32", bf16: "bf16", f16: "fp16" }[formatOf(args)],
     trainableParameters: trainee.trainableParameters,

@@ -6,7 +6,7 @@ import {
   adamW8bitMaps,
   asRows,
   codesShape,
-  LEAST_8BIT,
+  MIN_8BIT_SIZE,
   STATE_BLOCK,
 } from "../kernels/optimizer/adamw_8bit.ts";
 import { bytesPerElement, type Dtype, type Tensor } from "../kernels/tensor.ts";
@@ -36,7 +36,7 @@ export interface AdamStates {
 
 /** Means of zero for each parameter, before the first update. */
 export function makeStates(gpu: Gpu, parameters: readonly Parameter[], form: StateForm): AdamStates[] {
-  const isCoded = ({ value }: Parameter) => form.bits === 8 && value.size >= LEAST_8BIT;
+  const isCoded = ({ value }: Parameter) => form.bits === 8 && value.size >= MIN_8BIT_SIZE;
   const maps = parameters.some(isCoded) ? adamW8bitMaps(gpu) : undefined;
   return parameters.map((parameter) =>
     maps && isCoded(parameter)

@@ -14,7 +14,7 @@ const ADAMW_8BIT = { name: "adamw_8bit", wgsl: adamW8bitWgsl, libraries: [reduce
 export const STATE_BLOCK = 256;
 
 /** Tensors with fewer elements keep states of 32 bits, as in bitsandbytes. */
-export const LEAST_8BIT = 4096;
+export const MIN_8BIT_SIZE = 4096;
 
 /** A trained tensor, its gradient, and the running means of the gradient (m) and of its square (v) in 8 bits. */
 export interface AdamW8bitState {

@@ -87,7 +87,7 @@ Deno.test("Steps that ask for the same sizes ask the driver for nothing new", ()
   assertEquals(gpu.memory.buffersCreated, before);
 });
 
-Deno.test("Memory is counted by purpose, and the peak knows its moment", () => {
+Deno.test("Memory is counted by purpose, and the peak knows its phase", () => {
   const { gpu, ring } = dry();
   const base = () => {
     using _ = gpu.memory.purpose("base");
@@ -103,9 +103,9 @@ Deno.test("Memory is counted by purpose, and the peak knows its moment", () => {
   y.free();
   gpu.memory.at("optimiser");
   const expected = { base: 8 * KIB, checkpoints: 4 * KIB, activations: 2 * KIB, scratch: ring };
-  const { byPurpose, moment, heldBytes, liveBytes } = gpu.memory.peak;
+  const { byPurpose, phase, heldBytes, liveBytes } = gpu.memory.peak;
   assertEquals(Object.fromEntries(Object.entries(byPurpose).filter(([, bytes]) => bytes > 0)), expected);
-  assertEquals([moment, heldBytes, liveBytes], ["backward, layer 1", ring + 14 * KIB, ring + 14 * KIB]);
+  assertEquals([phase, heldBytes, liveBytes], ["backward, layer 1", ring + 14 * KIB, ring + 14 * KIB]);
   assertEquals([gpu.memory.liveBytes, sum(gpu.memory.use)], [ring + 12 * KIB, ring + 12 * KIB]);
   for (const tensor of [x, kept]) tensor.free();
   assertEquals([gpu.memory.liveBytes, sum(gpu.memory.use)], [ring, ring]);

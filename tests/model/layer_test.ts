@@ -150,9 +150,9 @@ for (const [heads, config] of Object.entries(CONFIGS)) {
     const gpu: Gpu = Gpu.dry({
       limits: TYPICAL_LIMITS,
       onDispatch: ({ bindings }) => {
-        const { moment, liveBytes } = gpu.memory.use;
-        if (/layer/.test(moment)) binding = Math.max(binding, ...bindings.map(({ size }) => size));
-        if (/^backward/.test(moment)) live = Math.max(live, liveBytes);
+        const { phase, liveBytes } = gpu.memory.use;
+        if (/layer/.test(phase)) binding = Math.max(binding, ...bindings.map(({ size }) => size));
+        if (/^backward/.test(phase)) live = Math.max(live, liveBytes);
       },
     });
     const model = await makeModel(gpu, config, "bf16");

@@ -6,7 +6,8 @@ import { loadModel } from "../../model/load/load.ts";
 import { shapeConfig } from "../../model/shapes.ts";
 import type { TrainInfo } from "../../train/hooks.ts";
 import { planTraining, requireFit } from "../../train/plan/plan.ts";
-import { longestContext, resolvePlacement } from "../../train/plan/remedies.ts";
+import { longestContext } from "../../train/plan/longest_context.ts";
+import { resolvePlacement } from "../../train/plan/placement.ts";
 import { runTraining } from "../../train/run.ts";
 import { addFreshLora, trainedNames } from "../../train/lora.ts";
 import { formatOf, type Placement, trainerOptions } from "../../train/options.ts";
@@ -183,8 +184,8 @@ for (const { options, names, tolerance } of DEVICES) {
       gpu.host.resetPeak();
       const measured = await measure(gpu, args, each, placement);
       assertEquals(
-        [hostBytes, peak.moment],
-        [measured.hostBytes - hostBefore, gpu.memory.peak.moment],
+        [hostBytes, peak.phase],
+        [measured.hostBytes - hostBefore, gpu.memory.peak.phase],
         each.name,
       );
       const error = (peak.liveBytes - ring) / measured.liveBytes - 1;
@@ -236,7 +237,7 @@ for (const [shape, tokens, rank, gib] of GOALS) {
     const args = await goalSettings(tokens, rank, gib);
     const placement = { pageStates: true, offloadActivations: true };
     const { peak, hostBytes } = await stepCost(args, shapeConfig(shape), { placement });
-    assert(peak.heldBytes <= gib * GIB, `${peak.heldBytes / GIB} GiB at ${peak.moment}`);
+    assert(peak.heldBytes <= gib * GIB, `${peak.heldBytes / GIB} GiB at ${peak.phase}`);
     assert(peak.heldBytes <= 1.05 * peak.liveBytes, "bytes wait for reuse");
     // Checkpoints of all layers but the last in bf16, and two means in f32.
     const { hidden_size, num_hidden_layers } = shapeConfig(shape);
@@ -252,7 +253,7 @@ for (const [gb, tokens] of UNSLOTH) {
     const args = { ...await goalSettings(tokens, 32, 1), attention: "full" } as const;
     const placement = { pageStates: true, offloadActivations: true };
     const { peak } = await stepCost(args, shapeConfig("llama3-8b"), { placement });
-    assert(peak.heldBytes <= gb * 1e9, `${peak.heldBytes / 1e9} GB at ${peak.moment}`);
+    assert(peak.heldBytes <= gb * 1e9, `${peak.heldBytes / 1e9} GB at ${peak.phase}`);
   });
 }
 
@@ -290,13 +291,13 @@ Deno.test("Where a run does not fit, each change saves something and the last on
   assertEquals((await plan(peak.heldBytes)).fits, true);
   for (const share of [0.9, 0.3, 0.2, 0.12]) {
     const memoryBytes = share * peak.heldBytes;
-    const { fits, remedies } = await plan(memoryBytes);
-    assertEquals([fits, remedies.map(({ fits }) => fits)], [
+    const { fits, suggestions } = await plan(memoryBytes);
+    assertEquals([fits, suggestions.map(({ fits }) => fits)], [
       false,
-      remedies.map((_, i) => i === remedies.length - 1),
+      suggestions.map((_, i) => i === suggestions.length - 1),
     ]);
     let [changed, bytes] = [args, peak.heldBytes];
-    for (const { change, savedBytes, peakBytes } of remedies) {
+    for (const { change, savedBytes, peakBytes } of suggestions) {
       assert(
         savedBytes > 0 && bytes - savedBytes === peakBytes,
         `${JSON.stringify(change)} saves ${savedBytes}`,

@@ -3,8 +3,9 @@ import { formatMemory } from "../../text.ts";
 import { UserError } from "../../errors.ts";
 import type { ModelConfig } from "../../model/config.ts";
 import type { TrainArgs } from "../../train_args/schema.ts";
-import type { Rates } from "./throughput.ts";
-import { findRemedies, type Remedy, resolvePlacement } from "./remedies.ts";
+import type { Throughput } from "./throughput.ts";
+import { resolvePlacement } from "./placement.ts";
+import { findSuggestions, type Suggestion } from "./suggestions.ts";
 import type { Placement } from "../options.ts";
 import { type PlanDevice, secondsOf, type StepCost, type StepOptions, TYPICAL_DEVICE } from "./step_cost.ts";
 
@@ -18,16 +19,16 @@ export interface Plan extends StepCost {
   readonly memoryBytes: number | null;
   /** `null` where the memory is not known. */
   readonly fits: boolean | null;
-  /** Seconds of an optimiser step at measured rates; `null` without them. */
+  /** Seconds of an optimiser step at the measured throughput; `null` without that. */
   readonly seconds: number | null;
-  /** In order, each on top of those before; the last one fits unless nothing does. Empty if it fits already. */
-  readonly remedies: readonly Remedy[];
+  /** Changes that make it fit, each on top of those before; the last one fits unless nothing does. Empty if it fits already. */
+  readonly suggestions: readonly Suggestion[];
 }
 
-/** What is planned for besides the settings. */
+/** Options of a plan besides the settings. */
 export interface PlanOptions extends Omit<StepOptions, "placement"> {
-  /** Measured speeds, for the time of a step; without them there is none. */
-  readonly rates?: Rates | null;
+  /** As measured, for the time of a step; without it there is none. */
+  readonly throughput?: Throughput | null;
 }
 
 /**
@@ -39,7 +40,7 @@ export interface PlanOptions extends Omit<StepOptions, "placement"> {
 export async function planTraining(
   args: TrainArgs,
   base: ModelConfig,
-  { rates = null, ...options }: PlanOptions = {},
+  { throughput = null, ...options }: PlanOptions = {},
 ): Promise<Plan> {
   const { max_memory: memoryBytes } = args;
   const { placement, cost } = await resolvePlacement(args, base, memoryBytes, options);
@@ -50,21 +51,23 @@ export async function planTraining(
     placement,
     memoryBytes,
     fits,
-    seconds: rates && secondsOf(cost, rates),
-    remedies: memoryBytes !== null && !fits ? await findRemedies(args, base, cost, memoryBytes, options) : [],
+    seconds: throughput && secondsOf(cost, throughput),
+    suggestions: memoryBytes !== null && !fits
+      ? await findSuggestions(args, base, cost, memoryBytes, options)
+      : [],
   };
 }
 
 /** Lets a plan pass that fits. @throws {UserError} with numbers and changes, if it does not */
-export function requireFit({ fits, memoryBytes, peak, remedies }: Plan): void {
+export function requireFit({ fits, memoryBytes, peak, suggestions }: Plan): void {
   if (fits !== false) return;
   throw new UserError(
     [
       `Cannot train in max_memory ${formatMemory(memoryBytes!)}: a step takes ${
         formatMemory(peak.heldBytes)
       } on the device ` +
-      `(${peak.moment}). ${remediesText(remedies)}`,
-      ...remedies.map(({ change, savedBytes, peakBytes }) =>
+      `(${peak.phase}). ${describeSuggestions(suggestions)}`,
+      ...suggestions.map(({ change, savedBytes, peakBytes }) =>
         `  ${describeChange(change)}: saves ${formatMemory(savedBytes)}, leaves ${formatMemory(peakBytes)}`
       ),
     ].join("\n"),
@@ -72,15 +75,15 @@ export function requireFit({ fits, memoryBytes, peak, remedies }: Plan): void {
   );
 }
 
-/** What the remedies together do, in a sentence. */
-export function remediesText(remedies: readonly Remedy[]): string {
-  if (remedies.length === 0) return "No change of settings would make it fit";
-  return remedies.at(-1)!.fits
+/** Says in a sentence what the suggestions do together. */
+export function describeSuggestions(suggestions: readonly Suggestion[]): string {
+  if (suggestions.length === 0) return "No change of settings would make it fit";
+  return suggestions.at(-1)!.fits
     ? "In this order, until it fits:"
     : "These changes together are not enough, it takes a smaller model:";
 }
 
-/** Settings as in YAML: `bf16: true, lora_rank: 8`. */
+/** Writes settings as in YAML: `bf16: true, lora_rank: 8`. */
 export function describeChange(change: Partial<TrainArgs>): string {
   return Object.entries(change).map(([name, value]) => `${name}: ${value}`).join(", ");
 }

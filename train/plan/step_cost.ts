@@ -15,7 +15,7 @@ import { addFlops, type StepFlops, totalFlops, trainingFlops } from "../../model
 import type { LanguageModel } from "../../model/language_model.ts";
 import { randomModel } from "../../model/load/random.ts";
 import type { TrainArgs } from "../../train_args/schema.ts";
-import type { Rates } from "./throughput.ts";
+import type { Throughput } from "./throughput.ts";
 import { addFreshLora, trainedNames } from "../lora.ts";
 import { formatOf, type Placement, trainerOptions } from "../options.ts";
 import { Trainer } from "../trainer.ts";
@@ -120,11 +120,11 @@ export async function stepCost(
   };
 }
 
-/** Seconds of an optimiser step at measured rates. */
-export function secondsOf({ flops, trafficBytes }: StepCost, rates: Rates): number {
+/** Works out the seconds of an optimiser step at a measured throughput. */
+export function secondsOf({ flops, trafficBytes }: StepCost, throughput: Throughput): number {
   const all = addFlops(flops.forward, flops.recompute, flops.backward);
-  return (totalFlops(all) - all.attention) / rates.productFlops +
-    all.attention / rates.attentionFlops + trafficBytes / rates.bytesPerSecond;
+  return (totalFlops(all) - all.attention) / throughput.productFlops +
+    all.attention / throughput.attentionFlops + trafficBytes / throughput.bytesPerSecond;
 }
 
 /** Counts what is dispatched. */

@@ -9,7 +9,7 @@ import { emptyNf4, freeNf4 } from "../../kernels/nf4/nf4.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 
 /** What an adapter does in a second. */
-export interface Rates {
+export interface Throughput {
   /** Floating-point operations of products with 4-bit weights. */
   readonly productFlops: number;
   /** Floating-point operations of attention, those for pairs that are not seen left out. */
@@ -23,7 +23,7 @@ const GROWTH = 4;
 const LONG_ENOUGH_SECONDS = 0.1;
 
 /** Measures an adapter. Frees what it allocates. */
-export async function measureRates(gpu: Gpu): Promise<Rates> {
+export async function measureThroughput(gpu: Gpu): Promise<Throughput> {
   return {
     productFlops: await productRate(gpu),
     attentionFlops: await attentionRate(gpu),

@@ -1,0 +1,96 @@
+/** The longest sequence that fits in a device's memory, found by dry runs. */
+import type { ModelConfig } from "../../model/config.ts";
+import type { TrainArgs } from "../../train_args/schema.ts";
+import { resolvePlacement } from "./placement.ts";
+import { stepCost, type StepOptions, TYPICAL_DEVICE } from "./step_cost.ts";
+
+/** Lengths are whole multiples of this, and may be this share shorter than what would just fit. */
+const RESOLUTION = { tokens: 16, share: 1 / 256 };
+/** Dry runs to find a length with, at most. */
+const ROUNDS = 10;
+
+/** Where a longest length is looked for. */
+export interface LongestOptions extends Pick<StepOptions, "device"> {
+  /** A length that does not fit, or is not of interest. */
+  readonly below?: number;
+}
+
+/**
+ * The longest sequence that fits, in tokens, rounded down a little; 0 if none does.
+ */
+export async function longestContext(
+  args: TrainArgs,
+  base: ModelConfig,
+  memoryBytes: number,
+  { below = 2 ** 22, device = TYPICAL_DEVICE }: LongestOptions = {},
+): Promise<number> {
+  // All that may go to the host goes there: it fits longest.
+  const { placement } = await resolvePlacement({ ...args, ...lengthChange(args, 64) }, base, 0, { device });
+  const peakOf = async (length: number, layers = base.num_hidden_layers) => {
+    const changed = { ...args, ...lengthChange(args, length) };
+    const config = { ...base, num_hidden_layers: layers };
+    return (await stepCost(changed, config, { device, placement })).peak;
+  };
+  // Every layer adds the same, so a few tell how much is in use with all; what is kept for reuse is seen afterwards.
+  const estimate = async (length: number) => {
+    if (base.num_hidden_layers <= FEW_LAYERS) return (await peakOf(length)).liveBytes;
+    const [some, more] = [await peakOf(length, FEW_LAYERS - 1), await peakOf(length, FEW_LAYERS)];
+    return more.liveBytes + (more.liveBytes - some.liveBytes) * (base.num_hidden_layers - FEW_LAYERS);
+  };
+  let low = 0;
+  let high = below;
+  let guess = await longestLength(estimate, memoryBytes, below);
+  for (let round = 0; round < ROUNDS && guess > low && guess < high; round++) {
+    const excess = (await peakOf(guess)).heldBytes - memoryBytes;
+    if (excess <= 0) low = guess;
+    else high = guess;
+    // Nothing longer than the first guess fits; after it, less what is too much, and then between the two.
+    if (high === below || high - low <= low / 64) break;
+    if (low > 0) guess = roundDown((low + high) / 2);
+    else {guess = Math.min(
+        await longestLength(estimate, memoryBytes - excess, high),
+        roundDown(high * 15 / 16),
+      );}
+  }
+  return low;
+}
+
+function roundDown(length: number): number {
+  return Math.max(1, Math.floor(length / RESOLUTION.tokens)) * RESOLUTION.tokens;
+}
+
+/** Layers of the model that lengths are tried with. */
+const FEW_LAYERS = 3;
+
+/** The longest length whose `bytes`, nearly a straight line over it, are at most `most`. */
+async function longestLength(
+  bytes: (length: number) => Promise<number>,
+  most: number,
+  below: number,
+): Promise<number> {
+  const at = async (length: number) => ({ length, bytes: await bytes(length) });
+  let [before, last] = [await at(Math.min(64, below - 2)), await at(Math.min(4096, below - 1))];
+  if (before.bytes > most) return 0;
+  let best = last.bytes <= most ? last.length : before.length;
+  let aim = most;
+  for (let round = 0; round < ROUNDS; round++) {
+    const perToken = (last.bytes - before.bytes) / (last.length - before.length);
+    const end = Math.min(last.length + (aim - last.bytes) / perToken, below - 1);
+    const length = roundDown(end);
+    const isFound = length >= best && length <= best * (1 + RESOLUTION.share);
+    if (isFound || length === last.length) break;
+    [before, last] = [last, await at(length)];
+    if (last.bytes <= most) best = Math.max(best, length);
+    else aim -= most * RESOLUTION.share / 4;
+  }
+  return best;
+}
+
+/** Sequences of another length; the context that the model is extended to and its groups stay what they are if they can. */
+export function lengthChange(args: TrainArgs, length: number): Partial<TrainArgs> {
+  return {
+    max_seq_length: length,
+    ...(args.model_max_length < length ? { model_max_length: length } : {}),
+    ...(args.group_size !== null && args.group_size > length ? { group_size: length } : {}),
+  };
+}
