@@ -142,7 +142,7 @@ export {
   type TrainerOptions,
   type TrainerState,
 } from "./train/trainer.ts";
-export type { StateForm } from "./train/optimizer_states.ts";
+export type { OptimizerStateForm } from "./train/optimizer_states.ts";
 export { addLora, exportAdapter } from "./model/lora.ts";
 export {
   type Adapter,

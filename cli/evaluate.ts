@@ -106,12 +106,12 @@ function describeResult(result: PerplexityResult): string {
       `perplexity over all ${formatCount(result.numTokens)} targets`,
     ],
   ];
-  const stretches = result.byPosition.map(({ from, to, perplexity }) =>
+  const segments = result.byPosition.map(({ from, to, perplexity }) =>
     `${perplexity.toFixed(2)} at ${formatCount(from)}-${formatCount(to - 1)}`
   );
   return [
     formatTable(rows, "lr"),
-    `by position: ${stretches.join(", ")}`,
+    `by position: ${segments.join(", ")}`,
     "",
     formatRecord({
       model: `${model.baseModel}${adapter}, ${model.dtype}${bits}`,

@@ -83,7 +83,7 @@ export interface WindowScores {
   readonly numTokens: number;
 }
 
-/** Targets of one stretch of the windows. */
+/** Targets of one segment of the windows. */
 export interface PositionScore {
   /** Positions in the window, the first token being 0. */
   readonly from: number;
@@ -93,8 +93,8 @@ export interface PositionScore {
   readonly perplexity: number;
 }
 
-/** Stretches that a window is cut into. */
-const STRETCHES = 4;
+/** Segments that a window is cut into. */
+const SEGMENTS = 4;
 
 /** The model that was measured. */
 export interface LoadedModel {
@@ -272,16 +272,16 @@ export async function scoreWindows(
     valPerplexityPerChunk: [Math.exp(valLoss)],
     tokenLoss,
     tokenPerplexity: Math.exp(tokenLoss),
-    byPosition: stretchesOf(byPosition, starts.length),
+    byPosition: segmentsOf(byPosition, starts.length),
     tokenAccuracy: sums.hits / (starts.length * seqLen),
     numWindows: starts.length,
     numTokens: starts.length * targets,
   };
 }
 
-/** Perplexity over each stretch of the positions, from losses that are summed over windows. */
-function stretchesOf(sums: Float64Array, windows: number): PositionScore[] {
-  const ends = Array.from({ length: STRETCHES + 1 }, (_, i) => Math.round(i * sums.length / STRETCHES));
+/** Perplexity over each segment of the positions, from losses that are summed over windows. */
+function segmentsOf(sums: Float64Array, windows: number): PositionScore[] {
+  const ends = Array.from({ length: SEGMENTS + 1 }, (_, i) => Math.round(i * sums.length / SEGMENTS));
   return ends.slice(1).flatMap((to, i) => {
     const from = Math.max(1, ends[i]!);
     if (to <= from) return [];

@@ -104,7 +104,7 @@ export class DeviceMemory {
     for (const { buffer } of tensor.segments) this.#pool.assign(buffer, purpose);
   }
 
-  /** Names what goes on from now, for {@linkcode peak}: `backward, layer 31`. */
+  /** Names the phase of the work from now on, for {@linkcode peak}: `backward, layer 31`. */
   at(phase: string): void {
     this.#pool.phase = phase;
   }

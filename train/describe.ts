@@ -10,7 +10,7 @@ import type { Plan } from "./plan/plan.ts";
 import type { RunLength, Schedule } from "./schedule.ts";
 import type { Trainee } from "./trainee.ts";
 
-/** `256 -> 1,024 tokens, positions linear by 4`: from which context to which, and by what. */
+/** Describes the extension: `256 -> 1,024 tokens, positions linear by 4`. */
 export function describeContext(base: ModelConfig, extended: ModelConfig, args: TrainArgs): string {
   const [from, to] = [contextLength(base), args.model_max_length].map(count);
   const { rope_scaling: scaling, rope_theta: theta } = extended;
@@ -22,7 +22,7 @@ export function describeContext(base: ModelConfig, extended: ModelConfig, args: 
   return `${from === to ? to : `${from} -> ${to}`} tokens, positions ${positions}`;
 }
 
-/** `S2-Attn in 4 groups of 256`, or `full`. */
+/** Describes attention in training: `S2-Attn in 4 groups of 256`, or `full attention`. */
 export function describeAttention(args: TrainArgs): string {
   if (args.attention === "full") return "full attention";
   const size = groupSize(args, args.max_seq_length);
@@ -31,13 +31,13 @@ export function describeAttention(args: TrainArgs): string {
   return `S2-Attn in ${groups} ${groups === 1 ? "group" : "groups"} of ${count(size)}${shift}`;
 }
 
-/** `2.0e-4, cosine after 20 steps of warm-up, AdamW in 8 bits`: learning rate, schedule, optimiser. */
+/** Describes learning rate, schedule and optimiser: `2.0e-4, cosine after 20 steps of warm-up, adamw_8bit`. */
 export function describeSchedule({ learningRate, name, warmupSteps }: Schedule, optim: string): string {
   const warmUp = warmupSteps > 0 && name !== "constant" ? ` after ${warmupSteps} steps of warm-up` : "";
   return `${learningRate.toExponential(1)}, ${name.replace("_with_warmup", "")}${warmUp}, ${optim}`;
 }
 
-/** A number as people write it: `1,024`. */
+/** Writes a number as people do: `1,024`. */
 export function count(value: number): string {
   return value.toLocaleString("en-US");
 }
@@ -48,7 +48,7 @@ export interface StartingRun {
   /** The base model's, before its positions were extended. */
   readonly baseConfig: ModelConfig;
   readonly trainee: Trainee;
-  /** What became of the rows of the training data. */
+  /** Counts of the training data's rows. */
   readonly report: DatasetReport;
   readonly plan: Plan;
   readonly length: RunLength;
@@ -86,7 +86,7 @@ export function describeRun(run: StartingRun): TrainInfo {
   };
 }
 
-/** `the answers are learnt`, or how many rows of each kind. */
+/** Says what of the rows is learnt: `the answers are learnt`, or how many rows of each kind. */
 function describeKinds({ drawn, texts }: DatasetReport): string {
   const answers = sumOf(drawn) - texts;
   if (answers === 0) return "all of each text is learnt";

@@ -5,7 +5,7 @@ import { freeBatch, makeBatch } from "../model/batch.ts";
 import type { LanguageModel } from "../model/language_model.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
 
-/** What an evaluation remembers; it goes into checkpoints. */
+/** State of the evaluations so far; it goes into checkpoints. */
 export interface EvaluationState {
   /** Lowest loss so far, in nats per target, and the step after which it was measured. */
   readonly best: { readonly loss: number; readonly step: number } | null;
@@ -13,7 +13,7 @@ export interface EvaluationState {
   readonly worse: number;
 }
 
-/** What is evaluated, and when. */
+/** Options of {@linkcode Evaluation}. */
 export interface EvaluationOptions {
   readonly samples: readonly Sample[];
   readonly args: TrainArgs;
@@ -23,12 +23,12 @@ export interface EvaluationOptions {
   readonly saved: EvaluationState | undefined;
 }
 
-/** What an evaluation found. */
+/** Result of an evaluation. */
 export interface Evaluated {
   /** Mean over all targets, in nats. */
   readonly loss: number;
   readonly isBest: boolean;
-  /** Too many evaluations in a row were no better. */
+  /** Whether too many evaluations in a row were no better. */
   readonly isHopeless: boolean;
 }
 
@@ -85,7 +85,7 @@ export class Evaluation {
     return { ...this.judge(loss, step), tokensPerSecond };
   }
 
-  /** Judges a loss after a step: whether it is the best, and whether there is hope for better ones. */
+  /** Judges a loss after a step: whether it is the best, and whether to go on for better ones. */
   judge(loss: number, step: number): Evaluated {
     const { early_stopping_threshold: threshold } = this.#args;
     const { best, worse } = this.state;
@@ -96,7 +96,7 @@ export class Evaluation {
     return { loss, isBest, isHopeless: this.isHopeless };
   }
 
-  /** Too many evaluations in a row were no better. */
+  /** Whether too many evaluations in a row were no better. */
   get isHopeless(): boolean {
     const { early_stopping_patience: patience } = this.#args;
     return patience !== null && this.state.worse >= patience;

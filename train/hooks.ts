@@ -2,7 +2,7 @@ import type { DataPreview } from "../data/preview.ts";
 import type { GpuOptions } from "../kernels/gpu.ts";
 import type { WorkHooks } from "../model/hooks.ts";
 
-/** What a training run tells its caller while it runs, and what it asks. The library itself prints nothing. */
+/** Hooks: a training run's reports to its caller, and its questions. The library itself prints nothing. */
 
 /** A run as it is about to start: for the summary in front of the progress line. */
 export interface TrainInfo {
@@ -16,17 +16,17 @@ export interface TrainInfo {
   readonly schedule: string;
   /** Seed of everything random. */
   readonly seed: number;
-  /** Where results go. */
+  /** Folder of the results. */
   readonly outputDir: string;
-  /** What is trained, in words: `LoRA rank 64 on 224 linears, embed_tokens, norms`. */
+  /** Trained parameters, in words: `LoRA rank 64 on 224 linears, embed_tokens, norms`. */
   readonly method: string;
-  /** What is read, in words: `1,204 sequences of 8,192 tokens from train.jsonl`. */
+  /** Training data, in words: `1,204 sequences of 8,192 tokens from train.jsonl`. */
   readonly data: string;
   /** The adapter's name, and its driver where known. */
   readonly device: string;
-  /** What the plan says that it takes, in words: `8.66 GiB on the device at the peak (backward, layer 32)`. */
+  /** Planned memory, in words: `8.66 GiB on the device at the peak (backward, layer 32)`. */
   readonly memory: string;
-  /** Bytes that the plan counts on the device at its peak. */
+  /** Planned bytes on the device at the peak. */
   readonly plannedBytes: number;
   /** `f32`, `bf16` or `fp16`. */
   readonly precision: string;
@@ -74,7 +74,7 @@ export interface StepMetrics {
   readonly elapsedMs: number;
 }
 
-/** How a run ended. */
+/** Result of a run. */
 export interface TrainResult {
   /** Folder that holds the final adapter or model. */
   readonly outputDir: string;
@@ -100,47 +100,46 @@ export interface TrainResult {
   readonly elapsedMs: number;
   /** Most bytes held on the device. */
   readonly peakBytes: number;
-  /** What the plan said of that. */
+  /** The same as planned. */
   readonly plannedBytes: number;
 }
 
-/** What the caller of a run provides, each if it wants to. Hooks are called between steps and must not throw. */
+/** Callbacks of a run, all optional. They are called between steps and must not throw. */
 export interface TrainHooks {
-  /** Once, before {@linkcode TrainHooks.onStart}: what of the data the model will learn. */
+  /** Called once, before {@linkcode TrainHooks.onStart}, with what of the data the model will learn. */
   onData?(preview: DataPreview): void;
-  /** Once, when model and data are loaded and the first step is about to start. */
+  /** Called once, when model and data are loaded and the first step is about to start. */
   onStart?(info: TrainInfo): void;
-  /** When work with new kernels goes to the device, which compiles them first: how many there are by now. */
+  /** Called when new kernels go to the device, which compiles them first, with their number so far. */
   onCompile?(kernels: number): void;
-  /** After every optimiser step. */
+  /** Called after every optimiser step. */
   onStep?(metrics: StepMetrics): void;
-  /** After an evaluation: its loss in nats per target, and whether none was lower before. */
+  /** Called after an evaluation with its loss in nats per target, and whether none was lower before. */
   onEvaluate?(step: number, loss: number, isBest: boolean): void;
-  /** After a checkpoint, or the final adapter, is safely on disk. */
+  /** Called when a checkpoint, or the result, is safely on disk. */
   onSave?(path: string): void;
-  /** Something the user should know: one line, without a full stop. */
+  /** Called with something the user should know: one line, without a full stop. */
   note?(line: string): void;
   /**
-   * Where a model or data set is on this machine, by what the settings call it: fetched, if it is a name on the hub.
-   * Names are paths unless given.
+   * Finds, or fetches, a model or data set that the settings name. @returns its path; names are paths unless given
    */
   locate?(place: string, kind: "model" | "dataset"): Promise<string>;
-  /** After the last call of `locate`. */
+  /** Called after the last call of `locate`. */
   onLocated?(): void;
   /** The user's folder for what can be made again; nothing is kept there unless given. */
   readonly cacheFolder?: string | undefined;
-  /** How the device is opened, but for `max_memory`; by its defaults unless given. */
+  /** Options that the device is opened with, `max_memory` aside; its defaults unless given. */
   readonly gpuOptions?: GpuOptions;
   /**
-   * Asked when the last save of a run has failed for the n-th time, on a full disk for instance: waits, and says whether
-   * it is to be tried again. It is not unless given.
+   * Called when the last save of a run has failed for the n-th time, on a full disk for instance. Waits, and returns
+   * whether to try again; it is not tried again unless given.
    */
   waitForRoom?(failures: number): Promise<boolean>;
-  /** Asked between steps: true makes the run save and end; it goes on to its last step unless given. */
+  /** Called between steps: true makes the run save and end; it goes on to its last step unless given. */
   shouldStop?(): boolean;
 }
 
-/** What work of several parts (the demo) asks its caller for: progress for each part, and lines between them. */
+/** Callbacks of work in several parts (the demo): progress of each part, and lines between them. */
 export interface StageHooks {
   note(line: string): void;
   /** Runs `run` with the hooks of a training run; `loggingSteps` are the steps between printed lines. */

@@ -1,4 +1,4 @@
-/** What a run reads before its weights: where everything is, the model's configuration and tokenizer, the data. */
+/** Inputs of a run besides its weights: the places of all files, the model's configuration and tokenizer, the data. */
 import { diskFiles, type Files } from "../checkpoint/files.ts";
 import { readExtraShapes } from "../checkpoint/peft.ts";
 import { type Dataset, type DatasetOptions, loadDataset } from "../data/dataset.ts";
@@ -12,7 +12,7 @@ import { tablesOf } from "../model/tensors.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
 import type { TrainHooks } from "./hooks.ts";
 
-/** Where on this machine is what the settings name. */
+/** Paths on this machine of the files that the settings name. */
 export interface Places {
   readonly model: string;
   readonly adapter: string | undefined;
@@ -34,14 +34,14 @@ export async function findPlaces(args: TrainArgs, locate?: TrainHooks["locate"])
   };
 }
 
-/** The training files as the settings name them. */
+/** Lists the training files as the settings name them. */
 export function sourcesOf(
   { train_file, train_data, train_data_weights, data_root }: TrainArgs,
 ): DataSource[] {
   return parseSources(train_data ?? [train_file!], { dataRoot: data_root, weights: train_data_weights });
 }
 
-/** The training files, in words. */
+/** Names the training files: `"a.jsonl", "b.jsonl"`. */
 export function describeSources(args: TrainArgs): string {
   return sourcesOf(args).map(({ path }) => `"${path}"`).join(", ");
 }
@@ -52,7 +52,7 @@ export interface WeightsFolder {
   readonly files: Files;
 }
 
-/** Where a run's first weights come from. */
+/** Sources of a run's first weights. */
 export interface Start {
   /** The base model's; undefined where it is made from scratch. */
   readonly weights: WeightsFolder | undefined;
@@ -123,7 +123,7 @@ export function rowCache(
   return choice && cacheFolder !== undefined ? { folder: `${cacheFolder}/datasets`, note } : undefined;
 }
 
-/** What data is read with. */
+/** Inputs that training and held-out data are read with. */
 export interface DataInputs {
   readonly places: Places;
   readonly base: BaseModel;

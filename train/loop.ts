@@ -22,7 +22,7 @@ import type { StepResult, Trainer } from "./trainer.ts";
 /** Steps in a row without a finite gradient after which a run gives up. */
 const MAX_SKIPPED = 3;
 
-/** What a run is made of. */
+/** Parts of a run, all loaded. */
 export interface RunParts {
   readonly args: TrainArgs;
   readonly hooks: TrainHooks;
@@ -34,9 +34,9 @@ export interface RunParts {
   readonly evalData: Dataset | undefined;
   readonly base: TrainedBase;
   readonly trainee: Trainee;
-  /** With the state of the checkpoint that the run goes on from. */
+  /** Has the state of the checkpoint that the run goes on from. */
   readonly trainer: Trainer;
-  /** What else that checkpoint holds; undefined for a fresh run. */
+  /** The rest of that checkpoint; undefined for a fresh run. */
   readonly saved: SavedState | undefined;
 }
 
@@ -85,7 +85,10 @@ export class TrainingLoop {
     });
   }
 
-  /** Trains to the end, or until {@linkcode TrainHooks.shouldStop}. @throws {UserError} if it diverges or cannot be saved */
+  /**
+   * Trains to the end, or until {@linkcode TrainHooks.shouldStop}.
+   * @throws {UserError} if it diverges, or cannot be saved
+   */
   async train(): Promise<TrainResult> {
     const { args, hooks, info, data, length, trainer, saved } = this.#run;
     await writeFileAtomic(`${args.output_dir}/${TRAIN_ARGS}`, dumpTrainArgs(args));
@@ -186,7 +189,10 @@ export class TrainingLoop {
     };
   }
 
-  /** Counts a step whose gradient is not finite, which changed nothing. So a loss scale finds its level; else it diverges. */
+  /**
+   * Counts a step whose gradient is not finite, which changed nothing: so a loss scale finds its level.
+   * @throws {UserError} if there are many in a row without one
+   */
   async #skip({ loss }: StepResult): Promise<void> {
     const { args, hooks, trainer } = this.#run;
     this.#skippedSteps++;

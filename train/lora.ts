@@ -1,4 +1,4 @@
-/** What is trained with LoRA: a fresh adapter as the settings say, or one that brings its own settings. */
+/** LoRA as the settings have it: fresh factors, an adapter's own settings, tensors that are trained whole. */
 import { type AdapterConfig, adapterConfig, readAdapterConfig } from "../checkpoint/peft.ts";
 import { isSavedWhole } from "../checkpoint/peft_targets.ts";
 import { UserError } from "../errors.ts";
@@ -10,7 +10,7 @@ import { LORA_OPTIONS } from "../train_args/rules.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
 import type { WeightsFolder } from "./inputs.ts";
 
-/** Puts the LoRA factors that the settings ask for on a model. @returns what the adapter's folder says of them */
+/** Puts the LoRA factors that the settings ask for on a model. @returns the content of its adapter_config.json */
 export function addFreshLora(model: LanguageModel, args: TrainArgs): AdapterConfig {
   const config = adapterConfig({
     base_model_name_or_path: args.model_name_or_path,
@@ -30,14 +30,14 @@ export function addFreshLora(model: LanguageModel, args: TrainArgs): AdapterConf
   return addLora(model, config, args.seed, { isStrict: args.adapter_name_or_path === null });
 }
 
-/** Settings in which an adapter's own have replaced what the run asked for, and a line about it where they differ. */
+/** Settings with an adapter's own in place of those that the run asked for, and a line about it where they differ. */
 export interface SettledArgs {
   readonly args: TrainArgs;
   readonly notes: readonly string[];
 }
 
 /**
- * The settings with those of LoRA as the adapter has them that a run goes on from: as with PEFT, its own count.
+ * Replaces the settings of LoRA by those of the adapter that a run goes on from: as with PEFT, its own count.
  *
  * @param place the adapter's
  * @throws {UserError} if its adapter_config.json cannot be used
@@ -79,7 +79,7 @@ function inWords(value: unknown): string {
 }
 
 /**
- * Which tensors of the checkpoint are trained whole.
+ * Tells which tensors of the checkpoint are trained whole.
  * @throws {UserError} if `trainable_params` has a part that is in no name, or `modules_to_save` the end of none
  */
 export function trainedNames(config: ModelConfig, args: TrainArgs): (name: string) => boolean {

@@ -13,11 +13,11 @@ import { bytesPerElement, type Dtype, type Tensor } from "../kernels/tensor.ts";
 import { rowChunks, rowsWithin } from "../kernels/shared/row_chunks.ts";
 import type { Parameter } from "../model/parameter.ts";
 
-/** How AdamW's running means are kept. */
-export interface StateForm {
-  /** 8: in blocks of codes, but in 32 bits for small tensors. */
+/** Form of the optimizer states, AdamW's running means. */
+export interface OptimizerStateForm {
+  /** 8: in blocks of codes; small tensors keep 32 bits. */
   readonly bits: 32 | 8;
-  /** In host memory, and streamed through the device. The numbers are the same. */
+  /** Whether they wait in host memory, and stream through the device. The numbers are the same. */
   readonly paged: boolean;
   /** Bytes of a paged state that are on the device at once; {@linkcode PAGE_BYTES} unless given. */
   readonly pageBytes?: number;
@@ -26,16 +26,20 @@ export interface StateForm {
 /** Fewer would make more copies than a GPU's bus does well. */
 const PAGE_BYTES = 32 * 2 ** 20;
 
-/** AdamW's running means of one parameter. */
+/** Optimizer states of one parameter: AdamW's running means. */
 export interface AdamStates {
-  /** All that a checkpoint holds of them, by name. */
+  /** The tensors that a checkpoint holds, by name. */
   readonly parts: Readonly<Record<string, StateTensor>>;
-  /** Updates the parameter and them. @param status see `STATUS`, written by `globalNorm` */
+  /** Updates the parameter and its states. @param status see `STATUS`, written by `globalNorm` */
   update(status: Tensor, options: AdamWOptions): Promise<void>;
 }
 
-/** Means of zero for each parameter, before the first update. */
-export function makeStates(gpu: Gpu, parameters: readonly Parameter[], form: StateForm): AdamStates[] {
+/** Makes the states of each parameter, zero before the first update. */
+export function makeOptimizerStates(
+  gpu: Gpu,
+  parameters: readonly Parameter[],
+  form: OptimizerStateForm,
+): AdamStates[] {
   const isCoded = ({ value }: Parameter) => form.bits === 8 && value.size >= MIN_8BIT_SIZE;
   const maps = parameters.some(isCoded) ? adamW8bitMaps(gpu) : undefined;
   return parameters.map((parameter) =>
@@ -45,13 +49,13 @@ export function makeStates(gpu: Gpu, parameters: readonly Parameter[], form: Sta
   );
 }
 
-/** Means in 32 bits. */
+/** States in 32 bits. */
 class WideStates implements AdamStates {
   readonly parts: Readonly<Record<"m" | "v", StateTensor>>;
   readonly #gpu: Gpu;
   readonly #parameter: Parameter;
 
-  constructor(gpu: Gpu, parameter: Parameter, form: StateForm) {
+  constructor(gpu: Gpu, parameter: Parameter, form: OptimizerStateForm) {
     this.#gpu = gpu;
     this.#parameter = parameter;
     const { shape } = parameter.value;
@@ -79,14 +83,14 @@ class WideStates implements AdamStates {
   }
 }
 
-/** Means in 8 bits, their scales always on the device. */
+/** States in 8 bits, their scales always on the device. */
 class CodedStates implements AdamStates {
   readonly parts: Readonly<Record<"m.codes" | "v.codes" | "absmax", StateTensor>>;
   readonly #gpu: Gpu;
   readonly #parameter: Parameter;
   readonly #maps: Tensor;
 
-  constructor(gpu: Gpu, parameter: Parameter, form: StateForm, maps: Tensor) {
+  constructor(gpu: Gpu, parameter: Parameter, form: OptimizerStateForm, maps: Tensor) {
     this.#gpu = gpu;
     this.#parameter = parameter;
     this.#maps = maps;
@@ -133,14 +137,14 @@ interface StateTensorOptions {
   readonly shape: readonly number[];
   readonly dtype: Dtype;
   readonly stored: StateTensor["stored"];
-  readonly form: StateForm;
+  readonly form: OptimizerStateForm;
 }
 
 /** One tensor of states, zero at first: on the device, or on the host and lent to the device by pages. */
 export class StateTensor {
-  /** What it is in a file. */
+  /** Its type and shape in a file. */
   readonly stored: { readonly dtype: "F32" | "U8"; readonly shape: readonly number[] };
-  /** Where it is: one of the two. */
+  /** Its place: one of the two. */
   readonly device: Tensor | undefined;
   readonly host: HostTensor | undefined;
   /** Most rows to {@linkcode take} at once. */
@@ -160,7 +164,7 @@ export class StateTensor {
     this.pageRows = rowsWithin(form.pageBytes ?? PAGE_BYTES, shape[1]! * bytesPerElement(dtype));
   }
 
-  /** Some rows, on the device. */
+  /** Brings some rows to the device. */
   async take(start: number, end: number): Promise<Tensor> {
     if (!this.host) return this.device!.slice(start, end);
     const page = this.#newPage(end - start, this.host);

@@ -8,11 +8,11 @@ export function formatOf({ bf16, fp16 }: Pick<TrainArgs, "bf16" | "fp16">): Form
   return bf16 ? "bf16" : fp16 ? "f16" : "f32";
 }
 
-/** Where a run keeps what the device may have no room for: `auto`, resolved. */
+/** Places of what the device may have no room for: `auto`, resolved. */
 export interface Placement {
-  /** Layers' inputs between forward and backward pass: on the host. */
+  /** Whether layers' inputs wait on the host between forward and backward pass. */
   readonly offloadActivations: boolean;
-  /** The optimiser's states: on the host, if its name says `paged`. */
+  /** Whether the optimizer states are on the host, if the optimiser's name says `paged`. */
   readonly pageStates: boolean;
 }
 
@@ -46,7 +46,10 @@ export function trainerOptions(
     attention: attentionRule(args),
     checkpointing: args.gradient_checkpointing,
     offloadActivations: placement.offloadActivations,
-    states: { bits: stateBits(args.optim), paged: placement.pageStates && args.optim.startsWith("paged") },
+    optimizerStates: {
+      bits: stateBits(args.optim),
+      paged: placement.pageStates && args.optim.startsWith("paged"),
+    },
     lossScaling: args.fp16,
     seed: args.seed,
     noiseAlpha: args.neftune_noise_alpha ?? undefined,

@@ -11,7 +11,7 @@ interface Mark {
 
 /** The speed of a run over its last few steps. */
 export class Pace {
-  /** When the run began, as `performance.now()` has it. */
+  /** The time at which the run began, as `performance.now()` has it. */
   readonly started = performance.now();
   /** The run's beginning or a step before the last few, and the ends of those. */
   readonly #marks: Mark[] = [{ time: this.started, training: 0, tokens: 0 }];

@@ -3,7 +3,7 @@
 const WIDTH = 720;
 const COLOURS = ["#4a90d9", "#d9534f", "#5a9e4b", "#b07cc6"];
 const DASHES = ["none", "8 4", "2 4", "10 3 2 3"];
-/** Of a letter, where a narrow page shows text larger. */
+/** Width of a letter, where a narrow page shows text larger. */
 const WIDEST_LETTER = 11;
 const STYLE = "<style>text{font:13px sans-serif;fill:#888}.t{font-weight:bold}.l{stroke:#888}" +
   ".g{stroke:#888;opacity:.25}</style>";
@@ -118,13 +118,13 @@ export interface Curve {
 }
 
 /** Points of a curve that are drawn at most: more cannot be told apart. */
-const MOST_POINTS = 1000;
+const MAX_POINTS = 1000;
 
 /**
  * Curves over the same axes. Values that are not finite are left out.
  *
  * @param axes.across the x axis's two ends, for plots that stand below one another; the curves' own unless given
- * @param axes.least a value that the y axis shows in any case
+ * @param axes.min a value that the y axis shows in any case
  */
 export function curvePlot(
   title: string,
@@ -132,7 +132,7 @@ export function curvePlot(
     readonly x: string;
     readonly y: string;
     readonly across?: readonly [number, number];
-    readonly least?: number;
+    readonly min?: number;
   },
   curves: readonly Curve[],
 ): string {
@@ -144,7 +144,7 @@ export function curvePlot(
   const all = drawn.flatMap(({ points }) => points);
   if (all.length === 0) return "";
   const across = rangeOf(axes.across ?? all.map(({ x }) => x));
-  const up = widened(rangeOf([...all.map(({ y }) => y), ...(axes.least === undefined ? [] : [axes.least])]));
+  const up = widened(rangeOf([...all.map(({ y }) => y), ...(axes.min === undefined ? [] : [axes.min])]));
   const named = drawn.filter(({ isRaw }) => !isRaw);
   const x = (value: number) => left + (WIDTH - left - 40) * shareOf(value, across);
   const y = (value: number) => top + height * (1 - shareOf(value, up));
@@ -196,9 +196,9 @@ export function smoothed(points: Curve["points"]): Curve["points"] {
   const known = points.filter(({ y }) => Number.isFinite(y));
   const sums = [0];
   for (const { y } of known) sums.push(sums.at(-1)! + y);
-  const most = Math.ceil(known.length * SMOOTHING);
+  const maxHalf = Math.ceil(known.length * SMOOTHING);
   return known.map(({ x }, i) => {
-    const half = Math.min(most, i, known.length - 1 - i);
+    const half = Math.min(maxHalf, i, known.length - 1 - i);
     return { x, y: (sums[i + half + 1]! - sums[i - half]!) / (2 * half + 1) };
   });
 }
@@ -229,14 +229,14 @@ function withoutOutliers(values: readonly number[]): number[] {
   return sorted.filter((value) => value <= median! + 4 * (upper! - median! || Infinity));
 }
 
-/** Where a value lies in a range: 0 at its low end, 1 at its high end; 0 where the range is one value. */
+/** Share of a range below a value: 0 at its low end, 1 at its high end; 0 where the range is one value. */
 function shareOf(value: number, { low, high }: Range): number {
   return (value - low) / (high - low || 1);
 }
 
 /** Means of neighbours, where there are more points than can be drawn. */
 function thinned(points: Curve["points"]): Curve["points"] {
-  const size = Math.ceil(points.length / MOST_POINTS);
+  const size = Math.ceil(points.length / MAX_POINTS);
   if (size <= 1) return points;
   return Array.from({ length: Math.ceil(points.length / size) }, (_, i) => {
     const group = points.slice(i * size, (i + 1) * size);

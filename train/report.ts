@@ -70,7 +70,7 @@ export function reportHtml(run: ReportedRun): string {
 
 type Row = readonly [name: string, value: string, isChanged?: boolean];
 
-/** What came of the run so far. */
+/** Results of the run so far. */
 function resultRows(run: ReportedRun): Row[] {
   const { info, log: { history, time }, step, epoch, skippedSteps } = run;
   const [losses, evaluations] = entriesOf(history);
@@ -98,7 +98,7 @@ function resultRows(run: ReportedRun): Row[] {
   if (last?.tokens_per_second !== undefined) {
     rows.push(["Pace", `${count(Math.round(last.tokens_per_second))} tokens/s over the last steps`]);
   }
-  const peak = history.reduce((most, entry) => Math.max(most, entry.peak_memory_bytes ?? 0), run.peakBytes);
+  const peak = history.reduce((max, entry) => Math.max(max, entry.peak_memory_bytes ?? 0), run.peakBytes);
   rows.push(
     ["Memory, planned", info.memory],
     [
@@ -116,7 +116,7 @@ function evalText({ eval_loss, step }: EvalEntry): string {
   return `${eval_loss.toFixed(4)} ${when}, perplexity ${Math.exp(eval_loss).toPrecision(4)}`;
 }
 
-/** What the run is. */
+/** Facts of the run. */
 function runRows(info: TrainInfo): Row[] {
   const share = 100 * info.trainableParameters / info.totalParameters;
   return [
@@ -143,12 +143,12 @@ function runRows(info: TrainInfo): Row[] {
   ];
 }
 
-/** Curves over the same steps. */
+/** Plots over the same steps. */
 function plots({ info, log: { history } }: ReportedRun): string[] {
   const [losses, evaluations] = entriesOf(history);
   const across: [number, number] = [0, history.at(-1)?.step ?? 0];
-  const plot = (title: string, y: string, curves: readonly Curve[], least?: number) =>
-    curvePlot(title, { x: "steps", y, across, ...(least === undefined ? {} : { least }) }, curves);
+  const plot = (title: string, y: string, curves: readonly Curve[], min?: number) =>
+    curvePlot(title, { x: "steps", y, across, ...(min === undefined ? {} : { min }) }, curves);
   const withSmoothed = (raw: Curve): Curve[] =>
     raw.points.length < 20
       ? [raw]
@@ -196,7 +196,7 @@ function entriesOf(history: LogState["history"]): [LogEntry[], EvalEntry[]] {
   ];
 }
 
-/** What no browser shows is a mark. */
+/** A part of the preview; characters that no browser shows become marks. */
 function markedHtml({ text, isTarget }: DataPreview["parts"][number]): string {
   // deno-lint-ignore no-control-regex
   const shown = escape(text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g, "\ufffd"));

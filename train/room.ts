@@ -1,11 +1,11 @@
-/** How much a run writes. */
+/** Bytes that a run writes. */
 import { stateBits, type TrainArgs } from "../train_args/schema.ts";
 
-/** What a run is to write, as far as its settings tell. */
+/** Estimate of what a run writes, by its settings. */
 export interface Writings {
   /** Checkpoints that are on the disk at once. */
   readonly checkpoints: number;
-  /** Of those and of the result, without what is small: logs, tokenizer, settings. */
+  /** Bytes of those and of the result, without what is small: logs, tokenizer, settings. */
   readonly bytes: number;
 }
 

@@ -27,7 +27,8 @@ import { Trainer } from "./trainer.ts";
  * Trains as the settings say: loads, resumes, steps, logs, saves.
  *
  * Writes into `output_dir`: checkpoints, `trainer_state.json`, `train_args.yaml`, `train.log`, `metrics.jsonl`,
- * TensorBoard's events in `runs`, `report.html`, and at the end the adapter or model. A run that is stopped or fails leaves its checkpoints whole.
+ * TensorBoard's events in `runs`, `report.html`, and at the end the adapter or model. A run that is stopped or fails leaves
+ * its checkpoints whole.
  *
  * @throws {UserError} for anything the user can mend: settings, data, model, disk, divergence
  */

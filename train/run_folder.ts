@@ -21,7 +21,7 @@ export async function copyTrained(checkpoint: string, folder: string): Promise<v
   }
 }
 
-/** Names of what a run writes under temporary names: checkpoints, the final files, what is replaced at once. */
+/** Names that a run first writes under temporary ones: checkpoints, the final files, what is replaced at once. */
 const STAGED = /^(checkpoint-\d+(\.old-[0-9a-f]{8})?|final|train_args\.yaml|report\.html|metrics\.jsonl)$/;
 
 /** Removes what killed runs left half-saved, before anything new needs the room. Call it under the folder's lock. */
@@ -31,7 +31,7 @@ export async function removeRunLeftovers({ output_dir }: TrainArgs, { note }: Tr
 }
 
 /**
- * The checkpoint to go on from, as `resume_from_checkpoint` says; undefined for a run that starts afresh.
+ * Finds the checkpoint to go on from, as `resume_from_checkpoint` says; undefined for a run that starts afresh.
  *
  * @throws {UserError} if there is none though there should be one, it is of a run with other settings, or a fresh run
  *   would write over an older one
@@ -64,8 +64,8 @@ export async function findResume(
 }
 
 /**
- * The same settings, which go on with an unfinished run of theirs, and replace whatever else output_dir holds: for work
- * that owns the folder.
+ * Makes settings go on with an unfinished run of theirs, and replace whatever else output_dir holds: for work that owns
+ * the folder.
  */
 export async function resumeOrReplace(args: TrainArgs): Promise<TrainArgs> {
   const silent = { note() {} };
@@ -85,7 +85,7 @@ async function open(path: string): Promise<Resumed> {
   return { path, files, state: await readSavedState(path, files) };
 }
 
-/** A checkpoint that the settings name. One of another folder must not lead to writing over a run. */
+/** Opens a checkpoint that the settings name. One of another folder must not lead to writing over a run. */
 async function openNamed(path: string, args: TrainArgs, hooks: Pick<TrainHooks, "note">): Promise<Resumed> {
   await verify(path);
   const { output_dir, overwrite_output_dir } = args;
@@ -113,7 +113,7 @@ function realPath(path: string): Promise<string> {
   return Deno.realPath(path).catch(() => resolve(path));
 }
 
-/** With `resume_from_checkpoint: true` where there is nothing whole to resume. */
+/** Starts afresh where `resume_from_checkpoint: true` finds nothing whole to resume. @throws {UserError} over a run */
 async function startAfreshThough(args: TrainArgs, hooks: Pick<TrainHooks, "note">): Promise<undefined> {
   const { output_dir } = args;
   const name = await nameOfRun(output_dir);
@@ -128,7 +128,7 @@ async function startAfreshThough(args: TrainArgs, hooks: Pick<TrainHooks, "note"
   return undefined;
 }
 
-/** A fresh run never writes over an older one unasked. */
+/** Starts afresh. @throws {UserError} if that would write over an older run unasked */
 async function startAfresh({ output_dir, overwrite_output_dir }: TrainArgs): Promise<undefined> {
   const name = overwrite_output_dir ? undefined : await nameOfRun(output_dir);
   if (name === undefined) return undefined;
@@ -175,8 +175,8 @@ function noteChanges(resumed: Resumed, args: TrainArgs, hooks: Pick<TrainHooks, 
 }
 
 /**
- * With overwrite_output_dir: what would be taken for this run's, once everything else has been loaded. A tokenizer beside
- * an older adapter is that adapter's, and goes with it, unless this run goes on from it.
+ * Removes, for overwrite_output_dir, what would be taken for this run's; call it once everything else has been loaded. A
+ * tokenizer beside an older adapter is that adapter's, and goes with it, unless this run goes on from it.
  */
 export async function removeOldRun({ output_dir }: TrainArgs, adapter: string | undefined): Promise<void> {
   const hadAdapter = await exists(`${output_dir}/adapter_config.json`);
@@ -188,14 +188,14 @@ export async function removeOldRun({ output_dir }: TrainArgs, adapter: string | 
   }
 }
 
-/** A file or checkpoint of a run that a folder holds; undefined if it holds none. */
+/** Finds a file or checkpoint of a run in a folder; undefined if it holds none. */
 async function nameOfRun(output_dir: string): Promise<string | undefined> {
   if (!await exists(output_dir)) return undefined;
   for await (const { name } of Deno.readDir(output_dir)) if (isOfRun(name)) return name;
   return undefined;
 }
 
-/** What a run writes beside its result, whatever was there. */
+/** Files that a run writes beside its result, whatever was there. */
 const WRITTEN: ReadonlySet<string> = new Set([
   "metrics.jsonl",
   "report.html",

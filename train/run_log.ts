@@ -3,58 +3,58 @@ import type { StepMetrics } from "./hooks.ts";
 import type { RunLength } from "./schedule.ts";
 import { EventFile } from "./tensorboard.ts";
 
-/** Keys of what an entry measured, which is other in every run: `trainer_state.json` has all keys but these. */
+/** Keys of measurements, which are other in every run: `trainer_state.json` has all keys but these. */
 export const MEASURED = ["tokens_per_second", "seconds", "peak_memory_bytes"] as const;
 
-/** What an entry measured; those of checkpoints of older versions have none. */
+/** Measurements of an entry; those of checkpoints of older versions have none. */
 export interface Measured {
-  /** Of training over the last few steps, or of the evaluation. */
+  /** Speed of training over the last few steps, or of the evaluation. */
   readonly tokens_per_second?: number;
-  /** Of the run so far, over all its starts. */
+  /** Seconds of the run so far, over all its starts. */
   readonly seconds?: number;
   /** The most device memory held so far since the last start. */
   readonly peak_memory_bytes?: number;
 }
 
-/** One entry of Hugging Face's `log_history`, and what was measured. */
+/** One entry of Hugging Face's `log_history`, with measurements. */
 export interface LogEntry extends Measured {
   readonly epoch: number;
   readonly step: number;
   /** Mean over the steps since the entry before. */
   readonly loss: number;
-  /** Of the entry's own step, before clipping. */
+  /** Gradient norm of the entry's own step, before clipping. */
   readonly grad_norm: number;
   readonly learning_rate: number;
 }
 
-/** An evaluation in `log_history`, and what was measured. */
+/** An evaluation in `log_history`, with measurements. */
 export interface EvalEntry extends Measured {
   readonly epoch: number;
   readonly step: number;
   readonly eval_loss: number;
 }
 
-/** What is logged so far: all of it goes into a checkpoint, so that a resumed run writes the same log. */
+/** The log so far: all of it goes into a checkpoint, so that a resumed run writes the same log. */
 export interface LogState {
   readonly history: readonly (LogEntry | EvalEntry)[];
-  /** Of the steps since the last entry. */
+  /** Sum over the steps since the last entry. */
   readonly lossSum: number;
   readonly steps: number;
   /** Checkpoints of older versions have none. */
   readonly time?: RunTime | undefined;
 }
 
-/** How long a run took so far. Work that was lost with a killed process does not count. */
+/** Time of a run so far. Work that was lost with a killed process does not count. */
 export interface RunTime {
-  /** When the run first began, as `2026-11-26T14:30:00.000Z`. */
+  /** The time at which the run first began, as `2026-11-26T14:30:00.000Z`. */
   readonly startedAt: string;
-  /** How often it was started. */
+  /** Times that it was started. */
   readonly starts: number;
   /** Seconds of training and saving, over all starts. */
   readonly seconds: number;
 }
 
-/** Where and when a run logs. */
+/** Options of {@linkcode RunLog}. */
 export interface RunLogOptions {
   readonly folder: string;
   readonly loggingSteps: number;
@@ -185,7 +185,7 @@ function withoutMeasured(entry: LogEntry | EvalEntry): object {
   return Object.fromEntries(Object.entries(entry).filter(([key]) => !measured.includes(key)));
 }
 
-/** The content of Hugging Face's `trainer_state.json`. */
+/** Makes the content of Hugging Face's `trainer_state.json`. */
 export function trainerStateJson(
   history: LogState["history"],
   run: {

@@ -27,7 +27,7 @@ export const RUN_FILES: ReadonlySet<string> = new Set([
 ]);
 const VERSION = 1;
 
-/** How far a run has come. */
+/** Progress of a run. */
 export interface Progress {
   /** Steps done, skipped ones included. */
   readonly step: number;
@@ -41,7 +41,7 @@ export interface Progress {
   readonly evaluation: EvaluationState | null;
 }
 
-/** What a run needs besides weights and moments to go on bit for bit. */
+/** State that a run needs besides weights and moments to go on bit for bit. */
 export interface SavedState extends Omit<Progress, "epoch"> {
   readonly version: number;
   readonly trainer: TrainerState;
@@ -54,7 +54,7 @@ export interface SavedState extends Omit<Progress, "epoch"> {
 
 const count = z.number().int().min(0);
 const entry = z.object({ epoch: z.number(), step: count });
-/** What is relied on of a state; a checkpoint is no one's idea of a file, but bytes can be exchanged. */
+/** The parts of a state that are relied on, checked: a checkpoint's bytes may have been exchanged. */
 const STATE = z.looseObject({
   version: z.literal(VERSION),
   step: count,
@@ -194,7 +194,7 @@ export function changedSettings(saved: SavedState, args: TrainArgs): ChangedSett
   };
 }
 
-/** What an option was; one that an older version did not have was what it is by default. */
+/** Value of an option in a saved run: its default, if that version did not have it. */
 function savedValue({ args }: SavedState, key: keyof TrainArgs): unknown {
   if (key in args) return args[key];
   const option: TrainOption | undefined = isOption(key) ? OPTIONS[key] : undefined;
@@ -283,7 +283,7 @@ function requireStored(
   );
 }
 
-/** Which data a run was trained on. */
+/** Hashes all samples: tells whether two runs have the same data. */
 export function hashSamples(samples: readonly Sample[]): string {
   const hash = createHash("sha256");
   for (const { inputIds, labels, documents } of samples) {

@@ -1,4 +1,4 @@
-/** What a run saves, and when: checkpoints, the result, the report; on a disk that may be full. */
+/** Saving of a run: checkpoints, the result, the report; on a disk that may be full. */
 import { exists, isSystemError } from "../checkpoint/files.ts";
 import { roomNote } from "../checkpoint/free_room.ts";
 import { rotate, saveAtomic, saveFinal, writeFileAtomic } from "../checkpoint/store.ts";
@@ -14,7 +14,7 @@ import type { RunLength } from "./schedule.ts";
 import { type TrainedBase, type Trainee, writeTrainee } from "./trainee.ts";
 import type { Trainer } from "./trainer.ts";
 
-/** What a {@linkcode Saver} saves. */
+/** Options of {@linkcode Saver}. */
 export interface SaverOptions {
   readonly args: TrainArgs;
   readonly hooks: TrainHooks;
@@ -136,7 +136,7 @@ export class Saver {
     }
   }
 
-  /** How a run whose last save has failed goes on. */
+  /** Tells how a run whose last save has failed goes on. */
   get #goOn(): string {
     const { overwrite_output_dir, resume_from_checkpoint } = this.#run.args;
     if (this.#savedStep <= 0) return "";

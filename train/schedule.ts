@@ -16,7 +16,7 @@ export interface Schedule {
 }
 
 /**
- * The learning rate of one optimiser step.
+ * Works out the learning rate of one optimiser step.
  * @param step counts from 1; with warm-up the first step has rate 0, as in Hugging Face's trainer
  */
 export function learningRate(
@@ -37,7 +37,7 @@ export function learningRate(
   }
 }
 
-/** How many steps a run has, and how many are between what it does every so often. */
+/** Number of a run's steps, and of those between log lines, checkpoints, evaluations. */
 export interface RunLength {
   readonly totalSteps: number;
   /** Passes over the data, as a fraction. */

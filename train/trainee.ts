@@ -23,13 +23,13 @@ import { formatOf } from "./options.ts";
 /** A model ready to be trained. */
 export interface Trainee {
   readonly model: LanguageModel;
-  /** What the adapter's folder says of it; undefined in full fine-tuning. */
+  /** The content of its adapter_config.json; undefined in full fine-tuning. */
   readonly adapter: AdapterConfig | undefined;
-  /** What an adapter that the run starts from replaces in the base model. */
+  /** Tensors of the base model that the adapter which the run starts from replaces. */
   readonly replacements: Adapter["extra"];
-  /** What the user should know about the adapter that the run starts from. */
+  /** Lines for the user about the adapter that the run starts from. */
   readonly notes: readonly string[];
-  /** What is trained, in words: `LoRA rank 64 on 224 linears, embeddings, norms`. */
+  /** Trained parameters, in words: `LoRA rank 64 on 224 linears, embeddings, norms`. */
   readonly method: string;
   readonly trainableParameters: number;
   readonly totalParameters: number;

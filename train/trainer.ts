@@ -5,7 +5,7 @@ import type { Tensor } from "../kernels/tensor.ts";
 import { type Batch, freeBatch } from "../model/batch.ts";
 import type { LanguageModel } from "../model/language_model.ts";
 import { isDecayed, type Parameter } from "../model/parameter.ts";
-import { type AdamStates, makeStates, type StateForm } from "./optimizer_states.ts";
+import { type AdamStates, makeOptimizerStates, type OptimizerStateForm } from "./optimizer_states.ts";
 
 /** Options of a step; the defaults are those of the command line. */
 export interface TrainerOptions {
@@ -23,13 +23,13 @@ export interface TrainerOptions {
   readonly attention?: (batch: Pick<Batch, "starts" | "rows">) => AttentionRule;
   /** Recompute activations in the backward pass, which saves memory; true unless given. */
   readonly checkpointing?: boolean;
-  /** With checkpointing: layers' inputs wait in host memory for the backward pass; on the device unless true. */
+  /** Keep layers' inputs in host memory until the backward pass, with checkpointing; on the device unless true. */
   readonly offloadActivations?: boolean;
-  /** 32 bits on the device unless given. */
-  readonly states?: StateForm;
+  /** Form of the optimizer states; 32 bits on the device unless given. */
+  readonly optimizerStates?: OptimizerStateForm;
   /** Scale the loss so that small gradients survive in f16, and adapt the scale; false unless given. */
   readonly lossScaling?: boolean;
-  /** Of dropout, and of the noise; 42 unless given. */
+  /** Seed of dropout, and of the noise; 42 unless given. */
   readonly seed?: number;
   /** NEFTune's noise on the embeddings; none unless given. */
   readonly noiseAlpha?: number | undefined;
@@ -52,9 +52,9 @@ export type SettledOptions = TrainerOptions & Required<Pick<TrainerOptions, keyo
 
 /** The result of a step. */
 export interface StepResult {
-  /** Mean over the step's targets, in nats. */
+  /** Mean loss over the step's targets, in nats. */
   readonly loss: number;
-  /** Of the whole gradient, before clipping. */
+  /** 2-norm of the whole gradient, before clipping. */
   readonly gradNorm: number;
   /** False if the gradient was not finite: then nothing was changed. */
   readonly applied: boolean;
@@ -77,7 +77,7 @@ export interface Optimised extends Parameter {
   readonly states: AdamStates;
 }
 
-/** How the loss scale adapts, with the numbers of PyTorch's GradScaler. */
+/** Adaptation of the loss scale, with the numbers of PyTorch's GradScaler. */
 const LOSS_SCALE = { initial: 65536, growth: 2, backoff: 0.5, interval: 2000, min: 1 } as const;
 
 /** Counts the targets of micro-batches: what ranks sum before {@linkcode Trainer.gradients}. */
@@ -102,14 +102,14 @@ export function targetsOf(batches: readonly Batch[]): number {
 export class Trainer {
   /** The model's device. */
   readonly gpu: Gpu;
-  /** What is trained. */
+  /** The model that is trained. */
   readonly model: LanguageModel;
   /**
    * Parameters with their moments.
    * @internal
    */
   readonly optimised: readonly Optimised[];
-  /** What a checkpoint keeps besides parameters and moments. */
+  /** The part of a checkpoint that is neither parameters nor moments. */
   state: TrainerState = { updates: 0, passes: 0, lossScale: 1, scaleAge: 0 };
   readonly #options: SettledOptions;
   readonly #lossSum: Tensor;
@@ -123,7 +123,11 @@ export class Trainer {
     this.#options = options;
     using _ = this.gpu.memory.purpose("optimiser");
     const parameters = model.parameters();
-    const states = makeStates(this.gpu, parameters, options.states ?? { bits: 32, paged: false });
+    const states = makeOptimizerStates(
+      this.gpu,
+      parameters,
+      options.optimizerStates ?? { bits: 32, paged: false },
+    );
     this.optimised = parameters.map((parameter, i) => ({ ...parameter, states: states[i]! }));
     this.#lossSum = this.gpu.empty([1], "f32", "loss sum");
     this.#status = this.gpu.zeros([STATUS.length], "f32", "step status");

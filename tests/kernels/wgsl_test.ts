@@ -70,7 +70,7 @@ async function trainAndWrite(config: ModelConfig, sharing: Sharing, format: Form
     epsilon: 1e-8,
     weightDecay: 0,
     // The embeddings are large enough for 8 bits, the rest is not.
-    states: { bits: 8, paged: false },
+    optimizerStates: { bits: 8, paged: false },
   });
   await trainer.step([makeBatch([{ inputIds: integers(1, 20, 36) }])], 1e-3);
   const dequantised = dequantiseNf4(gpu, quantiseNf4(gpu, gpu.tensor([4, 64], normal(1, 256))));

@@ -50,12 +50,12 @@ const CASES: Record<string, Case> = {
   "offloaded activations and paged states": {
     full: true,
     offloadActivations: true,
-    states: { bits: 8, paged: true, pageBytes: 4096 },
+    optimizerStates: { bits: 8, paged: true, pageBytes: 4096 },
   },
   "offloaded activations and paged states through JavaScript": {
     full: true,
     offloadActivations: true,
-    states: { bits: 32, paged: true, pageBytes: 4096 },
+    optimizerStates: { bits: 32, paged: true, pageBytes: 4096 },
     hostCopies: "javascript",
   },
 };

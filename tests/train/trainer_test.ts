@@ -7,7 +7,7 @@ import { type ModelConfig, parseConfig } from "../../model/config.ts";
 import { freshWeights } from "../../model/load/fresh.ts";
 import { loadModel } from "../../model/load/load.ts";
 import { checkSameRun, restoreStates, type SavedState, writeSavedState } from "../../train/saved_state.ts";
-import type { StateForm } from "../../train/optimizer_states.ts";
+import type { OptimizerStateForm } from "../../train/optimizer_states.ts";
 import { targetsOf, Trainer } from "../../train/trainer.ts";
 import { loadTrainArgs } from "../../train_args/load.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
@@ -35,7 +35,7 @@ interface Setup {
   readonly dropout?: number;
   readonly checkpointing?: boolean;
   readonly lossScaling?: boolean;
-  readonly states?: StateForm;
+  readonly states?: OptimizerStateForm;
 }
 
 async function makeTrainer(gpu: Gpu, setup: Setup = {}): Promise<Trainer> {
@@ -63,7 +63,7 @@ async function makeTrainer(gpu: Gpu, setup: Setup = {}): Promise<Trainer> {
     attention: () => ({ groupSize: 16 }),
     checkpointing,
     lossScaling,
-    states,
+    optimizerStates: states,
     seed: 5,
     beta1: 0.9,
     beta2: 0.999,
@@ -247,7 +247,7 @@ Deno.test("Memory in use is the same after every step", async () => {
 });
 
 /** Two of the model's tensors, and four vectors, fall short of the size that 8 bits start at. */
-const FORMS: readonly StateForm[] = [
+const FORMS: readonly OptimizerStateForm[] = [
   { bits: 32, paged: false },
   { bits: 8, paged: false },
   { bits: 32, paged: true, pageBytes: 64 * 192 },

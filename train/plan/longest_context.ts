@@ -9,14 +9,15 @@ const RESOLUTION = { tokens: 16, share: 1 / 256 };
 /** Dry runs to find a length with, at most. */
 const ROUNDS = 10;
 
-/** Where a longest length is looked for. */
+/** Options of {@linkcode longestContext}. */
 export interface LongestOptions extends Pick<StepOptions, "device"> {
   /** A length that does not fit, or is not of interest. */
   readonly below?: number;
 }
 
 /**
- * The longest sequence that fits, in tokens, rounded down a little; 0 if none does.
+ * Finds the longest sequence that fits, in tokens, rounded down a little; 0 if none does.
+ * @param memoryBytes that may be used on the device
  */
 export async function longestContext(
   args: TrainArgs,
@@ -62,17 +63,17 @@ function roundDown(length: number): number {
 /** Layers of the model that lengths are tried with. */
 const FEW_LAYERS = 3;
 
-/** The longest length whose `bytes`, nearly a straight line over it, are at most `most`. */
+/** Finds the longest length with at most `maxBytes`; `bytes` is nearly a straight line over the length. */
 async function longestLength(
   bytes: (length: number) => Promise<number>,
-  most: number,
+  maxBytes: number,
   below: number,
 ): Promise<number> {
   const at = async (length: number) => ({ length, bytes: await bytes(length) });
   let [before, last] = [await at(Math.min(64, below - 2)), await at(Math.min(4096, below - 1))];
-  if (before.bytes > most) return 0;
-  let best = last.bytes <= most ? last.length : before.length;
-  let aim = most;
+  if (before.bytes > maxBytes) return 0;
+  let best = last.bytes <= maxBytes ? last.length : before.length;
+  let aim = maxBytes;
   for (let round = 0; round < ROUNDS; round++) {
     const perToken = (last.bytes - before.bytes) / (last.length - before.length);
     const end = Math.min(last.length + (aim - last.bytes) / perToken, below - 1);
@@ -80,13 +81,13 @@ async function longestLength(
     const isFound = length >= best && length <= best * (1 + RESOLUTION.share);
     if (isFound || length === last.length) break;
     [before, last] = [last, await at(length)];
-    if (last.bytes <= most) best = Math.max(best, length);
-    else aim -= most * RESOLUTION.share / 4;
+    if (last.bytes <= maxBytes) best = Math.max(best, length);
+    else aim -= maxBytes * RESOLUTION.share / 4;
   }
   return best;
 }
 
-/** Sequences of another length; the context that the model is extended to and its groups stay what they are if they can. */
+/** Changes the length of sequences; the context that the model is extended to and its groups stay what they are if they can. */
 export function lengthChange(args: TrainArgs, length: number): Partial<TrainArgs> {
   return {
     max_seq_length: length,

@@ -1,4 +1,4 @@
-/** Where a run keeps what may wait in host memory, found by dry runs. */
+/** Places of what may wait in host memory, found by dry runs. */
 import type { ModelConfig } from "../../model/config.ts";
 import type { TrainArgs } from "../../train_args/schema.ts";
 import type { Placement } from "../options.ts";

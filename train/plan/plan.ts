@@ -13,7 +13,7 @@ import { type PlanDevice, secondsOf, type StepCost, type StepOptions, TYPICAL_DE
 export interface Plan extends StepCost {
   /** The device that the plan is for. */
   readonly device: PlanDevice;
-  /** Where the run keeps what may wait in host memory. */
+  /** Places of what may wait in host memory. */
   readonly placement: Placement;
   /** Bytes that may be used on the device; `null` where nobody knows. */
   readonly memoryBytes: number | null;

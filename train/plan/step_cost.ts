@@ -1,5 +1,5 @@
 /**
- * What a step of training takes, from a dry run of the program itself: the engine runs one step on a device that only counts.
+ * The cost of a training step, from a dry run of the program itself: the engine runs one step on a device that only counts.
  * So memory is known to the byte, and there is no second description of it that could fall behind.
  */
 import { firstKeys } from "../../kernels/attention/map.ts";
@@ -24,13 +24,13 @@ import { Trainer } from "../trainer.ts";
 export interface PlanDevice extends Pick<GpuOptions, "sharing" | "maxBindingBytes" | "hostCopies"> {
   /** Variants of kernels; each kernel's default unless given. */
   readonly tuning?: Tuning;
-  /** What the device says of itself. */
+  /** The device as it describes itself. */
   readonly info: GpuInfo;
-  /** What its buffers and workgroups may be at most. */
+  /** Limits of its buffers and workgroups. */
   readonly limits: DeviceLimits;
 }
 
-/** What a step takes. */
+/** Cost of a step. */
 export interface StepCost {
   /** The device's memory when it holds most, from loading to the end of a step. */
   readonly peak: MemoryUse;
@@ -38,7 +38,7 @@ export interface StepCost {
   readonly hostBytes: number;
   /** The most bytes that one kernel sees of one tensor. */
   readonly largestBinding: { readonly bytes: number; readonly kernel: string };
-  /** Of a whole optimiser step. */
+  /** Operations of a whole optimiser step. */
   readonly flops: StepFlops;
   /** Bytes that kernels other than products and attention go over in an optimiser step. */
   readonly trafficBytes: number;
@@ -50,7 +50,7 @@ export interface StepCost {
   readonly trainable: number;
 }
 
-/** What a step is counted for besides its settings. */
+/** Options of {@linkcode stepCost}. */
 export interface StepOptions {
   /** {@linkcode TYPICAL_DEVICE} unless given. */
   readonly device?: PlanDevice;
@@ -58,7 +58,7 @@ export interface StepOptions {
   readonly lengths?: readonly number[];
   /** Tokens of the sequences of the largest batch of eval_file, where there is one; all that may be unless given. */
   readonly evalLengths?: readonly number[];
-  /** As `trainerOptions` has it unless given. */
+  /** Places of what may wait on the host; as `trainerOptions` has them unless given. */
   readonly placement?: Placement;
 }
 
@@ -68,7 +68,7 @@ export const TYPICAL_DEVICE: PlanDevice = {
   limits: TYPICAL_LIMITS,
 };
 
-/** The device that is open. */
+/** Describes the device that is open. */
 export function planDevice(gpu: Gpu): PlanDevice {
   const { info, limits, sharing, tuning, maxBindingBytes, host } = gpu;
   return { info, limits, sharing, tuning, maxBindingBytes, hostCopies: host.copies };
@@ -157,13 +157,13 @@ function evalBatch(args: TrainArgs): number[] {
   return new Array(args.per_device_eval_batch_size).fill(args.max_seq_length);
 }
 
-/** As many different ids as can be: each takes room where embeddings are trained. */
+/** Makes sequences with as many different ids as can be: each takes room where embeddings are trained. */
 function sequencesOf(lengths: readonly number[], { vocab_size }: ModelConfig): Sequence[] {
   let next = 0;
   return lengths.map((length) => ({ inputIds: Uint32Array.from({ length }, () => next++ % vocab_size) }));
 }
 
-/** Of an optimiser step whose passes are all of one batch. */
+/** Counts the operations of an optimiser step whose passes are all of one batch. */
 function flopsOf(args: TrainArgs, model: LanguageModel, lengths: readonly number[]): StepFlops {
   const { config } = model;
   const heads = config.num_attention_heads;

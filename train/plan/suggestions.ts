@@ -11,7 +11,7 @@ export interface Suggestion {
   readonly change: Partial<TrainArgs>;
   /** The device's peak with this and the changes before it. */
   readonly peakBytes: number;
-  /** How much lower that is than before this change. */
+  /** Bytes by which that is lower than before this change. */
   readonly savedBytes: number;
   /** Whether that is enough. */
   readonly fits: boolean;
@@ -42,7 +42,7 @@ const CHANGES: readonly ((args: TrainArgs) => Partial<TrainArgs> | undefined)[] 
 ];
 
 /**
- * Changes that make a run fit, in the order to make them, each on top of those before. Those that save nothing are left
+ * Finds changes that make a run fit, in the order to make them, each on top of those before. Those that save nothing are left
  * out; the last resort is a shorter sequence. Nothing that is given makes it fit if the last one does not.
  */
 export async function findSuggestions(

@@ -1,4 +1,4 @@
-/** How fast an adapter does what a training step consists of, measured in about a second. */
+/** Throughput of an adapter in the work that a training step consists of, measured in about a second. */
 import { attention, type AttentionShape } from "../../kernels/attention/attention.ts";
 import { makeAttentionMap } from "../../kernels/attention/map.ts";
 import { addInto } from "../../kernels/elementwise/elementwise.ts";
@@ -8,7 +8,7 @@ import { matmul } from "../../kernels/matmul/matmul.ts";
 import { emptyNf4, freeNf4 } from "../../kernels/nf4/nf4.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 
-/** What an adapter does in a second. */
+/** Work that an adapter does in a second. */
 export interface Throughput {
   /** Floating-point operations of products with 4-bit weights. */
   readonly productFlops: number;
@@ -77,7 +77,7 @@ async function memoryRate(gpu: Gpu): Promise<number> {
 
 /** Work of one size. */
 interface Trial {
-  /** Of whatever the rate is of. */
+  /** Amount of whatever the rate is of. */
   readonly amount: number;
   run(): void;
   free(): void;
