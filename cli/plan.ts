@@ -232,19 +232,18 @@ function paperShares(config: ModelConfig, args: TrainArgs) {
   return { tokens, full: count(), s2: count(groupSize(args, tokens)) };
 }
 
-/** The plan as one JSON object, under the names that scripts read. */
+/** The plan as one JSON object. */
 function planRecord(plan: Plan, args: TrainArgs, config: ModelConfig, throughput: Throughput | null) {
-  const { device: { info, limits, maxBindingBytes }, peak, suggestions, ...rest } = plan;
+  const { device: { info, limits, maxBindingBytes }, peak, ...rest } = plan;
   return {
     device: info.description,
     maxBindingBytes: maxBindingBytes ?? limits.maxStorageBufferBindingSize,
     peakBytes: peak.heldBytes,
-    moment: peak.phase,
+    phase: peak.phase,
     bytes: Object.fromEntries(PURPOSES.map((purpose) => [purpose, peak.byPurpose[purpose]])),
     idleBytes: peak.heldBytes - peak.liveBytes,
     ...rest,
-    remedies: suggestions,
-    rates: throughput,
+    throughput,
     papers: paperShares(config, args),
   };
 }

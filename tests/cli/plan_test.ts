@@ -100,7 +100,11 @@ Deno.test("plan --json has attention's share of a forward pass as LongLoRA count
 
 Deno.test("a plan that does not fit is one JSON object too", async () => {
   const { code, io } = await plan(...SMALL, "--load_in_4bit", "false", "--max_memory", "1700KB", "--json");
-  assertEquals([code, io.stdout.trimEnd().split("\n").length, JSON.parse(io.stdout).fits], [3, 1, false]);
+  const { fits, phase, suggestions } = JSON.parse(io.stdout);
+  assertEquals([code, io.stdout.trimEnd().split("\n").length, fits], [3, 1, false]);
+  assert(/^(loading|embedding|forward|loss|backward|optimiser)/.test(phase), phase);
+  const ranks = suggestions.map(({ change }: { change: { lora_rank?: number } }) => change.lora_rank);
+  assert(ranks.includes(8), io.stdout);
 });
 
 Deno.test("plan --longest says how long a context may be", async () => {
