@@ -21,8 +21,7 @@ import {
   stepCost,
   TYPICAL_DEVICE,
 } from "../train/plan/step_cost.ts";
-import { SAME_OPTIONS } from "../train_args/foreign_keys.ts";
-import { loadTrainArgs, readSettingsFile } from "../train_args/load.ts";
+import { loadTrainArgs, type TrainSettings } from "../train_args/load.ts";
 import { groupSize, type OptionName, type TrainArgs } from "../train_args/schema.ts";
 import { bytes, oneOf } from "../train_args/values.ts";
 import { CommandError } from "./exit.ts";
@@ -85,10 +84,11 @@ export function build(summary: string, io: Io): BuiltCommand {
     const own = flags as unknown as Flags;
     const { file, overrides } = givenSettings(command);
     if (file === null) requireSubject(own, overrides);
-    const { args: given, notes } = await loadTrainArgs(file, {
-      ...await unneeded(own, file, overrides),
-      ...overrides,
-    });
+    const { args: given, notes } = await loadTrainArgs(
+      file,
+      overrides,
+      (isGiven) => unneeded(own, isGiven),
+    );
     notes.forEach((line) => io.err(line));
     const { low_rank_training, adapter_name_or_path } = given;
     const adapter = low_rank_training && adapter_name_or_path !== null
@@ -130,20 +130,15 @@ function requireSubject({ shape, longest }: Flags, overrides: Readonly<Record<st
 }
 
 /** Settings that a run needs but a plan does not, where nobody gives them. */
-async function unneeded(
+function unneeded(
   { shape, longest }: Flags,
-  file: string | null,
-  overrides: Readonly<Record<string, string>>,
-): Promise<Record<string, string>> {
-  const { entries } = file === null ? { entries: [] } : await readSettingsFile(file);
-  const keys = [...entries.map(({ key }) => key), ...Object.keys(overrides)];
-  const given = new Set(keys.map((key) => SAME_OPTIONS.get(key) ?? key));
-  const lacks = (...names: readonly OptionName[]) => !names.some((name) => given.has(name));
+  isGiven: (...names: readonly OptionName[]) => boolean,
+): TrainSettings {
   return {
-    ...(lacks("train_file", "train_data") ? { train_file: "-" } : {}),
-    ...(lacks("output_dir") ? { output_dir: "-" } : {}),
-    ...(shape !== null && lacks("model_name_or_path") ? { model_name_or_path: shape } : {}),
-    ...(longest && lacks("max_seq_length", "model_max_length") ? { max_seq_length: "8192" } : {}),
+    ...(isGiven("train_file", "train_data") ? {} : { train_file: "-" }),
+    ...(isGiven("output_dir") ? {} : { output_dir: "-" }),
+    ...(shape === null || isGiven("model_name_or_path") ? {} : { model_name_or_path: shape }),
+    ...(!longest || isGiven("max_seq_length", "model_max_length") ? {} : { max_seq_length: "8192" }),
   };
 }
 

@@ -50,11 +50,13 @@ interface Given {
  *
  * @param file a YAML file, or `null` when the overrides say everything
  * @param overrides values by option name; names in kebab-case and those of other tools are known, too
+ * @param fallbacks gives values in place of defaults; `isGiven` tells whether file or overrides have one of some options
  * @throws {UserError} of kind `usage` with every problem found, each with file, line and column, or its flag
  */
 export async function loadTrainArgs(
   file: string | null,
   overrides: TrainSettings = {},
+  fallbacks: (isGiven: (...names: readonly OptionName[]) => boolean) => TrainSettings = () => ({}),
 ): Promise<LoadedTrainArgs> {
   const what = file === null ? "the flags" : `"${file}"`;
   const yaml = file === null ? NO_FILE : await readSettingsFile(file);
@@ -62,9 +64,13 @@ export async function loadTrainArgs(
   const problems: Problem[] = [...yaml.problems];
   const reading = new Reading(problems);
   yaml.entries.forEach((entry) => reading.fromFile(entry));
-  for (const [name, value] of Object.entries(overrides)) {
-    if (value !== undefined) reading.fromFlag(name, value);
-  }
+  const addFlags = (settings: TrainSettings) => {
+    for (const [name, value] of Object.entries(settings)) {
+      if (value !== undefined) reading.fromFlag(name, value);
+    }
+  };
+  addFlags(overrides);
+  addFlags(fallbacks((...names) => names.some((name) => reading.given.has(name))));
 
   const values = reading.values(file);
   const { args, broken, notes } = applyRules(values, new Set(reading.given.keys()));
@@ -83,11 +89,7 @@ export async function loadTrainArgs(
   };
 }
 
-/**
- * Reads a settings file; what is wrong with its YAML is in its problems.
- * @throws {UserError} of kind `usage` if it is missing, unreadable, over 1 MiB or not text
- */
-export async function readSettingsFile(path: string): Promise<YamlFile> {
+async function readSettingsFile(path: string): Promise<YamlFile> {
   try {
     return await readYamlFile(path);
   } catch (cause) {

@@ -473,3 +473,17 @@ Deno.test("data_seed is seed unless set; shares of all steps are rounded up", as
   assertEquals(await seeds("seed: 7\ndata_seed: 9\n"), [7, 9]);
   assertEquals([stepsBetween(0.1, 15), stepsBetween(0.5, 4), stepsBetween(3, 15)], [2, 2, 3]);
 });
+
+Deno.test("fallbacks take the place of defaults, and of nothing that is given", async () => {
+  await withFolder(async (folder) => {
+    const file = `${folder}/settings.yaml`;
+    await Deno.writeTextFile(file, "model_name_or_path: m\ntrain_data: [a.jsonl]\nmax_length: 64\n");
+    const { args } = await loadTrainArgs(file, { seed: 7 }, (isGiven) => ({
+      ...(isGiven("train_file", "train_data") ? {} : { train_file: "-" }),
+      ...(isGiven("max_seq_length") ? {} : { max_seq_length: "8192" }),
+      ...(isGiven("seed") ? {} : { seed: 1 }),
+      ...(isGiven("output_dir") ? {} : { output_dir: "-" }),
+    }));
+    assertEquals([args.train_file, args.max_seq_length, args.seed, args.output_dir], [null, 64, 7, "-"]);
+  });
+});
