@@ -1,7 +1,7 @@
 /** A plan as people read it. */
 import { formatBytes, formatCount, formatRate, formatSeconds, formatTable } from "../text.ts";
 import { PURPOSES } from "../kernels/pool.ts";
-import type { ModelConfig } from "../model/config.ts";
+import type { ModelConfig } from "../model/model_config.ts";
 import { addFlops, type Flops, FLOPS_PARTS, totalFlops } from "../model/flops.ts";
 import { countParameters } from "../model/tensors.ts";
 import { describeAttention } from "../train/describe.ts";

@@ -2,16 +2,11 @@ import { quote } from "../text.ts";
 import { readJson } from "../checkpoint/files.ts";
 import { FILE_LIMITS, ifThere } from "../data/file_bytes.ts";
 import { UserError } from "../errors.ts";
+import { architectureNamed, ARCHITECTURES } from "./architectures.ts";
 import { problemOfSizes, requireWeights } from "./load/fits.ts";
-import { type GptNeoxConfig, parseGptNeoxConfig } from "./gpt_neox/config.ts";
-import { LLAMA_LIKE, type LlamaConfig, parseLlamaConfig } from "./llama/config.ts";
+import type { ModelConfig } from "./model_config.ts";
 import { dtypeNotes } from "./number_formats.ts";
 import { scaledLength } from "./rope_scaling.ts";
-
-export type { RopeScaling } from "./rope_scaling.ts";
-
-/** A model's shape: its `config.json`, checked. */
-export type ModelConfig = LlamaConfig | GptNeoxConfig;
 
 /**
  * Reads and checks `config.json` of a model folder, also against the headers of the weights beside it.
@@ -32,16 +27,18 @@ export async function readConfig(folder: string): Promise<ModelConfig> {
 /** Checks the content of a `config.json`; `path` is for messages. */
 export function parseConfig(raw: unknown, path: string): ModelConfig {
   const modelType = (raw as { model_type?: unknown } | null)?.model_type;
-  const isLlama = (LLAMA_LIKE as readonly unknown[]).includes(modelType);
-  if (!isLlama && modelType !== "gpt_neox") {
+  const architecture = architectureNamed(modelType);
+  if (!architecture) {
+    const known = ARCHITECTURES.flatMap(({ modelTypes }) => modelTypes);
     throw new UserError(
-      `Cannot load "${path}": its model_type is ${quote(modelType)}; models of type ` +
-        `${LLAMA_LIKE.join(", ")}, gpt_neox can be loaded`,
+      `Cannot load "${path}": its model_type is ${quote(modelType)}; models of type ${
+        known.join(", ")
+      } can be loaded`,
     );
   }
   const given = raw as Readonly<Record<string, unknown>>;
   refuseQuantised(given, path);
-  const config = isLlama ? parseLlamaConfig(given, path) : parseGptNeoxConfig(given, path);
+  const config = architecture.parseConfig(given, path);
   const problem = problemOfSizes(config, contextLength(config));
   if (problem !== undefined) throw new UserError(`Cannot use "${path}": ${problem}`);
   return { ...config, notes: [...config.notes, ...dtypeNotes(given)] };

@@ -3,7 +3,9 @@ import { parse } from "yaml";
 import { exists } from "../checkpoint/files.ts";
 import { FILE_LIMITS, readWholeText } from "../data/file_bytes.ts";
 import { UserError } from "../errors.ts";
-import { contextLength, extendContext, type ModelConfig, parseConfig } from "./config.ts";
+import { architectureOf } from "./architectures.ts";
+import { contextLength, extendContext, parseConfig } from "./config.ts";
+import type { ModelConfig } from "./model_config.ts";
 import { samePositions } from "./rope_config.ts";
 import { parseRopeScaling, type RopeScaling, scaledLength } from "./rope_scaling.ts";
 
@@ -197,7 +199,7 @@ export function configJson(config: ModelConfig): Record<string, unknown> {
   }
   // What it says is in rope_scaling now.
   delete raw.original_max_position_embeddings;
-  const theta = config.model_type === "gpt_neox" ? "rotary_emb_base" : "rope_theta";
+  const { theta, share: shareKey } = architectureOf(config).positionKeys;
   const changed = { ...raw, max_position_embeddings, rope_scaling: encodeScaling(rope_scaling) };
   if (!raw.rope_parameters) return { ...changed, [theta]: rope_theta };
   const { partial_rotary_factor: share } = raw.rope_parameters as Record<string, unknown>;
@@ -206,9 +208,7 @@ export function configJson(config: ModelConfig): Record<string, unknown> {
   return {
     ...changed,
     [theta]: rope_theta,
-    ...(share === undefined
-      ? {}
-      : { [config.model_type === "gpt_neox" ? "rotary_pct" : "partial_rotary_factor"]: share }),
+    ...(share === undefined ? {} : { [shareKey]: share }),
     rope_parameters: { rope_type: type, ...rest, rope_theta, ...shares },
   };
 }

@@ -10,10 +10,10 @@ import { isNf4, nf4Bytes } from "../kernels/nf4/nf4.ts";
 import { type LastTokens, sample, type Sampling } from "../kernels/sample/sample.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import { KvCache } from "./kv_cache.ts";
-import { attentionShape } from "./layer.ts";
+import { attentionShape } from "./attention.ts";
 import type { LanguageModel } from "./language_model.ts";
 import { norm } from "./norm.ts";
-import { ropeTables } from "./rope.ts";
+import { LayerRopes } from "./layer_ropes.ts";
 
 /** How many sequences, and how long they may get. */
 export interface DecoderOptions {
@@ -56,8 +56,9 @@ export class Decoder {
   readonly cache: KvCache;
   readonly #gpu: Gpu;
   readonly #shape: AttentionShape;
-  readonly #cos: Tensor;
-  readonly #sin: Tensor;
+  readonly #ropes: LayerRopes;
+  /** Most tokens that a query of each layer sees; null: all. */
+  readonly #windows: readonly (number | null)[];
   readonly #sequences: readonly Sequence[];
   readonly #last: LastTokens;
   /** (sequences, C): what the layers gave for each sequence's last token. */
@@ -71,9 +72,9 @@ export class Decoder {
     this.#gpu = gpu;
     this.#shape = attentionShape(config);
     this.cache = new KvCache(gpu, config, { sequences, capacity, format: model.parts.format });
-    const { cos, sin } = ropeTables(config, capacity);
-    this.#cos = gpu.tensor([capacity, config.rotary_dim / 2], cos, { label: "rope cos" });
-    this.#sin = gpu.tensor([capacity, config.rotary_dim / 2], sin, { label: "rope sin" });
+    this.#ropes = new LayerRopes(gpu, config);
+    this.#ropes.forLength(capacity);
+    this.#windows = config.layers.map((layer) => layer.sliding_window);
     this.#sequences = Array.from({ length: sequences }, () => ({ ids: [], cached: 0 }));
     this.#last = {
       tokens: gpu.zeros([sequences], "u32", "last tokens"),
@@ -129,7 +130,7 @@ export class Decoder {
     const attend: Attend = (layer, q, k, v) => {
       const cache = this.cache.layers[layer]!;
       appendToCache(this.#gpu, k, v, cache, positions);
-      const window = this.model.window;
+      const window = this.#windows[layer] ?? undefined;
       return cacheAttention(this.#gpu, q, cache, positions, this.#shape, { longest, window });
     };
     this.#hidden.free();
@@ -214,7 +215,8 @@ export class Decoder {
   free(): void {
     this.cache.free();
     const { tokens, positions, seen } = this.#last;
-    for (const tensor of [this.#cos, this.#sin, this.#hidden, tokens, positions, seen]) tensor.free();
+    this.#ropes.free();
+    for (const tensor of [this.#hidden, tokens, positions, seen]) tensor.free();
   }
 
   #prefillChunk(sequence: number, start: number, end: number): void {
@@ -224,28 +226,34 @@ export class Decoder {
       label: "prompt",
     });
     const positions = gpu.tensor([rows], Uint32Array.from({ length: rows }, (_, i) => start + i));
-    const map = makeAttentionMap(gpu, { rows: end, starts: [0], window: this.model.window });
+    const maps = new Map(
+      [...new Set(this.#windows)].map((window) => [
+        window,
+        makeAttentionMap(gpu, { rows: end, starts: [0], window: window ?? undefined }),
+      ]),
+    );
     const attend: Attend = (layer, q, k, v) => {
       const cache = this.cache.of(layer, sequence);
       appendToCache(gpu, k, v, cache, positions);
+      const map = maps.get(this.#windows[layer]!)!;
       const { o, lse } = attention(gpu, q, cache.k.slice(0, end), cache.v.slice(0, end), map, this.#shape);
       lse.free();
       return o;
     };
     const hidden = this.#layers(ids, positions, attend);
     gpu.copy(hidden.slice(rows - 1, rows), this.#hidden.slice(sequence, sequence + 1));
-    for (const each of [ids, positions, map, hidden]) each.free();
+    for (const each of [ids, positions, ...maps.values(), hidden]) each.free();
   }
 
   /** The layers' last output (rows, C) for new tokens (rows). @param positions (rows) u32 */
   #layers(tokens: Tensor, positions: Tensor, attend: Attend): Tensor {
     const { layers, embeddings, format } = this.model.parts;
     const x = embed(this.#gpu, tokens, embeddings.weight, format);
+    const ropes = this.#ropes.forLength(this.capacity);
     layers.forEach((layer, number) => {
-      layer.extend(this.#gpu, x, {
+      layer.decode(this.#gpu, x, {
         positions,
-        cos: this.#cos,
-        sin: this.#sin,
+        rope: ropes[number]!,
         attend: (q, k, v) => attend(number, q, k, v),
       });
     });

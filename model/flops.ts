@@ -1,6 +1,7 @@
 /** How much arithmetic a pass takes, from a model's shape alone. A multiplication and an addition count as two. */
-import type { ModelConfig } from "./config.ts";
-import { layoutOf, linearsOf, type LinearSpec } from "./tensors.ts";
+import type { ModelConfig } from "./model_config.ts";
+import type { LinearSpec } from "./layout.ts";
+import { layoutOf, linearsOf } from "./tensors.ts";
 
 /** Floating-point operations by part of the model. */
 export interface Flops {
@@ -71,7 +72,7 @@ export function forwardFlops(config: ModelConfig, work: Work): Flops {
 /**
  * A training step as it is computed here: frozen weights pass gradients on and get none, recomputing a layer leaves out
  * its last product, and attention's backward pass makes scores and their gradients twice, once for the queries and once
- * for the keys.
+ * for the keys. Products that a norm reads are made again for its gradient.
  */
 export function trainingFlops(config: ModelConfig, work: TrainingWork): StepFlops {
   const { tokens, isTrained, checkpointing } = work;
@@ -85,12 +86,15 @@ export function trainingFlops(config: ModelConfig, work: TrainingWork): StepFlop
   const headName = `${config.tie_word_embeddings ? embeddings : head}.weight`;
   const backward: Flops = {
     attention: attentionProducts(config, work, 7),
-    projections: forward.projections + trained("attention"),
+    projections: forward.projections + trained("attention") +
+      2 * tokens * sumOver(config, (linear) => linear.isNormed ? sizeOf(linear) : 0),
     ffn: forward.ffn + trained("mlp"),
     head: headProduct(config, tokens) * (isTrained(headName) ? 2 : 1),
-    lora: 2 * tokens * sumOver(config, ({ shape: [outputs, inputs] }, module) => {
+    lora: 2 * tokens * sumOver(config, (linear, module) => {
+      const [outputs, inputs] = linear.shape;
       // h again, dA and dx; dB and g.
-      return rankOf(work, module) * (3 * inputs + 2 * outputs);
+      return rankOf(work, module) * (3 * inputs + 2 * outputs) +
+        (linear.isNormed ? loraSize(work, linear, module) : 0);
     }),
   };
   return { forward, recompute: checkpointing ? recomputeFlops(config, work, forward) : NONE, backward };

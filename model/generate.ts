@@ -2,7 +2,7 @@ import { UserError } from "../errors.ts";
 import { GpuError } from "../kernels/errors.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import { NO_TOKEN, type Sampling } from "../kernels/sample/sample.ts";
-import type { ModelConfig } from "./config.ts";
+import type { ModelConfig } from "./model_config.ts";
 import { Decoder } from "./decoder.ts";
 import type { LanguageModel } from "./language_model.ts";
 

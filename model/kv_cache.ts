@@ -2,7 +2,7 @@ import type { LayerCache } from "../kernels/cache_attention/cache_attention.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import { bytesPerElement, ROW_ALIGNMENT } from "../kernels/tensor.ts";
 import type { Format } from "../kernels/wgsl.ts";
-import type { ModelConfig } from "./config.ts";
+import type { ModelConfig } from "./model_config.ts";
 
 /** How much a cache holds. */
 export interface KvCacheSize {

@@ -9,7 +9,7 @@ import {
   targetNames,
 } from "../checkpoint/peft_targets.ts";
 import { UserError } from "../errors.ts";
-import type { ModelConfig } from "./config.ts";
+import type { ModelConfig } from "./model_config.ts";
 import { checkpointTensors, layoutOf, linearsOf } from "./tensors.ts";
 
 /**

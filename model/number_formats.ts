@@ -1,6 +1,6 @@
 /** The names that weights' number formats have: on our command line, in safetensors, in config.json. */
 import type { Dtype, FloatDtype } from "../checkpoint/dtype.ts";
-import type { ModelConfig } from "./config.ts";
+import type { ModelConfig } from "./model_config.ts";
 
 /** As flags name them. */
 export const DTYPES = { fp32: "F32", bf16: "BF16", fp16: "F16" } as const satisfies Record<

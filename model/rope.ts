@@ -1,4 +1,4 @@
-import type { ModelConfig } from "./config.ts";
+import type { ModelConfig } from "./model_config.ts";
 
 /** Angles of rotary position embeddings of R elements of a head for positions 0 to P - 1, on the host in float64, stored as f32. */
 export interface RopeTables {

@@ -1,7 +1,7 @@
 import { printable, quote } from "../text.ts";
 import { z } from "zod";
 import { UserError } from "../errors.ts";
-import { checked, count, positive } from "./shared_config.ts";
+import { checked, count, positive } from "./checked.ts";
 
 /** `rope_scaling` as Hugging Face writes it, with `type` settled and every default filled in. */
 export type RopeScaling =

@@ -3,7 +3,7 @@ import { type AdapterConfig, adapterConfig, readAdapterConfig } from "../checkpo
 import { isSavedWhole } from "../checkpoint/peft_targets.ts";
 import { UserError } from "../errors.ts";
 import { addLora } from "../model/lora.ts";
-import type { ModelConfig } from "../model/config.ts";
+import type { ModelConfig } from "../model/model_config.ts";
 import type { LanguageModel } from "../model/language_model.ts";
 import { checkpointTensors, layoutOf } from "../model/tensors.ts";
 import { LORA_OPTIONS } from "../train_args/rules.ts";

@@ -12,7 +12,7 @@ import { UserError } from "../errors.ts";
 import { Gpu } from "../kernels/gpu.ts";
 import { exportAdapter } from "../model/lora.ts";
 import { makeBatch } from "../model/batch.ts";
-import type { ModelConfig } from "../model/config.ts";
+import type { ModelConfig } from "../model/model_config.ts";
 import { configForPositions, configJson } from "../model/context.ts";
 import {
   type Fingerprint,

@@ -2,7 +2,7 @@
 import { isBnb4 } from "../../checkpoint/bitsandbytes.ts";
 import { openWeightsIfAny, type WeightReader } from "../../checkpoint/weights.ts";
 import { UserError } from "../../errors.ts";
-import type { ModelConfig } from "../config.ts";
+import type { ModelConfig } from "../model_config.ts";
 import { underNamesOf } from "./model_weights.ts";
 import { checkpointTensors, countParameters, isExpendable, layoutOf } from "../tensors.ts";
 

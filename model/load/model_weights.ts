@@ -2,7 +2,7 @@
 import { toF32 } from "../../checkpoint/dtype.ts";
 import { openWeights, type WeightReader } from "../../checkpoint/weights.ts";
 import { UserError } from "../../errors.ts";
-import type { ModelConfig } from "../config.ts";
+import type { ModelConfig } from "../model_config.ts";
 import { layoutOf } from "../tensors.ts";
 
 type OpenOptions = Parameters<typeof openWeights>[1];

@@ -5,7 +5,8 @@ import { type Dispatch, Gpu } from "../../kernels/gpu.ts";
 import { adapterConfig } from "../../checkpoint/peft.ts";
 import { addLora } from "../../model/lora.ts";
 import { makeBatch } from "../../model/batch.ts";
-import { type ModelConfig, parseConfig } from "../../model/config.ts";
+import { parseConfig } from "../../model/config.ts";
+import type { ModelConfig } from "../../model/model_config.ts";
 import {
   addFlops,
   type Flops,

@@ -3,7 +3,7 @@ import { readAdapter } from "../../checkpoint/peft.ts";
 import { Gpu, type GpuOptions } from "../../kernels/gpu.ts";
 import { adapterConfig } from "../../checkpoint/peft.ts";
 import { addLora, applyAdapter } from "../../model/lora.ts";
-import type { ModelConfig } from "../../model/config.ts";
+import type { ModelConfig } from "../../model/model_config.ts";
 import { Decoder } from "../../model/decoder.ts";
 import { continueAll, generate, generateBatch, type GenerateOptions } from "../../model/generate.ts";
 import { kvCacheBytes } from "../../model/kv_cache.ts";
@@ -145,7 +145,7 @@ async function smallModel(
     name: `model.layers.0.self_attn.${each}_proj.bias`,
     values: (values: Float32Array) => values.set(normal(i, values.length)),
   }));
-  const weights = changedWeights(config, { changes: config.attention_bias ? biases : [] });
+  const weights = changedWeights(config, { changes: config.raw.attention_bias ? biases : [] });
   return await load(gpu, config, weights, format ? { format } : {});
 }
 

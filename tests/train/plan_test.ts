@@ -1,6 +1,7 @@
 import { Gpu, type GpuOptions } from "../../kernels/gpu.ts";
 import { makeBatch, type Sequence } from "../../model/batch.ts";
-import { type ModelConfig, parseConfig } from "../../model/config.ts";
+import { parseConfig } from "../../model/config.ts";
+import type { ModelConfig } from "../../model/model_config.ts";
 import { freshWeights } from "../../model/load/fresh.ts";
 import { loadModel } from "../../model/load/load.ts";
 import { shapeConfig } from "../../model/shapes.ts";

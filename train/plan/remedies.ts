@@ -1,5 +1,5 @@
 /** What to change where a run does not fit in a device's memory, each change tried by a dry run. */
-import type { ModelConfig } from "../../model/config.ts";
+import type { ModelConfig } from "../../model/model_config.ts";
 import { stateBits, type TrainArgs } from "../../train_args/schema.ts";
 import type { Placement } from "../setup.ts";
 import { type StepCost, stepCost, type StepOptions, TYPICAL_DEVICE } from "./step_cost.ts";

@@ -8,7 +8,8 @@ import { type DeviceLimits, type Dispatch, Gpu, type GpuOptions, type MemoryUse 
 import type { GpuInfo } from "../../kernels/device.ts";
 import type { Tuning } from "../../kernels/tuning.ts";
 import { freeBatch, makeBatch, type Sequence } from "../../model/batch.ts";
-import { isPackedIn4bit, type ModelConfig } from "../../model/config.ts";
+import { isPackedIn4bit } from "../../model/config.ts";
+import type { ModelConfig } from "../../model/model_config.ts";
 import { configForPositions } from "../../model/context.ts";
 import type { Format } from "../../kernels/wgsl.ts";
 import { visitedPairs } from "../../kernels/attention/visits.ts";

@@ -1,0 +1,15 @@
+/** Checks that the readers of `config.json` share. */
+import { z } from "zod";
+import { UserError } from "../errors.ts";
+
+/** A size: a whole number from 1 on. */
+export const count = z.int().min(1).max(2 ** 24);
+export const positive = z.number().positive();
+
+/** Parses `raw` by the schema. @throws {UserError} naming `what` and every key that does not fit */
+export function checked<T>(schema: z.ZodType<T>, raw: unknown, what: string): T {
+  const parsed = schema.safeParse(raw);
+  if (parsed.success) return parsed.data;
+  const problems = parsed.error.issues.map(({ path: key, message }) => `${key.join(".")}: ${message}`);
+  throw new UserError(`Cannot use ${what}: ${problems.join("; ")}`);
+}
