@@ -46,7 +46,9 @@ function describeSettings(plan: Plan, args: TrainArgs, config: ModelConfig): str
     ],
     [
       "a step",
-      `${passes} x ${batch} x ${formatCount(args.max_seq_length)} tokens, ${describeAttention(args)}, ` +
+      `${passes} x ${batch} x ${formatCount(args.max_seq_length)} tokens, ${
+        describeAttention(args, config)
+      }, ` +
       `activations in ${args.bf16 ? "bf16" : args.fp16 ? "fp16" : "f32"}`,
     ],
     ["device", plan.device.info.description],

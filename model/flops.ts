@@ -20,7 +20,7 @@ export interface Flops {
 /** What a pass runs over. */
 export interface Work {
   readonly tokens: number;
-  /** Pairs of a query and a key that one head works on in one layer, on average over the heads. */
+  /** Pairs of a query and a key that one head works on in one layer, on average over heads and layers. */
   readonly pairs: number;
   /** LoRA's rank by linear; 0 where it has none. */
   readonly rank?: (module: string) => number;

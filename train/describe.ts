@@ -16,8 +16,22 @@ export function describeContext(base: ModelConfig, extended: ModelConfig, args: 
   return `${from === to ? to : `${from} -> ${to}`} tokens, positions ${positions}`;
 }
 
-/** `S2-Attn in 4 groups of 256`, or `full`. */
-export function describeAttention(args: TrainArgs): string {
+/** `S2-Attn in 4 groups of 256`, or `full attention`; with windows, which layers have which. */
+export function describeAttention(args: TrainArgs, { layers }: Pick<ModelConfig, "layers">): string {
+  const windows = layers.map(({ sliding_window }) => sliding_window ?? Infinity)
+    .filter((window) => window < args.max_seq_length);
+  if (windows.length === 0) return describeRule(args);
+  const sizes = [...new Set(windows)].map(count).join(" or ");
+  const others = layers.length - windows.length;
+  return others === 0
+    ? `a window of ${sizes} tokens in every layer${args.attention === "full" ? "" : ", S2-Attn in none"}`
+    : `${
+      describeRule(args)
+    } in ${others} of ${layers.length} layers, a window of ${sizes} tokens in the others`;
+}
+
+/** Attention of the layers that have no window. */
+function describeRule(args: TrainArgs): string {
   if (args.attention === "full") return "full attention";
   const size = groupSize(args, args.max_seq_length);
   const groups = Math.ceil(args.max_seq_length / size);

@@ -593,7 +593,7 @@ class Run {
     return {
       model: args.model_name_or_path,
       context: describeContext(trainee.baseConfig, trainee.model.config, args),
-      attention: describeAttention(args),
+      attention: describeAttention(args, trainee.model.config),
       schedule: describeSchedule(this.#schedule, args.optim),
       seed: args.seed,
       outputDir: args.output_dir,

@@ -5,6 +5,7 @@ import type { ModelConfig } from "../../model/model_config.ts";
 import { freshWeights } from "../../model/load/fresh.ts";
 import { loadModel } from "../../model/load/load.ts";
 import { shapeConfig } from "../../model/shapes.ts";
+import { describeAttention } from "../../train/describe.ts";
 import type { TrainInfo } from "../../train/hooks.ts";
 import { planTraining, requireFit } from "../../train/plan/plan.ts";
 import { longestContext, resolvePlacement } from "../../train/plan/remedies.ts";
@@ -398,3 +399,33 @@ for (const [name, given] of WHOLE_RUNS) {
     });
   });
 }
+
+Deno.test("A plan counts the pairs that each layer's window leaves, and says which layers have S2-Attn", async () => {
+  const args = await settings({
+    lora_rank: 4,
+    group_size_ratio: 0.25,
+    max_seq_length: 512,
+    model_max_length: 512,
+  });
+  const [full, sliding] = ["full_attention", "sliding_attention"];
+  const withLayers = (...layer_types: string[]) =>
+    parseConfig({
+      ...SMALL.raw,
+      model_type: "qwen2",
+      num_hidden_layers: 2,
+      use_sliding_window: true,
+      sliding_window: 100,
+      layer_types,
+    }, "tests");
+  const attentionOf = async (config: ModelConfig) => (await stepCost(args, config)).flops.forward.attention;
+  const [s2, windows] = [withLayers(full!, full!), withLayers(sliding!, sliding!)];
+  const mixed = withLayers(sliding!, full!);
+  const [inS2, inWindows] = [await attentionOf(s2), await attentionOf(windows)];
+  assert(inS2 !== inWindows && inWindows > 0, `${inS2}, ${inWindows}`);
+  assertEquals(await attentionOf(mixed), (inS2 + inWindows) / 2);
+  assertEquals([s2, mixed, windows].map((config) => describeAttention(args, config)), [
+    "S2-Attn in 4 groups of 128",
+    "S2-Attn in 4 groups of 128 in 1 of 2 layers, a window of 100 tokens in the others",
+    "a window of 100 tokens in every layer, S2-Attn in none",
+  ]);
+});
