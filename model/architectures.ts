@@ -5,6 +5,7 @@ import { LLAMA } from "./llama/architecture.ts";
 import { MISTRAL } from "./mistral/architecture.ts";
 import type { ModelConfig } from "./model_config.ts";
 import { QWEN2 } from "./qwen2/architecture.ts";
+import { QWEN3 } from "./qwen3/architecture.ts";
 
 /** Every architecture, in the order in which messages name them. */
 export const ARCHITECTURES: readonly Architecture[] = [
@@ -12,6 +13,7 @@ export const ARCHITECTURES: readonly Architecture[] = [
   MISTRAL,
   QWEN2,
   GPT_NEOX,
+  QWEN3,
 ];
 
 /** Finds the architecture that serves a `model_type`. */
