@@ -41,6 +41,10 @@ const CONFIGS = {
   "4 kv heads": llama(4),
   "1 kv head": llama(1),
   "1 kv head, heads of 8": llama(1, 8),
+  "norms on q and k": parseConfig(
+    { ...SHAPE, model_type: "qwen3", num_key_value_heads: 2, head_dim: 16 },
+    "tests",
+  ),
   "GPT-NeoX": gptNeox(true),
   "GPT-NeoX, MLP after attention": gptNeox(false),
 };
