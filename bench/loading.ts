@@ -16,7 +16,7 @@ import type { Gpu } from "../kernels/gpu.ts";
 import { freeNf4, isNf4 } from "../kernels/nf4/nf4.ts";
 import { parseConfig } from "../model/config.ts";
 import type { ModelConfig } from "../model/model_config.ts";
-import { configJson } from "../model/context.ts";
+import { configJson } from "../model/config_json.ts";
 import { loadModel } from "../model/load/load.ts";
 import { shapeConfig } from "../model/shapes.ts";
 import { checkpointTensors } from "../model/tensors.ts";

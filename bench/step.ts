@@ -5,7 +5,7 @@ import type { KernelTiming } from "../kernels/profiler.ts";
 import { makeBatch } from "../model/batch.ts";
 import { readConfig } from "../model/config.ts";
 import type { ModelConfig } from "../model/model_config.ts";
-import { configForPositions } from "../model/context.ts";
+import { configForPositions } from "../model/positions.ts";
 import { addFlops, totalFlops } from "../model/flops.ts";
 import { randomModel } from "../model/load/random.ts";
 import { shapeConfig } from "../model/shapes.ts";

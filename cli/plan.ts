@@ -6,7 +6,7 @@ import { Gpu } from "../kernels/gpu.ts";
 import type { WebGpu } from "../kernels/device.ts";
 import { PURPOSES } from "../kernels/pool.ts";
 import type { ModelConfig } from "../model/model_config.ts";
-import { configForPositions } from "../model/context.ts";
+import { configForPositions } from "../model/positions.ts";
 import { addFlops, forwardFlops, paperPairs, totalFlops } from "../model/flops.ts";
 import { SHAPE_NAMES, shapeConfig } from "../model/shapes.ts";
 import { withAdapterSettings } from "../train/lora.ts";

@@ -6,7 +6,7 @@ import { readRecallCases, scoreRecall } from "../eval/recall.ts";
 import { Gpu, type GpuOptions } from "../kernels/gpu.ts";
 import { readConfig } from "../model/config.ts";
 import type { ModelConfig } from "../model/model_config.ts";
-import { configForPositions } from "../model/context.ts";
+import { configForPositions } from "../model/positions.ts";
 import { mergeAdapter } from "../export/merge.ts";
 import { openModel } from "../model/load/open.ts";
 import type { StageHooks } from "../train/hooks.ts";

@@ -1,7 +1,7 @@
 /** A model's positions as llama.cpp reads them from a GGUF file. */
 import type { GgufTensor, GgufValue } from "../checkpoint/gguf.ts";
 import { UserError } from "../errors.ts";
-import { contextLength } from "../model/config.ts";
+import { contextLength } from "../model/positions.ts";
 import type { ModelConfig } from "../model/model_config.ts";
 import { ropeFrequencies } from "../model/rope.ts";
 

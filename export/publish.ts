@@ -8,9 +8,10 @@ import { openWeights } from "../checkpoint/weights.ts";
 import { FILE_LIMITS, readWholeText } from "../data/file_bytes.ts";
 import { MORE_TEMPLATES } from "../data/tokenizer_files.ts";
 import { EXIT, UserError } from "../errors.ts";
-import { contextLength, readConfig } from "../model/config.ts";
+import { configForPositions, contextLength } from "../model/positions.ts";
+import { readConfig } from "../model/config.ts";
 import type { ModelConfig } from "../model/model_config.ts";
-import { configForPositions, readTrainedSettings, settingsFileOf } from "../model/context.ts";
+import { readTrainedSettings, settingsFileOf } from "../model/context.ts";
 import { type CardFacts, isUnchanged, modelCard } from "./model_card.ts";
 
 /** Files by name; a run's logs, checkpoints and optimiser stay here. */

@@ -6,7 +6,7 @@ import { architectureNamed, ARCHITECTURES } from "./architectures.ts";
 import { problemOfSizes, requireWeights } from "./load/fits.ts";
 import type { ModelConfig } from "./model_config.ts";
 import { dtypeNotes } from "./number_formats.ts";
-import { scaledLength } from "./rope_scaling.ts";
+import { contextLength } from "./positions.ts";
 
 /**
  * Reads and checks `config.json` of a model folder, also against the headers of the weights beside it.
@@ -69,40 +69,4 @@ function refuseQuantised(raw: Readonly<Record<string, unknown>>, path: string): 
       method === "bitsandbytes" ? "bitsandbytes in 8 bits" : quote(method)
     }. Take the model in 16 bits and set load_in_4bit, or one that bitsandbytes quantised to 4`,
   );
-}
-
-/**
- * The tokens a model was made to see, position scaling included. YaRN's cards say the factor and leave
- * `max_position_embeddings` at the length before the extension; other files have the length after it.
- */
-export function contextLength({ max_position_embeddings, rope_scaling }: ModelConfig): number {
-  return Math.max(max_position_embeddings, scaledLength(rope_scaling, { max_position_embeddings }) ?? 0);
-}
-
-/**
- * The configuration for sequences of `length` tokens: linear position interpolation by
- * ceil(length / max_position_embeddings), as LongLoRA does, where the model's own context is shorter.
- * A scaling that is already there is replaced by one for the whole extension, never stacked on.
- *
- * @param remedy what the user can do where that is not possible; that of training unless given
- * @throws {UserError} if the model has a scaling of another kind, which linear interpolation cannot extend
- * @see Chen et al. 2023, arXiv:2306.15595 (position interpolation)
- */
-export function extendContext(
-  config: ModelConfig,
-  length: number,
-  remedy = "Set rope_scaling or rope_theta",
-): ModelConfig {
-  const own = contextLength(config);
-  if (length <= own) return config;
-  const { rope_scaling, max_position_embeddings } = config;
-  if (rope_scaling && rope_scaling.type !== "linear") {
-    if (rope_scaling.type === "dynamic") return config;
-    throw new UserError(
-      `Cannot extend the context to ${length} tokens: the model has ${own} with rope_scaling of type ` +
-        `"${rope_scaling.type}", which linear interpolation cannot extend. ${remedy}`,
-      { exitCode: 2 },
-    );
-  }
-  return { ...config, rope_scaling: { type: "linear", factor: Math.ceil(length / max_position_embeddings) } };
 }

@@ -1,5 +1,5 @@
 /** A run's settings and counts in words: for its header, its plan and its report. */
-import { contextLength } from "../model/config.ts";
+import { contextLength } from "../model/positions.ts";
 import type { ModelConfig } from "../model/model_config.ts";
 import { groupSize, type TrainArgs } from "../train_args/schema.ts";
 import type { Schedule } from "./schedule.ts";

@@ -13,7 +13,8 @@ import { Gpu } from "../kernels/gpu.ts";
 import { exportAdapter } from "../model/lora.ts";
 import { makeBatch } from "../model/batch.ts";
 import type { ModelConfig } from "../model/model_config.ts";
-import { configForPositions, configJson } from "../model/context.ts";
+import { configForPositions } from "../model/positions.ts";
+import { configJson } from "../model/config_json.ts";
 import {
   type Fingerprint,
   fingerprintMetadata,

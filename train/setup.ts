@@ -11,7 +11,7 @@ import type { Format } from "../kernels/wgsl.ts";
 import { applyAdapter } from "../model/lora.ts";
 import { readConfig } from "../model/config.ts";
 import type { ModelConfig } from "../model/model_config.ts";
-import { configForPositions } from "../model/context.ts";
+import { configForPositions } from "../model/positions.ts";
 import { freshWeights } from "../model/load/fresh.ts";
 import { loadModel } from "../model/load/load.ts";
 import type { LanguageModel } from "../model/language_model.ts";

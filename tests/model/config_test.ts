@@ -1,7 +1,8 @@
 /** `config.json`: Hugging Face's keys and defaults, what is refused, and how far positions are stretched. */
-import { contextLength, extendContext, parseConfig, readConfig } from "../../model/config.ts";
+import { configForPositions, contextLength, extendContext } from "../../model/positions.ts";
+import { parseConfig, readConfig } from "../../model/config.ts";
 import type { ModelConfig } from "../../model/model_config.ts";
-import { configForPositions, configJson } from "../../model/context.ts";
+import { configJson } from "../../model/config_json.ts";
 import { parseRopeScaling } from "../../model/rope_scaling.ts";
 import { torchDtype, torchDtypeOf } from "../../model/number_formats.ts";
 import { UserError } from "../../errors.ts";

@@ -10,7 +10,7 @@ import type { Tuning } from "../../kernels/tuning.ts";
 import { freeBatch, layerRule, makeBatch, type Sequence } from "../../model/batch.ts";
 import { isPackedIn4bit } from "../../model/config.ts";
 import type { ModelConfig } from "../../model/model_config.ts";
-import { configForPositions } from "../../model/context.ts";
+import { configForPositions } from "../../model/positions.ts";
 import type { Format } from "../../kernels/wgsl.ts";
 import { visitedPairs } from "../../kernels/attention/visits.ts";
 import { addFlops, type StepFlops, totalFlops, trainingFlops } from "../../model/flops.ts";

@@ -1,6 +1,7 @@
 /** `config.json` of a model's folder, and whether its weights are those. */
 import { readConfig } from "../../../model/config.ts";
-import { configJson, settleContext } from "../../../model/context.ts";
+import { configJson } from "../../../model/config_json.ts";
+import { settleContext } from "../../../model/context.ts";
 import { assert } from "../../support/assert_close.ts";
 import { GOLDEN } from "../../support/files.ts";
 import { mutateJson } from "../mutate.ts";
