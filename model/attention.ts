@@ -4,7 +4,7 @@ import {
   attentionBackwardKeys,
   attentionBackwardQueries,
   type AttentionShape,
-  type AttentionSlopes,
+  type AttentionBackwardInputs,
   attentionStats,
 } from "../kernels/attention/attention.ts";
 import type { Gpu } from "../kernels/gpu.ts";
@@ -98,7 +98,7 @@ export class SelfAttention {
   }
 
   /** Runs everything before the output linear backward. @param dH (rows, C): the gradient of x is added to it */
-  backward(gpu: Gpu, attended: AttentionSlopes, x: Tensor, dH: Tensor, pass: Pass): void {
+  backward(gpu: Gpu, attended: AttentionBackwardInputs, x: Tensor, dH: Tensor, pass: Pass): void {
     this.#chunkedGradients(gpu, attended, pass, (gradients, rows) => {
       const positions = { ...pass, positions: rows.of(pass.positions) };
       applyRope(gpu, [gradients.q, gradients.k], positions, this.shape.headDim, { inverse: true });
@@ -130,7 +130,7 @@ export class SelfAttention {
   /** Computes the gradients of q, k and v. @param use gets those of each chunk, which live for the call */
   #chunkedGradients(
     gpu: Gpu,
-    attended: AttentionSlopes,
+    attended: AttentionBackwardInputs,
     { map, chunkRows }: Pass,
     use: (gradients: Qkv, rows: Rows) => void,
   ): void {

@@ -117,7 +117,7 @@ export class Decoder {
       this.#prefillChunk(sequence, start, Math.min(start + PREFILL_ROWS, end));
     }
     state.cached = end;
-    this.#writeHeads();
+    this.#writeLast();
   }
 
   /** Makes the next token of every sequence its last: runs the token drawn before through the layers. */
@@ -150,13 +150,13 @@ export class Decoder {
 
   /**
    * Draws the next token of every sequence; {@linkcode advance} goes on from it.
-   * @param taken (steps * sequences) u32: step `step` of it gets the tokens
+   * @param drawn (steps * sequences) u32: step `step` of it gets the tokens
    */
-  sample(sampling: Sampling, taken: Tensor, step: number): void {
+  sample(sampling: Sampling, drawn: Tensor, step: number): void {
     const logits = this.logits();
     sample(this.#gpu, logits, this.#last, sampling, {
       vocabSize: this.model.config.vocab_size,
-      taken,
+      drawn,
       step,
     });
     logits.free();
@@ -166,7 +166,7 @@ export class Decoder {
    * Tells which of the drawn tokens belong to a sequence; what was drawn after them is forgotten. The sequence then waits
    * for {@linkcode prefill}.
    */
-  keep(sequence: number, ids: readonly number[]): void {
+  accept(sequence: number, ids: readonly number[]): void {
     const state = this.#sequences[sequence]!;
     for (const id of ids) state.ids.push(id);
     state.cached = Math.min(state.cached, state.ids.length);
@@ -180,7 +180,7 @@ export class Decoder {
   }
 
   /** Makes all sequences `length` random tokens long, for measuring a step. */
-  pretend(length: number): void {
+  fillRandomly(length: number): void {
     const stream = 2 * this.cache.layers.length;
     this.cache.layers.forEach(({ k, v }, i) => {
       fillUniform(this.#gpu, k, { seed: 1, stream: 2 * i, low: -1, high: 1 });
@@ -192,7 +192,7 @@ export class Decoder {
       for (let i = 0; i < length; i++) sequence.ids.push(0);
       sequence.cached = length;
     }
-    this.#writeHeads();
+    this.#writeLast();
   }
 
   /** Bytes that a step of {@linkcode sample} and {@linkcode advance} cannot do without reading: weights, keys, values. */
@@ -261,7 +261,7 @@ export class Decoder {
   }
 
   /** Tells the device where the sequences end, and what they have seen. */
-  #writeHeads(): void {
+  #writeLast(): void {
     const words = this.#last.seen.width;
     const seen = new Uint32Array(this.sequences * words);
     this.#sequences.forEach(({ ids }, row) => {

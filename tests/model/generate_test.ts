@@ -44,17 +44,17 @@ async function stepLogits(
   const decoder = new Decoder(model, { capacity });
   const sampling = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 };
   decoder.prefill(0, prompt);
-  const taken = gpu.empty([count], "u32");
+  const drawn = gpu.empty([count], "u32");
   const logits: number[] = [];
   for (let step = 0; step < count; step++) {
     if (step > 0) decoder.advance();
     const each = decoder.logits();
     logits.push(...(await gpu.read(each)).subarray(0, vocab_size));
     each.free();
-    decoder.sample(sampling, taken, step);
+    decoder.sample(sampling, drawn, step);
   }
-  const ids = [...await gpu.readU32(taken)];
-  taken.free();
+  const ids = [...await gpu.readU32(drawn)];
+  drawn.free();
   decoder.free();
   return { logits, ids };
 }
