@@ -160,8 +160,8 @@ function storedType(type: GgufType, width: number, isTable: boolean): GgufType {
 }
 
 /**
- * Rows `start` to `start + count` of some heads of a query or key matrix in llama.cpp's order: it turns neighbouring
- * numbers of a head, Hugging Face's models turn numbers half a head apart.
+ * Rows `start` to `start + count` of some heads of a query or key matrix in llama.cpp's order: it rotates neighbouring
+ * numbers of a head, Hugging Face's models rotate numbers half a head apart.
  */
 function interleave(
   heads: Uint8Array,

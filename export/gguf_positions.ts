@@ -11,7 +11,7 @@ const YARN = { beta_fast: 32, beta_slow: 1 } as const;
 /**
  * Gives the keys of the metadata.
  * @param architecture llama.cpp's name, with which they begin
- * @throws {UserError} if llama.cpp would turn by other angles
+ * @throws {UserError} if llama.cpp would rotate by other angles
  */
 export function positionKeys(config: ModelConfig, architecture: string): [string, GgufValue][] {
   const { rope_scaling: scaling, rope_theta, head_dim, max_position_embeddings } = config;

@@ -1,4 +1,4 @@
-/** What an architecture is: everything that sets models of one `model_type` apart from those of another. */
+/** Interface of an architecture: everything that sets models of one `model_type` apart from those of another. */
 import type { Layer } from "./layer.ts";
 import type { LayerModules } from "./layer_modules.ts";
 import type { Layout } from "./layout.ts";
@@ -10,7 +10,7 @@ export interface Architecture<C extends ModelConfig = ModelConfig> {
   readonly modelTypes: readonly string[];
   /** How llama.cpp has it; undefined where no GGUF file can be written. */
   readonly gguf?: GgufForm;
-  /** Where `config.json` says the positions. */
+  /** Keys of `config.json` for the positions. */
   readonly positionKeys: PositionKeys;
   /** `config.json` of models that people extend, by the names of `--shape`. */
   readonly shapes: Readonly<Record<string, Readonly<Record<string, unknown>>>>;
@@ -36,7 +36,7 @@ export interface PositionKeys {
   readonly share: "partial_rotary_factor" | "rotary_pct";
 }
 
-/** What most architectures call them. */
+/** The keys that most architectures have. */
 export const POSITION_KEYS: PositionKeys = { theta: "rope_theta", share: "partial_rotary_factor" };
 
 /** How llama.cpp has an architecture. */

@@ -26,7 +26,7 @@ export interface Attended extends Qkv {
   readonly lse: Tensor;
 }
 
-/** What the attention of a layer is made of. */
+/** Modules of a layer's attention. */
 export interface SelfAttentionParts {
   /** Before the projections. */
   readonly norm: Norm;

@@ -62,7 +62,7 @@ export function makeBatch(sequences: readonly Sequence[]): Batch {
 
 /** A batch on the device. */
 export interface DeviceBatch {
-  /** What was uploaded. */
+  /** Source of the tensors. */
   readonly batch: Batch;
   /** (rows) u32 */
   readonly tokens: Tensor;
@@ -71,7 +71,7 @@ export interface DeviceBatch {
   /** (rows) u32 */
   readonly positions: Tensor;
   /**
-   * Which keys each query sees, by the window of a layer (null: none).
+   * Masks: which keys each query sees, by the window of a layer (null: none).
    * @internal
    */
   readonly maps: ReadonlyMap<number | null, AttentionMap>;

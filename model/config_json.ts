@@ -1,4 +1,4 @@
-/** How a model's configuration is written. */
+/** Writing of a model's configuration. */
 import { architectureOf } from "./architectures.ts";
 import { parseConfig } from "./config.ts";
 import type { ModelConfig } from "./model_config.ts";
@@ -6,7 +6,7 @@ import { samePositions } from "./rope_config.ts";
 import type { RopeScaling } from "./rope_scaling.ts";
 
 /**
- * The content of config.json with the positions and the vocabulary in force, positions in the form that all versions of
+ * Gives the content of config.json with the positions and the vocabulary in force, positions in the form that all versions of
  * `transformers` and llama.cpp read (`rope_theta` and `rope_scaling`), and in the form of transformers 5 where the file
  * has that. Linear and dynamic scaling have the two keys of the older form.
  */

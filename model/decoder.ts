@@ -15,7 +15,7 @@ import type { LanguageModel } from "./language_model.ts";
 import { norm } from "./norm.ts";
 import { LayerRopes } from "./layer_ropes.ts";
 
-/** How many sequences, and how long they may get. */
+/** Number of sequences and their longest length. */
 export interface DecoderOptions {
   /** Sequences that are written side by side; 1 unless given. */
   readonly sequences?: number;
@@ -26,10 +26,10 @@ export interface DecoderOptions {
 /** Tokens of a prompt that go through the layers at once, which bounds the memory of activations. */
 const PREFILL_ROWS = 1024;
 
-/** What attention does with the queries, keys and values of new rows in one layer. */
+/** Computes attention of one layer from the queries, keys and values of new rows. */
 type Attend = (layer: number, q: Tensor, k: Tensor, v: Tensor) => Tensor;
 
-/** What the host knows of one sequence. */
+/** A sequence as the host knows it. */
 interface Sequence {
   /** Its tokens, all that are known. */
   readonly ids: number[];
@@ -45,7 +45,7 @@ interface Sequence {
  * angles depend on the length: all tokens then have the angles of the longest sequence there may be.
  */
 export class Decoder {
-  /** What writes. */
+  /** The model that writes. */
   readonly model: LanguageModel;
   /** Most tokens of a sequence. */
   readonly capacity: number;
@@ -120,7 +120,7 @@ export class Decoder {
     this.#writeLast();
   }
 
-  /** Makes the next token of every sequence its last: runs the token drawn before through the layers. */
+  /** Runs the token that was drawn last of every sequence through the layers. */
   advance(): void {
     const longest = this.longest + 1;
     if (longest > this.capacity) {
@@ -163,8 +163,8 @@ export class Decoder {
   }
 
   /**
-   * Tells which of the drawn tokens belong to a sequence; what was drawn after them is forgotten. The sequence then waits
-   * for {@linkcode prefill}.
+   * Accepts drawn tokens as a sequence's; what was drawn after them is forgotten. The sequence then waits for
+   * {@linkcode prefill}.
    */
   accept(sequence: number, ids: readonly number[]): void {
     const state = this.#sequences[sequence]!;
@@ -179,7 +179,7 @@ export class Decoder {
     state.cached = Math.min(state.cached, length);
   }
 
-  /** Makes all sequences `length` random tokens long, for measuring a step. */
+  /** Fills the cache of all sequences with `length` random tokens, for measuring a step. */
   fillRandomly(length: number): void {
     const stream = 2 * this.cache.layers.length;
     this.cache.layers.forEach(({ k, v }, i) => {
@@ -260,7 +260,7 @@ export class Decoder {
     return x;
   }
 
-  /** Tells the device where the sequences end, and what they have seen. */
+  /** Writes the sequences' last positions and the tokens that they have seen to the device. */
   #writeLast(): void {
     const words = this.#last.seen.width;
     const seen = new Uint32Array(this.sequences * words);

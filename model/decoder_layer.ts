@@ -9,7 +9,7 @@ import type { DropoutKey, Linear } from "./linear.ts";
 import type { Mlp } from "./mlp.ts";
 import { type Norm, norm, normBackward } from "./norm.ts";
 
-/** What a layer is made of. */
+/** Parts of a layer. */
 export interface DecoderLayerParts {
   /** With the norm before it. */
   readonly attention: SelfAttention;
@@ -19,7 +19,7 @@ export interface DecoderLayerParts {
   readonly isParallel: boolean;
 }
 
-/** What a layer's backward pass reads besides its input, all (rows, ...). */
+/** Tensors that a layer's backward pass reads besides its input, all (rows, ...). */
 export interface DecoderSaved extends Attended {
   /** (rows, C) x + attention; undefined where the MLP reads x. */
   readonly h: Tensor | undefined;

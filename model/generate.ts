@@ -6,7 +6,7 @@ import type { ModelConfig } from "./model_config.ts";
 import { Decoder } from "./decoder.ts";
 import type { LanguageModel } from "./language_model.ts";
 
-/** How tokens are drawn, and when to stop. What is not given of the sampling is left out of it. */
+/** Sampling and its end. Steps of the sampling that are not given are left out. */
 export interface GenerateOptions extends Partial<Sampling> {
   /** Most tokens to write, of each sequence; 256 unless given. */
   readonly maxNewTokens?: number;

@@ -24,10 +24,10 @@ export interface Table {
   readonly grad: Tensor | undefined;
 }
 
-/** What a model is made of; `load.ts` makes these from a checkpoint. */
+/** Parts of a model; `load.ts` makes these from a checkpoint. */
 export interface ModelParts {
   readonly config: ModelConfig;
-  /** How activations are stored. */
+  /** Storage format of activations. */
   readonly format: Format;
   readonly embeddings: Table;
   readonly layers: readonly Layer[];
@@ -75,7 +75,7 @@ interface HeadChunk extends RowRange {
   readonly x: Tensor;
   /** (end - start, C) */
   readonly normed: Tensor;
-  /** What the norm's backward pass needs. */
+  /** The norm's statistics, for its backward pass. */
   readonly stats: Tensor;
   /** (end - start, V rounded up to a multiple of 4) f32 */
   readonly logits: Tensor;
@@ -122,7 +122,7 @@ export class LanguageModel {
     return this.parts.layers.flatMap(({ linears }) => linears);
   }
 
-  /** What is trained: LoRA factors and base weights that have gradients, each once. */
+  /** Lists what is trained: LoRA factors and base weights that have gradients, each once. */
   parameters(): Parameter[] {
     const { embeddings, head, norm, layers } = this.parts;
     const parameters: Parameter[] = [];
@@ -193,7 +193,7 @@ export class LanguageModel {
     gradient.free();
   }
 
-  /** Keeps a layer's input for the backward pass; on the host its memory on the device is free in between. */
+  /** Stores a layer's input for the backward pass; on the host its memory on the device is free in between. */
   async #keep(x: Tensor, offload: boolean): Promise<Kept> {
     const { gpu } = this;
     if (!offload) {
@@ -312,7 +312,7 @@ export class LanguageModel {
     gpu.submit();
   }
 
-  /** What each layer gets. */
+  /** Gives the pass of each layer. */
   #passes(device: DeviceBatch, dropout: DropoutKey | undefined): Pass[] {
     const ropes = this.#ropes.forLength(longestOf(device.batch));
     const chunkRows = rowsWithin(

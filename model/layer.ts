@@ -1,4 +1,4 @@
-/** What the layers of all architectures have in common. */
+/** Interface of the layers of all architectures. */
 import type { AttentionMap } from "../kernels/attention/map.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import { rope } from "../kernels/rope/rope.ts";
@@ -37,7 +37,7 @@ export interface RopeTable {
   readonly sin: Tensor;
 }
 
-/** Where rows are in their sequences, and how a layer knows it. */
+/** Positions of rows in their sequences, and the layer's rotation by them. */
 export interface Positions {
   /** (rows) u32, each row's position in its sequence. */
   readonly positions: Tensor;
@@ -45,7 +45,7 @@ export interface Positions {
   readonly rope: RopeTable | null;
 }
 
-/** What a layer gets in one pass over a batch. */
+/** Inputs of a layer in one pass over a batch. */
 export interface Pass extends Positions {
   /** Which keys each query of the layer sees. */
   readonly map: AttentionMap;

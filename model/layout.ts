@@ -1,4 +1,4 @@
-/** Which modules an architecture's checkpoints have, and of what shape. */
+/** Modules of an architecture's checkpoints, with their shapes. */
 
 /** A linear of a layer. LoRA and 4 bits go on these. */
 export interface LinearSpec {
@@ -31,7 +31,7 @@ export interface NormSpec {
 /** Module names of one architecture. All layers are alike. */
 export interface Layout {
   readonly embeddings: string;
-  /** What the numbers of the layers follow. */
+  /** Prefix of the layers' numbers, such as `model.layers`. */
   readonly layers: string;
   /** Modules of a layer, in the order in which they are loaded. */
   readonly modules: readonly (LinearSpec | NormSpec)[];

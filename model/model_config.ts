@@ -29,6 +29,7 @@ export interface ModelConfig extends Rope {
   readonly hidden_size: number;
   /** F: width of the MLP. */
   readonly intermediate_size: number;
+  /** Layers. */
   readonly num_hidden_layers: number;
   /** H: heads of the queries. */
   readonly num_attention_heads: number;

@@ -17,7 +17,7 @@ export interface Norm {
   readonly eps: number;
 }
 
-/** What a norm gives: the caller frees both. */
+/** A norm's results: the caller frees both. */
 export interface Normed {
   /** (rows, C) */
   readonly y: Tensor;

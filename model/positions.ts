@@ -1,10 +1,10 @@
-/** Which positions a model gets: its own, or those of the context that it is extended to. */
+/** Positions of a model: its own, or those of the context that it is extended to. */
 import { UserError } from "../errors.ts";
 import type { ModelConfig } from "./model_config.ts";
 import { parseRopeScaling, type RopeScaling, scaledLength } from "./rope_scaling.ts";
 
 /**
- * The tokens a model was made to see, position scaling included. YaRN's cards say the factor and leave
+ * Counts the tokens a model was made to see, position scaling included. YaRN's cards say the factor and leave
  * `max_position_embeddings` at the length before the extension; other files have the length after it.
  */
 export function contextLength({ max_position_embeddings, rope_scaling }: ModelConfig): number {
@@ -12,7 +12,7 @@ export function contextLength({ max_position_embeddings, rope_scaling }: ModelCo
 }
 
 /**
- * The configuration for sequences of `length` tokens: linear position interpolation by
+ * Gives the configuration for sequences of `length` tokens: linear position interpolation by
  * ceil(length / max_position_embeddings), as LongLoRA does, where the model's own context is shorter.
  * A scaling that is already there is replaced by one for the whole extension, never stacked on.
  *
@@ -39,7 +39,7 @@ export function extendContext(
   return { ...config, rope_scaling: { type: "linear", factor: Math.ceil(length / max_position_embeddings) } };
 }
 
-/** What decides a model's positions, as train_args.yaml has it. */
+/** Settings of a model's positions, as train_args.yaml has them. */
 export interface PositionSettings {
   /** Tokens the model is extended to. */
   readonly model_max_length: number;
@@ -48,7 +48,7 @@ export interface PositionSettings {
 }
 
 /**
- * The configuration for `model_max_length` tokens. Without `rope_theta` and `rope_scaling` positions are interpolated
+ * Gives the configuration for `model_max_length` tokens. Without `rope_theta` and `rope_scaling` positions are interpolated
  * ({@linkcode extendContext}); either of them takes the place of interpolation.
  *
  * @param remedy what the user can do where interpolation cannot extend the model; that of training unless given
@@ -90,7 +90,7 @@ export function configForPositions(
     : { ...changed, max_position_embeddings: Math.max(max_position_embeddings, model_max_length) };
 }
 
-/** The tokens that a model was trained on before its own scaling, where that says it. */
+/** Reads the tokens that a model was trained on before its own scaling, where that says it. */
 function originalOf(
   { rope_scaling }: ModelConfig,
 ): { readonly original_max_position_embeddings?: number } {

@@ -1,4 +1,4 @@
-/** How normed rows become queries, keys and values: linears of their own, or one for all three. */
+/** Projections of normed rows to queries, keys and values: a linear for each, or one for all three. */
 import type { Gpu } from "../kernels/gpu.ts";
 import { mergeQkv, type Qkv, splitQkv } from "../kernels/qkv/qkv.ts";
 import type { Tensor } from "../kernels/tensor.ts";

@@ -1,4 +1,4 @@
-/** What `config.json` says of positions: in the form of transformers 4 (`rope_theta`, `rope_scaling`) or 5 (`rope_parameters`). */
+/** Reads the positions of `config.json`: in the form of transformers 4 (`rope_theta`, `rope_scaling`) or 5 (`rope_parameters`). */
 import { z } from "zod";
 import { UserError } from "../errors.ts";
 import { parseRopeScaling } from "./rope_scaling.ts";
@@ -72,7 +72,7 @@ export function parseRope(
   return rope;
 }
 
-/** Whether two models turn by the same angles, as far as the maps say. */
+/** Tells whether two models rotate by the same angles, as far as the maps say. */
 export function samePositions(
   a: Rope,
   b: Rope,

@@ -24,7 +24,7 @@ interface GptNeoxConfig extends ModelConfig {
   readonly layer_norm_eps: number;
   /** Whether attention and MLP both read the layer's input, in place of one after the other. */
   readonly use_parallel_residual: boolean;
-  /** How `hidden_act` is computed. */
+  /** Form of GELU that `hidden_act` names. */
   readonly gelu: GeluForm;
   /** Whether the attention's linears have biases; those of the MLP have. */
   readonly attention_bias: boolean;
@@ -130,7 +130,7 @@ function problemOfHeads({ head_dim }: GptNeoxConfig, given: number | null | unde
 
 function problemOfRotation({ rotary_dim, head_dim }: GptNeoxConfig): string | undefined {
   if (rotary_dim >= 4 && rotary_dim % 4 === 0) return undefined;
-  return `rotary_pct turns ${rotary_dim} of a head's ${head_dim} elements, which is not a multiple of 4`;
+  return `rotary_pct rotates ${rotary_dim} of a head's ${head_dim} elements, which is not a multiple of 4`;
 }
 
 function gptNeoxLayout(config: GptNeoxConfig): Layout {

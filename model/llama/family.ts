@@ -16,7 +16,7 @@ import { parseRope, ROPE_KEYS } from "../rope_config.ts";
 
 /** What sets architectures of the family apart within a layer. */
 export interface LlamaDifferences {
-  /** Which of the attention's linears have a bias. */
+  /** Linears of attention that have a bias. */
   readonly attention_bias: "none" | "qkv" | "all";
   /** Whether the linears of the MLP have a bias. */
   readonly mlp_bias: boolean;

@@ -11,7 +11,7 @@ import type { Linear } from "../linear.ts";
 import type { ModelConfig } from "../model_config.ts";
 import type { Norm } from "../norm.ts";
 
-/** Where a model's weights come from: a checkpoint, or random numbers. Names are those of the checkpoint. */
+/** Source of a model's weights: a checkpoint, or random numbers. Names are those of the checkpoint. */
 export interface WeightSource {
   /** Embeddings or head (V, C), in the source's own format, or f32 where they are trained. */
   table(name: string, shape: readonly [number, number]): Promise<Tensor>;

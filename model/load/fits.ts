@@ -17,7 +17,7 @@ export const SIZE_LIMITS = {
   "the number of parameters": 2 ** 42,
 } as const;
 
-/** What of a model's sizes is beyond {@linkcode SIZE_LIMITS}; undefined if nothing. */
+/** Names a size of the model beyond {@linkcode SIZE_LIMITS}; undefined if none is. */
 export function problemOfSizes(config: ModelConfig, contextLength: number): string | undefined {
   const sizes = {
     ...config,

@@ -87,7 +87,7 @@ async function isSame(weights: WeightReader, a: string, b: string): Promise<bool
   return true;
 }
 
-/** The weights with the tensor `from` under the name `to`. */
+/** Gives the weights with the tensor `from` under the name `to`. */
 function renamed(weights: WeightReader, from: string, to: string): WeightReader {
   const stored = (name: string) => name === to ? from : name;
   return {

@@ -92,7 +92,7 @@ Deno.test("Rotation and activation are read in every form that Hugging Face has 
     assertEquals((parse({ hidden_act }) as { gelu?: string }).gelu, "tanh");
   }
   await assertThrows(() => parse({ hidden_act: "relu" }), 'hidden_act is "relu"', "gelu_fast");
-  await assertThrows(() => parse({ rotary_pct: 0.3 }), "rotary_pct turns 38 of a head's 128");
+  await assertThrows(() => parse({ rotary_pct: 0.3 }), "rotary_pct rotates 38 of a head's 128");
   await assertThrows(() => parse({ rotary_pct: 1.5 }), "rotary_pct");
   await assertThrows(
     () => parse({ rotary_pct: 0.5, partial_rotary_factor: 0.25 }),
