@@ -1,5 +1,5 @@
 /** Interface of an architecture: everything that sets models of one `model_type` apart from those of another. */
-import type { Layer } from "./layer.ts";
+import type { DecoderLayer } from "./decoder_layer.ts";
 import type { LayerModules } from "./layer_modules.ts";
 import type { Layout } from "./layout.ts";
 import type { ModelConfig } from "./model_config.ts";
@@ -26,7 +26,7 @@ export interface Architecture<C extends ModelConfig = ModelConfig> {
   layout(config: C): Layout;
 
   /** Puts a layer's modules together. */
-  makeLayer(modules: LayerModules, config: C): Layer;
+  makeLayer(modules: LayerModules, config: C): DecoderLayer;
 }
 
 /** Keys of `config.json` for the positions. */

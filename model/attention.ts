@@ -12,7 +12,7 @@ import type { Qkv } from "../kernels/qkv/qkv.ts";
 import type { RowRange } from "../kernels/shared/row_chunks.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import { chunksOf, free, type Rows } from "./chunks.ts";
-import { applyRope, type NewRows, type Pass } from "./layer.ts";
+import { applyRope, type NewRows, type Pass } from "./pass.ts";
 import { type DropoutKey, type Linear, linear, linearBackward, type LinearOptions } from "./linear.ts";
 import type { ModelConfig } from "./model_config.ts";
 import { type Norm, norm, normBackward } from "./norm.ts";

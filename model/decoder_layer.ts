@@ -3,7 +3,7 @@ import type { Gpu } from "../kernels/gpu.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import type { Attended, SelfAttention } from "./attention.ts";
 import { chunksOf, free, type Rows } from "./chunks.ts";
-import type { Layer, NewRows, Pass } from "./layer.ts";
+import type { NewRows, Pass } from "./pass.ts";
 import type { LayerModules } from "./layer_modules.ts";
 import type { DropoutKey, Linear } from "./linear.ts";
 import type { Mlp } from "./mlp.ts";
@@ -46,7 +46,8 @@ export interface DecoderSaved extends Attended {
  *
  * x is the layer's checkpoint; dH becomes dx. Without checkpointing h and the activation's inputs of all rows are there too.
  */
-export class DecoderLayer implements Layer<DecoderSaved> {
+export class DecoderLayer {
+  /** In the order of the checkpoint. */
   readonly linears: readonly Linear[];
   readonly norms: readonly Norm[];
   readonly #attention: SelfAttention;
@@ -63,6 +64,7 @@ export class DecoderLayer implements Layer<DecoderSaved> {
     this.#isParallel = isParallel;
   }
 
+  /** @param x (rows, C), borrowed  @returns (rows, C) */
   forward(gpu: Gpu, x: Tensor, pass: Pass): Tensor {
     const { q, k, v, o, lse } = this.#attention.attend(gpu, x, pass);
     free(q, k, v, lse);
@@ -78,6 +80,7 @@ export class DecoderLayer implements Layer<DecoderSaved> {
     return out;
   }
 
+  /** Runs {@linkcode forward} and keeps what spares {@linkcode backward} from running it again. */
   forwardKeeping(gpu: Gpu, x: Tensor, pass: Pass): { out: Tensor; saved: DecoderSaved } {
     const attended = this.#attention.attend(gpu, x, pass);
     const rows = chunksOf(x, Infinity)[0]!;
@@ -89,6 +92,12 @@ export class DecoderLayer implements Layer<DecoderSaved> {
     return { out, saved: { ...attended, h: this.#isParallel ? undefined : h, mlpInputs } };
   }
 
+  /**
+   * Adds the layer's gradients to what they hold, frees `saved`.
+   * @param dOut (rows, C): overwritten
+   * @param saved what the forward pass kept; computed again unless given
+   * @returns dx (rows, C), in the memory of `dOut`
+   */
   backward(gpu: Gpu, dOut: Tensor, x: Tensor, pass: Pass, saved?: DecoderSaved): Tensor {
     const { q, k, v, o, lse } = saved ?? this.#attention.attend(gpu, x, pass);
     const { dropout } = pass;
@@ -113,6 +122,7 @@ export class DecoderLayer implements Layer<DecoderSaved> {
     return dOut;
   }
 
+  /** Runs {@linkcode forward} on tokens that follow others, whose keys and values are cached. @param x (rows, C): overwritten */
   decode(gpu: Gpu, x: Tensor, rows: NewRows): void {
     const o = this.#attention.attendNew(gpu, x, rows);
     const normedX = this.#isParallel ? norm(gpu, x, this.#mlpNorm) : undefined;

@@ -9,7 +9,8 @@ import type { Format } from "../kernels/wgsl.ts";
 import { type Batch, type DeviceBatch, longestOf, uploadBatch } from "./batch.ts";
 import { type RowRange, rowsWithin } from "../kernels/shared/row_chunks.ts";
 import type { ModelConfig } from "./model_config.ts";
-import type { Layer, Pass } from "./layer.ts";
+import type { DecoderLayer, DecoderSaved } from "./decoder_layer.ts";
+import type { Pass } from "./pass.ts";
 import type { DropoutKey, Linear } from "./linear.ts";
 import { addEmbeddingNoise } from "./noise.ts";
 import { type Norm, norm, normBackward } from "./norm.ts";
@@ -30,7 +31,7 @@ export interface ModelParts {
   /** Storage format of activations. */
   readonly format: Format;
   readonly embeddings: Table;
-  readonly layers: readonly Layer[];
+  readonly layers: readonly DecoderLayer[];
   readonly norm: Norm;
   /** The same object as `embeddings` where the config ties them. */
   readonly head: Table;
@@ -162,7 +163,7 @@ export class LanguageModel {
     if (options.noiseAlpha && options.dropout) {
       addEmbeddingNoise(gpu, x, device.batch, options.noiseAlpha, options.dropout);
     }
-    const kept: { readonly x: Kept; readonly saved?: unknown }[] = [];
+    const kept: { readonly x: Kept; readonly saved?: DecoderSaved }[] = [];
     for (const [i, layer] of layers.entries()) {
       gpu.memory.at(`forward, layer ${i + 1}`);
       if (checkpointing) {

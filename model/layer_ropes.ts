@@ -1,5 +1,5 @@
 import type { Gpu } from "../kernels/gpu.ts";
-import type { RopeTable } from "./layer.ts";
+import type { RopeTable } from "./pass.ts";
 import type { ModelConfig } from "./model_config.ts";
 import { type RopeShape, type RopeTables, ropeTables, tablesServe } from "./rope.ts";
 

@@ -4,7 +4,7 @@ import type { Tensor } from "../../kernels/tensor.ts";
 import type { Format } from "../../kernels/wgsl.ts";
 import { architectureOf } from "../architectures.ts";
 import { LanguageModel, type Table } from "../language_model.ts";
-import type { Layer } from "../layer.ts";
+import type { DecoderLayer } from "../decoder_layer.ts";
 import { LayerModules } from "../layer_modules.ts";
 import type { LinearSpec, NormSpec } from "../layout.ts";
 import type { Linear } from "../linear.ts";
@@ -56,7 +56,7 @@ export async function assembleModel(
     return { name, weight, weightGrad, ...await bias(name, shape[0], hasBias), lora: undefined };
   };
   const embeddings = await table(layout.embeddings);
-  const layers: Layer[] = [];
+  const layers: DecoderLayer[] = [];
   for (let number = 0; number < config.num_hidden_layers; number++) {
     const within = `${layout.layers}.${number}`;
     const linears: Linear[] = [];

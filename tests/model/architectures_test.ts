@@ -5,6 +5,8 @@ import { Gpu } from "../../kernels/gpu.ts";
 import { matmul } from "../../kernels/matmul/matmul.ts";
 import { freeBatch, makeBatch, uploadBatch } from "../../model/batch.ts";
 import { parseConfig } from "../../model/config.ts";
+import { architectureOf, ARCHITECTURES } from "../../model/architectures.ts";
+import { shapeConfig } from "../../model/shapes.ts";
 import { LayerRopes } from "../../model/layer_ropes.ts";
 import type { LayerAttention, ModelConfig } from "../../model/model_config.ts";
 import { norm } from "../../model/norm.ts";
@@ -206,5 +208,26 @@ Deno.test("Gradients go back through every layer's own window and rotation", asy
     await lossAt(0);
     assert(Math.abs(slope / square - 1) < 2e-3, `slope ${slope}, gradient squared ${square}`);
     freeBatch(device);
+  }
+});
+
+Deno.test("Every architecture is whole: names of its own, shapes that parse, llama.cpp's name for each module", () => {
+  const modelTypes = ARCHITECTURES.flatMap((each) => each.modelTypes);
+  assertEquals(modelTypes.length, new Set(modelTypes).size);
+  for (const architecture of ARCHITECTURES) {
+    for (const model_type of architecture.modelTypes) {
+      const config = parse({ model_type, hidden_size: 64 });
+      assert(architectureOf(config) === architecture, model_type);
+      assertEquals(config.layers.length, config.num_hidden_layers);
+      const modules = architecture.layout(config).modules.map(({ name }) => name);
+      const { gguf } = architecture;
+      if (!gguf) continue;
+      assertEquals(Object.keys(gguf.modules).sort(), modules.toSorted(), model_type);
+      for (const module of gguf.interleaved) assert(modules.includes(module), module);
+    }
+    for (const [name, { model_type }] of Object.entries(architecture.shapes)) {
+      assertEquals(shapeConfig(name).model_type, model_type);
+      assert(architecture.modelTypes.includes(String(model_type)), name);
+    }
   }
 });

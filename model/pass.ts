@@ -1,34 +1,9 @@
-/** Interface of the layers of all architectures. */
+/** Inputs of a layer besides its rows: positions, mask, dropout. */
 import type { AttentionMap } from "../kernels/attention/map.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import { rope } from "../kernels/rope/rope.ts";
 import type { Tensor } from "../kernels/tensor.ts";
-import type { DropoutKey, Linear } from "./linear.ts";
-import type { Norm } from "./norm.ts";
-
-/** A layer of a model. @template Saved what its forward pass may keep for the backward pass */
-export interface Layer<Saved = unknown> {
-  /** In the order of the checkpoint. */
-  readonly linears: readonly Linear[];
-  readonly norms: readonly Norm[];
-
-  /** @param x (rows, C), borrowed  @returns (rows, C) */
-  forward(gpu: Gpu, x: Tensor, pass: Pass): Tensor;
-
-  /** Runs {@linkcode forward} and keeps what spares {@linkcode backward} from running it again. */
-  forwardKeeping(gpu: Gpu, x: Tensor, pass: Pass): { out: Tensor; saved: Saved };
-
-  /**
-   * Adds the layer's gradients to what they hold, frees `saved`.
-   * @param dOut (rows, C): overwritten
-   * @param saved what the forward pass kept; computed again unless given
-   * @returns dx (rows, C), in the memory of `dOut`
-   */
-  backward(gpu: Gpu, dOut: Tensor, x: Tensor, pass: Pass, saved?: Saved): Tensor;
-
-  /** Runs {@linkcode forward} on tokens that follow others, whose keys and values are cached. @param x (rows, C): overwritten */
-  decode(gpu: Gpu, x: Tensor, rows: NewRows): void;
-}
+import type { DropoutKey } from "./linear.ts";
 
 /** Cosines and sines of the angles of each position. */
 export interface RopeTable {
