@@ -71,7 +71,7 @@ export class DecoderLayer {
     // Heads that together are as wide as x, as most models have them, need no second tensor.
     const out = o.width === x.width ? o : gpu.empty(x.shape, x.dtype, "layer output");
     for (const rows of chunksOf(x, pass.chunkRows)) {
-      const h = this.#residual(gpu, x, o, pass.dropout, rows);
+      const h = this.#addAttention(gpu, x, o, pass.dropout, rows);
       const inputs = this.#mlpInputs(gpu, this.#isParallel ? rows.of(x) : h, pass.dropout, rows);
       this.#addMlp(gpu, h, inputs, pass.dropout, rows, out);
       free(h, ...inputs);
@@ -84,7 +84,7 @@ export class DecoderLayer {
   forwardKeeping(gpu: Gpu, x: Tensor, pass: Pass): { out: Tensor; saved: DecoderSaved } {
     const attended = this.#attention.attend(gpu, x, pass);
     const rows = chunksOf(x, Infinity)[0]!;
-    const h = this.#residual(gpu, x, attended.o, pass.dropout, rows);
+    const h = this.#addAttention(gpu, x, attended.o, pass.dropout, rows);
     const mlpInputs = this.#mlpInputs(gpu, this.#isParallel ? x : h, pass.dropout, rows);
     const out = gpu.empty(x.shape, x.dtype, "layer output");
     this.#addMlp(gpu, h, mlpInputs, pass.dropout, rows, out);
@@ -110,7 +110,7 @@ export class DecoderLayer {
         outputBackward();
         this.#mlpBackward(gpu, d, rows.of(x), saved?.mlpInputs, dropout, rows);
       } else {
-        const h = saved?.h ?? this.#residual(gpu, x, o, dropout, rows);
+        const h = saved?.h ?? this.#addAttention(gpu, x, o, dropout, rows);
         this.#mlpBackward(gpu, d, h, saved?.mlpInputs, dropout, rows);
         h.free();
         outputBackward();
@@ -133,8 +133,8 @@ export class DecoderLayer {
     free(o, y, stats, ...inputs);
   }
 
-  /** h = x + attention, (end - start, C) of the chunk alone. */
-  #residual(gpu: Gpu, x: Tensor, o: Tensor, dropout: DropoutKey | undefined, rows: Rows): Tensor {
+  /** h = x + attention: (end - start, C) of the chunk alone. */
+  #addAttention(gpu: Gpu, x: Tensor, o: Tensor, dropout: DropoutKey | undefined, rows: Rows): Tensor {
     const h = this.#attention.output(gpu, rows.of(o), dropout, { firstRow: rows.start });
     addInto(gpu, h, rows.of(x));
     return h;
