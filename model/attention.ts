@@ -1,10 +1,10 @@
 /** A layer's attention, from its input to what its output linear gives. */
 import {
   attention,
+  type AttentionBackwardInputs,
   attentionBackwardKeys,
   attentionBackwardQueries,
   type AttentionShape,
-  type AttentionBackwardInputs,
   attentionStats,
 } from "../kernels/attention/attention.ts";
 import type { Gpu } from "../kernels/gpu.ts";

@@ -142,8 +142,8 @@ for (const [rows, heads, width] of [[1, 1, 4], [3, 5, 12], [131, 2, 8]] as const
   Deno.test(`rmsNorm() of ${heads} heads of ${width} writes into other rows, forward and back, in ${rows} rows`, async () => {
     const size = rows * heads * width;
     const [x, w, dy] = [normal(1, size), normal(2, width), normal(3, size)];
-    const expected = gradients64(Float64Array.from(x), Float64Array.from(w), dy);
-    const y64 = rmsNorm64(Float64Array.from(x), Float64Array.from(w), EPS);
+    const expected = gradientsReference(Float64Array.from(x), Float64Array.from(w), dy);
+    const y64 = rmsNormReference(Float64Array.from(x), Float64Array.from(w), EPS);
     for (const gpu of [whole, split]) {
       const make = (values: Float32Array) => gpu.tensor([rows, heads * width], values);
       const [xt, dyt, y, dx] = [
@@ -153,7 +153,7 @@ for (const [rows, heads, width] of [[1, 1, 4], [3, 5, 12], [131, 2, 8]] as const
         make(new Float32Array(size)),
       ];
       const weight = gpu.tensor([width], w);
-      const live = gpu.liveBytes;
+      const live = gpu.memory.liveBytes;
       const byHead = xt.asRows(width);
       assertEquals([byHead.shape, byHead.rows], [[rows * heads, width], rows * heads]);
       const { rstd } = rmsNorm(gpu, byHead, weight, EPS, y.asRows(width));
@@ -165,7 +165,7 @@ for (const [rows, heads, width] of [[1, 1, 4], [3, 5, 12], [131, 2, 8]] as const
       assertClose("dWeight", await gpu.read(dWeight), expected.dWeight, reduction(rows * heads));
       rstd.free();
       dWeight.free();
-      assertEquals(gpu.liveBytes, live, "bytes in use");
+      assertEquals(gpu.memory.liveBytes, live, "bytes in use");
     }
   });
 }
@@ -178,7 +178,7 @@ Deno.test("layerNorm() writes into other rows, and refuses those of another shap
   const y = gpu.zeros([3, 12]);
   layerNorm(gpu, xt, weights, y);
   const [x64, w64, b64] = [x, w, b].map((values) => Float64Array.from(values));
-  assertClose("y", await gpu.read(y), layerNorm64(x64!, w64!, b64!, EPS), { rtol: 1e-5, atol: 1e-5 });
+  assertClose("y", await gpu.read(y), layerNormReference(x64!, w64!, b64!, EPS), { rtol: 1e-5, atol: 1e-5 });
   await assertThrows(() => layerNorm(gpu, xt, weights, gpu.zeros([6, 6])), "differ in shape");
   await assertThrows(() => rmsNorm(gpu, xt, weights.weight, EPS, gpu.empty([3, 12], "bf16")), "result bf16");
   await assertThrows(() => xt.asRows(8), "does not divide into rows of 8");

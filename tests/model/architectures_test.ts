@@ -174,9 +174,9 @@ Deno.test("S2-Attn is for layers that see everything; a window that is not short
   for (const window of [null, 40, 64]) assertEquals([...tables(window).first], [...s2.first], `${window}`);
   assertEquals([...tables(8).first], [...firstKeys({ rows, starts, window: 8 }).first]);
   assertEquals(new Set(device.maps.values()).size, 2, "maps on the device");
-  const before = gpu.liveBytes;
+  const before = gpu.memory.liveBytes;
   freeBatch(device);
-  assert(gpu.liveBytes < before, "freed");
+  assert(gpu.memory.liveBytes < before, "freed");
 });
 
 Deno.test("Gradients go back through every layer's own window and rotation", async () => {
