@@ -5,7 +5,7 @@ import type { GeluForm } from "../../kernels/activation/gelu.ts";
 import { quote } from "../../text.ts";
 import type { Architecture } from "../architecture.ts";
 import { attentionShape, SelfAttention } from "../attention.ts";
-import { checked, count, positive } from "../checked.ts";
+import { checked, count, layerCount, positive } from "../checked.ts";
 import { checkUnreadKeys } from "../config_keys.ts";
 import { DecoderLayer } from "../decoder_layer.ts";
 import type { LayerModules } from "../layer_modules.ts";
@@ -34,7 +34,7 @@ const SCHEMA = z.object({
   vocab_size: count,
   hidden_size: count,
   intermediate_size: count,
-  num_hidden_layers: count,
+  num_hidden_layers: layerCount,
   num_attention_heads: count,
   max_position_embeddings: z.int().min(1).nullish(),
   layer_norm_eps: positive.default(1e-5),

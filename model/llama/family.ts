@@ -4,7 +4,7 @@ import { UserError } from "../../errors.ts";
 import { quote } from "../../text.ts";
 import { type Architecture, type GgufForm, POSITION_KEYS } from "../architecture.ts";
 import { attentionShape, SelfAttention } from "../attention.ts";
-import { checked, count, positive } from "../checked.ts";
+import { checked, count, layerCount, positive } from "../checked.ts";
 import { checkUnreadKeys } from "../config_keys.ts";
 import { DecoderLayer } from "../decoder_layer.ts";
 import type { LayerModules } from "../layer_modules.ts";
@@ -73,7 +73,7 @@ const SCHEMA = z.object({
   vocab_size: count,
   hidden_size: count,
   intermediate_size: count,
-  num_hidden_layers: count,
+  num_hidden_layers: layerCount,
   num_attention_heads: count,
   num_key_value_heads: count.nullish(),
   head_dim: count.nullish(),

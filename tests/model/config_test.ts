@@ -136,6 +136,18 @@ Deno.test("Keys that would change the figures are refused by name, keys without 
   assertIncludes(notes[1]!, "attention_dropout");
 });
 
+Deno.test("More layers than any model has are refused before a list of them is made", async () => {
+  for (const model_type of ["llama", "qwen2", "gpt_neox"]) {
+    const started = performance.now();
+    await assertRefused(
+      { model_type, num_hidden_layers: 2 ** 40 },
+      `num_hidden_layers: is ${2 ** 40}`,
+      "1024",
+    );
+    assert(performance.now() - started < 1000, "it took its time");
+  }
+});
+
 Deno.test("dtype counts before torch_dtype, and one that is not known is noted", () => {
   const of = (changes: Raw) => torchDtypeOf(parse(changes));
   assertEquals(of({}), "BF16");
