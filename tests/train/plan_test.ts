@@ -54,6 +54,16 @@ const NEOX: ModelConfig = parseConfig({
   intermediate_size: 256,
 }, "tests");
 
+/** Norms on q and k, and a window in two of three layers. */
+const NORMED: ModelConfig = parseConfig({
+  ...SMALL.raw,
+  model_type: "qwen3",
+  head_dim: 32,
+  use_sliding_window: true,
+  max_window_layers: 1,
+  sliding_window: 48,
+}, "tests");
+
 async function settings(given: Record<string, string | number | boolean>): Promise<TrainArgs> {
   const required = { model_name_or_path: "-", train_file: "-", output_dir: "-" };
   const texts = Object.entries({ ...required, ...given }).map(([name, value]) => [name, String(value)]);
@@ -98,6 +108,18 @@ const CASES: readonly Case[] = [
     config: NEOX,
   },
   { name: "every weight of GPT-NeoX", given: { low_rank_training: false }, lengths: [150], config: NEOX },
+  {
+    name: "QLoRA of a model with norms on q and k, bf16",
+    given: { bf16: true, trainable_params: "norm" },
+    lengths: [300],
+    config: NORMED,
+  },
+  {
+    name: "every weight, norms on q and k, activations kept",
+    given: { low_rank_training: false, gradient_checkpointing: false },
+    lengths: [150],
+    config: NORMED,
+  },
   {
     name: "every weight, tied, bf16",
     given: { low_rank_training: false, bf16: true },
