@@ -41,16 +41,16 @@ export function decodeCases(model: LanguageModel, shape: string): Case[] {
       memory: cacheBytes,
       prepare(gpu) {
         const decoder = work();
-        decoder.pretend(length);
-        const taken = gpu.empty([1], "u32", "drawn token");
+        decoder.fillRandomly(length);
+        const drawn = gpu.empty([1], "u32", "drawn token");
         return {
           run() {
-            decoder.sample(SAMPLING, taken, 0);
+            decoder.sample(SAMPLING, drawn, 0);
             decoder.advance();
           },
           free() {
             decoder.free();
-            taken.free();
+            drawn.free();
           },
         };
       },
@@ -60,7 +60,7 @@ export function decodeCases(model: LanguageModel, shape: string): Case[] {
 
 function bytesOf(work: () => Decoder, length: number): number {
   const decoder = work();
-  decoder.pretend(length);
+  decoder.fillRandomly(length);
   const bytes = decoder.stepBytes();
   decoder.free();
   return bytes;

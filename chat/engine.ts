@@ -6,7 +6,7 @@ import { UserError } from "../errors.ts";
 import { Gpu, type GpuOptions } from "../kernels/gpu.ts";
 import type { Sampling } from "../kernels/sample/sample.ts";
 import type { Format } from "../kernels/wgsl.ts";
-import { contextLength } from "../model/config.ts";
+import { contextLength } from "../model/positions.ts";
 import { Decoder } from "../model/decoder.ts";
 import { checkOptions, continueAll, endIds } from "../model/generate.ts";
 import { type OpenModel, openModel } from "../model/load/open.ts";

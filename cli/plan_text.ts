@@ -1,7 +1,7 @@
 /** A plan as people read it. */
 import { formatBytes, formatCount, formatRate, formatSeconds, formatTable } from "../text.ts";
 import { PURPOSES } from "../kernels/pool.ts";
-import type { ModelConfig } from "../model/config.ts";
+import type { ModelConfig } from "../model/model_config.ts";
 import { addFlops, type Flops, FLOPS_PARTS, totalFlops } from "../model/flops.ts";
 import { countParameters } from "../model/tensors.ts";
 import { describeAttention } from "../train/describe.ts";
@@ -51,7 +51,9 @@ function describeSettings(plan: Plan, args: TrainArgs, config: ModelConfig): str
     ],
     [
       "a step",
-      `${passes} x ${batch} x ${formatCount(args.max_seq_length)} tokens, ${describeAttention(args)}, ` +
+      `${passes} x ${batch} x ${formatCount(args.max_seq_length)} tokens, ${
+        describeAttention(args, config)
+      }, ` +
       `activations in ${args.bf16 ? "bf16" : args.fp16 ? "fp16" : "f32"}`,
     ],
     ["device", plan.device.info.description],

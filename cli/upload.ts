@@ -1,7 +1,7 @@
 /** `upload`: an adapter or model to the hub, with a model card. */
 import { formatCount } from "../text.ts";
 import { UserError } from "../errors.ts";
-import type { ModelConfig } from "../model/config.ts";
+import type { ModelConfig } from "../model/model_config.ts";
 import { text } from "../train_args/values.ts";
 import {
   booleanFlag,

@@ -1,17 +1,20 @@
-/** A LLaMA checkpoint as a GGUF file: llama.cpp's names, its order of rotary rows, its tokenizer tables. */
+/** A checkpoint as a GGUF file: llama.cpp's names, its order of rotary rows, its tokenizer tables. */
 import { type GgufTensor, type GgufType, type GgufValue, hasBlocks, writeGguf } from "../checkpoint/gguf.ts";
 import { basename } from "../checkpoint/deps.ts";
 import { exists, RangeFile } from "../checkpoint/files.ts";
 import type { WeightReader } from "../checkpoint/weights.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
-import { contextLength, readConfig } from "../model/config.ts";
+import { contextLength } from "../model/positions.ts";
+import { readConfig } from "../model/config.ts";
 import type { WorkHooks } from "../model/hooks.ts";
-import type { LlamaConfig } from "../model/llama/config.ts";
+import type { GgufForm } from "../model/architecture.ts";
+import { architectureOf, ARCHITECTURES } from "../model/architectures.ts";
+import type { ModelConfig } from "../model/model_config.ts";
 import { openModelWeights, tableNotes } from "../model/load/model_weights.ts";
 import { positionKeys, positionNotes, positionTensor } from "./gguf_positions.ts";
 import { ggufTokenizer } from "./gguf_tokenizer.ts";
-import { checkpointTensors } from "../model/tensors.ts";
+import { checkpointTensors, layoutOf } from "../model/tensors.ts";
 
 /** llama.cpp's numbers of the most common type in a file. */
 const FILE_TYPES: Readonly<Record<GgufType, number>> = { F32: 0, F16: 1, Q4_0: 2, Q8_0: 7, BF16: 32 };
@@ -19,20 +22,10 @@ const FILE_TYPES: Readonly<Record<GgufType, number>> = { F32: 0, F16: 1, Q4_0: 2
 /** Version of ggml's quantised blocks. */
 const QUANTIZATION_VERSION = 2;
 
-/** llama.cpp's names of our tensors. */
-const NAMES: readonly [RegExp, string][] = [
-  [/^model\.embed_tokens\./, "token_embd."],
-  [/^model\.norm\./, "output_norm."],
-  [/^lm_head\./, "output."],
-  [/^model\.layers\.(\d+)\.input_layernorm\./, "blk.$1.attn_norm."],
-  [/^model\.layers\.(\d+)\.post_attention_layernorm\./, "blk.$1.ffn_norm."],
-  [/^model\.layers\.(\d+)\.self_attn\.([qkv])_proj\./, "blk.$1.attn_$2."],
-  [/^model\.layers\.(\d+)\.self_attn\.o_proj\./, "blk.$1.attn_output."],
-  [/^model\.layers\.(\d+)\.mlp\.(gate|up|down)_proj\./, "blk.$1.ffn_$2."],
-];
-
 export interface GgufExport {
-  readonly config: LlamaConfig;
+  readonly config: ModelConfig;
+  /** How llama.cpp has the architecture. */
+  readonly form: GgufForm;
   readonly weights: WeightReader;
   readonly tokenizer: Tokenizer;
   /** `general.name` */
@@ -52,7 +45,10 @@ export interface GgufExport {
  * overwrite one that is no GGUF file
  */
 async function exportGguf(path: string, model: GgufExport): Promise<void> {
-  const tensors = [...checkpointTensors(model.config)].map(([name, shape]) => tensorOf(model, name, shape));
+  const names = namesOf(model);
+  const tensors = [...checkpointTensors(model.config)].map(([name, shape]) =>
+    tensorOf(model, name, shape, names)
+  );
   const factors = positionTensor(model.config);
   if (factors) tensors.push(factors);
   const { onProgress, note, overwrite = false } = model;
@@ -78,25 +74,57 @@ async function refuseOtherFile(path: string): Promise<void> {
   );
 }
 
-function tensorOf({ config, weights, type }: GgufExport, name: string, shape: readonly number[]): GgufTensor {
-  const [pattern, replacement] = NAMES.find(([pattern]) => pattern.test(name))!;
-  const projection = /\.([qk])_proj\./.exec(name)?.[1];
+/** llama.cpp's name of a module, and whether its rows stand in another order there. */
+interface GgufModule {
+  readonly name: string;
+  readonly isInterleaved: boolean;
+  /** Whether 4 bits harm it most. */
+  readonly isTable: boolean;
+}
+
+/** Maps every module of the model to llama.cpp's. */
+function namesOf({ config, form }: GgufExport): Map<string, GgufModule> {
+  const { embeddings, layers, modules, norm, head } = layoutOf(config);
+  const plain = { isInterleaved: false, isTable: false };
+  const names = new Map<string, GgufModule>([
+    [embeddings, { ...plain, name: "token_embd", isTable: true }],
+    [norm.name, { ...plain, name: "output_norm" }],
+    [head, { ...plain, name: "output", isTable: true }],
+  ]);
+  for (let layer = 0; layer < config.num_hidden_layers; layer++) {
+    for (const { name: module } of modules) {
+      const isInterleaved = form.interleaved.includes(module);
+      const name = `blk.${layer}.${form.modules[module]!}`;
+      names.set(`${layers}.${layer}.${module}`, { ...plain, name, isInterleaved });
+    }
+  }
+  return names;
+}
+
+function tensorOf(
+  { config, weights, type }: GgufExport,
+  name: string,
+  shape: readonly number[],
+  names: ReadonlyMap<string, GgufModule>,
+): GgufTensor {
+  const dot = name.lastIndexOf(".");
+  const { name: module, isInterleaved, isTable } = names.get(name.slice(0, dot))!;
   const { dtype } = weights.info(name);
   return {
-    name: name.replace(pattern, replacement),
+    name: `${module}${name.slice(dot)}`,
     shape,
-    type: shape.length < 2 ? "F32" : storedType(name, type, shape.at(-1)!),
+    type: shape.length < 2 ? "F32" : storedType(type, shape.at(-1)!, isTable),
     readRows: async (start, count) => {
       if (shape.length < 2) {
         const bytes = await weights.read(name);
         return {
-          bytes: projection
+          bytes: isInterleaved
             ? interleave(bytes, config.head_dim, bytes.length / shape[0]!, 0, shape[0]!)
             : bytes,
           dtype,
         };
       }
-      if (!projection) return { bytes: await readRows(weights, name, start, count), dtype };
+      if (!isInterleaved) return { bytes: await readRows(weights, name, start, count), dtype };
       const { head_dim } = config;
       const first = Math.floor(start / head_dim) * head_dim;
       const end = Math.ceil((start + count) / head_dim) * head_dim;
@@ -126,14 +154,14 @@ async function readRows(
  * Rows that blocks of 32 do not divide stay in F16, as llama.cpp's own converter has it; embeddings and head, which 4 bits
  * harm most, have 8.
  */
-function storedType(name: string, type: GgufType, width: number): GgufType {
+function storedType(type: GgufType, width: number, isTable: boolean): GgufType {
   if (hasBlocks(type) && width % 32 !== 0) return "F16";
-  return type === "Q4_0" && /^(model\.embed_tokens|lm_head)\./.test(name) ? "Q8_0" : type;
+  return type === "Q4_0" && isTable ? "Q8_0" : type;
 }
 
 /**
- * Rows `start` to `start + count` of some heads of a query or key matrix in llama.cpp's order: it turns neighbouring
- * numbers of a head, Hugging Face's LLaMA turns numbers half a head apart.
+ * Rows `start` to `start + count` of some heads of a query or key matrix in llama.cpp's order: it rotates neighbouring
+ * numbers of a head, Hugging Face's models rotate numbers half a head apart.
  */
 function interleave(
   heads: Uint8Array,
@@ -151,25 +179,26 @@ function interleave(
   return result;
 }
 
-function metadataOf({ config, tokenizer, name, type, note }: GgufExport): Map<string, GgufValue> {
+function metadataOf({ config, form, tokenizer, name, type, note }: GgufExport): Map<string, GgufValue> {
   const u32 = (value: number): GgufValue => ({ u32: value });
+  const { architecture } = form;
   const metadata = new Map<string, GgufValue>([
-    ["general.architecture", "llama"],
+    ["general.architecture", architecture],
     ["general.type", "model"],
     ["general.name", name],
     ["general.file_type", u32(FILE_TYPES[type])],
     ["general.quantization_version", u32(QUANTIZATION_VERSION)],
-    ["llama.block_count", u32(config.num_hidden_layers)],
-    ["llama.context_length", u32(contextLength(config))],
-    ["llama.embedding_length", u32(config.hidden_size)],
-    ["llama.feed_forward_length", u32(config.intermediate_size)],
-    ["llama.attention.head_count", u32(config.num_attention_heads)],
-    ["llama.attention.head_count_kv", u32(config.num_key_value_heads)],
-    ["llama.attention.key_length", u32(config.head_dim)],
-    ["llama.attention.value_length", u32(config.head_dim)],
-    ["llama.attention.layer_norm_rms_epsilon", { f32: config.rms_norm_eps }],
-    ...positionKeys(config),
-    ["llama.vocab_size", u32(config.vocab_size)],
+    [`${architecture}.block_count`, u32(config.num_hidden_layers)],
+    [`${architecture}.context_length`, u32(contextLength(config))],
+    [`${architecture}.embedding_length`, u32(config.hidden_size)],
+    [`${architecture}.feed_forward_length`, u32(config.intermediate_size)],
+    [`${architecture}.attention.head_count`, u32(config.num_attention_heads)],
+    [`${architecture}.attention.head_count_kv`, u32(config.num_key_value_heads)],
+    [`${architecture}.attention.key_length`, u32(config.head_dim)],
+    [`${architecture}.attention.value_length`, u32(config.head_dim)],
+    [`${architecture}.attention.layer_norm_rms_epsilon`, { f32: layoutOf(config).norm.eps }],
+    ...positionKeys(config, architecture),
+    [`${architecture}.vocab_size`, u32(config.vocab_size)],
   ]);
   const { keys, notes } = ggufTokenizer(tokenizer, config.vocab_size);
   for (const [key, value] of keys) metadata.set(key, value);
@@ -197,9 +226,13 @@ export async function convertToGguf(
   const tokenizer = await Tokenizer.load(folder);
   const weights = await openModelWeights(folder, config);
   try {
-    if (config.model_type === "gpt_neox") {
+    const form = architectureOf(config).gguf;
+    if (!form) {
+      const known = ARCHITECTURES.filter(({ gguf }) => gguf).flatMap(({ modelTypes }) => modelTypes);
       throw new UserError(
-        `Cannot write GGUF: "${folder}" is of model_type "gpt_neox"; LLaMA, Mistral and Qwen2 models can be converted`,
+        `Cannot write GGUF: "${folder}" is of model_type "${config.model_type}"; models of type ${
+          known.join(", ")
+        } can be converted`,
       );
     }
     const notes = [...config.notes, ...positionNotes(config), ...await tableNotes(folder, config)];
@@ -207,6 +240,7 @@ export async function convertToGguf(
     const name = basename(folder);
     await exportGguf(path, {
       config,
+      form,
       weights,
       tokenizer,
       name,

@@ -1,28 +1,29 @@
-/** A model's positions as llama.cpp's architecture "llama" reads them from a GGUF file. */
+/** A model's positions as llama.cpp reads them from a GGUF file. */
 import type { GgufTensor, GgufValue } from "../checkpoint/gguf.ts";
 import { UserError } from "../errors.ts";
-import { contextLength } from "../model/config.ts";
-import type { LlamaConfig } from "../model/llama/config.ts";
+import { contextLength } from "../model/positions.ts";
+import type { ModelConfig } from "../model/model_config.ts";
 import { ropeFrequencies } from "../model/rope.ts";
 
-/** YaRN's numbers of rotations that llama.cpp takes for this architecture, whatever the file says. */
+/** YaRN's numbers of rotations that llama.cpp takes, whatever the file says. */
 const YARN = { beta_fast: 32, beta_slow: 1 } as const;
 
 /**
- * The keys of the metadata.
- * @throws {UserError} if llama.cpp would turn by other angles
+ * Gives the keys of the metadata.
+ * @param architecture llama.cpp's name, with which they begin
+ * @throws {UserError} if llama.cpp would rotate by other angles
  */
-export function positionKeys(config: LlamaConfig): [string, GgufValue][] {
+export function positionKeys(config: ModelConfig, architecture: string): [string, GgufValue][] {
   const { rope_scaling: scaling, rope_theta, head_dim, max_position_embeddings } = config;
   const plain: [string, GgufValue][] = [
-    ["llama.rope.dimension_count", { u32: head_dim }],
-    ["llama.rope.freq_base", { f32: rope_theta }],
+    [`${architecture}.rope.dimension_count`, { u32: head_dim }],
+    [`${architecture}.rope.freq_base`, { f32: rope_theta }],
   ];
   const scaled = (factor: number, original: number): [string, GgufValue][] => [
     ...plain,
-    ["llama.rope.scaling.type", scaling!.type],
-    ["llama.rope.scaling.factor", { f32: factor }],
-    ["llama.rope.scaling.original_context_length", { u32: original }],
+    [`${architecture}.rope.scaling.type`, scaling!.type],
+    [`${architecture}.rope.scaling.factor`, { f32: factor }],
+    [`${architecture}.rope.scaling.original_context_length`, { u32: original }],
   ];
   switch (scaling?.type) {
     case undefined:
@@ -45,7 +46,7 @@ export function positionKeys(config: LlamaConfig): [string, GgufValue][] {
       // llama.cpp multiplies what the file says by YaRN's own factor.
       const share = attention_factor / (0.1 * Math.log(factor) + 1);
       const keys = scaled(factor, scaling.original_max_position_embeddings);
-      if (Math.abs(share - 1) > 1e-6) keys.push(["llama.rope.scaling.attn_factor", { f32: share }]);
+      if (Math.abs(share - 1) > 1e-6) keys.push([`${architecture}.rope.scaling.attn_factor`, { f32: share }]);
       return keys;
     }
     default:
@@ -54,7 +55,7 @@ export function positionKeys(config: LlamaConfig): [string, GgufValue][] {
 }
 
 /** Llama-3.1's stretching of the slow rotations, which llama.cpp wants as a tensor of divisors. */
-export function positionTensor({ rope_scaling, ...config }: LlamaConfig): GgufTensor | undefined {
+export function positionTensor({ rope_scaling, ...config }: ModelConfig): GgufTensor | undefined {
   if (rope_scaling?.type !== "llama3") return undefined;
   const plain = ropeFrequencies({ ...config, rope_scaling: null }, 0);
   const scaled = ropeFrequencies({ ...config, rope_scaling }, 0);
@@ -68,9 +69,10 @@ export function positionTensor({ rope_scaling, ...config }: LlamaConfig): GgufTe
 }
 
 /** Notes for the user on how llama.cpp will read the model, one line each. */
-export function positionNotes(config: LlamaConfig): string[] {
-  const { sliding_window: window } = config;
-  if (window === null || window >= contextLength(config)) return [];
+export function positionNotes(config: ModelConfig): string[] {
+  const windows = config.layers.map(({ sliding_window }) => sliding_window ?? Infinity);
+  const window = Math.min(...windows);
+  if (window >= contextLength(config)) return [];
   return [
     `llama.cpp has no sliding window for this architecture: tokens more than ${window} apart will see each other there`,
   ];

@@ -2,7 +2,8 @@
 import { exists, readSmallFile } from "../checkpoint/files.ts";
 import { readAdapterConfig } from "../checkpoint/peft.ts";
 import { FILE_LIMITS } from "../data/file_bytes.ts";
-import { contextLength, type ModelConfig } from "../model/config.ts";
+import { contextLength } from "../model/positions.ts";
+import type { ModelConfig } from "../model/model_config.ts";
 import { isUnchanged, modelCard, signed } from "./model_card.ts";
 import { dataOf, describeLora, hubNameOf, settingRows } from "./publish.ts";
 

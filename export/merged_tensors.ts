@@ -11,7 +11,7 @@ import { matmulBackwardInput, type Weight } from "../kernels/matmul/matmul.ts";
 import { dequantiseNf4, freeNf4, isNf4 } from "../kernels/nf4/nf4.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import { requireAll, requireFit, uploadFactors } from "../model/lora.ts";
-import type { ModelConfig } from "../model/config.ts";
+import type { ModelConfig } from "../model/model_config.ts";
 import { requireNoMore } from "../model/load/fits.ts";
 import { encode, readOnHost } from "./host_tensors.ts";
 import { requireKnown, TensorLoader } from "../model/load/load.ts";

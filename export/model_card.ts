@@ -1,7 +1,7 @@
 /** The README.md that presents a model or adapter on the hub. */
 import { stringify } from "yaml";
 import { createHash } from "../data/deps.ts";
-import type { RopeScaling } from "../model/config.ts";
+import type { RopeScaling } from "../model/rope_scaling.ts";
 
 /** Facts of a model card; what is not known is left out. */
 export interface CardFacts {

@@ -9,8 +9,10 @@ import { openWeights } from "../checkpoint/weights.ts";
 import { FILE_LIMITS, readWholeText } from "../data/file_bytes.ts";
 import { MORE_TEMPLATES } from "../data/tokenizer_files.ts";
 import { UserError } from "../errors.ts";
-import { contextLength, type ModelConfig, readConfig } from "../model/config.ts";
-import { configForPositions, trainedSettings } from "../model/context.ts";
+import { configForPositions, contextLength } from "../model/positions.ts";
+import { readConfig } from "../model/config.ts";
+import type { ModelConfig } from "../model/model_config.ts";
+import { trainedSettings } from "../model/context.ts";
 import { type CardFacts, isUnchanged, modelCard } from "./model_card.ts";
 
 /** Files by name; a run's logs, checkpoints and optimiser stay here. */

@@ -136,6 +136,23 @@ export class Tensor {
     return new Tensor(shape, this.dtype, this.label, segments);
   }
 
+  /**
+   * The same elements as rows of `width`, such as the heads of each row: borrowed, no copy, nothing to free.
+   * @throws {GpuError} if `width` does not divide the rows
+   */
+  asRows(width: number): Tensor {
+    const parts = this.width / width;
+    if (!Number.isInteger(parts)) {
+      throw new GpuError(`Tensor "${this.label}" [${this.shape}] does not divide into rows of ${width}`);
+    }
+    const segments = this.segments.map((segment) => ({
+      ...segment,
+      start: segment.start * parts,
+      rows: segment.rows * parts,
+    }));
+    return new Tensor([this.rows * parts, width], this.dtype, this.label, segments);
+  }
+
   /** Gives its memory back to the pool. @throws {GpuError} the second time */
   free(): void {
     if (this.#freed) throw new GpuError(`Tensor "${this.label}" was freed twice`);

@@ -62,7 +62,7 @@ export function makeBatch(sequences: readonly Sequence[]): Batch {
 
 /** A batch on the device. */
 export interface DeviceBatch {
-  /** What was uploaded. */
+  /** Source of the tensors. */
   readonly batch: Batch;
   /** (rows) u32 */
   readonly tokens: Tensor;
@@ -71,28 +71,59 @@ export interface DeviceBatch {
   /** (rows) u32 */
   readonly positions: Tensor;
   /**
-   * Who sees whom.
+   * Masks: which keys each query sees, by the window of a layer (null: none).
    * @internal
    */
-  readonly map: AttentionMap;
+  readonly maps: ReadonlyMap<number | null, AttentionMap>;
+}
+
+/**
+ * Gives the rule of a layer with a window. Shifted sparse attention is for layers that see everything: what a window
+ * shorter than the sequences makes local already keeps that window, unshifted.
+ * @param longest tokens of the longest sequence
+ */
+export function layerRule(rule: AttentionRule, window: number | null, longest: number): AttentionRule {
+  return window !== null && window < longest ? { window } : rule;
 }
 
 /**
  * Brings a batch to the device; the caller frees it.
- * @param rule who sees whom within a sequence; full attention unless given
+ * @param rule who sees whom within a sequence in layers without a window; full attention unless given
+ * @param windows of the model's layers; none unless given
  */
-export function uploadBatch(gpu: Gpu, batch: Batch, rule: AttentionRule = {}): DeviceBatch {
+export function uploadBatch(
+  gpu: Gpu,
+  batch: Batch,
+  rule: AttentionRule = {},
+  windows: Iterable<number | null> = [null],
+): DeviceBatch {
   const { rows, starts, documents } = batch;
+  const longest = longestOf(batch);
+  const byRule = new Map<AttentionRule["window"], AttentionMap>();
+  const maps = new Map<number | null, AttentionMap>();
+  for (const window of new Set(windows)) {
+    const own = layerRule(rule, window, longest);
+    const map = byRule.get(own.window) ?? makeAttentionMap(gpu, { rows, starts, documents, ...own });
+    byRule.set(own.window, map);
+    maps.set(window, map);
+  }
   return {
     batch,
     tokens: gpu.tensor([rows], batch.tokens, { label: "tokens" }),
     labels: gpu.tensor([rows], batch.labels, { label: "labels" }),
     positions: gpu.tensor([rows], batch.positions, { label: "positions" }),
-    map: makeAttentionMap(gpu, { rows, starts, documents, ...rule }),
+    maps,
   };
 }
 
 /** Frees what {@linkcode uploadBatch} made. */
-export function freeBatch({ tokens, labels, positions, map }: DeviceBatch): void {
-  for (const each of [tokens, labels, positions, map]) each.free();
+export function freeBatch({ tokens, labels, positions, maps }: DeviceBatch): void {
+  for (const each of [tokens, labels, positions, ...new Set(maps.values())]) each.free();
+}
+
+/** Counts the tokens of the longest sequence. */
+export function longestOf({ positions }: Pick<Batch, "positions">): number {
+  let last = 0;
+  for (const position of positions) last = Math.max(last, position);
+  return last + 1;
 }

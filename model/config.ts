@@ -2,16 +2,11 @@ import { quote } from "../text.ts";
 import { readJson } from "../checkpoint/files.ts";
 import { FILE_LIMITS, ifThere } from "../data/file_bytes.ts";
 import { UserError } from "../errors.ts";
+import { architectureNamed, ARCHITECTURES } from "./architectures.ts";
 import { problemOfSizes, requireWeights } from "./load/fits.ts";
-import { type GptNeoxConfig, parseGptNeoxConfig } from "./gpt_neox/config.ts";
-import { LLAMA_LIKE, type LlamaConfig, parseLlamaConfig } from "./llama/config.ts";
+import type { ModelConfig } from "./model_config.ts";
 import { dtypeNotes } from "./number_formats.ts";
-import { scaledLength } from "./rope_scaling.ts";
-
-export type { RopeScaling } from "./rope_scaling.ts";
-
-/** A model's shape: its `config.json`, checked. */
-export type ModelConfig = LlamaConfig | GptNeoxConfig;
+import { contextLength } from "./positions.ts";
 
 /**
  * Reads and checks `config.json` of a model folder, also against the headers of the weights beside it.
@@ -32,16 +27,18 @@ export async function readConfig(folder: string): Promise<ModelConfig> {
 /** Checks the content of a `config.json`; `path` is for messages. */
 export function parseConfig(raw: unknown, path: string): ModelConfig {
   const modelType = (raw as { model_type?: unknown } | null)?.model_type;
-  const isLlama = (LLAMA_LIKE as readonly unknown[]).includes(modelType);
-  if (!isLlama && modelType !== "gpt_neox") {
+  const architecture = architectureNamed(modelType);
+  if (!architecture) {
+    const known = ARCHITECTURES.flatMap(({ modelTypes }) => modelTypes);
     throw new UserError(
-      `Cannot load "${path}": its model_type is ${quote(modelType)}; models of type ` +
-        `${LLAMA_LIKE.join(", ")}, gpt_neox can be loaded`,
+      `Cannot load "${path}": its model_type is ${quote(modelType)}; models of type ${
+        known.join(", ")
+      } can be loaded`,
     );
   }
   const given = raw as Readonly<Record<string, unknown>>;
   refuseQuantised(given, path);
-  const config = isLlama ? parseLlamaConfig(given, path) : parseGptNeoxConfig(given, path);
+  const config = architecture.parseConfig(given, path);
   const problem = problemOfSizes(config, contextLength(config));
   if (problem !== undefined) throw new UserError(`Cannot use "${path}": ${problem}`);
   return { ...config, notes: [...config.notes, ...dtypeNotes(given)] };
@@ -72,40 +69,4 @@ function refuseQuantised(raw: Readonly<Record<string, unknown>>, path: string): 
       method === "bitsandbytes" ? "bitsandbytes in 8 bits" : quote(method)
     }. Take the model in 16 bits and set load_in_4bit, or one that bitsandbytes quantised to 4`,
   );
-}
-
-/**
- * The tokens a model was made to see, position scaling included. YaRN's cards say the factor and leave
- * `max_position_embeddings` at the length before the extension; other files have the length after it.
- */
-export function contextLength({ max_position_embeddings, rope_scaling }: ModelConfig): number {
-  return Math.max(max_position_embeddings, scaledLength(rope_scaling, { max_position_embeddings }) ?? 0);
-}
-
-/**
- * The configuration for sequences of `length` tokens: linear position interpolation by
- * ceil(length / max_position_embeddings), as LongLoRA does, where the model's own context is shorter.
- * A scaling that is already there is replaced by one for the whole extension, never stacked on.
- *
- * @param remedy what the user can do where that is not possible; that of training unless given
- * @throws {UserError} if the model has a scaling of another kind, which linear interpolation cannot extend
- * @see Chen et al. 2023, arXiv:2306.15595 (position interpolation)
- */
-export function extendContext(
-  config: ModelConfig,
-  length: number,
-  remedy = "Set rope_scaling or rope_theta",
-): ModelConfig {
-  const own = contextLength(config);
-  if (length <= own) return config;
-  const { rope_scaling, max_position_embeddings } = config;
-  if (rope_scaling && rope_scaling.type !== "linear") {
-    if (rope_scaling.type === "dynamic") return config;
-    throw new UserError(
-      `Cannot extend the context to ${length} tokens: the model has ${own} with rope_scaling of type ` +
-        `"${rope_scaling.type}", which linear interpolation cannot extend. ${remedy}`,
-      { kind: "usage" },
-    );
-  }
-  return { ...config, rope_scaling: { type: "linear", factor: Math.ceil(length / max_position_embeddings) } };
 }

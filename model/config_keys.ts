@@ -2,7 +2,7 @@
 import { printable } from "../text.ts";
 import { UserError } from "../errors.ts";
 
-/** What files say besides the model's shape; none of it changes a figure here. */
+/** Keys besides the model's shape; none of them changes a figure here. */
 const SILENT = new Set([
   ...["architectures", "auto_map", "_name_or_path", "name_or_path", "transformers_version", "model_type"],
   ...[
@@ -95,7 +95,8 @@ const CHANGING: Readonly<Record<string, IsNeutral>> = {
   sliding_window_pattern: isNever,
   no_rope_layer_interval: isNever,
   mlp_only_layers: (value) => Array.isArray(value) && value.length === 0,
-  no_rope_layers: (value) => Array.isArray(value) && value.every((turns) => turns === 1 || turns === true),
+  no_rope_layers: (value) =>
+    Array.isArray(value) && value.every((rotates) => rotates === 1 || rotates === true),
   pruned_heads: (value) => typeof value === "object" && Object.keys(value!).length === 0,
   embedding_multiplier: only(1),
   residual_multiplier: only(1),

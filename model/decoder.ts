@@ -10,12 +10,12 @@ import { isNf4, nf4Bytes } from "../kernels/nf4/nf4.ts";
 import { type LastTokens, sample, type Sampling } from "../kernels/sample/sample.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import { KvCache } from "./kv_cache.ts";
-import { attentionShape } from "./layer.ts";
+import { attentionShape } from "./attention.ts";
 import type { LanguageModel } from "./language_model.ts";
 import { norm } from "./norm.ts";
-import { ropeTables } from "./rope.ts";
+import { LayerRopes } from "./layer_ropes.ts";
 
-/** How many sequences, and how long they may get. */
+/** Number of sequences and their longest length. */
 export interface DecoderOptions {
   /** Sequences that are written side by side; 1 unless given. */
   readonly sequences?: number;
@@ -26,10 +26,10 @@ export interface DecoderOptions {
 /** Tokens of a prompt that go through the layers at once, which bounds the memory of activations. */
 const PREFILL_ROWS = 1024;
 
-/** What attention does with the queries, keys and values of new rows in one layer. */
+/** Computes attention of one layer from the queries, keys and values of new rows. */
 type Attend = (layer: number, q: Tensor, k: Tensor, v: Tensor) => Tensor;
 
-/** What the host knows of one sequence. */
+/** A sequence as the host knows it. */
 interface Sequence {
   /** Its tokens, all that are known. */
   readonly ids: number[];
@@ -45,7 +45,7 @@ interface Sequence {
  * angles depend on the length: all tokens then have the angles of the longest sequence there may be.
  */
 export class Decoder {
-  /** What writes. */
+  /** The model that writes. */
   readonly model: LanguageModel;
   /** Most tokens of a sequence. */
   readonly capacity: number;
@@ -56,8 +56,9 @@ export class Decoder {
   readonly cache: KvCache;
   readonly #gpu: Gpu;
   readonly #shape: AttentionShape;
-  readonly #cos: Tensor;
-  readonly #sin: Tensor;
+  readonly #ropes: LayerRopes;
+  /** Most tokens that a query of each layer sees; null: all. */
+  readonly #windows: readonly (number | null)[];
   readonly #sequences: readonly Sequence[];
   readonly #last: LastTokens;
   /** (sequences, C): what the layers gave for each sequence's last token. */
@@ -71,9 +72,9 @@ export class Decoder {
     this.#gpu = gpu;
     this.#shape = attentionShape(config);
     this.cache = new KvCache(gpu, config, { sequences, capacity, format: model.parts.format });
-    const { cos, sin } = ropeTables(config, capacity);
-    this.#cos = gpu.tensor([capacity, config.rotary_dim / 2], cos, { label: "rope cos" });
-    this.#sin = gpu.tensor([capacity, config.rotary_dim / 2], sin, { label: "rope sin" });
+    this.#ropes = new LayerRopes(gpu, config);
+    this.#ropes.forLength(capacity);
+    this.#windows = config.layers.map((layer) => layer.sliding_window);
     this.#sequences = Array.from({ length: sequences }, () => ({ ids: [], cached: 0 }));
     this.#last = {
       tokens: gpu.zeros([sequences], "u32", "last tokens"),
@@ -116,10 +117,10 @@ export class Decoder {
       this.#prefillChunk(sequence, start, Math.min(start + PREFILL_ROWS, end));
     }
     state.cached = end;
-    this.#writeHeads();
+    this.#writeLast();
   }
 
-  /** Makes the next token of every sequence its last: runs the token drawn before through the layers. */
+  /** Runs the token that was drawn last of every sequence through the layers. */
   advance(): void {
     const longest = this.longest + 1;
     if (longest > this.capacity) {
@@ -129,7 +130,7 @@ export class Decoder {
     const attend: Attend = (layer, q, k, v) => {
       const cache = this.cache.layers[layer]!;
       appendToCache(this.#gpu, k, v, cache, positions);
-      const window = this.model.window;
+      const window = this.#windows[layer] ?? undefined;
       return cacheAttention(this.#gpu, q, cache, positions, this.#shape, { longest, window });
     };
     this.#hidden.free();
@@ -149,23 +150,23 @@ export class Decoder {
 
   /**
    * Draws the next token of every sequence; {@linkcode advance} goes on from it.
-   * @param taken (steps * sequences) u32: step `step` of it gets the tokens
+   * @param drawn (steps * sequences) u32: step `step` of it gets the tokens
    */
-  sample(sampling: Sampling, taken: Tensor, step: number): void {
+  sample(sampling: Sampling, drawn: Tensor, step: number): void {
     const logits = this.logits();
     sample(this.#gpu, logits, this.#last, sampling, {
       vocabSize: this.model.config.vocab_size,
-      taken,
+      drawn,
       step,
     });
     logits.free();
   }
 
   /**
-   * Tells which of the drawn tokens belong to a sequence; what was drawn after them is forgotten. The sequence then waits
-   * for {@linkcode prefill}.
+   * Accepts drawn tokens as a sequence's; what was drawn after them is forgotten. The sequence then waits for
+   * {@linkcode prefill}.
    */
-  keep(sequence: number, ids: readonly number[]): void {
+  accept(sequence: number, ids: readonly number[]): void {
     const state = this.#sequences[sequence]!;
     for (const id of ids) state.ids.push(id);
     state.cached = Math.min(state.cached, state.ids.length);
@@ -178,8 +179,8 @@ export class Decoder {
     state.cached = Math.min(state.cached, length);
   }
 
-  /** Makes all sequences `length` random tokens long, for measuring a step. */
-  pretend(length: number): void {
+  /** Fills the cache of all sequences with `length` random tokens, for measuring a step. */
+  fillRandomly(length: number): void {
     const stream = 2 * this.cache.layers.length;
     this.cache.layers.forEach(({ k, v }, i) => {
       fillUniform(this.#gpu, k, { seed: 1, stream: 2 * i, low: -1, high: 1 });
@@ -191,7 +192,7 @@ export class Decoder {
       for (let i = 0; i < length; i++) sequence.ids.push(0);
       sequence.cached = length;
     }
-    this.#writeHeads();
+    this.#writeLast();
   }
 
   /** Bytes that a step of {@linkcode sample} and {@linkcode advance} cannot do without reading: weights, keys, values. */
@@ -214,7 +215,8 @@ export class Decoder {
   free(): void {
     this.cache.free();
     const { tokens, positions, seen } = this.#last;
-    for (const tensor of [this.#cos, this.#sin, this.#hidden, tokens, positions, seen]) tensor.free();
+    this.#ropes.free();
+    for (const tensor of [this.#hidden, tokens, positions, seen]) tensor.free();
   }
 
   #prefillChunk(sequence: number, start: number, end: number): void {
@@ -224,36 +226,42 @@ export class Decoder {
       label: "prompt",
     });
     const positions = gpu.tensor([rows], Uint32Array.from({ length: rows }, (_, i) => start + i));
-    const map = makeAttentionMap(gpu, { rows: end, starts: [0], window: this.model.window });
+    const maps = new Map(
+      [...new Set(this.#windows)].map((window) => [
+        window,
+        makeAttentionMap(gpu, { rows: end, starts: [0], window: window ?? undefined }),
+      ]),
+    );
     const attend: Attend = (layer, q, k, v) => {
       const cache = this.cache.of(layer, sequence);
       appendToCache(gpu, k, v, cache, positions);
+      const map = maps.get(this.#windows[layer]!)!;
       const { o, lse } = attention(gpu, q, cache.k.slice(0, end), cache.v.slice(0, end), map, this.#shape);
       lse.free();
       return o;
     };
     const hidden = this.#layers(ids, positions, attend);
     gpu.copy(hidden.slice(rows - 1, rows), this.#hidden.slice(sequence, sequence + 1));
-    for (const each of [ids, positions, map, hidden]) each.free();
+    for (const each of [ids, positions, ...maps.values(), hidden]) each.free();
   }
 
   /** The layers' last output (rows, C) for new tokens (rows). @param positions (rows) u32 */
   #layers(tokens: Tensor, positions: Tensor, attend: Attend): Tensor {
     const { layers, embeddings, format } = this.model.parts;
     const x = embed(this.#gpu, tokens, embeddings.weight, format);
+    const ropes = this.#ropes.forLength(this.capacity);
     layers.forEach((layer, number) => {
-      layer.extend(this.#gpu, x, {
+      layer.decode(this.#gpu, x, {
         positions,
-        cos: this.#cos,
-        sin: this.#sin,
+        rope: ropes[number]!,
         attend: (q, k, v) => attend(number, q, k, v),
       });
     });
     return x;
   }
 
-  /** Tells the device where the sequences end, and what they have seen. */
-  #writeHeads(): void {
+  /** Writes the sequences' last positions and the tokens that they have seen to the device. */
+  #writeLast(): void {
     const words = this.#last.seen.width;
     const seen = new Uint32Array(this.sequences * words);
     this.#sequences.forEach(({ ids }, row) => {

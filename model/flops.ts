@@ -1,6 +1,7 @@
-/** How much arithmetic a pass takes, from a model's shape alone. A multiplication and an addition count as two. */
-import type { ModelConfig } from "./config.ts";
-import { layoutOf, linearsOf, type LinearSpec } from "./tensors.ts";
+/** Arithmetic of a pass, from a model's shape alone. A multiplication and an addition count as two. */
+import type { ModelConfig } from "./model_config.ts";
+import type { LinearSpec } from "./layout.ts";
+import { layoutOf, linearsOf } from "./tensors.ts";
 
 /** Floating-point operations by part of the model. */
 export interface Flops {
@@ -16,16 +17,16 @@ export interface Flops {
   readonly lora: number;
 }
 
-/** What a pass runs over. */
+/** Work of a pass. */
 export interface Work {
   readonly tokens: number;
-  /** Pairs of a query and a key that one head works on in one layer, on average over the heads. */
+  /** Pairs of a query and a key that one head works on in one layer, on average over heads and layers. */
   readonly pairs: number;
   /** LoRA's rank by linear; 0 where it has none. */
   readonly rank?: (module: string) => number;
 }
 
-/** What a training step does besides the forward pass. */
+/** Work of a training step besides the forward pass. */
 export interface TrainingWork extends Work {
   /** Whether a tensor of the checkpoint is trained whole. */
   readonly isTrained: (name: string) => boolean;
@@ -54,7 +55,7 @@ export function paperPairs(tokens: number, groupSize: number = tokens): number {
   return tokens * Math.min(groupSize, tokens);
 }
 
-/** A forward pass. */
+/** Counts a forward pass. */
 export function forwardFlops(config: ModelConfig, work: Work): Flops {
   const { tokens } = work;
   const products = (part: LinearSpec["part"]): number =>
@@ -69,9 +70,9 @@ export function forwardFlops(config: ModelConfig, work: Work): Flops {
 }
 
 /**
- * A training step as it is computed here: frozen weights pass gradients on and get none, recomputing a layer leaves out
+ * Counts a training step as it is computed here: frozen weights pass gradients on and get none, recomputing a layer leaves out
  * its last product, and attention's backward pass makes scores and their gradients twice, once for the queries and once
- * for the keys.
+ * for the keys. Products that a norm reads are made again for its gradient.
  */
 export function trainingFlops(config: ModelConfig, work: TrainingWork): StepFlops {
   const { tokens, isTrained, checkpointing } = work;
@@ -85,12 +86,15 @@ export function trainingFlops(config: ModelConfig, work: TrainingWork): StepFlop
   const headName = `${config.tie_word_embeddings ? embeddings : head}.weight`;
   const backward: Flops = {
     attention: attentionProducts(config, work, 7),
-    projections: forward.projections + trained("attention"),
+    projections: forward.projections + trained("attention") +
+      2 * tokens * sumOver(config, (linear) => linear.isNormed ? sizeOf(linear) : 0),
     ffn: forward.ffn + trained("mlp"),
     head: headProduct(config, tokens) * (isTrained(headName) ? 2 : 1),
-    lora: 2 * tokens * sumOver(config, ({ shape: [outputs, inputs] }, module) => {
+    lora: 2 * tokens * sumOver(config, (linear, module) => {
+      const [outputs, inputs] = linear.shape;
       // h again, dA and dx; dB and g.
-      return rankOf(work, module) * (3 * inputs + 2 * outputs);
+      return rankOf(work, module) * (3 * inputs + 2 * outputs) +
+        (linear.isNormed ? loraSize(work, linear, module) : 0);
     }),
   };
   return { forward, recompute: checkpointing ? recomputeFlops(config, work, forward) : NONE, backward };
@@ -115,7 +119,7 @@ export function addFlops(...all: readonly Flops[]): Flops {
 
 const NONE: Flops = { attention: 0, projections: 0, ffn: 0, head: 0, lora: 0 };
 
-/** The forward pass of all layers without the products that no gradient needs, and without the head. */
+/** Counts the forward pass of all layers without the products that no gradient needs, and without the head. */
 function recomputeFlops(config: ModelConfig, work: Work, forward: Flops): Flops {
   const leftOut = (size: (linear: LinearSpec, module: string) => number): number =>
     2 * work.tokens * sumOver(config, (linear, module) => linear.isRecomputed ? 0 : size(linear, module));

@@ -2,11 +2,11 @@ import { UserError } from "../errors.ts";
 import { GpuError } from "../kernels/errors.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import { NO_TOKEN, type Sampling } from "../kernels/sample/sample.ts";
-import type { ModelConfig } from "./config.ts";
+import type { ModelConfig } from "./model_config.ts";
 import { Decoder } from "./decoder.ts";
 import type { LanguageModel } from "./language_model.ts";
 
-/** How tokens are drawn, and when to stop. What is not given of the sampling is left out of it. */
+/** Sampling and its end. Steps of the sampling that are not given are left out. */
 export interface GenerateOptions extends Partial<Sampling> {
   /** Most tokens to write, of each sequence; 256 unless given. */
   readonly maxNewTokens?: number;
@@ -111,7 +111,7 @@ export async function continueAll(decoder: Decoder, options: GenerateOptions = {
     });
     if (done.size === written.length || signal?.aborted) break;
   }
-  written.forEach((ids, sequence) => decoder.keep(sequence, ids));
+  written.forEach((ids, sequence) => decoder.accept(sequence, ids));
   return written;
 }
 
@@ -122,7 +122,7 @@ export function endIds({ raw: { eos_token_id } }: ModelConfig): number[] {
 
 /** Steps whose tokens are on the device. */
 interface Recorded {
-  readonly taken: Tensor;
+  readonly drawn: Tensor;
   readonly steps: number;
 }
 
@@ -138,22 +138,22 @@ async function* drawnTokens(
   const rows = decoder.sequences;
   let recorded = 0;
   const record = (steps: number): Recorded => {
-    const taken = gpu.empty([steps * rows], "u32", "drawn tokens");
+    const drawn = gpu.empty([steps * rows], "u32", "drawn tokens");
     for (let step = 0; step < steps; step++, recorded++) {
       if (recorded > 0) decoder.advance();
-      decoder.sample(sampling, taken, step);
+      decoder.sample(sampling, drawn, step);
     }
     gpu.submit();
-    return { taken, steps };
+    return { drawn, steps };
   };
   let next: Recorded | undefined = record(1);
   let steps = readEvery ?? 1;
   let readAt = performance.now();
   try {
     while (next) {
-      const { taken, steps: count }: Recorded = next;
+      const { drawn, steps: count }: Recorded = next;
       next = undefined;
-      const reading = gpu.readBytes([taken]);
+      const reading = gpu.readBytes([drawn]);
       // A failure is thrown where the bytes are awaited, not before.
       reading.catch(() => {});
       // The wait for the device is over when this returns; reading then sleeps, and the device need not.
@@ -161,7 +161,7 @@ async function* drawnTokens(
       const left = maxNewTokens - recorded;
       if (left > 0) next = record(Math.min(steps, left));
       const [bytes] = await reading;
-      taken.free();
+      drawn.free();
       const now = performance.now();
       const inTime = Math.floor(READ_MS * count / (now - readAt));
       steps = readEvery ?? Math.max(1, Math.min(MOST_STEPS, 2 * count, inTime));
@@ -170,7 +170,7 @@ async function* drawnTokens(
       yield Array.from({ length: count }, (_, step) => tokens.subarray(step * rows, (step + 1) * rows));
     }
   } finally {
-    next?.taken.free();
+    next?.drawn.free();
   }
 }
 

@@ -1,4 +1,4 @@
-/** What work that counts units (windows, tensors) tells its caller, as far as it listens. */
+/** Callbacks of work that counts units (windows, tensors). */
 export interface WorkHooks {
   /** `done` of `total` units; `detail` is a word or two to show beside them. */
   onProgress?(done: number, total: number, detail?: string): void;

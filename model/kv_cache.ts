@@ -2,14 +2,14 @@ import type { LayerCache } from "../kernels/cache_attention/cache_attention.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import { bytesPerElement, ROW_ALIGNMENT } from "../kernels/tensor.ts";
 import type { Format } from "../kernels/wgsl.ts";
-import type { ModelConfig } from "./config.ts";
+import type { ModelConfig } from "./model_config.ts";
 
-/** How much a cache holds. */
+/** Size of a cache. */
 export interface KvCacheSize {
   readonly sequences: number;
   /** Tokens of each sequence; rounded up to a multiple of 64. */
   readonly capacity: number;
-  /** How keys and values are stored. */
+  /** Storage format of keys and values. */
   readonly format: Format;
 }
 

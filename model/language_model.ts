@@ -6,15 +6,16 @@ import { matmul, matmulBackwardInput, matmulBackwardWeight } from "../kernels/ma
 import { sumInto } from "../kernels/shared/sum.ts";
 import { bytesPerElement, rowRanges, type Tensor } from "../kernels/tensor.ts";
 import type { Format } from "../kernels/wgsl.ts";
-import { type Batch, type DeviceBatch, uploadBatch } from "./batch.ts";
+import { type Batch, type DeviceBatch, longestOf, uploadBatch } from "./batch.ts";
 import { type RowRange, rowsWithin } from "../kernels/shared/row_chunks.ts";
-import type { ModelConfig } from "./config.ts";
-import type { Layer, Pass } from "./layer.ts";
+import type { ModelConfig } from "./model_config.ts";
+import type { DecoderLayer, DecoderSaved } from "./decoder_layer.ts";
+import type { Pass } from "./pass.ts";
 import type { DropoutKey, Linear } from "./linear.ts";
 import { addEmbeddingNoise } from "./noise.ts";
 import { type Norm, norm, normBackward } from "./norm.ts";
 import type { Parameter } from "./parameter.ts";
-import { type RopeTables, ropeTables, tablesServe } from "./rope.ts";
+import { LayerRopes } from "./layer_ropes.ts";
 
 /** A table of embeddings (V, C) or the head's matrix, and its gradient where it is trained. */
 export interface Table {
@@ -24,13 +25,13 @@ export interface Table {
   readonly grad: Tensor | undefined;
 }
 
-/** What a model is made of; `load.ts` makes these from a checkpoint. */
+/** Parts of a model; `load.ts` makes these from a checkpoint. */
 export interface ModelParts {
   readonly config: ModelConfig;
-  /** How activations are stored. */
+  /** Storage format of activations. */
   readonly format: Format;
   readonly embeddings: Table;
-  readonly layers: readonly Layer[];
+  readonly layers: readonly DecoderLayer[];
   readonly norm: Norm;
   /** The same object as `embeddings` where the config ties them. */
   readonly head: Table;
@@ -75,7 +76,7 @@ interface HeadChunk extends RowRange {
   readonly x: Tensor;
   /** (end - start, C) */
   readonly normed: Tensor;
-  /** What the norm's backward pass needs. */
+  /** The norm's statistics, for its backward pass. */
   readonly stats: Tensor;
   /** (end - start, V rounded up to a multiple of 4) f32 */
   readonly logits: Tensor;
@@ -92,7 +93,7 @@ export class LanguageModel {
   readonly parts: ModelParts;
   /** Bytes of the three widest tensors, such as gate, up and their product, in one chunk of rows. */
   chunkBytes: number = CHUNK_BYTES;
-  #rope: { length: number; cos: Tensor; sin: Tensor } | undefined;
+  readonly #ropes: LayerRopes;
 
   /**
    * Takes what `assemble` made.
@@ -101,6 +102,7 @@ export class LanguageModel {
   constructor(gpu: Gpu, parts: ModelParts) {
     this.gpu = gpu;
     this.parts = parts;
+    this.#ropes = new LayerRopes(gpu, parts.config);
   }
 
   /** Its shape, context extended. */
@@ -108,14 +110,9 @@ export class LanguageModel {
     return this.parts.config;
   }
 
-  /** Most tokens that one sees, itself included; all if undefined. */
-  get window(): number | undefined {
-    return this.config.sliding_window ?? undefined;
-  }
-
-  /** Brings a batch to the device, with what this model's tokens see of each other within `rule`. */
+  /** Brings a batch to the device. @param rule who sees whom in layers without a window; full attention unless given */
   upload(batch: Batch, rule: AttentionRule = {}): DeviceBatch {
-    return uploadBatch(this.gpu, batch, { ...rule, window: this.window });
+    return uploadBatch(this.gpu, batch, rule, this.config.layers.map((layer) => layer.sliding_window));
   }
 
   /**
@@ -126,7 +123,7 @@ export class LanguageModel {
     return this.parts.layers.flatMap(({ linears }) => linears);
   }
 
-  /** What is trained: LoRA factors and base weights that have gradients, each once. */
+  /** Lists what is trained: LoRA factors and base weights that have gradients, each once. */
   parameters(): Parameter[] {
     const { embeddings, head, norm, layers } = this.parts;
     const parameters: Parameter[] = [];
@@ -159,23 +156,23 @@ export class LanguageModel {
     const { gpu } = this;
     const { layers, embeddings } = this.parts;
     const { checkpointing, offload = false } = options;
-    const pass = this.#pass(device, options.dropout);
+    const passes = this.#passes(device, options.dropout);
     using _ = gpu.memory.purpose("activations");
     gpu.memory.at("embedding");
     let x = embed(gpu, device.tokens, embeddings.weight, this.parts.format);
     if (options.noiseAlpha && options.dropout) {
       addEmbeddingNoise(gpu, x, device.batch, options.noiseAlpha, options.dropout);
     }
-    const kept: { readonly x: Kept; readonly saved?: unknown }[] = [];
+    const kept: { readonly x: Kept; readonly saved?: DecoderSaved }[] = [];
     for (const [i, layer] of layers.entries()) {
       gpu.memory.at(`forward, layer ${i + 1}`);
       if (checkpointing) {
-        const out = layer.forward(gpu, x, pass);
+        const out = layer.forward(gpu, x, passes[i]!);
         // The last layer's turn comes at once.
         kept.push({ x: await this.#keep(x, offload && i < layers.length - 1) });
         x = out;
       } else {
-        const { out, saved } = layer.forwardKeeping(gpu, x, pass);
+        const { out, saved } = layer.forwardKeeping(gpu, x, passes[i]!);
         kept.push({ x: onDevice(x), saved });
         x = out;
       }
@@ -187,7 +184,7 @@ export class LanguageModel {
       gpu.memory.at(`backward, layer ${i + 1}`);
       const { x: checkpoint, saved } = kept.pop()!;
       const x = await checkpoint.take();
-      layer.backward(gpu, gradient, x, pass, saved);
+      layer.backward(gpu, gradient, x, passes[i]!, saved);
       x.free();
       gpu.submit();
       await gpu.yieldToEvents();
@@ -197,7 +194,7 @@ export class LanguageModel {
     gradient.free();
   }
 
-  /** Keeps a layer's input for the backward pass; on the host its memory on the device is free in between. */
+  /** Stores a layer's input for the backward pass; on the host its memory on the device is free in between. */
   async #keep(x: Tensor, offload: boolean): Promise<Kept> {
     const { gpu } = this;
     if (!offload) {
@@ -266,10 +263,10 @@ export class LanguageModel {
   /** Output of the last layer (rows, C), before the last norm. */
   async #forward(device: DeviceBatch): Promise<Tensor> {
     const { gpu } = this;
-    const pass = this.#pass(device, undefined);
+    const passes = this.#passes(device, undefined);
     let x = embed(gpu, device.tokens, this.parts.embeddings.weight, this.parts.format);
-    for (const layer of this.parts.layers) {
-      const out = layer.forward(gpu, x, pass);
+    for (const [i, layer] of this.parts.layers.entries()) {
+      const out = layer.forward(gpu, x, passes[i]!);
       x.free();
       x = out;
       gpu.submit();
@@ -316,35 +313,23 @@ export class LanguageModel {
     gpu.submit();
   }
 
-  #pass(device: DeviceBatch, dropout: DropoutKey | undefined): Pass {
-    const longest = maxOf(device.batch.positions) + 1;
-    if (!this.#rope || !tablesServe(this.config, this.#rope.length, longest)) {
-      this.#rope?.cos.free();
-      this.#rope?.sin.free();
-      let tables: RopeTables | undefined;
-      const made = () => tables ??= ropeTables(this.config, longest);
-      const shape = [longest, this.config.rotary_dim / 2];
-      this.#rope = {
-        length: longest,
-        cos: this.gpu.tensor(shape, () => made().cos, { label: "rope cos" }),
-        sin: this.gpu.tensor(shape, () => made().sin, { label: "rope sin" }),
-      };
-    }
-    const { cos, sin } = this.#rope;
+  /** Gives the pass of each layer. */
+  #passes(device: DeviceBatch, dropout: DropoutKey | undefined): Pass[] {
+    const ropes = this.#ropes.forLength(longestOf(device.batch));
     const chunkRows = rowsWithin(
       this.chunkBytes,
       3 * this.config.intermediate_size * bytesPerElement(this.parts.format),
     );
-    return { map: device.map, positions: device.positions, cos, sin, dropout, chunkRows };
+    return this.config.layers.map(({ sliding_window }, layer) => ({
+      map: device.maps.get(sliding_window)!,
+      positions: device.positions,
+      rope: ropes[layer]!,
+      dropout,
+      chunkRows,
+    }));
   }
 }
 
 function onDevice(x: Tensor): Kept {
   return { take: () => Promise.resolve(x) };
-}
-
-function maxOf(values: Uint32Array): number {
-  let most = 0;
-  for (const value of values) most = Math.max(most, value);
-  return most;
 }

@@ -24,7 +24,7 @@ export interface Lora {
   readonly stream: number;
 }
 
-/** Which random numbers dropout draws: the same key gives the same mask, in the forward pass and when recomputing. */
+/** Key of dropout's random numbers: the same key gives the same mask, in the forward pass and when recomputing. */
 export interface DropoutKey {
   readonly seed: number;
   /** Forward passes done before this one in the run. */
@@ -43,7 +43,7 @@ export interface Linear {
   lora: Lora | undefined;
 }
 
-/** Where the rows of a product lie among those of the batch, and where the result goes. */
+/** Position of a product's rows in the batch, and its destination. */
 export interface LinearOptions {
   /** Number in the batch of the first row of `x`, from which dropout draws; 0 unless given. */
   readonly firstRow?: number;
@@ -74,7 +74,7 @@ export function linear(
   return y;
 }
 
-/** Where the rows of a gradient lie among those of the batch, and where it goes. */
+/** Position of a gradient's rows in the batch, and its destination. */
 export interface LinearBackwardOptions {
   /** As in {@linkcode LinearOptions}. */
   readonly firstRow?: number;

@@ -53,7 +53,7 @@ export function addLora(
   return settledTargets(model.config, config, chosen);
 }
 
-/** Makes the numbers that a factor starts from others than those of dropout, which draws from the same seed. */
+/** Mixed into the seed, so that factors do not start from the numbers that dropout draws. */
 const SEED_MARK = 0x4c6f5241;
 
 /**
@@ -158,7 +158,7 @@ export async function exportAdapter(
   return { config, lora, extra };
 }
 
-/** The factors on the device, their rank padded with zeros. */
+/** Uploads the factors, their rank padded with zeros. */
 export function uploadFactors(
   gpu: Gpu,
   module: string,

@@ -1,4 +1,4 @@
-/** Which linears of a model get LoRA, as settings say, and names by which PEFT finds the same. */
+/** Choice of the linears that get LoRA, and names by which PEFT finds the same. */
 import type { AdapterConfig } from "../checkpoint/peft.ts";
 import {
   ALL_LINEAR,
@@ -9,7 +9,7 @@ import {
   targetNames,
 } from "../checkpoint/peft_targets.ts";
 import { UserError } from "../errors.ts";
-import type { ModelConfig } from "./config.ts";
+import type { ModelConfig } from "./model_config.ts";
 import { checkpointTensors, layoutOf, linearsOf } from "./tensors.ts";
 
 /**
@@ -50,7 +50,7 @@ export function chooseTargets(
   return chosen;
 }
 
-/** The settings of an adapter with LoRA on these linears and no others: what decided about them is settled. */
+/** Gives the settings of an adapter with LoRA on these linears and no others. */
 export function settledTargets(
   model: ModelConfig,
   config: AdapterConfig,

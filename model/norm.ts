@@ -17,7 +17,7 @@ export interface Norm {
   readonly eps: number;
 }
 
-/** What a norm gives: the caller frees both. */
+/** A norm's results: the caller frees both. */
 export interface Normed {
   /** (rows, C) */
   readonly y: Tensor;
@@ -25,10 +25,10 @@ export interface Normed {
   readonly stats: Tensor;
 }
 
-/** @param x (rows, C) */
-export function norm(gpu: Gpu, x: Tensor, { weight, bias, eps }: Norm): Normed {
-  if (bias) return layerNorm(gpu, x, { weight, bias, eps });
-  const { y, rstd } = rmsNorm(gpu, x, weight, eps);
+/** @param x (rows, C)  @param into as `x`: overwritten; a new tensor unless given */
+export function norm(gpu: Gpu, x: Tensor, { weight, bias, eps }: Norm, into?: Tensor): Normed {
+  if (bias) return layerNorm(gpu, x, { weight, bias, eps }, into);
+  const { y, rstd } = rmsNorm(gpu, x, weight, eps, into);
   return { y, stats: rstd };
 }
 
@@ -38,6 +38,7 @@ export function norm(gpu: Gpu, x: Tensor, { weight, bias, eps }: Norm): Normed {
  * @param dy (rows, C)
  * @param saved.x (rows, C), the input of the forward pass
  * @param options.addTo (rows, C): the input's gradient is added to it; a new tensor unless given
+ * @param options.into (rows, C): overwritten with it, in place of `addTo`
  * @returns dx (rows, C)
  */
 export function normBackward(
@@ -45,9 +46,8 @@ export function normBackward(
   dy: Tensor,
   { weight, bias, weightGrad, biasGrad }: Norm,
   { x, stats }: { readonly x: Tensor; readonly stats: Tensor },
-  { addTo }: { readonly addTo?: Tensor } = {},
+  target: { readonly addTo?: Tensor; readonly into?: Tensor } = {},
 ): Tensor {
-  const target = addTo ? { addTo } : {};
   if (bias) {
     const gradients = { ...target, dWeight: weightGrad, dBias: biasGrad };
     return layerNormBackward(gpu, dy, { x, weight, stats }, gradients);

@@ -1,6 +1,6 @@
 /** The names that weights' number formats have: on our command line, in safetensors, in config.json. */
 import type { Dtype, FloatDtype } from "../checkpoint/dtype.ts";
-import type { ModelConfig } from "./config.ts";
+import type { ModelConfig } from "./model_config.ts";
 
 /** As flags name them. */
 export const DTYPES = { fp32: "F32", bf16: "BF16", fp16: "F16" } as const satisfies Record<
@@ -26,12 +26,12 @@ export function floatOf(dtype: Dtype): FloatDtype {
 /** PyTorch's other names of these formats. */
 const ALIASES: Readonly<Record<string, FloatDtype>> = { float: "F32", half: "F16" };
 
-/** The format that the config names for its weights; BF16 where it names none that is known. */
+/** Reads the format that the config names for its weights; BF16 where it names none that is known. */
 export function torchDtypeOf({ raw }: Pick<ModelConfig, "raw">): FloatDtype {
   return formatNamed(namedDtype(raw)) ?? "BF16";
 }
 
-/** What the user should know of the config's type of weights, one line each. */
+/** Notes for the user on the config's type of weights, one line each. */
 export function dtypeNotes(raw: Readonly<Record<string, unknown>>): string[] {
   const name = namedDtype(raw);
   if (name === undefined || formatNamed(name)) return [];

@@ -11,7 +11,7 @@ export interface Parameter {
 }
 
 /**
- * Whether weight decay applies to a parameter: not to biases and norms, which Hugging Face's trainer knows by their names.
+ * Tells whether weight decay applies to a parameter: not to biases and norms, which Hugging Face's trainer knows by their names.
  * @see get_decay_parameter_names in transformers' trainer.py
  */
 export function isDecayed(name: string): boolean {

@@ -69,7 +69,7 @@ async function readPieces(gpu: Gpu, tensor: Tensor, room: number): Promise<Uint8
   return bytes;
 }
 
-/** The values of all tensors (f32), by name. */
+/** Reads the values of all tensors (f32), by name. */
 export async function readNamed(
   gpu: Gpu,
   tensors: readonly NamedTensor[],

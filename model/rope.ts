@@ -1,13 +1,13 @@
-import type { ModelConfig } from "./config.ts";
+import type { ModelConfig } from "./model_config.ts";
 
-/** Angles of rotary position embeddings of R elements of a head for positions 0 to P - 1, on the host in float64, stored as f32. */
+/** Cosines and sines of the rotary angles of R elements of a head for positions 0 to P - 1, on the host in float64, stored as f32. */
 export interface RopeTables {
   /** (P, R / 2) */
   readonly cos: Float32Array;
   readonly sin: Float32Array;
 }
 
-/** What of a model's shape decides the angles. */
+/** The part of a model's shape that decides the angles. */
 export type RopeShape = Pick<
   ModelConfig,
   "rotary_dim" | "rope_theta" | "rope_scaling" | "max_position_embeddings"
@@ -37,9 +37,9 @@ export function ropeTables(config: RopeShape, length: number): RopeTables {
   return { cos, sin };
 }
 
-/** Whether tables for `made` tokens serve sequences of `length`. */
+/** Tells whether tables for `made` tokens serve sequences of `length`. */
 export function tablesServe({ rope_scaling: scaling }: RopeShape, made: number, length: number): boolean {
-  // Dynamic scaling turns by other angles for every length: what ran before must not matter.
+  // Dynamic scaling rotates by other angles for every length: what ran before must not matter.
   if (scaling?.type === "dynamic") return made === length;
   if (scaling?.type === "longrope") {
     const original = scaling.original_max_position_embeddings;
@@ -50,18 +50,18 @@ export function tablesServe({ rope_scaling: scaling }: RopeShape, made: number, 
 
 /** Radians per position of each pair, (R / 2); `length` matters for dynamic scaling and longrope only. */
 export function ropeFrequencies(config: RopeShape, length: number): Float64Array {
-  const { rotary_dim: turned, rope_scaling: scaling, max_position_embeddings } = config;
+  const { rotary_dim: dim, rope_scaling: scaling, max_position_embeddings } = config;
   const theta = scaling?.type === "dynamic" && length > max_position_embeddings
     ? config.rope_theta *
       (scaling.factor * length / max_position_embeddings - (scaling.factor - 1)) **
-        (turned / (turned - 2))
+        (dim / (dim - 2))
     : config.rope_theta;
-  const plain = Float64Array.from({ length: turned / 2 }, (_, i) => theta ** (-2 * i / turned));
+  const plain = Float64Array.from({ length: dim / 2 }, (_, i) => theta ** (-2 * i / dim));
   switch (scaling?.type) {
     case "llama3":
       return plain.map((frequency) => llama3Frequency(frequency, scaling));
     case "yarn": {
-      const range = yarnRange(theta, turned, scaling);
+      const range = yarnRange(theta, dim, scaling);
       return plain.map((frequency, i) => {
         const share = yarnInterpolation(i, range);
         return frequency * (1 - share) + frequency / scaling.factor * share;
@@ -90,18 +90,18 @@ function llama3Frequency(frequency: number, scaling: Scaling<"llama3">): number 
 }
 
 /** Pairs before the first are kept, pairs after the last interpolated. Peng et al. 2023, YaRN, arXiv:2309.00071, section 3.2. */
-function yarnRange(theta: number, turned: number, scaling: Scaling<"yarn">): readonly [number, number] {
+function yarnRange(theta: number, dim: number, scaling: Scaling<"yarn">): readonly [number, number] {
   const { original_max_position_embeddings: original, beta_fast, beta_slow, truncate = true } = scaling;
   const pairOf = (rotations: number) =>
-    turned * Math.log(original / (rotations * 2 * Math.PI)) / (2 * Math.log(theta));
+    dim * Math.log(original / (rotations * 2 * Math.PI)) / (2 * Math.log(theta));
   const [first, last] = [pairOf(beta_fast), pairOf(beta_slow)];
   return [
     Math.max(0, truncate ? Math.floor(first) : first),
-    Math.min(turned - 1, truncate ? Math.ceil(last) : last),
+    Math.min(dim - 1, truncate ? Math.ceil(last) : last),
   ];
 }
 
-/** How much pair `i` is interpolated, 0 to 1. */
+/** Share by which pair `i` is interpolated, 0 to 1. */
 function yarnInterpolation(i: number, [low, high]: readonly [number, number]): number {
   const width = high === low ? 0.001 : high - low;
   return Math.min(1, Math.max(0, (i - low) / width));

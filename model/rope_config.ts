@@ -1,8 +1,9 @@
-/** What `config.json` says of positions: in the form of transformers 4 (`rope_theta`, `rope_scaling`) or 5 (`rope_parameters`). */
+/** Reads the positions of `config.json`: in the form of transformers 4 (`rope_theta`, `rope_scaling`) or 5 (`rope_parameters`). */
 import { z } from "zod";
 import { UserError } from "../errors.ts";
 import { parseRopeScaling } from "./rope_scaling.ts";
-import { count, positive, type SharedConfig } from "./shared_config.ts";
+import { count, positive } from "./checked.ts";
+import type { Rope } from "./model_config.ts";
 
 const MAP = z.looseObject({
   rope_theta: positive.nullish(),
@@ -23,7 +24,7 @@ const SCHEMA = z.object(ROPE_KEYS);
 type RopeKeys = z.infer<typeof SCHEMA>;
 
 /** A model's positions, and what the user should know of them. */
-export interface ParsedRope extends Pick<SharedConfig, "rope_theta" | "rope_scaling" | "rotary_dim"> {
+export interface ParsedRope extends Rope {
   readonly notes: readonly string[];
 }
 
@@ -71,10 +72,10 @@ export function parseRope(
   return rope;
 }
 
-/** Whether two models turn by the same angles, as far as the maps say. */
+/** Tells whether two models rotate by the same angles, as far as the maps say. */
 export function samePositions(
-  a: Pick<SharedConfig, "rope_theta" | "rope_scaling" | "rotary_dim">,
-  b: Pick<SharedConfig, "rope_theta" | "rope_scaling" | "rotary_dim">,
+  a: Rope,
+  b: Rope,
 ): boolean {
   return a.rope_theta === b.rope_theta && a.rotary_dim === b.rotary_dim &&
     JSON.stringify(a.rope_scaling) === JSON.stringify(b.rope_scaling);

@@ -1,7 +1,7 @@
 import { printable, quote } from "../text.ts";
 import { z } from "zod";
 import { UserError } from "../errors.ts";
-import { checked, count, positive } from "./shared_config.ts";
+import { checked, count, positive } from "./checked.ts";
 
 /** `rope_scaling` as Hugging Face writes it, with `type` settled and every default filled in. */
 export type RopeScaling =
@@ -36,12 +36,12 @@ export type RopeScaling =
     readonly attention_factor: number;
   };
 
-/** What a scaling means depends on these of the model's own keys. */
+/** Keys of the model on which the meaning of a scaling depends. */
 export interface ScaledModel {
   readonly max_position_embeddings: number;
   /** Tokens the model was trained on where the scaling does not say it; `max_position_embeddings` unless given. */
   readonly original_max_position_embeddings?: number | undefined;
-  /** Elements of a head that turn. */
+  /** Elements of a head that rotate. */
   readonly rotary_dim: number;
 }
 
@@ -106,7 +106,7 @@ export function parseRopeScaling(
       `Cannot use "${path}": its rope_parameters have a map for each kind of layer (${
         nested.join(", ")
       }); here all ` +
-        `layers turn alike`,
+        `layers rotate alike`,
     );
   }
   const given = Object.keys(raw).filter((key) => raw[key] !== null && raw[key] !== undefined);
@@ -261,7 +261,7 @@ function settleLongrope(
   for (const [name, { length }] of Object.entries({ short_factor, long_factor })) {
     if (length === pairs) continue;
     throw new UserError(
-      `Cannot use ${what}: ${name} has ${length} numbers, and the model turns ${pairs} pairs`,
+      `Cannot use ${what}: ${name} has ${length} numbers, and the model rotates ${pairs} pairs`,
     );
   }
   const original = given.original_max_position_embeddings ?? trained;

@@ -1,50 +1,34 @@
 /** Names and shapes of a checkpoint's tensors. */
-import type { ModelConfig } from "./config.ts";
-import { gptNeoxLayout } from "./gpt_neox/config.ts";
-import { llamaLayout } from "./llama/config.ts";
+import { architectureOf } from "./architectures.ts";
+import type { Layout, LinearSpec, NormSpec } from "./layout.ts";
+import type { ModelConfig } from "./model_config.ts";
 
-/** One linear of a layer. */
-export interface LinearSpec {
-  /** Its module within the layer, such as `self_attn.q_proj`. */
-  readonly name: string;
-  readonly part: "attention" | "mlp";
-  /** (outputs N, inputs K) */
-  readonly shape: readonly [number, number];
-  readonly hasBias: boolean;
-  /** Whether the backward pass of a checkpointed layer makes its product again. */
-  readonly isRecomputed: boolean;
-}
-
-/** Where an architecture's checkpoints have what, by names of modules. All layers are alike. */
-export interface Layout {
-  readonly embeddings: string;
-  /** What the numbers of the layers follow. */
-  readonly layers: string;
-  /** The linears of a layer, in the order of the checkpoint. */
-  readonly linears: readonly LinearSpec[];
-  /** The last norm. */
-  readonly norm: string;
-  /** Whether norms are LayerNorm, which has a bias. */
-  readonly normHasBias: boolean;
-  readonly head: string;
-}
-
-/** The norms of a layer, before attention and before the MLP: every architecture's have these names. */
-export const LAYER_NORMS = ["input_layernorm", "post_attention_layernorm"] as const;
-
-/** Where the checkpoints of the config's architecture have what. */
+/** Gives the module names of the config's architecture. */
 export function layoutOf(config: ModelConfig): Layout {
-  return config.model_type === "gpt_neox" ? gptNeoxLayout(config) : llamaLayout(config);
+  return architectureOf(config).layout(config);
 }
 
 /** Every linear of every layer in the order of the checkpoint, by its module, such as `model.layers.3.self_attn.q_proj`. */
 export function linearsOf(config: ModelConfig): Map<string, LinearSpec> {
-  const { layers, linears } = layoutOf(config);
+  const { layers, modules } = layoutOf(config);
+  const linears = modules.filter((module) => module.kind === "linear");
   const all = new Map<string, LinearSpec>();
   for (let layer = 0; layer < config.num_hidden_layers; layer++) {
     for (const linear of linears) all.set(`${layers}.${layer}.${linear.name}`, linear);
   }
   return all;
+}
+
+/** Names of the weights of all norms, which are 1 in a model that was never trained. */
+export function normWeights(config: ModelConfig): Set<string> {
+  const { layers, modules, norm } = layoutOf(config);
+  const names = new Set([`${norm.name}.weight`]);
+  for (let layer = 0; layer < config.num_hidden_layers; layer++) {
+    for (const { kind, name } of modules) {
+      if (kind === "norm") names.add(`${layers}.${layer}.${name}.weight`);
+    }
+  }
+  return names;
 }
 
 /** Names of the embeddings' tensor and, unless it is the same, the head's. */
@@ -58,22 +42,17 @@ export function checkpointTensors(config: ModelConfig): Map<string, readonly num
   const { vocab_size, hidden_size } = config;
   const layout = layoutOf(config);
   const tensors = new Map<string, readonly number[]>();
-  const addNorm = (module: string) => {
-    tensors.set(`${module}.weight`, [hidden_size]);
-    if (layout.normHasBias) tensors.set(`${module}.bias`, [hidden_size]);
+  const add = (module: string, spec: LinearSpec | NormSpec) => {
+    const shape = spec.kind === "norm" ? [spec.width] : spec.shape;
+    tensors.set(`${module}.weight`, shape);
+    if (spec.hasBias) tensors.set(`${module}.bias`, [shape[0]!]);
   };
   const [embeddings, head] = tablesOf(config);
   tensors.set(embeddings!, [vocab_size, hidden_size]);
   for (let layer = 0; layer < config.num_hidden_layers; layer++) {
-    const within = `${layout.layers}.${layer}`;
-    addNorm(`${within}.${LAYER_NORMS[0]}`);
-    for (const { name, shape, hasBias } of layout.linears) {
-      tensors.set(`${within}.${name}.weight`, shape);
-      if (hasBias) tensors.set(`${within}.${name}.bias`, [shape[0]]);
-    }
-    addNorm(`${within}.${LAYER_NORMS[1]}`);
+    for (const spec of layout.modules) add(`${layout.layers}.${layer}.${spec.name}`, spec);
   }
-  addNorm(layout.norm);
+  add(layout.norm.name, layout.norm);
   if (head) tensors.set(head, [vocab_size, hidden_size]);
   return tensors;
 }

@@ -1,6 +1,7 @@
 /** A run in words: for its header, its plan, its notes and its report. */
 import type { Dataset, DatasetReport } from "../data/dataset.ts";
-import { contextLength, type ModelConfig } from "../model/config.ts";
+import { contextLength } from "../model/positions.ts";
+import type { ModelConfig } from "../model/model_config.ts";
 import { formatMemory } from "../text.ts";
 import { groupSize, type TrainArgs } from "../train_args/schema.ts";
 import type { TrainInfo } from "./hooks.ts";
@@ -22,8 +23,25 @@ export function describeContext(base: ModelConfig, extended: ModelConfig, args: 
   return `${from === to ? to : `${from} -> ${to}`} tokens, positions ${positions}`;
 }
 
-/** Describes attention in training: `S2-Attn in 4 groups of 256`, or `full attention`. */
-export function describeAttention(args: TrainArgs): string {
+/**
+ * Describes attention in training: `S2-Attn in 4 groups of 256`, or `full attention`; with windows, which layers have
+ * which.
+ */
+export function describeAttention(args: TrainArgs, { layers }: Pick<ModelConfig, "layers">): string {
+  const windows = layers.map(({ sliding_window }) => sliding_window ?? Infinity)
+    .filter((window) => window < args.max_seq_length);
+  if (windows.length === 0) return describeRule(args);
+  const sizes = [...new Set(windows)].map(count).join(" or ");
+  const others = layers.length - windows.length;
+  return others === 0
+    ? `a window of ${sizes} tokens in every layer${args.attention === "full" ? "" : ", S2-Attn in none"}`
+    : `${
+      describeRule(args)
+    } in ${others} of ${layers.length} layers, a window of ${sizes} tokens in the others`;
+}
+
+/** Describes attention of the layers that have no window. */
+function describeRule(args: TrainArgs): string {
   if (args.attention === "full") return "full attention";
   const size = groupSize(args, args.max_seq_length);
   const groups = Math.ceil(args.max_seq_length / size);
@@ -65,7 +83,7 @@ export function describeRun(run: StartingRun): TrainInfo {
   return {
     model: args.model_name_or_path,
     context: describeContext(run.baseConfig, trainee.model.config, args),
-    attention: describeAttention(args),
+    attention: describeAttention(args, trainee.model.config),
     schedule: describeSchedule(length.schedule, args.optim),
     seed: args.seed,
     outputDir: args.output_dir,

@@ -1,4 +1,5 @@
 /** Inputs of a run besides its weights: the places of all files, the model's configuration and tokenizer, the data. */
+import type { ModelConfig } from "../model/model_config.ts";
 import { diskFiles, type Files } from "../checkpoint/files.ts";
 import { readExtraShapes } from "../checkpoint/peft.ts";
 import { type Dataset, type DatasetOptions, loadDataset } from "../data/dataset.ts";
@@ -6,7 +7,7 @@ import type { RowCache } from "../data/row_cache.ts";
 import { type DataSource, parseSources } from "../data/sources.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
-import { type ModelConfig, readConfig } from "../model/config.ts";
+import { readConfig } from "../model/config.ts";
 import { withVocabularyOf } from "../model/load/vocabulary.ts";
 import { tablesOf } from "../model/tensors.ts";
 import type { TrainArgs } from "../train_args/schema.ts";

@@ -3,7 +3,7 @@ import { type AdapterConfig, adapterConfig, readAdapterConfig } from "../checkpo
 import { isSavedWhole } from "../checkpoint/peft_targets.ts";
 import { UserError } from "../errors.ts";
 import { addLora } from "../model/lora.ts";
-import type { ModelConfig } from "../model/config.ts";
+import type { ModelConfig } from "../model/model_config.ts";
 import type { LanguageModel } from "../model/language_model.ts";
 import { checkpointTensors, layoutOf } from "../model/tensors.ts";
 import { LORA_OPTIONS } from "../train_args/rules.ts";
@@ -80,7 +80,8 @@ function inWords(value: unknown): string {
 
 /**
  * Tells which tensors of the checkpoint are trained whole.
- * @throws {UserError} if `trainable_params` has a part that is in no name, or `modules_to_save` the end of none
+ * @throws {UserError} if `trainable_params` has a part that is in no name, `modules_to_save` the end of none, or
+ * `resize_vocabulary` is set and the embeddings are not trained
  */
 export function trainedNames(config: ModelConfig, args: TrainArgs): (name: string) => boolean {
   if (!args.low_rank_training) return () => true;
@@ -111,5 +112,12 @@ export function trainedNames(config: ModelConfig, args: TrainArgs): (name: strin
     }
     found.forEach(([, tensor]) => saved.add(tensor));
   }
-  return (name) => saved.has(name) || parts.some((part) => name.includes(part));
+  const isTrained = (name: string) => saved.has(name) || parts.some((part) => name.includes(part));
+  if (args.resize_vocabulary && !isTrained(`${embeddings}.weight`)) {
+    throw new UserError(
+      "resize_vocabulary: needs trainable_params: embed, or new tokens would neither be learnt nor saved",
+      { kind: "usage" },
+    );
+  }
+  return isTrained;
 }

@@ -1,10 +1,11 @@
 /** The model with what is trained: loaded, and written. */
+import { configJson } from "../model/config_json.ts";
+import { configForPositions } from "../model/positions.ts";
+import type { ModelConfig } from "../model/model_config.ts";
 import { type Adapter, type AdapterConfig, readAdapter, writeAdapter } from "../checkpoint/peft.ts";
 import { copyTokenizer, writeModel } from "../checkpoint/save_model.ts";
 import type { TokenizerPlaces } from "../data/tokenizer_files.ts";
 import type { Gpu } from "../kernels/gpu.ts";
-import type { ModelConfig } from "../model/config.ts";
-import { configForPositions, configJson } from "../model/context.ts";
 import type { LanguageModel } from "../model/language_model.ts";
 import { type Fingerprint, fingerprintMetadata } from "../model/load/fingerprint.ts";
 import { freshWeights } from "../model/load/fresh.ts";

@@ -141,16 +141,6 @@ function checkEvaluation(args: TrainArgs, given: ReadonlySet<OptionName>, refuse
 
 function checkMethod(args: TrainArgs, given: ReadonlySet<OptionName>, refuse: Refuse, notes: string[]): void {
   if (args.low_rank_training) {
-    const embeddings = ["model.embed_tokens", "gpt_neox.embed_in"];
-    const trainsEmbeddings = args.train_embedding ||
-      args.trainable_params?.some((part) => embeddings.some((name) => `${name}.weight`.includes(part))) ||
-      args.modules_to_save?.some((part) => embeddings.some((name) => name.endsWith(part)));
-    if (args.resize_vocabulary && !trainsEmbeddings) {
-      refuse(
-        ["resize_vocabulary", "trainable_params"],
-        "needs trainable_params: embed, or new tokens would neither be learnt nor saved",
-      );
-    }
     const isExpression = typeof args.target_modules === "string" && args.target_modules !== "all-linear";
     if (isExpression && args.layers_to_transform !== null) {
       refuse(

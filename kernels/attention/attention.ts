@@ -61,7 +61,7 @@ export function attention(
 }
 
 /** What the gradients of {@linkcode attention} are made from, once {@linkcode attentionStats} has seen o. */
-export interface AttentionSlopes {
+export interface AttentionBackwardInputs {
   readonly q: Tensor;
   readonly k: Tensor;
   readonly v: Tensor;
@@ -88,10 +88,10 @@ export function attentionBackward(
   check({ q, k, v, o, dO }, map, shape);
   const stats = gpu.empty([o.rows, 2 * shape.heads], "f32", "attention stats");
   attentionStats(gpu, dO, { o, lse }, shape, stats);
-  const slopes = { q, k, v, dO, stats };
+  const inputs = { q, k, v, dO, stats };
   const all = { start: 0, end: map.rows };
-  const dq = attentionBackwardQueries(gpu, slopes, map, shape, all, scale);
-  const { dk, dv } = attentionBackwardKeys(gpu, slopes, map, shape, all, scale);
+  const dq = attentionBackwardQueries(gpu, inputs, map, shape, all, scale);
+  const { dk, dv } = attentionBackwardKeys(gpu, inputs, map, shape, all, scale);
   stats.free();
   return { dq, dk, dv };
 }
@@ -104,7 +104,7 @@ export function attentionBackward(
  */
 export function attentionBackwardQueries(
   gpu: Gpu,
-  { q, k, v, dO, stats }: AttentionSlopes,
+  { q, k, v, dO, stats }: AttentionBackwardInputs,
   map: AttentionMap,
   shape: AttentionShape,
   { start, end }: RowRange,
@@ -129,7 +129,7 @@ export function attentionBackwardQueries(
  */
 export function attentionBackwardKeys(
   gpu: Gpu,
-  { q, k, v, dO, stats }: AttentionSlopes,
+  { q, k, v, dO, stats }: AttentionBackwardInputs,
   map: AttentionMap,
   shape: AttentionShape,
   { start, end }: RowRange,

@@ -61,7 +61,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     for (var query = max(p.k_start + keys.start, p.q_start); query < query_end; query += OTHER) {
       let queries = Side(query - p.q_start, query_end - p.q_start, head);
       let scores = scores_0(thread, keys, queries);
-      let slopes = scores_1(thread, keys, queries);
+      let dp = scores_1(thread, keys, queries);
       let column = query + 4u * c + vec4u(0u, 1u, 2u, 3u);
 #for e in 0..4
       let stats_$e = stats[(min(column[$e], query_end - 1u) - p.q_start) * p.heads + head];
@@ -72,7 +72,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
 #for h in 0..4
       let seen_$g_$h = (column >= from_$g_$h) & (column <= to_$g_$h);
       let weight_1_$g_$h = select(vec4f(), exp(scores.x_$g_$h - log_sum), seen_$g_$h);
-      let weight_0_$g_$h = weight_1_$g_$h * (slopes.x_$g_$h - mean);
+      let weight_0_$g_$h = weight_1_$g_$h * (dp.x_$g_$h - mean);
 #end
 #end
 #for m in 0..2

@@ -59,12 +59,12 @@ fn main(
   for (var key = max(first[table + p.q_start + queries.start], p.k_start); key < key_end; key += OTHER) {
     let keys = Side(key - p.k_start, key_end - p.k_start, kv_head);
     let scores = scores_0(thread, queries, keys);
-    let slopes = scores_1(thread, queries, keys);
+    let dp = scores_1(thread, queries, keys);
     let column = key + 4u * c + vec4u(0u, 1u, 2u, 3u);
 #for g in 0..ROW_QUADS
 #for h in 0..4
     let seen_$g_$h = (column >= from_$g_$h) & (column <= to_$g_$h);
-    let w_$g_$h = exp(scores.x_$g_$h - stats_$g_$h.x) * (slopes.x_$g_$h - stats_$g_$h.y);
+    let w_$g_$h = exp(scores.x_$g_$h - stats_$g_$h.x) * (dp.x_$g_$h - stats_$g_$h.y);
     weights[c * OWN_LINE + r + THREAD_ROWS * (4u * $gu + $hu)] = select(vec4f(), w_$g_$h, seen_$g_$h);
 #end
 #end

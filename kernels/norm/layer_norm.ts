@@ -7,6 +7,7 @@ import forwardWgsl from "./layer_norm.wgsl" with { type: "text" };
 import backwardWgsl from "./layer_norm_backward.wgsl" with { type: "text" };
 import weightBackwardWgsl from "./layer_norm_weight_backward.wgsl" with { type: "text" };
 import { normBackward, type NormGradients } from "./norm_backward.ts";
+import { normResult } from "./norm_result.ts";
 
 const FORWARD = { name: "layer_norm", wgsl: forwardWgsl, libraries: [reduceWgsl] };
 const BACKWARD = {
@@ -32,19 +33,21 @@ export interface LayerNormSaved {
  * @param weight (C) f32
  * @param bias (C) f32
  * @param eps added to the variance before the root; GPT-NeoX uses 1e-5
- * @returns `y` (rows, C) in the format of `x` and `stats` (rows, 2) f32; the caller frees both
- * @throws {GpuError} if C is not a multiple of 4, or `weight` or `bias` not (C) f32
+ * @param into (rows, C) in the format of `x`, other memory than its: overwritten; a new tensor unless given
+ * @returns `y` (rows, C) and `stats` (rows, 2) f32; the caller frees both
+ * @throws {GpuError} if C is not a multiple of 4, `weight` or `bias` not (C) f32, or `into` not as `x`
  * @see Ba, Kiros and Hinton, 2016, arXiv:1607.06450, equation 4
  */
 export function layerNorm(
   gpu: Gpu,
   x: Tensor,
   { weight, bias, eps }: { readonly weight: Tensor; readonly bias: Tensor; readonly eps: number },
+  into?: Tensor,
 ): { y: Tensor; stats: Tensor } {
   requireVector("layerNorm", weight, x.width, "f32");
   requireVector("layerNorm", bias, x.width, "f32");
   const quads = rowQuadsOf(x);
-  const y = gpu.empty(x.shape, x.dtype, "layer norm");
+  const y = normResult(gpu, "layerNorm", x, into);
   const stats = gpu.empty([x.rows, 2], "f32", "layer norm stats");
   for (const { start, end } of rowRanges([x, y, stats])) {
     const rows = end - start;

@@ -28,6 +28,8 @@ export interface NormSaved {
 export interface NormGradients {
   /** (rows, C), any format: the gradient of x is added to it in place, and it is returned. */
   readonly addTo?: Tensor;
+  /** (rows, C), any format, other memory than that of dy: overwritten, in place of `addTo`. */
+  readonly into?: Tensor;
   /** (C) f32: accumulated in place; sums run in a fixed order. */
   readonly dWeight?: Tensor | undefined;
 }
@@ -36,7 +38,7 @@ export interface NormGradients {
  * Computes the gradient of a norm over rows.
  *
  * @param dy (rows, C), any format
- * @returns dx (rows, C): `addTo`, or a new tensor in the format of `dy` that the caller frees
+ * @returns dx (rows, C): `addTo`, `into`, or a new tensor in the format of `dy` that the caller frees
  * @throws {GpuError} if shapes differ
  */
 export function normBackward(
@@ -44,14 +46,14 @@ export function normBackward(
   kernels: NormBackwardKernels,
   dy: Tensor,
   saved: NormSaved,
-  { addTo, dWeight }: NormGradients,
+  { addTo, into, dWeight }: NormGradients,
 ): Tensor {
   const { x, weight, stats } = saved;
   requireSameShape(kernels.op, dy, x);
-  if (addTo) requireSameShape(kernels.op, addTo, x);
+  for (const given of [addTo, into]) if (given) requireSameShape(kernels.op, given, x);
   if (dWeight) addWeightGradient(gpu, kernels, dy, saved, dWeight);
   const quads = rowQuadsOf(x);
-  const dx = addTo ?? gpu.empty(x.shape, dy.dtype, "norm dx");
+  const dx = addTo ?? into ?? gpu.empty(x.shape, dy.dtype, "norm dx");
   for (const { start, end } of rowRanges([dy, x, stats, dx])) {
     const rows = end - start;
     const [dyPart, xPart, statsPart, dxPart] = [dy, x, stats, dx].map((tensor) => tensor.slice(start, end));

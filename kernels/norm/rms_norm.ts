@@ -6,6 +6,7 @@ import forwardWgsl from "./rms_norm.wgsl" with { type: "text" };
 import backwardWgsl from "./rms_norm_backward.wgsl" with { type: "text" };
 import weightBackwardWgsl from "./rms_norm_weight_backward.wgsl" with { type: "text" };
 import { normBackward, type NormGradients } from "./norm_backward.ts";
+import { normResult } from "./norm_result.ts";
 
 const FORWARD = { name: "rms_norm", wgsl: forwardWgsl, libraries: [reduceWgsl] };
 const BACKWARD = {
@@ -30,14 +31,21 @@ export interface RmsNormSaved {
  * @param x (rows, C), any format
  * @param weight (C) f32
  * @param eps added to the mean square before the root; LLaMA uses 1e-5 or 1e-6
- * @returns `y` (rows, C) in the format of `x` and `rstd` (rows) f32; the caller frees both
- * @throws {GpuError} if C is not a multiple of 4, or `weight` not (C) f32
+ * @param into (rows, C) in the format of `x`, other memory than its: overwritten; a new tensor unless given
+ * @returns `y` (rows, C) and `rstd` (rows) f32; the caller frees both
+ * @throws {GpuError} if C is not a multiple of 4, `weight` not (C) f32, or `into` not as `x`
  * @see Zhang and Sennrich, 2019, arXiv:1910.07467, equation 4
  */
-export function rmsNorm(gpu: Gpu, x: Tensor, weight: Tensor, eps: number): { y: Tensor; rstd: Tensor } {
+export function rmsNorm(
+  gpu: Gpu,
+  x: Tensor,
+  weight: Tensor,
+  eps: number,
+  into?: Tensor,
+): { y: Tensor; rstd: Tensor } {
   requireVector("rmsNorm", weight, x.width, "f32");
   const quads = rowQuadsOf(x);
-  const y = gpu.empty(x.shape, x.dtype, "rms norm");
+  const y = normResult(gpu, "rmsNorm", x, into);
   const rstd = gpu.empty([x.rows], "f32", "rstd");
   for (const { start, end } of rowRanges([x, y, rstd])) {
     const rows = end - start;

@@ -41,11 +41,11 @@ export interface LastTokens {
 }
 
 /**
- * Picks the next token of each sequence, makes it the sequence's last, and keeps it in `taken`; nothing is read back.
+ * Picks the next token of each sequence, makes it the sequence's last, and keeps it in `drawn`; nothing is read back.
  *
  * @param logits (rows, V rounded up to a multiple of 4) f32; overwritten
  * @param last overwritten: the new tokens, their positions, and that they were seen
- * @param options.taken (steps * rows) u32; step `options.step` gets the new tokens, {@linkcode NO_TOKEN} where logits
+ * @param options.drawn (steps * rows) u32; step `options.step` gets the new tokens, {@linkcode NO_TOKEN} where logits
  *   are NaN
  * @throws {GpuError} if shapes or types do not fit
  */
@@ -54,7 +54,7 @@ export function sample(
   logits: Tensor,
   last: LastTokens,
   sampling: Sampling,
-  { vocabSize, taken, step }: { readonly vocabSize: number; readonly taken: Tensor; readonly step: number },
+  { vocabSize, drawn, step }: { readonly vocabSize: number; readonly drawn: Tensor; readonly step: number },
 ): void {
   const rows = logits.rows;
   const quads = rowQuadsOf(logits);
@@ -62,15 +62,15 @@ export function sample(
   requireVector("sample", last.positions, rows, "u32");
   const fits = logits.dtype === "f32" && quads === Math.ceil(vocabSize / 4) && vocabSize < 2 ** 24 &&
     last.seen.dtype === "u32" && last.seen.size === rows * Math.ceil(vocabSize / 32) &&
-    taken.dtype === "u32" && (step + 1) * rows <= taken.size;
+    drawn.dtype === "u32" && (step + 1) * rows <= drawn.size;
   if (!fits) {
     throw new GpuError(
-      `Cannot apply sample: logits [${logits.shape}] ${logits.dtype}, seen [${last.seen.shape}] and taken ` +
-        `[${taken.shape}] do not fit ${vocabSize} tokens and step ${step}`,
+      `Cannot apply sample: logits [${logits.shape}] ${logits.dtype}, seen [${last.seen.shape}] and drawn ` +
+        `[${drawn.shape}] do not fit ${vocabSize} tokens and step ${step}`,
     );
   }
   const greedy = sampling.temperature === 0;
-  gpu.run(SAMPLE, [logits, last.tokens, last.positions, last.seen, taken], {
+  gpu.run(SAMPLE, [logits, last.tokens, last.positions, last.seen, drawn], {
     grid: [rows],
     constants: {
       LANES,
@@ -80,7 +80,7 @@ export function sample(
     uniforms: {
       quads,
       vocab_size: vocabSize,
-      first_taken: step * rows,
+      first_drawn: step * rows,
       seed: sampling.seed,
       penalty: sampling.repetitionPenalty,
       temperature: greedy ? 1 : sampling.temperature,

@@ -6,7 +6,7 @@
 // What is kept is drawn from by its cumulative probability in the order of the ids; GREEDY takes the likeliest, the
 // first of equals. A random number belongs to a seed, a sequence and a position: the same wherever it is drawn.
 //
-// The token goes where the next step reads it, and to `taken`, which the host reads later. Logits of which one is no
+// The token goes where the next step reads it, and to `drawn`, which the host reads later. Logits of which one is no
 // number, or none is finite, give the token NONE.
 //
 // Grid: one workgroup per sequence. Precision: probabilities and their sums in f32, in a fixed order.
@@ -20,7 +20,7 @@ const LOWEST = -3.4e38;   // in place of tokens that do not take part
 struct Params {
   quads: u32,             // of a row of logits
   vocab_size: u32,        // below 2^24
-  first_taken: u32,       // where this step's tokens go in `taken`
+  first_drawn: u32,       // where this step's tokens go in `drawn`
   seed: u32,
   penalty: f32,           // 1: none
   temperature: f32,
@@ -33,7 +33,7 @@ struct Params {
 @group(0) @binding(1) var<storage, read_write> tokens: array<u32>;        // (rows)
 @group(0) @binding(2) var<storage, read_write> positions: array<u32>;     // (rows) of `tokens`
 @group(0) @binding(3) var<storage, read_write> seen: array<u32>;          // (rows, words): a bit for each token
-@group(0) @binding(4) var<storage, read_write> taken: array<u32>;         // (steps, rows)
+@group(0) @binding(4) var<storage, read_write> drawn: array<u32>;         // (steps, rows)
 @group(0) @binding(5) var<uniform> p: Params;
 
 var<workgroup> lane_pairs: array<mat2x4f, LANES>;
@@ -70,7 +70,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     if (is_bad) { token = NONE; }
     tokens[row] = token;
     positions[row] = position;
-    taken[p.first_taken + row] = token;
+    drawn[p.first_drawn + row] = token;
     if (token < p.vocab_size) { seen[seen_word(row, token)] |= 1u << (token % 32u); }
   }
 }

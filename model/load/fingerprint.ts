@@ -52,7 +52,7 @@ export async function fingerprintModel(
   };
 }
 
-/** The parts of two fingerprints that differ, in words. */
+/** Names the parts of two fingerprints that differ. */
 export function differingParts(one: Fingerprint, other: Fingerprint): string[] {
   const words = { weights: "weights", config: "config.json", tokenizer: "tokenizer" } as const;
   return (Object.keys(words) as (keyof Fingerprint)[])

@@ -2,13 +2,14 @@
 import { isBnb4 } from "../../checkpoint/bitsandbytes.ts";
 import { openWeightsIfAny, type WeightReader } from "../../checkpoint/weights.ts";
 import { UserError } from "../../errors.ts";
-import type { ModelConfig } from "../config.ts";
+import { MOST_LAYERS } from "../checked.ts";
+import type { ModelConfig } from "../model_config.ts";
 import { underNamesOf } from "./model_weights.ts";
 import { checkpointTensors, countParameters, isExpendable, layoutOf } from "../tensors.ts";
 
 /** Several times what any published model has: what says more is damaged, or made to take memory and time. */
 export const SIZE_LIMITS = {
-  num_hidden_layers: 1024,
+  num_hidden_layers: MOST_LAYERS,
   vocab_size: 2 ** 19,
   hidden_size: 2 ** 16,
   intermediate_size: 2 ** 17,
@@ -17,7 +18,7 @@ export const SIZE_LIMITS = {
   "the number of parameters": 2 ** 42,
 } as const;
 
-/** What of a model's sizes is beyond {@linkcode SIZE_LIMITS}; undefined if nothing. */
+/** Names a size of the model beyond {@linkcode SIZE_LIMITS}; undefined if none is. */
 export function problemOfSizes(config: ModelConfig, contextLength: number): string | undefined {
   const sizes = {
     ...config,

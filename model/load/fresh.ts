@@ -1,8 +1,8 @@
 import type { TensorInfo, WeightReader } from "../../checkpoint/weights.ts";
 import { Random } from "../../data/random.ts";
 import { UserError } from "../../errors.ts";
-import type { ModelConfig } from "../config.ts";
-import { checkpointTensors } from "../tensors.ts";
+import type { ModelConfig } from "../model_config.ts";
+import { checkpointTensors, normWeights } from "../tensors.ts";
 
 /**
  * A checkpoint that was never trained: matrices drawn from a normal distribution with deviation 1 / sqrt(inputs), norms
@@ -11,6 +11,7 @@ import { checkpointTensors } from "../tensors.ts";
 export function freshWeights(config: ModelConfig, seed: number): WeightReader {
   const tensors = checkpointTensors(config);
   const order = [...tensors.keys()];
+  const norms = normWeights(config);
 
   function info(name: string): TensorInfo {
     const shape = tensors.get(name);
@@ -22,7 +23,7 @@ export function freshWeights(config: ModelConfig, seed: number): WeightReader {
   function values(name: string, start: number, length: number): Float32Array<ArrayBuffer> {
     const { shape } = info(name);
     const drawn = new Float32Array(length);
-    if (name.endsWith("norm.weight")) drawn.fill(1);
+    if (norms.has(name)) drawn.fill(1);
     else if (shape.length === 2) {
       fillNormal(drawn, 1 / Math.sqrt(shape[1]!), seed * order.length + order.indexOf(name), start);
     }

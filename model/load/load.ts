@@ -10,7 +10,7 @@ import { BLOCK, NESTED_BLOCK, NF4_VALUES } from "../../kernels/nf4/reference.ts"
 import { bytesPerElement, type Tensor } from "../../kernels/tensor.ts";
 import type { Format } from "../../kernels/wgsl.ts";
 import { assembleModel } from "./assemble.ts";
-import type { ModelConfig } from "../config.ts";
+import type { ModelConfig } from "../model_config.ts";
 import { checkShape, requireNoMore } from "./fits.ts";
 import type { LanguageModel } from "../language_model.ts";
 import { checkpointTensors } from "../tensors.ts";

@@ -2,7 +2,7 @@
 import { toF32 } from "../../checkpoint/dtype.ts";
 import { openWeights, type WeightReader } from "../../checkpoint/weights.ts";
 import { UserError } from "../../errors.ts";
-import type { ModelConfig } from "../config.ts";
+import type { ModelConfig } from "../model_config.ts";
 import { layoutOf } from "../tensors.ts";
 
 type OpenOptions = Parameters<typeof openWeights>[1];
@@ -87,7 +87,7 @@ async function isSame(weights: WeightReader, a: string, b: string): Promise<bool
   return true;
 }
 
-/** The weights with the tensor `from` under the name `to`. */
+/** Gives the weights with the tensor `from` under the name `to`. */
 function renamed(weights: WeightReader, from: string, to: string): WeightReader {
   const stored = (name: string) => name === to ? from : name;
   return {

@@ -6,9 +6,10 @@ import { NF4_VALUES } from "../../kernels/nf4/reference.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { Format } from "../../kernels/wgsl.ts";
 import { assembleModel } from "./assemble.ts";
-import type { ModelConfig } from "../config.ts";
+import type { ModelConfig } from "../model_config.ts";
 import type { LanguageModel } from "../language_model.ts";
 import { torchDtypeOf } from "../number_formats.ts";
+import { normWeights } from "../tensors.ts";
 import { requirePackable } from "./load.ts";
 import { Uploader } from "./read_ahead.ts";
 
@@ -40,6 +41,7 @@ export async function randomModel(
   const { format, loadIn4bit, doubleQuant, seed = 1 } = options;
   const stored = Uploader.formatOf(torchDtypeOf(config));
   const isTrained = options.isTrained ?? (() => false);
+  const norms = normWeights(config);
   let stream = 0;
   const dense = (name: string, shape: readonly [number, number]): Tensor => {
     const weight = gpu.empty(shape, isTrained(name) ? "f32" : stored, name);
@@ -68,7 +70,7 @@ export async function randomModel(
   return await assembleModel(gpu, config, format, {
     table: (name, shape) => Promise.resolve(dense(name, shape)),
     vector: (name, length) => {
-      const value = name.endsWith("norm.weight") ? 1 : 0;
+      const value = norms.has(name) ? 1 : 0;
       return Promise.resolve(gpu.tensor([length], new Float32Array(length).fill(value), { label: name }));
     },
     matrix: (name, shape) =>

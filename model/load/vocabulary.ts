@@ -5,7 +5,7 @@ import type { Adapter, ExtraTensor } from "../../checkpoint/peft.ts";
 import { isSavedWhole } from "../../checkpoint/peft_targets.ts";
 import type { WeightReader } from "../../checkpoint/weights.ts";
 import { UserError } from "../../errors.ts";
-import type { ModelConfig } from "../config.ts";
+import type { ModelConfig } from "../model_config.ts";
 import { layoutOf, tablesOf } from "../tensors.ts";
 
 const CHUNK_BYTES = 2 ** 24;

@@ -39,7 +39,9 @@ Deno.test("rope_freqs are llama.cpp's divisors: 1 for short waves, the factor fo
 
 Deno.test("scaled positions have the length before the extension in their metadata", async () => {
   const keys = (scaling: Record<string, unknown> | null) =>
-    new Map(positionKeys(config(scaling)).map(([key, value]) => [key.replace("llama.rope.", ""), value]));
+    new Map(
+      positionKeys(config(scaling), "qwen3").map(([key, value]) => [key.replace("qwen3.rope.", ""), value]),
+    );
   assertEquals([...keys(null)], [["dimension_count", { u32: 128 }], ["freq_base", { f32: 500_000 }]]);
   const linear = keys({ rope_type: "linear", factor: 4 });
   assertEquals(linear.get("scaling.type"), "linear");

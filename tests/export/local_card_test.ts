@@ -1,6 +1,6 @@
 import { parse } from "yaml";
 import { readConfig } from "../../model/config.ts";
-import { configForPositions } from "../../model/context.ts";
+import { configForPositions } from "../../model/positions.ts";
 import { CARD, hasForeignCard, localCard, writeCard } from "../../export/local_card.ts";
 import { preparePublication } from "../../export/publish.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";

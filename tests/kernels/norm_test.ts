@@ -137,6 +137,53 @@ Deno.test("rmsNormBackward() sums many rows into dWeight the same way every time
   assertEquals([...sums[1]!], [...sums[0]!], "second run");
 });
 
+/** Rows of several heads, each of which is normed by itself, with the same weight. */
+for (const [rows, heads, width] of [[1, 1, 4], [3, 5, 12], [131, 2, 8]] as const) {
+  Deno.test(`rmsNorm() of ${heads} heads of ${width} writes into other rows, forward and back, in ${rows} rows`, async () => {
+    const size = rows * heads * width;
+    const [x, w, dy] = [normal(1, size), normal(2, width), normal(3, size)];
+    const expected = gradientsReference(Float64Array.from(x), Float64Array.from(w), dy);
+    const y64 = rmsNormReference(Float64Array.from(x), Float64Array.from(w), EPS);
+    for (const gpu of [whole, split]) {
+      const make = (values: Float32Array) => gpu.tensor([rows, heads * width], values);
+      const [xt, dyt, y, dx] = [
+        make(x),
+        make(dy),
+        make(new Float32Array(size)),
+        make(new Float32Array(size)),
+      ];
+      const weight = gpu.tensor([width], w);
+      const live = gpu.memory.liveBytes;
+      const byHead = xt.asRows(width);
+      assertEquals([byHead.shape, byHead.rows], [[rows * heads, width], rows * heads]);
+      const { rstd } = rmsNorm(gpu, byHead, weight, EPS, y.asRows(width));
+      assertClose("y", await gpu.read(y), y64, F32);
+      const dWeight = gpu.zeros([width]);
+      const saved = { x: byHead, weight, rstd };
+      rmsNormBackward(gpu, dyt.asRows(width), saved, { into: dx.asRows(width), dWeight });
+      assertClose("dx", await gpu.read(dx), expected.dx, F32);
+      assertClose("dWeight", await gpu.read(dWeight), expected.dWeight, reduction(rows * heads));
+      rstd.free();
+      dWeight.free();
+      assertEquals(gpu.memory.liveBytes, live, "bytes in use");
+    }
+  });
+}
+
+Deno.test("layerNorm() writes into other rows, and refuses those of another shape or format", async () => {
+  const gpu = whole;
+  const [x, w, b] = [normal(1, 36), normal(2, 12), normal(3, 12)];
+  const weights = { weight: gpu.tensor([12], w), bias: gpu.tensor([12], b), eps: EPS };
+  const xt = gpu.tensor([3, 12], x);
+  const y = gpu.zeros([3, 12]);
+  layerNorm(gpu, xt, weights, y);
+  const [x64, w64, b64] = [x, w, b].map((values) => Float64Array.from(values));
+  assertClose("y", await gpu.read(y), layerNormReference(x64!, w64!, b64!, EPS), { rtol: 1e-5, atol: 1e-5 });
+  await assertThrows(() => layerNorm(gpu, xt, weights, gpu.zeros([6, 6])), "differ in shape");
+  await assertThrows(() => rmsNorm(gpu, xt, weights.weight, EPS, gpu.empty([3, 12], "bf16")), "result bf16");
+  await assertThrows(() => xt.asRows(8), "does not divide into rows of 8");
+});
+
 Deno.test("rmsNorm() refuses shapes that do not fit", async () => {
   const gpu = whole;
   const x = gpu.zeros([2, 6]);

@@ -51,14 +51,14 @@ async function drawMany(
   const work = gpu.empty([rows, width]);
   const last = lastTokensOf(gpu, rows, vocabSize, seen, firstPosition);
   const fresh = lastTokensOf(gpu, rows, vocabSize, seen, firstPosition);
-  const taken = gpu.empty([steps * rows], "u32");
+  const drawn = gpu.empty([steps * rows], "u32");
   for (let step = 0; step < steps; step++) {
     gpu.copy(source, work);
     gpu.copy(fresh.seen, last.seen);
-    sample(gpu, work, last, sampling, { vocabSize, taken, step });
+    sample(gpu, work, last, sampling, { vocabSize, drawn, step });
   }
   const [tokens, positions, lastIds] = await Promise.all(
-    [taken, last.positions, last.tokens].map((t) => gpu.readU32(t)),
+    [drawn, last.positions, last.tokens].map((t) => gpu.readU32(t)),
   );
   assertEquals([...positions!], Array(rows).fill(firstPosition + steps), "positions");
   assertEquals([...lastIds!], [...tokens!.subarray((steps - 1) * rows)], "last tokens");
@@ -177,18 +177,18 @@ Deno.test("What was drawn is seen from then on, and penalised", async () => {
   using gpu = await Gpu.open({ poison: true });
   const source = gpu.tensor([1, 4], Float32Array.of(8, 4, 3, 1));
   const last = lastTokensOf(gpu, 1, 4, [], 0);
-  const taken = gpu.empty([4], "u32");
+  const drawn = gpu.empty([4], "u32");
   for (let step = 0; step < 4; step++) {
     const logits = gpu.empty([1, 4]);
     gpu.copy(source, logits);
     sample(gpu, logits, last, { ...PLAIN, temperature: 0, repetitionPenalty: 2.5 }, {
       vocabSize: 4,
-      taken,
+      drawn,
       step,
     });
   }
   // 8, then 8 / 2.5 = 3.2 < 4, then 3.2 > 3 again.
-  assertEquals([...await gpu.readU32(taken)], [0, 1, 0, 0]);
+  assertEquals([...await gpu.readU32(drawn)], [0, 1, 0, 0]);
 });
 
 Deno.test("Draws depend on seed, sequence and position, on nothing else", async () => {
@@ -227,11 +227,11 @@ Deno.test("Logits that are no numbers give no token; minus infinity is never dra
   }
 });
 
-Deno.test("Logits, last tokens and tokens taken that do not fit are refused", async () => {
+Deno.test("Logits, last tokens and tokens drawn that do not fit are refused", async () => {
   using gpu = await Gpu.open();
   const last = lastTokensOf(gpu, 1, 8, [], 0);
-  const taken = gpu.zeros([2], "u32");
-  const at = { vocabSize: 8, taken };
+  const drawn = gpu.zeros([2], "u32");
+  const at = { vocabSize: 8, drawn };
   await assertThrows(() => sample(gpu, gpu.zeros([1, 8]), last, PLAIN, { ...at, step: 2 }), "step 2");
   await assertThrows(
     () => sample(gpu, gpu.zeros([1, 12]), last, PLAIN, { ...at, step: 0 }),

@@ -11,7 +11,8 @@ import { assemble, type Format, type Kernel, readInterface } from "../../kernels
 import { adapterConfig } from "../../checkpoint/peft.ts";
 import { addLora } from "../../model/lora.ts";
 import { makeBatch } from "../../model/batch.ts";
-import { type ModelConfig, parseConfig } from "../../model/config.ts";
+import { parseConfig } from "../../model/config.ts";
+import type { ModelConfig } from "../../model/model_config.ts";
 import { freshWeights } from "../../model/load/fresh.ts";
 import { generate } from "../../model/generate.ts";
 import { loadModel } from "../../model/load/load.ts";

@@ -1,12 +1,8 @@
 /** `config.json`: Hugging Face's keys and defaults, what is refused, and how far positions are stretched. */
-import {
-  contextLength,
-  extendContext,
-  type ModelConfig,
-  parseConfig,
-  readConfig,
-} from "../../model/config.ts";
-import { configForPositions, configJson } from "../../model/context.ts";
+import { configForPositions, contextLength, extendContext } from "../../model/positions.ts";
+import { parseConfig, readConfig } from "../../model/config.ts";
+import type { ModelConfig } from "../../model/model_config.ts";
+import { configJson } from "../../model/config_json.ts";
 import { parseRopeScaling } from "../../model/rope_scaling.ts";
 import { torchDtype, torchDtypeOf } from "../../model/number_formats.ts";
 import { UserError } from "../../errors.ts";
@@ -76,15 +72,17 @@ Deno.test("Defaults are those of Hugging Face's LlamaConfig", () => {
     tie_word_embeddings: false,
     attention_bias: "none",
     mlp_bias: false,
-    sliding_window: null,
+    qk_norm: false,
+    layers: new Array(32).fill({ sliding_window: null, rope: "model" }),
     notes: [],
   });
 });
 
 Deno.test("What a key means that is not there, the classes of Mistral and Qwen2 say; null is no grouping and no window", () => {
   const of = (changes: Raw) => {
-    const { num_key_value_heads, max_position_embeddings, sliding_window } = parse(changes);
-    return [num_key_value_heads, max_position_embeddings, sliding_window];
+    const { num_key_value_heads, max_position_embeddings, layers } = parse(changes);
+    const windows = new Set(layers.map((layer) => layer.sliding_window));
+    return [num_key_value_heads, max_position_embeddings, ...windows];
   };
   assertEquals(of({ model_type: "mistral" }), [8, 131072, 4096]);
   assertEquals(of({ model_type: "mistral", num_key_value_heads: null, sliding_window: null }), [
@@ -129,16 +127,25 @@ Deno.test("Keys that would change the figures are refused by name, keys without 
   }
   await assertRefused({ model_type: "mistral", attention_bias: true }, "its attention_bias is true");
   await assertRefused({ model_type: "qwen2", mlp_bias: true }, "its mlp_bias is true");
-  await assertRefused({ partial_rotary_factor: 0.5 }, "partial_rotary_factor turns 64 of a head's 128");
-  const types = ["sliding_attention", "full_attention", "sliding_attention", "full_attention"];
-  const mixed = { use_sliding_window: true, num_hidden_layers: 4, layer_types: types };
-  await assertRefused({ model_type: "qwen2", ...mixed }, "sliding window is in 2 of 4 layers");
+  await assertRefused({ partial_rotary_factor: 0.5 }, "partial_rotary_factor rotates 64 of a head's 128");
   const neutral = { layer_types: ["full_attention"], logit_scale: 1, qk_norm: false, pruned_heads: {} };
   assertEquals(parse({ ...neutral, hidden_act: "swish", use_cache: true, bos_token_id: 1 }).notes, []);
   const { notes } = parse({ sliding_window: 16, "my\u001bkey": 3, attention_dropout: 0.1 });
   assertEquals(notes.length, 2);
   assertIncludes(notes[0]!, "sliding_window, my key are not known");
   assertIncludes(notes[1]!, "attention_dropout");
+});
+
+Deno.test("More layers than any model has are refused before a list of them is made", async () => {
+  for (const model_type of ["llama", "qwen2", "gpt_neox"]) {
+    const started = performance.now();
+    await assertRefused(
+      { model_type, num_hidden_layers: 2 ** 40 },
+      `num_hidden_layers: is ${2 ** 40}`,
+      "1024",
+    );
+    assert(performance.now() - started < 1000, "it took its time");
+  }
 });
 
 Deno.test("dtype counts before torch_dtype, and one that is not known is noted", () => {
@@ -183,7 +190,8 @@ Deno.test("Every key is taken from the file, null means the default, and unknown
     rotary_dim: head_dim,
     ...rest,
     attention_bias: "all",
-    sliding_window: null,
+    qk_norm: false,
+    layers: new Array(32).fill({ sliding_window: null, rope: "model" }),
     rope_scaling: { type, ...scaling },
   };
   for (const [key, value] of Object.entries({ ...config, notes: undefined })) {

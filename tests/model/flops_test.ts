@@ -5,7 +5,8 @@ import { type Dispatch, Gpu } from "../../kernels/gpu.ts";
 import { adapterConfig } from "../../checkpoint/peft.ts";
 import { addLora } from "../../model/lora.ts";
 import { makeBatch } from "../../model/batch.ts";
-import { type ModelConfig, parseConfig } from "../../model/config.ts";
+import { parseConfig } from "../../model/config.ts";
+import type { ModelConfig } from "../../model/model_config.ts";
 import {
   addFlops,
   type Flops,
@@ -81,6 +82,10 @@ const MODELS: Readonly<
   "heads wider than the hidden size": {
     config: parseConfig({ ...SHAPE, model_type: "mistral", num_key_value_heads: 2, head_dim: 12 }, "tests"),
     targets: ["o_proj", "v_proj"],
+  },
+  "norms on q and k": {
+    config: parseConfig({ ...SHAPE, model_type: "qwen3", num_key_value_heads: 3, head_dim: 12 }, "tests"),
+    targets: ["q_proj", "down_proj"],
   },
   "GPT-NeoX": { config: parseConfig(NEOX, "tests"), targets: ["dense", "dense_4h_to_h"] },
   "GPT-NeoX, MLP after attention": {

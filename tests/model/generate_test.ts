@@ -3,7 +3,7 @@ import { readAdapter } from "../../checkpoint/peft.ts";
 import { Gpu, type GpuOptions } from "../../kernels/gpu.ts";
 import { adapterConfig } from "../../checkpoint/peft.ts";
 import { addLora, applyAdapter } from "../../model/lora.ts";
-import type { ModelConfig } from "../../model/config.ts";
+import type { ModelConfig } from "../../model/model_config.ts";
 import { Decoder } from "../../model/decoder.ts";
 import { continueAll, generate, generateBatch, type GenerateOptions } from "../../model/generate.ts";
 import { kvCacheBytes } from "../../model/kv_cache.ts";
@@ -44,17 +44,17 @@ async function stepLogits(
   const decoder = new Decoder(model, { capacity });
   const sampling = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 };
   decoder.prefill(0, prompt);
-  const taken = gpu.empty([count], "u32");
+  const drawn = gpu.empty([count], "u32");
   const logits: number[] = [];
   for (let step = 0; step < count; step++) {
     if (step > 0) decoder.advance();
     const each = decoder.logits();
     logits.push(...(await gpu.read(each)).subarray(0, vocab_size));
     each.free();
-    decoder.sample(sampling, taken, step);
+    decoder.sample(sampling, drawn, step);
   }
-  const ids = [...await gpu.readU32(taken)];
-  taken.free();
+  const ids = [...await gpu.readU32(drawn)];
+  drawn.free();
   decoder.free();
   return { logits, ids };
 }
@@ -145,7 +145,7 @@ async function smallModel(
     name: `model.layers.0.self_attn.${each}_proj.bias`,
     values: (values: Float32Array) => values.set(normal(i, values.length)),
   }));
-  const weights = changedWeights(config, { changes: config.attention_bias ? biases : [] });
+  const weights = changedWeights(config, { changes: config.raw.attention_bias ? biases : [] });
   return await load(gpu, config, weights, format ? { format } : {});
 }
 

@@ -7,8 +7,10 @@ import { Gpu } from "../../kernels/gpu.ts";
 import { isNf4 } from "../../kernels/nf4/nf4.ts";
 import { makeBatch } from "../../model/batch.ts";
 import { convertToBnb4 } from "../../export/bnb4.ts";
-import { extendContext, type ModelConfig, parseConfig } from "../../model/config.ts";
-import { configJson } from "../../model/context.ts";
+import { extendContext } from "../../model/positions.ts";
+import { parseConfig } from "../../model/config.ts";
+import type { ModelConfig } from "../../model/model_config.ts";
+import { configJson } from "../../model/config_json.ts";
 import { generate } from "../../model/generate.ts";
 import { convertToGguf } from "../../export/gguf.ts";
 import { mergeAdapter } from "../../export/merge.ts";
@@ -52,6 +54,7 @@ Deno.test("Defaults are those of Hugging Face's GPTNeoXConfig", () => {
     hidden_size: 2048,
     intermediate_size: 8192,
     layer_norm_eps: 1e-5,
+    layers: new Array(24).fill({ sliding_window: null, rope: "model" }),
     max_position_embeddings: 2048,
     model_type: "gpt_neox",
     notes: [],
@@ -61,7 +64,6 @@ Deno.test("Defaults are those of Hugging Face's GPTNeoXConfig", () => {
     rope_scaling: null,
     rope_theta: 10000,
     rotary_dim: 32,
-    sliding_window: null,
     tie_word_embeddings: false,
     use_parallel_residual: true,
     vocab_size: 50304,
@@ -90,7 +92,7 @@ Deno.test("Rotation and activation are read in every form that Hugging Face has 
     assertEquals((parse({ hidden_act }) as { gelu?: string }).gelu, "tanh");
   }
   await assertThrows(() => parse({ hidden_act: "relu" }), 'hidden_act is "relu"', "gelu_fast");
-  await assertThrows(() => parse({ rotary_pct: 0.3 }), "rotary_pct turns 38 of a head's 128");
+  await assertThrows(() => parse({ rotary_pct: 0.3 }), "rotary_pct rotates 38 of a head's 128");
   await assertThrows(() => parse({ rotary_pct: 1.5 }), "rotary_pct");
   await assertThrows(
     () => parse({ rotary_pct: 0.5, partial_rotary_factor: 0.25 }),
@@ -337,6 +339,6 @@ Deno.test("A model without a GGUF form is refused by name", async () => {
   await assertThrows(
     () => convertToGguf(NEOX, "/nowhere/model.gguf"),
     'model_type "gpt_neox"',
-    "LLaMA",
+    "llama, mistral, qwen2",
   );
 });

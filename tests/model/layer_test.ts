@@ -5,7 +5,8 @@ import { adapterConfig } from "../../checkpoint/peft.ts";
 import { addLora } from "../../model/lora.ts";
 import { freeBatch, makeBatch, uploadBatch } from "../../model/batch.ts";
 import { rowChunks, rowsWithin } from "../../kernels/shared/row_chunks.ts";
-import { type ModelConfig, parseConfig } from "../../model/config.ts";
+import { parseConfig } from "../../model/config.ts";
+import type { ModelConfig } from "../../model/model_config.ts";
 import { freshWeights } from "../../model/load/fresh.ts";
 import type { GradientOptions, LanguageModel } from "../../model/language_model.ts";
 import { loadModel } from "../../model/load/load.ts";
@@ -40,6 +41,10 @@ const CONFIGS = {
   "4 kv heads": llama(4),
   "1 kv head": llama(1),
   "1 kv head, heads of 8": llama(1, 8),
+  "norms on q and k": parseConfig(
+    { ...SHAPE, model_type: "qwen3", num_key_value_heads: 2, head_dim: 16 },
+    "tests",
+  ),
   "GPT-NeoX": gptNeox(true),
   "GPT-NeoX, MLP after attention": gptNeox(false),
 };

@@ -15,7 +15,7 @@ import {
 } from "../../kernels/nf4/nf4.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import { readConfig } from "../../model/config.ts";
-import { configJson } from "../../model/context.ts";
+import { configJson } from "../../model/config_json.ts";
 import { freshWeights } from "../../model/load/fresh.ts";
 import type { LoadOptions } from "../../model/load/load.ts";
 import { checkpointTensors } from "../../model/tensors.ts";

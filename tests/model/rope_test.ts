@@ -3,7 +3,8 @@
  * written out again here in float64 or computed by hand.
  */
 import { Gpu } from "../../kernels/gpu.ts";
-import { type ModelConfig, parseConfig } from "../../model/config.ts";
+import { parseConfig } from "../../model/config.ts";
+import type { ModelConfig } from "../../model/model_config.ts";
 import { ropeFrequencies, ropeTables } from "../../model/rope.ts";
 import { assert, assertClose, assertEquals } from "../support/assert_close.ts";
 import { load, logitsOf, sequence, smallConfig } from "./support.ts";

@@ -1,6 +1,6 @@
 /**
- * Losses, gradients and updates against PyTorch in float64 (expected.json in tests/golden and its folders of GPT-NeoX and
- * of Mistral).
+ * Losses, gradients and updates against PyTorch in float64 (expected.json in tests/golden and in its folders of other
+ * architectures).
  * PyTorch in float32 comes within 2e-7 of these losses; ours within 1e-7.
  */
 import { readAdapter } from "../../checkpoint/peft.ts";
@@ -13,23 +13,25 @@ import { windowStarts } from "../../eval/windows.ts";
 import { Gpu, type GpuOptions } from "../../kernels/gpu.ts";
 import { applyAdapter } from "../../model/lora.ts";
 import { freeBatch, makeBatch } from "../../model/batch.ts";
-import { extendContext, parseConfig, readConfig } from "../../model/config.ts";
+import { extendContext } from "../../model/positions.ts";
+import { parseConfig, readConfig } from "../../model/config.ts";
 import type { LanguageModel } from "../../model/language_model.ts";
 import { loadModel } from "../../model/load/load.ts";
 import { Trainer } from "../../train/trainer.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
 import { GOLDEN } from "../support/files.ts";
 
-const [llama, neox, mistral] = await Promise.all(
-  ["", "neox/", "mistral/"].map((folder) => Deno.readTextFile(`${GOLDEN}/${folder}expected.json`)),
-);
-const expected = {
-  ...JSON.parse(llama!),
-  ...JSON.parse(neox!),
-  ...Object.fromEntries(
-    Object.entries(JSON.parse(mistral!)).map(([name, figures]) => [name.replace("_", "_mistral_"), figures]),
+const [llama, neox, mistral, qwen3] = await Promise.all(
+  ["", "neox/", "mistral/", "qwen3/"].map(async (folder) =>
+    JSON.parse(await Deno.readTextFile(`${GOLDEN}/${folder}expected.json`))
   ),
-};
+);
+/** Figures under names of their own. */
+const renamed = (figures: Record<string, unknown>, folder: string) =>
+  Object.fromEntries(Object.entries(figures).map(([name, each]) => [name.replace("_", `_${folder}_`), each]));
+/** The figures of a test: with config.json as transformers 5 writes it, those without `_v5`. */
+const expectedOf = (name: string) => expected[name.replace(/_v5$/, "")];
+const expected = { ...llama, ...neox, ...renamed(mistral, "mistral"), ...renamed(qwen3, "qwen3") };
 
 interface Setup {
   readonly folder: string;
@@ -38,10 +40,14 @@ interface Setup {
   readonly nf4?: boolean;
   /** With `nf4`: scales in 8 bits; true unless given. */
   readonly doubleQuant?: boolean;
+  /** The file in config.json's place. */
+  readonly configFile?: string;
   /** Keys of config.json in place of the file's. */
   readonly changes?: Readonly<Record<string, unknown>>;
   /** Substrings of the names of base weights that are trained; undefined to evaluate. */
   readonly trained?: readonly string[];
+  /** Least that a binding must hold, where that is more than in {@linkcode WAYS}: 64 rows of logits. */
+  readonly bindingBytes?: number;
   /** Folder of data.bin and train.jsonl within tests/golden; that itself unless given. */
   readonly data?: string;
 }
@@ -49,11 +55,16 @@ interface Setup {
 /** Four heads of 24 on a hidden size of 64, and a window of 40 tokens. */
 const MISTRAL = { folder: "mistral", length: 128, data: "mistral" } as const;
 
+/** Norms on q and k, heads of 32 on a hidden size of 64, a tied head; the data of Mistral. */
+const QWEN3 = { folder: "qwen3", length: 128, data: "mistral", bindingBytes: 64 * 320 * 4 } as const;
+
 async function open(
   gpu: Gpu,
-  { folder, length, adapter, nf4 = false, doubleQuant = true, changes, trained }: Setup,
+  { folder, length, adapter, nf4 = false, doubleQuant = true, configFile, changes, trained }: Setup,
 ): Promise<LanguageModel> {
-  const { raw } = await readConfig(`${GOLDEN}/${folder}`);
+  const { raw } = configFile
+    ? { raw: JSON.parse(await Deno.readTextFile(`${GOLDEN}/${folder}/${configFile}`)) }
+    : await readConfig(`${GOLDEN}/${folder}`);
   const config = extendContext(parseConfig({ ...raw, ...changes }, folder), length);
   const weights = await openWeights(`${GOLDEN}/${folder}`);
   const peft = adapter === undefined ? undefined : await readAdapter(`${GOLDEN}/${adapter}`);
@@ -100,6 +111,12 @@ const EVALUATIONS: Record<string, Setup & { step: number }> = {
   eval_mistral_64: { ...MISTRAL, length: 64, step: 64 },
   eval_mistral_adapter_128: { ...MISTRAL, step: 64, adapter: "mistral/adapter" },
   eval_mistral_128_nf4: { ...MISTRAL, step: 64, nf4: true },
+  eval_qwen3_128: { ...QWEN3, step: 64 },
+  eval_qwen3_64: { ...QWEN3, length: 64, step: 64 },
+  eval_qwen3_adapter_128: { ...QWEN3, step: 64, adapter: "qwen3/adapter" },
+  eval_qwen3_128_nf4: { ...QWEN3, step: 64, nf4: true },
+  eval_qwen3_128_v5: { ...QWEN3, step: 64, configFile: "config-v5.json" },
+  eval_qwen3_yarn_128: { ...QWEN3, step: 64, configFile: "config-yarn.json" },
   eval_neox_adapter_128: { folder: "neox", length: 128, step: 64, adapter: "neox/adapter" },
 };
 
@@ -119,9 +136,9 @@ for (const [name, setup] of Object.entries(EVALUATIONS)) {
       loss += losses.reduce((sum, value) => sum + value, 0) / (length - 1) / starts.length;
       argmax.forEach((token, i) => hits += token === tokens[start + 1 + i] ? 1 : 0);
     }
-    assertEquals(starts.length, expected[name].windows, "windows");
-    assertRelative("val_loss", loss, expected[name].val_loss, 1e-6);
-    assertRelative("val_acc", hits / length / starts.length, expected[name].val_acc, 1e-12);
+    assertEquals(starts.length, expectedOf(name).windows, "windows");
+    assertRelative("val_loss", loss, expectedOf(name).val_loss, 1e-6);
+    assertRelative("val_acc", hits / length / starts.length, expectedOf(name).val_acc, 1e-12);
   });
 }
 
@@ -154,6 +171,23 @@ const CURVES: Record<string, Setup & { groupSize?: number; ways?: readonly strin
     trained: [],
     ways: ["checkpointed", "activations kept"],
   },
+  train_qwen3_full_s2: { ...QWEN3, trained: [""], groupSize: 32 },
+  train_qwen3_full_dense: { ...QWEN3, trained: [""] },
+  train_qwen3_full_dense_v5: {
+    ...QWEN3,
+    trained: [""],
+    configFile: "config-v5.json",
+    ways: ["checkpointed"],
+  },
+  train_qwen3_lora_s2: { ...QWEN3, adapter: "qwen3/adapter", trained: [], groupSize: 32 },
+  train_qwen3_lora_dense: { ...QWEN3, adapter: "qwen3/adapter", trained: [] },
+  train_qwen3_lora_plus_s2: {
+    ...QWEN3,
+    adapter: "qwen3/adapter",
+    trained: ["embed", "norm"],
+    groupSize: 32,
+  },
+  train_qwen3_qlora_s2: { ...QWEN3, adapter: "qwen3/adapter", nf4: true, trained: [], groupSize: 32 },
   train_neox_lora_s2: { folder: "neox", length: 128, adapter: "neox/adapter", trained: [], groupSize: 32 },
   train_neox_qlora_plus_s2: {
     folder: "neox",
@@ -179,7 +213,10 @@ for (const [name, setup] of Object.entries(CURVES)) {
   for (const [way, { checkpointing, batches, ...options }] of Object.entries(WAYS)) {
     if (setup.ways && !setup.ways.includes(way)) continue;
     Deno.test(`${name}: losses and gradient norms are PyTorch's, ${way}`, async () => {
-      using gpu = await Gpu.open({ poison: true, ...options });
+      const larger = options.maxBindingBytes && setup.bindingBytes
+        ? { maxBindingBytes: setup.bindingBytes }
+        : {};
+      using gpu = await Gpu.open({ poison: true, ...options, ...larger });
       const model = await open(gpu, setup);
       const tokenizer = await Tokenizer.load(`${GOLDEN}/${setup.folder}`);
       const { samples } = await loadDataset(
@@ -201,7 +238,7 @@ for (const [name, setup] of Object.entries(CURVES)) {
         weightDecay: 0,
       });
       const micro = batches === 1 ? [makeBatch(samples)] : samples.map((sample) => makeBatch([sample]));
-      for (const { step, loss, grad_norm } of expected[name]) {
+      for (const { step, loss, grad_norm } of expectedOf(name)) {
         const result = await trainer.step(micro, 1e-3);
         assert(result.applied, `step ${step} was skipped`);
         assertRelative(`loss of step ${step}`, result.loss, loss, 1e-6);

@@ -7,6 +7,7 @@ import { generate } from "../../model/generate.ts";
 import { convertToGguf } from "../../export/gguf.ts";
 import { mergeAdapter } from "../../export/merge.ts";
 import { openModel } from "../../model/load/open.ts";
+import { trainedNames } from "../../train/lora.ts";
 import { runTraining } from "../../train/run.ts";
 import { loadTrainArgs } from "../../train_args/load.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
@@ -303,4 +304,20 @@ Deno.test("A tied table that is trained is written for both ends, and stays one 
     const [apart, merged] = [await lossOf(base, next.output_dir), await lossOf(`${folder}/parted`, null)];
     assertClose("loss", [merged], [apart], { rtol: 1e-5, atol: 0 });
   });
+});
+
+Deno.test("New tokens want the embeddings trained, by whatever names the architecture has for them", async () => {
+  const configs = [await readConfig(`${GOLDEN}/mha`), await readConfig(`${GOLDEN}/neox`)];
+  const names = async (index: number, given: Record<string, string>) => {
+    const fixed = { ...SETTINGS, output_dir: "-", resize_vocabulary: "true" };
+    const { args } = await loadTrainArgs(null, { ...fixed, ...given });
+    return trainedNames(configs[index]!, args);
+  };
+  for (const given of [{ trainable_params: "embed" }, { train_embedding: "true" }]) {
+    for (const index of [0, 1]) await names(index, given);
+  }
+  await names(1, { modules_to_save: "embed_in" });
+  for (const given of [{}, { trainable_params: "norm" }, { modules_to_save: "lm_head" }]) {
+    await assertThrows(() => names(0, given), "resize_vocabulary", "neither be learnt nor saved");
+  }
 });

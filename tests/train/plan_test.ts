@@ -1,9 +1,11 @@
 import { Gpu, type GpuOptions } from "../../kernels/gpu.ts";
 import { makeBatch, type Sequence } from "../../model/batch.ts";
-import { type ModelConfig, parseConfig } from "../../model/config.ts";
+import { parseConfig } from "../../model/config.ts";
+import type { ModelConfig } from "../../model/model_config.ts";
 import { freshWeights } from "../../model/load/fresh.ts";
 import { loadModel } from "../../model/load/load.ts";
 import { shapeConfig } from "../../model/shapes.ts";
+import { describeAttention } from "../../train/describe.ts";
 import type { TrainInfo } from "../../train/hooks.ts";
 import { planTraining, requireFit } from "../../train/plan/plan.ts";
 import { longestContext } from "../../train/plan/longest_context.ts";
@@ -53,6 +55,16 @@ const NEOX: ModelConfig = parseConfig({
   intermediate_size: 256,
 }, "tests");
 
+/** Norms on q and k, and a window in two of three layers. */
+const NORMED: ModelConfig = parseConfig({
+  ...SMALL.raw,
+  model_type: "qwen3",
+  head_dim: 32,
+  use_sliding_window: true,
+  max_window_layers: 1,
+  sliding_window: 48,
+}, "tests");
+
 async function settings(given: Record<string, string | number | boolean>): Promise<TrainArgs> {
   const required = { model_name_or_path: "-", train_file: "-", output_dir: "-" };
   const texts = Object.entries({ ...required, ...given }).map(([name, value]) => [name, String(value)]);
@@ -97,6 +109,18 @@ const CASES: readonly Case[] = [
     config: NEOX,
   },
   { name: "every weight of GPT-NeoX", given: { low_rank_training: false }, lengths: [150], config: NEOX },
+  {
+    name: "QLoRA of a model with norms on q and k, bf16",
+    given: { bf16: true, trainable_params: "norm" },
+    lengths: [300],
+    config: NORMED,
+  },
+  {
+    name: "every weight, norms on q and k, activations kept",
+    given: { low_rank_training: false, gradient_checkpointing: false },
+    lengths: [150],
+    config: NORMED,
+  },
   {
     name: "every weight, tied, bf16",
     given: { low_rank_training: false, bf16: true },
@@ -398,3 +422,33 @@ for (const [name, given] of WHOLE_RUNS) {
     });
   });
 }
+
+Deno.test("A plan counts the pairs that each layer's window leaves, and says which layers have S2-Attn", async () => {
+  const args = await settings({
+    lora_rank: 4,
+    group_size_ratio: 0.25,
+    max_seq_length: 512,
+    model_max_length: 512,
+  });
+  const [full, sliding] = ["full_attention", "sliding_attention"];
+  const withLayers = (...layer_types: string[]) =>
+    parseConfig({
+      ...SMALL.raw,
+      model_type: "qwen2",
+      num_hidden_layers: 2,
+      use_sliding_window: true,
+      sliding_window: 100,
+      layer_types,
+    }, "tests");
+  const attentionOf = async (config: ModelConfig) => (await stepCost(args, config)).flops.forward.attention;
+  const [s2, windows] = [withLayers(full!, full!), withLayers(sliding!, sliding!)];
+  const mixed = withLayers(sliding!, full!);
+  const [inS2, inWindows] = [await attentionOf(s2), await attentionOf(windows)];
+  assert(inS2 !== inWindows && inWindows > 0, `${inS2}, ${inWindows}`);
+  assertEquals(await attentionOf(mixed), (inS2 + inWindows) / 2);
+  assertEquals([s2, mixed, windows].map((config) => describeAttention(args, config)), [
+    "S2-Attn in 4 groups of 128",
+    "S2-Attn in 4 groups of 128 in 1 of 2 layers, a window of 100 tokens in the others",
+    "a window of 100 tokens in every layer, S2-Attn in none",
+  ]);
+});

@@ -1,5 +1,5 @@
 /** The longest sequence that fits in a device's memory, found by dry runs. */
-import type { ModelConfig } from "../../model/config.ts";
+import type { ModelConfig } from "../../model/model_config.ts";
 import type { TrainArgs } from "../../train_args/schema.ts";
 import { resolvePlacement } from "./placement.ts";
 import { stepCost, type StepOptions, TYPICAL_DEVICE } from "./step_cost.ts";

@@ -1,5 +1,5 @@
 /** Places of what may wait in host memory, found by dry runs. */
-import type { ModelConfig } from "../../model/config.ts";
+import type { ModelConfig } from "../../model/model_config.ts";
 import type { TrainArgs } from "../../train_args/schema.ts";
 import type { Placement } from "../options.ts";
 import { type StepCost, stepCost, type StepOptions } from "./step_cost.ts";

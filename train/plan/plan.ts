@@ -1,7 +1,7 @@
 /** The plan of a training run, before anything is loaded: what it takes, whether that fits, and what would make it fit. */
 import { formatMemory } from "../../text.ts";
 import { UserError } from "../../errors.ts";
-import type { ModelConfig } from "../../model/config.ts";
+import type { ModelConfig } from "../../model/model_config.ts";
 import type { TrainArgs } from "../../train_args/schema.ts";
 import type { Throughput } from "./throughput.ts";
 import { resolvePlacement } from "./placement.ts";

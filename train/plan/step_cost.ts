@@ -7,9 +7,10 @@ import { DRY_INFO, TYPICAL_LIMITS } from "../../kernels/dry_device.ts";
 import { type DeviceLimits, type Dispatch, Gpu, type GpuOptions, type MemoryUse } from "../../kernels/gpu.ts";
 import type { GpuInfo } from "../../kernels/device.ts";
 import type { Tuning } from "../../kernels/tuning.ts";
-import { freeBatch, makeBatch, type Sequence } from "../../model/batch.ts";
-import { isPackedIn4bit, type ModelConfig } from "../../model/config.ts";
-import { configForPositions } from "../../model/context.ts";
+import { freeBatch, layerRule, makeBatch, type Sequence } from "../../model/batch.ts";
+import { isPackedIn4bit } from "../../model/config.ts";
+import type { ModelConfig } from "../../model/model_config.ts";
+import { configForPositions } from "../../model/positions.ts";
 import { visitedPairs } from "../../kernels/attention/visits.ts";
 import { addFlops, type StepFlops, totalFlops, trainingFlops } from "../../model/flops.ts";
 import type { LanguageModel } from "../../model/language_model.ts";
@@ -171,11 +172,17 @@ function flopsOf(args: TrainArgs, model: LanguageModel, lengths: readonly number
   const passes = args.gradient_accumulation_steps;
   let tokens = 0;
   const starts = lengths.map((length) => (tokens += length) - length);
-  const layout = { starts, rows: tokens, ...attention({ starts, rows: tokens }) };
+  const [rule, longest] = [attention({ starts, rows: tokens }), Math.max(...lengths)];
+  const pairsWithin = (window: number | null): number => {
+    const layout = { starts, rows: tokens, ...layerRule(rule, window, longest) };
+    return visitedPairs({ tables: firstKeys(layout) }, { heads }) / heads;
+  };
+  const windows = config.layers.map((layer) => layer.sliding_window);
+  const pairs = new Map([...new Set(windows)].map((window) => [window, pairsWithin(window)]));
   const ranks = new Map(model.linears().map(({ name, lora }) => [name, lora?.A.rows ?? 0]));
   return trainingFlops(config, {
     tokens: passes * tokens,
-    pairs: passes * visitedPairs({ tables: firstKeys(layout) }, { heads }) / heads,
+    pairs: passes * windows.reduce<number>((sum, window) => sum + pairs.get(window)!, 0) / windows.length,
     rank: (module) => ranks.get(module) ?? 0,
     isTrained: trainedNames(config, args),
     checkpointing,

@@ -1,5 +1,5 @@
 /** Changes of settings that make a run fit in a device's memory, each tried by a dry run. */
-import type { ModelConfig } from "../../model/config.ts";
+import type { ModelConfig } from "../../model/model_config.ts";
 import { stateBits, type TrainArgs } from "../../train_args/schema.ts";
 import { lengthChange, longestContext } from "./longest_context.ts";
 import { resolvePlacement } from "./placement.ts";

@@ -1,12 +1,13 @@
 /** `config.json` of a model's folder, and whether its weights are those. */
 import { readConfig } from "../../../model/config.ts";
-import { configJson, settleContext } from "../../../model/context.ts";
+import { configJson } from "../../../model/config_json.ts";
+import { settleContext } from "../../../model/context.ts";
 import { assert } from "../../support/assert_close.ts";
 import { GOLDEN } from "../../support/files.ts";
 import { mutateJson } from "../mutate.ts";
 import type { Reader } from "../reader.ts";
 
-const SOURCES = ["mha", "gqa", "neox", "mha-bnb4"].map((name) =>
+const SOURCES = ["mha", "gqa", "neox", "qwen3", "mha-bnb4"].map((name) =>
   Deno.readTextFileSync(`${GOLDEN}/${name}/config.json`)
 );
 const HINTS = {
@@ -23,6 +24,7 @@ const HINTS = {
     "sliding_window",
     "use_sliding_window",
     "max_window_layers",
+    "layer_types",
     "quantization_config",
     "torch_dtype",
     "tie_word_embeddings",
@@ -31,7 +33,10 @@ const HINTS = {
     '"llama"',
     '"mistral"',
     '"qwen2"',
+    '"qwen3"',
     '"gpt_neox"',
+    '["sliding_attention","full_attention","full_attention"]',
+    "true",
     '{"type":"linear","factor":2}',
     '{"rope_type":"yarn","factor":4}',
     '{"rope_type":"llama3","factor":8,"low_freq_factor":1,"high_freq_factor":4,"original_max_position_embeddings":64}',

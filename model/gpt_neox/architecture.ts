@@ -1,25 +1,30 @@
-/** The files of a GPT-NeoX model (Pythia): its `config.json`, and the names of its tensors. */
-import { quote } from "../../text.ts";
+/** GPT-NeoX (Pythia): Black et al. 2022, arXiv:2204.06745. */
 import { z } from "zod";
 import { UserError } from "../../errors.ts";
 import type { GeluForm } from "../../kernels/activation/gelu.ts";
+import { quote } from "../../text.ts";
+import type { Architecture } from "../architecture.ts";
+import { attentionShape, SelfAttention } from "../attention.ts";
+import { checked, count, layerCount, positive } from "../checked.ts";
 import { checkUnreadKeys } from "../config_keys.ts";
+import { DecoderLayer } from "../decoder_layer.ts";
+import type { LayerModules } from "../layer_modules.ts";
+import type { Layout, LinearSpec, NormSpec } from "../layout.ts";
+import { geluMlp } from "../mlp.ts";
+import { type ModelConfig, problemOfShape, uniformLayers } from "../model_config.ts";
+import { fusedProjections } from "../projections.ts";
 import { parseRope, ROPE_KEYS } from "../rope_config.ts";
-import { checked, count, positive, problemOfShape, type SharedConfig } from "../shared_config.ts";
-import type { Layout, LinearSpec } from "../tensors.ts";
 
 /**
  * A GPT-NeoX model's shape: the keys of its `config.json`, checked, with Hugging Face's defaults filled in.
  * @see Black et al. 2022, arXiv:2204.06745, section 2
  */
-export interface GptNeoxConfig extends SharedConfig {
-  /** The only one of its kind. */
-  readonly model_type: "gpt_neox";
+interface GptNeoxConfig extends ModelConfig {
   /** Epsilon of the norms. */
   readonly layer_norm_eps: number;
   /** Whether attention and MLP both read the layer's input, in place of one after the other. */
   readonly use_parallel_residual: boolean;
-  /** How `hidden_act` is computed. */
+  /** Form of GELU that `hidden_act` names. */
   readonly gelu: GeluForm;
   /** Whether the attention's linears have biases; those of the MLP have. */
   readonly attention_bias: boolean;
@@ -29,7 +34,7 @@ const SCHEMA = z.object({
   vocab_size: count,
   hidden_size: count,
   intermediate_size: count,
-  num_hidden_layers: count,
+  num_hidden_layers: layerCount,
   num_attention_heads: count,
   max_position_embeddings: z.int().min(1).nullish(),
   layer_norm_eps: positive.default(1e-5),
@@ -52,8 +57,7 @@ const GELUS: Readonly<Record<string, GeluForm>> = {
   gelu_pytorch_tanh: "tanh",
 };
 
-/** Checks a `config.json` whose `model_type` is `gpt_neox`; `path` is for messages. */
-export function parseGptNeoxConfig(raw: Readonly<Record<string, unknown>>, path: string): GptNeoxConfig {
+function parseGptNeoxConfig(raw: Readonly<Record<string, unknown>>, path: string): GptNeoxConfig {
   const c = checked(SCHEMA, raw, `"${path}"`);
   const notes = checkUnreadKeys(raw, new Set(["model_type", ...Object.keys(SCHEMA.shape)]), path);
   const head_dim = c.hidden_size / c.num_attention_heads;
@@ -92,7 +96,7 @@ export function parseGptNeoxConfig(raw: Readonly<Record<string, unknown>>, path:
     attention_bias: c.attention_bias,
     tie_word_embeddings: c.tie_word_embeddings ?? false,
     gelu: form ?? "erf",
-    sliding_window: null,
+    layers: uniformLayers(c.num_hidden_layers, null),
     notes: [...notes, ...rope.notes],
     raw,
   };
@@ -126,52 +130,101 @@ function problemOfHeads({ head_dim }: GptNeoxConfig, given: number | null | unde
 
 function problemOfRotation({ rotary_dim, head_dim }: GptNeoxConfig): string | undefined {
   if (rotary_dim >= 4 && rotary_dim % 4 === 0) return undefined;
-  return `rotary_pct turns ${rotary_dim} of a head's ${head_dim} elements, which is not a multiple of 4`;
+  return `rotary_pct rotates ${rotary_dim} of a head's ${head_dim} elements, which is not a multiple of 4`;
 }
 
-/** The linears of a layer, in the order of the checkpoint. */
-export const GPT_NEOX_LINEARS = ["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"] as const;
-
-/** Where a GPT-NeoX checkpoint has what. */
-export function gptNeoxLayout(config: GptNeoxConfig): Layout {
+function gptNeoxLayout(config: GptNeoxConfig): Layout {
   const { hidden_size: hidden, intermediate_size: ffn, attention_bias, use_parallel_residual } = config;
-  const linears: Record<typeof GPT_NEOX_LINEARS[number], LinearSpec> = {
-    query_key_value: {
-      name: "attention.query_key_value",
-      part: "attention",
-      shape: [3 * hidden, hidden],
-      hasBias: attention_bias,
-      isRecomputed: true,
-    },
-    dense: {
-      name: "attention.dense",
-      part: "attention",
-      shape: [hidden, hidden],
-      hasBias: attention_bias,
-      // Only an MLP that reads what attention gave needs it again.
-      isRecomputed: !use_parallel_residual,
-    },
-    dense_h_to_4h: {
-      name: "mlp.dense_h_to_4h",
-      part: "mlp",
-      shape: [ffn, hidden],
-      hasBias: true,
-      isRecomputed: true,
-    },
-    dense_4h_to_h: {
-      name: "mlp.dense_4h_to_h",
-      part: "mlp",
-      shape: [hidden, ffn],
-      hasBias: true,
-      isRecomputed: false,
-    },
-  };
+  const norm = (name: string): NormSpec => ({
+    kind: "norm",
+    name,
+    width: hidden,
+    eps: config.layer_norm_eps,
+    hasBias: true,
+  });
+  const attention = (name: string, outputs: number, isRecomputed: boolean): LinearSpec => ({
+    kind: "linear",
+    name: `attention.${name}`,
+    part: "attention",
+    shape: [outputs, hidden],
+    hasBias: attention_bias,
+    isRecomputed,
+  });
+  const mlp = (name: string, shape: readonly [number, number], isRecomputed: boolean): LinearSpec => ({
+    kind: "linear",
+    name: `mlp.${name}`,
+    part: "mlp",
+    shape,
+    hasBias: true,
+    isRecomputed,
+  });
   return {
     embeddings: "gpt_neox.embed_in",
     layers: "gpt_neox.layers",
-    linears: Object.values(linears),
-    norm: "gpt_neox.final_layer_norm",
-    normHasBias: true,
+    modules: [
+      norm("input_layernorm"),
+      attention("query_key_value", 3 * hidden, true),
+      // Only an MLP that reads what attention gave needs it again.
+      attention("dense", hidden, !use_parallel_residual),
+      mlp("dense_h_to_4h", [ffn, hidden], true),
+      mlp("dense_4h_to_h", [hidden, ffn], false),
+      norm("post_attention_layernorm"),
+    ],
+    norm: norm("gpt_neox.final_layer_norm"),
     head: "embed_out",
   };
 }
+
+/**
+ * Puts together h = x + attention(norm(x)); out = h + mlp(norm(x)), or with `use_parallel_residual` off out = h + mlp(norm(h)).
+ * Section 2 of the paper.
+ */
+function gptNeoxLayer(modules: LayerModules, config: GptNeoxConfig): DecoderLayer {
+  return new DecoderLayer(modules, {
+    attention: new SelfAttention({
+      norm: modules.norm("input_layernorm"),
+      projections: fusedProjections(modules.linear("attention.query_key_value"), config.head_dim),
+      output: modules.linear("attention.dense"),
+      shape: attentionShape(config),
+    }),
+    mlpNorm: modules.norm("post_attention_layernorm"),
+    mlp: geluMlp(
+      { up: modules.linear("mlp.dense_h_to_4h"), down: modules.linear("mlp.dense_4h_to_h") },
+      config.gelu,
+    ),
+    isParallel: config.use_parallel_residual,
+  });
+}
+
+const PYTHIA = {
+  model_type: "gpt_neox",
+  max_position_embeddings: 2048,
+  rotary_pct: 0.25,
+  use_parallel_residual: true,
+};
+
+export const GPT_NEOX: Architecture<GptNeoxConfig> = {
+  modelTypes: ["gpt_neox"],
+  positionKeys: { theta: "rotary_emb_base", share: "rotary_pct" },
+  shapes: {
+    "pythia-1.4b": {
+      ...PYTHIA,
+      vocab_size: 50304,
+      hidden_size: 2048,
+      intermediate_size: 8192,
+      num_hidden_layers: 24,
+      num_attention_heads: 16,
+    },
+    "pythia-6.9b": {
+      ...PYTHIA,
+      vocab_size: 50432,
+      hidden_size: 4096,
+      intermediate_size: 16384,
+      num_hidden_layers: 32,
+      num_attention_heads: 32,
+    },
+  },
+  parseConfig: parseGptNeoxConfig,
+  layout: gptNeoxLayout,
+  makeLayer: gptNeoxLayer,
+};

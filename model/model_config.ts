@@ -1,10 +1,28 @@
-/** What `config.json` says of models of every architecture. */
-import { z } from "zod";
-import { UserError } from "../errors.ts";
+/** A model's shape, as every architecture's `config.json` gives it. */
 import type { RopeScaling } from "./rope_scaling.ts";
 
-/** The keys that every architecture has, checked, with Hugging Face's defaults filled in. */
-export interface SharedConfig {
+/** A rotary position embedding: which elements of a head rotate, and how fast. */
+export interface Rope {
+  /** Base of the frequencies. */
+  readonly rope_theta: number;
+  /** Scaling of the positions; null: none. */
+  readonly rope_scaling: RopeScaling | null;
+  /** Elements of a head, from its first on, that rotate with the position. */
+  readonly rotary_dim: number;
+}
+
+/** What the attention of one layer sees, and how it knows positions. */
+export interface LayerAttention {
+  /** Most tokens that a query sees, itself included; null: all. */
+  readonly sliding_window: number | null;
+  /** The model's rotation, which context extension changes; one of the layer's own, which stays; null: none. */
+  readonly rope: "model" | Rope | null;
+}
+
+/** The keys of `config.json` that every architecture has, checked, with Hugging Face's defaults filled in. */
+export interface ModelConfig extends Rope {
+  /** Names the architecture. */
+  readonly model_type: string;
   /** V: tokens of the vocabulary. */
   readonly vocab_size: number;
   /** C: elements of a token's state. */
@@ -19,37 +37,25 @@ export interface SharedConfig {
   readonly num_key_value_heads: number;
   /** D: elements of a head. */
   readonly head_dim: number;
-  /** Elements of a head, from its first on, that turn with the position. */
-  readonly rotary_dim: number;
   /** Tokens that the positions are made for. */
   readonly max_position_embeddings: number;
-  /** RoPE base. */
-  readonly rope_theta: number;
-  /** Scaling of the positions; null: none. */
-  readonly rope_scaling: RopeScaling | null;
   /** Whether the head is the table of the embeddings. */
   readonly tie_word_embeddings: boolean;
-  /** Most tokens that one sees, itself included; all unless given. */
-  readonly sliding_window: number | null;
+  /** Attention of each layer. */
+  readonly layers: readonly LayerAttention[];
   /** What the user should know of the file: keys without effect, lengths that disagree; one line each. */
   readonly notes: readonly string[];
   /** The file as it is: `merge` writes it back with what changed. */
   readonly raw: Readonly<Record<string, unknown>>;
 }
 
-export const count = z.int().min(1).max(2 ** 24);
-export const positive = z.number().positive();
-
-/** `raw` as the schema has it. @throws {UserError} naming `what` and every key that does not fit */
-export function checked<T>(schema: z.ZodType<T>, raw: unknown, what: string): T {
-  const parsed = schema.safeParse(raw);
-  if (parsed.success) return parsed.data;
-  const problems = parsed.error.issues.map(({ path: key, message }) => `${key.join(".")}: ${message}`);
-  throw new UserError(`Cannot use ${what}: ${problems.join("; ")}`);
+/** Layers that are all alike and rotate as the model does. @param window most tokens that a query sees; null: all */
+export function uniformLayers(layers: number, window: number | null): LayerAttention[] {
+  return Array.from({ length: layers }, () => ({ sliding_window: window, rope: "model" }));
 }
 
-/** What of the shape the kernels cannot work with; undefined if nothing. */
-export function problemOfShape(config: SharedConfig): string | undefined {
+/** Says what of the shape the kernels cannot work with; undefined if nothing. */
+export function problemOfShape(config: ModelConfig): string | undefined {
   const {
     num_attention_heads: heads,
     num_key_value_heads: kvHeads,

@@ -1,0 +1,50 @@
+/** Interface of an architecture: everything that sets models of one `model_type` apart from those of another. */
+import type { DecoderLayer } from "./decoder_layer.ts";
+import type { LayerModules } from "./layer_modules.ts";
+import type { Layout } from "./layout.ts";
+import type { ModelConfig } from "./model_config.ts";
+
+/** @template C its configuration */
+export interface Architecture<C extends ModelConfig = ModelConfig> {
+  /** `model_type`s of `config.json` that it serves. */
+  readonly modelTypes: readonly string[];
+  /** How llama.cpp has it; undefined where no GGUF file can be written. */
+  readonly gguf?: GgufForm;
+  /** Keys of `config.json` for the positions. */
+  readonly positionKeys: PositionKeys;
+  /** `config.json` of models that people extend, by the names of `--shape`. */
+  readonly shapes: Readonly<Record<string, Readonly<Record<string, unknown>>>>;
+
+  /**
+   * Checks a `config.json` and fills in Hugging Face's defaults.
+   * @param path for messages
+   * @throws {UserError} naming the key that is missing, or has a value that is not supported
+   */
+  parseConfig(raw: Readonly<Record<string, unknown>>, path: string): C;
+
+  /** Names and shapes of its tensors. */
+  layout(config: C): Layout;
+
+  /** Puts a layer's modules together. */
+  makeLayer(modules: LayerModules, config: C): DecoderLayer;
+}
+
+/** Keys of `config.json` for the positions. */
+export interface PositionKeys {
+  readonly theta: "rope_theta" | "rotary_emb_base";
+  /** Share of a head that rotates. */
+  readonly share: "partial_rotary_factor" | "rotary_pct";
+}
+
+/** The keys that most architectures have. */
+export const POSITION_KEYS: PositionKeys = { theta: "rope_theta", share: "partial_rotary_factor" };
+
+/** How llama.cpp has an architecture. */
+export interface GgufForm {
+  /** `general.architecture` */
+  readonly architecture: string;
+  /** llama.cpp's names of a layer's modules, by ours. */
+  readonly modules: Readonly<Record<string, string>>;
+  /** Modules whose rows llama.cpp wants in another order: it rotates neighbouring elements of a head there. */
+  readonly interleaved: readonly string[];
+}

@@ -1,0 +1,222 @@
+/** LLaMA's layers, and how the architectures of its family differ from them. */
+import { z } from "zod";
+import { UserError } from "../../errors.ts";
+import { quote } from "../../text.ts";
+import { type Architecture, type GgufForm, POSITION_KEYS } from "../architecture.ts";
+import { attentionShape, SelfAttention } from "../attention.ts";
+import { checked, count, layerCount, positive } from "../checked.ts";
+import { checkUnreadKeys } from "../config_keys.ts";
+import { DecoderLayer } from "../decoder_layer.ts";
+import type { LayerModules } from "../layer_modules.ts";
+import type { Layout, LinearSpec, NormSpec } from "../layout.ts";
+import { swigluMlp } from "../mlp.ts";
+import { type LayerAttention, type ModelConfig, problemOfShape } from "../model_config.ts";
+import { separateProjections } from "../projections.ts";
+import { parseRope, ROPE_KEYS } from "../rope_config.ts";
+
+/** What sets architectures of the family apart within a layer. */
+export interface LlamaDifferences {
+  /** Linears of attention that have a bias. */
+  readonly attention_bias: "none" | "qkv" | "all";
+  /** Whether the linears of the MLP have a bias. */
+  readonly mlp_bias: boolean;
+  /** Whether each head of q and k is normed before it rotates. */
+  readonly qk_norm: boolean;
+  /** Attention of each layer. */
+  readonly layers: readonly LayerAttention[];
+}
+
+/** A model's shape: the keys of its `config.json`, checked, with Hugging Face's defaults filled in. */
+export interface LlamaConfig extends ModelConfig, LlamaDifferences {
+  /** Epsilon of the norms. */
+  readonly rms_norm_eps: number;
+}
+
+/** An architecture of the family. @template K what it reads from keys that not all have */
+export interface LlamaLike<K> {
+  readonly modelType: string;
+  /** What Hugging Face's class takes for a key that is not there. `null` means something else: no grouping. */
+  readonly defaults: {
+    readonly max_position_embeddings: number;
+    /** As many as query heads unless given. */
+    readonly num_key_value_heads?: number;
+    /** A share of `hidden_size` by head unless given. */
+    readonly head_dim?: number;
+  };
+  readonly keys: z.ZodObject & z.ZodType<K>;
+  readonly gguf: GgufForm;
+  readonly shapes: Architecture["shapes"];
+
+  /** @throws {UserError} if the keys do not fit each other; `path` is for messages */
+  differences(keys: K, layers: number, path: string): LlamaDifferences;
+}
+
+/** Llama's own form in llama.cpp, which also serves models with biases. */
+export const LLAMA_GGUF: GgufForm = {
+  architecture: "llama",
+  modules: {
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+  },
+  interleaved: ["self_attn.q_proj", "self_attn.k_proj"],
+};
+
+const SCHEMA = z.object({
+  model_type: z.string(),
+  vocab_size: count,
+  hidden_size: count,
+  intermediate_size: count,
+  num_hidden_layers: layerCount,
+  num_attention_heads: count,
+  num_key_value_heads: count.nullish(),
+  head_dim: count.nullish(),
+  max_position_embeddings: z.int().min(1).nullish(),
+  rms_norm_eps: positive.default(1e-6),
+  ...ROPE_KEYS,
+  hidden_act: z.string().default("silu"),
+  tie_word_embeddings: z.boolean().nullish(),
+});
+
+/** Makes the architecture from what is different in it. */
+export function llamaLike<K>(one: LlamaLike<K>): Architecture<LlamaConfig> {
+  return {
+    modelTypes: [one.modelType],
+    gguf: one.gguf,
+    positionKeys: POSITION_KEYS,
+    shapes: one.shapes,
+    parseConfig: (raw, path) => parseLlamaConfig(one, raw, path),
+    layout: llamaLayout,
+    makeLayer: llamaLayer,
+  };
+}
+
+function parseLlamaConfig<K>(
+  { defaults, keys, differences }: LlamaLike<K>,
+  raw: Readonly<Record<string, unknown>>,
+  path: string,
+): LlamaConfig {
+  const c = checked(SCHEMA, raw, `"${path}"`);
+  const own = checked<K>(keys, raw, `"${path}"`);
+  const notes = checkUnreadKeys(
+    raw,
+    new Set([...Object.keys(SCHEMA.shape), ...Object.keys(keys.shape)]),
+    path,
+  );
+  const heads = c.num_attention_heads;
+  const head_dim = c.head_dim ?? defaults.head_dim ?? c.hidden_size / heads;
+  const max_position_embeddings = c.max_position_embeddings ?? defaults.max_position_embeddings;
+  const rope = parseRope(c, { head_dim, max_position_embeddings, share: 1 }, path);
+  const kvHeads = c.num_key_value_heads === undefined ? defaults.num_key_value_heads : c.num_key_value_heads;
+  const config: LlamaConfig = {
+    model_type: c.model_type,
+    vocab_size: c.vocab_size,
+    hidden_size: c.hidden_size,
+    intermediate_size: c.intermediate_size,
+    num_hidden_layers: c.num_hidden_layers,
+    num_attention_heads: heads,
+    num_key_value_heads: kvHeads ?? heads,
+    head_dim,
+    rotary_dim: rope.rotary_dim,
+    max_position_embeddings,
+    rms_norm_eps: c.rms_norm_eps,
+    rope_theta: rope.rope_theta,
+    rope_scaling: rope.rope_scaling,
+    tie_word_embeddings: c.tie_word_embeddings ?? false,
+    ...differences(own, c.num_hidden_layers, path),
+    notes: [...notes, ...rope.notes],
+    raw,
+  };
+  const problem = problemOfLlama(config, c.hidden_act) ?? problemOfShape(config);
+  if (problem) throw new UserError(`Cannot use "${path}": ${problem}`);
+  return config;
+}
+
+function problemOfLlama(
+  { model_type, rotary_dim, head_dim }: LlamaConfig,
+  hidden_act: string,
+): string | undefined {
+  // PyTorch has one function under both names.
+  if (hidden_act !== "silu" && hidden_act !== "swish") {
+    return `hidden_act is ${quote(hidden_act)}; model_type "${model_type}" has "silu"`;
+  }
+  if (rotary_dim === Math.floor(head_dim)) return undefined;
+  return `partial_rotary_factor rotates ${rotary_dim} of a head's ${head_dim} elements; model_type "${model_type}" ` +
+    `rotates all`;
+}
+
+/** Puts together h = x + attention(norm(x)); out = h + mlp(norm(h)). Touvron et al. 2023, arXiv:2302.13971. */
+function llamaLayer(modules: LayerModules, config: LlamaConfig): DecoderLayer {
+  const attention = (name: string) => modules.linear(`self_attn.${name}`);
+  const mlp = (name: string) => modules.linear(`mlp.${name}`);
+  return new DecoderLayer(modules, {
+    attention: new SelfAttention({
+      norm: modules.norm("input_layernorm"),
+      projections: separateProjections({
+        linears: { q: attention("q_proj"), k: attention("k_proj"), v: attention("v_proj") },
+        ...(config.qk_norm && {
+          norms: { q: modules.norm("self_attn.q_norm"), k: modules.norm("self_attn.k_norm") },
+        }),
+      }),
+      output: attention("o_proj"),
+      shape: attentionShape(config),
+    }),
+    mlpNorm: modules.norm("post_attention_layernorm"),
+    mlp: swigluMlp({ gate: mlp("gate_proj"), up: mlp("up_proj"), down: mlp("down_proj") }),
+    isParallel: false,
+  });
+}
+
+function llamaLayout(config: LlamaConfig): Layout {
+  const { hidden_size: hidden, intermediate_size: ffn, head_dim, attention_bias, rms_norm_eps: eps } = config;
+  const queries = config.num_attention_heads * head_dim;
+  const keys = config.num_key_value_heads * head_dim;
+  const norm = (name: string, width = hidden): NormSpec => ({
+    kind: "norm",
+    name,
+    width,
+    eps,
+    hasBias: false,
+  });
+  const attention = (name: string, shape: readonly [number, number]): LinearSpec => ({
+    kind: "linear",
+    name: `self_attn.${name}`,
+    part: "attention",
+    shape,
+    hasBias: attention_bias === "all" || (attention_bias === "qkv" && name !== "o_proj"),
+    isRecomputed: true,
+    isNormed: config.qk_norm && (name === "q_proj" || name === "k_proj"),
+  });
+  const mlp = (name: string, shape: readonly [number, number]): LinearSpec => ({
+    kind: "linear",
+    name: `mlp.${name}`,
+    part: "mlp",
+    shape,
+    hasBias: config.mlp_bias,
+    isRecomputed: name !== "down_proj",
+  });
+  return {
+    embeddings: "model.embed_tokens",
+    layers: "model.layers",
+    modules: [
+      norm("input_layernorm"),
+      attention("q_proj", [queries, hidden]),
+      attention("k_proj", [keys, hidden]),
+      attention("v_proj", [keys, hidden]),
+      attention("o_proj", [hidden, queries]),
+      ...(config.qk_norm ? [norm("self_attn.q_norm", head_dim), norm("self_attn.k_norm", head_dim)] : []),
+      mlp("gate_proj", [ffn, hidden]),
+      mlp("up_proj", [ffn, hidden]),
+      mlp("down_proj", [hidden, ffn]),
+      norm("post_attention_layernorm"),
+    ],
+    norm: norm("model.norm"),
+    head: "lm_head",
+  };
+}

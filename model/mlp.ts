@@ -1,0 +1,106 @@
+/** The MLPs of a layer, each a function of normed rows with its backward pass. */
+import { gelu, geluBackwardInPlace, type GeluForm } from "../kernels/activation/gelu.ts";
+import { swiglu, swigluBackwardInPlace } from "../kernels/activation/swiglu.ts";
+import type { Gpu } from "../kernels/gpu.ts";
+import type { Tensor } from "../kernels/tensor.ts";
+import { type DropoutKey, type Linear, linear, linearBackward, type LinearOptions } from "./linear.ts";
+
+/** An MLP in two halves: what its activation reads, and what comes of that. */
+export interface Mlp {
+  /** Computes the activation's inputs, each (rows, F). @param y (rows, C) */
+  up(gpu: Gpu, y: Tensor, key: DropoutKey | undefined, firstRow: number): Tensor[];
+
+  /** Computes the MLP's output, (rows, C). @param inputs of the activation, borrowed */
+  down(
+    gpu: Gpu,
+    inputs: readonly Tensor[],
+    key: DropoutKey | undefined,
+    options: LinearOptions,
+  ): Tensor;
+
+  /**
+   * Adds the second half's own gradients to what they hold.
+   * @param dOut (rows, C)
+   * @param inputs freed
+   * @returns the gradients of `inputs`
+   */
+  downBackward(
+    gpu: Gpu,
+    dOut: Tensor,
+    inputs: readonly Tensor[],
+    key: DropoutKey | undefined,
+    firstRow: number,
+  ): Tensor[];
+
+  /**
+   * Adds the first half's own gradients to what they hold.
+   * @param gradients freed
+   * @returns dy (rows, C)
+   */
+  upBackward(
+    gpu: Gpu,
+    gradients: readonly Tensor[],
+    y: Tensor,
+    key: DropoutKey | undefined,
+    firstRow: number,
+  ): Tensor;
+}
+
+/** mlp(y) = down(silu(gate(y)) * up(y)). Shazeer 2020, arXiv:2002.05202. */
+export function swigluMlp(
+  w: { readonly gate: Linear; readonly up: Linear; readonly down: Linear },
+): Mlp {
+  return {
+    up: (gpu, y, key, firstRow) => [
+      linear(gpu, y, w.gate, key, { firstRow }),
+      linear(gpu, y, w.up, key, { firstRow }),
+    ],
+    down(gpu, [gate, up], key, options) {
+      const act = swiglu(gpu, gate!, up!);
+      const out = linear(gpu, act, w.down, key, options);
+      act.free();
+      return out;
+    },
+    downBackward(gpu, dOut, [gate, up], key, firstRow) {
+      const act = swiglu(gpu, gate!, up!);
+      const dAct = linearBackward(gpu, dOut, act, w.down, key, { firstRow });
+      act.free();
+      const { dGate, dUp } = swigluBackwardInPlace(gpu, dAct, { gate: gate!, up: up! });
+      dAct.free();
+      return [dGate, dUp];
+    },
+    upBackward(gpu, [dGate, dUp], y, key, firstRow) {
+      const dy = linearBackward(gpu, dGate!, y, w.gate, key, { firstRow });
+      dGate!.free();
+      linearBackward(gpu, dUp!, y, w.up, key, { firstRow, addTo: dy });
+      dUp!.free();
+      return dy;
+    },
+  };
+}
+
+/** mlp(y) = down(gelu(up(y))). Hendrycks and Gimpel 2016, arXiv:1606.08415. */
+export function geluMlp(w: { readonly up: Linear; readonly down: Linear }, form: GeluForm): Mlp {
+  return {
+    up: (gpu, y, key, firstRow) => [linear(gpu, y, w.up, key, { firstRow })],
+    down(gpu, [up], key, options) {
+      const act = gelu(gpu, up!, form);
+      const out = linear(gpu, act, w.down, key, options);
+      act.free();
+      return out;
+    },
+    downBackward(gpu, dOut, [up], key, firstRow) {
+      const act = gelu(gpu, up!, form);
+      const dAct = linearBackward(gpu, dOut, act, w.down, key, { firstRow });
+      act.free();
+      const dUp = geluBackwardInPlace(gpu, dAct, up!, form);
+      dAct.free();
+      return [dUp];
+    },
+    upBackward(gpu, [dUp], y, key, firstRow) {
+      const dy = linearBackward(gpu, dUp!, y, w.up, key, { firstRow });
+      dUp!.free();
+      return dy;
+    },
+  };
+}

@@ -1,0 +1,54 @@
+/** Inputs of a layer besides its rows: positions, mask, dropout. */
+import type { AttentionMap } from "../kernels/attention/map.ts";
+import type { Gpu } from "../kernels/gpu.ts";
+import { rope } from "../kernels/rope/rope.ts";
+import type { Tensor } from "../kernels/tensor.ts";
+import type { DropoutKey } from "./linear.ts";
+
+/** Cosines and sines of the angles of each position. */
+export interface RopeTable {
+  /** (P, R / 2) f32 for the R elements of a head that rotate. */
+  readonly cos: Tensor;
+  readonly sin: Tensor;
+}
+
+/** Positions of rows in their sequences, and the layer's rotation by them. */
+export interface Positions {
+  /** (rows) u32, each row's position in its sequence. */
+  readonly positions: Tensor;
+  /** The layer's rotation; null where it has none. */
+  readonly rope: RopeTable | null;
+}
+
+/** Inputs of a layer in one pass over a batch. */
+export interface Pass extends Positions {
+  /** Which keys each query of the layer sees. */
+  readonly map: AttentionMap;
+  /** Undefined when not training: nothing is dropped. */
+  readonly dropout: DropoutKey | undefined;
+  /** Most rows for which anything wider than C, or any temporary, exists at once. */
+  readonly chunkRows: number;
+}
+
+/** Rows that go through a layer together after others of their sequences. */
+export interface NewRows extends Positions {
+  /** Computes attention from the rows' queries, keys and values (rows, ...), borrowed; (rows, H * D). */
+  readonly attend: (q: Tensor, k: Tensor, v: Tensor) => Tensor;
+}
+
+/**
+ * Rotates queries and keys (rows, ...) by their positions, in place, or back.
+ * @param headDim elements of a head
+ */
+export function applyRope(
+  gpu: Gpu,
+  tensors: readonly [q: Tensor, k: Tensor],
+  { rope: table, positions }: Positions,
+  headDim: number,
+  { inverse = false }: { readonly inverse?: boolean } = {},
+): void {
+  if (!table) return;
+  const { cos, sin } = table;
+  const options = { inverse, rotaryDim: 2 * cos.width };
+  for (const tensor of tensors) rope(gpu, tensor, cos, sin, positions, headDim, options);
+}

@@ -1,0 +1,91 @@
+/** Projections of normed rows to queries, keys and values: a linear for each, or one for all three. */
+import type { Gpu } from "../kernels/gpu.ts";
+import { mergeQkv, type Qkv, splitQkv } from "../kernels/qkv/qkv.ts";
+import type { Tensor } from "../kernels/tensor.ts";
+import { type DropoutKey, type Linear, linear, linearBackward } from "./linear.ts";
+import { type Norm, norm, normBackward } from "./norm.ts";
+
+/** Queries, keys and values as a function of normed rows, with its backward pass. */
+export interface Projections {
+  /** @param y (rows, C)  @param into overwritten */
+  forward(gpu: Gpu, y: Tensor, key: DropoutKey | undefined, firstRow: number, into: Qkv): void;
+
+  /**
+   * Adds the modules' own gradients to what they hold.
+   * @param gradients of q, k and v, borrowed
+   * @param y (rows, C), the input of the forward pass
+   * @returns dy (rows, C)
+   */
+  backward(gpu: Gpu, gradients: Qkv, y: Tensor, key: DropoutKey | undefined, firstRow: number): Tensor;
+}
+
+/** Linears for each of q, k and v, and norms that read what those of q and k give. */
+export interface SeparateProjections {
+  readonly linears: Readonly<Record<keyof Qkv, Linear>>;
+  /** Over as many elements as their weights have: a head, or all of them. */
+  readonly norms?: { readonly q: Norm; readonly k: Norm };
+}
+
+const NAMES = ["q", "k", "v"] as const;
+
+/** A linear for each, as LLaMA has them; q = norm(linear(y)) and k likewise where there are norms. */
+export function separateProjections({ linears, norms }: SeparateProjections): Projections {
+  const normOf = (name: keyof Qkv): Norm | undefined => name === "v" ? undefined : norms?.[name];
+  return {
+    forward(gpu, y, key, firstRow, into) {
+      for (const name of NAMES) {
+        const own = normOf(name);
+        if (!own) {
+          linear(gpu, y, linears[name], key, { firstRow, into: into[name] });
+          continue;
+        }
+        const product = linear(gpu, y, linears[name], key, { firstRow });
+        const width = own.weight.size;
+        norm(gpu, product.asRows(width), own, into[name].asRows(width)).stats.free();
+        product.free();
+      }
+    },
+    backward(gpu, gradients, y, key, firstRow) {
+      let dy: Tensor | undefined;
+      for (const name of NAMES) {
+        const own = normOf(name);
+        const gradient = own
+          ? beforeNorm(gpu, gradients[name], linear(gpu, y, linears[name], key, { firstRow }), own)
+          : gradients[name];
+        dy = linearBackward(gpu, gradient, y, linears[name], key, { firstRow, ...(dy && { addTo: dy }) });
+        if (own) gradient.free();
+      }
+      return dy!;
+    },
+  };
+}
+
+/** The gradient of what a norm reads from that of what it gives, both (rows, ...). @param product its input, freed */
+function beforeNorm(gpu: Gpu, gradient: Tensor, product: Tensor, own: Norm): Tensor {
+  const width = own.weight.size;
+  const x = product.asRows(width);
+  const { y, stats } = norm(gpu, x, own);
+  y.free();
+  const before = gpu.empty(product.shape, product.dtype, "gradient before norm");
+  normBackward(gpu, gradient.asRows(width), own, { x, stats }, { into: before.asRows(width) });
+  stats.free();
+  product.free();
+  return before;
+}
+
+/** One linear whose rows are head after head, (H, 3, D), as GPT-NeoX has it. @param headDim D */
+export function fusedProjections(fused: Linear, headDim: number): Projections {
+  return {
+    forward(gpu, y, key, firstRow, into) {
+      const product = linear(gpu, y, fused, key, { firstRow });
+      splitQkv(gpu, product, into, headDim);
+      product.free();
+    },
+    backward(gpu, gradients, y, key, firstRow) {
+      const dFused = mergeQkv(gpu, gradients, headDim);
+      const dy = linearBackward(gpu, dFused, y, fused, key, { firstRow });
+      dFused.free();
+      return dy;
+    },
+  };
+}
