@@ -10,13 +10,11 @@ import {
   matmulBackwardWeightReference,
   matmulReference,
 } from "../kernels/matmul/reference.ts";
+import { BLOCK, dynamicMap, NF4_VALUES } from "../kernels/nf4/format.ts";
 import { quantiseNf4, uploadNf4 } from "../kernels/nf4/nf4.ts";
 import {
-  BLOCK,
   dequantiseNf4Reference,
   dequantiseScalesReference,
-  dynamicMap,
-  NF4_VALUES,
   quantiseNf4Reference,
   quantiseScalesReference,
 } from "../kernels/nf4/reference.ts";

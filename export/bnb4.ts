@@ -8,7 +8,7 @@ import type { WeightReader } from "../checkpoint/weights.ts";
 import { UserError } from "../errors.ts";
 import { Gpu, type GpuOptions } from "../kernels/gpu.ts";
 import { freeNf4, isNf4 } from "../kernels/nf4/nf4.ts";
-import { BLOCK, dynamicMap, NESTED_BLOCK, NF4_VALUES } from "../kernels/nf4/reference.ts";
+import { BLOCK, dynamicMap, NESTED_BLOCK, NF4_VALUES } from "../kernels/nf4/format.ts";
 import { readConfig } from "../model/config.ts";
 import type { ModelConfig } from "../model/model_config.ts";
 import { requireNoMore } from "../model/load/fits.ts";

@@ -1,7 +1,7 @@
 import { GpuError } from "../errors.ts";
 import type { Gpu, Sharing } from "../gpu.ts";
 import { isNf4, nf4Operand, type Nf4Tensor } from "../nf4/nf4.ts";
-import { BLOCK as NF4_BLOCK } from "../nf4/reference.ts";
+import { BLOCK as NF4_BLOCK } from "../nf4/format.ts";
 import { threadGrid } from "../shared/grid.ts";
 import { largestMagnitudes } from "../shared/matrix_unit.ts";
 import { rowsWithin } from "../shared/row_chunks.ts";

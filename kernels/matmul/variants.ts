@@ -4,7 +4,7 @@
  */
 import type { Gpu, Sharing } from "../gpu.ts";
 import { matrixUnit } from "../shared/matrix_unit.ts";
-import { BLOCK } from "../nf4/reference.ts";
+import { BLOCK } from "../nf4/format.ts";
 import { chosenVariant, type Tunable } from "../tuning.ts";
 import type { Format, Kernel } from "../wgsl.ts";
 import { MATRIX_TILES, matrixProgram, type MatrixTile, matrixTileFits } from "./matrix.ts";

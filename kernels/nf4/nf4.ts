@@ -3,7 +3,7 @@ import type { Gpu } from "../gpu.ts";
 import { sumInto } from "../shared/sum.ts";
 import { ROW_ALIGNMENT, rowRanges, type Tensor } from "../tensor.ts";
 import type { Kernel } from "../wgsl.ts";
-import { BLOCK, dynamicMap, NESTED_BLOCK } from "./reference.ts";
+import { BLOCK, dynamicMap, NESTED_BLOCK } from "./format.ts";
 import codesWgsl from "./codes.wgsl" with { type: "text" };
 import dequantiseWgsl from "./dequantise.wgsl" with { type: "text" };
 import operandWgsl from "./operand.wgsl" with { type: "text" };

@@ -1,6 +1,6 @@
 import { GpuError } from "../errors.ts";
 import type { Gpu } from "../gpu.ts";
-import { dynamicMap } from "../nf4/reference.ts";
+import { dynamicMap } from "../nf4/format.ts";
 import { quadsOf, requireSameShape, requireVector, wrappedGrid } from "../shared/grid.ts";
 import reduceWgsl from "../shared/reduce.wgsl" with { type: "text" };
 import { rowRanges, Tensor } from "../tensor.ts";

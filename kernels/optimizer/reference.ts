@@ -1,5 +1,5 @@
 /** The float64 definitions of clipping and AdamW that the kernels are tested against. */
-import { dynamicMap } from "../nf4/reference.ts";
+import { dynamicMap } from "../nf4/format.ts";
 import type { AdamWOptions } from "./adamw.ts";
 
 /** The 2-norm of all values of all vectors. */

@@ -6,7 +6,7 @@ import { castInto } from "../../kernels/elementwise/elementwise.ts";
 import type { Gpu } from "../../kernels/gpu.ts";
 import type { Weight } from "../../kernels/matmul/matmul.ts";
 import { emptyNf4, Nf4Quantiser, writeScales } from "../../kernels/nf4/nf4.ts";
-import { BLOCK, NESTED_BLOCK, NF4_VALUES } from "../../kernels/nf4/reference.ts";
+import { BLOCK, NESTED_BLOCK, NF4_VALUES } from "../../kernels/nf4/format.ts";
 import { bytesPerElement, type Tensor } from "../../kernels/tensor.ts";
 import type { Format } from "../../kernels/wgsl.ts";
 import { assembleModel } from "./assemble.ts";

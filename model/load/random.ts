@@ -2,7 +2,7 @@ import { fillBits, fillUniform } from "../../kernels/elementwise/fill_random.ts"
 import type { Gpu } from "../../kernels/gpu.ts";
 import type { Weight } from "../../kernels/matmul/matmul.ts";
 import { emptyNf4 } from "../../kernels/nf4/nf4.ts";
-import { NF4_VALUES } from "../../kernels/nf4/reference.ts";
+import { NF4_VALUES } from "../../kernels/nf4/format.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { Format } from "../../kernels/wgsl.ts";
 import { assembleModel } from "./assemble.ts";

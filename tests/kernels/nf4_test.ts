@@ -2,6 +2,7 @@ import { openWeights } from "../../checkpoint/weights.ts";
 import { readBnb4 } from "../../checkpoint/bitsandbytes.ts";
 import { toF32 } from "../../checkpoint/dtype.ts";
 import { Gpu } from "../../kernels/gpu.ts";
+import { BLOCK, dynamicMap, NESTED_BLOCK, NF4_VALUES } from "../../kernels/nf4/format.ts";
 import {
   dequantiseNf4,
   Nf4Quantiser,
@@ -12,9 +13,7 @@ import {
 import {
   dequantiseNf4Reference,
   dequantiseScalesReference,
-  dynamicMap,
   nearestCode,
-  NF4_VALUES,
   quantiseNf4Reference,
   quantiseScalesReference,
 } from "../../kernels/nf4/reference.ts";
@@ -34,11 +33,17 @@ Deno.test("The sixteen values, their midpoints and the neighbours of each take t
   }
 });
 
-Deno.test("The dynamic map is the one that bitsandbytes stores", async () => {
+Deno.test("The constants, and the values that the kernels decode, are those that bitsandbytes stores", async () => {
+  using gpu = await Gpu.open({ poison: true });
   const reader = await openWeights("tests/golden/mha-bnb4");
-  const { nestedCode } = await readBnb4(reader, LINEAR);
-  dynamicMap().forEach((value, i) => assertEquals(value, nestedCode![i], `value ${i}`));
+  const { nestedCode, quantMap, blockSize, nestedBlockSize } = await readBnb4(reader, LINEAR);
   reader.close();
+  assertEquals([...NF4_VALUES], [...quantMap], "sixteen values");
+  assertEquals([...dynamicMap()], [...nestedCode!], "dynamic map");
+  assertEquals([BLOCK, NESTED_BLOCK], [blockSize, nestedBlockSize], "block sizes");
+  const everyCode = Uint8Array.of(0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef);
+  const weight = uploadNf4(gpu, { shape: [1, 16], codes: everyCode, absmax: Float32Array.of(1) }, "codes");
+  assertEquals([...await gpu.read(dequantiseNf4(gpu, weight))], [...quantMap], "decoded");
 });
 
 Deno.test("quantiseNf4() makes the reference's codes and scales, and dequantises to its values", async () => {
