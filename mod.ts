@@ -31,6 +31,7 @@
 // Errors.
 export { type ErrorKind, UserError } from "./errors.ts";
 export { DeviceLostError, GpuError, GpuMemoryError } from "./kernels/errors.ts";
+export type { Quantisation } from "./kernels/quantisation.ts";
 
 // Training: settings, the run, its plan.
 export type { OptionName, OptionValues } from "./train_args/schema.ts";

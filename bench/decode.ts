@@ -20,8 +20,7 @@ const SAMPLING = { temperature: 1, topK: 0, topP: 1, minP: 0, repetitionPenalty:
 export async function decodeModel(gpu: Gpu, shape: string): Promise<LanguageModel> {
   return await randomModel(gpu, await baseConfig(shape), {
     format: shape === "demo" ? "f32" : "bf16",
-    loadIn4bit: true,
-    doubleQuant: true,
+    quantisation: "nf4-double",
   });
 }
 

@@ -13,7 +13,7 @@ import { writeModel } from "../checkpoint/save_model.ts";
 import { openWeights } from "../checkpoint/weights.ts";
 import type { Io } from "../cli/io.ts";
 import type { Gpu } from "../kernels/gpu.ts";
-import { freeNf4, isNf4 } from "../kernels/nf4/nf4.ts";
+import type { Quantisation } from "../kernels/quantisation.ts";
 import { parseConfig } from "../model/config.ts";
 import type { ModelConfig } from "../model/model_config.ts";
 import { configJson } from "../model/config_json.ts";
@@ -62,8 +62,8 @@ export async function benchLoad(gpu: Gpu, folder: string | undefined, io: Io): P
     io.err(`Writing a checkpoint to ${root}`);
     const total = await writeRandom(root, config);
     const trim = () => gpu.memory.trim();
-    const dense = () => load(gpu, root, config, false);
-    const nf4 = () => load(gpu, root, config, true);
+    const dense = () => load(gpu, root, config, "none");
+    const nf4 = () => load(gpu, root, config, "nf4-double");
     const loads = [
       await measure(LOADS.read, total, () => readFiles(root)),
       await measure(LOADS.dense, total, dense),
@@ -106,10 +106,10 @@ async function readFiles(root: string): Promise<void> {
   }
 }
 
-async function load(gpu: Gpu, root: string, config: ModelConfig, loadIn4bit: boolean): Promise<void> {
+async function load(gpu: Gpu, root: string, config: ModelConfig, quantisation: Quantisation): Promise<void> {
   const weights = await openWeights(root);
   try {
-    const model = await loadModel(gpu, weights, { config, format: "bf16", loadIn4bit, doubleQuant: true });
+    const model = await loadModel(gpu, weights, { config, format: "bf16", quantisation });
     await gpu.settle();
     const { embeddings, head } = model.parts;
     for (
@@ -119,8 +119,7 @@ async function load(gpu: Gpu, root: string, config: ModelConfig, loadIn4bit: boo
         ...model.linears().map(({ weight }) => weight),
       ]
     ) {
-      if (isNf4(weight)) freeNf4(weight);
-      else weight.free();
+      weight.free();
     }
   } finally {
     weights.close();

@@ -167,7 +167,8 @@ function readFilter(text: string): RegExp {
   }
 }
 
-function oneOf<const T extends string>(
+/** @throws {UserError} with exit code 2 if the value is none of the choices */
+export function oneOf<const T extends string>(
   name: string,
   value: string | undefined,
   choices: readonly T[],

@@ -35,7 +35,7 @@ async function probeFma(gpu: Gpu, effort: Effort): Promise<number> {
   let best = 0;
   for (const accumulators of ACCUMULATORS) {
     const { bestMs } = await measure(gpu, () =>
-      gpu.run(FMA, [y], {
+      gpu.run(FMA, { y }, {
         grid: [threads / 64],
         uniforms: { turns, factor: 0.75, term: 0.25 },
         constants: { ACCUMULATORS: accumulators },
@@ -56,7 +56,7 @@ async function probeRead(gpu: Gpu, effort: Effort): Promise<number> {
   const y = gpu.empty([groups * WIDTH, 4], "f32", "probe");
   const { bestMs } = await measure(
     gpu,
-    () => gpu.run(READ, [x, y], { grid: [groups], uniforms: { turns }, constants: { WIDTH } }),
+    () => gpu.run(READ, { x, y }, { grid: [groups], uniforms: { turns }, constants: { WIDTH } }),
     effort,
   );
   const bytes = x.byteLength;

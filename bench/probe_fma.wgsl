@@ -13,19 +13,19 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   let factor = vec4f(p.factor);
   let term = vec4f(p.term);
   let start = vec4f(f32(id.x & 7u));
-#for a in 0..ACCUMULATORS
-  var s$a = start + vec4f($a.0);
-#end
+  #for a in 0..ACCUMULATORS
+    var s$a = start + vec4f($a.0);
+  #end
   for (var turn = 0u; turn < p.turns; turn++) {
-#for k in 0..16
-#for a in 0..ACCUMULATORS
-    s$a = fma(s$a, factor, term);
-#end
-#end
+    #for k in 0..16
+      #for a in 0..ACCUMULATORS
+        s$a = fma(s$a, factor, term);
+      #end
+    #end
   }
   var sum = vec4f();
-#for a in 0..ACCUMULATORS
-  sum += s$a;
-#end
+  #for a in 0..ACCUMULATORS
+    sum += s$a;
+  #end
   y[id.x] = sum;
 }

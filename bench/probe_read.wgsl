@@ -5,7 +5,7 @@
 
 struct Params { turns: u32 }
 
-override WIDTH: u32 = 64;
+#needs WIDTH
 
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;
 @group(0) @binding(1) var<storage, read_write> y: array<vec4f>;
@@ -13,14 +13,14 @@ override WIDTH: u32 = 64;
 
 @compute @workgroup_size(WIDTH)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
-#for a in 0..4
-  var s$a = vec4f();
-#end
+  #for a in 0..4
+    var s$a = vec4f();
+  #end
   var at = group.x * p.turns * 4u * WIDTH + lane;
   for (var turn = 0u; turn < p.turns; turn++) {
-#for a in 0..4
-    s$a += x[at + $au * WIDTH];
-#end
+    #for a in 0..4
+      s$a += x[at + $au * WIDTH];
+    #end
     at += 4u * WIDTH;
   }
   y[group.x * WIDTH + lane] = (s0 + s1) + (s2 + s3);

@@ -8,6 +8,7 @@ import type { ModelConfig } from "../model/model_config.ts";
 import { configForPositions } from "../model/positions.ts";
 import { addFlops, totalFlops } from "../model/flops.ts";
 import { randomModel } from "../model/load/random.ts";
+import { quantisationOf } from "../model/quantisation.ts";
 import { shapeConfig } from "../model/shapes.ts";
 import { planDevice, stepCost } from "../train/plan/step_cost.ts";
 import { addFreshLora, trainedNames } from "../train/lora.ts";
@@ -79,8 +80,7 @@ async function makeTrainer(gpu: Gpu, args: TrainArgs, base: ModelConfig): Promis
   const config = configForPositions(base, args);
   const model = await randomModel(gpu, config, {
     format: formatOf(args),
-    loadIn4bit: args.load_in_4bit,
-    doubleQuant: args.double_quant,
+    quantisation: quantisationOf(args),
     isTrained: trainedNames(config, args),
   });
   addFreshLora(model, args);

@@ -4,6 +4,7 @@ import type { ChatTemplate, Message } from "../data/templates.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
 import { Gpu, type GpuOptions } from "../kernels/gpu.ts";
+import type { Quantisation } from "../kernels/quantisation.ts";
 import type { Sampling } from "../kernels/sample/sample.ts";
 import type { Format } from "../kernels/wgsl.ts";
 import { contextLength } from "../model/positions.ts";
@@ -22,8 +23,8 @@ export interface EngineOptions {
   readonly peftModel?: string | null;
   /** Context the positions are scaled for, in tokens; the adapter's or the model's own unless given. */
   readonly contextSize?: number | null;
-  /** Quantise the base to NF4; false unless given. */
-  readonly loadIn4bit?: boolean;
+  /** Quantisation of the base's linears while loading; "none" unless given. */
+  readonly quantisation?: Quantisation;
   /** Format of activations, keys and values; f32 unless given. */
   readonly format?: Format;
   /** The chat template; the tokenizer's own unless given, else a bare question. */

@@ -6,6 +6,7 @@ import { booleanFlag, type newCommand, optionalFlag, requiredPath, valueFlag } f
 import { gpuOptionsOf } from "./gpu_options.ts";
 import type { Io } from "./io.ts";
 import { CountProgress } from "./progress.ts";
+import { quantisationOf } from "../model/quantisation.ts";
 
 type Plain = ReturnType<typeof newCommand>;
 
@@ -100,7 +101,7 @@ export async function openEngine(io: Io, flags: AnswerFlags, mostTokens?: number
     baseModel: await locate(io, flags.base_model, "model"),
     peftModel: flags.peft_model && await locate(io, flags.peft_model, "model"),
     contextSize: flags.context_size,
-    loadIn4bit: flags.load_in_4bit,
+    quantisation: quantisationOf(flags),
     format: ({ fp32: "f32", bf16: "bf16", fp16: "f16" } as const)[flags.dtype],
     chatTemplate: flags.chat_template,
     ...(mostTokens === undefined ? {} : { mostTokens }),

@@ -55,7 +55,7 @@ export function build(summary: string, io: Io): BuiltCommand {
     .action(async ({ json, model: place, save_path, to, outtype, overwrite, ...flags }) => {
       const started = performance.now();
       const options = {
-        doubleQuant: flags.double_quant,
+        quantisation: flags.double_quant ? "nf4-double" as const : "nf4" as const,
         dtype: flags.dtype,
         maxShardSize: flags.max_shard_size,
       };

@@ -16,6 +16,7 @@ import type { Io } from "./io.ts";
 import { narrowFetched } from "./permissions.ts";
 import { CountProgress } from "./progress.ts";
 import { stagesOn } from "./stages.ts";
+import { quantisationOf } from "../model/quantisation.ts";
 
 /** The command. Defaults are LongLoRA's eval.py, but for `batch_size` (32 there) and `dtype` (fp16 there). */
 export function build(summary: string, io: Io): BuiltCommand {
@@ -63,7 +64,7 @@ export function build(summary: string, io: Io): BuiltCommand {
         slidingWindow: flags.sliding_window,
         batchSize: flags.batch_size,
         dropLastWindow: flags.drop_last_window,
-        loadIn4bit: flags.load_in_4bit,
+        quantisation: quantisationOf(flags),
         dtype: flags.dtype,
         gpuOptions: gpuOptionsOf(io, webgpu),
       };

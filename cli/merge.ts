@@ -19,6 +19,7 @@ import { gpuOptionsOf } from "./gpu_options.ts";
 import type { Io } from "./io.ts";
 import { narrowFetched } from "./permissions.ts";
 import { stagesOn } from "./stages.ts";
+import { quantisationOf } from "../model/quantisation.ts";
 
 /** The command. */
 export function build(summary: string, io: Io): BuiltCommand {
@@ -57,7 +58,7 @@ export function build(summary: string, io: Io): BuiltCommand {
         savePath: flags.save_path,
         dtype: flags.dtype,
         maxShardSize: flags.max_shard_size,
-        loadIn4bit: flags.load_in_4bit,
+        quantisation: quantisationOf(flags),
         gpuOptions: gpuOptionsOf(io, webgpu),
       };
       narrowFetched();

@@ -3,6 +3,7 @@ import { holdOut } from "../data/tokenize.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
 import type { GpuOptions } from "../kernels/gpu.ts";
+import { quantisationOf } from "../model/quantisation.ts";
 import { evaluatePerplexity, type PerplexityResult, type PositionScore } from "../eval/perplexity.ts";
 import { formatCount, formatTable } from "../text.ts";
 import { loadTrainArgs, type TrainSettings } from "../train_args/load.ts";
@@ -122,7 +123,7 @@ export async function measureExtension(
         seqLen,
         slidingWindow: seqLen,
         dropLastWindow: false,
-        loadIn4bit: args.load_in_4bit && low_rank_training,
+        quantisation: quantisationOf({ load_in_4bit: args.load_in_4bit && low_rank_training }),
         dtype: args.bf16 ? "bf16" : args.fp16 ? "fp16" : "fp32",
         gpuOptions,
       }, {

@@ -44,7 +44,7 @@ export function adapterKey({ webgpu, vendor, description, subgroupSize }: GpuInf
   );
 }
 
-/** A hash of the kernels' sources and of what chooses among them: other text, other version. */
+/** A hash of all of kernels/ but its references: other text, other version. */
 export async function kernelVersion(
   folder: string = new URL("../kernels", import.meta.url).pathname,
 ): Promise<string> {
@@ -52,7 +52,9 @@ export async function kernelVersion(
   const collect = async (path: string): Promise<void> => {
     for await (const { name, isDirectory } of Deno.readDir(path)) {
       if (isDirectory) await collect(`${path}/${name}`);
-      else if (name.endsWith(".wgsl") || name === "variants.ts") paths.push(`${path}/${name}`);
+      else if (name.endsWith(".wgsl") || name.endsWith(".ts") && name !== "reference.ts") {
+        paths.push(`${path}/${name}`);
+      }
     }
   };
   await collect(folder);

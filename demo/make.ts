@@ -62,12 +62,11 @@ export async function makeDemo(
       slidingWindow: BASE_CONTEXT,
       batchSize: 16,
       dropLastWindow: false,
-      loadIn4bit: false,
       dtype: "fp32",
       gpuOptions,
     }, hooks));
   using gpu = await Gpu.open(gpuOptions);
-  const { model } = await openModel(gpu, { baseModel: second, contextSize: BASE_CONTEXT, loadIn4bit: false });
+  const { model } = await openModel(gpu, { baseModel: second, contextSize: BASE_CONTEXT });
   const cases = await readRecallCases(files.recall[BASE_CONTEXT]!, await Tokenizer.load(second));
   const { right } = await scoreRecall(model, cases);
   return { model: second, perplexity: tokenPerplexity, recall: right / cases.length };

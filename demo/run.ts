@@ -4,6 +4,7 @@ import { Tokenizer } from "../data/tokenizer.ts";
 import { type PositionScore, scoreWindows } from "../eval/perplexity.ts";
 import { readRecallCases, scoreRecall } from "../eval/recall.ts";
 import { Gpu, type GpuOptions } from "../kernels/gpu.ts";
+import type { Quantisation } from "../kernels/quantisation.ts";
 import { readConfig } from "../model/config.ts";
 import type { ModelConfig } from "../model/model_config.ts";
 import { configForPositions } from "../model/positions.ts";
@@ -55,7 +56,7 @@ interface Subject {
   readonly peftModel?: string;
   /** With its positions settled. */
   readonly config: ModelConfig;
-  readonly loadIn4bit: boolean;
+  readonly quantisation: Quantisation;
 }
 
 /** Options of a demo. */
@@ -103,13 +104,12 @@ export async function runDemo(
       savePath: merged,
       dtype: "keep",
       maxShardSize: 5e9,
-      loadIn4bit: false,
       gpuOptions,
     }, hooks));
 
   stages.note("Measuring perplexity and recall at 256, 512 and 1024 tokens");
   // Every row but the last is on the base in 4 bits, which costs the same everywhere.
-  const base = { baseModel: BASE_MODEL, loadIn4bit: true };
+  const base = { baseModel: BASE_MODEL, quantisation: "nf4-double" } as const;
   const longer = { model_max_length: EXTENDED_CONTEXT };
   const raised = configForPositions(config, { ...longer, rope_theta: args.rope_theta });
   const subjects: Subject[] = [
@@ -117,7 +117,12 @@ export async function runDemo(
     { model: "interpolated, not trained", ...base, config: configForPositions(config, longer) },
     { model: "theta raised, not trained", ...base, config: raised },
     { model: "extended", ...base, peftModel: adapter, config: raised },
-    { model: "extended and merged", baseModel: merged, config: await readConfig(merged), loadIn4bit: false },
+    {
+      model: "extended and merged",
+      baseModel: merged,
+      config: await readConfig(merged),
+      quantisation: "none",
+    },
   ];
   const rows: DemoRow[] = [];
   for (const subject of subjects) {

@@ -5,7 +5,8 @@ import { describePlaces, tokenizerPlaces } from "../data/tokenizer_files.ts";
 import { readExtraShapes } from "../checkpoint/peft.ts";
 import { UserError } from "../errors.ts";
 import { Gpu, type GpuOptions } from "../kernels/gpu.ts";
-import { isNf4 } from "../kernels/nf4/nf4.ts";
+import type { Quantisation } from "../kernels/quantisation.ts";
+import { Tensor } from "../kernels/tensor.ts";
 import type { Format } from "../kernels/wgsl.ts";
 import { freeBatch, makeBatch } from "../model/batch.ts";
 import { contextLength } from "../model/positions.ts";
@@ -46,8 +47,8 @@ export interface PerplexityOptions extends Partial<WindowOptions> {
    * was trained for where its train_args.yaml says it, else `seqLen`.
    */
   readonly contextSize?: number | null | undefined;
-  /** Quantise the base to NF4 while loading; false unless given. */
-  readonly loadIn4bit?: boolean;
+  /** What the base's linears are quantised to while loading; "none" unless given. */
+  readonly quantisation?: Quantisation;
   /** Precision of activations, fp32 unless given; sums are f32 in any case. */
   readonly dtype?: "fp32" | "bf16" | "fp16";
   /** Options of the device; its defaults unless given. */
@@ -154,7 +155,7 @@ export async function evaluatePerplexity(
   options: PerplexityOptions,
   hooks: WorkHooks = {},
 ): Promise<PerplexityResult> {
-  const { baseModel, dataPath, dtype = "fp32", loadIn4bit = false } = options;
+  const { baseModel, dataPath, dtype = "fp32", quantisation = "none" } = options;
   const windows = { ...DEFAULT_WINDOWS, ...options };
   const { seqLen, slidingWindow, batchSize, dropLastWindow } = windows;
   const peftModel = options.peftModel ?? null;
@@ -198,7 +199,7 @@ export async function evaluatePerplexity(
     baseModel,
     ...(peftModel === null ? {} : { peftModel }),
     config,
-    loadIn4bit,
+    quantisation,
     format: FORMATS[dtype],
     onProgress: (tensor, done, total) => hooks.onLoad?.(done, total, tensor),
   });
@@ -221,7 +222,7 @@ export async function evaluatePerplexity(
       baseModel,
       peftModel,
       dtype,
-      quantized: quantisationOf(model, config, loadIn4bit),
+      quantized: whenQuantised(model, config, quantisation),
       contextSize: longest,
       ropeScaling: config.rope_scaling,
       ropeTheta: config.rope_theta,
@@ -341,11 +342,13 @@ async function scoreBatch(
   return { loss, hits };
 }
 
-function quantisationOf(
+function whenQuantised(
   model: LanguageModel,
   { raw }: ModelConfig,
-  loadIn4bit: boolean,
+  quantisation: Quantisation,
 ): LoadedModel["quantized"] {
-  if (!model.linears().some(({ weight }) => isNf4(weight))) return "no";
-  return loadIn4bit && raw.quantization_config === undefined ? "while loading" : "by the checkpoint";
+  if (model.linears().every(({ weight }) => weight instanceof Tensor)) return "no";
+  return quantisation !== "none" && raw.quantization_config === undefined
+    ? "while loading"
+    : "by the checkpoint";
 }

@@ -7,8 +7,9 @@ import { saveFolderAtomic } from "../checkpoint/store.ts";
 import type { WeightReader } from "../checkpoint/weights.ts";
 import { UserError } from "../errors.ts";
 import { Gpu, type GpuOptions } from "../kernels/gpu.ts";
-import { freeNf4, isNf4 } from "../kernels/nf4/nf4.ts";
+import { Nf4Weight } from "../kernels/nf4/nf4.ts";
 import { BLOCK, dynamicMap, NESTED_BLOCK, NF4_VALUES } from "../kernels/nf4/format.ts";
+import type { Quantised } from "../kernels/quantisation.ts";
 import { readConfig } from "../model/config.ts";
 import type { ModelConfig } from "../model/model_config.ts";
 import { requireNoMore } from "../model/load/fits.ts";
@@ -21,8 +22,8 @@ import { checkpointTensors, linearsOf } from "../model/tensors.ts";
 
 /** Options of {@linkcode convertToBnb4}. */
 export interface Bnb4Options {
-  /** Keep the scales in 8 bits too; true unless given. */
-  readonly doubleQuant?: boolean;
+  /** "nf4-double" unless given: scales in 8 bits too. */
+  readonly quantisation?: "nf4" | "nf4-double";
   /** Number format of embeddings, norms, biases and head; `keep` (unless given): as they are. */
   readonly dtype?: "keep" | DtypeName;
   /** Largest weight file in bytes; 5 GB unless given. */
@@ -41,7 +42,7 @@ export interface Bnb4Options {
 export async function convertToBnb4(
   folder: string,
   path: string,
-  { doubleQuant = true, dtype = "keep", maxShardSize = 5e9, gpuOptions }: Bnb4Options = {},
+  { quantisation = "nf4-double", dtype = "keep", maxShardSize = 5e9, gpuOptions }: Bnb4Options = {},
   hooks: WorkHooks = {},
 ): Promise<WrittenModel> {
   const config = await readConfig(folder);
@@ -51,7 +52,7 @@ export async function convertToBnb4(
     [...config.notes, ...await tableNotes(folder, config)].forEach((line) => hooks.note?.(line));
     using gpu = await Gpu.open(gpuOptions);
     const { raw } = config;
-    const tensors = bnb4Tensors(gpu, weights, config, { doubleQuant, dtype }, hooks);
+    const tensors = bnb4Tensors(gpu, weights, config, { quantisation, dtype }, hooks);
     const matrices = matricesOf(config);
     const kept = [...checkpointTensors(config).keys()].filter((name) => !matrices.has(name));
     const dtypes = [...new Set(kept.map((name) => writtenDtype(weights, name, dtype)))];
@@ -61,7 +62,7 @@ export async function convertToBnb4(
         config: {
           ...raw,
           ...torchDtype(raw, dtypes),
-          quantization_config: quantisationConfig(doubleQuant, dtypes[0]!),
+          quantization_config: quantisationConfig(quantisation, dtypes[0]!),
         },
         tensors,
         filesFrom: folder,
@@ -85,7 +86,7 @@ function requireDense(folder: string, config: ModelConfig, weights: WeightReader
         kind: "usage",
       });
     }
-    requirePackable(name, shape as [number, number], "The model can be used in 16 bits only");
+    requirePackable(name, shape as [number, number], "nf4", "The model can be used in 16 bits only");
   }
 }
 
@@ -99,13 +100,13 @@ function writtenDtype(weights: WeightReader, name: string, dtype: "keep" | Dtype
 }
 
 /** `quantization_config` as `transformers` writes it; what is not named has its default. */
-function quantisationConfig(doubleQuant: boolean, dtype: FloatDtype): Record<string, unknown> {
+function quantisationConfig(quantisation: Quantised, dtype: FloatDtype): Record<string, unknown> {
   return {
     load_in_4bit: true,
     load_in_8bit: false,
     quant_method: "bitsandbytes",
     bnb_4bit_quant_type: "nf4",
-    bnb_4bit_use_double_quant: doubleQuant,
+    bnb_4bit_use_double_quant: quantisation === "nf4-double",
     bnb_4bit_compute_dtype: TORCH_NAMES[dtype],
     bnb_4bit_quant_storage: "uint8",
   };
@@ -115,17 +116,18 @@ function* bnb4Tensors(
   gpu: Gpu,
   weights: WeightReader,
   config: ModelConfig,
-  { doubleQuant, dtype }: Required<Pick<Bnb4Options, "doubleQuant" | "dtype">>,
+  { quantisation, dtype }: Required<Pick<Bnb4Options, "quantisation" | "dtype">>,
   hooks: WorkHooks,
 ): Generator<TensorSource> {
   const expected = checkpointTensors(config);
   const onProgress = (name: string, done: number, total: number) => hooks.onProgress?.(done, total, name);
-  const loader = new TensorLoader(gpu, weights, { doubleQuant, onProgress }, expected.size);
+  const loader = new TensorLoader(gpu, weights, { onProgress }, expected.size);
   const matrices = matricesOf(config);
   for (const [name, shape] of expected) {
     const written = writtenDtype(weights, name, dtype);
-    if (matrices.has(name)) yield* linearParts(loader, name, shape as [number, number], written);
-    else yield { name, dtype: written, shape, read: () => readOnHost(loader, name, shape, written) };
+    if (matrices.has(name)) {
+      yield* linearParts(loader, name, shape as [number, number], quantisation, written);
+    } else yield { name, dtype: written, shape, read: () => readOnHost(loader, name, shape, written) };
   }
 }
 
@@ -140,14 +142,15 @@ function linearParts(
   loader: TensorLoader,
   name: string,
   shape: readonly [number, number],
+  quantisation: Quantised,
   dtype: FloatDtype,
 ): TensorSource[] {
-  const [count, isNested] = [shape[0] * shape[1], loader.options.doubleQuant];
+  const [count, isNested] = [shape[0] * shape[1], quantisation === "nf4-double"];
   const blocks = Math.ceil(count / BLOCK);
   const stateLength = encodeState(shape, dtype, isNested ? 0 : undefined).length;
   let parts: Promise<Map<Part, Uint8Array>> | undefined;
   const part = (key: Part) => async (): Promise<Uint8Array> => {
-    const made = await (parts ??= quantise(loader, name, shape, dtype));
+    const made = await (parts ??= quantise(loader, name, shape, quantisation, dtype));
     const bytes = made.get(key)!;
     made.delete(key);
     return bytes;
@@ -178,17 +181,18 @@ async function quantise(
   loader: TensorLoader,
   name: string,
   shape: readonly [number, number],
+  quantisation: Quantised,
   dtype: FloatDtype,
 ): Promise<Map<Part, Uint8Array>> {
-  const weight = await loader.loadLinear(name, shape, true);
-  if (!isNf4(weight)) throw new RangeError(`"${name}" was not quantised`);
+  const weight = await loader.loadLinear(name, shape, quantisation);
+  if (!(weight instanceof Nf4Weight)) throw new RangeError(`"${name}" was not quantised`);
   const { codes, absmax, nested } = weight;
   const [packed, scales, outer] = await loader.gpu.readBytes([
     codes,
     absmax,
     ...(nested ? [nested.scales] : []),
   ]);
-  freeNf4(weight);
+  weight.free();
   const parts = new Map<Part, Uint8Array>([["codes", packed!]]);
   if (!outer) {
     parts.set("absmax", scales!).set("state", encodeState(shape, dtype, undefined));

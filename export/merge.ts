@@ -10,6 +10,7 @@ import { describePlaces, tokenizerPlaces } from "../data/tokenizer_files.ts";
 import { UserError } from "../errors.ts";
 import { GpuMemoryError } from "../kernels/errors.ts";
 import { Gpu, type GpuOptions } from "../kernels/gpu.ts";
+import type { Quantisation } from "../kernels/quantisation.ts";
 import { makeBatch } from "../model/batch.ts";
 import { adaptBase, grownWeights } from "../model/load/vocabulary.ts";
 import { contextLength } from "../model/positions.ts";
@@ -40,8 +41,8 @@ export interface MergeOptions {
   readonly dtype?: "keep" | DtypeName;
   /** Largest weight file in bytes; 5 GB unless given. */
   readonly maxShardSize?: number;
-  /** Merge onto the base as training in 4 bits saw it: its linears quantised to NF4 and back. */
-  readonly loadIn4bit?: boolean;
+  /** Merge onto the base as training saw it: its linears quantised to this and back; "none" unless given. */
+  readonly quantisation?: Quantisation;
   /** Options of the devices, which are opened one after the other; their defaults unless given. */
   readonly gpuOptions?: GpuOptions;
 }
@@ -145,7 +146,8 @@ export async function mergeAdapter(
     const plan = planMerge(weights, config, adapter, options.dtype ?? "keep");
     let shards: readonly string[] = [];
     let checks = NOT_COMPARED;
-    const isOfOtherBase = !plan.isQuantised && trained?.load_in_4bit === true && !options.loadIn4bit;
+    const isOfOtherBase = !plan.isQuantised && trained?.load_in_4bit === true &&
+      (options.quantisation ?? "none") === "none";
     const otherBase = await otherBaseNote(peftModel, baseModel);
     if (otherBase !== undefined) hooks.note?.(otherBase);
     const room = roomNote(savePath, {
@@ -214,7 +216,7 @@ function planNotes(
 async function writeMerged(
   folder: string,
   plan: MergePlan,
-  { baseModel, peftModel, maxShardSize = 5e9, loadIn4bit = false, gpuOptions, tokenizer }: MergeOptions & {
+  { baseModel, peftModel, maxShardSize = 5e9, quantisation = "none", gpuOptions, tokenizer }: MergeOptions & {
     tokenizer: ReadonlyMap<string, string>;
   },
   hooks: WorkHooks,
@@ -231,11 +233,11 @@ async function writeMerged(
         base_model: baseModel,
         peft_model: peftModel,
         context_length,
-        base_in_4bit: loadIn4bit || plan.isQuantised,
+        base_in_4bit: quantisation !== "none" || plan.isQuantised,
       },
     },
     tensors: mergedTensors(gpu, plan, {
-      loadIn4bit,
+      quantisation,
       onProgress: (name, done, total) => hooks.onProgress?.(done, total, name),
     }),
     filesFrom: baseModel,
@@ -264,7 +266,7 @@ const NOT_COMPARED: MergeChecks = { asMerged: null, asTrained: null };
 async function verifyMerge(
   folder: string,
   plan: MergePlan,
-  { baseModel, peftModel, loadIn4bit = false, gpuOptions, settled, isOfOtherBase }: MergeOptions & {
+  { baseModel, peftModel, quantisation = "none", gpuOptions, settled, isOfOtherBase }: MergeOptions & {
     /** The base model's configuration with its positions settled. */
     readonly settled: ModelConfig;
     readonly isOfOtherBase: boolean;
@@ -276,12 +278,12 @@ async function verifyMerge(
   const length = Math.min(SAMPLE.tokens, contextLength(config));
   const tokens = Uint32Array.from({ length }, () => random.below(config.vocab_size));
   try {
-    const actual = await logitsOf({ baseModel: folder, loadIn4bit: false }, tokens, gpuOptions);
-    const checkBeside = async (loadIn4bit: boolean) => {
-      const parts = { baseModel, peftModel, config: settled, loadIn4bit };
+    const actual = await logitsOf({ baseModel: folder }, tokens, gpuOptions);
+    const checkBeside = async (quantisation: Quantisation) => {
+      const parts = { baseModel, peftModel, config: settled, quantisation };
       return compareLogits(actual, await logitsOf(parts, tokens, gpuOptions), length);
     };
-    const check = await checkBeside(loadIn4bit);
+    const check = await checkBeside(quantisation);
     const most = Math.max(...plan.dtypes.map((dtype) => EXPECTED[dtype]));
     if (check.maxRelativeDifference > most) {
       hooks.note?.(
@@ -290,7 +292,7 @@ async function verifyMerge(
         } % of the largest: evaluate it before use, or merge with --dtype fp32`,
       );
     }
-    return { asMerged: check, asTrained: isOfOtherBase ? await checkBeside(true) : null };
+    return { asMerged: check, asTrained: isOfOtherBase ? await checkBeside("nf4-double") : null };
   } catch (error) {
     if (!(error instanceof GpuMemoryError)) throw error;
     hooks.note?.(`The merged model was not compared with base and adapter: ${error.message}`);

@@ -7,9 +7,10 @@ import type { WeightReader } from "../checkpoint/weights.ts";
 import { UserError } from "../errors.ts";
 import { cast } from "../kernels/elementwise/elementwise.ts";
 import type { Gpu } from "../kernels/gpu.ts";
-import { matmulBackwardInput, type Weight } from "../kernels/matmul/matmul.ts";
-import { dequantiseNf4, freeNf4, isNf4 } from "../kernels/nf4/nf4.ts";
-import type { Tensor } from "../kernels/tensor.ts";
+import { matmulBackwardInput } from "../kernels/matmul/matmul.ts";
+import type { Quantisation } from "../kernels/quantisation.ts";
+import { Tensor } from "../kernels/tensor.ts";
+import type { Weight } from "../kernels/weight.ts";
 import { requireAll, requireFit, uploadFactors } from "../model/lora.ts";
 import type { ModelConfig } from "../model/model_config.ts";
 import { requireNoMore } from "../model/load/fits.ts";
@@ -93,22 +94,23 @@ export function planMerge(
 export function mergedTensors(
   gpu: Gpu,
   plan: MergePlan,
-  { loadIn4bit, onProgress }: {
-    /** Quantise the base's linears to NF4 and back before the merge. */
-    readonly loadIn4bit: boolean;
+  { quantisation, onProgress }: {
+    /** Quantise the base's linears to this and back before the merge. */
+    readonly quantisation: Quantisation;
     readonly onProgress: (tensor: string, done: number, total: number) => void;
   },
 ): TensorSource[] {
   const { weights, adapter, tensors } = plan;
-  const options = { doubleQuant: true, replacements: adapter.extra, onProgress };
+  const options = { replacements: adapter.extra, onProgress };
   const loader = new TensorLoader(gpu, weights, options, tensors.length);
   return tensors.map(({ name, shape, dtype, linear }) => {
     const pair = linear === undefined ? undefined : adapter.lora.get(linear);
     const isWhole = adapter.extra.has(name);
-    const onDevice = linear !== undefined && !isWhole && (pair || loadIn4bit || isBnb4(weights, name));
+    const onDevice = linear !== undefined && !isWhole &&
+      (pair || quantisation !== "none" || isBnb4(weights, name));
     if (!onDevice) return { name, dtype, shape, read: () => readOnHost(loader, name, shape, dtype) };
     const read = async (): Promise<Uint8Array> => {
-      const weight = await loader.loadLinear(name, shape as [number, number], loadIn4bit);
+      const weight = await loader.loadLinear(name, shape as [number, number], quantisation);
       const merged = toDense(gpu, weight);
       if (pair) addLora(gpu, merged, linear, pair, loraScaling(adapter.config, linear));
       const values = await gpu.read(merged);
@@ -129,13 +131,8 @@ function addLora(gpu: Gpu, weight: Tensor, module: string, pair: LoraPair, scali
 
 /** The weight as (N, K) f32; frees `weight` unless it is that already. */
 function toDense(gpu: Gpu, weight: Weight): Tensor {
-  if (isNf4(weight)) {
-    const dense = dequantiseNf4(gpu, weight);
-    freeNf4(weight);
-    return dense;
-  }
-  if (weight.dtype === "f32") return weight;
-  const dense = cast(gpu, weight, "f32");
+  if (weight instanceof Tensor && weight.dtype === "f32") return weight;
+  const dense = weight instanceof Tensor ? cast(gpu, weight, "f32") : weight.dequantise(gpu);
   weight.free();
   return dense;
 }

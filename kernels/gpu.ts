@@ -8,7 +8,7 @@ import { DeviceMemory } from "./memory.ts";
 import type { MemoryUse, Purpose } from "./pool.ts";
 import type { KernelTiming } from "./profiler.ts";
 import { type Dispatch, type Launch, Recorder } from "./recorder.ts";
-import type { Dtype, Tensor } from "./tensor.ts";
+import type { Bound, Dtype, Tensor } from "./tensor.ts";
 import { type TensorValues, toFloat32, Transfers } from "./transfers.ts";
 import type { Tuning } from "./tuning.ts";
 import type { Kernel } from "./wgsl.ts";
@@ -198,12 +198,14 @@ export class Gpu {
   }
 
   /**
-   * Records one dispatch of `kernel` over `tensors`, in the order of its storage bindings.
+   * Records one dispatch of `kernel` over `tensors`, by the names that its source gives them.
    * @throws {GpuError} if grid, uniforms, constants or tensors are not what the kernel declares
    * @internal
    */
-  run(kernel: Kernel, tensors: readonly Tensor[], launch: Launch): void {
-    this.#recorder.run(kernel, tensors.map((tensor) => tensor.bound), launch);
+  run(kernel: Kernel, tensors: Readonly<Record<string, Tensor>>, launch: Launch): void {
+    const bounds: Record<string, Bound> = {};
+    for (const name in tensors) bounds[name] = tensors[name]!.bound;
+    this.#recorder.run(kernel, bounds, launch);
   }
 
   /** Sends the recorded work to the device. */

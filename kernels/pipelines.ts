@@ -7,6 +7,8 @@ export interface Pipeline {
   readonly id: number;
   readonly name: string;
   readonly interface: Interface;
+  /** Names of the tensors that it binds, in the order of their bindings. */
+  readonly tensors: readonly string[];
   readonly gpu: GPUComputePipeline;
   readonly layout: GPUBindGroupLayout;
 }
@@ -44,8 +46,8 @@ export class PipelineCache {
   }
 
   get(kernel: Kernel, specialisation: Specialisation): Pipeline {
-    const { constants = {}, formats = {} } = specialisation;
-    const key = `${kernel.name} ${JSON.stringify(constants)} ${JSON.stringify(formats)}`;
+    const { constants, formats } = specialisation;
+    const key = `${kernel.name} ${JSON.stringify([kernel.constants, constants, formats])}`;
     let pipeline = this.#pipelines.get(key);
     if (!pipeline) {
       pipeline = this.#compile(kernel, specialisation);
@@ -54,24 +56,26 @@ export class PipelineCache {
     return pipeline;
   }
 
-  bindGroup(pipeline: Pipeline, bounds: readonly Bound[], ring: GPUBuffer): GPUBindGroup {
-    const key = `${pipeline.id}:` +
-      bounds.map(({ buffer, offset, size }) => `${buffer.id}@${offset}+${size}`).join();
+  /** @throws {GpuError} unless there is a tensor for every binding of the kernel, and no other */
+  bindGroup(
+    pipeline: Pipeline,
+    bounds: Readonly<Record<string, Bound>>,
+    ring: GPUBuffer,
+  ): GPUBindGroup {
+    let key = `${pipeline.id}:`;
+    for (const name of pipeline.tensors) {
+      const bound = bounds[name];
+      if (!bound) throw mismatch(pipeline, bounds);
+      key += `${bound.buffer.id}@${bound.offset}+${bound.size},`;
+    }
+    if (Object.keys(bounds).length !== pipeline.tensors.length) throw mismatch(pipeline, bounds);
     const known = this.#groups.get(key);
     if (known) return known;
-    const { bindings, uniforms } = pipeline.interface;
-    if (bounds.length !== bindings.length - (uniforms.length > 0 ? 1 : 0)) {
-      const names = bindings.filter(({ type }) => type !== "uniform").map(({ name }) => name);
-      throw new GpuError(
-        `Kernel "${pipeline.name}" binds ${names.join(", ")}, but got ${bounds.length} tensors`,
-      );
-    }
-    let next = 0;
-    const entries = bindings.map(({ index, type }): GPUBindGroupEntry => {
+    const entries = pipeline.interface.bindings.map(({ index, name, type }): GPUBindGroupEntry => {
       if (type === "uniform") {
         return { binding: index, resource: { buffer: ring, size: uniformBytes(pipeline) } };
       }
-      const { buffer, offset, size } = bounds[next++]!;
+      const { buffer, offset, size } = bounds[name]!;
       return { binding: index, resource: { buffer: buffer.gpu, offset, size } };
     });
     const group = this.#device.createBindGroup({ label: pipeline.name, layout: pipeline.layout, entries });
@@ -124,13 +128,6 @@ export class PipelineCache {
     const { name } = kernel;
     const code = assemble(kernel, specialisation);
     const declared = readInterface(code);
-    const constants = Object.fromEntries(
-      Object.entries(specialisation.constants ?? {}).filter(([key]) => {
-        if (declared.overrides.has(key)) return true;
-        if (new RegExp(`#for \\w+ in \\d+\\.\\.${key}\\b`).test(kernel.wgsl)) return false;
-        throw new GpuError(`Kernel "${name}" has no constant "${key}"`);
-      }),
-    );
     const device = this.#device;
     device.pushErrorScope("validation");
     const layout = device.createBindGroupLayout({
@@ -145,17 +142,24 @@ export class PipelineCache {
     const gpu = device.createComputePipeline({
       label: name,
       layout: device.createPipelineLayout({ label: name, bindGroupLayouts: [layout] }),
-      compute: { module, entryPoint: "main", constants },
+      compute: { module, entryPoint: "main" },
     });
     this.#compiling.push(
       device.popErrorScope().then((error) => {
         if (error) this.#onFailure(new GpuError(`Kernel "${name}" does not compile: ${error.message}`));
       }),
     );
-    return { id: this.#pipelines.size, name, interface: declared, gpu, layout };
+    const tensors = declared.bindings.filter(({ type }) => type !== "uniform").map(({ name }) => name);
+    return { id: this.#pipelines.size, name, interface: declared, tensors, gpu, layout };
   }
 }
 
 function uniformBytes(pipeline: Pipeline): number {
   return Math.ceil(pipeline.interface.uniforms.length * 4 / 16) * 16;
+}
+
+function mismatch({ name, tensors }: Pipeline, bounds: Readonly<Record<string, Bound>>): GpuError {
+  return new GpuError(
+    `Kernel "${name}" binds ${tensors.join(", ")}, but got ${Object.keys(bounds).join(", ")}`,
+  );
 }

@@ -6,7 +6,7 @@ import { type Pipeline, PipelineCache } from "./pipelines.ts";
 import type { PooledBuffer } from "./pool.ts";
 import { type KernelTiming, Profiler, TIMED_LAUNCHES } from "./profiler.ts";
 import type { Bound } from "./tensor.ts";
-import type { Kernel, Specialisation } from "./wgsl.ts";
+import { assemble, type Kernel, type Specialisation } from "./wgsl.ts";
 
 /** One dispatch: workgroups along x, y, z; the fields of the kernel's `struct Params`; what its pipeline fixes. */
 export interface Launch extends Specialisation {
@@ -22,6 +22,8 @@ export interface Dispatch {
   readonly grid: readonly [number, number, number];
   readonly uniforms: Readonly<Record<string, number>>;
   readonly bindings: readonly Bound[];
+  /** Returns the text that its device compiles. */
+  readonly source: () => string;
 }
 
 /** Options of a recorder. */
@@ -82,10 +84,10 @@ export class Recorder {
 
   /**
    * Records one dispatch.
-   * @param bounds what it binds, in the order of the kernel's storage bindings
+   * @param bounds what it binds, by the names that the kernel's source gives them
    * @throws {GpuError} if grid, uniforms, constants or bindings are not what the kernel declares
    */
-  run(kernel: Kernel, bounds: readonly Bound[], launch: Launch): void {
+  run(kernel: Kernel, bounds: Readonly<Record<string, Bound>>, launch: Launch): void {
     const [x, y = 1, z = 1] = launch.grid;
     const most = this.#device.limits.maxComputeWorkgroupsPerDimension;
     if (!(x >= 0 && y >= 0 && z >= 0 && x <= most && y <= most && z <= most)) {
@@ -95,7 +97,13 @@ export class Recorder {
     }
     if (x * y * z === 0) return;
     const { uniforms = {}, work = 0 } = launch;
-    this.#options.onDispatch?.({ kernel: kernel.name, grid: [x, y, z], uniforms, bindings: bounds });
+    this.#options.onDispatch?.({
+      kernel: kernel.name,
+      grid: [x, y, z],
+      uniforms,
+      bindings: Object.values(bounds),
+      source: () => assemble(kernel, launch),
+    });
     if (this.#options.isDry) return;
     const pipeline = this.#pipelines.get(kernel, launch);
     const isFull = this.#slotsUsed === (this.#profiler ? TIMED_LAUNCHES : RING_SLOTS);
@@ -169,10 +177,10 @@ export class Recorder {
   #beginPass(
     { name }: Pipeline,
     grid: [number, number, number],
-    bounds: readonly Bound[],
+    bounds: Readonly<Record<string, Bound>>,
   ): GPUComputePassEncoder {
     if (this.#pass) return this.#pass;
-    const bytes = bounds.reduce((sum, { size }) => sum + size, 0);
+    const bytes = Object.values(bounds).reduce((sum, { size }) => sum + size, 0);
     const timestampWrites = this.#profiler?.begin(name, grid, bytes);
     return this.#pass = this.#encode().beginComputePass(timestampWrites ? { timestampWrites } : {});
   }

@@ -187,3 +187,13 @@ export function rowRanges(tensors: readonly Tensor[], longest = Infinity): { sta
   }
   return ranges;
 }
+
+/** Rows `start` to `end` (excluded) of each tensor, borrowed. */
+export function slices<T extends Readonly<Record<string, Tensor>>>(
+  tensors: T,
+  { start, end }: { readonly start: number; readonly end: number },
+): T {
+  return Object.fromEntries(
+    Object.entries(tensors).map(([name, tensor]) => [name, tensor.slice(start, end)]),
+  ) as Record<string, Tensor> as T;
+}

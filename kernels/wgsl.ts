@@ -1,11 +1,16 @@
 /**
- * From a `.wgsl` file to the text a device compiles: loops unrolled, element formats appended, bindings read.
+ * From a `.wgsl` file to the text a device compiles: constants declared, loops unrolled, pieces put together, bindings
+ * read. `deno task wgsl` prints that text.
  *
- * A kernel file is WGSL but for two additions, both resolved here:
+ * A kernel file is WGSL but for four things, all resolved here:
  *
+ * - A name in capitals that the file does not declare is a constant of the kernel or of its launch. `const NAME = 4u;`
+ *   is prepended for each. There are no overrides: a pipeline is made for each set of constants anyway.
  * - `#for i in 0..N` ... `#end` repeats the lines between with `$i` replaced by 0, 1, ... N-1. The bound is a whole
- *   number or the name of a constant (`0..N/2` also works); loops nest. Registers must have names: drivers turn
- *   arrays indexed in a loop into memory, which halves the speed of a matmul (docs/lab-log.md).
+ *   number or the name of a constant (`0..N/2` also works); loops nest. Registers must have names: the CPU driver turns
+ *   arrays indexed in a loop into memory, which halves the speed of a matmul (docs/lab-log.md). On a GPU it is not
+ *   measured whether arrays and plain loops would do.
+ * - `#needs a_fetch store` names what other pieces must define. What none of them does is an error by its name.
  * - A type named in the launch's `formats`, such as `X`, is one quad of four consecutive elements as stored:
  *   `alias X`, `load_X(X) -> vec4f` and `store_X(vec4f) -> X` are appended for it.
  */
@@ -13,17 +18,22 @@
 /** How an element lies in memory. Sums and registers are always f32. */
 export type Format = "f32" | "bf16" | "f16";
 
+/** WGSL constants by name: whole numbers become u32, the others bool. */
+export type Constants = Readonly<Record<string, number | boolean>>;
+
 /** One kernel: its name in errors and traces, and its source. */
 export interface Kernel {
   readonly name: string;
   readonly wgsl: string;
-  /** WGSL functions that the source calls, appended after it. */
+  /** Further pieces of source, appended after it. */
   readonly libraries?: readonly string[];
+  /** Constants that every launch of it has. */
+  readonly constants?: Constants;
 }
 
 /** Values fixed when a pipeline is made. */
 export interface Specialisation {
-  readonly constants?: Readonly<Record<string, number>>;
+  readonly constants?: Constants;
   readonly formats?: Readonly<Record<string, Format>>;
 }
 
@@ -38,19 +48,46 @@ export interface Interface {
   readonly bindings: readonly Binding[];
   /** Fields of `struct Params`, in order: each 4 bytes. */
   readonly uniforms: readonly { readonly name: string; readonly type: "u32" | "i32" | "f32" }[];
-  readonly overrides: ReadonlySet<string>;
 }
 
-/** The text to compile for one specialisation of a kernel. */
+/**
+ * Makes the text to compile for one specialisation of a kernel.
+ * @throws {TypeError} if it lacks a name that a piece needs, or has a constant that no piece reads
+ */
 export function assemble(kernel: Kernel, { constants = {}, formats = {} }: Specialisation): string {
-  const parts = [kernel.wgsl, ...(kernel.libraries ?? [])].map((text) =>
-    unroll(kernel.name, text, constants)
+  const values = { ...kernel.constants, ...constants };
+  const pieces = [kernel.wgsl, ...(kernel.libraries ?? [])];
+  const read = new Set(pieces.join("\n").replaceAll(/\/\/.*/g, "").match(/\w+/g));
+  for (const name of Object.keys(values)) {
+    if (!read.has(name)) throw new TypeError(`Kernel "${kernel.name}" has no constant "${name}"`);
+  }
+  // Directives must come before all else in a module.
+  const [directives, needs, body]: [string[], string[], string[]] = [[], [], []];
+  for (const line of pieces.flatMap((text) => unroll(kernel.name, text, values))) {
+    if (/^(enable|requires|diagnostic)\b/.test(line)) directives.push(line);
+    else if (/^\s*#needs\b/.test(line)) {
+      needs.push(...line.replace(/\/\/.*/, "").trim().split(/\s+/).slice(1));
+    } else body.push(line);
+  }
+  const text = [
+    ...directives,
+    ...Object.entries(values).map(([name, value]) => declaration(kernel.name, name, value)),
+    ...body,
+    ...Object.entries(formats).map(([alias, format]) => quadFormat(alias, format)),
+  ].join("\n");
+  const defined = new Set(
+    [...text.matchAll(/^\s*(?:@\S+\s+)*(?:fn|struct|alias|const|var<[^>]*>)\s+(\w+)/gm)].map(([, name]) =>
+      name!
+    ),
   );
-  const quads = Object.entries(formats).map(([alias, format]) => quadFormat(alias, format));
-  return [...parts, ...quads].join("\n");
+  const missing = needs.filter((name) => !defined.has(name));
+  if (missing.length > 0) {
+    throw new TypeError(`Kernel "${kernel.name}" needs ${missing.join(", ")}, which no piece of it defines`);
+  }
+  return text;
 }
 
-/** Reads bindings, uniforms and overrides from an assembled source. */
+/** Reads bindings and uniforms from an assembled source. */
 export function readInterface(source: string): Interface {
   const bindings: Binding[] = [];
   for (const [, index, space, name] of source.matchAll(/@binding\((\d+)\)\s*var<([^>]+)>\s*(\w+)/g)) {
@@ -66,18 +103,24 @@ export function readInterface(source: string): Interface {
     name: name!,
     type: type as "u32" | "i32" | "f32",
   }));
-  const overrides = new Set([...source.matchAll(/^override\s+(\w+)/gm)].map((match) => match[1]!));
-  return { bindings: bindings.sort((a, b) => a.index - b.index), uniforms, overrides };
+  return { bindings: bindings.sort((a, b) => a.index - b.index), uniforms };
 }
 
-function unroll(kernel: string, source: string, constants: Readonly<Record<string, number>>): string {
+function declaration(kernel: string, name: string, value: number | boolean): string {
+  if (typeof value === "boolean") return `const ${name} = ${value};`;
+  if (Number.isInteger(value) && value >= 0 && value < 2 ** 32) return `const ${name} = ${value}u;`;
+  throw new TypeError(`Kernel "${kernel}": constant "${name}" must be a u32, got ${value}`);
+}
+
+/** The lines of a piece with its loops written out. */
+function unroll(kernel: string, source: string, constants: Constants): string[] {
   const lines = source.split("\n");
   let at = 0;
 
   function bound(text: string): number {
     const [, name, divisor] = /^(\w+)(?:\/(\d+))?$/.exec(text) ?? [];
     const value = name === undefined ? NaN : /^\d+$/.test(name) ? Number(name) : constants[name];
-    const count = (value ?? NaN) / Number(divisor ?? 1);
+    const count = typeof value === "number" ? value / Number(divisor ?? 1) : NaN;
     if (!Number.isInteger(count)) {
       throw new TypeError(`Cannot unroll kernel "${kernel}": no whole number for "${text}" at line ${at}`);
     }
@@ -93,7 +136,7 @@ function unroll(kernel: string, source: string, constants: Readonly<Record<strin
         const [, name, first, last] = loop;
         const body = block(true);
         for (let i = Number(first); i < bound(last!); i++) {
-          out.push(...body.map((text) => text.replaceAll(`$${name}`, String(i))));
+          out.push(...body.map((text) => text.replace(/^ {2}/, "").replaceAll(`$${name}`, String(i))));
         }
       } else if (/^\s*#end\s*$/.test(line)) {
         if (!inside) throw new TypeError(`Cannot unroll kernel "${kernel}": #end without #for at line ${at}`);
@@ -105,7 +148,7 @@ function unroll(kernel: string, source: string, constants: Readonly<Record<strin
     if (inside) throw new TypeError(`Cannot unroll kernel "${kernel}": #for without #end`);
     return out;
   }
-  return block(false).join("\n");
+  return block(false);
 }
 
 /** Quads of bf16 and f16 are two u32 with the earlier element in the low half: no device feature is needed. */

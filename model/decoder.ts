@@ -6,7 +6,6 @@ import { embed } from "../kernels/embedding/embedding.ts";
 import { GpuError } from "../kernels/errors.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import { product } from "../kernels/matvec/matvec.ts";
-import { isNf4, nf4Bytes } from "../kernels/nf4/nf4.ts";
 import { type LastTokens, sample, type Sampling } from "../kernels/sample/sample.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import { KvCache } from "./kv_cache.ts";
@@ -199,9 +198,7 @@ export class Decoder {
   stepBytes(): number {
     const { head, embeddings, format } = this.model.parts;
     const linears = this.model.linears().reduce(
-      (sum, { weight, lora }) =>
-        sum + (isNf4(weight) ? nf4Bytes(weight) : weight.byteLength) +
-        (lora ? lora.A.byteLength + lora.B.byteLength : 0),
+      (sum, { weight, lora }) => sum + weight.byteLength + (lora ? lora.A.byteLength + lora.B.byteLength : 0),
       0,
     );
     const { num_hidden_layers, num_key_value_heads, head_dim } = this.model.config;

@@ -2,7 +2,8 @@ import { columnSum } from "../kernels/elementwise/column_sum.ts";
 import { dropout } from "../kernels/elementwise/dropout.ts";
 import { addBias, addInto } from "../kernels/elementwise/elementwise.ts";
 import type { Gpu } from "../kernels/gpu.ts";
-import { matmul, matmulBackwardInput, matmulBackwardWeight, type Weight } from "../kernels/matmul/matmul.ts";
+import { matmul, matmulBackwardInput, matmulBackwardWeight } from "../kernels/matmul/matmul.ts";
+import type { Weight } from "../kernels/weight.ts";
 import { product } from "../kernels/matvec/matvec.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 

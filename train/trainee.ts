@@ -20,6 +20,7 @@ import type { TrainArgs } from "../train_args/schema.ts";
 import type { Start } from "./inputs.ts";
 import { addFreshLora, trainedNames } from "./lora.ts";
 import { formatOf } from "./options.ts";
+import { quantisationOf } from "../model/quantisation.ts";
 
 /** A model ready to be trained. */
 export interface Trainee {
@@ -62,8 +63,7 @@ export async function loadTrainee(
     model = await loadModel(gpu, grown, {
       config,
       format: formatOf(args),
-      loadIn4bit: args.load_in_4bit,
-      doubleQuant: args.double_quant,
+      quantisation: quantisationOf(args),
       isTrained,
       ...(start.adapter ? { replacements: start.adapter.extra } : {}),
     });

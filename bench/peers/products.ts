@@ -2,7 +2,7 @@
 import type { Gpu } from "../../kernels/gpu.ts";
 import { matmul } from "../../kernels/matmul/matmul.ts";
 import { product } from "../../kernels/matvec/matvec.ts";
-import { dequantiseNf4, freeNf4, quantiseNf4 } from "../../kernels/nf4/nf4.ts";
+import { quantiseNf4 } from "../../kernels/nf4/nf4.ts";
 import type { Contest } from "./contest.ts";
 import { type Entrant, type HostArray, randomArray } from "./entrant.ts";
 import { jaxEntrant } from "./jax_js.ts";
@@ -65,14 +65,14 @@ function ours(gpu: Gpu, x: HostArray, N: number): Entrant[] {
   const dense = gpu.tensor([N, K], randomArray([N, K], 1).data);
   const weight = quantiseNf4(gpu, dense);
   dense.free();
-  const unpacked = dequantiseNf4(gpu, weight);
+  const unpacked = weight.dequantise(gpu);
   const input = gpu.tensor(x.shape, x.data);
   const packed = ourEntrant(
     gpu,
     () => [product(gpu, input, weight)],
     () => {
       input.free();
-      freeNf4(weight);
+      weight.free();
     },
   );
   return [

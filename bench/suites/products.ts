@@ -1,6 +1,7 @@
-import { matmulBackwardInput, matmulBackwardWeight, type Weight } from "../../kernels/matmul/matmul.ts";
+import { matmulBackwardInput, matmulBackwardWeight } from "../../kernels/matmul/matmul.ts";
+import type { Weight } from "../../kernels/weight.ts";
 import { product } from "../../kernels/matvec/matvec.ts";
-import { freeNf4, isNf4, quantiseNf4 } from "../../kernels/nf4/nf4.ts";
+import { quantiseNf4 } from "../../kernels/nf4/nf4.ts";
 import type { Gpu } from "../../kernels/gpu.ts";
 import { bytesPerElement } from "../../kernels/tensor.ts";
 import type { Format } from "../../kernels/wgsl.ts";
@@ -89,7 +90,7 @@ export function productCase(layout: keyof typeof OPS, { M, N, K, name, x, w }: S
       const weight = randomWeight(gpu, [N, K], w);
       const multiply = layout === "nt" ? product : matmulBackwardInput;
       const { run, free } = prepared([given], () => [multiply(gpu, given, weight)]);
-      return { run, free: () => [free, () => freeWeight(weight)].forEach((each) => each()) };
+      return { run, free: () => [free, () => weight.free()].forEach((each) => each()) };
     },
   };
 }
@@ -106,9 +107,4 @@ function randomWeight(gpu: Gpu, shape: readonly [number, number], format: Format
   const weight = quantiseNf4(gpu, dense);
   dense.free();
   return weight;
-}
-
-function freeWeight(weight: Weight): void {
-  if (isNf4(weight)) freeNf4(weight);
-  else weight.free();
 }

@@ -5,7 +5,7 @@ import { columnSum } from "../../kernels/elementwise/column_sum.ts";
 import { addInto, cast } from "../../kernels/elementwise/elementwise.ts";
 import { embed, embedBackward } from "../../kernels/embedding/embedding.ts";
 import { crossEntropy } from "../../kernels/loss/cross_entropy.ts";
-import { dequantiseNf4, freeNf4, quantiseNf4 } from "../../kernels/nf4/nf4.ts";
+import { quantiseNf4 } from "../../kernels/nf4/nf4.ts";
 import { rmsNorm, rmsNormBackward } from "../../kernels/norm/rms_norm.ts";
 import { adamW } from "../../kernels/optimizer/adamw.ts";
 import { globalNorm, STATUS } from "../../kernels/optimizer/global_norm.ts";
@@ -208,13 +208,13 @@ function nf4Cases({ width }: Sizes): Case[] {
   return [
     memoryCase(["nf4", "quantise"], shape, { format: "f32", passes: 1, extra }, (gpu): Prepared => {
       const x = randomTensor(gpu, shape);
-      return { run: () => freeNf4(quantiseNf4(gpu, x)), free: () => x.free() };
+      return { run: () => quantiseNf4(gpu, x).free(), free: () => x.free() };
     }),
     memoryCase(["nf4", "dequantise"], shape, { format: "f32", passes: 1, extra }, (gpu): Prepared => {
       const x = randomTensor(gpu, shape);
       const weight = quantiseNf4(gpu, x);
       x.free();
-      return { run: () => dequantiseNf4(gpu, weight).free(), free: () => freeNf4(weight) };
+      return { run: () => weight.dequantise(gpu).free(), free: () => weight.free() };
     }),
   ];
 }

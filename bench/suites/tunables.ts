@@ -22,8 +22,8 @@ export function tunableCases(gpu: Gpu): TunableCase[] {
 }
 
 /** The result is (rows, columns) over `depth`; which of M, N and K those are depends on the layout. */
-function productOf({ layout, weight, format, shape: { rows, columns, depth } }: MatmulTunable): Case {
-  const w = weight === "nf4" ? "nf4" : format;
+function productOf({ kind: { layout, form, format }, shape: { rows, columns, depth } }: MatmulTunable): Case {
+  const w = form.name === "nf4" ? "nf4" : format;
   const sizes = {
     nt: { M: rows, N: columns, K: depth },
     nn: { M: rows, N: depth, K: columns },

@@ -8,6 +8,7 @@ import { Gpu, type GpuOptions } from "../../kernels/gpu.ts";
 import { openModel } from "../../model/load/open.ts";
 import { settleContext } from "../../model/context.ts";
 import { readConfig } from "../../model/config.ts";
+import { quantisationOf } from "../../model/quantisation.ts";
 import type { StageHooks } from "../../train/hooks.ts";
 import { runTraining } from "../../train/run.ts";
 import { resumeOrReplace } from "../../train/run_folder.ts";
@@ -169,7 +170,7 @@ async function measure(
     baseModel,
     peftModel,
     config,
-    loadIn4bit: load_in_4bit !== "false",
+    quantisation: quantisationOf({ load_in_4bit: load_in_4bit !== "false" }),
   });
   const tokens = await readTokenBin(heldOut);
   const perplexity: Record<string, number> = {};

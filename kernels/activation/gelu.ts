@@ -1,6 +1,6 @@
 import type { Gpu } from "../gpu.ts";
 import { quadsOf, requireSameShape, threadGrid } from "../shared/grid.ts";
-import { rowRanges, type Tensor } from "../tensor.ts";
+import { rowRanges, slices, type Tensor } from "../tensor.ts";
 import forwardWgsl from "./gelu.wgsl" with { type: "text" };
 import backwardWgsl from "./gelu_backward.wgsl" with { type: "text" };
 import erfWgsl from "./gelu_erf.wgsl" with { type: "text" };
@@ -29,9 +29,9 @@ const BACKWARD = kernels("gelu_backward", backwardWgsl);
 export function gelu(gpu: Gpu, x: Tensor, form: GeluForm): Tensor {
   quadsOf(x);
   const y = gpu.empty(x.shape, x.dtype, "gelu");
-  for (const { start, end } of rowRanges([x, y])) {
-    const parts = [x, y].map((tensor) => tensor.slice(start, end));
-    const quads = quadsOf(parts[0]!);
+  for (const range of rowRanges([x, y])) {
+    const parts = slices({ x, y }, range);
+    const quads = quadsOf(parts.x);
     gpu.run(FORWARD[form], parts, { grid: threadGrid(quads), uniforms: { quads }, formats: { X: x.format } });
   }
   return y;
@@ -47,9 +47,9 @@ export function gelu(gpu: Gpu, x: Tensor, form: GeluForm): Tensor {
  */
 export function geluBackwardInPlace(gpu: Gpu, dy: Tensor, x: Tensor, form: GeluForm): Tensor {
   requireSameShape("geluBackwardInPlace", dy, x);
-  for (const { start, end } of rowRanges([dy, x])) {
-    const parts = [dy, x].map((tensor) => tensor.slice(start, end));
-    const quads = quadsOf(parts[0]!);
+  for (const range of rowRanges([dy, x])) {
+    const parts = slices({ dy, x }, range);
+    const quads = quadsOf(parts.x);
     gpu.run(BACKWARD[form], parts, {
       grid: threadGrid(quads),
       uniforms: { quads },

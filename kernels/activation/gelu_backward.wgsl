@@ -2,6 +2,8 @@
 //
 // Grid: one thread per quad, wrapped.
 
+#needs gelu_gradient
+
 struct Params { quads: u32 }
 
 @group(0) @binding(0) var<storage, read> dy: array<Y>;

@@ -1,6 +1,8 @@
 // GELU by a tanh: gelu(x) = x / 2 * (1 + tanh(u)) = x * sigmoid(2 u), u = sqrt(2 / pi) * (x + 0.044715 x^3).
 // Hendrycks & Gimpel 2016.
 
+#needs sigmoid
+
 const TWICE_ROOT = 1.5957691216;  // 2 sqrt(2 / pi)
 
 // Beyond this the sigmoid is 0 or 1, and the bound keeps the cube finite.

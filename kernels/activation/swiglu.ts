@@ -1,7 +1,7 @@
 import { GpuError } from "../errors.ts";
 import type { Gpu } from "../gpu.ts";
 import { quadsOf, requireSameShape, threadGrid } from "../shared/grid.ts";
-import { rowRanges, type Tensor } from "../tensor.ts";
+import { rowRanges, slices, type Tensor } from "../tensor.ts";
 import sigmoidWgsl from "./sigmoid.wgsl" with { type: "text" };
 import forwardWgsl from "./swiglu.wgsl" with { type: "text" };
 import backwardWgsl from "./swiglu_backward.wgsl" with { type: "text" };
@@ -28,9 +28,9 @@ export function swiglu(gpu: Gpu, gate: Tensor, up: Tensor): Tensor {
   requireTwins(gate, up);
   quadsOf(gate);
   const y = gpu.empty(gate.shape, gate.dtype, "swiglu");
-  for (const { start, end } of rowRanges([gate, up, y])) {
-    const parts = [gate, up, y].map((tensor) => tensor.slice(start, end));
-    const quads = quadsOf(parts[0]!);
+  for (const range of rowRanges([gate, up, y])) {
+    const parts = slices({ gate, up, y }, range);
+    const quads = quadsOf(parts.y);
     gpu.run(FORWARD, parts, { grid: threadGrid(quads), uniforms: { quads }, formats: { X: gate.format } });
   }
   return y;
@@ -50,9 +50,9 @@ export function swigluBackwardInPlace(
 ): { dGate: Tensor; dUp: Tensor } {
   requireTwins(gate, up);
   requireSameShape("swigluBackwardInPlace", dy, gate);
-  for (const { start, end } of rowRanges([dy, gate, up])) {
-    const parts = [dy, gate, up].map((tensor) => tensor.slice(start, end));
-    const quads = quadsOf(parts[0]!);
+  for (const range of rowRanges([dy, gate, up])) {
+    const parts = slices({ dy, gate, up }, range);
+    const quads = quadsOf(parts.dy);
     gpu.run(BACKWARD, parts, {
       grid: threadGrid(quads),
       uniforms: { quads },

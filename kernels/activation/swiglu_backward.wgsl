@@ -3,6 +3,8 @@
 //
 // Grid: one thread per quad, wrapped.
 
+#needs sigmoid
+
 struct Params { quads: u32 }
 
 @group(0) @binding(0) var<storage, read> dy: array<Y>;

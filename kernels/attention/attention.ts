@@ -2,7 +2,7 @@ import { GpuError } from "../errors.ts";
 import type { Gpu } from "../gpu.ts";
 import { largestMagnitudes } from "../shared/matrix_unit.ts";
 import { type RowRange, rowsWithin } from "../shared/row_chunks.ts";
-import { rowRanges, type Tensor } from "../tensor.ts";
+import { rowRanges, slices, type Tensor } from "../tensor.ts";
 import type { AttentionMap } from "./map.ts";
 import { type Part, STATS, variantFor } from "./variants.ts";
 
@@ -52,10 +52,10 @@ export function attention(
   const o = gpu.empty(q.shape, q.dtype, "attention o");
   const lse = gpu.empty([q.rows, shape.heads], "f32", "attention lse");
   pass(gpu, "forward", { map, shape, scale }, {
-    byQuery: [q, o, lse],
-    byKey: [k, v],
+    byQuery: { q, o, lse },
+    byKey: { k, v },
+    table: { first: map.first },
     firstQuery: map.rows - q.rows,
-    bind: ([q, o, lse], [k, v]) => [q, k, v, map.first, o, lse],
   });
   return { o, lse };
 }
@@ -113,10 +113,10 @@ export function attentionBackwardQueries(
   check({ q, k, v, dO }, map, shape);
   const dq = gpu.empty([end - start, q.width], q.dtype, "attention dq");
   pass(gpu, "dq", { map, shape, scale }, {
-    byQuery: [q.slice(start, end), dO.slice(start, end), stats.slice(start, end), dq],
-    byKey: [k, v],
+    byQuery: { ...slices({ q, d_o: dO, stats }, { start, end }), dq },
+    byKey: { k, v },
+    table: { first: map.first },
     firstQuery: start,
-    bind: ([q, dO, stats, dq], [k, v]) => [q, k, v, dO, stats, map.first, dq],
   });
   return dq;
 }
@@ -139,10 +139,10 @@ export function attentionBackwardKeys(
   const dk = gpu.empty([end - start, k.width], k.dtype, "attention dk");
   const dv = gpu.empty([end - start, v.width], v.dtype, "attention dv");
   pass(gpu, "dkv", { map, shape, scale }, {
-    byQuery: [q, dO, stats],
-    byKey: [k.slice(start, end), v.slice(start, end), dk, dv],
+    byQuery: { q, d_o: dO, stats },
+    byKey: { ...slices({ k, v }, { start, end }), dk, dv },
+    table: { last: map.last },
     firstKey: start,
-    bind: ([q, dO, stats], [k, v, dk, dv]) => [q, k, v, dO, stats, map.last, dk, dv],
   });
   return { dk, dv };
 }
@@ -159,12 +159,12 @@ export function attentionStats(
   { heads, headDim }: AttentionShape,
   stats: Tensor,
 ): void {
-  const all = [dO, o, lse, stats];
-  for (const range of rowRanges(all, LONGEST)) {
+  const all = { d_o: dO, o, lse, stats };
+  for (const range of rowRanges(Object.values(all), LONGEST)) {
     const pairs = (range.end - range.start) * heads;
     const groups = Math.ceil(pairs / 64);
     const x = Math.min(groups, 2 ** 15);
-    gpu.run(STATS, cut(all, range), {
+    gpu.run(STATS, slices(all, range), {
       grid: [x, Math.ceil(groups / x)],
       uniforms: { pairs },
       constants: { D4: headDim / 4 },
@@ -173,52 +173,54 @@ export function attentionStats(
   }
 }
 
-interface Pass<Q extends readonly Tensor[], K extends readonly Tensor[]> {
-  readonly byQuery: Q;
-  readonly byKey: K;
+/** The tensors of a pass, by their names in its kernel. */
+type Tensors = Readonly<Record<string, Tensor>>;
+
+interface Pass {
+  /** Tensors with a row for each query; q among them, or for each key; k and v among them. */
+  readonly byQuery: Tensors & { readonly q: Tensor };
+  readonly byKey: Tensors & { readonly k: Tensor; readonly v: Tensor };
+  /** The table of the map that the kernel reads. */
+  readonly table: Tensors;
   /** Which rows of the batch the first rows of the tensors are; 0 unless given. */
   readonly firstQuery?: number;
   readonly firstKey?: number;
-  /** The kernel's tensors from the parts of both. */
-  bind(query: Q, key: K): Tensor[];
 }
 
 /** Runs a kernel over all pairs of parts that see each other; later parts go on from what earlier ones gave. */
-function pass<const Q extends readonly Tensor[], const K extends readonly Tensor[]>(
+function pass(
   gpu: Gpu,
   part: Part,
   { map, shape, scale }: { map: AttentionMap; shape: AttentionShape; scale: number },
-  { byQuery, byKey, firstQuery = 0, firstKey = 0, bind }: Pass<Q, K>,
+  { byQuery, byKey, table, firstQuery = 0, firstKey = 0 }: Pass,
 ): void {
-  const { format } = byQuery[0]!;
-  const { kernel, block, constants, isScaled } = variantFor(gpu, part, shape.headDim, format);
+  const { format } = byQuery.q;
+  const { kernel, block, isScaled } = variantFor(gpu, part, shape.headDim, format);
   // The values of f16 are in its range as they are.
-  const range = isScaled
-    ? {
-      largest: largestMagnitudes(gpu, [byQuery[0]!, byKey[0]!, byKey[1]!].map((x) => format !== "f16" && x)),
-      SCALED: format === "f16" ? 0 : 1,
-    }
+  const SCALED = format !== "f16";
+  const largest = isScaled
+    ? largestMagnitudes(gpu, [byQuery.q, byKey.k, byKey.v].map((x) => SCALED && x))
     : undefined;
-  const own = part === "dkv" ? "keys" : "queries";
+  const side = part === "dkv" ? "keys" : "queries";
   const rowWork = PRODUCTS[part] * shape.heads * shape.headDim * map.reach;
   const longest = Math.min(LONGEST, rowsWithin(gpu.mostWork, rowWork));
   const ranges = {
-    queries: rowRanges(byQuery, own === "queries" ? longest : LONGEST),
-    keys: rowRanges(byKey, own === "keys" ? longest : LONGEST),
+    queries: rowRanges(Object.values(byQuery), side === "queries" ? longest : LONGEST),
+    keys: rowRanges(Object.values(byKey), side === "keys" ? longest : LONGEST),
   };
-  for (const mine of ranges[own]) {
-    const pairs = own === "queries"
+  for (const mine of ranges[side]) {
+    const pairs = side === "queries"
       ? ranges.keys.map((keys) => ({ queries: mine, keys }))
       : ranges.queries.map((queries) => ({ queries, keys: mine }));
     const seen = pairs.filter(({ queries, keys }) =>
       overlap({ queries: shift(queries, firstQuery), keys: shift(keys, firstKey) }, map)
     );
     seen.forEach(({ queries, keys }, turn) => {
-      const tensors = bind(cut(byQuery, queries), cut(byKey, keys));
-      gpu.run(kernel, range ? [...tensors, range.largest] : tensors, {
+      const tensors = { ...slices(byQuery, queries), ...slices(byKey, keys), ...table };
+      gpu.run(kernel, largest ? { ...tensors, largest } : tensors, {
         grid: [
-          Math.ceil((mine.end - mine.start) / block.own),
-          own === "queries" ? shape.heads : shape.kvHeads,
+          Math.ceil((mine.end - mine.start) / block.rows),
+          side === "queries" ? shape.heads : shape.kvHeads,
         ],
         uniforms: {
           heads: shape.heads,
@@ -230,21 +232,17 @@ function pass<const Q extends readonly Tensor[], const K extends readonly Tensor
           k_rows: keys.end - keys.start,
           scale,
         },
-        constants: { ...constants, RESUME: turn > 0 ? 1 : 0, ...(range ? { SCALED: range.SCALED } : {}) },
+        constants: { RESUME: turn > 0, ...(largest ? { SCALED } : {}) },
         formats: { X: format },
         work: (mine.end - mine.start) * rowWork,
       });
     });
   }
-  range?.largest.free();
+  largest?.free();
 }
 
 function shift({ start, end }: RowRange, by: number): RowRange {
   return { start: start + by, end: end + by };
-}
-
-function cut<T extends readonly Tensor[]>(tensors: T, { start, end }: RowRange): T {
-  return tensors.map((tensor) => tensor.slice(start, end)) as readonly Tensor[] as T;
 }
 
 /** Whether any of the queries sees any of the keys. */

@@ -5,11 +5,18 @@ enable chromium_experimental_subgroup_matrix;
 requires subgroup_id;
 diagnostic(off, chromium.subgroup_matrix_uniformity);  // offsets differ between subgroups, not within one
 
-// A workgroup takes OWN query rows of one head, SM for each subgroup, and goes over its keys, OTHER a step. Scores leave
+// A workgroup takes ROWS query rows of one head, SM for each subgroup, and goes over its keys, COLUMNS a step. Scores leave
 // the matrices through workgroup memory, since only whole matrices have an address: lane l of a subgroup weighs row
 // l % SM of its rows, of which it has one part in PARTS. Sums stay in matrices, which cannot be scaled by rows; so a
-// row's weights are relative to a peak that moves only when a score passes it by 2^SLACK, which it does for the first
-// few keys and hardly again. variants.ts sets what is in capitals.
+// row's weights are relative to a running max that moves only when a score passes it by 2^SLACK, which it does for the first
+// few keys and hardly again.
+
+#needs range_of
+#needs Left Right Sums SM SN SK LANES    // of the matrix unit
+#needs D4 SUBGROUPS
+#needs LEFTS SUMS                        // matrices of a row of queries, and of a row of results
+#needs RESUME    // whether to go on from the o and lse of earlier keys
+#needs SCALED    // whether q, k and v are scaled: f16 is in range as it is
 
 struct Params {
   heads: u32,
@@ -30,38 +37,33 @@ struct Params {
 @group(0) @binding(6) var<storage, read> largest: array<u32>;    // bits of the largest finite magnitude in q, k and v
 @group(0) @binding(7) var<uniform> p: Params;
 
-// 1 to go on from the o and lse of earlier keys.
-override RESUME: u32;
-// 1 unless the rows are in the range of f16 as they are.
-override SCALED: u32;
-
 const D = 4u * D4;
-const OWN = SUBGROUPS * SM;
-const OTHER = OWN / 2u;
+const ROWS = SUBGROUPS * SM;
+const COLUMNS = ROWS / 2u;
 const THREADS = SUBGROUPS * LANES;
 const PARTS = LANES / SM;
-const PART = OTHER / PARTS;
+const PART = COLUMNS / PARTS;
 // Rows of each in workgroup memory; 16 bytes more keep them off the same banks.
 const LINE = D + 8u;
-const SCORE_LINE = OTHER + 4u;
-const WEIGHT_LINE = OTHER + 8u;
+const SCORE_LINE = COLUMNS + 4u;
+const WEIGHT_LINE = COLUMNS + 8u;
 
-// Peak of a row that has seen no key.
-const HIDDEN = -1e30;
+// Running max of a row that has seen no key.
+const MASKED = -1e30;
 // f16 holds 2^15.
 const SLACK = 8.0;
 const LOG2_E = 1.4426950408889634;
 
-var<workgroup> tile: array<f16, OWN * LINE>;           // OTHER keys, then as many values; first OWN queries
-var<workgroup> scores: array<f32, OWN * SCORE_LINE>;   // and sums on their way in and out
-var<workgroup> weights: array<f16, OWN * WEIGHT_LINE>;
-var<workgroup> factors: array<f32, OWN>;               // of the rows' sums
-var<workgroup> moves: u32;                             // 1 if any row's peak does
+var<workgroup> tile: array<f16, ROWS * LINE>;           // COLUMNS keys, then as many values; first ROWS queries
+var<workgroup> scores: array<f32, ROWS * SCORE_LINE>;   // and sums on their way in and out
+var<workgroup> weights: array<f16, ROWS * WEIGHT_LINE>;
+var<workgroup> factors: array<f32, ROWS>;               // of the rows' sums
+var<workgroup> moves: u32;                             // 1 if any row's running max moves
 
 fn put(row: u32, quad: u32, value: vec4f) {
-#for e in 0..4
-  tile[row * LINE + 4u * quad + $eu] = f16(value[$e]);
-#end
+  #for e in 0..4
+    tile[row * LINE + 4u * quad + $eu] = f16(value[$e]);
+  #end
 }
 
 @compute @workgroup_size(THREADS)
@@ -72,137 +74,145 @@ fn main(
   @builtin(subgroup_id) subgroup: u32,
   @builtin(subgroup_invocation_id) lane: u32,
 ) {
-  let q_range = range_of(SCALED == 1u, largest[0]);
-  let k_range = range_of(SCALED == 1u, largest[1]);
-  let v_range = range_of(SCALED == 1u, largest[2]);
+  let q_range = range_of(SCALED, largest[0]);
+  let k_range = range_of(SCALED, largest[1]);
+  let v_range = range_of(SCALED, largest[2]);
   let score_scale = q_range.down * k_range.down * p.scale * LOG2_E;
   let head = group.y;
   let kv_head = head / (p.heads / p.kv_heads);
   let table = select(0u, p.rows, 2u * head >= p.heads);
   // The last rows have most keys: they start first.
-  let start = (groups.x - 1u - group.x) * OWN;
-  let key_end = min(p.q_start + min(start + OWN, p.q_rows), p.k_start + p.k_rows);
+  let start = (groups.x - 1u - group.x) * ROWS;
+  let key_end = min(p.q_start + min(start + ROWS, p.q_rows), p.k_start + p.k_rows);
   let base = subgroup * SM;                   // its first row in the block
-  let own = base + lane % SM;                 // the lane's row in the block
+  let tile_row = base + lane % SM;                 // the lane's row in the block
   let column0 = lane / SM * PART;             // and its first column of a step
-  let row = min(start + own, p.q_rows - 1u);
+  let row = min(start + tile_row, p.q_rows - 1u);
   let from_key = first[table + p.q_start + row];
   let to_key = min(p.q_start + row, key_end - 1u);
 
-  for (var n = thread; n < OWN * D4; n += THREADS) {
+  // Load the queries to registers, through the tile.
+  for (var n = thread; n < ROWS * D4; n += THREADS) {
     let at = (min(start + n / D4, p.q_rows - 1u) * p.heads + head) * D4 + n % D4;
     put(n / D4, n % D4, load_X(q[at]) * q_range.up);
   }
   workgroupBarrier();
-#for e in 0..LEFTS
-  let q_$e = subgroupMatrixLoad<Left, row_major>(&tile, base * LINE + $eu * SK, LINE);
-#end
-#for i in 0..SUMS
-  var o_$i = Sums();
-#end
-  var peak = HIDDEN;
+  #for e in 0..LEFTS
+    let q_$e = subgroupMatrixLoad<Left, row_major>(&tile, base * LINE + $eu * SK, LINE);
+  #end
+  #for i in 0..SUMS
+    var o_$i = Sums();
+  #end
+  var running_max = MASKED;
   var sum = 0.0;
-  if (RESUME == 1u) {
+  if (RESUME) {
     let before = lse[row * p.heads + head] * LOG2_E;
-    if (before > 0.5 * HIDDEN) {
-      peak = before;
+    if (before > 0.5 * MASKED) {
+      running_max = before;
       sum = select(0.0, 1.0, column0 == 0u);
     }
-#for i in 0..SUMS
-    workgroupBarrier();
-    for (var n = lane; n < SM * SN / 4u; n += LANES) {
-      let at = (min(start + base + n / (SN / 4u), p.q_rows - 1u) * p.heads + head) * D4 + $iu * (SN / 4u) + n % (SN / 4u);
-      let value = load_X(o[at]) * v_range.up;
-      let to = (base + n / (SN / 4u)) * SCORE_LINE + n % (SN / 4u) * 4u;
-#for e in 0..4
-      scores[to + $eu] = value[$e];
-#end
-    }
-    workgroupBarrier();
-    o_$i = subgroupMatrixLoad<Sums, row_major>(&scores, base * SCORE_LINE, SCORE_LINE);
-#end
+    #for i in 0..SUMS
+      workgroupBarrier();
+      for (var n = lane; n < SM * SN / 4u; n += LANES) {
+        let at = (min(start + base + n / (SN / 4u), p.q_rows - 1u) * p.heads + head) * D4 + $iu * (SN / 4u) + n % (SN / 4u);
+        let value = load_X(o[at]) * v_range.up;
+        let to = (base + n / (SN / 4u)) * SCORE_LINE + n % (SN / 4u) * 4u;
+        #for e in 0..4
+          scores[to + $eu] = value[$e];
+        #end
+      }
+      workgroupBarrier();
+      o_$i = subgroupMatrixLoad<Sums, row_major>(&scores, base * SCORE_LINE, SCORE_LINE);
+    #end
   }
 
-  for (var key = max(first[table + p.q_start + start], p.k_start); key < key_end; key += OTHER) {
+  for (var key = max(first[table + p.q_start + start], p.k_start); key < key_end; key += COLUMNS) {
+    // Load a tile of keys and values.
     workgroupBarrier();
-    for (var n = thread; n < OTHER * D4; n += THREADS) {
+    for (var n = thread; n < COLUMNS * D4; n += THREADS) {
       let at = ((min(key + n / D4, key_end - 1u) - p.k_start) * p.kv_heads + kv_head) * D4 + n % D4;
       put(n / D4, n % D4, load_X(k[at]) * k_range.up);
-      put(OTHER + n / D4, n % D4, load_X(v[at]) * v_range.up);
+      put(COLUMNS + n / D4, n % D4, load_X(v[at]) * v_range.up);
     }
     if (thread == 0u) { moves = 0u; }
     workgroupBarrier();
-    for (var j = 0u; j < OTHER; j += SN) {
+    // Scores.
+    for (var j = 0u; j < COLUMNS; j += SN) {
       // A declaration without a value would keep the last one in a loop: Dawn sets it once.
       var x = Sums();
-#for e in 0..LEFTS
-      x = subgroupMatrixMultiplyAccumulate(
-        q_$e, subgroupMatrixLoad<Right, col_major>(&tile, j * LINE + $eu * SK, LINE), x);
-#end
+      #for e in 0..LEFTS
+        x = subgroupMatrixMultiplyAccumulate(
+          q_$e, subgroupMatrixLoad<Right, col_major>(&tile, j * LINE + $eu * SK, LINE), x);
+      #end
       subgroupMatrixStore<row_major>(&scores, base * SCORE_LINE + j, x, SCORE_LINE);
     }
     workgroupBarrier();
-    var top = HIDDEN;
+    // The running max, and by what it rescales the sums so far.
+    var step_max = MASKED;
     for (var n = column0; n < column0 + PART; n++) {
       let is_seen = key + n >= from_key && key + n <= to_key;
-      top = max(top, select(HIDDEN, scores[own * SCORE_LINE + n] * score_scale, is_seen));
+      step_max = max(step_max, select(MASKED, scores[tile_row * SCORE_LINE + n] * score_scale, is_seen));
     }
-    for (var other = SM; other < LANES; other *= 2u) { top = max(top, subgroupShuffleXor(top, other)); }
-    var fade = 1.0;
-    if (peak <= 0.5 * HIDDEN) {
-      peak = top;
-    } else if (top > peak + SLACK) {
-      fade = exp2(peak - top);
-      peak = top;
+    for (var offset = SM; offset < LANES; offset *= 2u) { step_max = max(step_max, subgroupShuffleXor(step_max, offset)); }
+    var rescale = 1.0;
+    if (running_max <= 0.5 * MASKED) {
+      running_max = step_max;
+    } else if (step_max > running_max + SLACK) {
+      rescale = exp2(running_max - step_max);
+      running_max = step_max;
       moves = 1u;
     }
-    sum *= fade;
+    // Weights, masked.
+    sum *= rescale;
     for (var n = column0; n < column0 + PART; n++) {
       let is_seen = key + n >= from_key && key + n <= to_key;
-      let weight = select(0.0, exp2(scores[own * SCORE_LINE + n] * score_scale - peak), is_seen);
+      let weight = select(0.0, exp2(scores[tile_row * SCORE_LINE + n] * score_scale - running_max), is_seen);
       sum += weight;
-      weights[own * WEIGHT_LINE + n] = f16(weight);
+      weights[tile_row * WEIGHT_LINE + n] = f16(weight);
     }
+    // Rescale o.
     if (workgroupUniformLoad(&moves) == 1u) {
-      if (column0 == 0u) { factors[own] = fade; }
-#for i in 0..SUMS
-      workgroupBarrier();
-      subgroupMatrixStore<row_major>(&scores, base * SCORE_LINE, o_$i, SCORE_LINE);
-      workgroupBarrier();
-      for (var n = lane; n < SM * SN; n += LANES) { scores[(base + n / SN) * SCORE_LINE + n % SN] *= factors[base + n / SN]; }
-      workgroupBarrier();
-      o_$i = subgroupMatrixLoad<Sums, row_major>(&scores, base * SCORE_LINE, SCORE_LINE);
-#end
+      if (column0 == 0u) { factors[tile_row] = rescale; }
+      #for i in 0..SUMS
+        workgroupBarrier();
+        subgroupMatrixStore<row_major>(&scores, base * SCORE_LINE, o_$i, SCORE_LINE);
+        workgroupBarrier();
+        for (var n = lane; n < SM * SN; n += LANES) { scores[(base + n / SN) * SCORE_LINE + n % SN] *= factors[base + n / SN]; }
+        workgroupBarrier();
+        o_$i = subgroupMatrixLoad<Sums, row_major>(&scores, base * SCORE_LINE, SCORE_LINE);
+      #end
     }
+    // Add weights x V.
     workgroupBarrier();
-    for (var j = 0u; j < OTHER; j += SK) {
+    for (var j = 0u; j < COLUMNS; j += SK) {
       let w = subgroupMatrixLoad<Left, row_major>(&weights, base * WEIGHT_LINE + j, WEIGHT_LINE);
-#for i in 0..SUMS
-      o_$i = subgroupMatrixMultiplyAccumulate(
-        w, subgroupMatrixLoad<Right, row_major>(&tile, (OTHER + j) * LINE + $iu * SN, LINE), o_$i);
-#end
+      #for i in 0..SUMS
+        o_$i = subgroupMatrixMultiplyAccumulate(
+          w, subgroupMatrixLoad<Right, row_major>(&tile, (COLUMNS + j) * LINE + $iu * SN, LINE), o_$i);
+      #end
     }
   }
 
-  for (var other = SM; other < LANES; other *= 2u) { sum += subgroupShuffleXor(sum, other); }
-  // Nothing was summed if all keys that the row sees lie in other parts.
+  // Write o and lse.
+  for (var offset = SM; offset < LANES; offset *= 2u) { sum += subgroupShuffleXor(sum, offset); }
+  // Nothing was summed if all keys that the row sees lie in offset parts.
   sum = max(sum, 1e-30);
   workgroupBarrier();
   if (column0 == 0u) {
-    factors[own] = v_range.down / sum;
-    if (start + own < p.q_rows) { lse[row * p.heads + head] = (peak + log2(sum)) / LOG2_E; }
+    factors[tile_row] = v_range.down / sum;
+    if (start + tile_row < p.q_rows) { lse[row * p.heads + head] = (running_max + log2(sum)) / LOG2_E; }
   }
-#for i in 0..SUMS
-  workgroupBarrier();
-  subgroupMatrixStore<row_major>(&scores, base * SCORE_LINE, o_$i, SCORE_LINE);
-  workgroupBarrier();
-  for (var n = lane; n < SM * SN / 4u; n += LANES) {
-    let mine = base + n / (SN / 4u);
-    let at = mine * SCORE_LINE + n % (SN / 4u) * 4u;
-    if (start + mine < p.q_rows) {
-      o[((start + mine) * p.heads + head) * D4 + $iu * (SN / 4u) + n % (SN / 4u)] =
-        store_X(vec4f(scores[at], scores[at + 1u], scores[at + 2u], scores[at + 3u]) * factors[mine]);
+  #for i in 0..SUMS
+    workgroupBarrier();
+    subgroupMatrixStore<row_major>(&scores, base * SCORE_LINE, o_$i, SCORE_LINE);
+    workgroupBarrier();
+    for (var n = lane; n < SM * SN / 4u; n += LANES) {
+      let mine = base + n / (SN / 4u);
+      let at = mine * SCORE_LINE + n % (SN / 4u) * 4u;
+      if (start + mine < p.q_rows) {
+        o[((start + mine) * p.heads + head) * D4 + $iu * (SN / 4u) + n % (SN / 4u)] =
+          store_X(vec4f(scores[at], scores[at + 1u], scores[at + 2u], scores[at + 3u]) * factors[mine]);
+      }
     }
-  }
-#end
+  #end
 }

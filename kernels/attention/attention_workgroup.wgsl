@@ -1,5 +1,10 @@
-// Flash attention, forward, by tiles in workgroup memory (attention_tile.wgsl): a workgroup takes OWN query rows of one
-// head and goes over its keys, OTHER a step. Thread (r, c) holds the sums of quads c, c + THREAD_COLS, .. of its rows.
+// Flash attention, forward, by tiles in workgroup memory (attention_tile.wgsl): a workgroup takes ROWS query rows of one
+// head and goes over its keys, COLUMNS a step. Thread (r, c) holds the sums of quads c, c + THREAD_COLS, .. of its rows.
+
+#needs Side scores_0 stage_1
+#needs D4 THREADS THREAD_COLS ROWS ROW_QUADS THREAD_ROWS COLUMNS ROW_LINE STAGE
+#needs SUMS      // quads of a row that a thread sums: D4 / THREAD_COLS, rounded up
+#needs RESUME    // whether to go on from the o and lse of earlier keys
 
 struct Params {
   heads: u32,
@@ -19,17 +24,12 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> lse: array<f32>;  // (q_rows, heads)
 @group(0) @binding(6) var<uniform> p: Params;
 
-// Quads of a row that a thread sums: D4 / THREAD_COLS, rounded up.
-override SUMS: u32;
-// 1 to go on from the o and lse of earlier keys.
-override RESUME: u32;
+// Scores of keys that a row may not see. Its own key comes last, so whatever weight these got by then is rescaled to 0.
+const MASKED = -1e30;
 
-// Scores of keys that a row may not see. Its own key comes last, so whatever weight these got by then fades to 0.
-const HIDDEN = -1e30;
-
-fn own_0(row: u32, head: u32, quad: u32) -> vec4f { return load_X(q[(row * p.heads + head) * D4 + quad]) * p.scale; }
-fn other_0(row: u32, head: u32, quad: u32) -> vec4f { return load_X(k[(row * p.kv_heads + head) * D4 + quad]); }
-fn other_1(row: u32, head: u32, quad: u32) -> vec4f { return load_X(v[(row * p.kv_heads + head) * D4 + quad]); }
+fn row_quad_0(row: u32, head: u32, quad: u32) -> vec4f { return load_X(q[(row * p.heads + head) * D4 + quad]) * p.scale; }
+fn column_quad_0(row: u32, head: u32, quad: u32) -> vec4f { return load_X(k[(row * p.kv_heads + head) * D4 + quad]); }
+fn column_quad_1(row: u32, head: u32, quad: u32) -> vec4f { return load_X(v[(row * p.kv_heads + head) * D4 + quad]); }
 
 fn largest(x: vec4f) -> f32 { return max(max(x.x, x.y), max(x.z, x.w)); }
 
@@ -45,102 +45,108 @@ fn main(
   let kv_head = head / (p.heads / p.kv_heads);
   let table = select(0u, p.rows, 2u * head >= p.heads);
   // The last rows have most keys: they start first.
-  let block = (groups.x - 1u - group.x) * OWN;
-  let queries = Side(block, min(block + OWN, p.q_rows), head);
+  let block = (groups.x - 1u - group.x) * ROWS;
+  let queries = Side(block, min(block + ROWS, p.q_rows), head);
   let key_end = min(p.q_start + queries.end, p.k_start + p.k_rows);
-#for g in 0..ROW_QUADS
-  var peak_$g = vec4f(HIDDEN);
-  var sum_$g = vec4f();
-#for h in 0..4
-  let row_$g_$h = min(queries.start + r + THREAD_ROWS * (4u * $gu + $hu), queries.end - 1u);
-  let from_$g_$h = vec4u(first[table + p.q_start + row_$g_$h]);
-  let to_$g_$h = vec4u(min(p.q_start + row_$g_$h, key_end - 1u));
-  let at_$g_$h = (row_$g_$h * p.heads + head) * D4 + c;
-#for i in 0..SUMS
-  var o_$g_$h_$i = vec4f();
-#end
-  if (RESUME == 1u) {
-    peak_$g[$h] = lse[row_$g_$h * p.heads + head];
-    sum_$g[$h] = select(0.0, 1.0, c == 0u);
-#for i in 0..SUMS
-    if (c + THREAD_COLS * $iu < D4) { o_$g_$h_$i = load_X(o[at_$g_$h + THREAD_COLS * $iu]); }
-#end
-  }
-#end
-#end
-  for (var key = max(first[table + p.q_start + queries.start], p.k_start); key < key_end; key += OTHER) {
+  // Start from nothing, or from what earlier keys gave.
+  #for g in 0..ROW_QUADS
+    var running_max_$g = vec4f(MASKED);
+    var sum_$g = vec4f();
+    #for h in 0..4
+      let row_$g_$h = min(queries.start + r + THREAD_ROWS * (4u * $gu + $hu), queries.end - 1u);
+      let from_$g_$h = vec4u(first[table + p.q_start + row_$g_$h]);
+      let to_$g_$h = vec4u(min(p.q_start + row_$g_$h, key_end - 1u));
+      let at_$g_$h = (row_$g_$h * p.heads + head) * D4 + c;
+      #for i in 0..SUMS
+        var o_$g_$h_$i = vec4f();
+      #end
+      if (RESUME) {
+        running_max_$g[$h] = lse[row_$g_$h * p.heads + head];
+        sum_$g[$h] = select(0.0, 1.0, c == 0u);
+        #for i in 0..SUMS
+          if (c + THREAD_COLS * $iu < D4) { o_$g_$h_$i = load_X(o[at_$g_$h + THREAD_COLS * $iu]); }
+        #end
+      }
+    #end
+  #end
+  for (var key = max(first[table + p.q_start + queries.start], p.k_start); key < key_end; key += COLUMNS) {
     let keys = Side(key - p.k_start, key_end - p.k_start, kv_head);
+    // Scores of a tile of keys, masked.
     let scores = scores_0(thread, queries, keys);
     let column = key + 4u * c + vec4u(0u, 1u, 2u, 3u);
-#for g in 0..ROW_QUADS
-#for h in 0..4
-    let x_$g_$h = select(vec4f(HIDDEN), scores.x_$g_$h, (column >= from_$g_$h) & (column <= to_$g_$h));
-#end
-    // Largest scores of four rows for each thread of a row, where the weights will be.
-    weights[($gu * THREAD_COLS + c) * THREAD_ROWS + r] =
-      vec4f(largest(x_$g_0), largest(x_$g_1), largest(x_$g_2), largest(x_$g_3));
-#end
+    #for g in 0..ROW_QUADS
+      #for h in 0..4
+        let x_$g_$h = select(vec4f(MASKED), scores.x_$g_$h, (column >= from_$g_$h) & (column <= to_$g_$h));
+      #end
+      // The largest of four rows for each thread of a row, where the weights will be.
+      weights[($gu * THREAD_COLS + c) * THREAD_ROWS + r] =
+        vec4f(largest(x_$g_0), largest(x_$g_1), largest(x_$g_2), largest(x_$g_3));
+    #end
     workgroupBarrier();
-#for g in 0..ROW_QUADS
-    let was_$g = peak_$g;
-    for (var n = 0u; n < THREAD_COLS; n++) {
-      peak_$g = max(peak_$g, weights[($gu * THREAD_COLS + n) * THREAD_ROWS + r]);
-    }
-    let fade_$g = exp(was_$g - peak_$g);
-    sum_$g *= fade_$g;
-#end
+    // The running max, and by what it rescales the sums so far.
+    #for g in 0..ROW_QUADS
+      let previous_max_$g = running_max_$g;
+      for (var n = 0u; n < THREAD_COLS; n++) {
+        running_max_$g = max(running_max_$g, weights[($gu * THREAD_COLS + n) * THREAD_ROWS + r]);
+      }
+      let rescale_$g = exp(previous_max_$g - running_max_$g);
+      sum_$g *= rescale_$g;
+    #end
     workgroupBarrier();
-#for g in 0..ROW_QUADS
-#for h in 0..4
-    let w_$g_$h = exp(x_$g_$h - peak_$g[$h]);
-    sum_$g[$h] += dot(w_$g_$h, vec4f(1.0));
-    weights[c * OWN_LINE + r + THREAD_ROWS * (4u * $gu + $hu)] = w_$g_$h;
-#for i in 0..SUMS
-    o_$g_$h_$i *= fade_$g[$h];
-#end
-#end
-#end
-    for (var start = 0u; start < OTHER; start += STAGE) {
+    // Weights.
+    #for g in 0..ROW_QUADS
+      #for h in 0..4
+        let w_$g_$h = exp(x_$g_$h - running_max_$g[$h]);
+        sum_$g[$h] += dot(w_$g_$h, vec4f(1.0));
+        weights[c * ROW_LINE + r + THREAD_ROWS * (4u * $gu + $hu)] = w_$g_$h;
+        #for i in 0..SUMS
+          o_$g_$h_$i *= rescale_$g[$h];
+        #end
+      #end
+    #end
+    // Add weights x V.
+    for (var start = 0u; start < COLUMNS; start += STAGE) {
       stage_1(thread, keys, start);
       for (var n = 0u; n < STAGE; n += 4u) {
-        let weights_at = (start + n) / 4u * OWN_LINE + r;
-#for g in 0..ROW_QUADS
-#for h in 0..4
-        let p_$g_$h = weights[weights_at + THREAD_ROWS * (4u * $gu + $hu)];
-#end
-#end
-#for i in 0..SUMS
-#for d in 0..4
-        let v_$i_$d = tile[(n + $du) * D4 + c + THREAD_COLS * $iu];
-#for g in 0..ROW_QUADS
-#for h in 0..4
-        o_$g_$h_$i = fma(vec4f(p_$g_$h[$d]), v_$i_$d, o_$g_$h_$i);
-#end
-#end
-#end
-#end
+        let weights_at = (start + n) / 4u * ROW_LINE + r;
+        #for g in 0..ROW_QUADS
+          #for h in 0..4
+            let p_$g_$h = weights[weights_at + THREAD_ROWS * (4u * $gu + $hu)];
+          #end
+        #end
+        #for i in 0..SUMS
+          #for d in 0..4
+            let v_$i_$d = tile[(n + $du) * D4 + c + THREAD_COLS * $iu];
+            #for g in 0..ROW_QUADS
+              #for h in 0..4
+                o_$g_$h_$i = fma(vec4f(p_$g_$h[$d]), v_$i_$d, o_$g_$h_$i);
+              #end
+            #end
+          #end
+        #end
       }
     }
   }
+  // Put the sums of a row's threads together; write o and lse.
   workgroupBarrier();
-#for g in 0..ROW_QUADS
-  weights[($gu * THREAD_COLS + c) * THREAD_ROWS + r] = sum_$g;
-#end
+  #for g in 0..ROW_QUADS
+    weights[($gu * THREAD_COLS + c) * THREAD_ROWS + r] = sum_$g;
+  #end
   workgroupBarrier();
-#for g in 0..ROW_QUADS
-  sum_$g = vec4f();
-  for (var n = 0u; n < THREAD_COLS; n++) { sum_$g += weights[($gu * THREAD_COLS + n) * THREAD_ROWS + r]; }
-  // Nothing was summed if all keys that the row sees lie in other parts.
-  sum_$g = max(sum_$g, vec4f(1e-30));
-  let share_$g = 1.0 / sum_$g;
-  let log_sum_$g = peak_$g + log(sum_$g);
-#for h in 0..4
-  if (queries.start + r + THREAD_ROWS * (4u * $gu + $hu) < p.q_rows) {
-#for i in 0..SUMS
-    if (c + THREAD_COLS * $iu < D4) { o[at_$g_$h + THREAD_COLS * $iu] = store_X(o_$g_$h_$i * share_$g[$h]); }
-#end
-    if (c == 0u) { lse[row_$g_$h * p.heads + head] = log_sum_$g[$h]; }
-  }
-#end
-#end
+  #for g in 0..ROW_QUADS
+    sum_$g = vec4f();
+    for (var n = 0u; n < THREAD_COLS; n++) { sum_$g += weights[($gu * THREAD_COLS + n) * THREAD_ROWS + r]; }
+    // Nothing was summed if all keys that the row sees lie in other parts.
+    sum_$g = max(sum_$g, vec4f(1e-30));
+    let inverse_sum_$g = 1.0 / sum_$g;
+    let log_sum_$g = running_max_$g + log(sum_$g);
+    #for h in 0..4
+      if (queries.start + r + THREAD_ROWS * (4u * $gu + $hu) < p.q_rows) {
+        #for i in 0..SUMS
+          if (c + THREAD_COLS * $iu < D4) { o[at_$g_$h + THREAD_COLS * $iu] = store_X(o_$g_$h_$i * inverse_sum_$g[$h]); }
+        #end
+        if (c == 0u) { lse[row_$g_$h * p.heads + head] = log_sum_$g[$h]; }
+      }
+    #end
+  #end
 }

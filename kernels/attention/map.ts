@@ -1,3 +1,21 @@
+/**
+ * The attention mask, as two tables of the first key that each query may see: never more memory than two numbers a row.
+ *
+ * Shifted sparse attention of one sequence of 8 tokens with G = 4, and full attention of two documents, of 3 and 5
+ * tokens, packed into one (`x`: the query of the row sees the key of the column; the number: `first`):
+ *
+ *     half of the heads        the other half           packed documents
+ *     x . . . . . . .   0      x . . . . . . .   0      x . . . . . . .   0
+ *     x x . . . . . .   0      x x . . . . . .   0      x x . . . . . .   0
+ *     x x x . . . . .   0      . . x . . . . .   2      x x x . . . . .   0
+ *     x x x x . . . .   0      . . x x . . . .   2      . . . x . . . .   3
+ *     . . . . x . . .   4      . . x x x . . .   2      . . . x x . . .   3
+ *     . . . . x x . .   4      . . x x x x . .   2      . . . x x x . .   3
+ *     . . . . x x x .   4      . . . . . . x .   6      . . . x x x x .   3
+ *     . . . . x x x x   4      . . . . . . x x   6      . . . x x x x x   3
+ *
+ * A packed batch under S2-Attn is cut where either cuts. A window raises `first` further.
+ */
 import type { Gpu } from "../gpu.ts";
 import type { Tensor } from "../tensor.ts";
 
@@ -29,7 +47,7 @@ export interface KeyTables {
   readonly last: Uint32Array<ArrayBuffer>;
 }
 
-/** The tables on the device, uploaded once for all layers of a batch. */
+/** The attention mask of a batch on the device, uploaded once for all layers. */
 export interface AttentionMap {
   readonly first: Tensor;
   readonly last: Tensor;

@@ -5,7 +5,7 @@
 import { type GpuInfo, isNvidia } from "../device.ts";
 import type { Gpu } from "../gpu.ts";
 import { chosenVariant, type Tunable } from "../tuning.ts";
-import { matrixLibraries, matrixUnit } from "../shared/matrix_unit.ts";
+import { matrixPieces, matrixUnit } from "../shared/matrix_unit.ts";
 import type { Format, Kernel } from "../wgsl.ts";
 import dkvSubgroupWgsl from "./attention_dkv_subgroup.wgsl" with { type: "text" };
 import dkvWorkgroupWgsl from "./attention_dkv_workgroup.wgsl" with { type: "text" };
@@ -22,12 +22,12 @@ export type Part = "forward" | "dq" | "dkv";
 
 export const ALL_PARTS: readonly Part[] = ["forward", "dq", "dkv"];
 
-/** What one workgroup takes. Own rows are queries in forward and dq, keys in dkv; the others are the other ones. */
+/** The tile of scores that one workgroup takes in a step. Its rows are queries in forward and dq, keys in dkv. */
 export interface Block {
-  /** Own rows: it makes their results. */
-  readonly own: number;
-  /** Other rows that it goes over in one step. */
-  readonly step: number;
+  /** Rows, whose results it makes. */
+  readonly rows: number;
+  /** Columns: keys, or queries, that it goes over in one step. */
+  readonly columns: number;
 }
 
 /** One way to run a part for one head size. All variants of a part bind the same tensors, but for `isScaled`. */
@@ -37,7 +37,6 @@ export interface Variant {
   readonly isScaled?: boolean;
   readonly block: Block;
   readonly kernel: Kernel;
-  readonly constants: Readonly<Record<string, number>>;
 }
 
 /** A class of attention; `part` and `headDim` are of its kind, for measuring. */
@@ -101,7 +100,7 @@ function headSizeOf(headDim: number): HeadSize {
 }
 
 /**
- * Own rows of a lane, the count to try first in front. More of them share a load and a broadcast, until what a lane
+ * Rows of a lane, the count to try first in front. More of them share a load and a broadcast, until what a lane
  * holds no longer fits in the first cache: some 16 KiB a workgroup.
  */
 const SUBGROUP_ROWS: Record<Part, Record<HeadSize, readonly number[]>> = {
@@ -126,13 +125,16 @@ function bySubgroup({ info }: Gpu, part: Part, headDim: number): Variant[] {
   const STEP = part === "forward" && headDim <= 32 ? 2 : 1;
   return SUBGROUP_ROWS[part][headSizeOf(headDim)].map((R) => ({
     name: `subgroup ${R}`,
-    block: { own: LANES * R, step: STEP },
-    kernel: { name: `attention ${part} by subgroups`, wgsl: SUBGROUP_WGSL[part] },
-    constants: { LANES, R, PARTS, QUADS: quads / PARTS, ...(part === "forward" ? { STEP } : {}) },
+    block: { rows: LANES * R, columns: STEP },
+    kernel: {
+      name: `attention ${part} by subgroups`,
+      wgsl: SUBGROUP_WGSL[part],
+      constants: { LANES, R, PARTS, QUADS: quads / PARTS, ...(part === "forward" ? { STEP } : {}) },
+    },
   }));
 }
 
-/** How many threads share a tile, and how many rows of its own each holds, by four. */
+/** How many threads share a tile, and how many rows each holds, by four. */
 interface TileShape {
   readonly threadRows: number;
   readonly threadColumns: number;
@@ -189,33 +191,37 @@ function tileVariant(
 ): Variant | undefined {
   const [wgsl, PRODUCTS, STAGED] = WORKGROUP_WGSL[part];
   const threads = THREAD_ROWS * THREAD_COLS;
-  const own = 4 * THREAD_ROWS * ROW_QUADS;
-  const step = 4 * THREAD_COLS;
+  const rows = 4 * THREAD_ROWS * ROW_QUADS;
+  const columns = 4 * THREAD_COLS;
   const D4 = headDim / 4;
   // Threads past the end of a row read on, into the next one.
-  const stagedQuads = (rows: number) => rows * D4 + THREAD_COLS;
+  const stagedQuads = (staged: number) => staged * D4 + THREAD_COLS;
   for (let CHUNK = divisorUpTo(D4, 8); CHUNK > 0; CHUNK = divisorUpTo(D4, CHUNK - 1)) {
-    const TILE = Math.max(CHUNK * (own + step + 2), stagedQuads(4));
-    if (16 * (TILE + THREAD_COLS * (own + 1)) > memoryBytes) continue;
-    const STAGE = [64, 32, 16, 8, 4].find((rows) => rows <= step && stagedQuads(rows) <= TILE)!;
+    const TILE = Math.max(CHUNK * (rows + columns + 2), stagedQuads(4));
+    if (16 * (TILE + THREAD_COLS * (rows + 1)) > memoryBytes) continue;
+    const STAGE = [64, 32, 16, 8, 4].find((staged) => staged <= columns && stagedQuads(staged) <= TILE)!;
     return {
-      name: `workgroup ${own}x${step} by ${threads}`,
-      block: { own, step },
-      kernel: { name: `attention ${part} by tiles`, wgsl, libraries: [tileWgsl] },
-      constants: {
-        THREAD_ROWS,
-        THREAD_COLS,
-        ROW_QUADS,
-        D4,
-        CHUNK,
-        STAGE,
-        TILE,
-        PRODUCTS,
-        STAGED,
-        SUMS: Math.ceil(D4 / THREAD_COLS),
-        OWN_LOADS: Math.ceil(own * CHUNK / threads),
-        OTHER_LOADS: Math.ceil(step * CHUNK / threads),
-        STAGE_LOADS: Math.ceil(STAGE * D4 / threads),
+      name: `workgroup ${rows}x${columns} by ${threads}`,
+      block: { rows, columns },
+      kernel: {
+        name: `attention ${part} by tiles`,
+        wgsl,
+        libraries: [tileWgsl],
+        constants: {
+          THREAD_ROWS,
+          THREAD_COLS,
+          ROW_QUADS,
+          D4,
+          CHUNK,
+          STAGE,
+          TILE,
+          PRODUCTS,
+          STAGED,
+          SUMS: Math.ceil(D4 / THREAD_COLS),
+          ROW_LOADS: Math.ceil(rows * CHUNK / threads),
+          COLUMN_LOADS: Math.ceil(columns * CHUNK / threads),
+          STAGE_LOADS: Math.ceil(STAGE * D4 / threads),
+        },
       },
     };
   }
@@ -228,24 +234,25 @@ function byMatrix({ info, limits }: Gpu, part: Part, headDim: number, format: Fo
   if (part !== "forward" || format === "f32" || !unit) return [];
   const { M, N, K, lanes } = unit;
   const SUBGROUPS = 4;
-  const own = SUBGROUPS * M;
-  const step = own / 2;
-  const bytes = 2 * own * (headDim + 8) + 4 * own * (step + 4) + 2 * own * (step + 8) + 4 * own + 16;
-  const fits = headDim % N === 0 && headDim % K === 0 && step % N === 0 && step % K === 0 &&
+  const rows = SUBGROUPS * M;
+  const columns = rows / 2;
+  const bytes = 2 * rows * (headDim + 8) + 4 * rows * (columns + 4) + 2 * rows * (columns + 8) + 4 * rows +
+    16;
+  const fits = headDim % N === 0 && headDim % K === 0 && columns % N === 0 && columns % K === 0 &&
     lanes % M === 0 && SUBGROUPS * lanes <= limits.maxComputeInvocationsPerWorkgroup &&
     bytes <= limits.maxComputeWorkgroupStorageSize;
   if (!fits) return [];
-  const sizes = `const SUBGROUPS = ${SUBGROUPS}u;\nconst D4 = ${headDim / 4}u;`;
+  const { libraries, constants } = matrixPieces(unit);
   return [{
-    name: `matrix ${own}x${step}`,
+    name: `matrix ${rows}x${columns}`,
     isScaled: true,
-    block: { own, step },
+    block: { rows, columns },
     kernel: {
       name: `attention ${part} by matrices of ${headDim}`,
       wgsl: forwardMatrixWgsl,
-      libraries: [sizes, ...matrixLibraries(unit)],
+      libraries,
+      constants: { ...constants, SUBGROUPS, D4: headDim / 4, LEFTS: headDim / K, SUMS: headDim / N },
     },
-    constants: { LEFTS: headDim / K, SUMS: headDim / N },
   }];
 }
 

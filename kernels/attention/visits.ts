@@ -6,7 +6,7 @@ import type { AttentionMap } from "./map.ts";
 import { ALL_PARTS, type Block, type Part, variantFor } from "./variants.ts";
 
 /** One query and one key: no row is taken in vain. */
-const SINGLE: Block = { own: 1, step: 1 };
+const SINGLE: Block = { rows: 1, columns: 1 };
 
 /** Who sees whom; a device is not needed. */
 type Map = Pick<AttentionMap, "tables">;
@@ -28,16 +28,16 @@ export function visitedPairs(
   for (let set = 0; set < 2; set++) {
     const headsOfSet = set === 0 ? Math.ceil(heads / 2) : Math.floor(heads / 2);
     let stepsOfHead = 0;
-    for (let start = 0; start < rows; start += block.own) {
-      const end = Math.min(start + block.own, rows);
+    for (let start = 0; start < rows; start += block.rows) {
+      const end = Math.min(start + block.rows, rows);
       const [from, to] = part === "dkv"
         ? [start, last[set * rows + end - 1]! + 1]
         : [first[set * rows + start]!, end];
-      stepsOfHead += Math.ceil((to - from) / block.step);
+      stepsOfHead += Math.ceil((to - from) / block.columns);
     }
     steps += headsOfSet * stepsOfHead;
   }
-  return steps * block.own * block.step;
+  return steps * block.rows * block.columns;
 }
 
 /** {@linkcode visitedPairs} of the kernels that serve this device in a format. */

@@ -3,7 +3,7 @@ import { GpuError } from "../errors.ts";
 import type { Gpu } from "../gpu.ts";
 import { requireVector, threadGrid, wrappedGrid } from "../shared/grid.ts";
 import reduceWgsl from "../shared/reduce.wgsl" with { type: "text" };
-import { ROW_ALIGNMENT, rowRanges, type Tensor } from "../tensor.ts";
+import { ROW_ALIGNMENT, rowRanges, slices, type Tensor } from "../tensor.ts";
 import appendWgsl from "./cache_append.wgsl" with { type: "text" };
 import combineWgsl from "./cache_combine.wgsl" with { type: "text" };
 import spanWgsl from "./cache_span.wgsl" with { type: "text" };
@@ -15,7 +15,6 @@ const SPLIT = {
   subgroup: { name: "cache_attention", wgsl: subgroupWgsl, libraries: [spanWgsl] },
   workgroup: { name: "cache_attention_by_tiles", wgsl: workgroupWgsl, libraries: [spanWgsl] },
 };
-const COMBINE = { name: "cache_combine", wgsl: combineWgsl, libraries: [reduceWgsl] };
 
 /** Workgroups that fill a device: a GPU has many cores, a software adapter few. */
 const GROUPS = { subgroup: 16, workgroup: 1024 };
@@ -25,6 +24,12 @@ const LEAST_SPAN = 64;
 const QUERY_ELEMENTS = 1024;
 /** Threads that put one head's splits together: the most quads of a head. */
 const COMBINE_LANES = 64;
+const COMBINE = {
+  name: "cache_combine",
+  wgsl: combineWgsl,
+  libraries: [reduceWgsl],
+  constants: { LANES: COMBINE_LANES },
+};
 /** Bytes of keys that pass through workgroup memory at once. */
 const TILE_BYTES = 4096;
 
@@ -69,7 +74,7 @@ export function appendToCache(gpu: Gpu, k: Tensor, v: Tensor, cache: LayerCache,
   for (const part of rowRanges([cache.k, cache.v])) {
     gpu.run(
       APPEND,
-      [k, v, positions, cache.k.slice(part.start, part.end), cache.v.slice(part.start, part.end)],
+      { k, v, positions, ...slices({ cached_k: cache.k, cached_v: cache.v }, part) },
       {
         grid: threadGrid(k.rows * quads),
         uniforms: {
@@ -128,7 +133,7 @@ export function cacheAttention(
   for (const { start, end, splits } of ranges) {
     gpu.run(
       SPLIT[gpu.sharing],
-      [q, cache.k.slice(start, end), cache.v.slice(start, end), positions, parts, stats],
+      { q, ...slices({ k: cache.k, v: cache.v }, { start, end }), positions, parts, stats },
       {
         grid: [splits, rowGroups, sequences],
         constants: { QUERIES, D4: headDim / 4, ...byMode(gpu, cache, headDim) },
@@ -151,9 +156,9 @@ export function cacheAttention(
     firstSplit += splits;
   }
   const o = gpu.empty(q.shape, q.dtype, "attention o");
-  gpu.run(COMBINE, [parts, stats, o], {
+  gpu.run(COMBINE, { parts, stats, o }, {
     grid: wrappedGrid(pairs),
-    constants: { D4: headDim / 4, LANES: COMBINE_LANES },
+    constants: { D4: headDim / 4 },
     formats: { X: q.format },
     uniforms: { pairs, splits },
   });

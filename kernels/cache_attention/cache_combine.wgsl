@@ -3,7 +3,9 @@
 //
 // Grid: one workgroup per row and head, wrapped.
 
-override D4: u32;                  // quads of a head: LANES at most
+#needs workgroup_max workgroup_sum
+#needs LANES
+#needs D4    // quads of a head: LANES at most
 
 struct Params { pairs: u32, splits: u32 }
 

@@ -1,6 +1,8 @@
 // Which keys and queries a workgroup of the split kernels has: the keys of one span of one sequence's cache, and QUERIES
 // of the query heads (of all its new rows) that share a kv head.
 
+#needs QUERIES D4
+
 struct Params {
   rows: u32,            // query rows of all sequences
   per_sequence: u32,    // query rows of one
@@ -23,7 +25,7 @@ struct Params {
 @group(0) @binding(6) var<uniform> p: Params;
 
 // Score of a key that a query may not see.
-const HIDDEN = -1e30;
+const MASKED = -1e30;
 
 struct Span {
   first_row: u32,    // of q: the sequence's first

@@ -5,75 +5,80 @@
 //
 // Grid: x = splits, y = kv heads by groups of QUERIES queries, z = sequences.
 
-override QUERIES: u32;
-override D4: u32;          // quads of a head
+#needs span_of query_of pair_of key_at sees has_query part_of
+#needs MASKED ROUNDS QUERIES
+#needs D4    // quads of a head
 
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) lane: u32) {
   let s = span_of(group);
-#for i in 0..QUERIES
-  let query_$i = query_of(s, $iu);
-  let seen_$i = positions[query_$i.x];
-  var max_$i = HIDDEN;
-  var sum_$i = 0.0;
-#for j in 0..ROUNDS
-  let in_$i_$j = 8u * $ju + lane < D4;
-  let q_$i_$j = select(vec4f(), load_X(q[pair_of(query_$i) * D4 + min(8u * $ju + lane, D4 - 1u)]), in_$i_$j) * p.scale;
-  var o_$i_$j = vec4f();
-#end
-#end
+  #for i in 0..QUERIES
+    let query_$i = query_of(s, $iu);
+    let seen_$i = positions[query_$i.x];
+    var running_max_$i = MASKED;
+    var sum_$i = 0.0;
+    #for j in 0..ROUNDS
+      let in_$i_$j = 8u * $ju + lane < D4;
+      let q_$i_$j = select(vec4f(), load_X(q[pair_of(query_$i) * D4 + min(8u * $ju + lane, D4 - 1u)]), in_$i_$j) * p.scale;
+      var o_$i_$j = vec4f();
+    #end
+  #end
   for (var key = s.first_key; key < s.end_key; key += 8u) {
     let at = key_at(s, min(key + lane, s.end_key - 1u));
-#for i in 0..QUERIES
-    var x_$i = 0.0;
-#end
-#for j in 0..ROUNDS
-#for t in 0..8
-    if (8u * $ju + $tu < D4) {
-      let k_$j_$t = load_C(k[at + 8u * $ju + $tu]);
-#for i in 0..QUERIES
-      x_$i += dot(k_$j_$t, subgroupBroadcast(q_$i_$j, $tu));
-#end
-    }
-#end
-#end
+    // Scores of 8 keys, one a lane.
+    #for i in 0..QUERIES
+      var x_$i = 0.0;
+    #end
+    #for j in 0..ROUNDS
+      #for t in 0..8
+        if (8u * $ju + $tu < D4) {
+          let k_$j_$t = load_C(k[at + 8u * $ju + $tu]);
+          #for i in 0..QUERIES
+            x_$i += dot(k_$j_$t, subgroupBroadcast(q_$i_$j, $tu));
+          #end
+        }
+      #end
+    #end
+    // Mask; running max; rescale; weights.
     let inside = key + lane < s.end_key;
-#for i in 0..QUERIES
-    x_$i = select(HIDDEN, x_$i, inside && sees(seen_$i, key + lane));
-    let was_$i = max_$i;
-    max_$i = max(max_$i, subgroupMax(x_$i));
-    let fade_$i = exp(was_$i - max_$i);
-    // All keys so far may be hidden: then their maximum is the score that hides them.
-    x_$i = select(exp(x_$i - max_$i), 0.0, x_$i == HIDDEN);
-    sum_$i = sum_$i * fade_$i + subgroupAdd(x_$i);
-#for j in 0..ROUNDS
-    o_$i_$j *= fade_$i;
-#end
-#end
+    #for i in 0..QUERIES
+      x_$i = select(MASKED, x_$i, inside && sees(seen_$i, key + lane));
+      let previous_max_$i = running_max_$i;
+      running_max_$i = max(running_max_$i, subgroupMax(x_$i));
+      let rescale_$i = exp(previous_max_$i - running_max_$i);
+      // All keys so far may be hidden: then their maximum is the score that hides them.
+      x_$i = select(exp(x_$i - running_max_$i), 0.0, x_$i == MASKED);
+      sum_$i = sum_$i * rescale_$i + subgroupAdd(x_$i);
+      #for j in 0..ROUNDS
+        o_$i_$j *= rescale_$i;
+      #end
+    #end
+    // Add weights x V.
     for (var t = 0u; t < min(8u, s.end_key - key); t++) {
       let row = key_at(s, key + t);
-#for i in 0..QUERIES
-      let p_$i = subgroupShuffle(x_$i, t);
-#end
-#for j in 0..ROUNDS
-      let v_$j = load_C(v[row + min(8u * $ju + lane, D4 - 1u)]);
-#for i in 0..QUERIES
-      o_$i_$j += p_$i * v_$j;
-#end
-#end
+      #for i in 0..QUERIES
+        let p_$i = subgroupShuffle(x_$i, t);
+      #end
+      #for j in 0..ROUNDS
+        let v_$j = load_C(v[row + min(8u * $ju + lane, D4 - 1u)]);
+        #for i in 0..QUERIES
+          o_$i_$j += p_$i * v_$j;
+        #end
+      #end
     }
   }
-#for i in 0..QUERIES
-  if (has_query(s, $iu)) {
-    let part = part_of(group, query_$i);
-    if (lane == 0u) {
-      stats[part] = vec2f(max_$i, sum_$i);
+  // Write the split's sums.
+  #for i in 0..QUERIES
+    if (has_query(s, $iu)) {
+      let part = part_of(group, query_$i);
+      if (lane == 0u) {
+        stats[part] = vec2f(running_max_$i, sum_$i);
+      }
+      #for j in 0..ROUNDS
+        if (in_$i_$j) {
+          parts[part * D4 + 8u * $ju + lane] = o_$i_$j;
+        }
+      #end
     }
-#for j in 0..ROUNDS
-    if (in_$i_$j) {
-      parts[part * D4 + 8u * $ju + lane] = o_$i_$j;
-    }
-#end
-  }
-#end
+  #end
 }

@@ -5,20 +5,22 @@
 //
 // Grid: x = splits, y = kv heads by groups of QUERIES queries, z = sequences.
 
-override QUERIES: u32;
-override D4: u32;                      // quads of a head
-override TILE_KEYS: u32;               // keys of a tile
+#needs span_of pair_of query_of key_at sees has_query part_of
+#needs MASKED QUERIES
+#needs D4           // quads of a head
+#needs TILE_KEYS    // keys of a tile
+
 const THREADS = 128u;
 const BLOCK = 128u;                    // keys whose scores are kept
 const SHARE = 16u;                     // threads that weigh one query's scores
-override PARTS: u32 = THREADS / D4;    // threads that share a quad of the values
-override STRIDE: u32 = D4 + 1u;        // quads from key to key in the tile, odd or even: neighbours hit other banks
+const PARTS = THREADS / D4;    // threads that share a quad of the values
+const STRIDE = D4 + 1u;        // quads from key to key in the tile, odd or even: neighbours hit other banks
 
 var<workgroup> tile: array<C, TILE_KEYS * STRIDE>;
 var<workgroup> held_q: array<vec4f, QUERIES * D4>;
 var<workgroup> scores: array<f32, QUERIES * BLOCK>;
 var<workgroup> shares: array<f32, QUERIES * SHARE>;
-var<workgroup> run: array<vec3f, QUERIES>;          // maximum, sum, and what fades earlier blocks
+var<workgroup> run: array<vec3f, QUERIES>;          // running max, sum, and what rescales earlier blocks
 var<workgroup> sums: array<vec4f, THREADS>;
 
 // Turns the scores of a block's keys into weights and brings `run` up to date. Every thread must call it.
@@ -26,14 +28,14 @@ fn weigh(thread: u32, keys: u32) {
   let i = thread / SHARE;
   let works = i < QUERIES;
   if (works) {
-    var most = HIDDEN;
+    var most = MASKED;
     for (var key = thread % SHARE; key < keys; key += SHARE) {
       most = max(most, scores[i * BLOCK + key]);
     }
     shares[thread] = most;
   }
   workgroupBarrier();
-  var most = HIDDEN;
+  var most = MASKED;
   if (works) {
     most = run[i].x;
     for (var x = 0u; x < SHARE; x++) {
@@ -46,7 +48,7 @@ fn weigh(thread: u32, keys: u32) {
     for (var key = thread % SHARE; key < keys; key += SHARE) {
       let score = scores[i * BLOCK + key];
       // All keys so far may be hidden: then their maximum is the score that hides them.
-      let weight = select(exp(score - most), 0.0, score == HIDDEN);
+      let weight = select(exp(score - most), 0.0, score == MASKED);
       scores[i * BLOCK + key] = weight;
       sum += weight;
     }
@@ -54,12 +56,12 @@ fn weigh(thread: u32, keys: u32) {
   }
   workgroupBarrier();
   if (works && thread % SHARE == 0u) {
-    let fade = exp(run[i].x - most);
-    var sum = run[i].y * fade;
+    let rescale = exp(run[i].x - most);
+    var sum = run[i].y * rescale;
     for (var x = 0u; x < SHARE; x++) {
       sum += shares[thread + x];
     }
-    run[i] = vec3f(most, sum, fade);
+    run[i] = vec3f(most, sum, rescale);
   }
   workgroupBarrier();
 }
@@ -71,15 +73,16 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     held_q[i] = load_X(q[pair_of(query_of(s, i / D4)) * D4 + i % D4]) * p.scale;
   }
   if (thread < QUERIES) {
-    run[thread] = vec3f(HIDDEN, 0.0, 0.0);
+    run[thread] = vec3f(MASKED, 0.0, 0.0);
   }
   let quad = thread % D4;
   let sums_values = thread < PARTS * D4;
-#for i in 0..QUERIES
-  var o_$i = vec4f();
-#end
+  #for i in 0..QUERIES
+    var o_$i = vec4f();
+  #end
   for (var block = s.first_key; block < s.end_key; block += BLOCK) {
     let keys = min(BLOCK, s.end_key - block);
+    // Scores, masked, by tiles of keys.
     for (var first = 0u; first < keys; first += TILE_KEYS) {
       workgroupBarrier();
       for (var i = thread; i < TILE_KEYS * D4; i += THREADS) {
@@ -95,37 +98,40 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
           score += dot(load_C(tile[i % TILE_KEYS * STRIDE + e]), held_q[query * D4 + e]);
         }
         let is_seen = sees(positions[query_of(s, query).x], block + key);
-        scores[query * BLOCK + key] = select(HIDDEN, score, is_seen);
+        scores[query * BLOCK + key] = select(MASKED, score, is_seen);
       }
     }
+    // Running max, rescale, weights.
     workgroupBarrier();
     weigh(thread, keys);
+    // Add weights x V.
     if (sums_values) {
-#for i in 0..QUERIES
-      o_$i *= run[$iu].z;
-#end
+      #for i in 0..QUERIES
+        o_$i *= run[$iu].z;
+      #end
       for (var key = thread / D4; key < keys; key += PARTS) {
         let value = load_C(v[key_at(s, block + key) + quad]);
-#for i in 0..QUERIES
-        o_$i += scores[$iu * BLOCK + key] * value;
-#end
+        #for i in 0..QUERIES
+          o_$i += scores[$iu * BLOCK + key] * value;
+        #end
       }
     }
   }
-#for i in 0..QUERIES
-  workgroupBarrier();
-  sums[thread] = o_$i;
-  workgroupBarrier();
-  if (has_query(s, $iu) && thread < D4) {
-    let part_$i = part_of(group, query_of(s, $iu));
-    var sum_$i = vec4f();
-    for (var x = thread; x < PARTS * D4; x += D4) {
-      sum_$i += sums[x];
+  // Put the threads of a quad together; write the split's sums.
+  #for i in 0..QUERIES
+    workgroupBarrier();
+    sums[thread] = o_$i;
+    workgroupBarrier();
+    if (has_query(s, $iu) && thread < D4) {
+      let part_$i = part_of(group, query_of(s, $iu));
+      var sum_$i = vec4f();
+      for (var x = thread; x < PARTS * D4; x += D4) {
+        sum_$i += sums[x];
+      }
+      parts[part_$i * D4 + thread] = sum_$i;
+      if (thread == 0u) {
+        stats[part_$i] = run[$iu].xy;
+      }
     }
-    parts[part_$i * D4 + thread] = sum_$i;
-    if (thread == 0u) {
-      stats[part_$i] = run[$iu].xy;
-    }
-  }
-#end
+  #end
 }

@@ -30,10 +30,10 @@ function sumBlocks(gpu: Gpu, x: Tensor, into: Tensor): void {
   const blocks = Math.ceil(x.rows / BLOCK_ROWS);
   const isLast = blocks === 1;
   const sums = isLast ? into : gpu.empty([blocks, x.width], "f32", "column sums");
-  gpu.run(COLUMN_SUM, [x, sums], {
+  gpu.run(COLUMN_SUM, { x, sums }, {
     grid: [Math.ceil(quads / THREADS), blocks],
     uniforms: { rows: x.rows, quads },
-    constants: { BLOCK_ROWS, ADD: isLast ? 1 : 0 },
+    constants: { BLOCK_ROWS, ADD: isLast },
     formats: { X: x.format },
   });
   if (isLast) return;

@@ -1,10 +1,9 @@
 // Sums over blocks of rows: sums[b, c] = sum of x[r, c] over the rows r of block b, added to what is there
-// if ADD is 1. Repeated until one block is left.
+// if ADD. Repeated until one block is left.
 //
 // Grid: x over columns, 64 quads a workgroup; y over blocks of BLOCK_ROWS rows.
 
-override BLOCK_ROWS: u32;
-override ADD: u32 = 0u;
+#needs BLOCK_ROWS ADD
 
 struct Params { rows: u32, quads: u32 }
 
@@ -22,6 +21,6 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     sum += load_X(x[row * p.quads + q]);
   }
   let at = id.y * p.quads + q;
-  if (ADD == 1u) { sum += sums[at]; }
+  if (ADD) { sum += sums[at]; }
   sums[at] = sum;
 }

@@ -39,7 +39,7 @@ export function dropout(gpu: Gpu, x: Tensor, { p, seed, stream, offset = 0 }: Dr
     const part = x.slice(start, end);
     const quads = quadsOf(part);
     const firstQuad = (offset + start * x.width) / 4;
-    gpu.run(DROPOUT, [part, y.slice(start, end)], {
+    gpu.run(DROPOUT, { x: part, y: y.slice(start, end) }, {
       grid: threadGrid(quads),
       uniforms: {
         quads,

@@ -3,6 +3,8 @@
 //
 // Grid: one thread per quad, wrapped.
 
+#needs random_words
+
 struct Params { quads: u32, first_quad: u32, first_quad_high: u32, seed: u32, stream: u32, threshold: u32, scale: f32 }
 
 @group(0) @binding(0) var<storage, read> x: array<X>;

@@ -1,6 +1,6 @@
 import type { Gpu, Launch } from "../gpu.ts";
 import { quadsOf, requireSameShape, requireVector, rowQuadsOf, threadGrid } from "../shared/grid.ts";
-import { rowRanges, type Tensor } from "../tensor.ts";
+import { rowRanges, slices, type Tensor } from "../tensor.ts";
 import type { Format, Kernel } from "../wgsl.ts";
 import addBiasWgsl from "./add_bias.wgsl" with { type: "text" };
 import addIntoWgsl from "./add_into.wgsl" with { type: "text" };
@@ -18,7 +18,7 @@ const CAST = { name: "cast", wgsl: castWgsl };
  */
 export function addInto(gpu: Gpu, target: Tensor, source: Tensor): void {
   requireSameShape("addInto", target, source);
-  runByQuads(gpu, ADD_INTO, [target, source], { X: target.format, Y: source.format });
+  runByQuads(gpu, ADD_INTO, { x: target, y: source }, { X: target.format, Y: source.format });
 }
 
 /**
@@ -32,7 +32,7 @@ export function addBias(gpu: Gpu, y: Tensor, bias: Tensor): void {
   const rowQuads = rowQuadsOf(y);
   for (const { start, end } of rowRanges([y])) {
     const quads = (end - start) * rowQuads;
-    gpu.run(ADD_BIAS, [y.slice(start, end), bias], {
+    gpu.run(ADD_BIAS, { y: y.slice(start, end), bias }, {
       grid: threadGrid(quads),
       uniforms: { quads, row_quads: rowQuads },
       formats: { Y: y.format },
@@ -59,19 +59,19 @@ export function cast(gpu: Gpu, x: Tensor, format: Format): Tensor {
  */
 export function castInto(gpu: Gpu, x: Tensor, y: Tensor): void {
   requireSameShape("castInto", x, y);
-  runByQuads(gpu, CAST, [x, y], { X: x.format, Y: y.format });
+  runByQuads(gpu, CAST, { x, y }, { X: x.format, Y: y.format });
 }
 
 /** Runs a kernel with one thread for each quad of the tensors, which are alike in shape. */
 function runByQuads(
   gpu: Gpu,
   kernel: Kernel,
-  tensors: readonly Tensor[],
+  tensors: { readonly x: Tensor; readonly y: Tensor },
   formats: NonNullable<Launch["formats"]>,
 ): void {
-  for (const { start, end } of rowRanges(tensors)) {
-    const parts = tensors.map((tensor) => tensor.slice(start, end));
-    const quads = quadsOf(parts[0]!);
+  for (const range of rowRanges(Object.values(tensors))) {
+    const parts = slices(tensors, range);
+    const quads = quadsOf(parts.x);
     gpu.run(kernel, parts, { grid: threadGrid(quads), uniforms: { quads }, formats });
   }
 }

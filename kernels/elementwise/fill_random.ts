@@ -62,7 +62,7 @@ function fill(gpu: Gpu, kernel: Kernel, x: Tensor, launch: Omit<Launch, "grid">)
   for (const { start, end } of rowRanges([x])) {
     const part = x.slice(start, end);
     // Segments start at multiples of 64 rows, so that a quad never spans two.
-    gpu.run(kernel, [part], {
+    gpu.run(kernel, { x: part }, {
       ...launch,
       grid: threadGrid(Math.ceil(part.size / 4)),
       uniforms: {

@@ -2,7 +2,8 @@
 //
 // Grid: one thread per quad, wrapped. Words past the tensor's end are left as they are.
 
-override WORDS: u32;    // of 32 bits in a quad: 4, or 2 where elements have 16 bits
+#needs draw random_words
+#needs WORDS    // of 32 bits in a quad: 4, or 2 where elements have 16 bits
 
 struct Params { words: u32, first_quad: u32, seed: u32, stream: u32, low: f32, span: f32 }
 
@@ -19,7 +20,7 @@ fn main(
   let first = i * WORDS;
   if (first >= p.words) { return; }
   let quad = draw(random_words(vec2u(p.seed, p.stream), vec2u(p.first_quad + i, 0u)));
-#for w in 0..WORDS
-  if (first + $wu < p.words) { x[first + $wu] = bitcast<u32>(quad[$w]); }
-#end
+  #for w in 0..WORDS
+    if (first + $wu < p.words) { x[first + $wu] = bitcast<u32>(quad[$w]); }
+  #end
 }

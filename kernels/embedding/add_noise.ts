@@ -30,7 +30,7 @@ export function addNoise(
   }
   for (const { start, end } of rowRanges([x, scale])) {
     const part = x.slice(start, end);
-    gpu.run(ADD_NOISE, [part, scale.slice(start, end)], {
+    gpu.run(ADD_NOISE, { x: part, scale: scale.slice(start, end) }, {
       grid: threadGrid(quadsOf(part)),
       uniforms: { quads: quadsOf(part), row_quads: rowQuads, first_quad: start * rowQuads, seed, stream },
       formats: { X: x.format },

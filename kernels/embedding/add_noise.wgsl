@@ -2,6 +2,8 @@
 //
 // Grid: one thread per quad, wrapped.
 
+#needs random_words
+
 struct Params { quads: u32, row_quads: u32, first_quad: u32, seed: u32, stream: u32 }
 
 @group(0) @binding(0) var<storage, read_write> x: array<X>;       // (rows, C)

@@ -25,7 +25,11 @@ export function embed(gpu: Gpu, ids: Tensor, table: Tensor, format: Format): Ten
   const y = gpu.empty([rows, table.width], format, "embeddings");
   for (const part of rowRanges([table])) {
     for (const { start, end } of rowRanges([y, ids])) {
-      gpu.run(EMBED, [ids.slice(start, end), table.slice(part.start, part.end), y.slice(start, end)], {
+      gpu.run(EMBED, {
+        ids: ids.slice(start, end),
+        table: table.slice(part.start, part.end),
+        y: y.slice(start, end),
+      }, {
         grid: threadGrid((end - start) * quads),
         uniforms: {
           rows: end - start,
@@ -68,7 +72,11 @@ export function embedBackward(gpu: Gpu, ids: Uint32Array, dx: Tensor, dTable: Te
       const listsTensor = gpu.tensor([lists.length], lists, { label: "rows by id" });
       gpu.run(
         EMBED_BACKWARD,
-        [listsTensor, dx.slice(range.start, range.end), dTable.slice(part.start, part.end)],
+        {
+          lists: listsTensor,
+          dx: dx.slice(range.start, range.end),
+          d_table: dTable.slice(part.start, part.end),
+        },
         {
           grid: wrappedGrid(count * columnGroups),
           uniforms: { ids: count, quads, column_groups: columnGroups },

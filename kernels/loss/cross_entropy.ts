@@ -1,11 +1,11 @@
 import { GpuError } from "../errors.ts";
 import type { Gpu } from "../gpu.ts";
 import { requireVector, rowQuadsOf, wrappedGrid } from "../shared/grid.ts";
-import reduceWgsl from "../shared/reduce.wgsl" with { type: "text" };
-import { rowRanges, type Tensor } from "../tensor.ts";
+import { REDUCE_64 } from "../shared/reduce.ts";
+import { rowRanges, slices, type Tensor } from "../tensor.ts";
 import crossEntropyWgsl from "./cross_entropy.wgsl" with { type: "text" };
 
-const CROSS_ENTROPY = { name: "cross_entropy", wgsl: crossEntropyWgsl, libraries: [reduceWgsl] };
+const CROSS_ENTROPY = { name: "cross_entropy", wgsl: crossEntropyWgsl, ...REDUCE_64 };
 
 /** The label of a row that has no target. */
 export const NO_LABEL = 0xffffffff;
@@ -43,12 +43,12 @@ export function crossEntropy(
   }
   const loss = gpu.empty([logits.rows], "f32", "loss");
   const argmax = gpu.empty([logits.rows], "u32", "argmax");
-  for (const { start, end } of rowRanges([logits, labels, loss, argmax])) {
-    const rows = end - start;
-    gpu.run(CROSS_ENTROPY, [logits, labels, loss, argmax].map((tensor) => tensor.slice(start, end)), {
+  for (const range of rowRanges([logits, labels, loss, argmax])) {
+    const rows = range.end - range.start;
+    gpu.run(CROSS_ENTROPY, slices({ logits, labels, loss, argmax }, range), {
       grid: wrappedGrid(rows),
       uniforms: { rows, quads, vocab_size: vocabSize, grad_scale: gradScale ?? 0 },
-      constants: { GRADIENT: gradScale === undefined ? 0 : 1 },
+      constants: { GRADIENT: gradScale !== undefined },
     });
   }
   return { loss, argmax };

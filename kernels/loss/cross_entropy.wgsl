@@ -1,12 +1,13 @@
 // Cross-entropy of each row of logits against its label: loss[r] = log(sum_c exp(x[r, c])) - x[r, label].
-// If GRADIENT is 1, the logits become their gradient: (softmax(x) - onehot(label)) * grad_scale.
+// If GRADIENT, the logits become their gradient: (softmax(x) - onehot(label)) * grad_scale.
 // Rows without a label have loss 0 and gradient 0; columns past the vocabulary are ignored and have gradient 0.
 // A label past the vocabulary gives NaN for both.
 //
 // Grid: one workgroup per row, wrapped. One reading finds maximum and sum together: each thread keeps the
 // maximum so far, and rescales its sum when that grows.
 
-override GRADIENT: u32 = 0u;
+#needs workgroup_max workgroup_sum
+#needs LANES GRADIENT
 
 const NO_LABEL = 0xffffffffu;
 const LOWEST = -1e38;
@@ -66,7 +67,7 @@ fn main(
   }
   if (lane == 0u) { argmax[row] = u32(-first); }
 
-  if (GRADIENT == 1u) {
+  if (GRADIENT) {
     let scale = select(0.0, select(p.grad_scale, poison, is_bad), has_label);
     let factor = scale / row_sum;
     for (var q = lane; q < p.quads; q += LANES) {

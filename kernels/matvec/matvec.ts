@@ -1,18 +1,10 @@
 import { GpuError } from "../errors.ts";
 import type { Gpu } from "../gpu.ts";
-import { matmul, type ProductOptions, type Weight } from "../matmul/matmul.ts";
-import { isNf4, type Nf4Tensor } from "../nf4/nf4.ts";
-import codesWgsl from "../nf4/codes.wgsl" with { type: "text" };
-import scaleWgsl from "../nf4/scale.wgsl" with { type: "text" };
-import scaleNestedWgsl from "../nf4/scale_nested.wgsl" with { type: "text" };
-import type { Tensor } from "../tensor.ts";
-import type { Format } from "../wgsl.ts";
-import lookupShuffleWgsl from "./lookup_shuffle.wgsl" with { type: "text" };
-import lookupTableWgsl from "./lookup_table.wgsl" with { type: "text" };
+import { matmul, type ProductOptions } from "../matmul/matmul.ts";
+import { Tensor } from "../tensor.ts";
+import type { VectorOperand, Weight } from "../weight.ts";
 import subgroupWgsl from "./matvec_subgroup.wgsl" with { type: "text" };
 import workgroupWgsl from "./matvec_workgroup.wgsl" with { type: "text" };
-import nf4Wgsl from "./operand_nf4.wgsl" with { type: "text" };
-import nf4WordsWgsl from "./operand_nf4_words.wgsl" with { type: "text" };
 import pairsWgsl from "./operand_pairs.wgsl" with { type: "text" };
 import quadsWgsl from "./operand_quads.wgsl" with { type: "text" };
 import paramsWgsl from "./params.wgsl" with { type: "text" };
@@ -47,7 +39,7 @@ export function matvec(gpu: Gpu, x: Tensor, weight: Weight, options: ProductOpti
         `[${y.shape}], with ${MATVEC_ROWS} rows at most and every row a multiple of 4 long`,
     );
   }
-  for (const part of partsOf(gpu, weight)) run(gpu, x, y, part, options);
+  for (const part of operandsOf(gpu, weight)) run(gpu, x, y, part, options);
   return y;
 }
 
@@ -56,23 +48,11 @@ export function product(gpu: Gpu, x: Tensor, weight: Weight, options: ProductOpt
   return x.rows <= MATVEC_ROWS ? matvec(gpu, x, weight, options) : matmul(gpu, x, weight, options);
 }
 
-/** Some rows of a weight that lie in one binding, and how a kernel reads them. */
-interface Part {
-  readonly name: string;
-  readonly start: number;
-  readonly rows: number;
-  readonly tensors: readonly Tensor[];
-  readonly libraries: readonly string[];
-  readonly format: Format | undefined;
-  /** Quads of a row that a thread loads at once. */
-  readonly quads: number;
-}
-
 function run(
   gpu: Gpu,
   x: Tensor,
   y: Tensor,
-  part: Part,
+  part: VectorOperand,
   { alpha = 1, beta = 0 }: ProductOptions,
 ): void {
   const depth = x.width / 4;
@@ -87,7 +67,7 @@ function run(
       wgsl: gpu.sharing === "subgroup" ? subgroupWgsl : workgroupWgsl,
       libraries: [paramsWgsl, ...part.libraries],
     },
-    [x, y, ...part.tensors],
+    { x, y, ...part.tensors },
     {
       grid: [Math.ceil(part.rows / outputs)],
       constants,
@@ -107,7 +87,7 @@ function run(
 }
 
 /** As many lanes along the depth as have work in one tile; threads by the outputs there are. */
-function workgroupShape({ rows, quads }: Part, M: number, depth: number) {
+function workgroupShape({ rows, quads }: VectorOperand, M: number, depth: number) {
   const chunks = Math.min(TILE / M, depth) / quads;
   const LANES = Math.min(32, 2 ** Math.ceil(Math.log2(chunks)));
   let THREADS = Math.min(MOST_THREADS, TILE / M);
@@ -116,30 +96,16 @@ function workgroupShape({ rows, quads }: Part, M: number, depth: number) {
   return { constants: { M, LANES, THREADS, PER_TURN: Math.min(quads, 2) }, outputs: 4 * THREADS / LANES };
 }
 
-function partsOf(gpu: Gpu, weight: Weight): Part[] {
-  if (isNf4(weight)) return nf4PartsOf(gpu, weight);
+function operandsOf(gpu: Gpu, weight: Weight): readonly VectorOperand[] {
+  if (!(weight instanceof Tensor)) return weight.vectorOperands(gpu.sharing);
   const quads = weight.format !== "f32" && weight.width % 8 === 0 ? 2 : 1;
   return weight.segments.map(({ start, rows }) => ({
     name: quads === 2 ? "pairs" : "quads",
     start,
     rows,
-    tensors: [weight.slice(start, start + rows)],
+    tensors: { b: weight.slice(start, start + rows) },
     libraries: [quads === 2 ? pairsWgsl : quadsWgsl],
     format: weight.format,
     quads,
-  }));
-}
-
-function nf4PartsOf(gpu: Gpu, { codes, absmax, nested, shape: [, width] }: Nf4Tensor): Part[] {
-  const wide = width % 32 === 0;
-  const lookup = gpu.sharing === "subgroup" ? lookupShuffleWgsl : lookupTableWgsl;
-  return codes.segments.map(({ start, rows }) => ({
-    name: `nf4${wide ? "" : "_words"}${nested ? "_nested" : ""}`,
-    start,
-    rows,
-    tensors: [codes.slice(start, start + rows), absmax, ...(nested ? [nested.scales, nested.map] : [])],
-    libraries: [wide ? nf4Wgsl : nf4WordsWgsl, lookup, codesWgsl, nested ? scaleNestedWgsl : scaleWgsl],
-    format: undefined,
-    quads: wide ? 8 : 2,
   }));
 }

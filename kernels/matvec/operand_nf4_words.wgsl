@@ -1,5 +1,7 @@
 // Weights in NF4, a word of eight a load: for rows that are no multiple of 32 weights.
 
+#needs nf4_lookup nf4_codes nf4_scale nf4_begin
+
 const QUADS = 2u;
 alias Chunk = u32;
 
@@ -15,4 +17,8 @@ fn b_quad(chunk: Chunk, e: u32) -> vec4f {
 
 fn b_scale(row: u32, c: u32) -> f32 {
   return nf4_scale((p.b_first + row * p.depth + c * QUADS) / 16u);
+}
+
+fn b_begin(thread: u32) {
+  nf4_begin(thread);
 }

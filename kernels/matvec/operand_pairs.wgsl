@@ -17,4 +17,4 @@ fn b_scale(row: u32, c: u32) -> f32 {
   return 1.0;
 }
 
-fn prepare(thread: u32) {}
+fn b_begin(thread: u32) {}

@@ -1,75 +1,68 @@
 import { GpuError } from "../errors.ts";
-import type { Gpu } from "../gpu.ts";
+import type { Gpu, Sharing } from "../gpu.ts";
 import { sumInto } from "../shared/sum.ts";
-import { ROW_ALIGNMENT, rowRanges, type Tensor } from "../tensor.ts";
+import { ROW_ALIGNMENT, rowRanges, slices, type Tensor } from "../tensor.ts";
+import type { Operand, QuantisedWeight, Quantiser, VectorOperand } from "../weight.ts";
 import type { Kernel } from "../wgsl.ts";
 import { BLOCK, dynamicMap, NESTED_BLOCK } from "./format.ts";
-import codesWgsl from "./codes.wgsl" with { type: "text" };
-import dequantiseWgsl from "./dequantise.wgsl" with { type: "text" };
-import operandWgsl from "./operand.wgsl" with { type: "text" };
+import {
+  dequantiseInto,
+  GRID_X,
+  type NestedScaleTensors,
+  nf4Operands,
+  type Nf4Tensors,
+  nf4VectorOperands,
+} from "./operand.ts";
 import quantiseWgsl from "./quantise.wgsl" with { type: "text" };
 import quantiseScalesWgsl from "./quantise_scales.wgsl" with { type: "text" };
-import scaleWgsl from "./scale.wgsl" with { type: "text" };
-import scaleNestedWgsl from "./scale_nested.wgsl" with { type: "text" };
 
 const QUANTISE: Kernel = { name: "nf4_quantise", wgsl: quantiseWgsl };
 const QUANTISE_SCALES: Kernel = { name: "nf4_quantise_scales", wgsl: quantiseScalesWgsl };
 
-/** Workgroups along x before a grid wraps to y. */
-const GRID_X = 65535;
-
 /** A frozen matrix (N, K) in NF4. The buffers that hold the codes split by rows like any tensor's. */
-export interface Nf4Tensor {
+export class Nf4Weight implements QuantisedWeight, Nf4Tensors {
   readonly shape: readonly [number, number];
   readonly label: string;
-  /** (N, K / 8) u32: eight weights a word, bytes as bitsandbytes has them. */
   readonly codes: Tensor;
-  /** One scale per 64 weights: f32, or four 8-bit codes a word when `nested` is there. */
   readonly absmax: Tensor;
   readonly nested: NestedScaleTensors | undefined;
-}
 
-export interface NestedScaleTensors {
-  /** The offset, then one f32 scale per 256 blocks. */
-  readonly scales: Tensor;
-  /** (256) f32, the dynamic 8-bit map. */
-  readonly map: Tensor;
-}
+  constructor({ shape, label, codes, absmax, nested }: Nf4Tensors) {
+    this.shape = shape;
+    this.label = label;
+    this.codes = codes;
+    this.absmax = absmax;
+    this.nested = nested;
+  }
 
-export function isNf4(weight: Tensor | Nf4Tensor): weight is Nf4Tensor {
-  return "codes" in weight;
-}
+  get byteLength(): number {
+    return this.#tensors().reduce((sum, tensor) => sum + tensor.byteLength, 0);
+  }
 
-export function freeNf4({ codes, absmax, nested }: Nf4Tensor): void {
-  for (const tensor of [codes, absmax, nested?.scales, nested?.map]) tensor?.free();
-}
+  operands(): Operand[] {
+    return nf4Operands(this);
+  }
 
-/** Bytes on the device. */
-export function nf4Bytes({ codes, absmax, nested }: Nf4Tensor): number {
-  return [codes, absmax, nested?.scales, nested?.map].reduce(
-    (sum, tensor) => sum + (tensor?.byteLength ?? 0),
-    0,
-  );
-}
+  vectorOperands(sharing: Sharing): VectorOperand[] {
+    return nf4VectorOperands(this, sharing);
+  }
 
-/** Source and tensors by which a kernel reads an NF4 matrix as `b_load(quad)`, for rows from `start` on. */
-export function nf4Operand(weight: Nf4Tensor, start: number, end: number): {
-  name: string;
-  libraries: string[];
-  tensors: Tensor[];
-  firstQuad: number;
-} {
-  const { codes, absmax, nested, shape: [, width] } = weight;
-  const rows = codes.slice(start, end);
-  const firstQuad = start * width / 4;
-  return nested
-    ? {
-      name: "nf4_nested",
-      libraries: [operandWgsl, codesWgsl, scaleNestedWgsl],
-      tensors: [rows, absmax, nested.scales, nested.map],
-      firstQuad,
+  dequantise(gpu: Gpu): Tensor {
+    const y = gpu.empty(this.shape, "f32", this.label);
+    for (const { start, end } of rowRanges([y, this.codes])) {
+      dequantiseInto(gpu, this, start, y.slice(start, end));
     }
-    : { name: "nf4", libraries: [operandWgsl, codesWgsl, scaleWgsl], tensors: [rows, absmax], firstQuad };
+    return y;
+  }
+
+  free(): void {
+    for (const tensor of this.#tensors()) tensor.free();
+  }
+
+  #tensors(): Tensor[] {
+    const { codes, absmax, nested } = this;
+    return nested ? [codes, absmax, nested.scales, nested.map] : [codes, absmax];
+  }
 }
 
 /** How a matrix is kept in NF4. */
@@ -86,16 +79,16 @@ export interface Nf4Options {
  * @throws {GpuError} if K is not a multiple of 8
  * @see Dettmers et al. 2023, QLoRA, arXiv:2305.14314, section 3
  */
-export function quantiseNf4(gpu: Gpu, x: Tensor, options: Nf4Options = {}): Nf4Tensor {
+export function quantiseNf4(gpu: Gpu, x: Tensor, options: Nf4Options = {}): Nf4Weight {
   const quantiser = new Nf4Quantiser(gpu, x.shape, { label: x.label, ...options });
   quantiser.add(x);
   return quantiser.finish();
 }
 
 /** Quantises a matrix that comes in chunks of rows, so that it is never on the device as a whole in floats. */
-export class Nf4Quantiser {
+export class Nf4Quantiser implements Quantiser {
   readonly #gpu: Gpu;
-  readonly #weight: Nf4Tensor;
+  readonly #weight: Nf4Weight;
   /** (blocks) f32 */
   readonly #absmax: Tensor;
   #rows = 0;
@@ -130,7 +123,7 @@ export class Nf4Quantiser {
     for (const range of rowRanges([x, target])) {
       const quads = (range.end - range.start) * width / 4;
       const groups = Math.ceil(quads / 16 / 64);
-      const parts = [x.slice(range.start, range.end), target.slice(range.start, range.end), this.#absmax];
+      const parts = { ...slices({ x, codes: target }, range), absmax: this.#absmax };
       this.#gpu.run(QUANTISE, parts, {
         grid: [Math.min(groups, GRID_X), Math.ceil(groups / GRID_X)],
         uniforms: { quads, first_block: (first + range.start) * width / BLOCK },
@@ -141,7 +134,7 @@ export class Nf4Quantiser {
   }
 
   /** The matrix, which is the caller's. @throws {GpuError} if rows are missing */
-  finish(): Nf4Tensor {
+  finish(): Nf4Weight {
     const { shape, absmax, nested, label } = this.#weight;
     if (this.#rows !== shape[0]) {
       throw new GpuError(`Cannot quantise "${label}" [${shape}]: only ${this.#rows} rows were given`);
@@ -151,7 +144,14 @@ export class Nf4Quantiser {
     using _ = gpu.memory.purpose("scratch");
     const sum = gpu.zeros([1], "f32", "sum of scales");
     sumInto(gpu, this.#absmax, sum);
-    gpu.run(QUANTISE_SCALES, [this.#absmax, sum, nested.map, absmax, nested.scales], {
+    const tensors = {
+      absmax: this.#absmax,
+      sum,
+      dynamic_code: nested.map,
+      codes: absmax,
+      nested: nested.scales,
+    };
+    gpu.run(QUANTISE_SCALES, tensors, {
       grid: [Math.ceil(blocks / NESTED_BLOCK)],
       uniforms: { blocks },
     });
@@ -170,7 +170,7 @@ export function emptyNf4(
   gpu: Gpu,
   shape: readonly number[],
   { doubleQuant = true, label = "nf4" }: Nf4Options = {},
-): Nf4Tensor {
+): Nf4Weight {
   const [rows, width] = shape;
   if (shape.length !== 2 || !rows || !width || width % 8 !== 0) {
     throw new GpuError(`Cannot hold "${label}" [${shape}] in NF4: it must be (N, K), K % 8 = 0`);
@@ -179,12 +179,12 @@ export function emptyNf4(
   const codes = gpu.empty([rows, width / 8], "u32", label);
   if (!doubleQuant) {
     const absmax = gpu.empty([blocks], "f32", `${label} scales`);
-    return { shape: [rows, width], label, codes, absmax, nested: undefined };
+    return new Nf4Weight({ shape: [rows, width], label, codes, absmax, nested: undefined });
   }
   const map = gpu.tensor([256], dynamicMap(), { label: "dynamic map" });
   const scales = gpu.empty([1 + Math.ceil(blocks / NESTED_BLOCK)], "f32", `${label} nested scales`);
   const absmax = gpu.empty([Math.ceil(blocks / 4)], "u32", `${label} scales`);
-  return { shape: [rows, width], label, codes, absmax, nested: { scales, map } };
+  return new Nf4Weight({ shape: [rows, width], label, codes, absmax, nested: { scales, map } });
 }
 
 function blocksOf(shape: readonly number[]): number {
@@ -209,7 +209,7 @@ export interface PackedNf4 extends PackedScales {
  * Uploads a matrix that is already in NF4, bit for bit.
  * @throws {GpuError} if codes or scales are not of the length that the shape needs
  */
-export function uploadNf4(gpu: Gpu, packed: PackedNf4, label: string): Nf4Tensor {
+export function uploadNf4(gpu: Gpu, packed: PackedNf4, label: string): Nf4Weight {
   const weight = emptyNf4(gpu, packed.shape, { doubleQuant: packed.nested !== undefined, label });
   gpu.write(weight.codes, packed.codes);
   writeScales(gpu, weight, packed);
@@ -220,7 +220,7 @@ export function uploadNf4(gpu: Gpu, packed: PackedNf4, label: string): Nf4Tensor
  * Overwrites the scales of a matrix whose codes are uploaded by the caller.
  * @throws {GpuError} if their lengths are not those that the shape needs
  */
-export function writeScales(gpu: Gpu, weight: Nf4Tensor, { absmax, nested }: PackedScales): void {
+export function writeScales(gpu: Gpu, weight: Nf4Weight, { absmax, nested }: PackedScales): void {
   if (!weight.nested || !nested) return gpu.write(weight.absmax, absmax);
   const padded = new Uint8Array(Math.ceil(absmax.length / 4) * 4);
   padded.set(absmax);
@@ -230,21 +230,4 @@ export function writeScales(gpu: Gpu, weight: Nf4Tensor, { absmax, nested }: Pac
   scales.set(nested.absmax, 1);
   gpu.write(weight.nested.scales, scales);
   gpu.write(weight.nested.map, nested.map);
-}
-
-/** The weights (N, K) in f32, as the matmul sees them. */
-export function dequantiseNf4(gpu: Gpu, weight: Nf4Tensor): Tensor {
-  const [rows, width] = weight.shape;
-  const y = gpu.empty([rows, width], "f32", weight.label);
-  for (const { start, end } of rowRanges([y, weight.codes])) {
-    const { name, libraries, tensors, firstQuad } = nf4Operand(weight, start, end);
-    const quads = (end - start) * width / 4;
-    const groups = Math.ceil(quads / 64);
-    const kernel = { name: `dequantise_${name}`, wgsl: dequantiseWgsl, libraries };
-    gpu.run(kernel, [y.slice(start, end), ...tensors], {
-      grid: [Math.min(groups, GRID_X), Math.ceil(groups / GRID_X)],
-      uniforms: { quads, b_first: firstQuad },
-    });
-  }
-  return y;
 }

@@ -3,7 +3,7 @@
 //
 // Grid: x * 64 + thread blocks, y for more than 65535 workgroups.
 
-override GRID_X: u32 = 65535u;
+const GRID_X = 65535u;
 
 struct Params {
   quads: u32,          // quads of weights in x

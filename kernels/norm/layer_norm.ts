@@ -1,18 +1,18 @@
 import { columnSum } from "../elementwise/column_sum.ts";
 import type { Gpu } from "../gpu.ts";
 import { requireVector, rowQuadsOf, wrappedGrid } from "../shared/grid.ts";
-import reduceWgsl from "../shared/reduce.wgsl" with { type: "text" };
-import { rowRanges, type Tensor } from "../tensor.ts";
+import { REDUCE_64 } from "../shared/reduce.ts";
+import { rowRanges, slices, type Tensor } from "../tensor.ts";
 import forwardWgsl from "./layer_norm.wgsl" with { type: "text" };
 import backwardWgsl from "./layer_norm_backward.wgsl" with { type: "text" };
 import weightBackwardWgsl from "./layer_norm_weight_backward.wgsl" with { type: "text" };
 import { normBackward, type NormGradients } from "./norm_backward.ts";
 import { normResult } from "./norm_result.ts";
 
-const FORWARD = { name: "layer_norm", wgsl: forwardWgsl, libraries: [reduceWgsl] };
+const FORWARD = { name: "layer_norm", wgsl: forwardWgsl, ...REDUCE_64 };
 const BACKWARD = {
   op: "layerNormBackward",
-  backward: { name: "layer_norm_backward", wgsl: backwardWgsl, libraries: [reduceWgsl] },
+  backward: { name: "layer_norm_backward", wgsl: backwardWgsl, ...REDUCE_64 },
   weightBackward: { name: "layer_norm_weight_backward", wgsl: weightBackwardWgsl },
 };
 
@@ -49,10 +49,9 @@ export function layerNorm(
   const quads = rowQuadsOf(x);
   const y = normResult(gpu, "layerNorm", x, into);
   const stats = gpu.empty([x.rows, 2], "f32", "layer norm stats");
-  for (const { start, end } of rowRanges([x, y, stats])) {
-    const rows = end - start;
-    const [xPart, yPart, statsPart] = [x, y, stats].map((tensor) => tensor.slice(start, end));
-    gpu.run(FORWARD, [xPart!, weight, bias, yPart!, statsPart!], {
+  for (const range of rowRanges([x, y, stats])) {
+    const rows = range.end - range.start;
+    gpu.run(FORWARD, { ...slices({ x, y, stats }, range), w: weight, b: bias }, {
       grid: wrappedGrid(rows),
       uniforms: { rows, quads, eps },
       formats: { X: x.format },

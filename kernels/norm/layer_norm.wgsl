@@ -3,6 +3,9 @@
 //
 // Grid: one workgroup per row, wrapped. Sums in f32; the variance is that of differences, which cancels nothing.
 
+#needs workgroup_sum
+#needs LANES
+
 struct Params { rows: u32, quads: u32, eps: f32 }
 
 @group(0) @binding(0) var<storage, read> x: array<X>;               // (rows, C)

@@ -1,9 +1,10 @@
 // Gradient of LayerNorm to its input, with h = (x - mean) * rstd and g = dy * w:
-// dx[r, c] = rstd[r] * (g[r, c] - mean_c(g) - h[r, c] * mean_c(g * h)), written, or added to what is there if ADD is 1.
+// dx[r, c] = rstd[r] * (g[r, c] - mean_c(g) - h[r, c] * mean_c(g * h)), written, or added to what is there if ADD.
 //
 // Grid: one workgroup per row, wrapped. Sums in f32.
 
-override ADD: u32 = 0u;
+#needs workgroup_sum
+#needs LANES ADD
 
 struct Params { rows: u32, quads: u32 }
 
@@ -41,7 +42,7 @@ fn main(
   for (var q = lane; q < p.quads; q += LANES) {
     let h = (load_X(x[base + q]) - mean) * rstd;
     var v = rstd * (load_Y(dy[base + q]) * w[q] - mean_gradient - h * mean_dot);
-    if (ADD == 1u) { v += load_D(dx[base + q]); }
+    if (ADD) { v += load_D(dx[base + q]); }
     dx[base + q] = store_D(v);
   }
 }

@@ -3,7 +3,7 @@
 //
 // Grid: x over columns, 64 quads a workgroup; y over blocks of BLOCK_ROWS rows.
 
-override BLOCK_ROWS: u32;
+#needs BLOCK_ROWS
 
 struct Params { rows: u32, quads: u32 }
 

@@ -1,7 +1,7 @@
 import { BLOCK_ROWS, columnSum, LONGEST_RANGE } from "../elementwise/column_sum.ts";
 import type { Gpu } from "../gpu.ts";
 import { requireSameShape, requireVector, rowQuadsOf, THREADS, wrappedGrid } from "../shared/grid.ts";
-import { rowRanges, type Tensor } from "../tensor.ts";
+import { rowRanges, slices, type Tensor } from "../tensor.ts";
 import type { Kernel } from "../wgsl.ts";
 
 /** Kernels of a norm's gradient. */
@@ -54,13 +54,12 @@ export function normBackward(
   if (dWeight) addWeightGradient(gpu, kernels, dy, saved, dWeight);
   const quads = rowQuadsOf(x);
   const dx = addTo ?? into ?? gpu.empty(x.shape, dy.dtype, "norm dx");
-  for (const { start, end } of rowRanges([dy, x, stats, dx])) {
-    const rows = end - start;
-    const [dyPart, xPart, statsPart, dxPart] = [dy, x, stats, dx].map((tensor) => tensor.slice(start, end));
-    gpu.run(kernels.backward, [dyPart!, xPart!, weight, statsPart!, dxPart!], {
+  for (const range of rowRanges([dy, x, stats, dx])) {
+    const rows = range.end - range.start;
+    gpu.run(kernels.backward, { ...slices({ dy, x, stats, dx }, range), w: weight }, {
       grid: wrappedGrid(rows),
       uniforms: { rows, quads },
-      constants: { ADD: addTo ? 1 : 0 },
+      constants: { ADD: addTo !== undefined },
       formats: { Y: dy.format, X: x.format, D: dx.format },
     });
   }
@@ -77,12 +76,11 @@ function addWeightGradient(
 ): void {
   requireVector(op, dWeight, x.width, "f32");
   const quads = rowQuadsOf(x);
-  for (const { start, end } of rowRanges([dy, x, stats], LONGEST_RANGE)) {
-    const rows = end - start;
+  for (const range of rowRanges([dy, x, stats], LONGEST_RANGE)) {
+    const rows = range.end - range.start;
     const blocks = Math.ceil(rows / BLOCK_ROWS);
     const partial = gpu.empty([blocks, x.width], "f32", "norm dWeight by block");
-    const parts = [dy, x, stats].map((tensor) => tensor.slice(start, end));
-    gpu.run(weightBackward, [...parts, partial], {
+    gpu.run(weightBackward, { ...slices({ dy, x, stats }, range), partial }, {
       grid: [Math.ceil(quads / THREADS), blocks],
       uniforms: { rows, quads },
       constants: { BLOCK_ROWS },

@@ -1,17 +1,17 @@
 import type { Gpu } from "../gpu.ts";
 import { requireVector, rowQuadsOf, wrappedGrid } from "../shared/grid.ts";
-import reduceWgsl from "../shared/reduce.wgsl" with { type: "text" };
-import { rowRanges, type Tensor } from "../tensor.ts";
+import { REDUCE_64 } from "../shared/reduce.ts";
+import { rowRanges, slices, type Tensor } from "../tensor.ts";
 import forwardWgsl from "./rms_norm.wgsl" with { type: "text" };
 import backwardWgsl from "./rms_norm_backward.wgsl" with { type: "text" };
 import weightBackwardWgsl from "./rms_norm_weight_backward.wgsl" with { type: "text" };
 import { normBackward, type NormGradients } from "./norm_backward.ts";
 import { normResult } from "./norm_result.ts";
 
-const FORWARD = { name: "rms_norm", wgsl: forwardWgsl, libraries: [reduceWgsl] };
+const FORWARD = { name: "rms_norm", wgsl: forwardWgsl, ...REDUCE_64 };
 const BACKWARD = {
   op: "rmsNormBackward",
-  backward: { name: "rms_norm_backward", wgsl: backwardWgsl, libraries: [reduceWgsl] },
+  backward: { name: "rms_norm_backward", wgsl: backwardWgsl, ...REDUCE_64 },
   weightBackward: { name: "rms_norm_weight_backward", wgsl: weightBackwardWgsl },
 };
 
@@ -47,9 +47,9 @@ export function rmsNorm(
   const quads = rowQuadsOf(x);
   const y = normResult(gpu, "rmsNorm", x, into);
   const rstd = gpu.empty([x.rows], "f32", "rstd");
-  for (const { start, end } of rowRanges([x, y, rstd])) {
-    const rows = end - start;
-    gpu.run(FORWARD, [x.slice(start, end), weight, y.slice(start, end), rstd.slice(start, end)], {
+  for (const range of rowRanges([x, y, rstd])) {
+    const rows = range.end - range.start;
+    gpu.run(FORWARD, { ...slices({ x, y, rstd }, range), w: weight }, {
       grid: wrappedGrid(rows),
       uniforms: { rows, quads, eps },
       formats: { X: x.format },

@@ -1,16 +1,17 @@
 // Gradient of RMSNorm to its input, with h = x * rstd and g = dy * w:
-// dx[r, c] = rstd[r] * (g[r, c] - h[r, c] * mean_c(g * h)), written, or added to what is there if ADD is 1.
+// dx[r, c] = rstd[r] * (g[r, c] - h[r, c] * mean_c(g * h)), written, or added to what is there if ADD.
 //
 // Grid: one workgroup per row, wrapped. Sums in f32.
 
-override ADD: u32 = 0u;
+#needs workgroup_sum
+#needs LANES ADD
 
 struct Params { rows: u32, quads: u32 }
 
 @group(0) @binding(0) var<storage, read> dy: array<Y>;             // (rows, C)
 @group(0) @binding(1) var<storage, read> x: array<X>;              // (rows, C)
 @group(0) @binding(2) var<storage, read> w: array<vec4f>;          // (C)
-@group(0) @binding(3) var<storage, read> rstd: array<f32>;         // (rows)
+@group(0) @binding(3) var<storage, read> stats: array<f32>;        // (rows)
 @group(0) @binding(4) var<storage, read_write> dx: array<D>;       // (rows, C)
 @group(0) @binding(5) var<uniform> p: Params;                      // quads: C / 4
 
@@ -24,7 +25,7 @@ fn main(
   // The same for the whole workgroup, so leaving here splits no barrier.
   if (row >= p.rows) { return; }
   let base = row * p.quads;
-  let scale = rstd[row];
+  let scale = stats[row];
 
   var dots = vec4f();
   for (var q = lane; q < p.quads; q += LANES) {
@@ -35,7 +36,7 @@ fn main(
   for (var q = lane; q < p.quads; q += LANES) {
     let h = load_X(x[base + q]) * scale;
     var v = scale * (load_Y(dy[base + q]) * w[q] - h * mean);
-    if (ADD == 1u) { v += load_D(dx[base + q]); }
+    if (ADD) { v += load_D(dx[base + q]); }
     dx[base + q] = store_D(v);
   }
 }

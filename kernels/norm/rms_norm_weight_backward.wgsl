@@ -3,13 +3,13 @@
 //
 // Grid: x over columns, 64 quads a workgroup; y over blocks of BLOCK_ROWS rows.
 
-override BLOCK_ROWS: u32;
+#needs BLOCK_ROWS
 
 struct Params { rows: u32, quads: u32 }
 
 @group(0) @binding(0) var<storage, read> dy: array<Y>;                  // (rows, C)
 @group(0) @binding(1) var<storage, read> x: array<X>;                   // (rows, C)
-@group(0) @binding(2) var<storage, read> rstd: array<f32>;              // (rows)
+@group(0) @binding(2) var<storage, read> stats: array<f32>;             // (rows)
 @group(0) @binding(3) var<storage, read_write> partial: array<vec4f>;   // (blocks, C)
 @group(0) @binding(4) var<uniform> p: Params;                           // quads: C / 4
 
@@ -20,7 +20,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   let end = min(p.rows, (id.y + 1u) * BLOCK_ROWS);
   var sum = vec4f();
   for (var row = id.y * BLOCK_ROWS; row < end; row++) {
-    sum += load_Y(dy[row * p.quads + q]) * (load_X(x[row * p.quads + q]) * rstd[row]);
+    sum += load_Y(dy[row * p.quads + q]) * (load_X(x[row * p.quads + q]) * stats[row]);
   }
   partial[id.y * p.quads + q] = sum;
 }

@@ -1,7 +1,7 @@
 import { GpuError } from "../errors.ts";
 import type { Gpu } from "../gpu.ts";
 import { quadsOf, requireSameShape, requireVector, threadGrid } from "../shared/grid.ts";
-import { rowRanges, type Tensor } from "../tensor.ts";
+import { rowRanges, slices, type Tensor } from "../tensor.ts";
 import adamWWgsl from "./adamw.wgsl" with { type: "text" };
 import { STATUS } from "./global_norm.ts";
 
@@ -45,10 +45,10 @@ export function adamW(gpu: Gpu, state: AdamWState, status: Tensor, options: Adam
     }
   }
   quadsOf(param);
-  for (const { start, end } of rowRanges([param, grad, m, v])) {
-    const parts = [param, grad, m, v].map((tensor) => tensor.slice(start, end));
-    const quads = quadsOf(parts[0]!);
-    gpu.run(ADAMW, [...parts, status], {
+  for (const range of rowRanges([param, grad, m, v])) {
+    const parts = slices({ param, grad, m, v }, range);
+    const quads = quadsOf(parts.param);
+    gpu.run(ADAMW, { ...parts, status }, {
       grid: threadGrid(quads),
       uniforms: {
         quads,

@@ -2,13 +2,13 @@ import { GpuError } from "../errors.ts";
 import type { Gpu } from "../gpu.ts";
 import { dynamicMap } from "../nf4/format.ts";
 import { quadsOf, requireSameShape, requireVector, wrappedGrid } from "../shared/grid.ts";
-import reduceWgsl from "../shared/reduce.wgsl" with { type: "text" };
-import { rowRanges, Tensor } from "../tensor.ts";
+import { REDUCE_64 } from "../shared/reduce.ts";
+import { rowRanges, slices, Tensor } from "../tensor.ts";
 import type { AdamWOptions } from "./adamw.ts";
 import adamW8bitWgsl from "./adamw_8bit.wgsl" with { type: "text" };
 import { STATUS } from "./global_norm.ts";
 
-const ADAMW_8BIT = { name: "adamw_8bit", wgsl: adamW8bitWgsl, libraries: [reduceWgsl] };
+const ADAMW_8BIT = { name: "adamw_8bit", wgsl: adamW8bitWgsl, ...REDUCE_64 };
 
 /** Elements that share a scale. */
 export const STATE_BLOCK = 256;
@@ -97,9 +97,9 @@ export function adamW8bit(
     if (start * param.width % STATE_BLOCK !== 0) {
       throw new GpuError(`Cannot apply adamW8bit: "${param.label}" is cut inside a block, at row ${start}`);
     }
-    const parts = [param, grad, mCodes, vCodes].map((tensor) => tensor.slice(start, end));
-    const quads = quadsOf(parts[0]!);
-    gpu.run(ADAMW_8BIT, [...parts, absmax, maps, status], {
+    const parts = slices({ param, grad, m_codes: mCodes, v_codes: vCodes }, { start, end });
+    const quads = quadsOf(parts.param);
+    gpu.run(ADAMW_8BIT, { ...parts, absmax, maps, status }, {
       grid: wrappedGrid(Math.ceil(quads * 4 / STATE_BLOCK)),
       uniforms: {
         quads,

@@ -7,6 +7,9 @@
 //
 // Grid: one workgroup of 64 threads per block, wrapped; a thread has one quad, and so one word of codes.
 
+#needs workgroup_max
+#needs LANES
+
 struct Params {
   quads: u32,
   first_block: u32,        // of the first quad, in absmax

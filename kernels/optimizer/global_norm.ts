@@ -1,13 +1,13 @@
 import { GpuError } from "../errors.ts";
 import type { Gpu } from "../gpu.ts";
 import { quadsOf, requireVector, wrappedGrid } from "../shared/grid.ts";
-import reduceWgsl from "../shared/reduce.wgsl" with { type: "text" };
+import { REDUCE_64 } from "../shared/reduce.ts";
 import { sumInto } from "../shared/sum.ts";
 import { rowRanges, type Tensor } from "../tensor.ts";
 import clipWgsl from "./clip.wgsl" with { type: "text" };
 import sumOfSquaresWgsl from "./sum_of_squares.wgsl" with { type: "text" };
 
-const SUM_OF_SQUARES = { name: "sum_of_squares", wgsl: sumOfSquaresWgsl, libraries: [reduceWgsl] };
+const SUM_OF_SQUARES = { name: "sum_of_squares", wgsl: sumOfSquaresWgsl, ...REDUCE_64 };
 const CLIP = { name: "clip", wgsl: clipWgsl };
 
 /** Quads that one workgroup squares and adds up. */
@@ -53,7 +53,7 @@ export function globalNorm(
     const sums = gpu.empty([spans.reduce((sum, count) => sum + count, 0)], "f32", "sums of squares");
     let first = 0;
     for (const [i, part] of parts.entries()) {
-      gpu.run(SUM_OF_SQUARES, [part, sums], {
+      gpu.run(SUM_OF_SQUARES, { g: part, sums }, {
         grid: wrappedGrid(spans[i]!),
         uniforms: { quads: quadsOf(part), first },
         constants: { SPAN },
@@ -63,7 +63,7 @@ export function globalNorm(
     sumInto(gpu, sums, total);
     sums.free();
   }
-  gpu.run(CLIP, [total, status], {
+  gpu.run(CLIP, { squares: total, status }, {
     grid: [1],
     uniforms: { max_norm: maxNorm, inverse_scale: inverseScale },
   });

@@ -2,7 +2,8 @@
 //
 // Grid: one workgroup per span of SPAN quads, wrapped.
 
-override SPAN: u32;
+#needs workgroup_sum
+#needs LANES SPAN
 
 struct Params { quads: u32, first: u32 }
 

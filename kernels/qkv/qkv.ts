@@ -1,7 +1,7 @@
 import { GpuError } from "../errors.ts";
 import type { Gpu } from "../gpu.ts";
 import { quadsOf, requireSameShape, threadGrid } from "../shared/grid.ts";
-import { rowRanges, type Tensor } from "../tensor.ts";
+import { rowRanges, slices, type Tensor } from "../tensor.ts";
 import type { Kernel } from "../wgsl.ts";
 import mergeWgsl from "./merge_qkv.wgsl" with { type: "text" };
 import splitWgsl from "./split_qkv.wgsl" with { type: "text" };
@@ -27,7 +27,7 @@ export interface Qkv {
 export function splitQkv(gpu: Gpu, fused: Tensor, into: Qkv, headDim: number): void {
   const { q, k, v } = into;
   requireFit("splitQkv", fused, into, headDim);
-  run(gpu, SPLIT, [fused, q, k, v], headDim);
+  run(gpu, SPLIT, { fused, q, k, v }, headDim);
 }
 
 /**
@@ -38,18 +38,19 @@ export function splitQkv(gpu: Gpu, fused: Tensor, into: Qkv, headDim: number): v
 export function mergeQkv(gpu: Gpu, { q, k, v }: Qkv, headDim: number): Tensor {
   const fused = gpu.empty([q.rows, 3 * q.width], q.dtype, "fused qkv");
   requireFit("mergeQkv", fused, { q, k, v }, headDim);
-  run(gpu, MERGE, [q, k, v, fused], headDim);
+  run(gpu, MERGE, { q, k, v, fused }, headDim);
   return fused;
 }
 
-function run(gpu: Gpu, kernel: Kernel, tensors: readonly Tensor[], headDim: number): void {
-  for (const { start, end } of rowRanges(tensors)) {
-    const parts = tensors.map((tensor) => tensor.slice(start, end));
-    const quads = quadsOf(parts[1]!);
+function run(gpu: Gpu, kernel: Kernel, tensors: Qkv & { readonly fused: Tensor }, headDim: number): void {
+  const { q, k, v, fused } = tensors;
+  for (const range of rowRanges([q, k, v, fused])) {
+    const parts = slices({ q, k, v, fused }, range);
+    const quads = quadsOf(parts.q);
     gpu.run(kernel, parts, {
       grid: threadGrid(quads),
       uniforms: { quads, head_quads: headDim / 4 },
-      formats: { X: tensors[0]!.format },
+      formats: { X: fused.format },
     });
   }
 }

@@ -57,7 +57,7 @@ export function rope(
     const rows = end - start;
     gpu.run(
       x.format === "f32" ? ROPE_F32 : ROPE_16,
-      [x.slice(start, end), cos, sin, positions.slice(start, end)],
+      { x: x.slice(start, end), cosines: cos, sines: sin, positions: positions.slice(start, end) },
       {
         grid: threadGrid(rows * heads * halfWords),
         uniforms: { rows, heads, half_words: halfWords, head_words: headDim / 2, sign: inverse ? -1 : 1 },

@@ -5,6 +5,8 @@
 //
 // Grid: one thread for each row, head and word of half of R; wrapped.
 
+#needs load_word store_word
+
 struct Params { rows: u32, heads: u32, half_words: u32, head_words: u32, sign: f32 }
 
 @group(0) @binding(0) var<storage, read_write> x: array<Word>;       // (rows, H * D)

@@ -6,10 +6,15 @@ import reduceWgsl from "../shared/reduce.wgsl" with { type: "text" };
 import type { Tensor } from "../tensor.ts";
 import sampleWgsl from "./sample.wgsl" with { type: "text" };
 
-const SAMPLE = { name: "sample", wgsl: sampleWgsl, libraries: [reduceWgsl, threefryWgsl] };
-
 /** Threads that share a row of logits. */
 const LANES = 256;
+
+const SAMPLE = {
+  name: "sample",
+  wgsl: sampleWgsl,
+  libraries: [reduceWgsl, threefryWgsl],
+  constants: { LANES },
+};
 
 /** Written in place of a token where logits are NaN. */
 export const NO_TOKEN = 0xffffffff;
@@ -70,11 +75,11 @@ export function sample(
     );
   }
   const greedy = sampling.temperature === 0;
-  gpu.run(SAMPLE, [logits, last.tokens, last.positions, last.seen, drawn], {
+  const { tokens, positions, seen } = last;
+  gpu.run(SAMPLE, { logits, tokens, positions, seen, drawn }, {
     grid: [rows],
     constants: {
-      LANES,
-      GREEDY: greedy ? 1 : 0,
+      GREEDY: greedy,
       TURNS: Math.max(1, Math.ceil(Math.log(quads) / Math.log(LANES) - 1e-9)),
     },
     uniforms: {

@@ -11,8 +11,9 @@
 //
 // Grid: one workgroup per sequence. Precision: probabilities and their sums in f32, in a fixed order.
 
-override GREEDY: u32;
-override TURNS: u32;      // of the draw: LANES to their power covers the quads
+#needs workgroup_max random_words
+#needs LANES GREEDY
+#needs TURNS    // of the draw: LANES to their power covers the quads
 
 const NONE = 0xffffffffu;
 const LOWEST = -3.4e38;   // in place of tokens that do not take part
@@ -50,7 +51,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   let most = workgroup_max(lane, lane_most.x);
   let is_bad = workgroup_max(lane, lane_most.y) > 0.0 || most <= LOWEST;
   var token = 0u;
-  if (GREEDY == 1u) {
+  if (GREEDY) {
     token = likeliest(row, lane, most);
   } else {
     var least = 0u;
@@ -109,7 +110,7 @@ fn likeliest(row: u32, lane: u32, most: f32) -> u32 {
   for (var quad = lane; quad < p.quads; quad += LANES) {
     let x = logits[row * p.quads + quad];
     #for e in 0..4
-    if (x[$e] == most) { first = max(first, -f32(4u * quad + $eu)); }
+      if (x[$e] == most) { first = max(first, -f32(4u * quad + $eu)); }
     #end
   }
   return u32(-workgroup_max(lane, first));
@@ -152,8 +153,8 @@ fn rank_that_keeps(row: u32, lane: u32, wanted: f32, most: f32, least: u32, coun
       var weights = weights_of(x, most, least);
       if (counts) { weights = select(vec4f(), vec4f(1.0), x > vec4f(LOWEST)); }
       #for e in 0..4
-      sums[0] += select(vec4f(), vec4f(weights[$e]), vec4u(ranks[$e]) >= low);
-      sums[1] += select(vec4f(), vec4f(weights[$e]), vec4u(ranks[$e]) >= high);
+        sums[0] += select(vec4f(), vec4f(weights[$e]), vec4u(ranks[$e]) >= low);
+        sums[1] += select(vec4f(), vec4f(weights[$e]), vec4u(ranks[$e]) >= high);
       #end
     }
     sums = sum_pairs(lane, sums);
@@ -224,8 +225,8 @@ fn draw(row: u32, lane: u32, most: f32, least: u32, share: f32) -> u32 {
   var passed = 0.0;
   var e = 0u;
   #for i in 0..4
-  if (w[$i] > 0.0 && passed <= rest) { e = $iu; }
-  passed += w[$i];
+    if (w[$i] > 0.0 && passed <= rest) { e = $iu; }
+    passed += w[$i];
   #end
   return 4u * begin + e;
 }

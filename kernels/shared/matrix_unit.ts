@@ -2,8 +2,9 @@
 import type { GpuInfo, MatrixShape } from "../device.ts";
 import type { Gpu } from "../gpu.ts";
 import { rowRanges, type Tensor } from "../tensor.ts";
-import type { Kernel } from "../wgsl.ts";
+import type { Constants, Kernel } from "../wgsl.ts";
 import largestWgsl from "./largest_matrix.wgsl" with { type: "text" };
+import unitWgsl from "./unit_matrix.wgsl" with { type: "text" };
 import rangeWgsl from "./range_matrix.wgsl" with { type: "text" };
 
 /** Shape of the matrices that kernels use on a device, and how many lanes share one. */
@@ -28,18 +29,12 @@ export function matrixUnit({ matrices, subgroupSize, subgroupMaxSize }: GpuInfo)
   return best && { ...best, lanes: subgroupMaxSize };
 }
 
-/** Returns WGSL that names the unit's sizes and types, and `range_of`. */
-export function matrixLibraries({ M, N, K, lanes }: MatrixUnit): string[] {
-  return [
-    `const SM = ${M}u;
-const SN = ${N}u;
-const SK = ${K}u;
-const LANES = ${lanes}u;
-alias Left = subgroup_matrix_left<f16, ${K}, ${M}>;
-alias Right = subgroup_matrix_right<f16, ${N}, ${K}>;
-alias Sums = subgroup_matrix_result<f32, ${N}, ${M}>;`,
-    rangeWgsl,
-  ];
+/** Returns what kernels on the unit are made of: its sizes and types, and `range_of`. */
+export function matrixPieces({ M, N, K, lanes }: MatrixUnit): {
+  readonly libraries: readonly string[];
+  readonly constants: Constants;
+} {
+  return { libraries: [unitWgsl, rangeWgsl], constants: { SM: M, SN: N, SK: K, LANES: lanes } };
 }
 
 /**
@@ -53,7 +48,7 @@ export function largestMagnitudes(gpu: Gpu, tensors: readonly (Tensor | false | 
     if (!tensor) return;
     for (const { start, end } of rowRanges([tensor])) {
       const quads = (end - start) * tensor.width / 4;
-      gpu.run(LARGEST, [tensor.slice(start, end), largest], {
+      gpu.run(LARGEST, { x: tensor.slice(start, end), largest }, {
         grid: [Math.min(Math.ceil(quads / 256 / 4), 2 ** 10)],
         uniforms: { quads, at },
         formats: { X: tensor.format },

@@ -2,7 +2,7 @@
 // LANES values are folded to 8 by the first 8 lanes, and those by every lane: two barriers.
 // Every lane must call these, and all get the result.
 
-override LANES: u32 = 64u;  // threads per workgroup: a multiple of 8
+#needs LANES    // threads per workgroup: a multiple of 8
 
 var<workgroup> lane_values: array<f32, LANES>;
 var<workgroup> eighths: array<f32, 8>;

@@ -25,10 +25,10 @@ function sumSpans(gpu: Gpu, values: Tensor, out: Tensor): void {
   const spans = Math.ceil(values.size / SPAN);
   const isLast = spans === 1;
   const sums = isLast ? out : gpu.empty([spans], "f32", "sums");
-  gpu.run(SUM, [values, sums], {
+  gpu.run(SUM, { values, sums }, {
     grid: wrappedGrid(spans),
     uniforms: { count: values.size, zero: 0 },
-    constants: { SPAN, ADD: isLast ? 1 : 0 },
+    constants: { SPAN, ADD: isLast },
   });
   if (isLast) return;
   sumSpans(gpu, sums, out);

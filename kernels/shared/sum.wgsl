@@ -1,13 +1,12 @@
-// Sums over spans: sums[s] = sum of values[i] over the i of span s, added to what is there if ADD is 1.
+// Sums over spans: sums[s] = sum of values[i] over the i of span s, added to what is there if ADD.
 // Repeated until one is left: a tree, so that rounding grows with the logarithm of the length, and that of the
 // upper levels, which weighs most, is made good.
 //
 // Grid: one workgroup per span of SPAN values, wrapped.
 
-const LANES = 64u;
+#needs SPAN ADD
 
-override SPAN: u32;
-override ADD: u32 = 0u;
+const LANES = 64u;
 
 struct Params { count: u32, zero: u32 }
 
@@ -42,7 +41,7 @@ fn main(
 
   // Compensated summation (Knuth's two-sum): `lost` gathers what each addition rounds off.
   var sum = 0.0;
-  if (ADD == 1u) { sum = sums[span]; }
+  if (ADD) { sum = sums[span]; }
   var lost = 0.0;
   for (var i = 0u; i < LANES; i++) {
     let term = lane_sums[i];

@@ -1,5 +1,5 @@
 import type { Gpu } from "../../kernels/gpu.ts";
-import type { Weight } from "../../kernels/matmul/matmul.ts";
+import type { Weight } from "../../kernels/weight.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { Format } from "../../kernels/wgsl.ts";
 import { architectureOf } from "../architectures.ts";

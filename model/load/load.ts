@@ -4,10 +4,11 @@ import type { WeightReader } from "../../checkpoint/weights.ts";
 import { UserError } from "../../errors.ts";
 import { castInto } from "../../kernels/elementwise/elementwise.ts";
 import type { Gpu } from "../../kernels/gpu.ts";
-import type { Weight } from "../../kernels/matmul/matmul.ts";
-import { emptyNf4, Nf4Quantiser, writeScales } from "../../kernels/nf4/nf4.ts";
+import { emptyNf4, writeScales } from "../../kernels/nf4/nf4.ts";
 import { BLOCK, NESTED_BLOCK, NF4_VALUES } from "../../kernels/nf4/format.ts";
+import { METHODS, type Quantisation, type Quantised } from "../../kernels/quantisation.ts";
 import { bytesPerElement, type Tensor } from "../../kernels/tensor.ts";
+import type { Weight } from "../../kernels/weight.ts";
 import type { Format } from "../../kernels/wgsl.ts";
 import { assembleModel } from "./assemble.ts";
 import type { ModelConfig } from "../model_config.ts";
@@ -20,10 +21,8 @@ export interface LoadOptions {
   readonly config: ModelConfig;
   /** How activations are stored. */
   readonly format: Format;
-  /** Keep the layers' linears in NF4; a checkpoint that is already quantised stays so in any case. */
-  readonly loadIn4bit: boolean;
-  /** Keep the scales of NF4 in 8 bits. */
-  readonly doubleQuant: boolean;
+  /** Of the layers' linears that are not trained; a checkpoint that is already quantised stays as it is in any case. */
+  readonly quantisation: Quantisation;
   /** Whether a tensor of the checkpoint is trained: it is then held in f32, with a gradient. */
   readonly isTrained?: (name: string) => boolean;
   /** Tensors that replace those of the checkpoint: what an adapter trained besides its LoRA factors. */
@@ -34,7 +33,7 @@ export interface LoadOptions {
 /**
  * Loads a model tensor by tensor, each by chunks of rows: the host holds some 100 MB at most, whatever the model's
  * size, and the device nothing but the model and one chunk. Frozen weights keep the checkpoint's own format, which
- * loses nothing, or become NF4.
+ * loses nothing, or are quantised.
  *
  * @throws {UserError} naming the tensor that is missing, has another shape than the config says, or is not finite
  */
@@ -43,7 +42,7 @@ export async function loadModel(
   weights: WeightReader,
   options: LoadOptions,
 ): Promise<LanguageModel> {
-  const { config, format, loadIn4bit } = options;
+  const { config, format, quantisation } = options;
   const expected = checkpointTensors(config);
   requireKnown(options.replacements, expected);
   requireNoMore(weights, config, expected);
@@ -51,7 +50,7 @@ export async function loadModel(
   return await assembleModel(gpu, config, format, {
     table: (name, shape) => tensors.load(name, shape),
     vector: (name, length) => tensors.load(name, [length], "f32"),
-    matrix: (name, shape) => tensors.loadLinear(name, shape, loadIn4bit),
+    matrix: (name, shape) => tensors.loadLinear(name, shape, quantisation),
     isTrained: options.isTrained ?? (() => false),
   });
 }
@@ -81,7 +80,7 @@ export class TensorLoader {
   constructor(
     readonly gpu: Gpu,
     readonly weights: WeightReader,
-    readonly options: Pick<LoadOptions, "doubleQuant" | "isTrained" | "replacements" | "onProgress">,
+    readonly options: Pick<LoadOptions, "isTrained" | "replacements" | "onProgress">,
     /** Tensors that will be loaded, for `onProgress`. */
     readonly total: number,
   ) {
@@ -103,10 +102,14 @@ export class TensorLoader {
     return tensor;
   }
 
-  /** A matrix of a linear: dense, or in NF4 if `loadIn4bit` or the checkpoint says so. */
-  async loadLinear(name: string, shape: readonly [number, number], loadIn4bit: boolean): Promise<Weight> {
+  /** A matrix of a linear: dense, or quantised if `quantisation` or the checkpoint says so. */
+  async loadLinear(
+    name: string,
+    shape: readonly [number, number],
+    quantisation: Quantisation,
+  ): Promise<Weight> {
     const trained = this.#isTrained(name);
-    // What an adapter trained as a whole was never in 4 bits.
+    // What an adapter trained as a whole was never quantised.
     if (this.options.replacements?.has(name)) return await this.load(name, shape);
     if (isBnb4(this.weights, name)) {
       if (trained) {
@@ -117,19 +120,18 @@ export class TensorLoader {
       }
       return await this.#loadBnb4(name, shape);
     }
-    if (!loadIn4bit || trained) return await this.load(name, shape);
-    return await this.#quantise(name, shape);
+    if (quantisation === "none" || trained) return await this.load(name, shape);
+    return await this.#quantise(name, shape, quantisation);
   }
 
   #isTrained(name: string): boolean {
     return this.options.isTrained?.(name) ?? false;
   }
 
-  async #quantise(name: string, shape: readonly [number, number]): Promise<Weight> {
-    requirePackable(name, shape);
+  async #quantise(name: string, shape: readonly [number, number], method: Quantised): Promise<Weight> {
+    requirePackable(name, shape, method);
     const source = this.open(name, shape);
-    const { doubleQuant } = this.options;
-    const quantiser = new Nf4Quantiser(this.gpu, shape, { doubleQuant, label: name });
+    const quantiser = METHODS[method].quantiser(this.gpu, shape, name);
     await this.#uploader.floats(source, (values) => {
       this.#staged(source, values, (rows) => quantiser.add(rows));
     });
@@ -161,7 +163,7 @@ export class TensorLoader {
           `${packed.nestedBlockSize}; only NF4 with ${BLOCK} and ${NESTED_BLOCK} can be read`,
       );
     }
-    requirePackable(name, shape);
+    requirePackable(name, shape, "nf4");
     this.#count(name);
     const { absmax, nestedAbsmax, nestedCode, nestedOffset } = packed;
     const nested = nestedAbsmax && nestedCode
@@ -204,16 +206,18 @@ function ofArray(name: string, { shape, data }: ExtraTensor): RowSource {
 
 /**
  * @param remedy what the user can do; that of loading unless given
- * @throws {UserError} if a linear's matrix (N, K) cannot be held in 4 bits: eight weights of a row make a word
+ * @throws {UserError} if a linear's matrix (N, K) cannot be quantised: its rows must be whole words
  */
 export function requirePackable(
   name: string,
   shape: readonly [number, number],
+  method: Quantised,
   remedy = "Set load_in_4bit: false",
 ): void {
-  if (shape[1] % 8 === 0) return;
+  const { widthUnit } = METHODS[method];
+  if (shape[1] % widthUnit === 0) return;
   throw new UserError(
-    `Cannot hold "${name}" [${shape}] in 4 bits: its rows are no multiple of 8. ${remedy}`,
+    `Cannot hold "${name}" [${shape}] in 4 bits: its rows are no multiple of ${widthUnit}. ${remedy}`,
   );
 }
 

@@ -1,5 +1,6 @@
 import { type Adapter, readAdapter } from "../../checkpoint/peft.ts";
 import type { Gpu } from "../../kernels/gpu.ts";
+import type { Quantisation } from "../../kernels/quantisation.ts";
 import type { Format } from "../../kernels/wgsl.ts";
 import { applyAdapter } from "../lora.ts";
 import { readConfig } from "../config.ts";
@@ -24,8 +25,8 @@ export interface OpenOptions {
   readonly contextSize?: number | null | undefined;
   /** The base model's configuration with its positions already settled, in place of its own and `contextSize`. */
   readonly config?: ModelConfig;
-  /** Quantise the base to NF4 while loading; false unless given. */
-  readonly loadIn4bit?: boolean;
+  /** What the base's linears are quantised to while loading; "none" unless given. */
+  readonly quantisation?: Quantisation;
   /** How activations are stored; f32 unless given. */
   readonly format?: Format;
   /** Told of every tensor loaded: its name, how many are done, of how many. */
@@ -49,7 +50,7 @@ export interface OpenModel {
  * @throws {UserError} if a file is missing or damaged, or the parts are not of one model
  */
 export async function openModel(gpu: Gpu, options: OpenOptions): Promise<OpenModel> {
-  const { baseModel, loadIn4bit = false, format = "f32", onProgress } = options;
+  const { baseModel, quantisation = "none", format = "f32", onProgress } = options;
   const peftModel = options.peftModel ?? undefined;
   const base = options.config ?? await readConfig(baseModel);
   const settled = options.config ? { config: base, notes: [] } : await settle(base, options);
@@ -62,8 +63,7 @@ export async function openModel(gpu: Gpu, options: OpenOptions): Promise<OpenMod
     const model = await loadModel(gpu, weights, {
       config,
       format,
-      loadIn4bit,
-      doubleQuant: true,
+      quantisation,
       ...(adapter ? { replacements: adapter.extra } : {}),
       ...(onProgress ? { onProgress } : {}),
     });

@@ -1,9 +1,8 @@
-import { fillBits, fillUniform } from "../../kernels/elementwise/fill_random.ts";
+import { fillUniform } from "../../kernels/elementwise/fill_random.ts";
 import type { Gpu } from "../../kernels/gpu.ts";
-import type { Weight } from "../../kernels/matmul/matmul.ts";
-import { emptyNf4 } from "../../kernels/nf4/nf4.ts";
-import { NF4_VALUES } from "../../kernels/nf4/format.ts";
+import { METHODS, type Quantisation, type Quantised } from "../../kernels/quantisation.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
+import type { Weight } from "../../kernels/weight.ts";
 import type { Format } from "../../kernels/wgsl.ts";
 import { assembleModel } from "./assemble.ts";
 import type { ModelConfig } from "../model_config.ts";
@@ -16,10 +15,8 @@ import { Uploader } from "./read_ahead.ts";
 export interface RandomOptions {
   /** How activations are stored. */
   readonly format: Format;
-  /** Keep the layers' linears in NF4. */
-  readonly loadIn4bit: boolean;
-  /** Keep the scales of NF4 in 8 bits. */
-  readonly doubleQuant: boolean;
+  /** Of the layers' linears that are not trained. */
+  readonly quantisation: Quantisation;
   /** Whether a tensor of the checkpoint is trained: it is then held in f32, with a gradient. */
   readonly isTrained?: (name: string) => boolean;
   /** u32; 1 unless given. */
@@ -31,14 +28,14 @@ export interface RandomOptions {
  * type that the config names gives, with norms of ones, biases of zeros and matrices of root mean square 1 / sqrt(inputs). For measuring; the host
  * holds nothing of the model's size.
  *
- * @throws {UserError} if a linear that should be in 4 bits has rows that are no multiple of 8
+ * @throws {UserError} if a linear has rows that its quantisation cannot hold
  */
 export async function randomModel(
   gpu: Gpu,
   config: ModelConfig,
   options: RandomOptions,
 ): Promise<LanguageModel> {
-  const { format, loadIn4bit, doubleQuant, seed = 1 } = options;
+  const { format, quantisation, seed = 1 } = options;
   const stored = Uploader.formatOf(torchDtypeOf(config));
   const isTrained = options.isTrained ?? (() => false);
   const norms = normWeights(config);
@@ -50,22 +47,14 @@ export async function randomModel(
     fillUniform(gpu, weight, { seed, stream: stream++, low: -bound, high: bound });
     return weight;
   };
-  const nf4 = (name: string, shape: readonly [number, number]): Weight => {
-    requirePackable(name, shape);
-    const weight = emptyNf4(gpu, shape, { doubleQuant, label: name });
-    const scale = 1 / Math.sqrt(shape[1]) / rms(NF4_VALUES);
-    fillBits(gpu, weight.codes, seed, stream++);
-    if (weight.nested) {
-      fillBits(gpu, weight.absmax, seed, stream++);
-      // The offset in front, then what the 8-bit codes from -1 to 1 are multiplied by.
-      const nested = new Float32Array(weight.nested.scales.size).fill(SCALE_SPREAD * scale);
-      nested[0] = scale;
-      gpu.write(weight.nested.scales, nested);
-    } else {
-      const [low, high] = [(1 - SCALE_SPREAD) * scale, (1 + SCALE_SPREAD) * scale];
-      fillUniform(gpu, weight.absmax, { seed, stream: stream++, low, high });
-    }
-    return weight;
+  const quantised = (name: string, shape: readonly [number, number], method: Quantised): Weight => {
+    requirePackable(name, shape, method);
+    return METHODS[method].random(gpu, shape, {
+      label: name,
+      rms: 1 / Math.sqrt(shape[1]),
+      seed,
+      nextStream: () => stream++,
+    });
   };
   return await assembleModel(gpu, config, format, {
     table: (name, shape) => Promise.resolve(dense(name, shape)),
@@ -74,14 +63,11 @@ export async function randomModel(
       return Promise.resolve(gpu.tensor([length], new Float32Array(length).fill(value), { label: name }));
     },
     matrix: (name, shape) =>
-      Promise.resolve(loadIn4bit && !isTrained(name) ? nf4(name, shape) : dense(name, shape)),
+      Promise.resolve(
+        quantisation === "none" || isTrained(name)
+          ? dense(name, shape)
+          : quantised(name, shape, quantisation),
+      ),
     isTrained,
   });
-}
-
-/** Scales lie this share above and below their mean: about what normal weights in blocks of 64 have. */
-const SCALE_SPREAD = 0.3;
-
-function rms(values: Float32Array): number {
-  return Math.sqrt(values.reduce((sum, value) => sum + value ** 2, 0) / values.length);
 }

@@ -25,7 +25,7 @@ Deno.test("the demo's base model is of the generator's vocabulary and shape", as
 
 Deno.test("the demo's base model recalls a fact over 150 to 240 tokens, nine times in ten", async () => {
   using gpu = await Gpu.open();
-  const { model } = await openModel(gpu, { baseModel: MODEL, contextSize: 256, loadIn4bit: false });
+  const { model } = await openModel(gpu, { baseModel: MODEL, contextSize: 256, quantisation: "none" });
   const tokenizer = await Tokenizer.load(MODEL);
   const random = new Random(99);
   const cases = Array.from({ length: 60 }, () => {

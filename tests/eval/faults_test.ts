@@ -12,7 +12,7 @@ const FAULTS = `${GOLDEN}/faults`;
 const OPTIONS = {
   slidingWindow: 64,
   batchSize: 1,
-  loadIn4bit: false,
+  quantisation: "none",
   dropLastWindow: true,
   dtype: "fp32",
 } as const;

@@ -18,7 +18,7 @@ const DEFAULTS: PerplexityOptions = {
   contextSize: null,
   slidingWindow: 64,
   batchSize: 1,
-  loadIn4bit: false,
+  quantisation: "none",
   dropLastWindow: true,
   dtype: "fp32",
 };
@@ -46,7 +46,7 @@ const CASES: readonly (readonly [string, Partial<PerplexityOptions>, tolerance: 
   ["eval_adapter_128", { peftModel: `${GOLDEN}/adapter` }, 1e-6],
   ["eval_adapter_bin_128", { peftModel: `${GOLDEN}/adapter-bin` }, 1e-6],
   ["eval_mha_bin_128", { baseModel: `${GOLDEN}/mha-bin` }, 1e-6],
-  ["eval_mha_128_nf4", { loadIn4bit: true }, 1e-6],
+  ["eval_mha_128_nf4", { quantisation: "nf4-double" }, 1e-6],
   ["eval_mha_128_nf4", { baseModel: `${GOLDEN}/mha-bnb4` }, 1e-6],
 ];
 
@@ -131,7 +131,7 @@ Deno.test("the result says what was loaded", async () => {
     documents: null,
   });
   assertEquals(
-    (await evaluate({ loadIn4bit: true, batchSize: 8 })).result.model.quantized,
+    (await evaluate({ quantisation: "nf4-double", batchSize: 8 })).result.model.quantized,
     "while loading",
   );
 });

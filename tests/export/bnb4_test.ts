@@ -1,4 +1,5 @@
 import { readBnb4 } from "../../checkpoint/bitsandbytes.ts";
+import type { Quantisation } from "../../kernels/quantisation.ts";
 import { toF32 } from "../../checkpoint/dtype.ts";
 import { openWeights } from "../../checkpoint/weights.ts";
 import { Gpu } from "../../kernels/gpu.ts";
@@ -9,7 +10,7 @@ import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { GOLDEN, namesIn, withFolder } from "../support/files.ts";
 import { logitsOf, sequence } from "../model/support.ts";
 
-const OPTIONS: Bnb4Options = { doubleQuant: true, dtype: "keep", maxShardSize: 5e9 };
+const OPTIONS: Bnb4Options = { quantisation: "nf4-double", dtype: "keep", maxShardSize: 5e9 };
 
 /** Converts a golden model, and hands over the folder. */
 async function converted(
@@ -23,9 +24,9 @@ async function converted(
   });
 }
 
-async function logits(baseModel: string, loadIn4bit: boolean): Promise<number[]> {
+async function logits(baseModel: string, quantisation: Quantisation): Promise<number[]> {
   using gpu = await Gpu.open({ poison: true });
-  const { model, config } = await openModel(gpu, { baseModel, loadIn4bit });
+  const { model, config } = await openModel(gpu, { baseModel, quantisation });
   return [...await logitsOf(model, [sequence(config, 24)])];
 }
 
@@ -69,16 +70,16 @@ Deno.test("convert to bnb-4bit gives the very tensors that bitsandbytes made of 
 
 for (const model of ["mha", "gqa"]) {
   Deno.test(`${model} read back from bnb-4bit gives the logits of load_in_4bit, in shards too`, async () => {
-    const expected = await logits(`${GOLDEN}/${model}`, true);
+    const expected = await logits(`${GOLDEN}/${model}`, "nf4-double");
     await converted(model, { maxShardSize: 60_000 }, async (folder) => {
       assert(namesIn(folder).filter((name) => name.endsWith(".safetensors")).length > 2, "shards");
-      assertEquals(await logits(folder, false), expected, "logits");
+      assertEquals(await logits(folder, "none"), expected, "logits");
     });
   });
 }
 
 Deno.test("bnb-4bit without double quantisation keeps scales in f32, and the rest in the format asked for", async () => {
-  await converted("mha", { doubleQuant: false, dtype: "bf16" }, async (folder) => {
+  await converted("mha", { quantisation: "nf4", dtype: "bf16" }, async (folder) => {
     const weights = await openWeights(folder);
     const original = await openWeights(`${GOLDEN}/mha`);
     const name = "model.layers.1.mlp.down_proj.weight";

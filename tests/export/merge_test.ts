@@ -1,5 +1,6 @@
 /** Merging against PyTorch's merged weights and figures (tests/golden/expected.json), and what it refuses. */
 import { toF32 } from "../../checkpoint/dtype.ts";
+import type { Quantisation } from "../../kernels/quantisation.ts";
 import { adapterConfig, type LoraPair, readAdapter, writeAdapter } from "../../checkpoint/peft.ts";
 import { openWeights } from "../../checkpoint/weights.ts";
 import { evaluatePerplexity } from "../../eval/perplexity.ts";
@@ -30,7 +31,10 @@ async function merge(savePath: string, options: Partial<MergeOptions> = {}) {
   return { result, notes };
 }
 
-async function evaluate(baseModel: string, options: { peftModel?: string; loadIn4bit?: boolean } = {}) {
+async function evaluate(
+  baseModel: string,
+  options: { peftModel?: string; quantisation?: Quantisation } = {},
+) {
   return await evaluatePerplexity({
     baseModel,
     dataPath: `${GOLDEN}/data.bin`,
@@ -38,7 +42,7 @@ async function evaluate(baseModel: string, options: { peftModel?: string; loadIn
     slidingWindow: 64,
     batchSize: 8,
     dropLastWindow: true,
-    loadIn4bit: false,
+    quantisation: "none",
     dtype: "fp32",
     ...options,
   });
@@ -234,14 +238,14 @@ Deno.test("a base in 4 bits is dequantised, and a full one merged as training in
     assertEquals(fromPacked.model.quantized, "no");
     assert(Math.abs(fromPacked.valLoss / wanted - 1) < 1e-6, `valLoss ${fromPacked.valLoss}`);
 
-    const full = await merge(`${root}/full`, { loadIn4bit: true });
+    const full = await merge(`${root}/full`, { quantisation: "nf4-double" });
     assert(full.result.verification!.maxRelativeDifference < 1e-4, "logits agree");
     const fromFull = await evaluate(`${root}/full`);
     assert(Math.abs(fromFull.valLoss / wanted - 1) < 1e-5, `valLoss ${fromFull.valLoss}`);
 
     // Linears without LoRA go to NF4 and back too.
     await writeRandomAdapter(`${root}/adapter`, `${GOLDEN}/mha`, ["q_proj"]);
-    const some = await merge(`${root}/some`, { peftModel: `${root}/adapter`, loadIn4bit: true });
+    const some = await merge(`${root}/some`, { peftModel: `${root}/adapter`, quantisation: "nf4-double" });
     assert(some.result.verification!.maxRelativeDifference < 1e-4, "logits agree");
     const name = "model.layers.0.mlp.up_proj.weight";
     const [quantised, exact] = [
@@ -293,7 +297,11 @@ Deno.test("without context_size the adapter's training decides, and 4-bit traini
     assert(verification!.maxRelativeDifference < 1e-4, "the merge is exact");
     assert(asTrained!.maxRelativeDifference > 1e-2, "and as far from what was trained as NF4 from f32");
 
-    const dequantised = await merge(`${root}/nf4`, { peftModel, contextSize: null, loadIn4bit: true });
+    const dequantised = await merge(`${root}/nf4`, {
+      peftModel,
+      contextSize: null,
+      quantisation: "nf4-double",
+    });
     assertEquals(dequantised.result.verificationAsTrained, null);
     assert(dequantised.result.verification!.maxRelativeDifference < 1e-4, "what was trained");
 
@@ -363,7 +371,7 @@ Deno.test("an update too large for f32 is named", async () => {
     using gpu = await Gpu.open();
     const weights = await openWeights(`${GOLDEN}/mha`);
     const plan = planMerge(weights, await readConfig(`${GOLDEN}/mha`), await readAdapter(peftModel), "keep");
-    const sources = mergedTensors(gpu, plan, { loadIn4bit: false, onProgress() {} });
+    const sources = mergedTensors(gpu, plan, { quantisation: "none", onProgress() {} });
     const source = sources.find(({ name }) => name === "model.layers.0.self_attn.v_proj.weight")!;
     await assertThrows(() => source.read(), source.name, "element 0 of 4096");
     weights.close();

@@ -94,22 +94,22 @@ Deno.test("visitedPairs() counts what is seen, and what blocks take along", () =
   assertEquals(visitedPairs(map({ rows: 8, groupSize: 4 }), { heads: 3 }), 20 + 20 + 16);
   const layouts = [{ rows: 64, groupSize: 16 }, { rows: 61, groupSize: 13, documents: [0, 5, 40] }];
   for (const part of ALL_PARTS) {
-    const block = { own: 8, step: 4 };
+    const block = { rows: 8, columns: 4 };
     assertEquals(visitedPairs(map({ rows: 64 }), { heads }, { part, block }), 2 * 36 * 64);
     for (const layout of layouts) {
       const { first } = firstKeys({ starts: [0], ...layout });
       const { rows } = layout;
       let steps = 0;
       for (const set of [0, rows]) {
-        for (let start = 0; start < rows; start += block.own) {
-          const mine = (row: number) => row >= start && row < start + block.own;
+        for (let start = 0; start < rows; start += block.rows) {
+          const mine = (row: number) => row >= start && row < start + block.rows;
           const sees = (query: number, key: number) => first[set + query]! <= key && key <= query;
           const others = Array.from({ length: rows }, (_, other) => other).filter((other) =>
             Array.from({ length: rows }, (_, row) => row).some((row) =>
               mine(row) && (part === "dkv" ? sees(other, row) : sees(row, other))
             )
           );
-          steps += Math.ceil((others.at(-1)! + 1 - others[0]!) / block.step);
+          steps += Math.ceil((others.at(-1)! + 1 - others[0]!) / block.columns);
         }
       }
       const label = `${part} of ${JSON.stringify(layout)}`;
@@ -123,7 +123,7 @@ Deno.test("Blocks of S2 cost what its formula says: flat over the length at fixe
     tables: firstKeys({ starts: [0], rows, ...(groupSize ? { groupSize } : {}) }),
   });
   for (const part of ALL_PARTS) {
-    for (const block of [{ own: 64, step: 64 }, { own: 40, step: 1 }]) {
+    for (const block of [{ rows: 64, columns: 64 }, { rows: 40, columns: 1 }]) {
       const perToken = [8192, 16384, 32768, 65536].map((rows) =>
         visitedPairs(layout(rows, 2048), { heads: 32 }, { part, block }) / rows
       );

@@ -59,7 +59,7 @@ function rounded(gpu: Gpu, shape: number[], values: Float32Array, format: Format
   const tensor = gpu.empty(shape, format);
   for (const { start, end } of rowRanges([exact, tensor])) {
     const quads = (end - start) * exact.width / 4;
-    gpu.run(STORE, [exact.slice(start, end), tensor.slice(start, end)], {
+    gpu.run(STORE, { x: exact.slice(start, end), y: tensor.slice(start, end) }, {
       grid: [Math.ceil(quads / 64)],
       uniforms: { quads },
       formats: { Y: format },
@@ -209,7 +209,7 @@ for (const sharing of MODES) {
           const label = `${part}, rows that read row ${poisoned} of head ${head} in ${
             JSON.stringify(layout)
           }`;
-          assertEquals(rows, rowsOfBlocksThatVisit(of, part, block.own, { head, row: poisoned }), label);
+          assertEquals(rows, rowsOfBlocksThatVisit(of, part, block.rows, { head, row: poisoned }), label);
         }
         assertEquals(visitedByKernels(gpu, map, of)[part], visitedPairs(map, of, { part, block }), part);
       }
@@ -309,7 +309,7 @@ Deno.test("Tiles shrink to the memory of a workgroup; a variant that the device 
   using gpu = await Gpu.open({ sharing: "workgroup" });
   const memoryOf = (bytes: number) => {
     const limits = { maxComputeInvocationsPerWorkgroup: 256, maxComputeWorkgroupStorageSize: bytes };
-    return attentionTunables({ ...traits(gpu), device: { limits } } as unknown as Gpu);
+    return attentionTunables({ ...traits(gpu), limits } as unknown as Gpu);
   };
   for (const { key, variants } of memoryOf(16384)) {
     assert(variants.some((name) => name.startsWith("workgroup 32x32")), `${key} has ${variants}`);

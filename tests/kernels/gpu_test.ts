@@ -21,7 +21,7 @@ function double(gpu: Gpu, x: ReturnType<Gpu["empty"]>, factor: number) {
   const y = gpu.empty(x.shape, x.dtype, "y");
   const quads = x.size / 4;
   const grid = [Math.ceil(quads / 64)] as const;
-  gpu.run(DOUBLE, [x, y], { grid, uniforms: { quads, factor }, formats: { X: x.format } });
+  gpu.run(DOUBLE, { x, y }, { grid, uniforms: { quads, factor }, formats: { X: x.format } });
   return y;
 }
 
@@ -59,7 +59,7 @@ Deno.test("run() sends the work on before it becomes too much for one submit", a
   const after = [4, 6, 1, 30, undefined, 9, 0].map((work) => {
     const y = gpu.empty([1, 4]);
     const launch = { grid: [1] as const, uniforms: { quads: 1, factor: 2 }, formats: { X: "f32" as const } };
-    gpu.run(DOUBLE, [x, y], work === undefined ? launch : { ...launch, work });
+    gpu.run(DOUBLE, { x, y }, work === undefined ? launch : { ...launch, work });
     return submits;
   });
   assertEquals(after, [0, 0, 1, 2, 3, 3, 3]);
@@ -83,7 +83,7 @@ Deno.test("16-bit formats round to nearest even and keep infinities and NaN", as
 @group(0) @binding(1) var<storage, read_write> y: array<Y>;
 @compute @workgroup_size(2) fn main(@builtin(global_invocation_id) id: vec3u) { y[id.x] = store_Y(x[id.x]); }`,
     };
-    gpu.run(STORE, [x, y], { grid: [1], formats: { Y: format } });
+    gpu.run(STORE, { x, y }, { grid: [1], formats: { Y: format } });
     assertEquals(
       [...await gpu.read(y)].map(String),
       [...expected].map((v) => String(Math.fround(v))),
@@ -95,7 +95,7 @@ Deno.test("16-bit formats round to nearest even and keep infinities and NaN", as
 Deno.test("A kernel that does not compile stops the next read by name", async () => {
   using gpu = await Gpu.open();
   const x = gpu.tensor([1, 4], normal(3, 4));
-  gpu.run({ ...DOUBLE, name: "broken", wgsl: DOUBLE.wgsl.replace("p.factor", "p.missing") }, [x, x], {
+  gpu.run({ ...DOUBLE, name: "broken", wgsl: DOUBLE.wgsl.replace("p.factor", "p.missing") }, { x, y: x }, {
     grid: [1],
     uniforms: { quads: 1, factor: 1 },
     formats: { X: "f32" },
@@ -172,15 +172,24 @@ Deno.test("run() refuses wrong uniforms, wrong bindings and oversized grids", as
   const y = gpu.empty([1, 4]);
   const uniforms = { quads: 1, factor: 1 };
   const formats = { X: "f32" as const };
-  await assertThrows(() => gpu.run(DOUBLE, [x, y], { grid: [1], formats }), "takes uniforms quads, factor");
+  await assertThrows(() => gpu.run(DOUBLE, { x, y }, { grid: [1], formats }), "takes uniforms quads, factor");
   await assertThrows(
-    () => gpu.run(DOUBLE, [x, y], { grid: [1], formats, uniforms: { quads: -1, factor: 1 } }),
+    () => gpu.run(DOUBLE, { x, y }, { grid: [1], formats, uniforms: { quads: -1, factor: 1 } }),
     "must fit in u32",
   );
-  await assertThrows(() => gpu.run(DOUBLE, [x], { grid: [1], formats, uniforms }), "binds x, y");
-  await assertThrows(() => gpu.run(DOUBLE, [x, y], { grid: [70000], formats, uniforms }), "at most 65535");
+  await assertThrows(() => gpu.run(DOUBLE, { x }, { grid: [1], formats, uniforms }), "binds x, y, but got x");
   await assertThrows(
-    () => gpu.run(DOUBLE, [x, y], { grid: [1], formats, uniforms, constants: { TYPO: 1 } }),
+    () => gpu.run(DOUBLE, { x, out: y }, { grid: [1], formats, uniforms }),
+    "binds x, y, but got x, out",
+  );
+  gpu.run(DOUBLE, { y, x }, { grid: [1], formats, uniforms });
+  await assertThrows(
+    () => gpu.run(DOUBLE, { x, y, z: x }, { grid: [1], formats, uniforms }),
+    "binds x, y, but got x, y, z",
+  );
+  await assertThrows(() => gpu.run(DOUBLE, { x, y }, { grid: [70000], formats, uniforms }), "at most 65535");
+  await assertThrows(
+    () => gpu.run(DOUBLE, { x, y }, { grid: [1], formats, uniforms, constants: { TYPO: 1 } }),
     `no constant "TYPO"`,
   );
 });

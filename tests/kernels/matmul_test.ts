@@ -7,7 +7,7 @@ import {
   type Sizes,
 } from "../../kernels/matmul/reference.ts";
 import { type MatmulTunable, matmulTunables, variantFor } from "../../kernels/matmul/variants.ts";
-import { dequantiseNf4, quantiseNf4 } from "../../kernels/nf4/nf4.ts";
+import { quantiseNf4 } from "../../kernels/nf4/nf4.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { Format } from "../../kernels/wgsl.ts";
 import { assertEquals, assertThrows } from "../support/assert_close.ts";
@@ -188,7 +188,7 @@ for (const variant of VARIANTS) {
       const x = inFormat(gpu, [M, K], normal(3, M * K), format);
       const dy = inFormat(gpu, [M, N], normal(4, M * N), format);
       const weight = quantiseNf4(gpu, gpu.tensor([N, K], normal(5, N * K)), { doubleQuant });
-      const w = await gpu.read(dequantiseNf4(gpu, weight));
+      const w = await gpu.read(weight.dequantise(gpu));
       const y = await gpu.read(matmul(gpu, x.tensor, weight, { format: "f32" }));
       const magnitudeY = matmulReference(abs(x.values), abs(w), size);
       assertProduct("y", y, matmulReference(x.values, w, size), magnitudeY, K, "f32", rounding);
@@ -220,7 +220,9 @@ async function tunables(): Promise<readonly MatmulTunable[]> {
 }
 
 async function servesNf4(variant: string): Promise<boolean> {
-  return (await tunables()).some(({ weight, variants }) => weight === "nf4" && variants.includes(variant));
+  return (await tunables()).some(({ kind, variants }) =>
+    kind.form.name === "nf4" && variants.includes(variant)
+  );
 }
 
 /** A device on which every class that can have this variant has it. */
@@ -251,7 +253,7 @@ Deno.test("A depth summed in parts is scaled once, and added to once", async () 
     using gpu = await Gpu.open({ sharing, poison: true });
     const [x, old] = [normal(15, 6 * 1280), normal(16, 6 * 64)];
     const weight = quantiseNf4(gpu, gpu.tensor([64, 1280], normal(17, 64 * 1280)));
-    const w = await gpu.read(dequantiseNf4(gpu, weight));
+    const w = await gpu.read(weight.dequantise(gpu));
     const y = gpu.tensor([6, 64], old);
     matmul(gpu, gpu.tensor([6, 1280], x), weight, { into: y, alpha: 0.25, beta: -2 });
     const expected = matmulReference(x, w, size).map((v, i) => 0.25 * v - 2 * old[i]!);
@@ -274,8 +276,7 @@ Deno.test("Each class of products is measured by a shape of its own kind, and ru
     using gpu = await Gpu.open({ sharing });
     const classes = matmulTunables(gpu);
     assertEquals(new Set(classes.map(({ key }) => key)).size, classes.length);
-    for (const { key, variants, layout, weight, format, shape } of classes) {
-      const kind = { layout, weight, format, stretch: 64 };
+    for (const { key, variants, kind, shape } of classes) {
       assertEquals(variantFor(gpu, kind, shape).name, variants[0], key);
       using tuned = await Gpu.open({ sharing, tuning: { [key]: variants.at(-1)! } });
       assertEquals(variantFor(tuned, kind, shape).name, variants.at(-1), key);

@@ -1,7 +1,7 @@
 import { Gpu, type Sharing } from "../../kernels/gpu.ts";
 import { matmulReference } from "../../kernels/matmul/reference.ts";
 import { matvec, MATVEC_ROWS, product } from "../../kernels/matvec/matvec.ts";
-import { dequantiseNf4, quantiseNf4 } from "../../kernels/nf4/nf4.ts";
+import { quantiseNf4 } from "../../kernels/nf4/nf4.ts";
 import type { Format } from "../../kernels/wgsl.ts";
 import { assertEquals, assertThrows } from "../support/assert_close.ts";
 import { inFormat } from "../support/numeric.ts";
@@ -86,7 +86,7 @@ for (const sharing of ["subgroup", "workgroup"] satisfies Sharing[]) {
         const { M, N, K } = size;
         const x = normal(3, M * K);
         const weight = quantiseNf4(gpu, gpu.tensor([N, K], normal(5, N * K)), { doubleQuant });
-        const w = await gpu.read(dequantiseNf4(gpu, weight));
+        const w = await gpu.read(weight.dequantise(gpu));
         const y = await gpu.read(matvec(gpu, gpu.tensor([M, K], x), weight));
         assertProduct(`${M}x${N}x${K} nested ${doubleQuant}`, y, { x, w }, size);
       }

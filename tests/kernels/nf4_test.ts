@@ -3,13 +3,7 @@ import { readBnb4 } from "../../checkpoint/bitsandbytes.ts";
 import { toF32 } from "../../checkpoint/dtype.ts";
 import { Gpu } from "../../kernels/gpu.ts";
 import { BLOCK, dynamicMap, NESTED_BLOCK, NF4_VALUES } from "../../kernels/nf4/format.ts";
-import {
-  dequantiseNf4,
-  Nf4Quantiser,
-  type Nf4Tensor,
-  quantiseNf4,
-  uploadNf4,
-} from "../../kernels/nf4/nf4.ts";
+import { Nf4Quantiser, type Nf4Weight, quantiseNf4, uploadNf4 } from "../../kernels/nf4/nf4.ts";
 import {
   dequantiseNf4Reference,
   dequantiseScalesReference,
@@ -43,7 +37,7 @@ Deno.test("The constants, and the values that the kernels decode, are those that
   assertEquals([BLOCK, NESTED_BLOCK], [blockSize, nestedBlockSize], "block sizes");
   const everyCode = Uint8Array.of(0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef);
   const weight = uploadNf4(gpu, { shape: [1, 16], codes: everyCode, absmax: Float32Array.of(1) }, "codes");
-  assertEquals([...await gpu.read(dequantiseNf4(gpu, weight))], [...quantMap], "decoded");
+  assertEquals([...await gpu.read(weight.dequantise(gpu))], [...quantMap], "decoded");
 });
 
 Deno.test("quantiseNf4() makes the reference's codes and scales, and dequantises to its values", async () => {
@@ -63,7 +57,7 @@ Deno.test("quantiseNf4() makes the reference's codes and scales, and dequantises
       codes: expected.codes,
       absmax: dequantiseScalesReference(scales),
     });
-    assertMostlyClose(label, await gpu.read(dequantiseNf4(gpu, nested)), dequantised);
+    assertMostlyClose(label, await gpu.read(nested.dequantise(gpu)), dequantised);
   }
 });
 
@@ -83,7 +77,7 @@ Deno.test("Chunks of rows in any format give the codes and scales of the whole i
           quantiser.add(x.slice(start, end));
         }
         const parts = quantiser.finish();
-        const tensors = ({ codes, absmax, nested }: Nf4Tensor) =>
+        const tensors = ({ codes, absmax, nested }: Nf4Weight) =>
           nested ? [codes, absmax, nested.scales] : [codes, absmax];
         const expected = await gpu.readBytes(tensors(whole));
         for (const [i, bytes] of (await device.readBytes(tensors(parts))).entries()) {
@@ -115,7 +109,7 @@ Deno.test("A block of the sixteen values round-trips exactly; -1 then 1 is the b
   using gpu = await Gpu.open({ poison: true });
   const values = Float32Array.from({ length: 64 }, (_, i) => NF4_VALUES[i % 16]!);
   const weight = quantiseNf4(gpu, gpu.tensor([1, 64], values), { doubleQuant: false });
-  assertEquals([...await gpu.read(dequantiseNf4(gpu, weight))], [...values]);
+  assertEquals([...await gpu.read(weight.dequantise(gpu))], [...values]);
   const pair = quantiseNf4(gpu, gpu.tensor([1, 8], Float32Array.of(-1, 1, 0, 0, 0, 0, 0, 0)), {
     doubleQuant: false,
   });
@@ -142,7 +136,7 @@ Deno.test("Our codes of the golden model are those of bitsandbytes, and its chec
     absmax: theirs.absmax,
     nested: { absmax: theirs.nestedAbsmax!, map: theirs.nestedCode!, offset: theirs.nestedOffset },
   }, LINEAR);
-  const read = (weight: Nf4Tensor) => gpu.read(dequantiseNf4(gpu, weight));
+  const read = (weight: Nf4Weight) => gpu.read(weight.dequantise(gpu));
   assertClose("weights", await read(ours), await read(uploaded), { rtol: 1e-5, atol: 1e-7 });
   original.close();
   quantised.close();
@@ -153,7 +147,7 @@ Deno.test("The mean error on normal data is the published one for blocks of 64",
   // Measured by bitsandbytes' own tests over 1024 x 1024 normal draws: 0.072798 +- 7 * 0.000074 absolute.
   const values = normal(11, 1024 * 1024);
   const weight = quantiseNf4(gpu, gpu.tensor([1024, 1024], values), { doubleQuant: false });
-  const back = await gpu.read(dequantiseNf4(gpu, weight));
+  const back = await gpu.read(weight.dequantise(gpu));
   const error = values.reduce((sum, value, i) => sum + Math.abs(value - back[i]!), 0) / values.length;
   assert(Math.abs(error - 0.072798) < 7 * 0.000074, `mean absolute error ${error}`);
 });

@@ -2,85 +2,21 @@
  * Every `.wgsl` file compiles in every specialisation that training and writing use, on the compiler that will run it;
  * none is left over; and none can be broken without a run failing by its name.
  */
-import { cast } from "../../kernels/elementwise/elementwise.ts";
-import { fillBits } from "../../kernels/elementwise/fill_random.ts";
-import { Gpu, type Sharing } from "../../kernels/gpu.ts";
-import { matmul } from "../../kernels/matmul/matmul.ts";
-import { matvec } from "../../kernels/matvec/matvec.ts";
-import { assemble, type Format, type Kernel, readInterface } from "../../kernels/wgsl.ts";
-import { adapterConfig } from "../../checkpoint/peft.ts";
-import { addLora } from "../../model/lora.ts";
-import { makeBatch } from "../../model/batch.ts";
-import { parseConfig } from "../../model/config.ts";
-import type { ModelConfig } from "../../model/model_config.ts";
-import { freshWeights } from "../../model/load/fresh.ts";
-import { generate } from "../../model/generate.ts";
-import { loadModel } from "../../model/load/load.ts";
-import { Trainer } from "../../train/trainer.ts";
-import { dequantiseNf4, quantiseNf4 } from "../../kernels/nf4/nf4.ts";
+import { runEveryKernel, SMALL_GPT_NEOX, SMALL_LLAMA } from "../../bench/every_kernel.ts";
+import { Gpu } from "../../kernels/gpu.ts";
+import { assemble, type Kernel, readInterface } from "../../kernels/wgsl.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
-import { integers, normal } from "../support/random.ts";
 
-async function wgslFiles(folder: string): Promise<string[]> {
+/** @param all those on matrix units too, which this compiler does not know: dawn_test.ts runs them */
+async function wgslFiles(folder: string, all = false): Promise<string[]> {
   const files: string[] = [];
   for await (const { name, isDirectory } of Deno.readDir(folder)) {
-    if (isDirectory) files.push(...await wgslFiles(`${folder}/${name}`));
-    // Kernels on matrix units are beyond this compiler: dawn_test.ts runs them.
-    else if (name.endsWith(".wgsl") && !name.endsWith("_matrix.wgsl")) files.push(`${folder}/${name}`);
+    if (isDirectory) files.push(...await wgslFiles(`${folder}/${name}`, all));
+    else if (name.endsWith(".wgsl") && (all || !name.endsWith("matrix.wgsl"))) {
+      files.push(`${folder}/${name}`);
+    }
   }
   return files.sort();
-}
-
-const SHAPE = {
-  vocab_size: 68,
-  hidden_size: 64,
-  intermediate_size: 72,
-  num_hidden_layers: 1,
-  num_attention_heads: 2,
-  attention_bias: true,
-};
-const LLAMA: ModelConfig = parseConfig({ ...SHAPE, model_type: "llama" }, "tests");
-const GPT_NEOX: readonly ModelConfig[] = ["gelu", "gelu_new"].map((hidden_act) =>
-  parseConfig({ ...SHAPE, model_type: "gpt_neox", hidden_act }, "tests")
-);
-
-/**
- * One training step and two tokens of text with everything on: LoRA with dropout, biases, trained norms, embeddings and
- * head, both NF4 forms, states in 8 bits and in 32.
- */
-async function trainAndWrite(config: ModelConfig, sharing: Sharing, format: Format): Promise<void> {
-  using gpu = await Gpu.open({ sharing });
-  const weights = freshWeights(config, 1);
-  const model = await loadModel(gpu, weights, {
-    config,
-    format,
-    loadIn4bit: true,
-    doubleQuant: sharing === "subgroup",
-    isTrained: (name) => /embed|norm|head|bias/.test(name),
-  });
-  addLora(model, adapterConfig({ r: 4, lora_alpha: 4, lora_dropout: 0.1, target_modules: null }), 1);
-  const trainer = new Trainer(model, {
-    maxGradNorm: 1,
-    attention: () => ({ groupSize: 8 }),
-    checkpointing: true,
-    lossScaling: false,
-    seed: 1,
-    noiseAlpha: 5,
-    beta1: 0.9,
-    beta2: 0.999,
-    epsilon: 1e-8,
-    weightDecay: 0,
-    // The embeddings are large enough for 8 bits, the rest is not.
-    optimizerStates: { bits: 8, paged: false },
-  });
-  await trainer.step([makeBatch([{ inputIds: integers(1, 20, 36) }])], 1e-3);
-  const dequantised = dequantiseNf4(gpu, quantiseNf4(gpu, gpu.tensor([4, 64], normal(1, 256))));
-  fillBits(gpu, gpu.empty([4], "u32"), 1);
-  const long = gpu.zeros([4, 1024], format);
-  matmul(gpu, long, long);
-  matvec(gpu, long, long);
-  await generate(model, [1, 2], { maxNewTokens: 2 });
-  await gpu.read(cast(gpu, dequantised, format));
 }
 
 Deno.test("Training and writing compile every .wgsl file without a complaint", async () => {
@@ -99,9 +35,15 @@ Deno.test("Training and writing compile every .wgsl file without a complaint", a
   };
   try {
     for (const sharing of ["subgroup", "workgroup"] as const) {
-      for (const format of ["f32", "bf16", "f16"] as const) await trainAndWrite(LLAMA, sharing, format);
+      for (const format of ["f32", "bf16", "f16"] as const) {
+        using gpu = await Gpu.open({ sharing });
+        await runEveryKernel(gpu, SMALL_LLAMA, format);
+      }
     }
-    for (const config of GPT_NEOX) await trainAndWrite(config, "subgroup", "bf16");
+    for (const config of SMALL_GPT_NEOX) {
+      using gpu = await Gpu.open({ sharing: "subgroup" });
+      await runEveryKernel(gpu, config, "bf16");
+    }
   } finally {
     GPUDevice.prototype.createShaderModule = original;
   }
@@ -121,9 +63,12 @@ Deno.test("A kernel file with one name misspelt stops the run, naming the kernel
     const source = await Deno.readTextFile(file);
     if (!/@compute/.test(source)) continue;
     using gpu = await Gpu.open();
-    const kernel: Kernel = { name: file, wgsl: source.replace("fn main(", "fn main_misspelt(") };
+    const wgsl = source.replaceAll(/^ *#needs.*$/gm, "").replace("fn main(", "fn main_misspelt(");
+    const kernel: Kernel = { name: file, wgsl };
     const { bindings } = readInterface(source);
-    const tensors = bindings.filter(({ type }) => type !== "uniform").map(() => gpu.zeros([4]));
+    const tensors = Object.fromEntries(
+      bindings.filter(({ type }) => type !== "uniform").map(({ name }) => [name, gpu.zeros([4])]),
+    );
     const constants = Object.fromEntries(
       [...source.matchAll(/^\s*#for \w+ in 0\.\.([A-Z]\w*)/gm)].map(([, name]) => [name!, 4]),
     );
@@ -133,11 +78,77 @@ Deno.test("A kernel file with one name misspelt stops the run, naming the kernel
   }
 });
 
+/** Functions of WGSL itself that kernels call. */
+const BUILTIN = new Set(
+  ("abs all any array atomicAdd atomicLoad atomicMax atomicOr bitcast ceil clamp cos countOneBits dot exp exp2 f16 f32 " +
+    "firstLeadingBit floor fma i32 inverseSqrt log log2 mat2x4f mat4x4f max min pack2x16float pow round saturate select sign sin sqrt " +
+    "storageBarrier subgroupAdd subgroupBroadcast subgroupMatrixLoad subgroupMatrixMultiplyAccumulate " +
+    "subgroupMatrixStore subgroupMax subgroupShuffle subgroupShuffleXor tanh transpose trunc u32 unpack2x16float " +
+    "unpack2x16unorm vec2f vec2u vec3f vec3u vec4 vec4f vec4u workgroupBarrier workgroupUniformLoad").split(
+      " ",
+    ),
+);
+
+Deno.test("Every .wgsl file says in #needs what it takes from others: functions, constants and nothing else", async () => {
+  const problems: string[] = [];
+  for (const file of await wgslFiles("kernels", true)) {
+    const code = (await Deno.readTextFile(file)).replaceAll(/\/\/.*/g, "");
+    const needs = new Set(
+      [...code.matchAll(/^ *#needs (.*)$/gm)].flatMap(([, names]) => names!.trim().split(/ +/)),
+    );
+    const text = code.replaceAll(/^ *#needs.*$/gm, "");
+    const defined = new Set(
+      [...text.matchAll(/\b(?:fn|struct|alias|const|var(?:<[^>]*>)?) ([\w$]+)/g)].map(([, name]) => name!),
+    );
+    const called = [...text.matchAll(/(?<![@.\w$])([a-zA-Z_][\w$]*)(?=\()/g)].map(([, name]) => name!)
+      .filter((name) =>
+        !BUILTIN.has(name) &&
+        !/^(if|for|while|switch|return|builtin|binding|group|enable|diagnostic|workgroup_size|vec4|[A-Z]|(load|store)_[A-Z])$/
+          .test(name)
+      );
+    const constants = [...text.matchAll(/\b[A-Z][A-Z0-9_]+\b/g)].map(([name]) => name);
+    const used = new Set([...called, ...constants].filter((name) => !defined.has(name)));
+    for (const name of used.difference(needs)) problems.push(`${file} does not say that it needs ${name}`);
+    for (const name of needs) {
+      if (!new RegExp(`(?<![\\w$])${name.replaceAll("$", "\\$")}(?![\\w$])`).test(text)) {
+        problems.push(`${file} does not use ${name}`);
+      }
+    }
+  }
+  assertEquals(problems, []);
+});
+
+Deno.test("What no piece defines, and constants that none reads, are errors by name", async () => {
+  const piece = "#needs twice N    // a factor\nfn f() -> u32 { return twice(N); }";
+  const kernel = (...libraries: string[]): Kernel => ({
+    name: "k",
+    wgsl: piece,
+    libraries,
+    constants: { N: 3 },
+  });
+  assertEquals(
+    assemble(kernel("enable f16;\nfn twice(n: u32) -> u32 { return 2u * n; }"), {}).split("\n"),
+    [
+      "enable f16;",
+      "const N = 3u;",
+      "fn f() -> u32 { return twice(N); }",
+      "fn twice(n: u32) -> u32 { return 2u * n; }",
+    ],
+  );
+  await assertThrows(() => assemble(kernel("fn thrice() {}"), {}), `Kernel "k" needs twice`);
+  await assertThrows(() => assemble({ ...kernel("fn twice() {}"), constants: {} }, {}), `Kernel "k" needs N`);
+  await assertThrows(() => assemble(kernel("fn twice() {}"), { constants: { M: 1 } }), `no constant "M"`);
+  await assertThrows(() => assemble(kernel("fn twice() {}"), { constants: { N: -1 } }), `"N" must be a u32`);
+});
+
 Deno.test("#for unrolls, nests and takes constants; what it cannot unroll it names", async () => {
   const kernel = (wgsl: string): Kernel => ({ name: "k", wgsl });
   const nested = "#for g in 0..2\n#for e in 1..N\na$g_$e\n#end\n#end";
-  assertEquals(assemble(kernel(nested), { constants: { N: 3 } }), "a0_1\na0_2\na1_1\na1_2");
-  assertEquals(assemble(kernel("#for i in 0..N/4\nb$i\n#end"), { constants: { N: 8 } }), "b0\nb1");
+  assertEquals(assemble(kernel(nested), { constants: { N: 3 } }), "const N = 3u;\na0_1\na0_2\na1_1\na1_2");
+  assertEquals(
+    assemble(kernel("#for i in 0..N/4\nb$i\n#end"), { constants: { N: 8 } }),
+    "const N = 8u;\nb0\nb1",
+  );
   await assertThrows(() => assemble(kernel("#for i in 0..M\n#end"), {}), `kernel "k"`, `"M"`);
   await assertThrows(() => assemble(kernel("#for i in 0..2\n"), {}), "without #end");
   await assertThrows(() => assemble(kernel("#end"), {}), "without #for");

@@ -37,8 +37,7 @@ async function fresh(
   return await loadModel(gpu, freshWeights(config, 5), {
     config,
     format: "f32",
-    loadIn4bit: false,
-    doubleQuant: false,
+    quantisation: "none",
     isTrained,
   });
 }

@@ -111,8 +111,7 @@ async function countStep({ config, targets }: typeof MODELS[string], setup: Setu
   const format = "f32";
   const model = await randomModel(gpu, config, {
     format,
-    loadIn4bit: setup.nf4,
-    doubleQuant: true,
+    quantisation: setup.nf4 ? "nf4-double" : "none",
     isTrained,
   });
   if (!setup.full) {

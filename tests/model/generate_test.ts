@@ -111,7 +111,7 @@ for (const [name, { folder, contextSize, adapter }] of Object.entries(GOLDEN)) {
       const { model } = await openModel(gpu, {
         baseModel: `tests/golden/${folder}`,
         contextSize,
-        loadIn4bit: folder === "mha-bnb4",
+        quantisation: folder === "mha-bnb4" ? "nf4-double" : "none",
       });
       if (adapter) applyAdapter(model, await readAdapter("tests/golden/adapter"), { isTrained: false });
       const prompt = [...integers(3, 45, model.config.vocab_size)];

@@ -4,7 +4,7 @@ import { readAdapter } from "../../checkpoint/peft.ts";
 import { openWeights, openWeightsFile } from "../../checkpoint/weights.ts";
 import { evaluatePerplexity } from "../../eval/perplexity.ts";
 import { Gpu } from "../../kernels/gpu.ts";
-import { isNf4 } from "../../kernels/nf4/nf4.ts";
+import { Nf4Weight } from "../../kernels/nf4/nf4.ts";
 import { makeBatch } from "../../model/batch.ts";
 import { convertToBnb4 } from "../../export/bnb4.ts";
 import { extendContext } from "../../model/positions.ts";
@@ -139,12 +139,12 @@ Deno.test("A checkpoint has the tensors that Hugging Face's has; masks and angle
   const fewer = parseConfig({ ...config.raw, num_hidden_layers: 1 }, NEOX);
   using gpu = await Gpu.open();
   await assertThrows(
-    () => openModel(gpu, { baseModel: NEOX, config: fewer, loadIn4bit: false }),
+    () => openModel(gpu, { baseModel: NEOX, config: fewer, quantisation: "none" }),
     "gpt_neox.layers.1.",
   );
   const withoutBias = parseConfig({ ...config.raw, attention_bias: false }, NEOX);
   await assertThrows(
-    () => openModel(gpu, { baseModel: NEOX, config: withoutBias, loadIn4bit: false }),
+    () => openModel(gpu, { baseModel: NEOX, config: withoutBias, quantisation: "none" }),
     "attention.dense.bias",
   );
 });
@@ -211,7 +211,7 @@ async function lossOf(base_model: string, peft_model?: string): Promise<number> 
     slidingWindow: 64,
     batchSize: 8,
     dropLastWindow: true,
-    loadIn4bit: false,
+    quantisation: "none",
     dtype: "fp32",
   });
   return token_loss;
@@ -324,11 +324,11 @@ Deno.test("Full fine-tuning saves a model under the checkpoint's names, with its
 Deno.test("In 4 bits on disk it computes what it does quantised while loading", async () => {
   await withFolder(async (root) => {
     const path = `${root}/nf4`;
-    await convertToBnb4(NEOX, path, { doubleQuant: true, dtype: "keep", maxShardSize: 2 ** 30 });
+    await convertToBnb4(NEOX, path, { quantisation: "nf4-double", dtype: "keep", maxShardSize: 2 ** 30 });
     using gpu = await Gpu.open({ poison: true });
     const logits = async (baseModel: string) => {
-      const { model } = await openModel(gpu, { baseModel, loadIn4bit: true });
-      assert(model.linears().every(({ weight }) => isNf4(weight)), "not in 4 bits");
+      const { model } = await openModel(gpu, { baseModel, quantisation: "nf4-double" });
+      assert(model.linears().every(({ weight }) => (weight instanceof Nf4Weight)), "not in 4 bits");
       return await lastLogits(model, [1, 2, 3, 4, 5]);
     };
     assertEquals([...await logits(path)], [...await logits(NEOX)]);

@@ -53,8 +53,7 @@ async function makeModel(gpu: Gpu, config: ModelConfig, format: Format): Promise
   const model = await loadModel(gpu, freshWeights(config, 7), {
     config,
     format,
-    loadIn4bit: true,
-    doubleQuant: true,
+    quantisation: "nf4-double",
     isTrained: (name) => /norm|embed|bias|lm_head/.test(name),
   });
   addLora(model, adapterConfig({ r: 6, lora_alpha: 12, lora_dropout: 0.2, target_modules: null }), 3);

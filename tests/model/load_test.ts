@@ -1,18 +1,12 @@
 /** From checkpoint to device: what is checked, in which format weights stay, and what 4 bits cost. */
 import type { FloatDtype } from "../../checkpoint/dtype.ts";
+import type { Quantisation } from "../../kernels/quantisation.ts";
 import { toF32 } from "../../checkpoint/dtype.ts";
 import { writeModel } from "../../checkpoint/save_model.ts";
 import { openWeights, type WeightReader } from "../../checkpoint/weights.ts";
 import { UserError } from "../../errors.ts";
 import { Gpu } from "../../kernels/gpu.ts";
-import {
-  dequantiseNf4,
-  freeNf4,
-  isNf4,
-  nf4Bytes,
-  type Nf4Tensor,
-  quantiseNf4,
-} from "../../kernels/nf4/nf4.ts";
+import { Nf4Weight, quantiseNf4 } from "../../kernels/nf4/nf4.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import { readConfig } from "../../model/config.ts";
 import { configJson } from "../../model/config_json.ts";
@@ -112,8 +106,8 @@ Deno.test("NaN and infinity are named with tensor, element and value, in every f
       for (const value of [NaN, Infinity, -Infinity]) {
         const values = (all: Float32Array) => void (all[element] = value);
         const weights = changedWeights(config, { dtype, changes: [{ name, values }] });
-        for (const loadIn4bit of [false, true]) {
-          await assertRefused(gpu, weights, { loadIn4bit }, name, `element ${element} `, String(value));
+        for (const quantisation of ["none", "nf4-double"] as const) {
+          await assertRefused(gpu, weights, { quantisation }, name, `element ${element} `, String(value));
         }
       }
     }
@@ -192,22 +186,24 @@ Deno.test("NF4 takes 0.516 bytes a weight, 0.5625 with scales in 32 bits, and on
   const large = smallConfig({ hidden_size: 512, intermediate_size: 4096, num_hidden_layers: 1 });
   for (const [doubleQuant, wanted] of [[true, 0.5 + 1 / 64 + 4 / 64 / 256], [false, 0.5 + 4 / 64]] as const) {
     const before = gpu.memory.liveBytes;
-    const model = await load(gpu, large, freshWeights(large, 3), { loadIn4bit: true, doubleQuant });
+    const model = await load(gpu, large, freshWeights(large, 3), {
+      quantisation: doubleQuant ? "nf4-double" : "nf4",
+    });
     let bytes = 0;
     for (const { name, weight } of model.linears()) {
-      assert(isNf4(weight), `${name} is not in 4 bits`);
+      assert(weight instanceof Nf4Weight, `${name} is not in 4 bits`);
       if (!name.endsWith("down_proj")) continue;
       // Beside the weights' own share, the map of the scales: 1 KiB.
       const [outputs, inputs] = weight.shape;
-      const perWeight = (nf4Bytes(weight) - (doubleQuant ? 1028 : 0)) / (outputs * inputs);
+      const perWeight = (weight.byteLength - (doubleQuant ? 1028 : 0)) / (outputs * inputs);
       assert(Math.abs(perWeight - wanted) < 1e-6, `${perWeight} bytes a weight, not ${wanted}`);
-      if (doubleQuant) assert(Math.abs(nf4Bytes(weight) / (outputs * inputs) - 0.516) < 1e-3, "0.516");
-      bytes += nf4Bytes(weight);
+      if (doubleQuant) assert(Math.abs(weight.byteLength / (outputs * inputs) - 0.516) < 1e-3, "0.516");
+      bytes += weight.byteLength;
     }
     assert(bytes > 1e6, "down_proj was not seen");
     assertEquals(model.parts.embeddings.weight.dtype, "f32");
     // What the device holds is what is counted: nothing dense is left behind.
-    const linears = model.linears().reduce((sum, { weight }) => sum + nf4Bytes(weight as Nf4Tensor), 0);
+    const linears = model.linears().reduce((sum, { weight }) => sum + (weight as Nf4Weight).byteLength, 0);
     const rest = 4 * (2 * 50 * 512 + 3 * 512);
     assert(
       gpu.memory.liveBytes - before < 1.02 * (linears + rest),
@@ -231,11 +227,11 @@ Deno.test("Linears in 4 bits that would be trained are refused where the checkpo
   assertEquals(model.parameters().length, 6);
   packed.close();
   const own = await load(gpu, config, changedWeights(config, { dtype: "BF16" }), {
-    loadIn4bit: true,
+    quantisation: "nf4-double",
     isTrained: (name) => name === LINEAR,
   });
   for (const { name, weight } of own.linears()) {
-    assertEquals(isNf4(weight), `${name}.weight` !== LINEAR, name);
+    assertEquals(weight instanceof Nf4Weight, `${name}.weight` !== LINEAR, name);
   }
 });
 
@@ -243,7 +239,7 @@ Deno.test("Rows that 4 bits cannot pack are refused with the way out", async () 
   using gpu = await Gpu.open();
   const odd = smallConfig({ intermediate_size: 44 });
   await assertThrows(
-    () => load(gpu, odd, changedWeights(odd), { loadIn4bit: true }),
+    () => load(gpu, odd, changedWeights(odd), { quantisation: "nf4-double" }),
     "mlp.down_proj.weight",
     "no multiple of 8",
     "load_in_4bit: false",
@@ -361,18 +357,18 @@ Deno.test("Quantised by chunks a matrix is what it is quantised whole, and no mo
   using gpu = await Gpu.open({ poison: true });
   const weights = wideWeights("BF16");
   const { scratch } = gpu.memory.use.byPurpose;
-  const model = await load(gpu, WIDE, weights, { loadIn4bit: true });
+  const model = await load(gpu, WIDE, weights, { quantisation: "nf4-double" });
   assertEquals(gpu.memory.use.byPurpose.scratch, scratch, "bytes that stay");
   for (const { name, weight } of model.linears()) {
     const { shape } = weight;
     const dense = gpu.tensor(shape, toF32(await weights.read(`${name}.weight`), "BF16"));
     const whole = quantiseNf4(gpu, dense);
-    const parts = (packed: Nf4Tensor) => [packed.codes, packed.absmax, packed.nested!.scales];
+    const parts = (packed: Nf4Weight) => [packed.codes, packed.absmax, packed.nested!.scales];
     const expected = await gpu.readBytes(parts(whole));
-    for (const [i, bytes] of (await gpu.readBytes(parts(weight as Nf4Tensor))).entries()) {
+    for (const [i, bytes] of (await gpu.readBytes(parts(weight as Nf4Weight))).entries()) {
       assertEquals(bytes.findIndex((byte, at) => byte !== expected[i]![at]), -1, `${name}, part ${i}`);
     }
-    freeNf4(whole);
+    whole.free();
     dense.free();
   }
 });
@@ -381,30 +377,30 @@ Deno.test("What goes wrong in a later chunk is named as in the first: a number, 
   using gpu = await Gpu.open();
   const name = "model.layers.0.mlp.down_proj.weight";
   const last = 512 * 4608 - 1;
-  for (const loadIn4bit of [false, true]) {
+  for (const quantisation of ["none", "nf4-double"] as const) {
     const infinite = wideWeights("BF16", (tensor, from, into) => {
       const at = 2 * last - from;
       if (tensor === name && at < into.length) into.set([0x80, 0xff], at);
     });
-    await assertRefusedWide(gpu, infinite, loadIn4bit, name, `element ${last} of ${last + 1} is -Infinity`);
+    await assertRefusedWide(gpu, infinite, quantisation, name, `element ${last} of ${last + 1} is -Infinity`);
     const torn = wideWeights("F32", (tensor, from) => {
       if (tensor === name && from > 0) throw new UserError("it became shorter");
     });
-    await assertRefusedWide(gpu, torn, loadIn4bit, "it became shorter");
+    await assertRefusedWide(gpu, torn, quantisation, "it became shorter");
   }
 });
 
-function assertRefusedWide(gpu: Gpu, weights: WeightReader, loadIn4bit: boolean, ...parts: string[]) {
-  return assertThrows(() => load(gpu, WIDE, weights, { loadIn4bit }), ...parts);
+function assertRefusedWide(gpu: Gpu, weights: WeightReader, quantisation: Quantisation, ...parts: string[]) {
+  return assertThrows(() => load(gpu, WIDE, weights, { quantisation }), ...parts);
 }
 
 Deno.test("4-bit weights read back are within half a step of what was loaded", async () => {
   using gpu = await Gpu.open({ poison: true });
   const weights = changedWeights(config);
-  const model = await load(gpu, config, weights, { loadIn4bit: true, doubleQuant: false });
+  const model = await load(gpu, config, weights, { quantisation: "nf4" });
   const { name, weight } = model.linears()[6]!;
   const exact = toF32(await weights.read(`${name}.weight`), "F32");
-  const back = await gpu.read(dequantiseNf4(gpu, weight as Nf4Tensor));
+  const back = await gpu.read((weight as Nf4Weight).dequantise(gpu));
   const largest = exact.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
   // The widest gap of the sixteen values is 0.304 of the block's scale.
   assertClose(name, back, exact, { rtol: 0, atol: 0.153 * largest });

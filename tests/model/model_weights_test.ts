@@ -54,7 +54,7 @@ const doubled = (values: Float32Array) => values.map((value) => 2 * value);
 
 async function logits(folder: string): Promise<number[]> {
   using gpu = await Gpu.open({ poison: true });
-  const { model, config } = await openModel(gpu, { baseModel: folder, loadIn4bit: false });
+  const { model, config } = await openModel(gpu, { baseModel: folder, quantisation: "none" });
   return [...await logitsOf(model, [sequence(config, 24)])];
 }
 
@@ -96,7 +96,7 @@ Deno.test("a tied model that kept the head's name alone is converted like any ot
   await withFolder(async (root) => {
     await write(`${root}/embeddings`, { [EMBEDDINGS]: same });
     await write(`${root}/head`, { [HEAD]: same });
-    const options = { doubleQuant: true, dtype: "keep", maxShardSize: 5e9 } as const;
+    const options = { quantisation: "nf4-double", dtype: "keep", maxShardSize: 5e9 } as const;
     for (const name of ["embeddings", "head"]) {
       await convertToGguf(`${root}/${name}`, `${root}/${name}.gguf`);
       await convertToBnb4(`${root}/${name}`, `${root}/${name}-bnb4`, options);

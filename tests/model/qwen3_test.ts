@@ -36,7 +36,6 @@ async function evaluate(baseModel: string) {
     slidingWindow: 64,
     batchSize: 1,
     dropLastWindow: true,
-    loadIn4bit: false,
     dtype: "fp32",
   });
 }
@@ -93,7 +92,7 @@ Deno.test("Qwen3's checkpoints have the tensors that its config names; LoRA goes
   assertEquals([...checkpointTensors(config).keys()].sort(), [...weights.names()].sort());
   weights.close();
   using gpu = await Gpu.open();
-  const { model } = await openModel(gpu, { baseModel: QWEN3, loadIn4bit: false });
+  const { model } = await openModel(gpu, { baseModel: QWEN3 });
   const { target_modules } = addLora(model, adapterConfig({ r: 4, lora_alpha: 4, target_modules: null }), 1);
   assertEquals(
     [target_modules].flat().sort(),
@@ -103,7 +102,7 @@ Deno.test("Qwen3's checkpoints have the tensors that its config names; LoRA goes
 
 Deno.test("Qwen3's first window gives PyTorch's residual stream and logits", async () => {
   using gpu = await Gpu.open({ poison: true });
-  const { model } = await openModel(gpu, { baseModel: QWEN3, loadIn4bit: false });
+  const { model } = await openModel(gpu, { baseModel: QWEN3 });
   const tokens = await readTokenBin(`${GOLDEN}/mistral/data.bin`);
   const device = model.upload(makeBatch([{ inputIds: tokens.slice(0, 128) }]));
   const logits = await model.logits(device);
@@ -127,7 +126,7 @@ Deno.test("Qwen3's first window gives PyTorch's residual stream and logits", asy
 
 Deno.test("Qwen3 writes token by token what it reads at once", async () => {
   using gpu = await Gpu.open({ poison: true });
-  const { model } = await openModel(gpu, { baseModel: QWEN3, loadIn4bit: false });
+  const { model } = await openModel(gpu, { baseModel: QWEN3 });
   const ids = [...(await readTokenBin(`${GOLDEN}/mistral/data.bin`)).slice(0, 40)];
   for (const id of await generate(model, ids, { maxNewTokens: 16, temperature: 0 })) {
     const logits = await model.logits(model.upload(makeBatch([{ inputIds: Uint32Array.from(ids) }])));
@@ -161,7 +160,7 @@ Deno.test("Qwen3 merged with its adapter is PyTorch's, and evaluates to its figu
 Deno.test("Qwen3 converted to bnb-4bit evaluates to its figure in NF4", async () => {
   await withFolder(async (root) => {
     const folder = `${root}/packed`;
-    await convertToBnb4(QWEN3, folder, { doubleQuant: true, dtype: "keep", maxShardSize: 5e9 });
+    await convertToBnb4(QWEN3, folder, { quantisation: "nf4-double", dtype: "keep", maxShardSize: 5e9 });
     assertLoss("eval_128_nf4", (await evaluate(folder)).tokenLoss, 1e-6);
     const weights = await openWeights(folder);
     assertEquals(weights.info("model.layers.0.self_attn.q_proj.weight").dtype, "U8");

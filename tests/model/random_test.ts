@@ -1,20 +1,22 @@
 /** Random models are what loading a bf16 checkpoint gives, but for the values; those are of a size to compute with. */
 import { Gpu } from "../../kernels/gpu.ts";
-import { dequantiseNf4, isNf4 } from "../../kernels/nf4/nf4.ts";
-import type { Tensor } from "../../kernels/tensor.ts";
+import { Nf4Weight } from "../../kernels/nf4/nf4.ts";
+import { Tensor } from "../../kernels/tensor.ts";
+import type { Weight } from "../../kernels/weight.ts";
 import type { LanguageModel } from "../../model/language_model.ts";
 import { randomModel, type RandomOptions } from "../../model/load/random.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { changedWeights, load, logitsOf, sequence, smallConfig } from "./support.ts";
 
 const config = smallConfig({ attention_bias: true, hidden_size: 64, vocab_size: 51 });
-const OPTIONS: RandomOptions = { format: "f32", loadIn4bit: false, doubleQuant: true };
+const OPTIONS: RandomOptions = { format: "f32", quantisation: "none" };
 
 /** Name, shape and type of every tensor of the model. */
 function inventory(model: LanguageModel): unknown[] {
-  const describe = (tensor: Tensor | undefined) => tensor && [tensor.label, tensor.shape, tensor.dtype];
+  const describe = (tensor: Weight | undefined) =>
+    tensor && [tensor.label, tensor.shape, tensor instanceof Tensor && tensor.dtype];
   const linears = model.linears().map(({ weight, bias, weightGrad, biasGrad }) => [
-    ...(isNf4(weight)
+    ...((weight instanceof Nf4Weight)
       ? [weight.codes, weight.absmax, weight.nested?.scales, weight.nested?.map].map(describe)
       : [describe(weight)]),
     ...[bias, weightGrad, biasGrad].map(describe),
@@ -30,39 +32,37 @@ function inventory(model: LanguageModel): unknown[] {
 Deno.test("The tensors are those of a loaded bf16 checkpoint: names, shapes, types and bytes", async () => {
   using gpu = await Gpu.open({ poison: true });
   const checkpoint = changedWeights(config, { dtype: "BF16" });
-  for (const loadIn4bit of [false, true]) {
-    for (const doubleQuant of loadIn4bit ? [false, true] : [true]) {
-      for (const trained of [/^$/, /embed|norm|head/, /./]) {
-        const options = { loadIn4bit, doubleQuant, isTrained: (name: string) => trained.test(name) };
-        const bytes: number[] = [];
-        const models: LanguageModel[] = [];
-        for (
-          const make of [
-            () => load(gpu, config, checkpoint, options),
-            () => randomModel(gpu, config, { ...OPTIONS, ...options }),
-          ]
-        ) {
-          const before = gpu.memory.liveBytes;
-          models.push(await make());
-          bytes.push(gpu.memory.liveBytes - before);
-        }
-        const label = `4 bits ${loadIn4bit}, double ${doubleQuant}, trained ${trained}`;
-        assertEquals(inventory(models[1]!), inventory(models[0]!), label);
-        assertEquals(bytes[1], bytes[0], `${label}: bytes`);
+  for (const quantisation of ["none", "nf4", "nf4-double"] as const) {
+    for (const trained of [/^$/, /embed|norm|head/, /./]) {
+      const options = { quantisation, isTrained: (name: string) => trained.test(name) };
+      const bytes: number[] = [];
+      const models: LanguageModel[] = [];
+      for (
+        const make of [
+          () => load(gpu, config, checkpoint, options),
+          () => randomModel(gpu, config, { ...OPTIONS, ...options }),
+        ]
+      ) {
+        const before = gpu.memory.liveBytes;
+        models.push(await make());
+        bytes.push(gpu.memory.liveBytes - before);
       }
+      const label = `${quantisation}, trained ${trained}`;
+      assertEquals(inventory(models[1]!), inventory(models[0]!), label);
+      assertEquals(bytes[1], bytes[0], `${label}: bytes`);
     }
   }
 });
 
 Deno.test("Matrices have a root mean square of 1 / sqrt(inputs), norms are one, and each tensor is another", async () => {
   using gpu = await Gpu.open({ poison: true });
-  for (
-    const options of [{ loadIn4bit: false }, { loadIn4bit: true }, { loadIn4bit: true, doubleQuant: false }]
-  ) {
-    const model = await randomModel(gpu, config, { ...OPTIONS, ...options });
+  for (const quantisation of ["none", "nf4-double", "nf4"] as const) {
+    const model = await randomModel(gpu, config, { ...OPTIONS, quantisation });
     const seen = new Set<string>();
     for (const { name, weight, bias } of model.linears()) {
-      const values = await gpu.read(isNf4(weight) ? dequantiseNf4(gpu, weight) : weight as Tensor);
+      const values = await gpu.read(
+        (weight instanceof Nf4Weight) ? weight.dequantise(gpu) : weight as Tensor,
+      );
       const rms = Math.sqrt(values.reduce((sum, value) => sum + value ** 2, 0) / values.length);
       assert(Math.abs(rms * Math.sqrt(weight.shape[1]!) - 1) < 0.1, `${name}: ${rms}`);
       seen.add(String(values.subarray(0, 8)));
@@ -82,7 +82,7 @@ Deno.test("A seed gives the same model every time, another seed another", async 
   using gpu = await Gpu.open({ poison: true });
   const logits: string[] = [];
   for (const seed of [1, 1, 2]) {
-    const model = await randomModel(gpu, config, { ...OPTIONS, loadIn4bit: true, seed });
+    const model = await randomModel(gpu, config, { ...OPTIONS, quantisation: "nf4-double", seed });
     logits.push(String(await logitsOf(model, [sequence(config, 5)])));
   }
   assertEquals(logits[1], logits[0]);
@@ -92,6 +92,6 @@ Deno.test("A seed gives the same model every time, another seed another", async 
 Deno.test("Rows that 4 bits cannot pack are refused as in loading", async () => {
   using gpu = await Gpu.open();
   const odd = smallConfig({ intermediate_size: 44 });
-  const make = () => randomModel(gpu, odd, { ...OPTIONS, loadIn4bit: true });
+  const make = () => randomModel(gpu, odd, { ...OPTIONS, quantisation: "nf4-double" });
   await assertThrows(make, "mlp.down_proj.weight", "no multiple of 8", "load_in_4bit: false");
 });

@@ -76,7 +76,7 @@ export function load(
   weights: WeightReader = changedWeights(config),
   options: Partial<LoadOptions> = {},
 ): Promise<LanguageModel> {
-  return loadModel(gpu, weights, { config, format: "f32", loadIn4bit: false, doubleQuant: true, ...options });
+  return loadModel(gpu, weights, { config, format: "f32", quantisation: "none", ...options });
 }
 
 /** `length` random tokens of the model. */

@@ -67,7 +67,7 @@ Deno.test("An adapter with more tokens runs and merges, with the same head in bo
     const ids = Uint32Array.of(5, 80, vocab_size, 9, 33, vocab_size, 2);
     using gpu = await Gpu.open({ poison: true });
     const logitsOf = async (options: { baseModel: string; peftModel?: string }) => {
-      const { model } = await openModel(gpu, { ...options, loadIn4bit: false, contextSize: 64 });
+      const { model } = await openModel(gpu, { ...options, quantisation: "none", contextSize: 64 });
       assertEquals(model.config.vocab_size, vocab_size + 1);
       return await model.logits(model.upload(makeBatch([{ inputIds: ids }])));
     };
@@ -79,7 +79,7 @@ Deno.test("An adapter with more tokens runs and merges, with the same head in bo
       savePath: `${folder}/merged`,
       dtype: "fp32",
       maxShardSize: 5e9,
-      loadIn4bit: false,
+      quantisation: "none",
     });
     assertEquals((await readConfig(`${folder}/merged`)).vocab_size, vocab_size + 1);
     const { shape } = (await readExtraShapes(`${folder}/adapter`)).get("model.embed_tokens.weight")!;

@@ -4,6 +4,7 @@
  * PyTorch in float32 comes within 2e-7 of these losses; ours within 1e-7.
  */
 import { readAdapter } from "../../checkpoint/peft.ts";
+import type { Quantisation } from "../../kernels/quantisation.ts";
 import { openWeights } from "../../checkpoint/weights.ts";
 import { loadDataset } from "../../data/dataset.ts";
 import { parseSources } from "../../data/sources.ts";
@@ -37,9 +38,8 @@ interface Setup {
   readonly folder: string;
   readonly length: number;
   readonly adapter?: string;
-  readonly nf4?: boolean;
-  /** With `nf4`: scales in 8 bits; true unless given. */
-  readonly doubleQuant?: boolean;
+  /** "none" unless given. */
+  readonly quantisation?: Quantisation;
   /** The file in config.json's place. */
   readonly configFile?: string;
   /** Keys of config.json in place of the file's. */
@@ -60,7 +60,7 @@ const QWEN3 = { folder: "qwen3", length: 128, data: "mistral", bindingBytes: 64 
 
 async function open(
   gpu: Gpu,
-  { folder, length, adapter, nf4 = false, doubleQuant = true, configFile, changes, trained }: Setup,
+  { folder, length, adapter, quantisation = "none", configFile, changes, trained }: Setup,
 ): Promise<LanguageModel> {
   const { raw } = configFile
     ? { raw: JSON.parse(await Deno.readTextFile(`${GOLDEN}/${folder}/${configFile}`)) }
@@ -71,8 +71,7 @@ async function open(
   const model = await loadModel(gpu, weights, {
     config,
     format: "f32",
-    loadIn4bit: nf4,
-    doubleQuant,
+    quantisation,
     isTrained: (name) => trained?.some((part) => name.includes(part)) ?? false,
     ...(peft ? { replacements: peft.extra } : {}),
   });
@@ -92,7 +91,7 @@ function assertRelative(label: string, actual: number, wanted: number, tolerance
 const EVALUATIONS: Record<string, Setup & { step: number }> = {
   eval_mha_128: { folder: "mha", length: 128, step: 64 },
   eval_mha_64: { folder: "mha", length: 64, step: 64 },
-  eval_mha_128_nf4: { folder: "mha", length: 128, step: 64, nf4: true },
+  eval_mha_128_nf4: { folder: "mha", length: 128, step: 64, quantisation: "nf4-double" },
   eval_gqa_256: { folder: "gqa", length: 256, step: 200 },
   eval_adapter_128: { folder: "mha", length: 128, step: 64, adapter: "adapter" },
   eval_adapter_bin_128: { folder: "mha", length: 128, step: 64, adapter: "adapter-bin" },
@@ -106,15 +105,15 @@ const EVALUATIONS: Record<string, Setup & { step: number }> = {
     changes: { use_parallel_residual: false },
   },
   eval_neox_tanh_128: { folder: "neox", length: 128, step: 64, changes: { hidden_act: "gelu_fast" } },
-  eval_neox_nf4_128: { folder: "neox", length: 128, step: 64, nf4: true, doubleQuant: false },
+  eval_neox_nf4_128: { folder: "neox", length: 128, step: 64, quantisation: "nf4" },
   eval_mistral_128: { ...MISTRAL, step: 64 },
   eval_mistral_64: { ...MISTRAL, length: 64, step: 64 },
   eval_mistral_adapter_128: { ...MISTRAL, step: 64, adapter: "mistral/adapter" },
-  eval_mistral_128_nf4: { ...MISTRAL, step: 64, nf4: true },
+  eval_mistral_128_nf4: { ...MISTRAL, step: 64, quantisation: "nf4-double" },
   eval_qwen3_128: { ...QWEN3, step: 64 },
   eval_qwen3_64: { ...QWEN3, length: 64, step: 64 },
   eval_qwen3_adapter_128: { ...QWEN3, step: 64, adapter: "qwen3/adapter" },
-  eval_qwen3_128_nf4: { ...QWEN3, step: 64, nf4: true },
+  eval_qwen3_128_nf4: { ...QWEN3, step: 64, quantisation: "nf4-double" },
   eval_qwen3_128_v5: { ...QWEN3, step: 64, configFile: "config-v5.json" },
   eval_qwen3_yarn_128: { ...QWEN3, step: 64, configFile: "config-yarn.json" },
   eval_neox_adapter_128: { folder: "neox", length: 128, step: 64, adapter: "neox/adapter" },
@@ -150,7 +149,7 @@ const CURVES: Record<string, Setup & { groupSize?: number; ways?: readonly strin
     folder: "mha",
     length: 128,
     adapter: "adapter",
-    nf4: true,
+    quantisation: "nf4-double",
     trained: ["embed", "norm"],
     groupSize: 32,
   },
@@ -187,14 +186,19 @@ const CURVES: Record<string, Setup & { groupSize?: number; ways?: readonly strin
     trained: ["embed", "norm"],
     groupSize: 32,
   },
-  train_qwen3_qlora_s2: { ...QWEN3, adapter: "qwen3/adapter", nf4: true, trained: [], groupSize: 32 },
+  train_qwen3_qlora_s2: {
+    ...QWEN3,
+    adapter: "qwen3/adapter",
+    quantisation: "nf4-double",
+    trained: [],
+    groupSize: 32,
+  },
   train_neox_lora_s2: { folder: "neox", length: 128, adapter: "neox/adapter", trained: [], groupSize: 32 },
   train_neox_qlora_plus_s2: {
     folder: "neox",
     length: 128,
     adapter: "neox/adapter",
-    nf4: true,
-    doubleQuant: false,
+    quantisation: "nf4",
     trained: ["embed", "norm"],
     groupSize: 32,
   },

@@ -52,8 +52,7 @@ for (const { name, config, trained, lora } of CASES) {
     const model = await loadModel(gpu, freshWeights(config, 7), {
       config,
       format: "f32",
-      loadIn4bit: false,
-      doubleQuant: false,
+      quantisation: "none",
       isTrained: (tensor) => (!lora || trained !== "") && new RegExp(trained).test(tensor),
     });
     if (lora) addLora(model, adapterConfig({ r: 4, lora_alpha: 8, target_modules: null }), 3);

@@ -82,7 +82,7 @@ Deno.test("A run evaluates before its first step, every so often and at its end,
     const { model } = await openModel(gpu, {
       baseModel: `${GOLDEN}/mha`,
       peftModel: output_dir,
-      loadIn4bit: true,
+      quantisation: "nf4-double",
     });
     const { losses: each } = await model.predict(model.upload(makeBatch(samples)));
     // Evaluating does not count as training: both took no longer than the run.

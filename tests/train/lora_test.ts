@@ -51,7 +51,7 @@ async function lossOf(base_model: string, peft_model: string | null): Promise<nu
     seqLen: 64,
     slidingWindow: 64,
     batchSize: 1,
-    loadIn4bit: false,
+    quantisation: "none",
     dropLastWindow: true,
     dtype: "fp32",
   });
@@ -215,7 +215,7 @@ Deno.test("A grown vocabulary works wherever its base does: adapters from elsewh
     const { model } = await openModel(gpu, {
       baseModel: `${GROWN}/base`,
       peftModel: `${folder}/both`,
-      loadIn4bit: false,
+      quantisation: "none",
     });
     assertEquals((await generate(model, [259, 5], { maxNewTokens: 3, temperature: 0 })).length, 3);
   });

@@ -1,4 +1,5 @@
 import { Gpu, type GpuOptions } from "../../kernels/gpu.ts";
+import { quantisationOf } from "../../model/quantisation.ts";
 import { makeBatch, type Sequence } from "../../model/batch.ts";
 import { parseConfig } from "../../model/config.ts";
 import type { ModelConfig } from "../../model/model_config.ts";
@@ -164,8 +165,7 @@ async function measure(
   const model = await loadModel(gpu, freshWeights(config, 7), {
     config,
     format: formatOf(args),
-    loadIn4bit: args.load_in_4bit,
-    doubleQuant: args.double_quant,
+    quantisation: quantisationOf(args),
     isTrained: trainedNames(config, args),
   });
   if (args.low_rank_training) addFreshLora(model, args);

@@ -71,8 +71,7 @@ for (const [name, { full = false, nf4 = false, hostCopies, ...options }] of Obje
     const model = await loadModel(gpu, freshWeights(CONFIG, 7), {
       config: CONFIG,
       format: "f32",
-      loadIn4bit: nf4,
-      doubleQuant: true,
+      quantisation: nf4 ? "nf4-double" : "none",
       isTrained: () => full,
     });
     if (!full) {

@@ -52,8 +52,7 @@ async function makeTrainer(gpu: Gpu, setup: Setup = {}): Promise<Trainer> {
   const model = await loadModel(gpu, freshWeights(CONFIG, 7), {
     config: CONFIG,
     format,
-    loadIn4bit: nf4,
-    doubleQuant: true,
+    quantisation: nf4 ? "nf4-double" : "none",
     isTrained: (name) => full || name.includes("norm") || name.includes("embed"),
   });
   if (!full) {

@@ -15,6 +15,7 @@ import { visitedPairs } from "../../kernels/attention/visits.ts";
 import { addFlops, type StepFlops, totalFlops, trainingFlops } from "../../model/flops.ts";
 import type { LanguageModel } from "../../model/language_model.ts";
 import { randomModel } from "../../model/load/random.ts";
+import { quantisationOf } from "../../model/quantisation.ts";
 import type { TrainArgs } from "../../train_args/schema.ts";
 import type { Throughput } from "./throughput.ts";
 import { addFreshLora, trainedNames } from "../lora.ts";
@@ -93,8 +94,10 @@ export async function stepCost(
   gpu.memory.at("loading");
   const model = await randomModel(gpu, config, {
     format: formatOf(args),
-    loadIn4bit: args.load_in_4bit || isPackedIn4bit(base.raw),
-    doubleQuant: args.double_quant,
+    quantisation: quantisationOf({
+      load_in_4bit: args.load_in_4bit || isPackedIn4bit(base.raw),
+      double_quant: args.double_quant,
+    }),
     isTrained: trainedNames(config, args),
   });
   if (args.low_rank_training) addFreshLora(model, args);

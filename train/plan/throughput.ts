@@ -2,10 +2,10 @@
 import { attention, type AttentionShape } from "../../kernels/attention/attention.ts";
 import { makeAttentionMap } from "../../kernels/attention/map.ts";
 import { addInto } from "../../kernels/elementwise/elementwise.ts";
-import { fillBits, fillUniform } from "../../kernels/elementwise/fill_random.ts";
+import { fillUniform } from "../../kernels/elementwise/fill_random.ts";
 import type { Gpu } from "../../kernels/gpu.ts";
 import { matmul } from "../../kernels/matmul/matmul.ts";
-import { emptyNf4, freeNf4 } from "../../kernels/nf4/nf4.ts";
+import { METHODS } from "../../kernels/quantisation.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 
 /** Work that an adapter does in a second. */
@@ -34,9 +34,13 @@ export async function measureThroughput(gpu: Gpu): Promise<Throughput> {
 /** Rows by a matrix of 2048 x 2048 in NF4. */
 async function productRate(gpu: Gpu): Promise<number> {
   const size = 2048;
-  const weight = emptyNf4(gpu, [size, size], { doubleQuant: false, label: "weight" });
-  fillBits(gpu, weight.codes, 1);
-  fillUniform(gpu, weight.absmax, { seed: 2, low: 0.01, high: 0.02 });
+  let streams = 0;
+  const weight = METHODS.nf4.random(gpu, [size, size], {
+    label: "weight",
+    rms: 0.01,
+    seed: 1,
+    nextStream: () => streams++,
+  });
   const rate = await rateOf(gpu, { from: 64, to: 8192 }, (rows) => {
     const x = randomTensor(gpu, [rows, size]);
     return {
@@ -45,7 +49,7 @@ async function productRate(gpu: Gpu): Promise<number> {
       free: () => x.free(),
     };
   });
-  freeNf4(weight);
+  weight.free();
   return rate;
 }
 

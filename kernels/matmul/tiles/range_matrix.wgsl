@@ -1,7 +1,8 @@
 // By how much the operands of a product are scaled (shared/range_matrix.wgsl).
 
-override A_SCALED: bool;            // f16 and NF4 are in range as they are
-override B_SCALED: bool;
+#needs range_of
+#needs B_SCALED
+#needs A_SCALED    // f16 and NF4 are in range as they are
 
 @group(0) @binding(8) var<storage, read> largest: array<u32>;  // bits of the largest finite magnitude in A, and in B
 

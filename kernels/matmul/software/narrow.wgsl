@@ -5,7 +5,8 @@
 //
 // Grid: x = 32 rows, y = 8 GROUPS columns, z = parts of the depth.   Precision: sums in f32.
 
-override GROUPS: u32;
+#needs a_rows a_fetch share_b store
+#needs GROUPS
 
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) tile: vec3u, @builtin(subgroup_invocation_id) subgroup_lane: u32) {
@@ -13,25 +14,25 @@ fn main(@builtin(workgroup_id) tile: vec3u, @builtin(subgroup_invocation_id) sub
   let iq = 8u * tile.x + lane;
   let jq = 2u * GROUPS * tile.y;
   #for g in 0..GROUPS
-  #for e in 0..4
-  var left$g_$e = vec4f();
-  var right$g_$e = vec4f();
-  #end
+    #for e in 0..4
+      var left$g_$e = vec4f();
+      var right$g_$e = vec4f();
+    #end
   #end
   for (var rq = tile.z * p.span; rq < min((tile.z + 1u) * p.span, p.depth); rq++) {
     let rows = a_rows(a_fetch(iq, rq));
     #for g in 0..GROUPS
-    let columns$g = share_b(jq + 2u * $gu, lane, rq);
-    #for e in 0..4
-    left$g_$e += columns$g.left * rows[$e];
-    right$g_$e += columns$g.right * rows[$e];
-    #end
+      let columns$g = share_b(jq + 2u * $gu, lane, rq);
+      #for e in 0..4
+        left$g_$e += columns$g.left * rows[$e];
+        right$g_$e += columns$g.right * rows[$e];
+      #end
     #end
   }
   #for g in 0..GROUPS
-  #for e in 0..4
-  store(tile.z, 4u * iq + $eu, jq + 2u * $gu, left$g_$e);
-  store(tile.z, 4u * iq + $eu, jq + 2u * $gu + 1u, right$g_$e);
-  #end
+    #for e in 0..4
+      store(tile.z, 4u * iq + $eu, jq + 2u * $gu, left$g_$e);
+      store(tile.z, 4u * iq + $eu, jq + 2u * $gu + 1u, right$g_$e);
+    #end
   #end
 }

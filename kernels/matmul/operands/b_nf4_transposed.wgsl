@@ -1,5 +1,7 @@
 // Operand B of a product in NF4, transposed in memory: one row per depth, words along the columns of the result.
 
+#needs b_word b_scale nf4_lookup nf4_begin
+
 // Columns 4 jq .. 4 jq + 3 at one quad of depth: the halves of the four depths' words, and their scales.
 struct RawB { codes: vec4u, scales: vec4f }
 
@@ -13,11 +15,11 @@ fn b_fetch(raw: ptr<function, RawB>, jq: u32, rq: u32) {
 // 4 x 4 values: column d holds the four columns at depth d.
 fn b_columns(raw: RawB) -> mat4x4f {
   #for d in 0..4
-  let column$d = nf4_lookup(vec4u(raw.codes[$d]) >> vec4u(4u, 0u, 12u, 8u)) * raw.scales[$d];
+    let column$d = nf4_lookup(vec4u(raw.codes[$d]) >> vec4u(4u, 0u, 12u, 8u)) * raw.scales[$d];
   #end
   return mat4x4f(column0, column1, column2, column3);
 }
 
 fn b_begin(thread: u32) {
-  nf4_fill_table(thread);
+  nf4_begin(thread);
 }

@@ -1,14 +1,14 @@
 // The sizes of a product, and its result C (rows, c_stride quads).
 
-// Whether C is added to: without, nothing of it is loaded, which saves half the time that stores take to compile.
-override ADDS: bool;
+// Without ADDS nothing of C is loaded, which saves half the time that stores take to compile.
+#needs ADDS    // whether C is added to
 
 struct Params {
   rows: u32,          // rows of C
   cols: u32,          // quads of a row of C that are written
   depth: u32,         // quads along the depth
   span: u32,          // quads along the depth that one workgroup sums: part z of the grid begins at z * span
-  depth_rows: u32,    // rows of a strided A: the exact depth
+  depth_rows: u32,    // rows of a transposed A: the exact depth
   a_stride: u32,
   a_offset: u32,      // first quad of a row of A
   b_stride: u32,

@@ -1,5 +1,7 @@
 // Dense operand B of a product: one row per column of the result, quads along the depth.
 
+@group(0) @binding(2) var<storage, read> b: array<B>;
+
 // Quad `rq` of the row of column `column`, as stored.
 fn b_raw(column: u32, rq: u32) -> B {
   return b[min(column, p.b_rows - 1u) * p.b_stride + rq];
@@ -16,3 +18,5 @@ fn b_fetch(raw: ptr<function, RawB>, jq: u32, rq: u32) {
 fn b_columns(raw: RawB) -> mat4x4f {
   return transpose(mat4x4f(load_B(raw.q0), load_B(raw.q1), load_B(raw.q2), load_B(raw.q3)));
 }
+
+fn b_begin(thread: u32) {}

@@ -2,10 +2,11 @@
 // two lanes' worth, of one depth. Each of two neighbours loads half of what both need. Where all lanes of
 // a tile need the same scales, each loads one of eight.
 
-override STRETCH: u32;      // quads that share a scale, from the first of a row on
+#needs nf4_begin b_scale b_word nf4_lookup add_block
+#needs STRETCH    // quads that share a scale, from the first of a row on
 
 fn accumulate(sums: ptr<function, Sums>, tile_row: u32, jq: u32, lane: u32, begin: u32, end: u32) {
-  let values = nf4_lane_values(lane);
+  nf4_begin(lane);
   let column = min(jq, p.cols - 1u);
   let odd = lane % 2u;
   for (var first = begin; first < end; first += 2u) {
@@ -19,11 +20,11 @@ fn accumulate(sums: ptr<function, Sums>, tile_row: u32, jq: u32, lane: u32, begi
       let other = subgroupShuffleXor(mine, 1u);
       let codes = select(vec4u(mine, other), vec4u(other, mine), vec4<bool>(odd == 1u)) >> vec4u(16u * (jq % 2u));
       #for d in 0..4
-      var scale$d = subgroupShuffle(shared_scale, 4u * half + $du);
-      if (STRETCH < 8u) {
-        scale$d = b_scale(depth + $du, column);
-      }
-      let column$d = nf4_shuffle(values, vec4u(codes[$d]) >> vec4u(4u, 0u, 12u, 8u)) * scale$d;
+        var scale$d = subgroupShuffle(shared_scale, 4u * half + $du);
+        if (STRETCH < 8u) {
+          scale$d = b_scale(depth + $du, column);
+        }
+        let column$d = nf4_lookup(vec4u(codes[$d]) >> vec4u(4u, 0u, 12u, 8u)) * scale$d;
       #end
       add_block(sums, tile_row, lane, first + half, mat4x4f(column0, column1, column2, column3));
     }

@@ -1,5 +1,7 @@
 // Eight rows of A at one quad of depth, in every lane: row e over the depth is column e of `low`, 4 + e of `high`.
 
+#needs a_raw
+
 struct SharedRows { low: mat4x4f, high: mat4x4f }
 
 // Lane l loads row l.

@@ -1,5 +1,7 @@
 // Dense operand B of a product, transposed in memory: one row per depth, quads along the columns of the result.
 
+@group(0) @binding(2) var<storage, read> b: array<B>;
+
 // Quad `jq` of the row at `depth`, as stored. Rows past the end repeat the last one: operand A is 0 there.
 fn b_raw(depth: u32, jq: u32) -> B {
   return b[min(depth, p.b_rows - 1u) * p.b_stride + min(jq, p.cols - 1u)];
@@ -16,3 +18,5 @@ fn b_fetch(raw: ptr<function, RawB>, jq: u32, rq: u32) {
 fn b_columns(raw: RawB) -> mat4x4f {
   return mat4x4f(load_B(raw.q0), load_B(raw.q1), load_B(raw.q2), load_B(raw.q3));
 }
+
+fn b_begin(thread: u32) {}

@@ -1,5 +1,7 @@
-// Eight columns of a strided B at one quad of depth, in every lane: column d of `left` holds the first four at depth d,
+// Eight columns of a transposed B at one quad of depth, in every lane: column d of `left` holds the first four at depth d,
 // of `right` the others.
+
+#needs b_raw
 
 struct SharedColumns { left: mat4x4f, right: mat4x4f }
 

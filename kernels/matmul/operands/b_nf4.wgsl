@@ -1,6 +1,7 @@
 // Operand B of a product in NF4: one row per column of the result, words along the depth.
 
-override STRETCH: u32;      // quads that share a scale, from the first of a row on
+#needs b_word b_scale nf4_lookup nf4_begin
+#needs STRETCH    // quads that share a scale, from the first of a row on
 
 // Columns 4 jq .. 4 jq + 3 at one quad of depth: the halves of their words, and their scales.
 struct RawB { codes: vec4u, scales: vec4f }
@@ -27,5 +28,5 @@ fn b_columns(raw: RawB) -> mat4x4f {
 }
 
 fn b_begin(thread: u32) {
-  nf4_fill_table(thread);
+  nf4_begin(thread);
 }

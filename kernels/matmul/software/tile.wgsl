@@ -5,12 +5,15 @@
 //
 // Grid: x * y = tiles of 8 GROUPS rows times tiles of 32 columns, z = parts of the depth.   Precision: sums in f32.
 
+#needs accumulate store share_a
+#needs GROUPS
+
 struct Sums {
   #for g in 0..GROUPS
-  #for e in 0..4
-  low$g_$e: vec4f,
-  high$g_$e: vec4f,
-  #end
+    #for e in 0..4
+      low$g_$e: vec4f,
+      high$g_$e: vec4f,
+    #end
   #end
 }
 
@@ -25,15 +28,13 @@ fn main(
   var sums = Sums();
   accumulate(&sums, tile.x, jq, lane % 8u, tile.z * p.span, min((tile.z + 1u) * p.span, p.depth));
   #for g in 0..GROUPS
-  let row$g = 8u * (tile.x * GROUPS + $gu);
-  #for e in 0..4
-  store(tile.z, row$g + $eu, jq, sums.low$g_$e);
-  store(tile.z, row$g + 4u + $eu, jq, sums.high$g_$e);
-  #end
+    let row$g = 8u * (tile.x * GROUPS + $gu);
+    #for e in 0..4
+      store(tile.z, row$g + $eu, jq, sums.low$g_$e);
+      store(tile.z, row$g + 4u + $eu, jq, sums.high$g_$e);
+    #end
   #end
 }
-
-override GROUPS: u32;
 
 // Which tile a workgroup makes. They start in the order of their numbers: those of a band one below the other, so that
 // they find B in the cache, then its next column, so that C is written in whole pages.
@@ -49,10 +50,10 @@ fn tile_of(group: vec3u, groups: vec3u) -> vec3u {
 // Adds the products at one quad of depth: `block` has the lane's four columns at depth d as its column d.
 fn add_block(sums: ptr<function, Sums>, tile_row: u32, lane: u32, rq: u32, block: mat4x4f) {
   #for g in 0..GROUPS
-  let rows$g = share_a(8u * (tile_row * GROUPS + $gu), lane, rq);
-  #for e in 0..4
-  (*sums).low$g_$e += block * rows$g.low[$e];
-  (*sums).high$g_$e += block * rows$g.high[$e];
-  #end
+    let rows$g = share_a(8u * (tile_row * GROUPS + $gu), lane, rq);
+    #for e in 0..4
+      (*sums).low$g_$e += block * rows$g.low[$e];
+      (*sums).high$g_$e += block * rows$g.high[$e];
+    #end
   #end
 }

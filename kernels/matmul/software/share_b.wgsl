@@ -1,6 +1,8 @@
 // Eight columns of B at one quad of depth, in every lane: column d of `left` holds the first four at depth d, of
 // `right` the others.
 
+#needs b_raw
+
 struct SharedColumns { left: mat4x4f, right: mat4x4f }
 
 // Lane l loads column l.
