@@ -78,13 +78,7 @@ Deno.test("every folder with code has its rule", async () => {
   assert(without.length === 0, `no import rule for ${without.join(", ")}: add one to this test`);
 });
 
-/** Rooms that still have circles; take one out when it has none. */
-const WITH_CIRCLES: readonly string[] = ["kernels"];
-
-Deno.test(`outside ${WITH_CIRCLES.join(", ")}, no files import each other in a circle`, async () => {
+Deno.test("no files import each other in a circle", async () => {
   const found = circles(await importGraph(ROOT));
-  const rooms = (group: readonly string[]) => new Set(group.map((path) => path.split("/")[0]!));
-  const allowed = (group: readonly string[]) =>
-    [...rooms(group)].every((room) => WITH_CIRCLES.includes(room));
-  assertEquals(found.filter((group) => !allowed(group)).map((group) => group.join(" <-> ")), []);
+  assertEquals(found.map((group) => group.join(" <-> ")), []);
 });
