@@ -3,7 +3,7 @@ import { UserError } from "../../errors.ts";
 import { ifThere, readWhole } from "../file_bytes.ts";
 import { settle, temporaryName } from "../temporary.ts";
 import { layOutText } from "./layout.ts";
-import { openPdf, type PdfPage } from "./reader.ts";
+import { openPdf, type Pdf, type PdfPage } from "./reader.ts";
 
 /** Bytes of a text that is there already. */
 const LARGEST_TEXT = 2 ** 29;
@@ -40,7 +40,19 @@ export async function readPdf(
   input: string,
   onProgress?: (done: number, total: number) => void,
 ): Promise<PdfText> {
-  const pdf = await openPdf(input);
+  return await textOfPdf(await openPdf(input), input, onProgress);
+}
+
+/**
+ * The text of an opened PDF, in reading order.
+ * @param name what errors call it
+ * @throws {UserError} if all of it was scanned, or there is none
+ */
+export async function textOfPdf(
+  pdf: Pdf,
+  name: string,
+  onProgress?: (done: number, total: number) => void,
+): Promise<PdfText> {
   const pages: PdfPage[] = [];
   for await (const page of pdf.pages()) {
     pages.push(page);
@@ -50,8 +62,8 @@ export async function readPdf(
   if (text === "") {
     throw new UserError(
       scanned.length > 0
-        ? `Cannot convert "${input}": all its pages are scanned images. Run it through text recognition (OCR) first`
-        : `Cannot convert "${input}": it has no text`,
+        ? `Cannot convert "${name}": all its pages are scanned images. Run it through text recognition (OCR) first`
+        : `Cannot convert "${name}": it has no text`,
     );
   }
   return { text, pages: pages.length, tables, scanned };

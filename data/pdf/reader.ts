@@ -1,7 +1,7 @@
 /** The words of a PDF and where they stand: `unpdf` reads the file and is used nowhere else. */
 import { getDocumentProxy } from "unpdf";
 import { UserError } from "../../errors.ts";
-import { FILE_LIMITS, readWhole } from "../file_bytes.ts";
+import { type Bytes, FILE_LIMITS, readWhole } from "../file_bytes.ts";
 
 /** A run of text as the file has it. */
 export interface PdfRun {
@@ -38,18 +38,26 @@ const PAINTS_IMAGE = new Set([83, 84, 85, 86, 88]);
 
 /** @throws {UserError} if the file is missing, is no PDF, or wants a password */
 export async function openPdf(path: string): Promise<Pdf> {
-  const bytes = await readWhole(path, FILE_LIMITS.document);
+  return await parsePdf(await readWhole(path, FILE_LIMITS.document), path);
+}
+
+/**
+ * A PDF in memory.
+ * @param name what errors call it
+ * @throws {UserError} if it is no PDF, or wants a password
+ */
+export async function parsePdf(bytes: Bytes, name: string): Promise<Pdf> {
   // Readers look for it in the first kilobyte (PDF 1.7, appendix H).
   if (!new TextDecoder("latin1").decode(bytes.subarray(0, 1024)).includes("%PDF-")) {
-    throw new UserError(`Cannot read "${path}": it is no PDF`);
+    throw new UserError(`Cannot read "${name}": it is no PDF`);
   }
   let document: Awaited<ReturnType<typeof getDocumentProxy>>;
   try {
     document = await getDocumentProxy(bytes, { verbosity: 0 });
   } catch (cause) {
-    const { name, message } = cause as Error;
-    const problem = name === "PasswordException" ? "it wants a password" : `it is damaged (${message})`;
-    throw new UserError(`Cannot read "${path}": ${problem}`, { cause });
+    const { name: kind, message } = cause as Error;
+    const problem = kind === "PasswordException" ? "it wants a password" : `it is damaged (${message})`;
+    throw new UserError(`Cannot read "${name}": ${problem}`, { cause });
   }
   return {
     pageCount: document.numPages,
