@@ -124,9 +124,11 @@ export { type OpenModel, openModel, type OpenOptions } from "./model/load/open.t
 export type { Parameter } from "./model/parameter.ts";
 export { LanguageModel, type Predictions } from "./model/language_model.ts";
 export { continueAll, generate, generateBatch, type GenerateOptions } from "./model/generate.ts";
+export type { Logprob, TokenLogprob } from "./model/logprobs.ts";
 export { Decoder, type DecoderOptions } from "./model/decoder.ts";
 export type { Sampling } from "./kernels/sample/sample.ts";
 export { type Answer, type AnswerOptions, Engine, type EngineOptions } from "./chat/engine.ts";
+export type { AnswerLogprob, TextLogprob } from "./chat/text_logprobs.ts";
 export {
   type Batch,
   type DeviceBatch,

@@ -13,6 +13,7 @@ import { checkOptions, continueAll, endIds } from "../model/generate.ts";
 import { type OpenModel, openModel } from "../model/load/open.ts";
 import { formatCount } from "../text.ts";
 import { readGenerationConfig } from "./generation_config.ts";
+import { type AnswerLogprob, LogprobQueue } from "./text_logprobs.ts";
 import { TextStream } from "./text_stream.ts";
 
 /** Which model answers, and how it is held. */
@@ -45,8 +46,10 @@ export interface AnswerOptions extends Partial<Sampling> {
   readonly stop?: readonly string[];
   /** Go on behind the tokens that end a text; false unless given. */
   readonly ignoreEnd?: boolean;
-  /** Called with the answer's text as it is written. */
-  readonly onText?: (text: string) => void;
+  /** Tell the logprob of each token, and of this many of the likeliest at its place: slower. None unless given. */
+  readonly topLogprobs?: number | undefined;
+  /** Called with the answer's text as it is written, and with the logprobs of its tokens if they were asked for. */
+  readonly onText?: (text: string, logprobs: readonly AnswerLogprob[]) => void;
   /** Called while the prompt is read: how many of its tokens are. */
   readonly onPrompt?: ((done: number, total: number) => void) | undefined;
   /** Ends the answer early. */
@@ -57,6 +60,8 @@ export interface AnswerOptions extends Partial<Sampling> {
 export interface Answer {
   /** Without special tokens, and without the stop text. */
   readonly text: string;
+  /** Of its tokens, without the one that ended it; undefined unless asked for. */
+  readonly logprobs?: readonly AnswerLogprob[];
   /** `stop` at an end-of-text token or a stop text, `length` at the limit, `cancelled` by the signal. */
   readonly finishReason: "stop" | "length" | "cancelled";
   /** Tokens of the prompt. */
@@ -84,6 +89,8 @@ const SAMPLING = { temperature: 0.6, topP: 0.9 } as const;
 export class Engine {
   /** Tokens that a prompt and its answer may have together. */
   readonly contextSize: number;
+  /** Ids are below it. */
+  readonly vocabSize: number;
   /** The model's, or its adapter's own. */
   readonly tokenizer: Tokenizer;
   /** Writes conversations. */
@@ -114,6 +121,7 @@ export class Engine {
     this.#stopIds = parts.stopIds;
     this.#sampling = parts.sampling;
     this.contextSize = parts.mostTokens ?? contextLength(parts.open.config);
+    this.vocabSize = parts.open.config.vocab_size;
   }
 
   /** Loads a model. @throws {UserError} if a file is missing or damaged, or the parts are not of one model */
@@ -180,11 +188,12 @@ export class Engine {
    * @throws {UserError} if the prompt and `maxNewTokens` pass the context, or an option is out of range
    */
   async answer(prompt: readonly number[], options: AnswerOptions = {}): Promise<Answer> {
-    const { onText, onPrompt, signal, stop = [], ignoreEnd = false, maxNewTokens, ...given } = options;
+    const { onText, onPrompt, signal, stop = [], ignoreEnd = false, maxNewTokens, topLogprobs, ...given } =
+      options;
     this.checkLength(prompt.length, maxNewTokens);
     const sampling = { ...this.#sampling, ...definedOf(given) };
     const limit = maxNewTokens ?? this.contextSize - prompt.length;
-    checkOptions({ ...sampling, maxNewTokens: limit });
+    checkOptions({ ...sampling, topLogprobs, maxNewTokens: limit });
     const start = performance.now();
     const decoder = this.#decoderFor(prompt.length + limit);
     const cachedTokens = await this.#read(decoder, prompt, { onPrompt, signal });
@@ -192,38 +201,51 @@ export class Engine {
     const ending = new AbortController();
     const either = signal ? AbortSignal.any([signal, ending.signal]) : ending.signal;
     const stopIds = ignoreEnd ? [] : this.#stopIds;
-    let [text, count, first, last] = ["", 0, start, start];
+    const waiting = new LogprobQueue();
+    const logprobs: AnswerLogprob[] = [];
+    let text = "";
+    let [first, last] = [start, start];
     let isEnded = false;
-    const show = (piece: string) => {
-      if (piece === "") return;
+    const show = (piece: string, isLast = false) => {
       text += piece;
-      onText?.(piece);
+      const fresh = waiting.take(text.length, isLast);
+      logprobs.push(...fresh);
+      if (piece !== "" || fresh.length > 0) onText?.(piece, fresh);
     };
     if (!signal?.aborted) {
       await continueAll(decoder, {
         ...sampling,
         maxNewTokens: limit,
         stopIds,
+        topLogprobs,
         signal: either,
-        onTokens: (ids) => {
+        onTokens: (ids, _, drawn) => {
           last = performance.now();
-          if (count === 0) first = last;
+          if (stream.length === 0) first = last;
           if (stream.isStopped) return;
-          count += ids.length;
           isEnded = stopIds.includes(ids.at(-1)!);
-          show(stream.push(isEnded ? ids.slice(0, -1) : ids));
+          const written = isEnded ? ids.slice(0, -1) : ids;
+          if (topLogprobs === undefined) show(stream.push(written));
+          else {
+            for (const [i, id] of written.entries()) {
+              if (stream.isStopped) break;
+              waiting.add(drawn[i]!, stream);
+              show(stream.push([id]), stream.isStopped);
+            }
+          }
           if (stream.isStopped) ending.abort();
         },
       });
     }
-    show(stream.finish());
+    show(stream.finish(), true);
     const isStopped = isEnded || stream.isStopped;
     return {
       text,
+      ...(topLogprobs === undefined ? {} : { logprobs }),
       finishReason: isStopped ? "stop" : signal?.aborted ? "cancelled" : "length",
       promptTokens: prompt.length,
       cachedTokens,
-      completionTokens: count,
+      completionTokens: stream.length + (isEnded && !stream.isStopped ? 1 : 0),
       promptSeconds: (first - start) / 1000,
       writeSeconds: (last - first) / 1000,
     };

@@ -2,7 +2,7 @@
 import type { Tokenizer } from "../data/tokenizer.ts";
 
 /** Mark that a decoder writes for bytes that are no character (yet). */
-const UNFINISHED = "\ufffd";
+export const UNFINISHED = "\ufffd";
 /** Tokens behind which an unfinished character is none: no character of UTF-8 has more bytes. */
 const MOST_PARTS = 4;
 
@@ -27,6 +27,21 @@ export class TextStream {
   /** Whether a stop text came. */
   get isStopped(): boolean {
     return this.#isStopped;
+  }
+
+  /** How many tokens it has taken: none after a stop text. */
+  get length(): number {
+    return this.#ids.length;
+  }
+
+  /**
+   * The text that a token would add; U+FFFD where it is a part of a character.
+   * @param options.skipSpecial "" for a special token, as in the text; false unless given
+   */
+  peek(id: number, options: { readonly skipSpecial?: boolean } = {}): string {
+    const [before, now] = [this.#ids.slice(this.#context, this.#shown), this.#ids.slice(this.#context)];
+    const { length } = this.#tokenizer.decode(before, options);
+    return this.#tokenizer.decode([...now, id], options).slice(length);
   }
 
   /** Takes the next tokens; returns the text that is certain with them. */

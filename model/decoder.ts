@@ -150,9 +150,11 @@ export class Decoder {
   /**
    * Draws the next token of every sequence; {@linkcode advance} goes on from it.
    * @param drawn (steps * sequences) u32: step `step` of it gets the tokens
+   * @param kept (sequences, V rounded up to a multiple of 4) f32: gets the logits as the model gives them
    */
-  sample(sampling: Sampling, drawn: Tensor, step: number): void {
+  sample(sampling: Sampling, drawn: Tensor, step: number, kept?: Tensor): void {
     const logits = this.logits();
+    if (kept) this.#gpu.copy(logits, kept);
     sample(this.#gpu, logits, this.#last, sampling, {
       vocabSize: this.model.config.vocab_size,
       drawn,

@@ -5,6 +5,7 @@ import { NO_TOKEN, type Sampling } from "../kernels/sample/sample.ts";
 import type { ModelConfig } from "./model_config.ts";
 import { Decoder } from "./decoder.ts";
 import type { LanguageModel } from "./language_model.ts";
+import { logprobsOf, type TokenLogprob } from "./logprobs.ts";
 
 /** Sampling and its end. Steps of the sampling that are not given are left out. */
 export interface GenerateOptions extends Partial<Sampling> {
@@ -14,8 +15,13 @@ export interface GenerateOptions extends Partial<Sampling> {
   readonly stopIds?: readonly number[];
   /** Steps whose tokens are read at once; as many as take about 50 ms unless given. */
   readonly readEvery?: number;
-  /** Called with each sequence's new tokens as they are read. */
-  readonly onTokens?: (ids: readonly number[], sequence: number) => void;
+  /**
+   * Tell the logprob of each token, and of this many of the likeliest at its place. Logits are then read back after each
+   * step; none unless given.
+   */
+  readonly topLogprobs?: number | undefined;
+  /** Called with each sequence's new tokens as they are read; `logprobs` is empty unless they were asked for. */
+  readonly onTokens?: (ids: readonly number[], sequence: number, logprobs: readonly TokenLogprob[]) => void;
   /** Ends the writing after the tokens that are read next. */
   readonly signal?: AbortSignal;
 }
@@ -90,13 +96,13 @@ export async function generateBatch(
  */
 export async function continueAll(decoder: Decoder, options: GenerateOptions = {}): Promise<number[][]> {
   checkOptions(options);
-  const { stopIds = endIds(decoder.model.config), onTokens, signal } = options;
+  const { stopIds = endIds(decoder.model.config), onTokens, signal, topLogprobs } = options;
   const written = Array.from({ length: decoder.sequences }, (): number[] => []);
   const done = new Set<number>();
   for await (const steps of drawnTokens(decoder, { ...DEFAULTS, ...options })) {
     written.forEach((ids, sequence) => {
       if (done.has(sequence)) return;
-      const drawn = steps.map((tokens) => tokens[sequence]!);
+      const drawn = steps.map(({ tokens }) => tokens[sequence]!);
       const stop = drawn.findIndex((id) => stopIds.includes(id));
       const fresh = stop < 0 ? drawn : drawn.slice(0, stop + 1);
       if (fresh.includes(NO_TOKEN)) {
@@ -107,7 +113,10 @@ export async function continueAll(decoder: Decoder, options: GenerateOptions = {
       }
       if (stop >= 0) done.add(sequence);
       ids.push(...fresh);
-      onTokens?.(fresh, sequence);
+      const logprobs = topLogprobs === undefined
+        ? []
+        : fresh.map((id, i) => logprobsOf(steps[i]!.logits(sequence), id, topLogprobs));
+      onTokens?.(fresh, sequence, logprobs);
     });
     if (done.size === written.length || signal?.aborted) break;
   }
@@ -124,6 +133,16 @@ export function endIds({ raw: { eos_token_id } }: ModelConfig): number[] {
 interface Recorded {
   readonly drawn: Tensor;
   readonly steps: number;
+  /** (sequences, V rounded up to a multiple of 4) f32, where they are wanted: then of one step. */
+  readonly logits: Tensor | undefined;
+}
+
+/** A step whose tokens were read. */
+interface Step {
+  /** (sequences) */
+  readonly tokens: Uint32Array;
+  /** (V) of a sequence, where they were wanted. */
+  logits(sequence: number): Float32Array;
 }
 
 /**
@@ -132,51 +151,62 @@ interface Recorded {
  */
 async function* drawnTokens(
   decoder: Decoder,
-  { maxNewTokens, readEvery, ...sampling }: typeof DEFAULTS & Pick<GenerateOptions, "readEvery">,
-): AsyncGenerator<Uint32Array[]> {
-  const { gpu } = decoder.model;
+  { maxNewTokens, topLogprobs, ...options }:
+    & typeof DEFAULTS
+    & Pick<GenerateOptions, "readEvery" | "topLogprobs">,
+): AsyncGenerator<Step[]> {
+  const { readEvery: given, ...sampling } = options;
+  const readEvery = topLogprobs === undefined ? given : 1;
+  const { gpu, config: { vocab_size } } = decoder.model;
+  const width = 4 * Math.ceil(vocab_size / 4);
   const rows = decoder.sequences;
   let recorded = 0;
   const record = (steps: number): Recorded => {
     const drawn = gpu.empty([steps * rows], "u32", "drawn tokens");
+    const logits = topLogprobs === undefined ? undefined : gpu.empty([rows, width], "f32", "logits");
     for (let step = 0; step < steps; step++, recorded++) {
       if (recorded > 0) decoder.advance();
-      decoder.sample(sampling, drawn, step);
+      decoder.sample(sampling, drawn, step, logits);
     }
     gpu.submit();
-    return { drawn, steps };
+    return { drawn, steps, logits };
   };
   let next: Recorded | undefined = record(1);
   let steps = readEvery ?? 1;
   let readAt = performance.now();
   try {
     while (next) {
-      const { drawn, steps: count }: Recorded = next;
+      const { drawn, steps: count, logits }: Recorded = next;
       next = undefined;
-      const reading = gpu.readBytes([drawn]);
+      const reading = gpu.readBytes(logits ? [drawn, logits] : [drawn]);
       // A failure is thrown where the bytes are awaited, not before.
       reading.catch(() => {});
       // The wait for the device is over when this returns; reading then sleeps, and the device need not.
       await new Promise((resolve) => setTimeout(resolve, 0));
       const left = maxNewTokens - recorded;
       if (left > 0) next = record(Math.min(steps, left));
-      const [bytes] = await reading;
+      const [bytes, logitBytes] = await reading;
       drawn.free();
+      logits?.free();
       const now = performance.now();
       const inTime = Math.floor(READ_MS * count / (now - readAt));
       steps = readEvery ?? Math.max(1, Math.min(MOST_STEPS, 2 * count, inTime));
       readAt = now;
       const tokens = new Uint32Array(bytes!.buffer);
-      yield Array.from({ length: count }, (_, step) => tokens.subarray(step * rows, (step + 1) * rows));
+      yield Array.from({ length: count }, (_, step) => ({
+        tokens: tokens.subarray(step * rows, (step + 1) * rows),
+        logits: (sequence) => new Float32Array(logitBytes!.buffer, sequence * width * 4, vocab_size),
+      }));
     }
   } finally {
     next?.drawn.free();
+    next?.logits?.free();
   }
 }
 
 /** @throws {UserError} naming every option that is out of range */
 export function checkOptions(options: GenerateOptions): void {
-  const { readEvery = 1 } = options;
+  const { readEvery = 1, topLogprobs = 0 } = options;
   const { maxNewTokens, temperature, topK, topP, minP, repetitionPenalty, seed } = {
     ...DEFAULTS,
     ...options,
@@ -189,6 +219,8 @@ export function checkOptions(options: GenerateOptions): void {
     Number.isInteger(value) && value >= least && value < 2 ** 32;
   demand(isWhole(maxNewTokens, 1), "maxNewTokens", maxNewTokens, "a whole number above 0");
   demand(isWhole(readEvery, 1), "readEvery", readEvery, "a whole number above 0");
+  const isTop = isWhole(topLogprobs, 0) && topLogprobs <= 100;
+  demand(isTop, "topLogprobs", topLogprobs, "a whole number up to 100");
   const isTemperature = temperature === 0 || (temperature >= 0.01 && temperature <= 100);
   demand(isTemperature, "temperature", temperature, "0, or from 0.01 to 100");
   demand(isWhole(topK, 0), "topK", topK, "a whole number, 0 for all tokens");

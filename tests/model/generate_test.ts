@@ -9,6 +9,7 @@ import { continueAll, generate, generateBatch, type GenerateOptions } from "../.
 import { kvCacheBytes } from "../../model/kv_cache.ts";
 import type { LanguageModel } from "../../model/language_model.ts";
 import { openModel } from "../../model/load/open.ts";
+import { logprobsOf, type TokenLogprob } from "../../model/logprobs.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { integers, normal } from "../support/random.ts";
 import { changedWeights, load, logitsOf, smallConfig } from "./support.ts";
@@ -85,6 +86,59 @@ async function assertSteps(
   const largest = whole.reduce((most, value) => Math.max(most, Math.abs(value)), 1);
   assertClose(label, logits, whole, { rtol: 0, atol: atol * largest });
 }
+
+Deno.test("logprobs are the log-softmax of recomputation, whatever the sampling", async () => {
+  using gpu = await Gpu.open({ poison: true });
+  const { model } = await openModel(gpu, { baseModel: "tests/golden/mha" });
+  const { vocab_size } = model.config;
+  const prompts = [7, 12].map((length) => [...integers(length, length, vocab_size)]);
+  const told: TokenLogprob[][] = [[], []];
+  const before = gpu.memory.liveBytes;
+  const written = await generateBatch(model, prompts, {
+    maxNewTokens: 6,
+    temperature: 3,
+    topK: 40,
+    repetitionPenalty: 1.5,
+    seed: 5,
+    stopIds: [],
+    topLogprobs: 3,
+    onTokens: (ids, sequence, logprobs) => {
+      assertEquals([ids.length, logprobs.length], [1, 1]);
+      told[sequence]!.push(...logprobs);
+    },
+  });
+  assertEquals(gpu.memory.liveBytes, before, "bytes left on the device");
+  for (const [i, ids] of written.entries()) {
+    assertEquals(told[i]!.map(({ id }) => id), ids);
+    const all = [...prompts[i]!, ...ids];
+    const logits = await wholeLogits(model, all, prompts[i]!.length - 1, all.length - 1);
+    for (const [step, { id, logprob, top }] of told[i]!.entries()) {
+      const row = logits.subarray(step * vocab_size, (step + 1) * vocab_size);
+      const logSum = Math.log(row.reduce((sum, logit) => sum + Math.exp(logit), 0));
+      const likeliest = [...row.keys()].sort((a, b) => row[b]! - row[a]!).slice(0, 3);
+      assertEquals(top.map((each) => each.id), likeliest);
+      const expected = [id, ...likeliest].map((each) => row[each]! - logSum);
+      assertClose("logprobs", [logprob, ...top.map((each) => each.logprob)], expected, {
+        rtol: 1e-4,
+        atol: 1e-4,
+      });
+    }
+  }
+  const sampled = { maxNewTokens: 6, temperature: 3, topK: 40, repetitionPenalty: 1.5, seed: 5, stopIds: [] };
+  assertEquals(await generateBatch(model, prompts, sampled), written, "the same tokens as without");
+  await assertThrows(() => generate(model, [1], { topLogprobs: -1 }), "topLogprobs");
+});
+
+Deno.test("logprobsOf() takes the first of equals, and no more than there are", () => {
+  const logits = Float32Array.of(1, 3, 3, -Infinity, 2);
+  const { logprob, top } = logprobsOf(logits, 4, 3);
+  assertEquals(top.map(({ id }) => id), [1, 2, 4]);
+  assertEquals(logprob, top[2]!.logprob);
+  assertEquals(logprobsOf(logits, 0, 0).top, []);
+  assertEquals(logprobsOf(logits, 0, 9).top.map(({ id }) => id), [1, 2, 4, 0, 3]);
+  const large = logprobsOf(Float32Array.of(1000, 999), 0, 1);
+  assertClose("large logits", [large.logprob], [-Math.log(1 + Math.exp(-1))], { rtol: 1e-12, atol: 0 });
+});
 
 interface Golden {
   readonly folder: string;
