@@ -40,6 +40,10 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     load: () => import("./inference.ts"),
   },
   chat: { summary: "talk with a model, about files too", load: () => import("./chat.ts") },
+  serve: {
+    summary: "a model for programs, by OpenAI's API, and for people, on a page",
+    load: () => import("./serve.ts"),
+  },
   merge: { summary: "merge an adapter into its base model", load: () => import("./merge.ts") },
   tokenize: { summary: "text to a token file for evaluate", load: () => import("./tokenize.ts") },
   convert: {

@@ -13,6 +13,8 @@ interface Needs {
   readonly write: "anywhere" | "until fetched" | "nowhere";
   /** Facts of the machine that it asks for, as `--allow-sys` names them. */
   readonly sys?: string;
+  /** Hosts that it may listen on; it gives the network back itself, once it listens. */
+  readonly listen?: string;
   /** `own`: only the tuner's results and the kernels that they are for. */
   readonly read: "anywhere" | "own";
 }
@@ -39,6 +41,12 @@ export const NEEDS = {
   evaluate: { hub: ["base_model", "peft_model", "data_path"], write: "until fetched", read: "anywhere" },
   inference: { hub: ["base_model", "peft_model"], write: "until fetched", read: "anywhere" },
   chat: { ...LOCAL, hub: ["base_model", "peft_model"] },
+  serve: {
+    hub: ["base_model", "peft_model"],
+    write: "until fetched",
+    read: "anywhere",
+    listen: "127.0.0.1,localhost,[::1],0.0.0.0,[::]",
+  },
   merge: { ...LOCAL, sys: "statfs", hub: ["base_model", "peft_model"] },
   tokenize: { ...LOCAL, hub: ["model_name_or_path", "data_path"] },
   convert: { ...LOCAL, hub: ["model"] },
@@ -60,6 +68,8 @@ const MOST_SETTINGS = 2 ** 20;
 
 /** The needs of the running command; undefined where the process is not a command's own, as in tests. */
 let held: Needs | undefined;
+/** Set for a command that listens and has nothing to fetch. */
+let isAllHere = false;
 
 /**
  * Gives back what this call does not need.
@@ -69,7 +79,9 @@ let held: Needs | undefined;
 export function narrow(name: string, words: readonly string[]): void {
   held = needsOf(name);
   if (held.write === "nowhere") Deno.permissions.revokeSync({ name: "write" });
-  if (!needsHub(name, words)) narrowFetched();
+  if (needsHub(name, words)) return;
+  if (held.listen === undefined) narrowFetched();
+  else isAllHere = true;
 }
 
 /** Whether a command takes paths of the user's. */
@@ -82,6 +94,11 @@ function needsOf(command: string): Needs {
   return Object.hasOwn(NEEDS, command)
     ? NEEDS[command as keyof typeof NEEDS]
     : { write: "nowhere", read: "own" };
+}
+
+/** Gives back what listening took: a port that is listened on stays so. What is still to be fetched keeps the network. */
+export function narrowListening(): void {
+  if (isAllHere) narrowFetched();
 }
 
 /** Gives back what fetching from the hub took: everything is here that this call reads. */
@@ -176,13 +193,16 @@ const READ_OWN = '"--allow-read=kernels,$HOME/.cache/longreach,$HOME/Library/Cac
 
 /** The flags of `deno run` that a command needs, as its task in `deno.json` has them. */
 export function grantsOf(name: keyof typeof NEEDS): string[] {
-  const { hub, write, read, sys }: Needs = NEEDS[name];
+  const { hub, write, read, sys, listen }: Needs = NEEDS[name];
+  const hosts = [listen, HUB_HOSTS, ...name === "upload" ? [STORAGE_HOSTS] : []].filter((each) =>
+    each !== undefined
+  );
   return [
     read === "own" ? READ_OWN : "--allow-read",
     // The cache's links are made with the right to write anywhere, or not at all.
     ...(write === "nowhere" ? [] : ["--allow-write"]),
     ...(sys === undefined ? [] : [`--allow-sys=${sys}`]),
-    ...(hub === undefined ? [] : [NET(name === "upload" ? `${HUB_HOSTS},${STORAGE_HOSTS}` : HUB_HOSTS)]),
+    ...(hub === undefined ? [] : [NET(hosts.join(","))]),
     `--allow-env=${hub === undefined ? VARIABLES : `${VARIABLES},${HUB_VARIABLES}`}`,
   ];
 }
@@ -192,7 +212,7 @@ export function dawnGrants(): string[] {
   return [
     "--allow-read",
     "--allow-write",
-    NET(`${HUB_HOSTS},${STORAGE_HOSTS}`),
+    NET([NEEDS.serve.listen, HUB_HOSTS, STORAGE_HOSTS].join(",")),
     "--allow-ffi",
     grantsOf("upload").at(-1)!,
   ];

@@ -70,6 +70,29 @@ export function listenForSignals(io: Io): void {
   });
 }
 
+/**
+ * Takes signals over until one comes; one that comes later ends the process.
+ * @param failed rejects where the work ends before
+ */
+export async function untilSignal(io: Pick<Io, "exit">, failed: Promise<never>): Promise<Deno.Signal> {
+  const { promise, resolve } = Promise.withResolvers<Deno.Signal>();
+  let first: { readonly signal: Deno.Signal; readonly at: number } | undefined;
+  takenOver++;
+  const remove = onSignals((signal) => {
+    if (first === undefined) {
+      first = { signal, at: performance.now() };
+      resolve(signal);
+    } else if (performance.now() - first.at > SAME_EVENT_MS) io.exit(signalExitCode(first.signal));
+  });
+  try {
+    return await Promise.race([promise, failed]);
+  } catch (error) {
+    remove();
+    takenOver--;
+    throw error;
+  }
+}
+
 /** Takes signals over until {@linkcode StopSignal.close}: the first asks to stop, the second ends the process. */
 export class StopSignal {
   #asked: Deno.Signal | null = null;

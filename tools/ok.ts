@@ -31,6 +31,7 @@ const FIRST_TIMES: Times = {
   "tests/model/generate_test.ts": 25,
   "tests/readme_test.ts": 25,
   "tests/demo/model_test.ts": 20,
+  "tests/serve/openai_test.ts": 12,
 };
 const USUAL_TIME = 2;
 
