@@ -1,5 +1,5 @@
 /**
- * The long trials that `docs/reliability.md` reports: `deno task campaign crash|fuzz|faults|soak [--count N] [--seed N]
+ * The long trials that `docs/reliability.md` reports: `deno task campaign crash|fuzz|faults|serve|soak [--count N] [--seed N]
  * [--only NAME]`. Each is deterministic from its seed, and ends with 1 where anything was lost, corrupt, crashed or hung.
  * The everyday tests run a small share of the same code.
  */
@@ -10,6 +10,7 @@ const CAMPAIGNS: Readonly<Record<string, () => Promise<Campaign>>> = {
   crash: () => import("./crash.ts"),
   faults: () => import("./faults.ts"),
   fuzz: () => import("./fuzz.ts"),
+  serve: () => import("./serve.ts"),
   soak: () => import("./soak.ts"),
 };
 
