@@ -6,17 +6,18 @@ const ROOT = new URL("..", import.meta.url).pathname;
 /** Folder -> folders of this project it may import besides itself. Files at the root are everybody's. */
 const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   kernels: [],
+  report: [],
   data: [],
   train_args: ["data"],
   checkpoint: ["data"],
   hub: ["checkpoint", "data"],
   model: ["kernels", "checkpoint", "data"],
-  eval: ["kernels", "model", "checkpoint", "data"],
   chat: ["kernels", "model", "checkpoint", "data"],
   serve: ["kernels", "model", "chat", "checkpoint", "data"],
+  eval: ["kernels", "model", "checkpoint", "data"],
   export: ["kernels", "model", "checkpoint", "hub", "data"],
-  train: ["kernels", "model", "export", "checkpoint", "data", "train_args"],
-  demo: ["kernels", "model", "eval", "export", "checkpoint", "data", "train", "train_args"],
+  train: ["kernels", "model", "export", "checkpoint", "data", "train_args", "report"],
+  demo: ["kernels", "model", "eval", "export", "checkpoint", "data", "train", "train_args", "report"],
   examples: [],
   cli: [
     "kernels",
@@ -31,6 +32,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     "train",
     "train_args",
     "demo",
+    "report",
   ],
   tools: ["model", "checkpoint", "data", "train", "train_args", "cli"],
   // Commands of their own, which ask and print as those of cli/ do.

@@ -6,7 +6,8 @@ import { settingText } from "../train_args/describe.ts";
 import { GROUPS, OPTION_NAMES, OPTIONS, type TrainArgs, type TrainOption } from "../train_args/schema.ts";
 import { count } from "./describe.ts";
 import type { TrainInfo } from "./hooks.ts";
-import { type Curve, curvePlot, escape, smoothed } from "./plot.ts";
+import { dateText, escape, page, type Row, table } from "../report/page.ts";
+import { type Curve, curvePlot, smoothed } from "../report/plot.ts";
 import type { EvalEntry, LogEntry, LogState, Measured } from "./run_log.ts";
 
 /** A run as far as it has come. */
@@ -22,37 +23,11 @@ export interface ReportedRun {
   readonly peakBytes: number;
 }
 
-const STYLE = `
-:root { color-scheme: light dark; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 760px; margin: 2rem auto; padding: 0 1rem; }
-h1 { overflow-wrap: anywhere; }
-table { border-collapse: collapse; width: 100%; margin: 1rem 0; }
-th, td { text-align: left; vertical-align: top; padding: .2rem .8rem .2rem 0; border-bottom: 1px solid #8884; }
-th { font-weight: normal; opacity: .75; white-space: nowrap; width: 15rem; }
-td { overflow-wrap: anywhere; }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid #8884; padding: .6rem .8rem; }
-pre span, mark { unicode-bidi: isolate; }
-mark { background: #5a9e4b40; color: inherit; border-bottom: 2px solid #5a9e4b; }
-svg { width: 100%; height: auto; margin-bottom: 1rem; }
-svg text { fill: currentColor; }
-.changed { font-weight: bold; }
-@media (max-width: 600px) {
-  th, td { display: block; width: auto; padding-right: 0; }
-  th { border-bottom: none; padding-bottom: 0; white-space: normal; }
-  td { padding-top: 0; }
-  svg text { font-size: 20px; }
-}
-`;
-
 /** The page. It has no scripts; every text of the run is escaped. */
 export function reportHtml(run: ReportedRun): string {
   const { args, preview } = run;
   const title = `Training run ${args.output_dir}`;
-  return [
-    `<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">`,
-    `<meta name="viewport" content="width=device-width, initial-scale=1">`,
-    `<title>${escape(title)}</title>\n<style>${STYLE}</style>\n</head>\n<body>`,
-    `<h1>${escape(title)}</h1>`,
+  return page(title, [
     table(resultRows(run)),
     table(runRows(run.info)),
     ...plots(run),
@@ -64,11 +39,8 @@ export function reportHtml(run: ReportedRun): string {
     table(lengthRows(preview)),
     "<h2>Settings</h2>\n<p>Bold ones differ from the defaults.</p>",
     ...settingsTables(args),
-    "</body>\n</html>\n",
-  ].join("\n");
+  ]);
 }
-
-type Row = readonly [name: string, value: string, isChanged?: boolean];
 
 /** Results of the run so far. */
 function resultRows(run: ReportedRun): Row[] {
@@ -225,20 +197,6 @@ function settingsTables(args: TrainArgs): string[] {
     });
     return `<h3>${escape(title)}</h3>\n${table(rows)}`;
   });
-}
-
-function table(rows: readonly Row[]): string {
-  const body = rows.map(([name, value, isChanged]) =>
-    `<tr><th scope="row">${escape(name)}</th><td${isChanged ? ' class="changed"' : ""}>${
-      escape(value)
-    }</td></tr>`
-  );
-  return `<table>\n${body.join("\n")}\n</table>`;
-}
-
-/** `2026-11-26 14:30 UTC` */
-function dateText(iso: string): string {
-  return `${iso.slice(0, 16).replace("T", " ")} UTC`;
 }
 
 /** `12.3 s`, `4 min 05 s`, `1 h 02 min` */

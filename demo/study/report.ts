@@ -8,7 +8,7 @@ import {
   UNTRAINED,
   type Variant,
 } from "./experiments.ts";
-import { curvePlot, dotPlot } from "../../train/plot.ts";
+import { curvePlot, dotPlot } from "../../report/plot.ts";
 import { LENGTHS, type StudyRow } from "./study.ts";
 
 /** A report: the text, and the pictures it shows by their file names. */

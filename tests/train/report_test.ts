@@ -1,30 +1,10 @@
 import type { DataPreview } from "../../data/preview.ts";
 import type { TrainInfo } from "../../train/hooks.ts";
-import { curvePlot, dotPlot, smoothed } from "../../train/plot.ts";
+import { curvePlot, dotPlot, smoothed } from "../../report/plot.ts";
 import { reportHtml } from "../../train/report.ts";
 import { loadTrainArgs } from "../../train_args/load.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
-
-const VOID = new Set(["meta"]);
-
-/** Fails unless every element is closed in its turn and every `<` and `&` of the text is escaped. */
-function assertWellFormed(html: string): void {
-  const open: string[] = [];
-  const rest = html.replace(/<!DOCTYPE html>/, "").replaceAll(/<style>[^<]*<\/style>/g, "");
-  const text = rest.replace(
-    /<(\/?)([a-z][a-z0-9]*)((?:\s[\w-]+="[^"<>]*")*)\s*(\/?)>/gi,
-    (_, close, name, __, self) => {
-      if (close) assertEquals(open.pop(), name, "closing tag");
-      else if (!self && !VOID.has(name)) open.push(name);
-      return "";
-    },
-  );
-  assertEquals(open, [], "open elements");
-  assert(
-    !/[<>]|&(?!(amp|lt|gt|quot);)/.test(text),
-    `unescaped text: ${/.{20}([<>]|&).{20}/.exec(text)?.[0]}`,
-  );
-}
+import { assertWellFormed } from "../support/html.ts";
 
 const INFO: TrainInfo = {
   model: "a <b>model</b> & more",

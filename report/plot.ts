@@ -1,6 +1,8 @@
 /** Small SVG plots that read on light and dark pages, and without colours: marks and dashes differ too. */
+import { escape } from "./page.ts";
 
-const WIDTH = 720;
+/** Width of a picture, in its own units. */
+export const WIDTH = 720;
 const COLOURS = ["#4a90d9", "#d9534f", "#5a9e4b", "#b07cc6"];
 const DASHES = ["none", "8 4", "2 4", "10 3 2 3"];
 /** Width of a letter, where a narrow page shows text larger. */
@@ -95,18 +97,17 @@ function arrow(x: number, y: number, value: number): string {
   return `<path d="M${x.toFixed(1)} ${y - 4}l7 4l-7 4z"><title>${value}</title></path>`;
 }
 
-function frame(title: string, caption: string, height: number, body: readonly string[]): string {
-  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" width="${WIDTH}" height="${height}">` +
+/** A picture of so many units, with a title above and a caption below. */
+export function frame(
+  title: string,
+  caption: string,
+  height: number,
+  body: readonly string[],
+  width: number = WIDTH,
+): string {
+  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}">` +
     `${STYLE}<text class="t" x="10" y="18">${escape(title)}</text>` +
     `<text x="10" y="${height - 6}">${escape(caption)}</text>${body.join("")}</svg>\n`;
-}
-
-/** Text as it stands in HTML and SVG, attributes included. */
-export function escape(text: string): string {
-  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll(
-    `"`,
-    "&quot;",
-  );
 }
 
 /** A curve of one quantity. */
