@@ -61,7 +61,6 @@ export type { Suggestion } from "./train/plan/suggestions.ts";
 // Evaluation, merging, other formats.
 export {
   evaluatePerplexity,
-  type LoadedModel,
   type PerplexityOptions,
   type PerplexityResult,
   type PositionScore,
@@ -69,6 +68,7 @@ export {
   type WindowOptions,
   type WindowScores,
 } from "./eval/perplexity.ts";
+export type { LoadedModel, MeasuredModel } from "./eval/measured_model.ts";
 export { mergeAdapter, type MergeCheck, type MergeOptions, type MergeResult } from "./export/merge.ts";
 export { convertToGguf, type GgufOptions } from "./export/gguf.ts";
 export { type Bnb4Options, convertToBnb4 } from "./export/bnb4.ts";

@@ -11,6 +11,8 @@ interface Needs {
   readonly hub?: readonly string[] | "always";
   /** Scope of writing; `until fetched`: nowhere but in the hub's cache, and not where nothing is fetched. */
   readonly write: "anywhere" | "until fetched" | "nowhere";
+  /** Flags that name a file to write: with one of them it may write anywhere, whatever `write` says. */
+  readonly writesTo?: readonly string[];
   /** Facts of the machine that it asks for, as `--allow-sys` names them. */
   readonly sys?: string;
   /** Hosts that it may listen on; it gives the network back itself, once it listens. */
@@ -38,7 +40,12 @@ export const NEEDS = {
     ],
   },
   plan: { hub: ["model_name_or_path"], write: "until fetched", read: "anywhere" },
-  evaluate: { hub: ["base_model", "peft_model", "data_path"], write: "until fetched", read: "anywhere" },
+  evaluate: {
+    hub: ["base_model", "peft_model", "data_path"],
+    write: "until fetched",
+    writesTo: ["plot_path"],
+    read: "anywhere",
+  },
   inference: { hub: ["base_model", "peft_model"], write: "until fetched", read: "anywhere" },
   chat: { ...LOCAL, hub: ["base_model", "peft_model"] },
   serve: {
@@ -77,7 +84,10 @@ let isAllHere = false;
  * @param words its flags
  */
 export function narrow(name: string, words: readonly string[]): void {
-  held = needsOf(name);
+  const { writesTo = [], ...needs } = needsOf(name);
+  held = flagsOf(words).some((flag) => writesTo.includes(flag.name))
+    ? { ...needs, write: "anywhere" }
+    : needs;
   if (held.write === "nowhere") Deno.permissions.revokeSync({ name: "write" });
   if (needsHub(name, words)) return;
   if (held.listen === undefined) narrowFetched();

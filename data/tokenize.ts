@@ -77,23 +77,15 @@ export async function readTokens(
   },
 ): Promise<DataTokens> {
   if (isTokenFile(path)) return { tokens: await readTokenBin(path, { vocabSize }), documents: null };
-  const parts: ArrayLike<number>[] = [];
-  for await (const ids of encodeDocuments([path], await tokenizer(), { bos: true, eos: true }, note)) {
-    parts.push(ids);
-  }
+  const frame = { bos: true, eos: true };
+  const parts = await Array.fromAsync(
+    readDocumentTokens(path, await tokenizer(), { ...frame, vocabSize, note }),
+  );
   const tokens = new Uint32Array(parts.reduce((sum, { length }) => sum + length, 0));
   let at = 0;
   for (const part of parts) {
     tokens.set(part, at);
     at += part.length;
-  }
-  if (at === 0) throw new UserError(`Cannot use "${path}": it has no text`);
-  const unknown = tokens.find((id) => id >= vocabSize);
-  if (unknown !== undefined) {
-    throw new UserError(
-      `Cannot use "${path}": the tokenizer gives it token id ${unknown}, but the model has ${vocabSize} tokens. ` +
-        `The tokenizer is not this model's: copy the one it was trained with`,
-    );
   }
   return { tokens, documents: parts.length };
 }
@@ -149,6 +141,33 @@ export async function holdOut(
     await writer.finish();
   }
   return { ...files, trainTokens: ids.length - held, heldOutTokens: held };
+}
+
+/**
+ * The ids of each document of text, in any form that {@linkcode tokenizeFiles} reads.
+ * @throws {UserError} as {@linkcode readTokens}
+ */
+export async function* readDocumentTokens(
+  path: string,
+  tokenizer: Tokenizer,
+  { bos, eos, vocabSize, note }: EncodeOptions & {
+    readonly vocabSize: number;
+    readonly note?: ((line: string) => void) | undefined;
+  },
+): AsyncGenerator<ArrayLike<number>> {
+  let tokens = 0;
+  for await (const ids of encodeDocuments([path], tokenizer, { bos, eos }, note)) {
+    tokens += ids.length;
+    const unknown = Array.prototype.find.call(ids, (id: number) => id >= vocabSize);
+    if (unknown !== undefined) {
+      throw new UserError(
+        `Cannot use "${path}": the tokenizer gives it token id ${unknown}, but the model has ${vocabSize} tokens. ` +
+          `The tokenizer is not this model's: copy the one it was trained with`,
+      );
+    }
+    yield ids;
+  }
+  if (tokens === 0) throw new UserError(`Cannot use "${path}": it has no text`);
 }
 
 /** The ids of each document, on all cores. */

@@ -32,6 +32,7 @@ Deno.test("evaluate --json prints one object with every figure, and progress on 
     "token_perplexity",
     "by_position",
     "token_accuracy",
+    "target_accuracy",
     "num_windows",
     "num_tokens",
     "protocol",
@@ -52,6 +53,52 @@ Deno.test("evaluate prints a table, and takes flags in kebab-case and as words",
   assertIncludes(io.stdout, "22 of 128 tokens, every 64, the last included");
   assertIncludes(io.stdout, "linears in 4 bits (quantised while loading)");
   assertIncludes(io.stdout, "rope_scaling linear by 2, full attention");
+});
+
+Deno.test("evaluate --by_position is a table and a picture; by protocol the figures that its script gives lead", async () => {
+  await withFolder(async (folder) => {
+    const path = `${folder}/ppl.svg`;
+    const { code, io } = await run(`${EVALUATE} --by_position 8 --plot_path ${path} --batch_size 8`);
+    assertEquals(code, 0, io.stderr);
+    const rows = [...io.stdout.matchAll(/^ *(\d+)-(\d+) +(\d+\.\d{4})$/gm)];
+    assertEquals(rows.map(([, from, to]) => `${from}-${to}`), [
+      "1-15",
+      "16-31",
+      "32-47",
+      "48-63",
+      "64-79",
+      "80-95",
+      "96-111",
+      "112-127",
+    ]);
+    const svg = await Deno.readTextFile(path);
+    const [, line] = /stroke-linecap="round" d="M([^"]*)"/.exec(svg)!;
+    assertEquals(line!.split("L").length, 8, "points");
+    assertIncludes(svg, "perplexity over tokens before the one that is predicted");
+    const distributed = await run(`${EVALUATE} --protocol distributed --batch_size 8 --json`);
+    const result = JSON.parse(distributed.io.stdout);
+    assertEquals([result.num_windows, result.protocol.drop_last_window], [22, false]);
+    const shown = (await run(`${EVALUATE} --protocol distributed --batch_size 8`)).io.stdout;
+    assertIncludes(shown, `perplexity  ${result.token_perplexity.toFixed(4)}`);
+    assertIncludes(shown, `${(100 * result.target_accuracy).toFixed(2)} %`);
+    await Deno.writeTextFile(`${folder}/a.txt`, "to be or not to be that is the question ".repeat(9));
+    const strided = `${EVALUATE.replace(`${GOLDEN}/data.bin`, `${folder}/a.txt`)} --protocol strided`;
+    assertIncludes(
+      (await run(strided)).io.stdout,
+      "of up to 128 tokens, every 64, each behind the beginning-of-text token",
+    );
+    const bad: [string, string][] = [
+      [`${EVALUATE} --protocol distributed --drop_last_window`, "keeps the last window"],
+      [`${EVALUATE} --min_length 5`, "--min_length is not for --protocol longlora"],
+      [`${strided} --by_position 3`, "--by_position is not for --protocol strided"],
+      [`${EVALUATE} --protocol strided`, "a token file does not tell where documents end"],
+    ];
+    for (const [line, part] of bad) {
+      const { code, io } = await run(line);
+      assertEquals([code, io.stdout], [2, ""], line);
+      assertIncludes(io.stderr, part);
+    }
+  });
 });
 
 Deno.test("evaluate ends with one line and its exit code on bad input", async () => {

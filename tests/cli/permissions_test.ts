@@ -271,6 +271,15 @@ posixTest(
   },
 );
 
+posixTest("evaluate keeps the right to write for the picture that it is asked for", async () => {
+  await withInputs(async (folder) => {
+    const words = [...localCalls(folder).evaluate!, "--plot_path", `${folder}/a.svg`];
+    const { code, err, probe } = await run("evaluate", words, { from: folder });
+    assertEquals([code, probe], [0, "PROBE net prompt hub prompt write granted"], err.join("\n"));
+    assertIncludes(await Deno.readTextFile(`${folder}/a.svg`), "<svg");
+  });
+});
+
 posixTest("without a grant that it needs, a command ends in one line that names the flag", async () => {
   await withInputs((folder) => {
     const calls = {

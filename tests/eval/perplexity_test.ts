@@ -1,7 +1,10 @@
 /** The figures of `evaluate` against PyTorch in float64 (tests/golden/expected.json), and its refusals. */
 import { readTokenBin, writeTokenBin } from "../../data/bin.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
-import { evaluatePerplexity, type PerplexityOptions } from "../../eval/perplexity.ts";
+import { evaluatePerplexity, type PerplexityOptions, scoreWindows } from "../../eval/perplexity.ts";
+import { Gpu } from "../../kernels/gpu.ts";
+import { generate } from "../../model/generate.ts";
+import { openModel } from "../../model/load/open.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { writeChangedModel } from "../support/changed_model.ts";
 import { GOLDEN, withFolder } from "../support/files.ts";
@@ -98,6 +101,31 @@ Deno.test("perplexity by position weighs up to that over all targets, and is tha
     assertEquals(numWindows, 21);
     assertRelative("the first quarter", byPosition[0]!.perplexity, tokenPerplexity, 1e-5);
   });
+});
+
+Deno.test("a window may be cut into any number of segments", async () => {
+  const { result } = await evaluate({ batchSize: 8, segments: 128 });
+  assertEquals(result.byPosition.length, 127);
+  const mean = result.byPosition.reduce((sum, { perplexity }) => sum + Math.log(perplexity), 0) / 127;
+  assertRelative("the mean of all", mean, result.tokenLoss, 1e-9);
+});
+
+Deno.test("the token behind a window's last counts for accuracy, and is no target", async () => {
+  using gpu = await Gpu.open();
+  const { model } = await openModel(gpu, { baseModel: `${GOLDEN}/mha` });
+  const prompt = [257, 5, 6, 7];
+  const tokens = Uint32Array.from([
+    ...prompt,
+    ...await generate(model, prompt, { temperature: 0, maxNewTokens: 37, stopIds: [] }),
+  ]);
+  const { tokenAccuracy, targetAccuracy } = await scoreWindows(model, tokens, {
+    seqLen: 40,
+    slidingWindow: 1,
+    dropLastWindow: false,
+  });
+  const hits = 40 * tokenAccuracy;
+  assert(hits >= 37, `${hits} of 40`);
+  assertRelative("one hit less, one target less", targetAccuracy, (hits - 1) / 39, 1e-9);
 });
 
 Deno.test("bf16 and fp16 activations come near to fp32", async () => {
