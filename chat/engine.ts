@@ -60,6 +60,8 @@ export interface AnswerOptions extends Partial<Sampling> {
 export interface Answer {
   /** Without special tokens, and without the stop text. */
   readonly text: string;
+  /** Its tokens, without the one that ended it; those of a stop text are among them. */
+  readonly ids: readonly number[];
   /** Of its tokens, without the one that ended it; undefined unless asked for. */
   readonly logprobs?: readonly AnswerLogprob[];
   /** `stop` at an end-of-text token or a stop text, `length` at the limit, `cancelled` by the signal. */
@@ -241,6 +243,7 @@ export class Engine {
     const isStopped = isEnded || stream.isStopped;
     return {
       text,
+      ids: stream.ids,
       ...(topLogprobs === undefined ? {} : { logprobs }),
       finishReason: isStopped ? "stop" : signal?.aborted ? "cancelled" : "length",
       promptTokens: prompt.length,

@@ -34,6 +34,11 @@ export class TextStream {
     return this.#ids.length;
   }
 
+  /** The tokens it has taken. */
+  get ids(): readonly number[] {
+    return this.#ids;
+  }
+
   /**
    * The text that a token would add; U+FFFD where it is a part of a character.
    * @param options.skipSpecial "" for a special token, as in the text; false unless given

@@ -10,8 +10,8 @@ import { quantisationOf } from "../model/quantisation.ts";
 
 type Plain = ReturnType<typeof newCommand>;
 
-/** Adds the flags that {@linkcode openEngine} and {@linkcode samplingOf} read. */
-export function withAnswerFlags(command: Plain) {
+/** Adds the flags that {@linkcode openEngine} reads: which model, and how it is held. */
+export function withModelFlags(command: Plain) {
   return command
     .addOption(requiredPath("base_model", "folder of the base or merged model, or its name on the hub"))
     .addOption(
@@ -41,7 +41,12 @@ export function withAnswerFlags(command: Plain) {
         oneOf([...TEMPLATE_NAMES, "model"]),
         "the model's own, else bare text",
       ),
-    )
+    );
+}
+
+/** Adds those flags, and the ones that {@linkcode samplingOf} reads. */
+export function withAnswerFlags(command: Plain) {
+  return withModelFlags(command)
     .addOption(valueFlag("max_gen_len", "most tokens of an answer", whole(1), 512))
     .addOption(
       optionalFlag(
@@ -88,6 +93,9 @@ export function withAnswerFlags(command: Plain) {
     );
 }
 
+/** The values of the flags of a model. */
+export type ModelFlags = Omit<ReturnType<ReturnType<typeof withModelFlags>["opts"]>, "json">;
+
 /** The values of those flags. */
 export type AnswerFlags = Omit<ReturnType<ReturnType<typeof withAnswerFlags>["opts"]>, "json">;
 
@@ -95,7 +103,7 @@ export type AnswerFlags = Omit<ReturnType<ReturnType<typeof withAnswerFlags>["op
  * Loads the model that the flags name, with a line of progress. Notes go to `io`.
  * @param mostTokens as {@linkcode EngineOptions.mostTokens}
  */
-export async function openEngine(io: Io, flags: AnswerFlags, mostTokens?: number): Promise<Engine> {
+export async function openEngine(io: Io, flags: ModelFlags, mostTokens?: number): Promise<Engine> {
   const { locate } = await import("./hub.ts");
   const options: EngineOptions = {
     baseModel: await locate(io, flags.base_model, "model"),

@@ -35,6 +35,30 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     summary: "sliding-window perplexity, as LongLoRA measures it",
     load: () => import("./evaluate.ts"),
   },
+  passkey: {
+    summary: "whether a model finds a key in long texts",
+    load: () => import("./passkey.ts"),
+  },
+  needle: {
+    summary: "whether a model finds sentences hidden in long texts",
+    load: () => import("./needle.ts"),
+  },
+  longbench: {
+    summary: "LongBench's 21 tasks of long texts, asked and scored",
+    load: () => import("./longbench.ts"),
+  },
+  topic: {
+    summary: "whether a model names the first topic of long conversations",
+    load: () => import("./topic.ts"),
+  },
+  infbench: {
+    summary: "InfiniteBench's 12 tasks of very long texts, asked and scored",
+    load: () => import("./infbench.ts"),
+  },
+  mmlu: {
+    summary: "MMLU's questions with four answers, by the likeliest letter",
+    load: () => import("./mmlu.ts"),
+  },
   inference: {
     summary: "ask a model about a document, or let it go on from a text",
     load: () => import("./inference.ts"),

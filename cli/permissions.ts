@@ -46,6 +46,12 @@ export const NEEDS = {
     writesTo: ["plot_path"],
     read: "anywhere",
   },
+  passkey: { ...LOCAL, hub: ["base_model", "peft_model"] },
+  needle: { ...LOCAL, hub: ["base_model", "peft_model"] },
+  longbench: { ...LOCAL, hub: ["base_model", "peft_model"] },
+  topic: { ...LOCAL, hub: ["base_model", "peft_model"] },
+  infbench: { ...LOCAL, hub: ["base_model", "peft_model"] },
+  mmlu: { ...LOCAL, hub: ["base_model", "peft_model"] },
   inference: { hub: ["base_model", "peft_model"], write: "until fetched", read: "anywhere" },
   chat: { ...LOCAL, hub: ["base_model", "peft_model"] },
   serve: {

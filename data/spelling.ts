@@ -42,7 +42,8 @@ function wordsOf(template: ChatTemplate): string[] {
   }
 }
 
-function unknownWords(words: readonly string[], tokenizer: Tokenizer): string[] {
+/** Words, each once, that the tokenizer can write only as its unknown token. */
+export function unknownWords(words: readonly string[], tokenizer: Tokenizer): string[] {
   const { unkId } = tokenizer.model;
   return [...new Set(words)].filter((word) => {
     const { ids } = tokenizer.encodeCut(word, []);

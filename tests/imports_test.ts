@@ -14,7 +14,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   model: ["kernels", "checkpoint", "data"],
   chat: ["kernels", "model", "checkpoint", "data"],
   serve: ["kernels", "model", "chat", "checkpoint", "data"],
-  eval: ["kernels", "model", "checkpoint", "data"],
+  eval: ["kernels", "model", "checkpoint", "data", "chat", "report"],
   export: ["kernels", "model", "checkpoint", "hub", "data"],
   train: ["kernels", "model", "export", "checkpoint", "data", "train_args", "report"],
   demo: ["kernels", "model", "eval", "export", "checkpoint", "data", "train", "train_args", "report"],

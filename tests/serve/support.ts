@@ -50,6 +50,7 @@ export class EchoModel implements Answerer {
       }
       return {
         text,
+        ids: [],
         finishReason: options.signal?.aborted ? "cancelled" : "stop",
         promptTokens: prompt.length,
         cachedTokens: 0,
