@@ -28,7 +28,7 @@ Deno.test("scoreRecall() scores what each prompt's last token predicts, wherever
   const model = {
     upload({ tokens }: { tokens: Uint32Array }) {
       batch = [...tokens];
-      return { tokens: freed, labels: freed, positions: freed, map: freed };
+      return { tokens: freed, labels: freed, positions: freed, maps: new Map() };
     },
     predict: () =>
       Promise.resolve({
