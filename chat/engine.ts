@@ -8,10 +8,10 @@ import type { Quantisation } from "../kernels/quantisation.ts";
 import type { Sampling } from "../kernels/sample/sample.ts";
 import type { Format } from "../kernels/wgsl.ts";
 import { contextLength } from "../model/positions.ts";
-import { Decoder } from "../model/decoder.ts";
-import { checkOptions, continueAll, endIds } from "../model/generate.ts";
+import { checkOptions, endIds } from "../model/generate.ts";
 import { type OpenModel, openModel } from "../model/load/open.ts";
 import { formatCount } from "../text.ts";
+import { type ConversationCache, RollingCache, type Sinks, WholeCache } from "./cache.ts";
 import { readGenerationConfig } from "./generation_config.ts";
 import { type AnswerLogprob, LogprobQueue } from "./text_logprobs.ts";
 import { TextStream } from "./text_stream.ts";
@@ -32,6 +32,8 @@ export interface EngineOptions {
   readonly chatTemplate?: TemplateChoice | null;
   /** Tokens of a prompt and its answer at most, where they may pass the context: to see what comes of it. */
   readonly mostTokens?: number;
+  /** Keep these tokens of a conversation alone, which may then be of any length; all unless given. */
+  readonly sinks?: Sinks;
   /** Options of the device; its defaults unless given. */
   readonly gpuOptions?: GpuOptions;
   /** Told of every tensor loaded. */
@@ -78,12 +80,6 @@ export interface Answer {
   readonly writeSeconds: number;
 }
 
-/** Tokens of a prompt after which the signal is looked at. */
-const PROMPT_PIECE = 1024;
-
-/** Tokens that the cache holds at least, where the context has as many. */
-const LEAST_CAPACITY = 1024;
-
 /** LongLoRA's defaults (`inference.py`). */
 const SAMPLING = { temperature: 0.6, topP: 0.9 } as const;
 
@@ -103,7 +99,8 @@ export class Engine {
   readonly #open: OpenModel;
   readonly #stopIds: readonly number[];
   readonly #sampling: Partial<Sampling>;
-  #decoder: Decoder | undefined;
+  readonly #cache: ConversationCache;
+  readonly #isEndless: boolean;
 
   private constructor(parts: {
     readonly gpu: Gpu;
@@ -113,7 +110,7 @@ export class Engine {
     readonly stopIds: readonly number[];
     readonly sampling: Partial<Sampling>;
     readonly notes: readonly string[];
-    readonly mostTokens: number | undefined;
+    readonly options: EngineOptions;
   }) {
     this.#gpu = parts.gpu;
     this.#open = parts.open;
@@ -122,7 +119,12 @@ export class Engine {
     this.notes = parts.notes;
     this.#stopIds = parts.stopIds;
     this.#sampling = parts.sampling;
-    this.contextSize = parts.mostTokens ?? contextLength(parts.open.config);
+    const { mostTokens, sinks } = parts.options;
+    this.contextSize = mostTokens ?? contextLength(parts.open.config);
+    this.#isEndless = sinks !== undefined;
+    this.#cache = sinks
+      ? new RollingCache(parts.open.model, sinks)
+      : new WholeCache(parts.open.model, this.contextSize);
     this.vocabSize = parts.open.config.vocab_size;
   }
 
@@ -134,10 +136,11 @@ export class Engine {
     const isBare = chatTemplate === null && tokenizer.chatTemplate === undefined;
     const template = chatTemplateOf(tokenizer, isBare ? "no" : chatTemplate ?? "model");
     const generation = await readGenerationConfig(baseModel);
-    const { onLoad, gpuOptions, ...rest } = options;
+    const { onLoad, gpuOptions, sinks, ...rest } = options;
     const gpu = await Gpu.open(gpuOptions);
     try {
       const open = await openModel(gpu, { ...rest, ...(onLoad ? { onProgress: onLoad } : {}) });
+      checkSinks(sinks, contextLength(open.config));
       const bareNote = "The model has no chat template: what you write is continued as plain text. " +
         "Set --chat_template if it was trained with one";
       return new Engine({
@@ -155,7 +158,7 @@ export class Engine {
           ]),
         ],
         sampling: { ...SAMPLING, ...generation.sampling },
-        mostTokens: options.mostTokens,
+        options,
       });
     } catch (error) {
       gpu.close();
@@ -173,7 +176,7 @@ export class Engine {
    * @throws {UserError} naming both lengths
    */
   checkLength(tokens: number, maxNewTokens = 1): void {
-    if (tokens + maxNewTokens <= this.contextSize) return;
+    if (this.#isEndless || tokens + maxNewTokens <= this.contextSize) return;
     throw new UserError(
       `The prompt has ${formatCount(tokens)} tokens, and with ${
         formatCount(maxNewTokens)
@@ -194,11 +197,10 @@ export class Engine {
       options;
     this.checkLength(prompt.length, maxNewTokens);
     const sampling = { ...this.#sampling, ...definedOf(given) };
-    const limit = maxNewTokens ?? this.contextSize - prompt.length;
+    const limit = maxNewTokens ?? (this.#isEndless ? this.contextSize : this.contextSize - prompt.length);
     checkOptions({ ...sampling, topLogprobs, maxNewTokens: limit });
     const start = performance.now();
-    const decoder = this.#decoderFor(prompt.length + limit);
-    const cachedTokens = await this.#read(decoder, prompt, { onPrompt, signal });
+    const cachedTokens = await this.#cache.read(prompt, limit, { onPrompt, signal });
     const stream = new TextStream(this.tokenizer, stop);
     const ending = new AbortController();
     const either = signal ? AbortSignal.any([signal, ending.signal]) : ending.signal;
@@ -215,7 +217,7 @@ export class Engine {
       if (piece !== "" || fresh.length > 0) onText?.(piece, fresh);
     };
     if (!signal?.aborted) {
-      await continueAll(decoder, {
+      await this.#cache.write({
         ...sampling,
         maxNewTokens: limit,
         stopIds,
@@ -261,47 +263,27 @@ export class Engine {
 
   /** Frees the model and the device. */
   [Symbol.dispose](): void {
-    this.#decoder?.free();
+    this.#cache.free();
     this.#gpu.close();
-  }
-
-  /**
-   * The cache, made anew where it does not hold `tokens`: twice as large, so that a conversation that grows is read again
-   * no more than once in all.
-   */
-  #decoderFor(tokens: number): Decoder {
-    const known = this.#decoder;
-    if (known && known.capacity >= tokens) return known;
-    known?.free();
-    this.#decoder = undefined;
-    const wanted = Math.max(tokens, known ? 2 * known.capacity : LEAST_CAPACITY);
-    const capacity = Math.min(this.contextSize, wanted);
-    return this.#decoder = new Decoder(this.#open.model, { capacity });
-  }
-
-  /** Reads a prompt into the cache. @returns how many of its tokens were there */
-  async #read(
-    decoder: Decoder,
-    prompt: readonly number[],
-    { onPrompt, signal }: Pick<AnswerOptions, "onPrompt" | "signal">,
-  ): Promise<number> {
-    const known = decoder.ids(0);
-    // The last token goes through the layers in any case: the answer begins with what they give for it.
-    const most = Math.min(known.length, prompt.length - 1);
-    let shared = 0;
-    while (shared < most && known[shared] === prompt[shared]) shared++;
-    decoder.truncate(0, shared);
-    for (let at = shared; at < prompt.length && !signal?.aborted; at += PROMPT_PIECE) {
-      const end = Math.min(at + PROMPT_PIECE, prompt.length);
-      decoder.prefill(0, prompt.slice(at, end));
-      await this.#gpu.settle();
-      onPrompt?.(end, prompt.length);
-    }
-    return shared;
   }
 }
 
 /** The settings that are given: an `undefined` is none. */
 function definedOf(sampling: Partial<Sampling>): Partial<Sampling> {
   return Object.fromEntries(Object.entries(sampling).filter(([, value]) => value !== undefined));
+}
+
+/** @throws {UserError} if a cache of these tokens has positions that the model was not made for, or too few to read by */
+function checkSinks(sinks: Sinks | undefined, context: number): void {
+  if (!sinks) return;
+  const { startSize, recentSize } = sinks;
+  if (startSize + recentSize > context) {
+    throw new UserError(
+      `The first ${formatCount(startSize)} and the last ${
+        formatCount(recentSize)
+      } tokens together pass the context of ` +
+        `${formatCount(context)}: lower recent_size`,
+      { kind: "usage" },
+    );
+  }
 }

@@ -13,6 +13,7 @@ import { attentionShape } from "./attention.ts";
 import type { LanguageModel } from "./language_model.ts";
 import { norm } from "./norm.ts";
 import { LayerRopes } from "./layer_ropes.ts";
+import { applyRope } from "./pass.ts";
 
 /** Number of sequences and their longest length. */
 export interface DecoderOptions {
@@ -178,6 +179,50 @@ export class Decoder {
     const state = this.#sequences[sequence]!;
     state.ids.length = Math.min(length, state.ids.length);
     state.cached = Math.min(state.cached, length);
+  }
+
+  /**
+   * Forgets `count` tokens of a sequence from number `start` on, and moves those behind them up to where they were: their
+   * keys are rotated back by `count` positions. So a sequence can go on for ever in a cache of fixed size; its first tokens
+   * are kept, since attention rests on them.
+   *
+   * @throws {GpuError} if the sequence does not have these tokens in the cache
+   * @see Xiao et al. 2024, arXiv:2309.17453 (StreamingLLM: attention sinks, positions within the cache)
+   */
+  evict(sequence: number, start: number, count: number): void {
+    const state = this.#sequences[sequence]!;
+    const rest = state.cached - start - count;
+    if (count < 1 || start < 0 || rest < 0) {
+      throw new GpuError(
+        `Cannot forget tokens ${start} to ${start + count} of a sequence of ${state.cached}`,
+      );
+    }
+    state.ids.splice(start, count);
+    state.cached -= count;
+    if (rest > 0) this.#moveUp(sequence, start, count, rest);
+    this.#writeLast();
+  }
+
+  /** Moves `rest` rows of a sequence's cache up by `count`, to `start`. */
+  #moveUp(sequence: number, start: number, count: number, rest: number): void {
+    const gpu = this.#gpu;
+    const positions = gpu.zeros([rest], "u32", "rope shift");
+    const shifts = this.#ropes.shiftsBy(count, this.capacity);
+    shifts.perLayer.forEach((rope, layer) => {
+      const { k, v } = this.cache.of(layer, sequence);
+      for (const cached of [k, v]) {
+        // A copy cannot overlap itself.
+        const moved = gpu.empty([rest, cached.width], cached.dtype, "moved rows");
+        gpu.copy(cached.slice(start + count, start + count + rest), moved);
+        if (cached === k) {
+          applyRope(gpu, [moved], { rope, positions }, this.#shape.headDim, { inverse: true });
+        }
+        gpu.copy(moved, cached.slice(start, start + rest));
+        moved.free();
+      }
+    });
+    shifts.free();
+    positions.free();
   }
 
   /** Fills the cache of all sequences with `length` random tokens, for measuring a step. */

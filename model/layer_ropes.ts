@@ -1,7 +1,7 @@
 import type { Gpu } from "../kernels/gpu.ts";
 import type { RopeTable } from "./pass.ts";
 import type { ModelConfig } from "./model_config.ts";
-import { type RopeShape, type RopeTables, ropeTables, tablesServe } from "./rope.ts";
+import { type RopeShape, ropeShift, type RopeTables, ropeTables, tablesServe } from "./rope.ts";
 
 /** Rotary tables of a model's layers on the device. Layers that rotate alike share one. */
 export class LayerRopes {
@@ -30,6 +30,26 @@ export class LayerRopes {
       if (made && !(made.table && tablesServe(made.shape, made.length, length))) this.#make(made, length);
     }
     return this.#ropes.map((made) => made && made.table!);
+  }
+
+  /** Makes each layer's rotation by `count` positions alone (1, R / 2), null where it does not rotate; the caller frees them. */
+  shiftsBy(count: number, length: number): { perLayer: (RopeTable | null)[]; free: () => void } {
+    const shifts = new Map<Made | null, RopeTable | null>();
+    for (const made of new Set(this.#ropes)) {
+      const tables = made && ropeShift(made.shape, count, length);
+      const tensor = (values: Float32Array) =>
+        this.#gpu.tensor([1, values.length], values, { label: "rope shift" });
+      shifts.set(made, tables && { cos: tensor(tables.cos), sin: tensor(tables.sin) });
+    }
+    return {
+      perLayer: this.#ropes.map((made) => shifts.get(made)!),
+      free: () => {
+        for (const shift of shifts.values()) {
+          shift?.cos.free();
+          shift?.sin.free();
+        }
+      },
+    };
   }
 
   free(): void {

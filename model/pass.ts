@@ -42,7 +42,7 @@ export interface NewRows extends Positions {
  */
 export function applyRope(
   gpu: Gpu,
-  tensors: readonly [q: Tensor, k: Tensor],
+  tensors: readonly Tensor[],
   { rope: table, positions }: Positions,
   headDim: number,
   { inverse = false }: { readonly inverse?: boolean } = {},

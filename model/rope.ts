@@ -20,21 +20,36 @@ export type RopeShape = Pick<
  * @see Su et al. 2021, arXiv:2104.09864
  */
 export function ropeTables(config: RopeShape, length: number): RopeTables {
-  const frequencies = ropeFrequencies(config, length);
   const scaling = config.rope_scaling;
-  const positionScale = scaling?.type === "linear" ? 1 / scaling.factor : 1;
+  const frequencies = scaledFrequencies(config, length);
   const magnitude = scaling && "attention_factor" in scaling ? scaling.attention_factor : 1;
   const half = frequencies.length;
   const cos = new Float32Array(length * half);
   const sin = new Float32Array(length * half);
   for (let position = 0; position < length; position++) {
     for (let i = 0; i < half; i++) {
-      const angle = position * positionScale * frequencies[i]!;
+      const angle = position * frequencies[i]!;
       cos[position * half + i] = magnitude * Math.cos(angle);
       sin[position * half + i] = magnitude * Math.sin(angle);
     }
   }
   return { cos, sin };
+}
+
+/**
+ * Table of one row, (1, R / 2): the rotation by `count` positions in sequences of `length`. Without what yarn and longrope
+ * multiply cosines and sines with, so that it only moves what is rotated already.
+ */
+export function ropeShift(config: RopeShape, count: number, length: number): RopeTables {
+  const angles = scaledFrequencies(config, length).map((frequency) => count * frequency);
+  return { cos: Float32Array.from(angles, Math.cos), sin: Float32Array.from(angles, Math.sin) };
+}
+
+/** Radians per position of each pair, (R / 2), linear scaling included. */
+function scaledFrequencies(config: RopeShape, length: number): Float64Array {
+  const scaling = config.rope_scaling;
+  const positionScale = scaling?.type === "linear" ? 1 / scaling.factor : 1;
+  return ropeFrequencies(config, length).map((frequency) => positionScale * frequency);
 }
 
 /** Tells whether tables for `made` tokens serve sequences of `length`. */

@@ -322,6 +322,55 @@ Deno.test("A conversation goes on in the cache as one text would", async () => {
   decoder.free();
 });
 
+Deno.test("Tokens that are evicted leave the others as if they had stood together", async () => {
+  const changes: Record<string, unknown>[] = [
+    {},
+    { rope_scaling: { type: "linear", factor: 2 } },
+    { rope_scaling: { rope_type: "yarn", factor: 4, original_max_position_embeddings: 16 } },
+  ];
+  for (const change of changes) {
+    for (const format of ["f32", "bf16"] as const) {
+      using gpu = await Gpu.open({ poison: true });
+      // Keys and values of the first layer depend on their own tokens alone.
+      const config = smallConfig({ num_hidden_layers: 1, ...change });
+      const model = await load(gpu, config, changedWeights(config), { format });
+      const prompt = [...integers(1, 30, 50)];
+      const [evicted, fresh] = [new Decoder(model, { capacity: 40 }), new Decoder(model, { capacity: 40 })];
+      evicted.prefill(0, prompt);
+      evicted.evict(0, 3, 10);
+      evicted.evict(0, 4, 5);
+      const kept = [...prompt.slice(0, 3), prompt[13]!, ...prompt.slice(19)];
+      assertEquals([...evicted.ids(0)], kept);
+      fresh.prefill(0, kept);
+      for (const decoder of [evicted, fresh]) decoder.prefill(0, [7, 9]);
+      const [one, other] = await Promise.all([evicted, fresh].map(async (decoder) => {
+        const logits = decoder.logits();
+        const values = await gpu.read(logits);
+        logits.free();
+        decoder.free();
+        return values;
+      }));
+      // Rotating twice rounds a key of 16 bits twice.
+      assertClose(`${format} ${JSON.stringify(change)}`, one!, other!, {
+        rtol: 0,
+        atol: format === "f32" ? 2e-6 : 0.02,
+      });
+    }
+  }
+});
+
+Deno.test("Tokens that are not there cannot be evicted", async () => {
+  using gpu = await Gpu.open();
+  const decoder = new Decoder(await load(gpu, smallConfig()), { capacity: 20 });
+  decoder.prefill(0, [1, 2, 3, 4]);
+  for (const [start, count] of [[2, 3], [0, 5], [-1, 1], [0, 0]] as const) {
+    await assertThrows(() => decoder.evict(0, start, count), "Cannot forget tokens");
+  }
+  decoder.evict(0, 0, 4);
+  assertEquals(decoder.ids(0).length, 0);
+  decoder.free();
+});
+
 Deno.test("An aborted text ends soon and is what was written so far", async () => {
   using gpu = await Gpu.open({ poison: true });
   const model = await smallModel(gpu);
