@@ -171,12 +171,17 @@ export class Engine {
     return encodePrompt(this.tokenizer, this.template, messages);
   }
 
+  /** Gives the tokens that may stand behind a prompt of `tokens`; without bound where the conversation has no end. */
+  roomBehind(tokens: number): number {
+    return this.#isEndless ? Infinity : this.contextSize - tokens;
+  }
+
   /**
    * Refuses a prompt that leaves no room for an answer.
    * @throws {UserError} naming both lengths
    */
   checkLength(tokens: number, maxNewTokens = 1): void {
-    if (this.#isEndless || tokens + maxNewTokens <= this.contextSize) return;
+    if (maxNewTokens <= this.roomBehind(tokens)) return;
     throw new UserError(
       `The prompt has ${formatCount(tokens)} tokens, and with ${
         formatCount(maxNewTokens)
@@ -197,7 +202,7 @@ export class Engine {
       options;
     this.checkLength(prompt.length, maxNewTokens);
     const sampling = { ...this.#sampling, ...definedOf(given) };
-    const limit = maxNewTokens ?? (this.#isEndless ? this.contextSize : this.contextSize - prompt.length);
+    const limit = maxNewTokens ?? Math.min(this.contextSize, this.roomBehind(prompt.length));
     checkOptions({ ...sampling, topLogprobs, maxNewTokens: limit });
     const start = performance.now();
     const cachedTokens = await this.#cache.read(prompt, limit, { onPrompt, signal });

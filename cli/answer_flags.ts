@@ -101,9 +101,13 @@ export type AnswerFlags = Omit<ReturnType<ReturnType<typeof withAnswerFlags>["op
 
 /**
  * Loads the model that the flags name, with a line of progress. Notes go to `io`.
- * @param mostTokens as {@linkcode EngineOptions.mostTokens}
+ * @param length of prompt and answer; the context unless given
  */
-export async function openEngine(io: Io, flags: ModelFlags, mostTokens?: number): Promise<Engine> {
+export async function openEngine(
+  io: Io,
+  flags: ModelFlags,
+  length: Pick<EngineOptions, "mostTokens" | "sinks"> = {},
+): Promise<Engine> {
   const { locate } = await import("./hub.ts");
   const options: EngineOptions = {
     baseModel: await locate(io, flags.base_model, "model"),
@@ -112,7 +116,7 @@ export async function openEngine(io: Io, flags: ModelFlags, mostTokens?: number)
     quantisation: quantisationOf(flags),
     format: ({ fp32: "f32", bf16: "bf16", fp16: "f16" } as const)[flags.dtype],
     chatTemplate: flags.chat_template,
-    ...(mostTokens === undefined ? {} : { mostTokens }),
+    ...length,
     gpuOptions: gpuOptionsOf(io, flags.webgpu),
   };
   const { Engine } = await import("../chat/engine.ts");
@@ -128,6 +132,33 @@ export async function openEngine(io: Io, flags: ModelFlags, mostTokens?: number)
   } finally {
     progress.stop();
   }
+}
+
+/** Adds the flags that {@linkcode sinksOf} reads; names and defaults are LongLoRA's. */
+export function withSinkFlags<T extends ReturnType<typeof withAnswerFlags>>(command: T) {
+  return command
+    .addOption(
+      booleanFlag(
+        "enable_streaming",
+        "go on without end: only the first and the last tokens are kept (StreamingLLM)",
+        false,
+      ),
+    )
+    .addOption(valueFlag("start_size", "first tokens that are kept with --enable_streaming", whole(0), 4))
+    .addOption(
+      valueFlag("recent_size", "last tokens that are kept with --enable_streaming", whole(16), 2000),
+    );
+}
+
+/** Picks the tokens that the flags keep of a conversation without end; nothing where it has one. */
+export function sinksOf(
+  { enable_streaming, start_size, recent_size }: {
+    readonly enable_streaming: boolean;
+    readonly start_size: number;
+    readonly recent_size: number;
+  },
+): Pick<EngineOptions, "sinks"> {
+  return enable_streaming ? { sinks: { startSize: start_size, recentSize: recent_size } } : {};
 }
 
 /** Picks the settings of sampling that the flags give; a seed in any case. */

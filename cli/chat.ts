@@ -5,7 +5,14 @@ import { readMaterial } from "../chat/material.ts";
 import { UserError } from "../errors.ts";
 import { formatBytes, formatCount, formatTable } from "../text.ts";
 import { text } from "../train_args/values.ts";
-import { type AnswerFlags, openEngine, samplingOf, withAnswerFlags } from "./answer_flags.ts";
+import {
+  type AnswerFlags,
+  openEngine,
+  samplingOf,
+  sinksOf,
+  withAnswerFlags,
+  withSinkFlags,
+} from "./answer_flags.ts";
 import { booleanFlag, type BuiltCommand, newCommand, optionalFlag } from "./flags.ts";
 import { nearest } from "../nearest.ts";
 import { paint } from "./format.ts";
@@ -15,12 +22,12 @@ import { narrowFetched } from "./permissions.ts";
 
 /** The command. Without a terminal each line of stdin is a question. */
 export function build(summary: string, io: Io): BuiltCommand {
-  return withAnswerFlags(newCommand("chat", summary, io, {
+  return withSinkFlags(withAnswerFlags(newCommand("chat", summary, io, {
     examples: [
       "chat --base_model models/long",
       "chat --base_model org/model --peft_model output/long --file book.pdf --compare",
     ],
-  }))
+  })))
     .addOption(
       optionalFlag("system", "text that tells the model how to answer", text(), "the template's own"),
     )
@@ -30,9 +37,11 @@ export function build(summary: string, io: Io): BuiltCommand {
       if (flags.compare && flags.peft_model === null) {
         throw new UserError("--compare needs --peft_model: it lets the base answer beside the adapter");
       }
-      using engine = await openEngine(io, flags);
+      using engine = await openEngine(io, flags, sinksOf(flags));
       // Beyond its own context the base answers too, as far as it can.
-      using base = flags.compare ? await openEngine(io, baseOf(flags), engine.contextSize) : undefined;
+      using base = flags.compare
+        ? await openEngine(io, baseOf(flags), { mostTokens: engine.contextSize, ...sinksOf(flags) })
+        : undefined;
       narrowFetched();
       const speakers: Speaker[] = base
         ? [{ name: "base", engine: base }, { name: "extended", engine }]
@@ -185,7 +194,7 @@ class Repl {
   }
 
   async #write(engine: Engine, prompt: readonly number[]): Promise<Answer> {
-    const room = engine.contextSize - prompt.length;
+    const room = engine.roomBehind(prompt.length);
     const answer = await engine.answer(prompt, {
       ...this.#options,
       maxNewTokens: Math.max(1, Math.min(this.#options.maxNewTokens!, room)),

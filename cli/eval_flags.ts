@@ -138,7 +138,7 @@ export async function openSubject(io: Io, flags: ModelFlags, isBeyond = false): 
   const engine = await openEngine(
     io,
     { ...flags, base_model: base, peft_model: adapter },
-    ...(isBeyond ? [ANY_LENGTH] : []),
+    isBeyond ? { mostTokens: ANY_LENGTH } : {},
   );
   narrowFetched();
   return {

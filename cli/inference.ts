@@ -3,7 +3,7 @@ import type { Answer } from "../chat/engine.ts";
 import { MATERIAL_TYPES } from "../chat/material.ts";
 import { UserError } from "../errors.ts";
 import { oneOf, text } from "../train_args/values.ts";
-import { openEngine, samplingOf, withAnswerFlags } from "./answer_flags.ts";
+import { openEngine, samplingOf, sinksOf, withAnswerFlags, withSinkFlags } from "./answer_flags.ts";
 import { type BuiltCommand, newCommand, optionalFlag, valueFlag } from "./flags.ts";
 import { formatJson } from "./format.ts";
 import type { Io } from "./io.ts";
@@ -13,12 +13,12 @@ import { formatCount, formatRate, formatSeconds } from "../text.ts";
 
 /** The command. Its flags and defaults are those of LongLoRA's `inference.py`; `--prompt` is LongQLoRA's script. */
 export function build(summary: string, io: Io): BuiltCommand {
-  return withAnswerFlags(newCommand("inference", summary, io, {
+  return withSinkFlags(withAnswerFlags(newCommand("inference", summary, io, {
     examples: [
       'inference --base_model models/long --material book.pdf --question "Who is the narrator?"',
       'inference --base_model org/model --peft_model output/long --prompt "Once upon a time"',
     ],
-  }))
+  })))
     .addOption(
       optionalFlag("material", "document that the question is about: .txt or .pdf", text("path"), "none"),
     )
@@ -42,7 +42,7 @@ export function build(summary: string, io: Io): BuiltCommand {
         : material === null
         ? question
         : askAbout(await readMaterial(material), question, about);
-      using engine = await openEngine(io, flags);
+      using engine = await openEngine(io, flags, sinksOf(flags));
       narrowFetched();
       const ids = content === null
         ? engine.tokenizer.encode(prompt!)

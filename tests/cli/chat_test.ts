@@ -97,6 +97,29 @@ Deno.test("chat answers each line of its input, obeys its commands, and lives on
     ]);
   }));
 
+Deno.test("with --enable_streaming text and conversation pass the context", async () => {
+  const streaming = ["--enable_streaming", "--start_size", "4", "--recent_size", "100"];
+  const { code, io } = await run(
+    "inference",
+    ...BASE,
+    ...streaming,
+    "--prompt",
+    "signal ".repeat(400),
+    "--max_gen_len",
+    "300",
+    "--json",
+  );
+  assertEquals(code, 0, io.stderr);
+  const { prompt_tokens, completion_tokens } = JSON.parse(io.stdout);
+  assert(prompt_tokens > 256 && completion_tokens > 256 - 16, io.stdout);
+  const talk = new MemoryIo({ input: ["signal ".repeat(200), "meteor ".repeat(200)] });
+  assertEquals(await runCli(["chat", ...BASE, ...streaming], talk), 0);
+  assertEquals(talk.stderr.match(/answer \d+ tokens/g)?.length, 2, talk.stderr);
+  const wide = await run("inference", ...BASE, "--prompt", "signal", "--enable_streaming");
+  assertEquals(wide.code, 2);
+  assertIncludes(wide.io.stderr, "lower recent_size");
+});
+
 Deno.test("chat --compare lets the base answer beside the adapter, beyond its own context too", async () => {
   const [model, adapter] = ["mha", "adapter"].map((name) => `${ROOT}tests/golden/${name}`) as [
     string,
