@@ -1,4 +1,5 @@
 /** The MLPs of a layer, each a function of normed rows with its backward pass. */
+import { geglu, gegluBackwardInPlace } from "../kernels/activation/geglu.ts";
 import { gelu, geluBackwardInPlace, type GeluForm } from "../kernels/activation/gelu.ts";
 import { swiglu, swigluBackwardInPlace } from "../kernels/activation/swiglu.ts";
 import type { Gpu } from "../kernels/gpu.ts";
@@ -46,9 +47,27 @@ export interface Mlp {
   ): Tensor;
 }
 
+/** Linears of a gated MLP. */
+export interface GatedLinears {
+  readonly gate: Linear;
+  readonly up: Linear;
+  readonly down: Linear;
+}
+
 /** mlp(y) = down(silu(gate(y)) * up(y)). Shazeer 2020, arXiv:2002.05202. */
-export function swigluMlp(
-  w: { readonly gate: Linear; readonly up: Linear; readonly down: Linear },
+export function swigluMlp(linears: GatedLinears): Mlp {
+  return gatedMlp(linears, { forward: swiglu, backwardInPlace: swigluBackwardInPlace });
+}
+
+/** mlp(y) = down(gelu(gate(y)) * up(y)), with GELU by its tanh. Shazeer 2020, arXiv:2002.05202. */
+export function gegluMlp(linears: GatedLinears): Mlp {
+  return gatedMlp(linears, { forward: geglu, backwardInPlace: gegluBackwardInPlace });
+}
+
+/** mlp(y) = down(act(gate(y)) * up(y)). */
+function gatedMlp(
+  w: GatedLinears,
+  act: { readonly forward: typeof swiglu; readonly backwardInPlace: typeof swigluBackwardInPlace },
 ): Mlp {
   return {
     up: (gpu, y, key, firstRow) => [
@@ -56,17 +75,17 @@ export function swigluMlp(
       linear(gpu, y, w.up, key, { firstRow }),
     ],
     down(gpu, [gate, up], key, options) {
-      const act = swiglu(gpu, gate!, up!);
-      const out = linear(gpu, act, w.down, key, options);
-      act.free();
+      const hidden = act.forward(gpu, gate!, up!);
+      const out = linear(gpu, hidden, w.down, key, options);
+      hidden.free();
       return out;
     },
     downBackward(gpu, dOut, [gate, up], key, firstRow) {
-      const act = swiglu(gpu, gate!, up!);
-      const dAct = linearBackward(gpu, dOut, act, w.down, key, { firstRow });
-      act.free();
-      const { dGate, dUp } = swigluBackwardInPlace(gpu, dAct, { gate: gate!, up: up! });
-      dAct.free();
+      const hidden = act.forward(gpu, gate!, up!);
+      const dHidden = linearBackward(gpu, dOut, hidden, w.down, key, { firstRow });
+      hidden.free();
+      const { dGate, dUp } = act.backwardInPlace(gpu, dHidden, { gate: gate!, up: up! });
+      dHidden.free();
       return [dGate, dUp];
     },
     upBackward(gpu, [dGate, dUp], y, key, firstRow) {

@@ -1,8 +1,13 @@
-/** The float64 definitions of SwiGLU and GELU that the kernels are tested against. */
+/** The float64 definitions of SwiGLU, GEGLU and GELU that the kernels are tested against. */
 
 /** SwiGLU: gate / (1 + exp(-gate)) * up. */
 export function swigluReference(gate: ArrayLike<number>, up: ArrayLike<number>): Float64Array {
   return Float64Array.from(gate, (g, i) => g / (1 + Math.exp(-g)) * up[i]!);
+}
+
+/** GEGLU: gelu(gate) * up, with GELU by its tanh. */
+export function gegluReference(gate: ArrayLike<number>, up: ArrayLike<number>): Float64Array {
+  return geluReference(gate, "tanh").map((value, i) => value * up[i]!);
 }
 
 /** GELU: x / 2 * (1 + erf(x / sqrt(2))), or with `tanh` x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))). */

@@ -1,5 +1,6 @@
+import { geglu, gegluBackwardInPlace } from "../../kernels/activation/geglu.ts";
 import { gelu, geluBackwardInPlace } from "../../kernels/activation/gelu.ts";
-import { geluReference, swigluReference } from "../../kernels/activation/reference.ts";
+import { gegluReference, geluReference, swigluReference } from "../../kernels/activation/reference.ts";
 import { swiglu, swigluBackwardInPlace } from "../../kernels/activation/swiglu.ts";
 import { Gpu } from "../../kernels/gpu.ts";
 import { assert, assertClose, assertEquals, assertThrows, F32 } from "../support/assert_close.ts";
@@ -9,28 +10,33 @@ import { normal } from "../support/random.ts";
 const whole = await Gpu.open({ poison: true });
 const split = await Gpu.open({ poison: true, maxBindingBytes: 4096 });
 
-for (
-  const [seed, [rows, width]] of ([[1, 4], [3, 20], [1, 252], [2, 256], [5, 52], [2, 11008]] as const)
-    .entries()
-) {
-  Deno.test(`swiglu() and its gradient match float64 for (${rows}, ${width})`, async () => {
+/** Gated activations with their gradients. */
+const GATED = [
+  { name: "swiglu", forward: swiglu, backward: swigluBackwardInPlace, reference: swigluReference },
+  { name: "geglu", forward: geglu, backward: gegluBackwardInPlace, reference: gegluReference },
+];
+const GATED_SHAPES = [[1, 4], [3, 20], [1, 252], [2, 256], [5, 52], [2, 11008]] as const;
+const GATED_CASES = GATED.flatMap((op) => GATED_SHAPES.map((shape, seed) => ({ ...op, shape, seed })));
+
+for (const { name, forward, backward, reference, shape: [rows, width], seed } of GATED_CASES) {
+  Deno.test(`${name}() and its gradient match float64 for (${rows}, ${width})`, async () => {
     const gpu = whole;
     const size = rows * width;
     const dys = normal(seed + 2, size);
     for (const format of ["f32", "bf16", "f16"] as const) {
       const gate = inFormat(gpu, [rows, width], normal(seed, size, 3), format);
       const up = inFormat(gpu, [rows, width], normal(seed + 1, size), format);
-      const y = await gpu.read(swiglu(gpu, gate.tensor, up.tensor));
-      const expected = swigluReference(gate.values, up.values);
+      const y = await gpu.read(forward(gpu, gate.tensor, up.tensor));
+      const expected = reference(gate.values, up.values);
       assertRounded("y", y, expected, format);
       if (format === "f32") assertClose("y", y, expected, F32);
       if (size > 1000) continue;
 
       const dy = inFormat(gpu, [rows, width], dys, format);
-      const both = swigluBackwardInPlace(gpu, dy.tensor, { gate: gate.tensor, up: up.tensor });
+      const both = backward(gpu, dy.tensor, { gate: gate.tensor, up: up.tensor });
       assert(both.dGate === gate.tensor && both.dUp === up.tensor, "in place");
-      const dGate = numericalGradient((v) => dot(swigluReference(v, up.values), dy.values), gate.values);
-      const dUp = numericalGradient((v) => dot(swigluReference(gate.values, v), dy.values), up.values);
+      const dGate = numericalGradient((v) => dot(reference(v, up.values), dy.values), gate.values);
+      const dUp = numericalGradient((v) => dot(reference(gate.values, v), dy.values), up.values);
       assertRounded("dGate", await gpu.read(both.dGate), dGate, format);
       assertRounded("dUp", await gpu.read(both.dUp), dUp, format);
     }
@@ -72,6 +78,32 @@ Deno.test("swiglu() works on tensors that span buffers", async () => {
   swigluBackwardInPlace(gpu, dy, { gate: gate.tensor, up: up.tensor });
   const dUp = gate.values.map((g, i) => dys[i]! * g / (1 + Math.exp(-g)));
   assertRounded("dUp", await gpu.read(up.tensor), dUp, "bf16");
+});
+
+Deno.test("geglu() stays finite for gates of any size, and passes NaN on", async () => {
+  const gpu = whole;
+  const far = Float32Array.of(-1e30, -200, -20, 20, 200, 1e30, NaN, 0);
+  const [gate, up, dy] = [far, far.map(() => 1), far.map(() => 1)].map((values) =>
+    gpu.tensor([1, 8], values)
+  );
+  const y = await gpu.read(geglu(gpu, gate!, up!));
+  assertClose("y", y.slice(0, 6), [0, 0, 0, 20, 200, 1e30], F32);
+  assert(Number.isNaN(y[6]), "NaN stays NaN");
+  const { dGate } = gegluBackwardInPlace(gpu, dy!, { gate: gate!, up: up! });
+  assertClose("gradients", (await gpu.read(dGate)).slice(0, 6), [0, 0, 0, 1, 1, 1], F32);
+});
+
+Deno.test("geglu() works on tensors that span buffers", async () => {
+  const [rows, width] = [300, 8];
+  const [gate, up] = [1, 2].map((seed) => inFormat(split, [rows, width], normal(seed, rows * width), "bf16"));
+  const dys = normal(3, rows * width);
+  const dy = split.tensor([rows, width], dys);
+  assertEquals([gate!.tensor.segments.length, dy.segments.length], [2, 3]);
+  const y = await split.read(geglu(split, gate!.tensor, up!.tensor));
+  assertRounded("y", y, gegluReference(gate!.values, up!.values), "bf16");
+  gegluBackwardInPlace(split, dy, { gate: gate!.tensor, up: up!.tensor });
+  const dUp = gegluReference(gate!.values, dys);
+  assertRounded("dUp", await split.read(up!.tensor), dUp, "bf16");
 });
 
 Deno.test("swiglu() refuses inputs that differ", async () => {
