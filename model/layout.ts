@@ -15,7 +15,7 @@ export interface LinearSpec {
   readonly isNormed?: boolean | undefined;
 }
 
-/** A norm of a layer, or the last one: never in 4 bits, without LoRA and weight decay, 1 in a fresh model. */
+/** A norm of a layer, or the last one: never in 4 bits, without LoRA and weight decay. */
 export interface NormSpec {
   readonly kind: "norm";
   /** Module within the layer, such as `input_layernorm`; the whole name of the last one. */
@@ -26,6 +26,8 @@ export interface NormSpec {
   readonly eps: number;
   /** Whether it is LayerNorm, which has a bias; else RMSNorm. */
   readonly hasBias: boolean;
+  /** Added to each weight of an RMSNorm, which is 1 - offset in a fresh model; 0 unless given. */
+  readonly offset?: number | undefined;
 }
 
 /** Module names of one architecture. All layers are alike. */

@@ -15,6 +15,8 @@ export interface Norm {
   readonly biasGrad: Tensor | undefined;
   /** Added under the root. */
   readonly eps: number;
+  /** Added to each weight of an RMSNorm; 0 unless given. */
+  readonly offset?: number | undefined;
 }
 
 /** A norm's results: the caller frees both. */
@@ -26,9 +28,9 @@ export interface Normed {
 }
 
 /** @param x (rows, C)  @param into as `x`: overwritten; a new tensor unless given */
-export function norm(gpu: Gpu, x: Tensor, { weight, bias, eps }: Norm, into?: Tensor): Normed {
+export function norm(gpu: Gpu, x: Tensor, { weight, bias, eps, offset }: Norm, into?: Tensor): Normed {
   if (bias) return layerNorm(gpu, x, { weight, bias, eps }, into);
-  const { y, rstd } = rmsNorm(gpu, x, weight, eps, into);
+  const { y, rstd } = rmsNorm(gpu, x, { weight, eps, offset }, into);
   return { y, stats: rstd };
 }
 
@@ -44,7 +46,7 @@ export function norm(gpu: Gpu, x: Tensor, { weight, bias, eps }: Norm, into?: Te
 export function normBackward(
   gpu: Gpu,
   dy: Tensor,
-  { weight, bias, weightGrad, biasGrad }: Norm,
+  { weight, bias, weightGrad, biasGrad, offset }: Norm,
   { x, stats }: { readonly x: Tensor; readonly stats: Tensor },
   target: { readonly addTo?: Tensor; readonly into?: Tensor } = {},
 ): Tensor {
@@ -53,5 +55,5 @@ export function normBackward(
     return layerNormBackward(gpu, dy, { x, weight, stats }, gradients);
   }
   const gradients = { ...target, ...(weightGrad && { dWeight: weightGrad }) };
-  return rmsNormBackward(gpu, dy, { x, weight, rstd: stats }, gradients);
+  return rmsNormBackward(gpu, dy, { x, weight, rstd: stats, offset }, gradients);
 }

@@ -19,16 +19,18 @@ export function linearsOf(config: ModelConfig): Map<string, LinearSpec> {
   return all;
 }
 
-/** Names of the weights of all norms, which are 1 in a model that was never trained. */
-export function normWeights(config: ModelConfig): Set<string> {
+/** Gives the weights of all norms by name, each with the value of its elements in a model that was never trained. */
+export function normWeights(config: ModelConfig): Map<string, number> {
   const { layers, modules, norm } = layoutOf(config);
-  const names = new Set([`${norm.name}.weight`]);
+  const weights = new Map<string, number>();
+  const add = (name: string, { offset = 0 }: NormSpec) => weights.set(`${name}.weight`, 1 - offset);
   for (let layer = 0; layer < config.num_hidden_layers; layer++) {
-    for (const { kind, name } of modules) {
-      if (kind === "norm") names.add(`${layers}.${layer}.${name}.weight`);
+    for (const spec of modules) {
+      if (spec.kind === "norm") add(`${layers}.${layer}.${spec.name}`, spec);
     }
   }
-  return names;
+  add(norm.name, norm);
+  return weights;
 }
 
 /** Names of the embeddings' tensor and, unless it is the same, the head's. */

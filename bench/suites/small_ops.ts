@@ -66,7 +66,7 @@ function normCases({ tokens, width }: Sizes, format: Format): Case[] {
   return [
     memoryCase(["norm", "rms norm"], shape, { format, passes: 2 }, (gpu) => {
       const [x, weight] = [randomTensor(gpu, shape, format), randomTensor(gpu, [width])];
-      return prepared([x, weight], () => Object.values(rmsNorm(gpu, x, weight, 1e-5)));
+      return prepared([x, weight], () => Object.values(rmsNorm(gpu, x, { weight, eps: 1e-5 })));
     }),
     memoryCase(["norm", "rms norm backward"], shape, { format, passes: 3 }, (gpu) => {
       const [x, weight, dy] = [
@@ -74,7 +74,7 @@ function normCases({ tokens, width }: Sizes, format: Format): Case[] {
         randomTensor(gpu, [width]),
         randomTensor(gpu, shape, format),
       ];
-      const { y, rstd } = rmsNorm(gpu, x, weight, 1e-5);
+      const { y, rstd } = rmsNorm(gpu, x, { weight, eps: 1e-5 });
       return prepared([x, weight, dy, y, rstd], () => [rmsNormBackward(gpu, dy, { x, weight, rstd })]);
     }),
   ];

@@ -38,6 +38,7 @@ export interface NormGradients {
  * Computes the gradient of a norm over rows.
  *
  * @param dy (rows, C), any format
+ * @param uniforms what the kernel of x's gradient reads besides its size
  * @returns dx (rows, C): `addTo`, `into`, or a new tensor in the format of `dy` that the caller frees
  * @throws {GpuError} if shapes differ
  */
@@ -47,6 +48,7 @@ export function normBackward(
   dy: Tensor,
   saved: NormSaved,
   { addTo, into, dWeight }: NormGradients,
+  uniforms: Readonly<Record<string, number>> = {},
 ): Tensor {
   const { x, weight, stats } = saved;
   requireSameShape(kernels.op, dy, x);
@@ -58,7 +60,7 @@ export function normBackward(
     const rows = range.end - range.start;
     gpu.run(kernels.backward, { ...slices({ dy, x, stats, dx }, range), w: weight }, {
       grid: wrappedGrid(rows),
-      uniforms: { rows, quads },
+      uniforms: { rows, quads, ...uniforms },
       constants: { ADD: addTo !== undefined },
       formats: { Y: dy.format, X: x.format, D: dx.format },
     });

@@ -23,14 +23,24 @@ export interface RmsNormSaved {
   readonly weight: Tensor;
   /** (rows) f32, reciprocal root mean square of each row. */
   readonly rstd: Tensor;
+  /** As in the forward pass. */
+  readonly offset?: number | undefined;
+}
+
+/** Numbers of {@linkcode rmsNorm}. */
+export interface RmsNormScale {
+  /** (C) f32 */
+  readonly weight: Tensor;
+  /** Added to the mean square before the root; LLaMA uses 1e-5 or 1e-6. */
+  readonly eps: number;
+  /** Added to each weight; 0 unless given. Gemma's weights lie around 0, with an offset of 1. */
+  readonly offset?: number | undefined;
 }
 
 /**
- * Scales each row of `x` to unit root mean square, then by `weight`.
+ * Scales each row of `x` to unit root mean square, then by `offset + weight`.
  *
  * @param x (rows, C), any format
- * @param weight (C) f32
- * @param eps added to the mean square before the root; LLaMA uses 1e-5 or 1e-6
  * @param into (rows, C) in the format of `x`, other memory than its: overwritten; a new tensor unless given
  * @returns `y` (rows, C) and `rstd` (rows) f32; the caller frees both
  * @throws {GpuError} if C is not a multiple of 4, `weight` not (C) f32, or `into` not as `x`
@@ -39,8 +49,7 @@ export interface RmsNormSaved {
 export function rmsNorm(
   gpu: Gpu,
   x: Tensor,
-  weight: Tensor,
-  eps: number,
+  { weight, eps, offset = 0 }: RmsNormScale,
   into?: Tensor,
 ): { y: Tensor; rstd: Tensor } {
   requireVector("rmsNorm", weight, x.width, "f32");
@@ -51,7 +60,7 @@ export function rmsNorm(
     const rows = range.end - range.start;
     gpu.run(FORWARD, { ...slices({ x, y, rstd }, range), w: weight }, {
       grid: wrappedGrid(rows),
-      uniforms: { rows, quads, eps },
+      uniforms: { rows, quads, eps, offset },
       formats: { X: x.format },
     });
   }
@@ -68,9 +77,9 @@ export function rmsNorm(
 export function rmsNormBackward(
   gpu: Gpu,
   dy: Tensor,
-  { x, weight, rstd }: RmsNormSaved,
+  { x, weight, rstd, offset = 0 }: RmsNormSaved,
   gradients: NormGradients = {},
 ): Tensor {
   requireVector(BACKWARD.op, rstd, x.rows, "f32");
-  return normBackward(gpu, BACKWARD, dy, { x, weight, stats: rstd }, gradients);
+  return normBackward(gpu, BACKWARD, dy, { x, weight, stats: rstd }, gradients, { offset });
 }

@@ -1,4 +1,4 @@
-// RMSNorm over the last axis: y[r, c] = x[r, c] * rstd[r] * w[c],
+// RMSNorm over the last axis: y[r, c] = x[r, c] * rstd[r] * (offset + w[c]),
 // rstd[r] = 1 / sqrt(mean_c(x[r, c]^2) + eps).   Zhang & Sennrich 2019, eq. 4.
 //
 // Grid: one workgroup per row, wrapped. Sums in f32.
@@ -6,7 +6,7 @@
 #needs workgroup_sum
 #needs LANES
 
-struct Params { rows: u32, quads: u32, eps: f32 }
+struct Params { rows: u32, quads: u32, eps: f32, offset: f32 }
 
 @group(0) @binding(0) var<storage, read> x: array<X>;               // (rows, C)
 @group(0) @binding(1) var<storage, read> w: array<vec4f>;           // (C)
@@ -34,7 +34,7 @@ fn main(
   let scale = inverseSqrt(sum / f32(4u * p.quads) + p.eps);
 
   for (var q = lane; q < p.quads; q += LANES) {
-    y[base + q] = store_X(load_X(x[base + q]) * scale * w[q]);
+    y[base + q] = store_X(load_X(x[base + q]) * scale * (p.offset + w[q]));
   }
   if (lane == 0u) { rstd[row] = scale; }
 }

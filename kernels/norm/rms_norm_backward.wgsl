@@ -1,4 +1,4 @@
-// Gradient of RMSNorm to its input, with h = x * rstd and g = dy * w:
+// Gradient of RMSNorm to its input, with h = x * rstd and g = dy * (offset + w):
 // dx[r, c] = rstd[r] * (g[r, c] - h[r, c] * mean_c(g * h)), written, or added to what is there if ADD.
 //
 // Grid: one workgroup per row, wrapped. Sums in f32.
@@ -6,7 +6,7 @@
 #needs workgroup_sum
 #needs LANES ADD
 
-struct Params { rows: u32, quads: u32 }
+struct Params { rows: u32, quads: u32, offset: f32 }
 
 @group(0) @binding(0) var<storage, read> dy: array<Y>;             // (rows, C)
 @group(0) @binding(1) var<storage, read> x: array<X>;              // (rows, C)
@@ -29,13 +29,13 @@ fn main(
 
   var dots = vec4f();
   for (var q = lane; q < p.quads; q += LANES) {
-    dots += load_Y(dy[base + q]) * w[q] * (load_X(x[base + q]) * scale);
+    dots += load_Y(dy[base + q]) * (p.offset + w[q]) * (load_X(x[base + q]) * scale);
   }
   let mean = workgroup_sum(lane, (dots.x + dots.y) + (dots.z + dots.w)) / f32(4u * p.quads);
 
   for (var q = lane; q < p.quads; q += LANES) {
     let h = load_X(x[base + q]) * scale;
-    var v = scale * (load_Y(dy[base + q]) * w[q] - h * mean);
+    var v = scale * (load_Y(dy[base + q]) * (p.offset + w[q]) - h * mean);
     if (ADD) { v += load_D(dx[base + q]); }
     dx[base + q] = store_D(v);
   }

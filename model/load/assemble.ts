@@ -45,10 +45,10 @@ export async function assembleModel(
     const weight = await source.table(`${name}.weight`, [config.vocab_size, config.hidden_size]);
     return { name, weight, grad: gradient(`${name}.weight`, weight) };
   };
-  const norm = async (name: string, { width, eps, hasBias }: NormSpec): Promise<Norm> => {
+  const norm = async (name: string, { width, eps, hasBias, offset }: NormSpec): Promise<Norm> => {
     const weight = await source.vector(`${name}.weight`, width);
     const weightGrad = gradient(`${name}.weight`, weight);
-    return { name, weight, weightGrad, ...await bias(name, width, hasBias), eps };
+    return { name, weight, weightGrad, ...await bias(name, width, hasBias), eps, offset };
   };
   const linear = async (name: string, { shape, hasBias }: LinearSpec): Promise<Linear> => {
     const weight = await source.matrix(`${name}.weight`, shape);

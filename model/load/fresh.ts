@@ -6,7 +6,7 @@ import { checkpointTensors, normWeights } from "../tensors.ts";
 
 /**
  * A checkpoint that was never trained: matrices drawn from a normal distribution with deviation 1 / sqrt(inputs), norms
- * of ones, biases of zeros. The same seed gives the same values, tensor by tensor.
+ * that change nothing but the scale, biases of zeros. The same seed gives the same values, tensor by tensor.
  */
 export function freshWeights(config: ModelConfig, seed: number): WeightReader {
   const tensors = checkpointTensors(config);
@@ -23,7 +23,8 @@ export function freshWeights(config: ModelConfig, seed: number): WeightReader {
   function values(name: string, start: number, length: number): Float32Array<ArrayBuffer> {
     const { shape } = info(name);
     const drawn = new Float32Array(length);
-    if (norms.has(name)) drawn.fill(1);
+    const norm = norms.get(name);
+    if (norm !== undefined) drawn.fill(norm);
     else if (shape.length === 2) {
       fillNormal(drawn, 1 / Math.sqrt(shape[1]!), seed * order.length + order.indexOf(name), start);
     }

@@ -25,7 +25,7 @@ export interface RandomOptions {
 
 /**
  * A model of random weights, made on the device: the tensors, sizes and formats that loading a checkpoint of the
- * type that the config names gives, with norms of ones, biases of zeros and matrices of root mean square 1 / sqrt(inputs). For measuring; the host
+ * type that the config names gives, with norms as in a fresh model, biases of zeros and matrices of root mean square 1 / sqrt(inputs). For measuring; the host
  * holds nothing of the model's size.
  *
  * @throws {UserError} if a linear has rows that its quantisation cannot hold
@@ -59,7 +59,7 @@ export async function randomModel(
   return await assembleModel(gpu, config, format, {
     table: (name, shape) => Promise.resolve(dense(name, shape)),
     vector: (name, length) => {
-      const value = norms.has(name) ? 1 : 0;
+      const value = norms.get(name) ?? 0;
       return Promise.resolve(gpu.tensor([length], new Float32Array(length).fill(value), { label: name }));
     },
     matrix: (name, shape) =>

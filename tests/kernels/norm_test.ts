@@ -14,14 +14,19 @@ const split = await Gpu.open({ poison: true, maxBindingBytes: 4096 });
 const SHAPES = [[1, 4], [3, 36], [64, 252], [65, 256], [130, 260], [2, 4096]] as const;
 
 for (const [seed, [rows, width]] of SHAPES.entries()) {
-  Deno.test(`rmsNorm() matches float64 for (${rows}, ${width})`, async () => {
+  const offset = seed % 2;
+  Deno.test(`rmsNorm() by ${offset} + w matches float64 for (${rows}, ${width})`, async () => {
     const gpu = whole;
     const [x, w] = [normal(seed, rows * width, 3), normal(seed + 100, width)];
-    const { y, rstd } = rmsNorm(gpu, gpu.tensor([rows, width], x), gpu.tensor([width], w), EPS);
+    const { y, rstd } = rmsNorm(gpu, gpu.tensor([rows, width], x), {
+      weight: gpu.tensor([width], w),
+      eps: EPS,
+      offset,
+    });
     assertClose(
       "y",
       await gpu.read(y),
-      rmsNormReference(Float64Array.from(x), Float64Array.from(w), EPS),
+      rmsNormReference(Float64Array.from(x), Float64Array.from(w), EPS, offset),
       F32,
     );
     const rstds = Float64Array.from({ length: rows }, (_, r) => {
@@ -33,15 +38,16 @@ for (const [seed, [rows, width]] of SHAPES.entries()) {
 }
 
 /** Gradients by finite differences of the float64 definition. */
-function gradientsReference(x: Float64Array, w: Float64Array, dy: ArrayLike<number>) {
+function gradientsReference(x: Float64Array, w: Float64Array, dy: ArrayLike<number>, offset = 0) {
   return {
-    dx: numericalGradient((v) => dot(rmsNormReference(v, w, EPS), dy), x),
-    dWeight: numericalGradient((v) => dot(rmsNormReference(x, v, EPS), dy), w),
+    dx: numericalGradient((v) => dot(rmsNormReference(v, w, EPS, offset), dy), x),
+    dWeight: numericalGradient((v) => dot(rmsNormReference(x, v, EPS, offset), dy), w),
   };
 }
 
 for (const [seed, [rows, width]] of ([[1, 4], [3, 36], [7, 20], [2, 132], [5, 68]] as const).entries()) {
-  Deno.test(`rmsNormBackward() matches finite differences for (${rows}, ${width})`, async () => {
+  const offset = seed % 2;
+  Deno.test(`rmsNormBackward() by ${offset} + w matches finite differences for (${rows}, ${width})`, async () => {
     const gpu = whole;
     const [x, w, dy] = [normal(seed, rows * width), normal(seed + 1, width), normal(seed + 2, rows * width)];
     const [xt, wt, dyt] = [
@@ -49,9 +55,9 @@ for (const [seed, [rows, width]] of ([[1, 4], [3, 36], [7, 20], [2, 132], [5, 68
       gpu.tensor([width], w),
       gpu.tensor([rows, width], dy),
     ];
-    const { rstd } = rmsNorm(gpu, xt, wt, EPS);
-    const saved = { x: xt, weight: wt, rstd };
-    const expected = gradientsReference(Float64Array.from(x), Float64Array.from(w), dy);
+    const { rstd } = rmsNorm(gpu, xt, { weight: wt, eps: EPS, offset });
+    const saved = { x: xt, weight: wt, rstd, offset };
+    const expected = gradientsReference(Float64Array.from(x), Float64Array.from(w), dy, offset);
     const before = normal(seed + 3, width);
     const dWeight = gpu.tensor([width], before);
     const dx = rmsNormBackward(gpu, dyt, saved, { dWeight });
@@ -73,7 +79,7 @@ Deno.test("rmsNorm() and its gradient round once in bf16 and f16, and mix format
     const x = inFormat(gpu, shape, normal(1, 9 * 64), format);
     const dy = inFormat(gpu, shape, normal(2, 9 * 64), format);
     const w = inFormat(gpu, [64], normal(3, 64), "f32");
-    const { y, rstd } = rmsNorm(gpu, x.tensor, w.tensor, EPS);
+    const { y, rstd } = rmsNorm(gpu, x.tensor, { weight: w.tensor, eps: EPS });
     assertRounded("y", await gpu.read(y), rmsNormReference(x.values, w.values, EPS), format);
     const saved = { x: x.tensor, weight: w.tensor, rstd };
     const dWeight = gpu.zeros([64]);
@@ -98,7 +104,7 @@ Deno.test("rmsNorm() and its gradient do not depend on how tensors are split", a
     const dy = gpu.tensor([rows, width], normal(2, rows * width));
     const weight = gpu.tensor([width], normal(3, width));
     const live = gpu.memory.liveBytes;
-    const { y, rstd } = rmsNorm(gpu, x, weight, EPS);
+    const { y, rstd } = rmsNorm(gpu, x, { weight, eps: EPS });
     const dWeight = gpu.zeros([width]);
     const dx = rmsNormBackward(gpu, dy, { x, weight, rstd }, { dWeight });
     const values = [await gpu.read(y), await gpu.read(dx), await gpu.read(dWeight)] as const;
@@ -119,7 +125,7 @@ Deno.test("rmsNormBackward() sums many rows into dWeight the same way every time
   const [x, dy, w] = [normal(1, rows * width), normal(2, rows * width), normal(3, width)];
   const [xt, dyt] = [gpu.tensor([rows, width], x), gpu.tensor([rows, width], dy)];
   const weight = gpu.tensor([width], w);
-  const { y, rstd } = rmsNorm(gpu, xt, weight, EPS);
+  const { y, rstd } = rmsNorm(gpu, xt, { weight, eps: EPS });
   const expected = new Float64Array(width);
   const [ys, expectedY] = [
     await gpu.read(y),
@@ -156,7 +162,7 @@ for (const [rows, heads, width] of [[1, 1, 4], [3, 5, 12], [131, 2, 8]] as const
       const live = gpu.memory.liveBytes;
       const byHead = xt.asRows(width);
       assertEquals([byHead.shape, byHead.rows], [[rows * heads, width], rows * heads]);
-      const { rstd } = rmsNorm(gpu, byHead, weight, EPS, y.asRows(width));
+      const { rstd } = rmsNorm(gpu, byHead, { weight, eps: EPS }, y.asRows(width));
       assertClose("y", await gpu.read(y), y64, F32);
       const dWeight = gpu.zeros([width]);
       const saved = { x: byHead, weight, rstd };
@@ -180,15 +186,21 @@ Deno.test("layerNorm() writes into other rows, and refuses those of another shap
   const [x64, w64, b64] = [x, w, b].map((values) => Float64Array.from(values));
   assertClose("y", await gpu.read(y), layerNormReference(x64!, w64!, b64!, EPS), { rtol: 1e-5, atol: 1e-5 });
   await assertThrows(() => layerNorm(gpu, xt, weights, gpu.zeros([6, 6])), "differ in shape");
-  await assertThrows(() => rmsNorm(gpu, xt, weights.weight, EPS, gpu.empty([3, 12], "bf16")), "result bf16");
+  await assertThrows(() => rmsNorm(gpu, xt, weights, gpu.empty([3, 12], "bf16")), "result bf16");
   await assertThrows(() => xt.asRows(8), "does not divide into rows of 8");
 });
 
 Deno.test("rmsNorm() refuses shapes that do not fit", async () => {
   const gpu = whole;
   const x = gpu.zeros([2, 6]);
-  await assertThrows(() => rmsNorm(gpu, x, gpu.zeros([6]), EPS), "rows of 6 elements, not a multiple of 4");
-  await assertThrows(() => rmsNorm(gpu, gpu.zeros([2, 8]), gpu.zeros([4]), EPS), "must hold 8 f32 values");
+  await assertThrows(
+    () => rmsNorm(gpu, x, { weight: gpu.zeros([6]), eps: EPS }),
+    "rows of 6 elements, not a multiple of 4",
+  );
+  await assertThrows(
+    () => rmsNorm(gpu, gpu.zeros([2, 8]), { weight: gpu.zeros([4]), eps: EPS }),
+    "must hold 8 f32 values",
+  );
 });
 
 for (const [seed, [rows, width]] of SHAPES.entries()) {
