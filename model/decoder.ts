@@ -5,6 +5,7 @@ import { fillUniform } from "../kernels/elementwise/fill_random.ts";
 import { embed } from "../kernels/embedding/embedding.ts";
 import { GpuError } from "../kernels/errors.ts";
 import type { Gpu } from "../kernels/gpu.ts";
+import { softCapInPlace } from "../kernels/loss/soft_cap.ts";
 import { product } from "../kernels/matvec/matvec.ts";
 import { type LastTokens, sample, type Sampling } from "../kernels/sample/sample.ts";
 import type { Tensor } from "../kernels/tensor.ts";
@@ -143,6 +144,8 @@ export class Decoder {
     const { head, norm: last } = this.model.parts;
     const { y, stats } = norm(this.#gpu, this.#hidden, last);
     const logits = product(this.#gpu, y, head.weight, { format: "f32" });
+    const { final_logit_softcapping: cap } = this.model.config;
+    if (cap) softCapInPlace(this.#gpu, logits, cap);
     y.free();
     stats.free();
     return logits;

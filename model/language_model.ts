@@ -2,6 +2,7 @@ import type { AttentionRule } from "../kernels/attention/map.ts";
 import { embed, embedBackward } from "../kernels/embedding/embedding.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import { crossEntropy } from "../kernels/loss/cross_entropy.ts";
+import { softCapInPlace } from "../kernels/loss/soft_cap.ts";
 import { matmul, matmulBackwardInput, matmulBackwardWeight } from "../kernels/matmul/matmul.ts";
 import { sumInto } from "../kernels/shared/sum.ts";
 import { bytesPerElement, rowRanges, type Tensor } from "../kernels/tensor.ts";
@@ -281,8 +282,12 @@ export class LanguageModel {
     const { head, norm: last } = this.parts;
     gpu.memory.at("head and loss");
     this.#forEachLogits(x, ({ x, normed, stats, logits, start, end }) => {
-      const options = { vocabSize: this.config.vocab_size, gradScale };
-      const { loss, argmax } = crossEntropy(gpu, logits, device.labels.slice(start, end), options);
+      const { vocab_size: vocabSize, final_logit_softcapping: cap } = this.config;
+      const { loss, argmax } = crossEntropy(gpu, logits, device.labels.slice(start, end), {
+        vocabSize,
+        gradScale,
+        cap,
+      });
       sumInto(gpu, loss, lossSum);
       loss.free();
       argmax.free();
@@ -301,12 +306,14 @@ export class LanguageModel {
     const { gpu } = this;
     const { head, norm: last } = this.parts;
     using _ = gpu.memory.purpose("cross-entropy");
-    const rowBytes = Math.ceil(this.config.vocab_size / 4) * 16;
+    const { vocab_size, final_logit_softcapping: cap } = this.config;
+    const rowBytes = Math.ceil(vocab_size / 4) * 16;
     const most = rowsWithin(Math.min(LOGITS_BYTES, gpu.maxBindingBytes), rowBytes);
     for (const { start, end } of rowRanges([hidden], most)) {
       const x = hidden.slice(start, end);
       const { y, stats } = norm(gpu, x, last);
       const logits = matmul(gpu, y, head.weight, { format: "f32" });
+      if (cap) softCapInPlace(gpu, logits, cap);
       use({ x, normed: y, stats, logits, start, end });
       for (const tensor of [logits, stats, y]) tensor.free();
     }

@@ -41,6 +41,8 @@ export interface ModelConfig extends Rope {
   readonly max_position_embeddings: number;
   /** Whether the head is the table of the embeddings. */
   readonly tie_word_embeddings: boolean;
+  /** Soft cap of the logits, cap * tanh(y / cap); none unless given. */
+  readonly final_logit_softcapping?: number | undefined;
   /** Attention of each layer. */
   readonly layers: readonly LayerAttention[];
   /** What the user should know of the file: keys without effect, lengths that disagree; one line each. */

@@ -15,13 +15,15 @@ export interface CrossEntropyOptions {
   readonly vocabSize: number;
   /** If given, the logits are overwritten by their gradient times this. */
   readonly gradScale?: number;
+  /** The cap that `softCapInPlace` put on the logits: their gradient then is that of what they were before it. */
+  readonly cap?: number | undefined;
 }
 
 /**
  * Computes the cross-entropy of each row of logits against its label, and the most likely token.
  *
  * @param logits (rows, Vp) f32 with Vp = V rounded up to a multiple of 4; with `gradScale` they become
- *   (softmax - onehot) * gradScale, and 0 in rows without target and in columns from V on
+ *   (softmax - onehot) * gradScale, times 1 - (logit / cap)^2 where they are capped, and 0 in rows without target and in columns from V on
  * @param labels (rows) u32; {@linkcode NO_LABEL} where there is no target
  * @returns `loss` (rows) f32 in nats, 0 where there is no target, and `argmax` (rows) u32, the lowest index on
  *   ties as in PyTorch; the caller frees both. A label that is not below V gives NaN
@@ -31,7 +33,7 @@ export function crossEntropy(
   gpu: Gpu,
   logits: Tensor,
   labels: Tensor,
-  { vocabSize, gradScale }: CrossEntropyOptions,
+  { vocabSize, gradScale, cap }: CrossEntropyOptions,
 ): { loss: Tensor; argmax: Tensor } {
   requireVector("crossEntropy", labels, logits.rows, "u32");
   const quads = rowQuadsOf(logits);
@@ -47,8 +49,8 @@ export function crossEntropy(
     const rows = range.end - range.start;
     gpu.run(CROSS_ENTROPY, slices({ logits, labels, loss, argmax }, range), {
       grid: wrappedGrid(rows),
-      uniforms: { rows, quads, vocab_size: vocabSize, grad_scale: gradScale ?? 0 },
-      constants: { GRADIENT: gradScale !== undefined },
+      uniforms: { rows, quads, vocab_size: vocabSize, grad_scale: gradScale ?? 0, cap: cap ?? 0 },
+      constants: { GRADIENT: gradScale !== undefined, CAPPED: cap !== undefined },
     });
   }
   return { loss, argmax };

@@ -1,5 +1,6 @@
 // Cross-entropy of each row of logits against its label: loss[r] = log(sum_c exp(x[r, c])) - x[r, label].
 // If GRADIENT, the logits become their gradient: (softmax(x) - onehot(label)) * grad_scale.
+// If CAPPED, the logits are x = cap * tanh(y / cap), and the gradient is that of y: times 1 - (x / cap)^2.
 // Rows without a label have loss 0 and gradient 0; columns past the vocabulary are ignored and have gradient 0.
 // A label past the vocabulary gives NaN for both.
 //
@@ -7,12 +8,12 @@
 // maximum so far, and rescales its sum when that grows.
 
 #needs workgroup_max workgroup_sum
-#needs LANES GRADIENT
+#needs LANES GRADIENT CAPPED
 
 const NO_LABEL = 0xffffffffu;
 const LOWEST = -1e38;
 
-struct Params { rows: u32, quads: u32, vocab_size: u32, grad_scale: f32 }
+struct Params { rows: u32, quads: u32, vocab_size: u32, grad_scale: f32, cap: f32 }
 
 @group(0) @binding(0) var<storage, read_write> logits: array<vec4f>;    // (rows, 4 * quads)
 @group(0) @binding(1) var<storage, read> labels: array<u32>;            // (rows)
@@ -72,8 +73,10 @@ fn main(
     let factor = scale / row_sum;
     for (var q = lane; q < p.quads; q += LANES) {
       let columns = columns_of(q);
-      let softmax = exp(logits[base + q] - vec4f(row_most)) * factor;
-      let d = softmax - select(vec4f(), vec4f(scale), columns == vec4u(label));
+      let x = logits[base + q];
+      let softmax = exp(x - vec4f(row_most)) * factor;
+      var d = softmax - select(vec4f(), vec4f(scale), columns == vec4u(label));
+      if (CAPPED) { d *= 1.0 - (x / p.cap) * (x / p.cap); }
       logits[base + q] = select(vec4f(), d, (columns < vec4u(p.vocab_size)) & vec4<bool>(has_label));
     }
   }

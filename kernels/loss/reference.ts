@@ -1,4 +1,9 @@
-/** The float64 definition of cross-entropy that the kernel is tested against. */
+/** The float64 definitions of cross-entropy and the soft cap that the kernels are tested against. */
+
+/** The soft cap: cap * tanh(y / cap). */
+export function softCapReference(y: ArrayLike<number>, cap: number): Float64Array {
+  return Float64Array.from(y, (value) => cap * Math.tanh(value / cap));
+}
 
 /** Loss of each row of `logits` (rows, width) over its first `vocabSize` columns; 0 where the label is `noLabel`. */
 export function crossEntropyReference(

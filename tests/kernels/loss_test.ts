@@ -1,6 +1,7 @@
 import { Gpu } from "../../kernels/gpu.ts";
 import { crossEntropy, NO_LABEL } from "../../kernels/loss/cross_entropy.ts";
-import { crossEntropyReference } from "../../kernels/loss/reference.ts";
+import { crossEntropyReference, softCapReference } from "../../kernels/loss/reference.ts";
+import { softCapInPlace } from "../../kernels/loss/soft_cap.ts";
 import { sumInto } from "../../kernels/shared/sum.ts";
 import { assertClose, assertEquals, assertThrows, reduction } from "../support/assert_close.ts";
 import { numericalGradient } from "../support/numeric.ts";
@@ -123,6 +124,44 @@ Deno.test("crossEntropy() numbers rows past one axis of the grid", async () => {
   const { loss } = crossEntropy(gpu, gpu.tensor([rows, 4], logits), labels, { vocabSize: 3 });
   const expected = crossEntropyReference(logits, 4, new Uint32Array(rows).fill(1), 3, NO_LABEL);
   assertClose("loss", await gpu.read(loss), expected, { rtol: 1e-5, atol: 2e-6 });
+});
+
+for (const [seed, [rows, vocab, deviation]] of ([[1, 1, 1], [5, 6, 40], [4, 255, 15]] as const).entries()) {
+  Deno.test(`crossEntropy() of capped logits and its gradient match float64 for ${rows} rows of ${vocab}`, async () => {
+    const cap = 30;
+    const { width, logits, labels } = inputs(seed, rows, vocab, deviation);
+    const of = (y: ArrayLike<number>) =>
+      crossEntropyReference(softCapReference(y, cap), width, labels, vocab, NO_LABEL);
+    const tensor = whole.tensor([rows, width], logits);
+    softCapInPlace(whole, tensor, cap);
+    const options = { vocabSize: vocab, gradScale: 0.37, cap };
+    const { loss } = crossEntropy(whole, tensor, whole.tensor([rows], labels), options);
+    assertClose("loss", await whole.read(loss), of(logits), { rtol: 2e-6, atol: 4e-6 });
+    const total = (y: Float64Array) => of(y).reduce((sum, value) => sum + value, 0);
+    const dLogits = numericalGradient(total, Float64Array.from(logits)).map((d, i) =>
+      i % width < vocab ? d * 0.37 : 0
+    );
+    assertClose("dLogits", await whole.read(tensor), dLogits, { rtol: 1e-5, atol: 2e-7 });
+  });
+}
+
+Deno.test("softCapInPlace() matches float64 near 0 and far from it, passes NaN on, also in several buffers", async () => {
+  for (const cap of [50, 0.5]) {
+    const logits = Float32Array.from(
+      { length: 40_000 },
+      (_, i) => Math.sinh((i - 20_000) / 1200) * cap / 1e4,
+    );
+    logits.set([-1e30, -1e38, 1e30, 0], 40);
+    for (const gpu of [whole, split]) {
+      const tensor = gpu.tensor([2500, 16], logits);
+      softCapInPlace(gpu, tensor, cap);
+      assertClose("y", await gpu.read(tensor), softCapReference(logits, cap), { rtol: 1e-6, atol: 1e-30 });
+    }
+  }
+  const wrong = whole.tensor([1, 4], Float32Array.of(NaN, 1, 2, 3));
+  softCapInPlace(whole, wrong, 30);
+  assertEquals([...await whole.read(wrong)].map(Number.isNaN), [true, false, false, false]);
+  await assertThrows(() => softCapInPlace(whole, whole.zeros([1, 4], "bf16"), 30), "must be f32");
 });
 
 Deno.test("crossEntropy() refuses shapes that do not fit", async () => {
