@@ -1,6 +1,6 @@
-// y[r, n] += bias[n].   Grid: one thread per quad of y, wrapped.
+// y[r, n] += factor * bias[n].   Grid: one thread per quad of y, wrapped.
 
-struct Params { quads: u32, row_quads: u32 }
+struct Params { quads: u32, row_quads: u32, factor: f32 }
 
 @group(0) @binding(0) var<storage, read_write> y: array<Y>;     // (rows, N)
 @group(0) @binding(1) var<storage, read> bias: array<vec4f>;    // (N)
@@ -14,5 +14,5 @@ fn main(
 ) {
   let i = (group.y * groups.x + group.x) * 64u + lane;
   if (i >= p.quads) { return; }
-  y[i] = store_Y(load_Y(y[i]) + bias[i % p.row_quads]);
+  y[i] = store_Y(load_Y(y[i]) + p.factor * bias[i % p.row_quads]);
 }

@@ -12,31 +12,31 @@ export const BLOCK_ROWS = 64;
 export const LONGEST_RANGE = BLOCK_ROWS * 65535;
 
 /**
- * Adds the sum of each column to `into`: the gradient of a bias.
+ * Adds `factor` times the sum of each column to `into`: the gradient of a bias.
  *
  * @param x (rows, N), any format
  * @param into (N) f32, accumulated in place
  * @throws {GpuError} if N is not a multiple of 4, or `into` not (N) f32
  */
-export function columnSum(gpu: Gpu, x: Tensor, into: Tensor): void {
+export function columnSum(gpu: Gpu, x: Tensor, into: Tensor, factor = 1): void {
   requireVector("columnSum", into, x.width, "f32");
   for (const { start, end } of rowRanges([x], LONGEST_RANGE)) {
-    sumBlocks(gpu, x.slice(start, end), into);
+    sumBlocks(gpu, x.slice(start, end), into, factor);
   }
 }
 
-function sumBlocks(gpu: Gpu, x: Tensor, into: Tensor): void {
+function sumBlocks(gpu: Gpu, x: Tensor, into: Tensor, factor: number): void {
   const quads = rowQuadsOf(x);
   const blocks = Math.ceil(x.rows / BLOCK_ROWS);
   const isLast = blocks === 1;
   const sums = isLast ? into : gpu.empty([blocks, x.width], "f32", "column sums");
   gpu.run(COLUMN_SUM, { x, sums }, {
     grid: [Math.ceil(quads / THREADS), blocks],
-    uniforms: { rows: x.rows, quads },
+    uniforms: { rows: x.rows, quads, factor },
     constants: { BLOCK_ROWS, ADD: isLast },
     formats: { X: x.format },
   });
   if (isLast) return;
-  sumBlocks(gpu, sums, into);
+  sumBlocks(gpu, sums, into, factor);
   sums.free();
 }

@@ -1,11 +1,11 @@
-// Sums over blocks of rows: sums[b, c] = sum of x[r, c] over the rows r of block b, added to what is there
-// if ADD. Repeated until one block is left.
+// Sums over blocks of rows: sums[b, c] = sum of x[r, c] over the rows r of block b; if ADD, factor times that is
+// added to what is there. Repeated until one block is left.
 //
 // Grid: x over columns, 64 quads a workgroup; y over blocks of BLOCK_ROWS rows.
 
 #needs BLOCK_ROWS ADD
 
-struct Params { rows: u32, quads: u32 }
+struct Params { rows: u32, quads: u32, factor: f32 }
 
 @group(0) @binding(0) var<storage, read> x: array<X>;                 // (rows, N)
 @group(0) @binding(1) var<storage, read_write> sums: array<vec4f>;    // (blocks, N)
@@ -21,6 +21,6 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     sum += load_X(x[row * p.quads + q]);
   }
   let at = id.y * p.quads + q;
-  if (ADD) { sum += sums[at]; }
+  if (ADD) { sum = sums[at] + p.factor * sum; }
   sums[at] = sum;
 }

@@ -22,19 +22,19 @@ export function addInto(gpu: Gpu, target: Tensor, source: Tensor): void {
 }
 
 /**
- * Adds `bias` to every row of `y`, in place.
+ * Adds `factor` times `bias` to every row of `y`, in place.
  * @param y (rows, N), any format
  * @param bias (N) f32
  * @throws {GpuError} if N is not a multiple of 4, or `bias` not (N) f32
  */
-export function addBias(gpu: Gpu, y: Tensor, bias: Tensor): void {
+export function addBias(gpu: Gpu, y: Tensor, bias: Tensor, factor = 1): void {
   requireVector("addBias", bias, y.width, "f32");
   const rowQuads = rowQuadsOf(y);
   for (const { start, end } of rowRanges([y])) {
     const quads = (end - start) * rowQuads;
     gpu.run(ADD_BIAS, { y: y.slice(start, end), bias }, {
       grid: threadGrid(quads),
-      uniforms: { quads, row_quads: rowQuads },
+      uniforms: { quads, row_quads: rowQuads, factor },
       formats: { Y: y.format },
     });
   }

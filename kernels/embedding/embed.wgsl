@@ -1,9 +1,9 @@
-// Rows of a table by id: y[r] = table[ids[r]], for the ids that lie in this part of the table.
+// Rows of a table by id: y[r] = factor * table[ids[r]], for the ids that lie in this part of the table.
 // Ids past the vocabulary give NaN, so that they show in the loss.
 //
 // Grid: one thread per quad of y, wrapped.
 
-struct Params { rows: u32, quads: u32, first_id: u32, ids_here: u32, vocab_size: u32 }
+struct Params { rows: u32, quads: u32, first_id: u32, ids_here: u32, vocab_size: u32, factor: f32 }
 
 @group(0) @binding(0) var<storage, read> ids: array<u32>;           // (rows)
 @group(0) @binding(1) var<storage, read> table: array<X>;           // (ids_here, C)
@@ -26,5 +26,5 @@ fn main(
   }
   let here = id - p.first_id;  // wraps to a large number for ids before this part
   if (here >= p.ids_here) { return; }
-  y[i] = store_Y(load_X(table[here * p.quads + i % p.quads]));
+  y[i] = store_Y(p.factor * load_X(table[here * p.quads + i % p.quads]));
 }

@@ -1,10 +1,10 @@
-// Adds to the gradient of each id the gradients of the rows that used it, in the order of the rows: no atomics.
+// Adds to the gradient of each id those of the rows that used it, times `factor`, in the order of the rows: no atomics.
 // `lists` begins with three numbers for each id: its row in this part of the table, and the begin and end of its
 // list of rows further on in `lists`.
 //
 // Grid: one workgroup for each id and each 64 quads of the width, wrapped.
 
-struct Params { ids: u32, quads: u32, column_groups: u32 }
+struct Params { ids: u32, quads: u32, column_groups: u32, factor: f32 }
 
 @group(0) @binding(0) var<storage, read> lists: array<u32>;
 @group(0) @binding(1) var<storage, read> dx: array<X>;                    // (rows, C)
@@ -25,5 +25,5 @@ fn main(
   for (var i = lists[3u * id + 1u]; i < lists[3u * id + 2u]; i++) {
     sum += load_X(dx[lists[i] * p.quads + q]);
   }
-  d_table[lists[3u * id] * p.quads + q] += sum;
+  d_table[lists[3u * id] * p.quads + q] += p.factor * sum;
 }

@@ -10,7 +10,7 @@ const EMBED = { name: "embed", wgsl: embedWgsl };
 const EMBED_BACKWARD = { name: "embed_backward", wgsl: embedBackwardWgsl };
 
 /**
- * Looks up the rows of `table` by `ids`. An id past the table gives a row of NaN.
+ * Looks up the rows of `table` by `ids`, times `factor`. An id past the table gives a row of NaN.
  *
  * @param ids (rows) u32
  * @param table (V, C), any format
@@ -18,7 +18,7 @@ const EMBED_BACKWARD = { name: "embed_backward", wgsl: embedBackwardWgsl };
  * @returns (rows, C); the caller frees it
  * @throws {GpuError} if C is not a multiple of 4, or `ids` are not u32
  */
-export function embed(gpu: Gpu, ids: Tensor, table: Tensor, format: Format): Tensor {
+export function embed(gpu: Gpu, ids: Tensor, table: Tensor, format: Format, factor = 1): Tensor {
   const rows = ids.size;
   requireVector("embed", ids, rows, "u32");
   const quads = rowQuadsOf(table);
@@ -37,6 +37,7 @@ export function embed(gpu: Gpu, ids: Tensor, table: Tensor, format: Format): Ten
           first_id: part.start,
           ids_here: part.end - part.start,
           vocab_size: table.rows,
+          factor,
         },
         formats: { X: table.format, Y: format },
       });
@@ -46,14 +47,14 @@ export function embed(gpu: Gpu, ids: Tensor, table: Tensor, format: Format): Ten
 }
 
 /**
- * Adds the gradient of each row to the table row it came from. Sums run in the order of the rows.
+ * Adds the gradient of each row, times `factor`, to the table row it came from. Sums run in the order of the rows.
  *
  * @param ids (rows), on the host: the rows of each id are collected there
  * @param dx (rows, C), any format
  * @param dTable (V, C) f32, accumulated in place
  * @throws {GpuError} if shapes differ, or an id is not below V
  */
-export function embedBackward(gpu: Gpu, ids: Uint32Array, dx: Tensor, dTable: Tensor): void {
+export function embedBackward(gpu: Gpu, ids: Uint32Array, dx: Tensor, dTable: Tensor, factor = 1): void {
   if (ids.length !== dx.rows || dx.width !== dTable.width || dTable.dtype !== "f32") {
     throw new GpuError(
       `Cannot apply embedBackward: ${ids.length} ids, dx [${dx.shape}] and an ${dTable.dtype} table [${dTable.shape}]`,
@@ -79,7 +80,7 @@ export function embedBackward(gpu: Gpu, ids: Uint32Array, dx: Tensor, dTable: Te
         },
         {
           grid: wrappedGrid(count * columnGroups),
-          uniforms: { ids: count, quads, column_groups: columnGroups },
+          uniforms: { ids: count, quads, column_groups: columnGroups, factor },
           formats: { X: dx.format },
         },
       );

@@ -1,15 +1,16 @@
 /** The float64 definitions of the embedding lookup and its noise that the kernels are tested against. */
 import { randomWord } from "../shared/threefry.ts";
 
-/** Lookup: y[r] = table[ids[r]] for `table` (V, width). */
+/** Lookup: y[r] = factor * table[ids[r]] for `table` (V, width). */
 export function embedReference(
   ids: ArrayLike<number>,
   table: ArrayLike<number>,
   width: number,
+  factor = 1,
 ): Float64Array {
   const y = new Float64Array(ids.length * width);
   for (let row = 0; row < ids.length; row++) {
-    for (let c = 0; c < width; c++) y[row * width + c] = table[ids[row]! * width + c]!;
+    for (let c = 0; c < width; c++) y[row * width + c] = factor * table[ids[row]! * width + c]!;
   }
   return y;
 }

@@ -29,8 +29,8 @@ for (const [seed, shape] of SHAPES.entries()) {
       if (width === undefined) continue;
       const bias = normal(seed + 2, width);
       const y = inFormat(gpu, shape, normal(seed + 3, size), format);
-      addBias(gpu, y.tensor, gpu.tensor([width], bias));
-      const expected = y.values.map((value, i) => value + bias[i % width]!);
+      addBias(gpu, y.tensor, gpu.tensor([width], bias), 1.5);
+      const expected = y.values.map((value, i) => value + 1.5 * bias[i % width]!);
       assertRounded("addBias", await gpu.read(y.tensor), expected, format);
     }
   });
@@ -49,11 +49,11 @@ for (
       for (let i = 0; i < 2; i++) {
         const into = gpu.tensor([width], before);
         const live = gpu.memory.liveBytes;
-        columnSum(gpu, x.tensor, into);
+        columnSum(gpu, x.tensor, into, 0.75);
         assertEquals(gpu.memory.liveBytes, live, "bytes in use");
         runs.push(await gpu.read(into));
       }
-      const expected = columnSumReference(x.values, width).map((sum, c) => sum + before[c]!);
+      const expected = columnSumReference(x.values, width).map((sum, c) => 0.75 * sum + before[c]!);
       assertClose("sums", runs[0]!, expected, reduction(rows));
       assertEquals([...runs[1]!], [...runs[0]!], "second run");
     }

@@ -24,6 +24,8 @@ for (
       const expected = embedReference(ids, table.values, width);
       if (format === "f32" && out !== "f32") assertRounded("y", y, expected, out);
       else assertEquals([...y], [...expected], "y");
+      const scaled = await gpu.read(embed(gpu, idsTensor, table.tensor, out, 6.75));
+      assertRounded("6.75 y", scaled, embedReference(ids, table.values, width, 6.75), out);
     }
     const dx = inFormat(gpu, [rows, width], normal(seed + 1, rows * width), seed % 2 ? "f32" : "bf16");
     const before = normal(seed + 2, vocab * width);
@@ -40,12 +42,12 @@ Deno.test("embedBackward() matches finite differences and is the same every time
   const ids = integers(7, 11, 6);
   const dy = normal(8, 11 * 8);
   const dx = gpu.tensor([11, 8], dy);
-  const loss = (table: Float64Array) => dot(embedReference(ids, table, 8), dy);
+  const loss = (table: Float64Array) => dot(embedReference(ids, table, 8, 2.5), dy);
   const expected = numericalGradient(loss, Float64Array.from(normal(9, 6 * 8)));
   const runs = [];
   for (let i = 0; i < 2; i++) {
     const dTable = gpu.zeros([6, 8]);
-    embedBackward(gpu, ids, dx, dTable);
+    embedBackward(gpu, ids, dx, dTable, 2.5);
     runs.push(await gpu.read(dTable));
   }
   assertClose("dTable", runs[0]!, expected, F32);
