@@ -33,6 +33,8 @@ export interface SelfAttentionParts {
   readonly projections: Projections;
   readonly output: Linear;
   readonly shape: AttentionShape;
+  /** Factor of the scores; 1 / sqrt(D) unless given. */
+  readonly scale?: number | undefined;
 }
 
 /** Reads the heads of a model's layers from its shape. */
@@ -44,18 +46,20 @@ export function attentionShape(config: ModelConfig): AttentionShape {
   };
 }
 
-/** output(attention(rope(q), rope(k), v)) with q, k, v = projections(norm(x)). Vaswani et al. 2017, arXiv:1706.03762. */
+/** output(attention(rope(q), rope(k), v)), q, k, v = projections(norm(x)). Vaswani et al. 2017, arXiv:1706.03762. */
 export class SelfAttention {
   readonly shape: AttentionShape;
   readonly #norm: Norm;
   readonly #projections: Projections;
   readonly #output: Linear;
+  readonly #scale: number | undefined;
 
-  constructor({ norm, projections, output, shape }: SelfAttentionParts) {
+  constructor({ norm, projections, output, shape, scale }: SelfAttentionParts) {
     this.#norm = norm;
     this.#projections = projections;
     this.#output = output;
     this.shape = shape;
+    this.#scale = scale;
   }
 
   /** Computes everything before the output linear. @param x (rows, C) */
@@ -68,7 +72,7 @@ export class SelfAttention {
       free(y, stats);
     }
     applyRope(gpu, [q, k], pass, this.shape.headDim);
-    return { q, k, v, ...attention(gpu, q, k, v, pass.map, this.shape) };
+    return { q, k, v, ...attention(gpu, q, k, v, pass.map, this.shape, this.#scale) };
   }
 
   /** Runs the output linear on a chunk. @param o (rows, H * D)  @returns (rows, C) */
@@ -134,8 +138,9 @@ export class SelfAttention {
     { map, chunkRows }: Pass,
     use: (gradients: Qkv, rows: Rows) => void,
   ): void {
-    const queries = (rows: RowRange) => attentionBackwardQueries(gpu, attended, map, this.shape, rows);
-    const keys = (rows: RowRange) => attentionBackwardKeys(gpu, attended, map, this.shape, rows);
+    const queries = (rows: RowRange) =>
+      attentionBackwardQueries(gpu, attended, map, this.shape, rows, this.#scale);
+    const keys = (rows: RowRange) => attentionBackwardKeys(gpu, attended, map, this.shape, rows, this.#scale);
     const all = { start: 0, end: attended.q.rows };
     // Every query may read every key and the other way round: one side's gradients cannot wait for their chunk's turn.
     const allKeys = 2 * attended.k.width <= attended.q.width ? keys(all) : undefined;

@@ -11,7 +11,7 @@ import { type LastTokens, sample, type Sampling } from "../kernels/sample/sample
 import type { Tensor } from "../kernels/tensor.ts";
 import { KvCache } from "./kv_cache.ts";
 import { attentionShape } from "./attention.ts";
-import type { LanguageModel } from "./language_model.ts";
+import { type LanguageModel, logitScale } from "./language_model.ts";
 import { norm } from "./norm.ts";
 import { LayerRopes } from "./layer_ropes.ts";
 import { applyRope } from "./pass.ts";
@@ -57,6 +57,8 @@ export class Decoder {
   readonly cache: KvCache;
   readonly #gpu: Gpu;
   readonly #shape: AttentionShape;
+  /** Factor of the attention scores; 1 / sqrt(D) where undefined. */
+  readonly #scale: number | undefined;
   readonly #ropes: LayerRopes;
   /** Most tokens that a query of each layer sees; null: all. */
   readonly #windows: readonly (number | null)[];
@@ -72,6 +74,7 @@ export class Decoder {
     this.capacity = capacity;
     this.#gpu = gpu;
     this.#shape = attentionShape(config);
+    this.#scale = config.attention_multiplier;
     this.cache = new KvCache(gpu, config, { sequences, capacity, format: model.parts.format });
     this.#ropes = new LayerRopes(gpu, config);
     this.#ropes.forLength(capacity);
@@ -132,7 +135,11 @@ export class Decoder {
       const cache = this.cache.layers[layer]!;
       appendToCache(this.#gpu, k, v, cache, positions);
       const window = this.#windows[layer] ?? undefined;
-      return cacheAttention(this.#gpu, q, cache, positions, this.#shape, { longest, window });
+      return cacheAttention(this.#gpu, q, cache, positions, this.#shape, {
+        longest,
+        window,
+        scale: this.#scale,
+      });
     };
     this.#hidden.free();
     this.#hidden = this.#layers(tokens, positions, attend);
@@ -143,7 +150,10 @@ export class Decoder {
   logits(): Tensor {
     const { head, norm: last } = this.model.parts;
     const { y, stats } = norm(this.#gpu, this.#hidden, last);
-    const logits = product(this.#gpu, y, head.weight, { format: "f32" });
+    const logits = product(this.#gpu, y, head.weight, {
+      alpha: logitScale(this.model.config),
+      format: "f32",
+    });
     const { final_logit_softcapping: cap } = this.model.config;
     if (cap) softCapInPlace(this.#gpu, logits, cap);
     y.free();
@@ -283,7 +293,8 @@ export class Decoder {
       const cache = this.cache.of(layer, sequence);
       appendToCache(gpu, k, v, cache, positions);
       const map = maps.get(this.#windows[layer]!)!;
-      const { o, lse } = attention(gpu, q, cache.k.slice(0, end), cache.v.slice(0, end), map, this.#shape);
+      const [keys, values] = [cache.k.slice(0, end), cache.v.slice(0, end)];
+      const { o, lse } = attention(gpu, q, keys, values, map, this.#shape, this.#scale);
       lse.free();
       return o;
     };
@@ -294,8 +305,8 @@ export class Decoder {
 
   /** The layers' last output (rows, C) for new tokens (rows). @param positions (rows) u32 */
   #layers(tokens: Tensor, positions: Tensor, attend: Attend): Tensor {
-    const { layers, embeddings, format } = this.model.parts;
-    const x = embed(this.#gpu, tokens, embeddings.weight, format);
+    const { layers, embeddings, format, config } = this.model.parts;
+    const x = embed(this.#gpu, tokens, embeddings.weight, format, config.embedding_multiplier);
     const ropes = this.#ropes.forLength(this.capacity);
     layers.forEach((layer, number) => {
       layer.decode(this.#gpu, x, {

@@ -160,9 +160,11 @@ export class LanguageModel {
     const passes = this.#passes(device, options.dropout);
     using _ = gpu.memory.purpose("activations");
     gpu.memory.at("embedding");
-    let x = embed(gpu, device.tokens, embeddings.weight, this.parts.format);
+    const { embedding_multiplier: factor = 1 } = this.config;
+    let x = embed(gpu, device.tokens, embeddings.weight, this.parts.format, factor);
     if (options.noiseAlpha && options.dropout) {
-      addEmbeddingNoise(gpu, x, device.batch, options.noiseAlpha, options.dropout);
+      // As if drawn before the factor.
+      addEmbeddingNoise(gpu, x, device.batch, factor * options.noiseAlpha, options.dropout);
     }
     const kept: { readonly x: Kept; readonly saved?: DecoderSaved }[] = [];
     for (const [i, layer] of layers.entries()) {
@@ -191,7 +193,7 @@ export class LanguageModel {
       await gpu.yieldToEvents();
     }
     gpu.memory.at("embedding, backward");
-    if (embeddings.grad) embedBackward(gpu, device.batch.tokens, gradient, embeddings.grad);
+    if (embeddings.grad) embedBackward(gpu, device.batch.tokens, gradient, embeddings.grad, factor);
     gradient.free();
   }
 
@@ -265,7 +267,8 @@ export class LanguageModel {
   async #forward(device: DeviceBatch): Promise<Tensor> {
     const { gpu } = this;
     const passes = this.#passes(device, undefined);
-    let x = embed(gpu, device.tokens, this.parts.embeddings.weight, this.parts.format);
+    const { embeddings, format } = this.parts;
+    let x = embed(gpu, device.tokens, embeddings.weight, format, this.config.embedding_multiplier);
     for (const [i, layer] of this.parts.layers.entries()) {
       const out = layer.forward(gpu, x, passes[i]!);
       x.free();
@@ -280,6 +283,7 @@ export class LanguageModel {
   #lossBackward(x: Tensor, device: DeviceBatch, { gradScale, lossSum }: GradientOptions): Tensor {
     const { gpu } = this;
     const { head, norm: last } = this.parts;
+    const alpha = logitScale(this.config);
     gpu.memory.at("head and loss");
     this.#forEachLogits(x, ({ x, normed, stats, logits, start, end }) => {
       const { vocab_size: vocabSize, final_logit_softcapping: cap } = this.config;
@@ -291,8 +295,8 @@ export class LanguageModel {
       sumInto(gpu, loss, lossSum);
       loss.free();
       argmax.free();
-      const dNormed = matmulBackwardInput(gpu, logits, head.weight, { format: normed.format });
-      if (head.grad) matmulBackwardWeight(gpu, logits, normed, { into: head.grad, beta: 1 });
+      const dNormed = matmulBackwardInput(gpu, logits, head.weight, { alpha, format: normed.format });
+      if (head.grad) matmulBackwardWeight(gpu, logits, normed, { into: head.grad, alpha, beta: 1 });
       const dx = normBackward(gpu, dNormed, last, { x, stats });
       dNormed.free();
       gpu.copy(dx, x);
@@ -312,7 +316,7 @@ export class LanguageModel {
     for (const { start, end } of rowRanges([hidden], most)) {
       const x = hidden.slice(start, end);
       const { y, stats } = norm(gpu, x, last);
-      const logits = matmul(gpu, y, head.weight, { format: "f32" });
+      const logits = matmul(gpu, y, head.weight, { alpha: logitScale(this.config), format: "f32" });
       if (cap) softCapInPlace(gpu, logits, cap);
       use({ x, normed: y, stats, logits, start, end });
       for (const tensor of [logits, stats, y]) tensor.free();
@@ -335,6 +339,11 @@ export class LanguageModel {
       chunkRows,
     }));
   }
+}
+
+/** Factor of the logits. */
+export function logitScale({ logits_scaling = 1 }: ModelConfig): number {
+  return 1 / logits_scaling;
 }
 
 function onDevice(x: Tensor): Kept {

@@ -9,6 +9,8 @@ export interface LinearSpec {
   /** (outputs N, inputs K) */
   readonly shape: readonly [number, number];
   readonly hasBias: boolean;
+  /** Factor of all that it gives; 1 unless given. */
+  readonly scale?: number | undefined;
   /** Whether the backward pass of a checkpointed layer makes its product again. */
   readonly isRecomputed: boolean;
   /** Whether a norm reads its product, which any backward pass then makes once more, chunk by chunk. */

@@ -32,7 +32,7 @@ export interface DropoutKey {
   readonly pass: number;
 }
 
-/** A linear layer of a checkpoint, y = x W^T + b, with what is trained of it. */
+/** A linear layer of a checkpoint, y = scale (x W^T + b), with what is trained of it. */
 export interface Linear {
   /** Module name in the checkpoint, such as `model.layers.0.self_attn.q_proj`. */
   readonly name: string;
@@ -41,6 +41,8 @@ export interface Linear {
   /** Gradients; undefined where the weight is frozen. */
   readonly weightGrad: Tensor | undefined;
   readonly biasGrad: Tensor | undefined;
+  /** Factor of all that it gives; 1 unless given. */
+  readonly scale?: number | undefined;
   lora: Lora | undefined;
 }
 
@@ -62,13 +64,19 @@ export function linear(
   key: DropoutKey | undefined,
   { firstRow = 0, into, addTo }: LinearOptions = {},
 ): Tensor {
-  const y = product(gpu, x, layer.weight, addTo ? { into: addTo, beta: 1 } : into ? { into } : {});
-  if (layer.bias) addBias(gpu, y, layer.bias);
+  const { scale: alpha = 1 } = layer;
+  const y = product(
+    gpu,
+    x,
+    layer.weight,
+    addTo ? { into: addTo, alpha, beta: 1 } : into ? { into, alpha } : { alpha },
+  );
+  if (layer.bias) addBias(gpu, y, layer.bias, alpha);
   if (layer.lora) {
     const { A, B, scaling } = layer.lora;
     const dropped = dropInput(gpu, x, layer.lora, key, firstRow);
     const h = product(gpu, dropped, A, { format: "f32" });
-    product(gpu, h, B, { into: y, alpha: scaling, beta: 1 });
+    product(gpu, h, B, { into: y, alpha: alpha * scaling, beta: 1 });
     h.free();
     if (dropped !== x) dropped.free();
   }
@@ -98,11 +106,14 @@ export function linearBackward(
   key: DropoutKey | undefined,
   { firstRow = 0, addTo }: LinearBackwardOptions = {},
 ): Tensor {
-  const { weight, weightGrad, biasGrad, lora } = layer;
-  if (weightGrad) matmulBackwardWeight(gpu, dy, x, { into: weightGrad, beta: 1 });
-  if (biasGrad) columnSum(gpu, dy, biasGrad);
-  const dx = matmulBackwardInput(gpu, dy, weight, addTo ? { into: addTo, beta: 1 } : {});
-  if (lora) loraBackward(gpu, dy, x, lora, (input) => dropInput(gpu, input, lora, key, firstRow), dx);
+  const { weight, weightGrad, biasGrad, lora, scale: alpha = 1 } = layer;
+  if (weightGrad) matmulBackwardWeight(gpu, dy, x, { into: weightGrad, alpha, beta: 1 });
+  if (biasGrad) columnSum(gpu, dy, biasGrad, alpha);
+  const dx = matmulBackwardInput(gpu, dy, weight, addTo ? { into: addTo, alpha, beta: 1 } : { alpha });
+  if (lora) {
+    const scaled = { ...lora, scaling: alpha * lora.scaling };
+    loraBackward(gpu, dy, x, scaled, (input) => dropInput(gpu, input, lora, key, firstRow), dx);
+  }
   return dx;
 }
 

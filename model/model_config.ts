@@ -41,7 +41,13 @@ export interface ModelConfig extends Rope {
   readonly max_position_embeddings: number;
   /** Whether the head is the table of the embeddings. */
   readonly tie_word_embeddings: boolean;
-  /** Soft cap of the logits, cap * tanh(y / cap); none unless given. */
+  /** Factor of the attention scores; 1 / sqrt(D) unless given. */
+  readonly attention_multiplier?: number | undefined;
+  /** Factor of the embeddings where the first layer reads them, not where a tied head does; 1 unless given. */
+  readonly embedding_multiplier?: number | undefined;
+  /** Divisor of the logits; 1 unless given. */
+  readonly logits_scaling?: number | undefined;
+  /** Soft cap of the logits, c * tanh(y / c), after the divisor; none unless given. */
   readonly final_logit_softcapping?: number | undefined;
   /** Attention of each layer. */
   readonly layers: readonly LayerAttention[];

@@ -38,7 +38,8 @@ export interface CacheAttentionOptions {
   readonly longest: number;
   /** Most keys that a query sees, itself included; all unless given. */
   readonly window?: number | undefined;
-  readonly scale?: number;
+  /** Factor of the scores; 1 / sqrt(headDim) unless given. */
+  readonly scale?: number | undefined;
 }
 
 /** Window of a query that sees all keys: more than any cache has. */

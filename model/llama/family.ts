@@ -166,6 +166,7 @@ function llamaLayer(modules: LayerModules, config: LlamaConfig): DecoderLayer {
       }),
       output: attention("o_proj"),
       shape: attentionShape(config),
+      scale: config.attention_multiplier,
     }),
     mlpNorm: modules.norm("post_attention_layernorm"),
     mlp: swigluMlp({ gate: mlp("gate_proj"), up: mlp("up_proj"), down: mlp("down_proj") }),

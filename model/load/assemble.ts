@@ -50,10 +50,10 @@ export async function assembleModel(
     const weightGrad = gradient(`${name}.weight`, weight);
     return { name, weight, weightGrad, ...await bias(name, width, hasBias), eps, offset };
   };
-  const linear = async (name: string, { shape, hasBias }: LinearSpec): Promise<Linear> => {
+  const linear = async (name: string, { shape, hasBias, scale }: LinearSpec): Promise<Linear> => {
     const weight = await source.matrix(`${name}.weight`, shape);
     const weightGrad = gradient(`${name}.weight`, weight);
-    return { name, weight, weightGrad, ...await bias(name, shape[0], hasBias), lora: undefined };
+    return { name, weight, weightGrad, ...await bias(name, shape[0], hasBias), scale, lora: undefined };
   };
   const embeddings = await table(layout.embeddings);
   const layers: DecoderLayer[] = [];

@@ -21,6 +21,8 @@ interface Case extends RowLayout, AttentionShape {
   readonly format?: Format;
   /** Factor of q, to make scores large. */
   readonly loud?: number;
+  /** Factor of the scores; 1 / sqrt(headDim) unless given. */
+  readonly scale?: number;
 }
 type Name = "o" | "lse" | "dq" | "dk" | "dv";
 type Inputs = Record<"q" | "k" | "v" | "dO", Float32Array>;
@@ -76,8 +78,8 @@ async function onGpu(gpu: Gpu, of: Case, inputs: Inputs): Promise<Record<Name | 
   const map = makeAttentionMap(gpu, of);
   const [q, dO] = [inputs.q, inputs.dO].map((x) => rounded(gpu, [rows, heads * headDim], x, format));
   const [k, v] = [inputs.k, inputs.v].map((x) => rounded(gpu, [rows, kvHeads * headDim], x, format));
-  const saved = { q: q!, k: k!, v: v!, ...attention(gpu, q!, k!, v!, map, of) };
-  const all = { ...saved, dO: dO!, ...attentionBackward(gpu, dO!, saved, map, of) };
+  const saved = { q: q!, k: k!, v: v!, ...attention(gpu, q!, k!, v!, map, of, of.scale) };
+  const all = { ...saved, dO: dO!, ...attentionBackward(gpu, dO!, saved, map, of, of.scale) };
   const values: Partial<Record<Name | keyof Inputs, Float32Array>> = {};
   for (const [name, tensor] of Object.entries(all)) {
     values[name as Name] = await gpu.read(tensor);
@@ -91,8 +93,8 @@ async function onGpu(gpu: Gpu, of: Case, inputs: Inputs): Promise<Record<Name | 
 function inFloat64(of: Case, inputs: Inputs): Record<Name, Float64Array> {
   const tables = firstKeys(of);
   return {
-    ...attentionReference(inputs, tables, of),
-    ...attentionBackwardReference(inputs.dO, inputs, tables, of),
+    ...attentionReference(inputs, tables, of, of.scale),
+    ...attentionBackwardReference(inputs.dO, inputs, tables, of, of.scale),
   };
 }
 
@@ -139,6 +141,13 @@ for (const sharing of MODES) {
     using gpu = await Gpu.open({ sharing, poison: true });
     for (const headDim of [16, 64, 80, 96, 128, 256]) {
       await assertMatches(gpu, { heads: 4, kvHeads: 2, headDim, starts: [0, 30], rows: 97, groupSize: 24 });
+    }
+  });
+
+  Deno.test(`Attention and its gradients match float64, ${sharing}: another scale`, async () => {
+    using gpu = await Gpu.open({ sharing, poison: true });
+    for (const scale of [0.0375, 0.5]) {
+      await assertMatches(gpu, { ...ODD_KV, starts: [0, 30], rows: 97, groupSize: 24, scale });
     }
   });
 
