@@ -11,11 +11,18 @@ import type { Gpu } from "../kernels/gpu.ts";
 import type { Qkv } from "../kernels/qkv/qkv.ts";
 import type { RowRange } from "../kernels/shared/row_chunks.ts";
 import type { Tensor } from "../kernels/tensor.ts";
+import {
+  blockInput,
+  blockInputBackward,
+  blockOutput,
+  blockOutputBackward,
+  freeInput,
+} from "./block_norms.ts";
 import { chunksOf, free, type Rows } from "./chunks.ts";
 import { applyRope, type NewRows, type Pass } from "./pass.ts";
 import { type DropoutKey, type Linear, linear, linearBackward, type LinearOptions } from "./linear.ts";
 import type { ModelConfig } from "./model_config.ts";
-import { type Norm, norm, normBackward } from "./norm.ts";
+import type { Norm } from "./norm.ts";
 import type { Projections } from "./projections.ts";
 
 /** Queries, keys, values and what attention gives for them, all (rows, ...). */
@@ -28,10 +35,12 @@ export interface Attended extends Qkv {
 
 /** Modules of a layer's attention. */
 export interface SelfAttentionParts {
-  /** Before the projections. */
-  readonly norm: Norm;
+  /** Before the projections; none where undefined. */
+  readonly norm?: Norm | undefined;
   readonly projections: Projections;
   readonly output: Linear;
+  /** Of what the output linear gives; none unless given. */
+  readonly outputNorm?: Norm | undefined;
   readonly shape: AttentionShape;
   /** Factor of the scores; 1 / sqrt(D) unless given. */
   readonly scale?: number | undefined;
@@ -49,15 +58,17 @@ export function attentionShape(config: ModelConfig): AttentionShape {
 /** output(attention(rope(q), rope(k), v)), q, k, v = projections(norm(x)). Vaswani et al. 2017, arXiv:1706.03762. */
 export class SelfAttention {
   readonly shape: AttentionShape;
-  readonly #norm: Norm;
+  readonly #norm: Norm | undefined;
   readonly #projections: Projections;
   readonly #output: Linear;
+  readonly #outputNorm: Norm | undefined;
   readonly #scale: number | undefined;
 
-  constructor({ norm, projections, output, shape, scale }: SelfAttentionParts) {
+  constructor({ norm, projections, output, outputNorm, shape, scale }: SelfAttentionParts) {
     this.#norm = norm;
     this.#projections = projections;
     this.#output = output;
+    this.#outputNorm = outputNorm;
     this.shape = shape;
     this.#scale = scale;
   }
@@ -66,22 +77,22 @@ export class SelfAttention {
   attend(gpu: Gpu, x: Tensor, pass: Pass): Attended {
     const { q, k, v } = this.#emptyQkv(gpu, x);
     for (const rows of chunksOf(x, pass.chunkRows)) {
-      const { y, stats } = norm(gpu, rows.of(x), this.#norm);
+      const input = blockInput(gpu, rows.of(x), this.#norm);
       const into = { q: rows.of(q), k: rows.of(k), v: rows.of(v) };
-      this.#projections.forward(gpu, y, pass.dropout, rows.start, into);
-      free(y, stats);
+      this.#projections.forward(gpu, input.y, pass.dropout, rows.start, into);
+      freeInput(input);
     }
     applyRope(gpu, [q, k], pass, this.shape.headDim);
     return { q, k, v, ...attention(gpu, q, k, v, pass.map, this.shape, this.#scale) };
   }
 
-  /** Runs the output linear on a chunk. @param o (rows, H * D)  @returns (rows, C) */
+  /** Runs the output linear, and the norm behind it, on a chunk. @param o (rows, H * D)  @returns (rows, C) */
   output(gpu: Gpu, o: Tensor, key: DropoutKey | undefined, options: LinearOptions): Tensor {
-    return linear(gpu, o, this.#output, key, options);
+    return blockOutput(gpu, this.#outputNorm, options, (to) => linear(gpu, o, this.#output, key, to));
   }
 
   /**
-   * Runs the output linear backward for a chunk of rows: overwrites its rows of `o` with the gradient of o, and writes
+   * Runs {@linkcode output} backward for a chunk of rows: overwrites its rows of `o` with the gradient of o, and writes
    * those of `stats`.
    *
    * @param dOut (end - start, C)
@@ -95,7 +106,14 @@ export class SelfAttention {
     rows: Rows,
   ): void {
     const part = rows.of(o);
-    const dO = linearBackward(gpu, dOut, part, this.#output, key, { firstRow: rows.start });
+    const at = { firstRow: rows.start };
+    const dO = blockOutputBackward(
+      gpu,
+      dOut,
+      this.#outputNorm,
+      () => linear(gpu, part, this.#output, key, at),
+      (d) => linearBackward(gpu, d, part, this.#output, key, at),
+    );
     attentionStats(gpu, dO, { o: part, lse: rows.of(lse) }, this.shape, rows.of(stats));
     gpu.copy(dO, part);
     dO.free();
@@ -106,22 +124,20 @@ export class SelfAttention {
     this.#chunkedGradients(gpu, attended, pass, (gradients, rows) => {
       const positions = { ...pass, positions: rows.of(pass.positions) };
       applyRope(gpu, [gradients.q, gradients.k], positions, this.shape.headDim, { inverse: true });
-      const { y, stats } = norm(gpu, rows.of(x), this.#norm);
-      const dNorm = this.#projections.backward(gpu, gradients, y, pass.dropout, rows.start);
-      y.free();
-      normBackward(gpu, dNorm, this.#norm, { x: rows.of(x), stats }, { addTo: rows.of(dH) });
-      free(dNorm, stats);
+      const backward = (y: Tensor) => this.#projections.backward(gpu, gradients, y, pass.dropout, rows.start);
+      blockInputBackward(gpu, rows.of(x), this.#norm, backward, rows.of(dH));
     });
   }
 
   /** Computes for new rows what {@linkcode attend} computes for a batch. @param x (rows, C)  @returns o (rows, H * D) */
   attendNew(gpu: Gpu, x: Tensor, { attend, ...positions }: NewRows): Tensor {
-    const { y, stats } = norm(gpu, x, this.#norm);
+    const input = blockInput(gpu, x, this.#norm);
     const { q, k, v } = this.#emptyQkv(gpu, x);
-    this.#projections.forward(gpu, y, undefined, 0, { q, k, v });
+    this.#projections.forward(gpu, input.y, undefined, 0, { q, k, v });
     applyRope(gpu, [q, k], positions, this.shape.headDim);
     const o = attend(q, k, v);
-    free(y, stats, q, k, v);
+    freeInput(input);
+    free(q, k, v);
     return o;
   }
 

@@ -2,19 +2,29 @@ import { addInto } from "../kernels/elementwise/elementwise.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import type { Attended, SelfAttention } from "./attention.ts";
+import {
+  blockInput,
+  blockInputBackward,
+  blockOutput,
+  blockOutputBackward,
+  freeInput,
+} from "./block_norms.ts";
 import { chunksOf, free, type Rows } from "./chunks.ts";
 import type { NewRows, Pass } from "./pass.ts";
 import type { LayerModules } from "./layer_modules.ts";
-import type { DropoutKey, Linear } from "./linear.ts";
+import type { DropoutKey, Linear, LinearOptions } from "./linear.ts";
 import type { Mlp } from "./mlp.ts";
-import { type Norm, norm, normBackward } from "./norm.ts";
+import type { Norm } from "./norm.ts";
 
 /** Parts of a layer. */
 export interface DecoderLayerParts {
-  /** With the norm before it. */
+  /** With its norms. */
   readonly attention: SelfAttention;
-  readonly mlpNorm: Norm;
+  /** Before the MLP; none where undefined. */
+  readonly mlpNorm?: Norm | undefined;
   readonly mlp: Mlp;
+  /** Of what the MLP gives; none unless given. */
+  readonly mlpOutputNorm?: Norm | undefined;
   /** Whether attention and MLP both read the layer's input, in place of one after the other. */
   readonly isParallel: boolean;
 }
@@ -29,7 +39,7 @@ export interface DecoderSaved extends Attended {
 
 /**
  * A layer of any architecture: h = x + attention(norm(x)); out = h + mlp(norm(h)), where it is parallel
- * out = h + mlp(norm(x)).
+ * out = h + mlp(norm(x)). A norm may be of what a block gives, h = x + norm(attention(x)), or there may be one of each.
  *
  * All but attention itself goes over chunks of rows, and each chunk goes all the way, through the MLP and back, before the
  * next one starts: nothing of width F exists for all rows, nor do norms, h, or any gradient that can take the place of
@@ -51,17 +61,19 @@ export class DecoderLayer {
   readonly linears: readonly Linear[];
   readonly norms: readonly Norm[];
   readonly #attention: SelfAttention;
-  readonly #mlpNorm: Norm;
+  readonly #mlpNorm: Norm | undefined;
   readonly #mlp: Mlp;
+  readonly #mlpOutputNorm: Norm | undefined;
   readonly #isParallel: boolean;
 
-  constructor({ linears, norms }: LayerModules, { attention, mlpNorm, mlp, isParallel }: DecoderLayerParts) {
+  constructor({ linears, norms }: LayerModules, parts: DecoderLayerParts) {
     this.linears = linears;
     this.norms = norms;
-    this.#attention = attention;
-    this.#mlpNorm = mlpNorm;
-    this.#mlp = mlp;
-    this.#isParallel = isParallel;
+    this.#attention = parts.attention;
+    this.#mlpNorm = parts.mlpNorm;
+    this.#mlp = parts.mlp;
+    this.#mlpOutputNorm = parts.mlpOutputNorm;
+    this.#isParallel = parts.isParallel;
   }
 
   /** @param x (rows, C), borrowed  @returns (rows, C) */
@@ -72,7 +84,7 @@ export class DecoderLayer {
     const out = o.width === x.width ? o : gpu.empty(x.shape, x.dtype, "layer output");
     for (const rows of chunksOf(x, pass.chunkRows)) {
       const h = this.#addAttention(gpu, x, o, pass.dropout, rows);
-      const inputs = this.#mlpInputs(gpu, this.#isParallel ? rows.of(x) : h, pass.dropout, rows);
+      const inputs = this.#mlpInputs(gpu, this.#isParallel ? rows.of(x) : h, pass.dropout, rows.start);
       this.#addMlp(gpu, h, inputs, pass.dropout, rows, out);
       free(h, ...inputs);
     }
@@ -85,7 +97,7 @@ export class DecoderLayer {
     const attended = this.#attention.attend(gpu, x, pass);
     const rows = chunksOf(x, Infinity)[0]!;
     const h = this.#addAttention(gpu, x, attended.o, pass.dropout, rows);
-    const mlpInputs = this.#mlpInputs(gpu, this.#isParallel ? x : h, pass.dropout, rows);
+    const mlpInputs = this.#mlpInputs(gpu, this.#isParallel ? x : h, pass.dropout, rows.start);
     const out = gpu.empty(x.shape, x.dtype, "layer output");
     this.#addMlp(gpu, h, mlpInputs, pass.dropout, rows, out);
     if (this.#isParallel) h.free();
@@ -125,12 +137,13 @@ export class DecoderLayer {
   /** Runs {@linkcode forward} on tokens that follow others, whose keys and values are cached. @param x (rows, C): overwritten */
   decode(gpu: Gpu, x: Tensor, rows: NewRows): void {
     const o = this.#attention.attendNew(gpu, x, rows);
-    const normedX = this.#isParallel ? norm(gpu, x, this.#mlpNorm) : undefined;
+    const up = () => this.#mlpInputs(gpu, x, undefined, 0);
+    // Where both halves read x, the MLP reads it before attention is added to it.
+    const early = this.#isParallel ? up() : undefined;
     this.#attention.output(gpu, o, undefined, { addTo: x });
-    const { y, stats } = normedX ?? norm(gpu, x, this.#mlpNorm);
-    const inputs = this.#mlp.up(gpu, y, undefined, 0);
-    this.#mlp.down(gpu, inputs, undefined, { addTo: x });
-    free(o, y, stats, ...inputs);
+    const inputs = early ?? up();
+    this.#down(gpu, inputs, undefined, { addTo: x });
+    free(o, ...inputs);
   }
 
   /** h = x + attention: (end - start, C) of the chunk alone. */
@@ -141,11 +154,21 @@ export class DecoderLayer {
   }
 
   /** Computes the inputs of the activation from what the MLP reads, (end - start, C). */
-  #mlpInputs(gpu: Gpu, input: Tensor, dropout: DropoutKey | undefined, rows: Rows): Tensor[] {
-    const { y, stats } = norm(gpu, input, this.#mlpNorm);
-    const inputs = this.#mlp.up(gpu, y, dropout, rows.start);
-    free(y, stats);
+  #mlpInputs(gpu: Gpu, input: Tensor, dropout: DropoutKey | undefined, firstRow: number): Tensor[] {
+    const normed = blockInput(gpu, input, this.#mlpNorm);
+    const inputs = this.#mlp.up(gpu, normed.y, dropout, firstRow);
+    freeInput(normed);
     return inputs;
+  }
+
+  /** Computes what the MLP adds to the residual stream. */
+  #down(
+    gpu: Gpu,
+    inputs: readonly Tensor[],
+    dropout: DropoutKey | undefined,
+    options: LinearOptions,
+  ): Tensor {
+    return blockOutput(gpu, this.#mlpOutputNorm, options, (to) => this.#mlp.down(gpu, inputs, dropout, to));
   }
 
   /** out = h + mlp: writes the chunk's rows of `out`. */
@@ -158,7 +181,7 @@ export class DecoderLayer {
     out: Tensor,
   ): void {
     const into = rows.of(out);
-    this.#mlp.down(gpu, inputs, dropout, { firstRow: rows.start, into });
+    this.#down(gpu, inputs, dropout, { firstRow: rows.start, into });
     addInto(gpu, into, h);
   }
 
@@ -171,12 +194,16 @@ export class DecoderLayer {
     dropout: DropoutKey | undefined,
     rows: Rows,
   ): void {
-    const inputs = kept ?? this.#mlpInputs(gpu, input, dropout, rows);
-    const gradients = this.#mlp.downBackward(gpu, dOut, inputs, dropout, rows.start);
-    const { y, stats } = norm(gpu, input, this.#mlpNorm);
-    const dNorm = this.#mlp.upBackward(gpu, gradients, y, dropout, rows.start);
-    y.free();
-    normBackward(gpu, dNorm, this.#mlpNorm, { x: input, stats }, { addTo: dOut });
-    free(dNorm, stats);
+    const firstRow = rows.start;
+    const inputs = kept ?? this.#mlpInputs(gpu, input, dropout, firstRow);
+    const gradients = blockOutputBackward(
+      gpu,
+      dOut,
+      this.#mlpOutputNorm,
+      () => this.#mlp.down(gpu, inputs, dropout, { firstRow }),
+      (d) => this.#mlp.downBackward(gpu, d, inputs, dropout, firstRow),
+    );
+    const backward = (y: Tensor) => this.#mlp.upBackward(gpu, gradients, y, dropout, firstRow);
+    blockInputBackward(gpu, input, this.#mlpNorm, backward, dOut);
   }
 }

@@ -77,18 +77,18 @@ export function forwardFlops(config: ModelConfig, work: Work): Flops {
 export function trainingFlops(config: ModelConfig, work: TrainingWork): StepFlops {
   const { tokens, isTrained, checkpointing } = work;
   const forward = forwardFlops(config, work);
-  const trained = (part: LinearSpec["part"]): number =>
+  /** Gradients of trained weights, and products made again for a norm. */
+  const more = (part: LinearSpec["part"]): number =>
     2 * tokens * sumOver(config, (linear, module) => {
-      const counts = linear.part === part && isTrained(`${module}.weight`);
-      return counts ? sizeOf(linear) : 0;
+      if (linear.part !== part) return 0;
+      return sizeOf(linear) * (Number(isTrained(`${module}.weight`)) + Number(linear.isNormed ?? false));
     });
   const { embeddings, head } = layoutOf(config);
   const headName = `${config.tie_word_embeddings ? embeddings : head}.weight`;
   const backward: Flops = {
     attention: attentionProducts(config, work, 7),
-    projections: forward.projections + trained("attention") +
-      2 * tokens * sumOver(config, (linear) => linear.isNormed ? sizeOf(linear) : 0),
-    ffn: forward.ffn + trained("mlp"),
+    projections: forward.projections + more("attention"),
+    ffn: forward.ffn + more("mlp"),
     head: headProduct(config, tokens) * (isTrained(headName) ? 2 : 1),
     lora: 2 * tokens * sumOver(config, (linear, module) => {
       const [outputs, inputs] = linear.shape;

@@ -57,3 +57,20 @@ export function normBackward(
   const gradients = { ...target, ...(weightGrad && { dWeight: weightGrad }) };
   return rmsNormBackward(gpu, dy, { x, weight, rstd: stats, offset }, gradients);
 }
+
+/**
+ * Computes the gradient of what a norm reads from that of what it gives. Adds the norm's own gradients to what they hold.
+ * @param dy (rows, C) or rows of several heads, C of the norm each
+ * @param x like `dy`, the input of the forward pass
+ * @returns dx like `dy`
+ */
+export function normInputGradient(gpu: Gpu, dy: Tensor, x: Tensor, own: Norm): Tensor {
+  const width = own.weight.size;
+  const [input, gradient] = [x.asRows(width), dy.asRows(width)];
+  const { y, stats } = norm(gpu, input, own);
+  y.free();
+  const dx = gpu.empty(x.shape, x.dtype, "gradient before norm");
+  normBackward(gpu, gradient, own, { x: input, stats }, { into: dx.asRows(width) });
+  stats.free();
+  return dx;
+}

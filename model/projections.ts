@@ -3,7 +3,7 @@ import type { Gpu } from "../kernels/gpu.ts";
 import { mergeQkv, type Qkv, splitQkv } from "../kernels/qkv/qkv.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import { type DropoutKey, type Linear, linear, linearBackward } from "./linear.ts";
-import { type Norm, norm, normBackward } from "./norm.ts";
+import { type Norm, norm, normInputGradient } from "./norm.ts";
 
 /** Queries, keys and values as a function of normed rows, with its backward pass. */
 export interface Projections {
@@ -49,28 +49,18 @@ export function separateProjections({ linears, norms }: SeparateProjections): Pr
       let dy: Tensor | undefined;
       for (const name of NAMES) {
         const own = normOf(name);
-        const gradient = own
-          ? beforeNorm(gpu, gradients[name], linear(gpu, y, linears[name], key, { firstRow }), own)
-          : gradients[name];
+        let gradient = gradients[name];
+        if (own) {
+          const product = linear(gpu, y, linears[name], key, { firstRow });
+          gradient = normInputGradient(gpu, gradient, product, own);
+          product.free();
+        }
         dy = linearBackward(gpu, gradient, y, linears[name], key, { firstRow, ...(dy && { addTo: dy }) });
         if (own) gradient.free();
       }
       return dy!;
     },
   };
-}
-
-/** The gradient of what a norm reads from that of what it gives, both (rows, ...). @param product its input, freed */
-function beforeNorm(gpu: Gpu, gradient: Tensor, product: Tensor, own: Norm): Tensor {
-  const width = own.weight.size;
-  const x = product.asRows(width);
-  const { y, stats } = norm(gpu, x, own);
-  y.free();
-  const before = gpu.empty(product.shape, product.dtype, "gradient before norm");
-  normBackward(gpu, gradient.asRows(width), own, { x, stats }, { into: before.asRows(width) });
-  stats.free();
-  product.free();
-  return before;
 }
 
 /** One linear whose rows are head after head, (H, 3, D), as GPT-NeoX has it. @param headDim D */

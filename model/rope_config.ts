@@ -37,7 +37,13 @@ export interface ParsedRope extends Rope {
  */
 export function parseRope(
   keys: RopeKeys,
-  model: { readonly head_dim: number; readonly max_position_embeddings: number; readonly share: number },
+  model: {
+    readonly head_dim: number;
+    readonly max_position_embeddings: number;
+    readonly share: number;
+    /** `rope_theta` where none is given; 10000 unless given. */
+    readonly theta?: number | undefined;
+  },
   path: string,
 ): ParsedRope {
   const map = mapOf(keys.rope_scaling) ?? mapOf(keys.rope_parameters);
@@ -53,7 +59,7 @@ export function parseRope(
           `${given.rope_theta} counts, as in transformers 5`,
       );
     }
-    const rope_theta = given?.rope_theta ?? keys.rope_theta ?? 10000;
+    const rope_theta = given?.rope_theta ?? keys.rope_theta ?? model.theta ?? 10000;
     return {
       rope_theta,
       rotary_dim,

@@ -65,7 +65,7 @@ export const LLAMA = llamaLike({
   differences: ({ attention_bias, mlp_bias }, layers) => ({
     attention_bias: attention_bias ? "all" : "none",
     mlp_bias,
-    qk_norm: false,
+    qk_norm: "none",
     layers: uniformLayers(layers, null),
   }),
 });

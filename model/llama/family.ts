@@ -14,14 +14,21 @@ import { type LayerAttention, type ModelConfig, problemOfShape } from "../model_
 import { separateProjections } from "../projections.ts";
 import { parseRope, ROPE_KEYS } from "../rope_config.ts";
 
-/** What sets architectures of the family apart within a layer. */
-export interface LlamaDifferences {
+/** Numbers that some architectures of the family multiply or divide by. */
+type Multipliers = Pick<ModelConfig, "attention_multiplier" | "embedding_multiplier" | "logits_scaling">;
+
+/** What sets architectures of the family apart. */
+export interface LlamaDifferences extends Multipliers {
   /** Linears of attention that have a bias. */
   readonly attention_bias: "none" | "qkv" | "all";
   /** Whether the linears of the MLP have a bias. */
   readonly mlp_bias: boolean;
-  /** Whether each head of q and k is normed before it rotates. */
-  readonly qk_norm: boolean;
+  /** Norm of q and k before they rotate: of each head, or of all heads together. */
+  readonly qk_norm: "none" | "head" | "width";
+  /** Norms of each block: of what it reads, or of what it gives before that is added; "before" unless given. */
+  readonly block_norms?: "before" | "after";
+  /** Factor of what each block gives; 1 unless given. */
+  readonly residual_multiplier?: number | undefined;
   /** Attention of each layer. */
   readonly layers: readonly LayerAttention[];
 }
@@ -42,6 +49,12 @@ export interface LlamaLike<K> {
     readonly num_key_value_heads?: number;
     /** A share of `hidden_size` by head unless given. */
     readonly head_dim?: number;
+    /** 1e-6 unless given. */
+    readonly rms_norm_eps?: number;
+    /** 10000 unless given. */
+    readonly rope_theta?: number;
+    /** False unless given. */
+    readonly tie_word_embeddings?: boolean;
   };
   readonly keys: z.ZodObject & z.ZodType<K>;
   readonly gguf: GgufForm;
@@ -78,7 +91,7 @@ const SCHEMA = z.object({
   num_key_value_heads: count.nullish(),
   head_dim: count.nullish(),
   max_position_embeddings: z.int().min(1).nullish(),
-  rms_norm_eps: positive.default(1e-6),
+  rms_norm_eps: positive.optional(),
   ...ROPE_KEYS,
   hidden_act: z.string().default("silu"),
   tie_word_embeddings: z.boolean().nullish(),
@@ -112,7 +125,8 @@ function parseLlamaConfig<K>(
   const heads = c.num_attention_heads;
   const head_dim = c.head_dim ?? defaults.head_dim ?? c.hidden_size / heads;
   const max_position_embeddings = c.max_position_embeddings ?? defaults.max_position_embeddings;
-  const rope = parseRope(c, { head_dim, max_position_embeddings, share: 1 }, path);
+  const theta = defaults.rope_theta;
+  const rope = parseRope(c, { head_dim, max_position_embeddings, share: 1, theta }, path);
   const kvHeads = c.num_key_value_heads === undefined ? defaults.num_key_value_heads : c.num_key_value_heads;
   const config: LlamaConfig = {
     model_type: c.model_type,
@@ -125,10 +139,10 @@ function parseLlamaConfig<K>(
     head_dim,
     rotary_dim: rope.rotary_dim,
     max_position_embeddings,
-    rms_norm_eps: c.rms_norm_eps,
+    rms_norm_eps: c.rms_norm_eps ?? defaults.rms_norm_eps ?? 1e-6,
     rope_theta: rope.rope_theta,
     rope_scaling: rope.rope_scaling,
-    tie_word_embeddings: c.tie_word_embeddings ?? false,
+    tie_word_embeddings: c.tie_word_embeddings ?? defaults.tie_word_embeddings ?? false,
     ...differences(own, c.num_hidden_layers, path),
     notes: [...notes, ...rope.notes],
     raw,
@@ -151,25 +165,45 @@ function problemOfLlama(
     `rotates all`;
 }
 
+/** A layer's norms by what they read; those that it does not have are not there. */
+interface BlockNorms {
+  readonly attention?: string;
+  readonly attentionOutput?: string;
+  readonly mlp?: string;
+  readonly mlpOutput?: string;
+}
+
+const BLOCK_NORMS: Readonly<Record<NonNullable<LlamaDifferences["block_norms"]>, BlockNorms>> = {
+  before: { attention: "input_layernorm", mlp: "post_attention_layernorm" },
+  after: { attentionOutput: "post_attention_layernorm", mlpOutput: "post_feedforward_layernorm" },
+};
+
 /** Puts together h = x + attention(norm(x)); out = h + mlp(norm(h)). Touvron et al. 2023, arXiv:2302.13971. */
 function llamaLayer(modules: LayerModules, config: LlamaConfig): DecoderLayer {
   const attention = (name: string) => modules.linear(`self_attn.${name}`);
   const mlp = (name: string) => modules.linear(`mlp.${name}`);
+  const norms = BLOCK_NORMS[config.block_norms ?? "before"];
+  const normOf = (moment: keyof BlockNorms) => {
+    const name = norms[moment];
+    return name === undefined ? undefined : modules.norm(name);
+  };
   return new DecoderLayer(modules, {
     attention: new SelfAttention({
-      norm: modules.norm("input_layernorm"),
+      norm: normOf("attention"),
       projections: separateProjections({
         linears: { q: attention("q_proj"), k: attention("k_proj"), v: attention("v_proj") },
-        ...(config.qk_norm && {
+        ...(config.qk_norm !== "none" && {
           norms: { q: modules.norm("self_attn.q_norm"), k: modules.norm("self_attn.k_norm") },
         }),
       }),
       output: attention("o_proj"),
+      outputNorm: normOf("attentionOutput"),
       shape: attentionShape(config),
       scale: config.attention_multiplier,
     }),
-    mlpNorm: modules.norm("post_attention_layernorm"),
+    mlpNorm: normOf("mlp"),
     mlp: swigluMlp({ gate: mlp("gate_proj"), up: mlp("up_proj"), down: mlp("down_proj") }),
+    mlpOutputNorm: normOf("mlpOutput"),
     isParallel: false,
   });
 }
@@ -178,6 +212,8 @@ function llamaLayout(config: LlamaConfig): Layout {
   const { hidden_size: hidden, intermediate_size: ffn, head_dim, attention_bias, rms_norm_eps: eps } = config;
   const queries = config.num_attention_heads * head_dim;
   const keys = config.num_key_value_heads * head_dim;
+  const { attention: attentionNorm, attentionOutput, mlp: mlpNorm, mlpOutput } =
+    BLOCK_NORMS[config.block_norms ?? "before"];
   const norm = (name: string, width = hidden): NormSpec => ({
     kind: "norm",
     name,
@@ -192,7 +228,9 @@ function llamaLayout(config: LlamaConfig): Layout {
     shape,
     hasBias: attention_bias === "all" || (attention_bias === "qkv" && name !== "o_proj"),
     isRecomputed: true,
-    isNormed: config.qk_norm && (name === "q_proj" || name === "k_proj"),
+    isNormed: (config.qk_norm !== "none" && (name === "q_proj" || name === "k_proj")) ||
+      (attentionOutput !== undefined && name === "o_proj"),
+    scale: name === "o_proj" ? config.residual_multiplier : undefined,
   });
   const mlp = (name: string, shape: readonly [number, number]): LinearSpec => ({
     kind: "linear",
@@ -201,21 +239,29 @@ function llamaLayout(config: LlamaConfig): Layout {
     shape,
     hasBias: config.mlp_bias,
     isRecomputed: name !== "down_proj",
+    isNormed: mlpOutput !== undefined && name === "down_proj",
+    scale: name === "down_proj" ? config.residual_multiplier : undefined,
   });
+  const qkNorms = config.qk_norm === "none" ? [] : [
+    norm("self_attn.q_norm", config.qk_norm === "head" ? head_dim : queries),
+    norm("self_attn.k_norm", config.qk_norm === "head" ? head_dim : keys),
+  ];
   return {
     embeddings: "model.embed_tokens",
     layers: "model.layers",
     modules: [
-      norm("input_layernorm"),
+      ...(attentionNorm ? [norm(attentionNorm)] : []),
       attention("q_proj", [queries, hidden]),
       attention("k_proj", [keys, hidden]),
       attention("v_proj", [keys, hidden]),
       attention("o_proj", [hidden, queries]),
-      ...(config.qk_norm ? [norm("self_attn.q_norm", head_dim), norm("self_attn.k_norm", head_dim)] : []),
+      ...qkNorms,
+      ...(attentionOutput ? [norm(attentionOutput)] : []),
       mlp("gate_proj", [ffn, hidden]),
       mlp("up_proj", [ffn, hidden]),
       mlp("down_proj", [hidden, ffn]),
-      norm("post_attention_layernorm"),
+      ...(mlpNorm ? [norm(mlpNorm)] : []),
+      ...(mlpOutput ? [norm(mlpOutput)] : []),
     ],
     norm: norm("model.norm"),
     head: "lm_head",

@@ -13,7 +13,7 @@ export const MISTRAL = llamaLike({
   differences: ({ sliding_window }, layers) => ({
     attention_bias: "none",
     mlp_bias: false,
-    qk_norm: false,
+    qk_norm: "none",
     layers: uniformLayers(layers, sliding_window),
   }),
 });

@@ -49,7 +49,7 @@ export const QWEN2 = llamaLike({
   differences: (keys, layers, path) => ({
     attention_bias: "qkv",
     mlp_bias: false,
-    qk_norm: false,
+    qk_norm: "none",
     layers: windowedLayers(keys, layers, path),
   }),
 });

@@ -45,7 +45,7 @@ export const QWEN3 = llamaLike({
   differences: (keys, layers, path) => ({
     attention_bias: keys.attention_bias ? "all" : "none",
     mlp_bias: false,
-    qk_norm: true,
+    qk_norm: "head",
     layers: windowedLayers(keys, layers, path),
   }),
 });

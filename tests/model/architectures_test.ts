@@ -178,37 +178,64 @@ Deno.test("S2-Attn is for layers that see everything; a window that is not short
   assert(gpu.memory.liveBytes < before, "freed");
 });
 
-Deno.test("Gradients go back through every layer's own window and rotation", async () => {
-  using gpu = await Gpu.open({ poison: true });
-  const config = { ...parse({ model_type: "qwen2", num_hidden_layers: 4 }), layers: MIXED };
-  const model = await fresh(gpu, config, () => true);
-  const batch = makeBatch([{ inputIds: integers(6, 30, SHAPE.vocab_size) }]);
-  for (const checkpointing of [true, false]) {
-    const device = model.upload(batch);
-    const lossSum = gpu.zeros([1]);
-    for (const { grad } of model.parameters()) gpu.clear(grad);
-    await model.lossAndGradients(device, { gradScale: 1 / batch.targets, checkpointing, lossSum });
-    const values: (readonly [Float32Array, Float32Array])[] = [];
-    for (const { value, grad } of model.parameters()) {
-      values.push([await gpu.read(value), await gpu.read(grad)]);
+/** What sets architectures apart, in models whose gradients have to go back through it. */
+const GRADIENTS: Readonly<Record<string, () => ModelConfig>> = {
+  "every layer's own window and rotation": () => ({
+    ...parse({ model_type: "qwen2", num_hidden_layers: 4 }),
+    layers: MIXED,
+  }),
+  "norms behind the blocks and over all heads": () => ({
+    ...parse({ model_type: "llama", num_hidden_layers: 2 }),
+    qk_norm: "width",
+    block_norms: "after",
+  }),
+  "factors of embeddings, scores, blocks and logits": () => ({
+    ...parse({
+      model_type: "llama",
+      num_hidden_layers: 2,
+      attention_bias: true,
+      mlp_bias: true,
+      tie_word_embeddings: true,
+    }),
+    embedding_multiplier: 7,
+    attention_multiplier: 0.8,
+    residual_multiplier: 0.4,
+    logits_scaling: 1.5,
+  }),
+};
+
+for (const [what, config] of Object.entries(GRADIENTS)) {
+  Deno.test(`Gradients go back through ${what}`, async () => {
+    using gpu = await Gpu.open({ poison: true });
+    const model = await fresh(gpu, config(), () => true);
+    const batch = makeBatch([{ inputIds: integers(6, 30, SHAPE.vocab_size) }]);
+    for (const checkpointing of [true, false]) {
+      const device = model.upload(batch);
+      const lossSum = gpu.zeros([1]);
+      for (const { grad } of model.parameters()) gpu.clear(grad);
+      await model.lossAndGradients(device, { gradScale: 1 / batch.targets, checkpointing, lossSum });
+      const values: (readonly [Float32Array, Float32Array])[] = [];
+      for (const { value, grad } of model.parameters()) {
+        values.push([await gpu.read(value), await gpu.read(grad)]);
+      }
+      const square = values.reduce((sum, [, grad]) => sum + grad.reduce((all, g) => all + g * g, 0), 0);
+      const lossAt = async (step: number) => {
+        model.parameters().forEach(({ value }, i) => {
+          const [v, g] = values[i]!;
+          gpu.write(value, v.map((each, j) => each + step * g[j]!));
+        });
+        const { losses } = await model.predict(device);
+        return losses.reduce((sum, loss) => sum + loss, 0) / batch.targets;
+      };
+      // A step along the gradient changes the loss by its square, times the step.
+      const step = 0.01 / square;
+      const slope = (await lossAt(step) - await lossAt(-step)) / (2 * step);
+      await lossAt(0);
+      assert(Math.abs(slope / square - 1) < 2e-3, `slope ${slope}, gradient squared ${square}`);
+      freeBatch(device);
     }
-    const square = values.reduce((sum, [, grad]) => sum + grad.reduce((all, g) => all + g * g, 0), 0);
-    const lossAt = async (step: number) => {
-      model.parameters().forEach(({ value }, i) => {
-        const [v, g] = values[i]!;
-        gpu.write(value, v.map((each, j) => each + step * g[j]!));
-      });
-      const { losses } = await model.predict(device);
-      return losses.reduce((sum, loss) => sum + loss, 0) / batch.targets;
-    };
-    // A step along the gradient changes the loss by its square, times the step.
-    const step = 0.01 / square;
-    const slope = (await lossAt(step) - await lossAt(-step)) / (2 * step);
-    await lossAt(0);
-    assert(Math.abs(slope / square - 1) < 2e-3, `slope ${slope}, gradient squared ${square}`);
-    freeBatch(device);
-  }
-});
+  });
+}
 
 Deno.test("Every architecture is whole: names of its own, shapes that parse, llama.cpp's name for each module", () => {
   const modelTypes = ARCHITECTURES.flatMap((each) => each.modelTypes);

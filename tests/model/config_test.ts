@@ -72,7 +72,7 @@ Deno.test("Defaults are those of Hugging Face's LlamaConfig", () => {
     tie_word_embeddings: false,
     attention_bias: "none",
     mlp_bias: false,
-    qk_norm: false,
+    qk_norm: "none",
     layers: new Array(32).fill({ sliding_window: null, rope: "model" }),
     notes: [],
   });
@@ -190,7 +190,7 @@ Deno.test("Every key is taken from the file, null means the default, and unknown
     rotary_dim: head_dim,
     ...rest,
     attention_bias: "all",
-    qk_norm: false,
+    qk_norm: "none",
     layers: new Array(32).fill({ sliding_window: null, rope: "model" }),
     rope_scaling: { type, ...scaling },
   };
