@@ -1,4 +1,5 @@
 /** Interface of an architecture: everything that sets models of one `model_type` apart from those of another. */
+import type { GgufValue } from "../checkpoint/gguf.ts";
 import type { DecoderLayer } from "./decoder_layer.ts";
 import type { LayerModules } from "./layer_modules.ts";
 import type { Layout } from "./layout.ts";
@@ -34,6 +35,10 @@ export interface PositionKeys {
   readonly theta: "rope_theta" | "rotary_emb_base";
   /** Share of a head that rotates. */
   readonly share: "partial_rotary_factor" | "rotary_pct";
+  /** Key within `rope_parameters` of the map that context extension changes; `rope_parameters` is that map unless given. */
+  readonly map?: string;
+  /** Whether `max_position_embeddings` counts the tokens after linear scaling; before it unless given. */
+  readonly countsScaled?: boolean;
 }
 
 /** The keys that most architectures have. */
@@ -47,4 +52,12 @@ export interface GgufForm {
   readonly modules: Readonly<Record<string, string>>;
   /** Modules whose rows llama.cpp wants in another order: it rotates neighbouring elements of a head there. */
   readonly interleaved: readonly string[];
+  /** Whether llama.cpp has the windows of its layers; not unless given. */
+  readonly hasWindows?: boolean;
+
+  /** Says what llama.cpp computes otherwise than this model; undefined where nothing. */
+  problem?(config: ModelConfig): string | undefined;
+
+  /** Gives the keys that it reads beside those that all have, without the architecture's name before them. */
+  keys?(config: ModelConfig): readonly (readonly [string, GgufValue])[];
 }

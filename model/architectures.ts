@@ -1,5 +1,6 @@
 /** The architectures that can be loaded: one line each. */
 import type { Architecture } from "./architecture.ts";
+import { GEMMA3 } from "./gemma3/architecture.ts";
 import { GPT_NEOX } from "./gpt_neox/architecture.ts";
 import { LLAMA } from "./llama/architecture.ts";
 import { MISTRAL } from "./mistral/architecture.ts";
@@ -14,6 +15,7 @@ export const ARCHITECTURES: readonly Architecture[] = [
   QWEN2,
   GPT_NEOX,
   QWEN3,
+  GEMMA3,
 ];
 
 /** Finds the architecture that serves a `model_type`. */

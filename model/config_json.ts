@@ -2,6 +2,7 @@
 import { architectureOf } from "./architectures.ts";
 import { parseConfig } from "./config.ts";
 import type { ModelConfig } from "./model_config.ts";
+import { contextLength } from "./positions.ts";
 import { samePositions } from "./rope_config.ts";
 import type { RopeScaling } from "./rope_scaling.ts";
 
@@ -25,17 +26,26 @@ export function configJson(config: ModelConfig): Record<string, unknown> {
   }
   // What it says is in rope_scaling now.
   delete raw.original_max_position_embeddings;
-  const { theta, share: shareKey } = architectureOf(config).positionKeys;
-  const changed = { ...raw, max_position_embeddings, rope_scaling: encodeScaling(rope_scaling) };
+  const { theta, share: shareKey, map, countsScaled } = architectureOf(config).positionKeys;
+  const changed = {
+    ...raw,
+    max_position_embeddings: countsScaled ? contextLength(config) : max_position_embeddings,
+    rope_scaling: encodeScaling(rope_scaling),
+  };
   if (!raw.rope_parameters) return { ...changed, [theta]: rope_theta };
-  const { partial_rotary_factor: share } = raw.rope_parameters as Record<string, unknown>;
+  const maps = raw.rope_parameters as Record<string, unknown>;
+  const { partial_rotary_factor: share } = (map === undefined ? maps : maps[map] ?? {}) as Record<
+    string,
+    unknown
+  >;
   const { type, ...rest } = rope_scaling ?? { type: "default" };
   const shares = share === undefined ? {} : { partial_rotary_factor: share };
+  const written = { rope_type: type, ...rest, rope_theta, ...shares };
   return {
     ...changed,
     [theta]: rope_theta,
     ...(share === undefined ? {} : { [shareKey]: share }),
-    rope_parameters: { rope_type: type, ...rest, rope_theta, ...shares },
+    rope_parameters: map === undefined ? written : { ...maps, [map]: written },
   };
 }
 

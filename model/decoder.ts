@@ -11,7 +11,7 @@ import { type LastTokens, sample, type Sampling } from "../kernels/sample/sample
 import type { Tensor } from "../kernels/tensor.ts";
 import { KvCache } from "./kv_cache.ts";
 import { attentionShape } from "./attention.ts";
-import { type LanguageModel, logitScale } from "./language_model.ts";
+import { embeddingFactor, type LanguageModel, logitScale } from "./language_model.ts";
 import { norm } from "./norm.ts";
 import { LayerRopes } from "./layer_ropes.ts";
 import { applyRope } from "./pass.ts";
@@ -305,8 +305,8 @@ export class Decoder {
 
   /** The layers' last output (rows, C) for new tokens (rows). @param positions (rows) u32 */
   #layers(tokens: Tensor, positions: Tensor, attend: Attend): Tensor {
-    const { layers, embeddings, format, config } = this.model.parts;
-    const x = embed(this.#gpu, tokens, embeddings.weight, format, config.embedding_multiplier);
+    const { layers, embeddings, format } = this.model.parts;
+    const x = embed(this.#gpu, tokens, embeddings.weight, format, embeddingFactor(this.model.parts));
     const ropes = this.#ropes.forLength(this.capacity);
     layers.forEach((layer, number) => {
       layer.decode(this.#gpu, x, {

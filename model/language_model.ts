@@ -1,3 +1,4 @@
+import { fromF32, toF32 } from "../checkpoint/dtype.ts";
 import type { AttentionRule } from "../kernels/attention/map.ts";
 import { embed, embedBackward } from "../kernels/embedding/embedding.ts";
 import type { Gpu } from "../kernels/gpu.ts";
@@ -160,7 +161,7 @@ export class LanguageModel {
     const passes = this.#passes(device, options.dropout);
     using _ = gpu.memory.purpose("activations");
     gpu.memory.at("embedding");
-    const { embedding_multiplier: factor = 1 } = this.config;
+    const factor = embeddingFactor(this.parts);
     let x = embed(gpu, device.tokens, embeddings.weight, this.parts.format, factor);
     if (options.noiseAlpha && options.dropout) {
       // As if drawn before the factor.
@@ -268,7 +269,7 @@ export class LanguageModel {
     const { gpu } = this;
     const passes = this.#passes(device, undefined);
     const { embeddings, format } = this.parts;
-    let x = embed(gpu, device.tokens, embeddings.weight, format, this.config.embedding_multiplier);
+    let x = embed(gpu, device.tokens, embeddings.weight, format, embeddingFactor(this.parts));
     for (const [i, layer] of this.parts.layers.entries()) {
       const out = layer.forward(gpu, x, passes[i]!);
       x.free();
@@ -344,6 +345,14 @@ export class LanguageModel {
 /** Factor of the logits. */
 export function logitScale({ logits_scaling = 1 }: ModelConfig): number {
   return 1 / logits_scaling;
+}
+
+/** Factor of the embeddings where the first layer reads them. */
+export function embeddingFactor({ config, format }: Pick<ModelParts, "config" | "format">): number {
+  const { embedding_multiplier: factor = 1, is_embedding_multiplier_rounded: isRounded } = config;
+  if (!isRounded || format === "f32") return factor;
+  const dtype = format === "bf16" ? "BF16" : "F16";
+  return toF32(fromF32(Float32Array.of(factor), dtype), dtype)[0]!;
 }
 
 function onDevice(x: Tensor): Kept {

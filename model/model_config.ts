@@ -45,6 +45,8 @@ export interface ModelConfig extends Rope {
   readonly attention_multiplier?: number | undefined;
   /** Factor of the embeddings where the first layer reads them, not where a tied head does; 1 unless given. */
   readonly embedding_multiplier?: number | undefined;
+  /** Whether that factor is first rounded to the format of activations; not unless given. */
+  readonly is_embedding_multiplier_rounded?: boolean | undefined;
   /** Divisor of the logits; 1 unless given. */
   readonly logits_scaling?: number | undefined;
   /** Soft cap of the logits, c * tanh(y / c), after the divisor; none unless given. */

@@ -22,8 +22,8 @@ import { Trainer } from "../../train/trainer.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
 import { GOLDEN } from "../support/files.ts";
 
-const [llama, neox, mistral, qwen3] = await Promise.all(
-  ["", "neox/", "mistral/", "qwen3/"].map(async (folder) =>
+const [llama, neox, mistral, qwen3, gemma3] = await Promise.all(
+  ["", "neox/", "mistral/", "qwen3/", "gemma3/"].map(async (folder) =>
     JSON.parse(await Deno.readTextFile(`${GOLDEN}/${folder}expected.json`))
   ),
 );
@@ -32,7 +32,13 @@ const renamed = (figures: Record<string, unknown>, folder: string) =>
   Object.fromEntries(Object.entries(figures).map(([name, each]) => [name.replace("_", `_${folder}_`), each]));
 /** The figures of a test: with config.json as transformers 5 writes it, those without `_v5`. */
 const expectedOf = (name: string) => expected[name.replace(/_v5$/, "")];
-const expected = { ...llama, ...neox, ...renamed(mistral, "mistral"), ...renamed(qwen3, "qwen3") };
+const expected = {
+  ...llama,
+  ...neox,
+  ...renamed(mistral, "mistral"),
+  ...renamed(qwen3, "qwen3"),
+  ...renamed(gemma3, "gemma3"),
+};
 
 interface Setup {
   readonly folder: string;
@@ -57,6 +63,9 @@ const MISTRAL = { folder: "mistral", length: 128, data: "mistral" } as const;
 
 /** Norms on q and k, heads of 32 on a hidden size of 64, a tied head; the data of Mistral. */
 const QWEN3 = { folder: "qwen3", length: 128, data: "mistral", bindingBytes: 64 * 320 * 4 } as const;
+
+/** Windows and a rotation of their own in three of four layers, norms around the blocks by 1 + w. */
+const GEMMA3 = { ...QWEN3, folder: "gemma3" } as const;
 
 async function open(
   gpu: Gpu,
@@ -116,6 +125,13 @@ const EVALUATIONS: Record<string, Setup & { step: number }> = {
   eval_qwen3_128_nf4: { ...QWEN3, step: 64, quantisation: "nf4-double" },
   eval_qwen3_128_v5: { ...QWEN3, step: 64, configFile: "config-v5.json" },
   eval_qwen3_yarn_128: { ...QWEN3, step: 64, configFile: "config-yarn.json" },
+  eval_gemma3_128: { ...GEMMA3, step: 64 },
+  eval_gemma3_64: { ...GEMMA3, length: 64, step: 64 },
+  eval_gemma3_adapter_128: { ...GEMMA3, step: 64, adapter: "gemma3/adapter" },
+  eval_gemma3_128_nf4: { ...GEMMA3, step: 64, quantisation: "nf4-double" },
+  eval_gemma3_128_v5: { ...GEMMA3, step: 64, configFile: "config-v5.json" },
+  eval_gemma3_1b_64: { ...GEMMA3, length: 64, step: 64, configFile: "config-1b.json" },
+  eval_gemma3_1b_extended_128: { ...GEMMA3, step: 64, configFile: "config-1b.json" },
   eval_neox_adapter_128: { folder: "neox", length: 128, step: 64, adapter: "neox/adapter" },
 };
 
@@ -189,6 +205,29 @@ const CURVES: Record<string, Setup & { groupSize?: number; ways?: readonly strin
   train_qwen3_qlora_s2: {
     ...QWEN3,
     adapter: "qwen3/adapter",
+    quantisation: "nf4-double",
+    trained: [],
+    groupSize: 32,
+  },
+  train_gemma3_full_s2: { ...GEMMA3, trained: [""], groupSize: 32 },
+  train_gemma3_full_dense: { ...GEMMA3, trained: [""] },
+  train_gemma3_full_dense_v5: {
+    ...GEMMA3,
+    trained: [""],
+    configFile: "config-v5.json",
+    ways: ["checkpointed"],
+  },
+  train_gemma3_lora_s2: { ...GEMMA3, adapter: "gemma3/adapter", trained: [], groupSize: 32 },
+  train_gemma3_lora_dense: { ...GEMMA3, adapter: "gemma3/adapter", trained: [] },
+  train_gemma3_lora_plus_s2: {
+    ...GEMMA3,
+    adapter: "gemma3/adapter",
+    trained: ["embed", "norm"],
+    groupSize: 32,
+  },
+  train_gemma3_qlora_s2: {
+    ...GEMMA3,
+    adapter: "gemma3/adapter",
     quantisation: "nf4-double",
     trained: [],
     groupSize: 32,
