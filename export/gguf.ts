@@ -2,6 +2,7 @@
 import { type GgufTensor, type GgufType, type GgufValue, hasBlocks, writeGguf } from "../checkpoint/gguf.ts";
 import { basename } from "../checkpoint/deps.ts";
 import { exists, RangeFile } from "../checkpoint/files.ts";
+import { fromF32, toF32 } from "../checkpoint/dtype.ts";
 import type { WeightReader } from "../checkpoint/weights.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
@@ -12,9 +13,9 @@ import type { GgufForm } from "../model/architecture.ts";
 import { architectureOf, ARCHITECTURES } from "../model/architectures.ts";
 import type { ModelConfig } from "../model/model_config.ts";
 import { openModelWeights, tableNotes } from "../model/load/model_weights.ts";
-import { positionKeys, positionNotes, positionTensor } from "./gguf_positions.ts";
+import { positionKeys, positionNotes, positionTensor, windowKeys } from "./gguf_positions.ts";
 import { ggufTokenizer } from "./gguf_tokenizer.ts";
-import { checkpointTensors, layoutOf } from "../model/tensors.ts";
+import { checkpointTensors, layoutOf, normWeights } from "../model/tensors.ts";
 
 /** llama.cpp's numbers of the most common type in a file. */
 const FILE_TYPES: Readonly<Record<GgufType, number>> = { F32: 0, F16: 1, Q4_0: 2, Q8_0: 7, BF16: 32 };
@@ -46,8 +47,9 @@ export interface GgufExport {
  */
 async function exportGguf(path: string, model: GgufExport): Promise<void> {
   const names = namesOf(model);
+  const norms = normWeights(model.config);
   const tensors = [...checkpointTensors(model.config)].map(([name, shape]) =>
-    tensorOf(model, name, shape, names)
+    tensorOf(model, name, shape, names, norms)
   );
   const factors = positionTensor(model.config);
   if (factors) tensors.push(factors);
@@ -106,10 +108,13 @@ function tensorOf(
   name: string,
   shape: readonly number[],
   names: ReadonlyMap<string, GgufModule>,
+  norms: ReadonlyMap<string, number>,
 ): GgufTensor {
   const dot = name.lastIndexOf(".");
   const { name: module, isInterleaved, isTable } = names.get(name.slice(0, dot))!;
   const { dtype } = weights.info(name);
+  // llama.cpp has the factor itself, not what is added to 1.
+  const offset = 1 - (norms.get(name) ?? 1);
   return {
     name: `${module}${name.slice(dot)}`,
     shape,
@@ -117,6 +122,10 @@ function tensorOf(
     readRows: async (start, count) => {
       if (shape.length < 2) {
         const bytes = await weights.read(name);
+        if (offset !== 0) {
+          const factors = toF32(bytes, dtype).map((weight) => weight + offset);
+          return { bytes: fromF32(factors, "F32"), dtype: "F32" };
+        }
         return {
           bytes: isInterleaved
             ? interleave(bytes, config.head_dim, bytes.length / shape[0]!, 0, shape[0]!)
@@ -197,7 +206,11 @@ function metadataOf({ config, form, tokenizer, name, type, note }: GgufExport): 
     [`${architecture}.attention.key_length`, u32(config.head_dim)],
     [`${architecture}.attention.value_length`, u32(config.head_dim)],
     [`${architecture}.attention.layer_norm_rms_epsilon`, { f32: layoutOf(config).norm.eps }],
+    ...Object.entries(form.numbers?.(config) ?? {}).map(([key, f32]) =>
+      [`${architecture}.${key}`, { f32 }] as const
+    ),
     ...positionKeys(config, architecture),
+    ...(form.hasWindows ? windowKeys(config, architecture) : []),
     [`${architecture}.vocab_size`, u32(config.vocab_size)],
   ]);
   const { keys, notes } = ggufTokenizer(tokenizer, config.vocab_size);
@@ -235,7 +248,10 @@ export async function convertToGguf(
         } can be converted`,
       );
     }
-    const notes = [...config.notes, ...positionNotes(config), ...await tableNotes(folder, config)];
+    const problem = form.problem?.(config);
+    if (problem !== undefined) throw new UserError(`Cannot write GGUF: ${problem}`);
+    const positions = form.hasWindows ? [] : positionNotes(config);
+    const notes = [...config.notes, ...positions, ...await tableNotes(folder, config)];
     notes.forEach((line) => hooks.note?.(line));
     const name = basename(folder);
     await exportGguf(path, {

@@ -68,6 +68,12 @@ export function positionTensor({ rope_scaling, ...config }: ModelConfig): GgufTe
   };
 }
 
+/** Gives the key of the window that some layers have. @param architecture llama.cpp's name, with which it begins */
+export function windowKeys({ layers }: ModelConfig, architecture: string): [string, GgufValue][] {
+  const window = layers.find(({ sliding_window }) => sliding_window !== null)?.sliding_window;
+  return window ? [[`${architecture}.attention.sliding_window`, { u32: window }]] : [];
+}
+
 /** Notes for the user on how llama.cpp will read the model, one line each. */
 export function positionNotes(config: ModelConfig): string[] {
   const windows = config.layers.map(({ sliding_window }) => sliding_window ?? Infinity);

@@ -1,5 +1,4 @@
 /** Interface of an architecture: everything that sets models of one `model_type` apart from those of another. */
-import type { GgufValue } from "../checkpoint/gguf.ts";
 import type { DecoderLayer } from "./decoder_layer.ts";
 import type { LayerModules } from "./layer_modules.ts";
 import type { Layout } from "./layout.ts";
@@ -10,7 +9,7 @@ export interface Architecture<C extends ModelConfig = ModelConfig> {
   /** `model_type`s of `config.json` that it serves. */
   readonly modelTypes: readonly string[];
   /** How llama.cpp has it; undefined where no GGUF file can be written. */
-  readonly gguf?: GgufForm;
+  readonly gguf?: GgufForm<C>;
   /** Keys of `config.json` for the positions. */
   readonly positionKeys: PositionKeys;
   /** `config.json` of models that people extend, by the names of `--shape`. */
@@ -44,8 +43,8 @@ export interface PositionKeys {
 /** The keys that most architectures have. */
 export const POSITION_KEYS: PositionKeys = { theta: "rope_theta", share: "partial_rotary_factor" };
 
-/** How llama.cpp has an architecture. */
-export interface GgufForm {
+/** How llama.cpp has an architecture. @template C its configuration */
+export interface GgufForm<C extends ModelConfig = ModelConfig> {
   /** `general.architecture` */
   readonly architecture: string;
   /** llama.cpp's names of a layer's modules, by ours. */
@@ -55,9 +54,9 @@ export interface GgufForm {
   /** Whether llama.cpp has the windows of its layers; not unless given. */
   readonly hasWindows?: boolean;
 
-  /** Says what llama.cpp computes otherwise than this model; undefined where nothing. */
-  problem?(config: ModelConfig): string | undefined;
+  /** Numbers of the metadata that not all architectures have, f32, by keys after the architecture's name. */
+  numbers?(config: C): Readonly<Record<string, number>>;
 
-  /** Gives the keys that it reads beside those that all have, without the architecture's name before them. */
-  keys?(config: ModelConfig): readonly (readonly [string, GgufValue])[];
+  /** Says what of a model llama.cpp would compute otherwise; undefined if nothing. */
+  problem?(config: C): string | undefined;
 }

@@ -103,7 +103,7 @@ export const GEMMA3: Architecture<GemmaConfig> = {
     },
     interleaved: [],
     hasWindows: true,
-    problem: (config) => ggufProblem(config as GemmaConfig),
+    problem: ggufProblem,
   },
   shapes: {
     "gemma3-1b": SMALL,
