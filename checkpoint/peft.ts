@@ -6,6 +6,7 @@ import { diskFiles, elsewhere, exists, fileError, type Files, writeWhole } from 
 import { type AdapterConfig, encodeAdapterConfig, readAdapterConfig } from "./peft_config.ts";
 import { isSavedWhole, isTarget, loraRank } from "./peft_targets.ts";
 import { type TensorSource, writeSafetensors } from "./safetensors.ts";
+import { textName } from "./text_names.ts";
 import { openWeightsFile, type WeightReader } from "./weights.ts";
 
 export { type AdapterConfig, adapterConfig, type AdapterOptions, readAdapterConfig } from "./peft_config.ts";
@@ -62,9 +63,12 @@ function failWith(path: string): Fail {
   };
 }
 
-/** A key as the base model has it: some savers keep PEFT's prefix, one or several, and the name of what holds it all. */
+/**
+ * A key as the base model has it: some savers keep PEFT's prefix, one or several, and the name of what holds it all, such as a
+ * model that also reads pictures.
+ */
 export function withoutPrefix(key: string): string {
-  return key.replace(/^(?:model\.)?(?:base_model\.model\.)+/, "");
+  return textName(key.replace(/^(?:model\.)?(?:base_model\.model\.)+/, ""));
 }
 
 /**

@@ -1,5 +1,6 @@
 /** Gemma 3, the text models: some layers with a window and a rotation of their own, then one of full attention. arXiv:2503.19786. */
 import { z } from "zod";
+import { UserError } from "../../errors.ts";
 import { type Architecture, POSITION_KEYS } from "../architecture.ts";
 import { count, positive } from "../checked.ts";
 import {
@@ -34,7 +35,35 @@ const SCHEMA = z.object({
   }).nullish(),
 });
 
+/** Keys of models that also read pictures, which no text model has. */
+const OF_PICTURES = [
+  "vision_config",
+  "boi_token_index",
+  "eoi_token_index",
+  "image_token_index",
+  "boi_token_id",
+  "eoi_token_id",
+  "image_token_id",
+  "mm_tokens_per_image",
+];
+
+/** Reads either: of a model that also reads pictures, its text model. */
 function parseGemma3(raw: Readonly<Record<string, unknown>>, path: string): GemmaConfig {
+  if (raw.model_type !== "gemma3") return parseTextModel(raw, path);
+  const { text_config: text, ...rest } = raw;
+  if (typeof text !== "object" || text === null || Array.isArray(text)) {
+    throw new UserError(`Cannot use "${path}": its model_type is "gemma3", but it has no text_config`);
+  }
+  const common = Object.entries(rest).filter(([key]) => !OF_PICTURES.includes(key));
+  const names = { model_type: "gemma3_text", architectures: ["Gemma3ForCausalLM"] };
+  const config = parseTextModel({ ...text, ...Object.fromEntries(common), ...names }, path);
+  const note =
+    "The model reads pictures too. That part of it is left out: what is trained, evaluated and written is the " +
+    "text model alone, as Gemma3ForCausalLM";
+  return { ...config, notes: [note, ...config.notes] };
+}
+
+function parseTextModel(raw: Readonly<Record<string, unknown>>, path: string): GemmaConfig {
   const { keys, notes } = gemmaKeys<z.infer<typeof SCHEMA>>(SCHEMA, raw, path);
   const { head_dim, rope_parameters: maps } = keys;
   const max = keys.max_position_embeddings;
@@ -92,7 +121,7 @@ const SMALL = {
 };
 
 export const GEMMA3: Architecture<GemmaConfig> = {
-  modelTypes: ["gemma3_text"],
+  modelTypes: ["gemma3_text", "gemma3"],
   positionKeys: { ...POSITION_KEYS, map: "full_attention", countsScaled: true },
   gguf: {
     architecture: "gemma3",

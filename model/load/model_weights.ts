@@ -1,5 +1,6 @@
-/** A base model's weights under the names that its config gives them, also where a head that is the embeddings has one of two. */
+/** A base model's weights under the names that its config gives them, whichever of several the files have. */
 import { toF32 } from "../../checkpoint/dtype.ts";
+import { textName } from "../../checkpoint/text_names.ts";
 import { openWeights, type WeightReader } from "../../checkpoint/weights.ts";
 import { UserError } from "../../errors.ts";
 import type { ModelConfig } from "../model_config.ts";
@@ -12,7 +13,7 @@ const CHUNK_BYTES = 2 ** 24;
 
 /**
  * Opens a folder's weights for its config: a tied model has its one table under the embeddings' name, whichever of the
- * two names the files have.
+ * two names the files have, and the text model within one that reads pictures has the names of its own.
  *
  * @param base the folder's own configuration
  * @throws {UserError} as {@linkcode openWeights}; when the head is read, if it is not tied and not there
@@ -26,10 +27,12 @@ export async function openModelWeights(
 }
 
 /** Opened weights of `folder` under the names that its config gives them. @throws {UserError} when the head is read, as above */
-export function underNamesOf(base: ModelConfig, weights: WeightReader, folder: string): WeightReader {
+export function underNamesOf(base: ModelConfig, opened: WeightReader, folder: string): WeightReader {
   const { embeddings, head } = tableNames(base);
+  const weights = opened.has(embeddings) ? opened : ofTextModel(opened);
   if (base.tie_word_embeddings) {
-    return weights.has(embeddings) || !weights.has(head) ? weights : renamed(weights, head, embeddings);
+    if (weights.has(embeddings) || !weights.has(head)) return weights;
+    return renamed(weights, new Map([[head, embeddings]]));
   }
   if (weights.has(head)) return weights;
   return {
@@ -87,15 +90,23 @@ async function isSame(weights: WeightReader, a: string, b: string): Promise<bool
   return true;
 }
 
-/** Gives the weights with the tensor `from` under the name `to`. */
-function renamed(weights: WeightReader, from: string, to: string): WeightReader {
-  const stored = (name: string) => name === to ? from : name;
+/** Gives the weights of a model that also reads pictures by the names of its text model alone. */
+function ofTextModel(weights: WeightReader): WeightReader {
+  const others = [...weights.names()].map((name) => [name, textName(name)] as const)
+    .filter(([stored, name]) => stored !== name);
+  return others.length === 0 ? weights : renamed(weights, new Map(others));
+}
+
+/** Gives the weights with some tensors under other names. @param names the new ones, by those in the files */
+function renamed(weights: WeightReader, names: ReadonlyMap<string, string>): WeightReader {
+  const stored = new Map([...names].map(([from, to]) => [to, from]));
+  const inFiles = (name: string) => stored.get(name) ?? name;
   return {
-    names: () => [...weights.names()].map((name) => name === from ? to : name),
-    has: (name) => name !== from && weights.has(stored(name)),
-    info: (name) => ({ ...weights.info(stored(name)), name }),
-    read: (name) => weights.read(stored(name)),
-    readInto: (name, at, into) => weights.readInto(stored(name), at, into),
+    names: () => [...weights.names()].map((name) => names.get(name) ?? name),
+    has: (name) => !names.has(name) && weights.has(inFiles(name)),
+    info: (name) => ({ ...weights.info(inFiles(name)), name }),
+    read: (name) => weights.read(inFiles(name)),
+    readInto: (name, at, into) => weights.readInto(inFiles(name), at, into),
     close: () => weights.close(),
   };
 }

@@ -1,0 +1,360 @@
+/** Gemma through every command, against the figures of tests/golden/gemma3/expected.json. */
+import { gguf } from "@huggingface/gguf";
+import { toF32 } from "../../checkpoint/dtype.ts";
+import { adapterConfig } from "../../checkpoint/peft.ts";
+import { writeSafetensors } from "../../checkpoint/safetensors.ts";
+import { openWeights, openWeightsFile } from "../../checkpoint/weights.ts";
+import { readTokenBin } from "../../data/bin.ts";
+import { evaluatePerplexity } from "../../eval/perplexity.ts";
+import { convertToBnb4 } from "../../export/bnb4.ts";
+import { convertToGguf } from "../../export/gguf.ts";
+import { mergeAdapter } from "../../export/merge.ts";
+import { embed } from "../../kernels/embedding/embedding.ts";
+import { Gpu } from "../../kernels/gpu.ts";
+import { makeBatch } from "../../model/batch.ts";
+import { parseConfig, readConfig } from "../../model/config.ts";
+import { configJson } from "../../model/config_json.ts";
+import { generate } from "../../model/generate.ts";
+import { embeddingFactor } from "../../model/language_model.ts";
+import { LayerRopes } from "../../model/layer_ropes.ts";
+import { openModel } from "../../model/load/open.ts";
+import { addLora } from "../../model/lora.ts";
+import { contextLength, extendContext } from "../../model/positions.ts";
+import { shapeConfig } from "../../model/shapes.ts";
+import { checkpointTensors, countParameters, normWeights } from "../../model/tensors.ts";
+import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { GOLDEN, withFolder } from "../support/files.ts";
+
+const read = (file: string) => JSON.parse(Deno.readTextFileSync(`${GOLDEN}/${file}`));
+const gemma3 = (changes: Record<string, unknown> = {}) =>
+  parseConfig({ ...read("gemma3/config.json"), ...changes }, "config.json");
+
+async function assertEvaluates(baseModel: string, figure: string, family: string, peftModel?: string) {
+  const { tokenLoss } = await evaluatePerplexity({
+    baseModel,
+    ...(peftModel && { peftModel }),
+    dataPath: `${GOLDEN}/mistral/data.bin`,
+    seqLen: 128,
+    contextSize: 128,
+    slidingWindow: 64,
+    batchSize: 1,
+    dropLastWindow: true,
+    loadIn4bit: false,
+    dtype: "fp32",
+  });
+  const wanted = read(`${family}/expected.json`)[figure].val_loss;
+  assert(Math.abs(tokenLoss / wanted - 1) < 1e-6, `${figure}: ${tokenLoss} for ${wanted}`);
+}
+
+Deno.test("Both forms of Gemma 3's config.json say the same, also without layer_types", () => {
+  const { raw: _, ...older } = gemma3();
+  const { raw: __, ...newer } = parseConfig(read("gemma3/config-v5.json"), "config.json");
+  const { raw: ___, ...hub } = gemma3({ layer_types: null, _sliding_window_pattern: null });
+  assertEquals(newer, older);
+  assertEquals(hub, older);
+  const local = { rope_theta: 10000, rotary_dim: 24, rope_scaling: null };
+  const slides = { sliding_window: 32, rope: local };
+  assertEquals(older.layers, [slides, slides, { sliding_window: null, rope: "model" }, slides]);
+  assertEquals([older.tie_word_embeddings, older.rope_theta, older.notes], [true, 1000000, []]);
+});
+
+Deno.test("What a key of Gemma 3 means that is not there, and which values are refused by name", async () => {
+  const large = {
+    model_type: "gemma3_text",
+    num_hidden_layers: 34,
+    rope_scaling: { rope_type: "linear", factor: 8 },
+  };
+  const config = parseConfig(large, "config.json");
+  assertEquals([config.vocab_size, config.num_attention_heads, config.num_key_value_heads, config.head_dim], [
+    262208,
+    8,
+    4,
+    256,
+  ]);
+  assertEquals([config.rope_theta, config.attention_multiplier, config.layers[5]!.sliding_window], [
+    1000000,
+    1 / 16,
+    null,
+  ]);
+  await assertThrows(
+    () => gemma3({ hidden_activation: "silu" }),
+    'hidden_activation is "silu"',
+    "gemma3_text",
+  );
+  await assertThrows(() => gemma3({ final_logit_softcapping: 30 }), "its final_logit_softcapping is 30");
+  await assertThrows(
+    () => gemma3({ use_bidirectional_attention: true }),
+    "its use_bidirectional_attention is true",
+  );
+  await assertThrows(() => gemma3({ layer_types: ["full_attention"] }), "layer_types are of 1 layers");
+});
+
+Deno.test("Gemma 3's length in config.json is that after its scaling, and is extended from the one before", () => {
+  const config = gemma3();
+  assertEquals([contextLength(config), config.max_position_embeddings], [131072, 16384]);
+  for (const file of ["config.json", "config-v5.json"]) {
+    const own = parseConfig(read(`gemma3/${file}`), file);
+    assertEquals(configJson(own), own.raw);
+    const written = configJson(extendContext(own, 250_000));
+    assertEquals(written.max_position_embeddings, 262144);
+    const again = parseConfig(written, file);
+    assertEquals([contextLength(again), again.rope_scaling], [262144, { type: "linear", factor: 16 }]);
+    assertEquals(again.layers, own.layers);
+  }
+  const maps = configJson(extendContext(parseConfig(read("gemma3/config-v5.json"), "v5"), 250_000));
+  assertEquals(maps.rope_parameters, {
+    full_attention: { rope_type: "linear", factor: 16, rope_theta: 1000000 },
+    sliding_attention: { rope_theta: 10000, rope_type: "default" },
+  });
+});
+
+Deno.test("Gemma 3's published models have as many parameters as their checkpoints", () => {
+  assertEquals(countParameters(shapeConfig("gemma3-1b")), 999_885_952);
+  assertEquals(countParameters(shapeConfig("gemma3-4b")), 3_880_263_168);
+});
+
+Deno.test("Gemma's fresh norms are 0, and its factor of the embeddings is rounded as they are", () => {
+  assertEquals([...new Set(normWeights(gemma3()).values())], [0]);
+  const config = shapeConfig("gemma3-1b");
+  assertEquals(embeddingFactor({ config, format: "f32" }), Math.sqrt(1152));
+  assertEquals(embeddingFactor({ config, format: "bf16" }), 34);
+  assertEquals(embeddingFactor({ config, format: "f16" }), 33.9375);
+});
+
+/** Families with their width, and the window that their first layer has. */
+const FAMILIES = [{ family: "gemma3", hidden: 64, name: "Gemma 3" }];
+
+for (const { family, hidden, name } of FAMILIES) {
+  const folder = `${GOLDEN}/${family}`;
+  const expected = read(`${family}/expected.json`);
+
+  Deno.test(`${name}'s checkpoints have the tensors that its config names; LoRA goes on the linears alone`, async () => {
+    const config = await readConfig(folder);
+    const weights = await openWeights(folder);
+    assertEquals([...checkpointTensors(config).keys()].sort(), [...weights.names()].sort());
+    weights.close();
+    using gpu = await Gpu.open();
+    const { model } = await openModel(gpu, { baseModel: folder, loadIn4bit: false });
+    const { target_modules } = addLora(
+      model,
+      adapterConfig({ r: 4, lora_alpha: 4, target_modules: null }),
+      1,
+    );
+    assertEquals(
+      [target_modules].flat().sort(),
+      ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"],
+    );
+  });
+
+  Deno.test(`${name}'s first window gives PyTorch's residual stream and logits`, async () => {
+    using gpu = await Gpu.open({ poison: true });
+    const { model } = await openModel(gpu, { baseModel: folder, loadIn4bit: false });
+    const tokens = await readTokenBin(`${GOLDEN}/mistral/data.bin`);
+    const device = model.upload(makeBatch([{ inputIds: tokens.slice(0, 128) }]));
+    const logits = await model.logits(device);
+    for (
+      const [position, values] of Object.entries(expected.first_window.logits as Record<string, number[]>)
+    ) {
+      const row = logits.subarray(320 * Number(position), 320 * (Number(position) + 1));
+      const atol = 1e-5 * Math.max(...row.map(Math.abs));
+      assertClose(`position ${position}`, row.subarray(0, values.length), values, { rtol: 0, atol });
+    }
+    const ropes = new LayerRopes(gpu, model.config).forLength(128);
+    let x = embed(gpu, device.tokens, model.parts.embeddings.weight, "f32", embeddingFactor(model.parts));
+    for (const [i, layer] of model.parts.layers.entries()) {
+      const map = device.maps.get(model.config.layers[i]!.sliding_window)!;
+      const { positions } = device;
+      x = layer.forward(gpu, x, { map, positions, rope: ropes[i]!, dropout: undefined, chunkRows: Infinity });
+      const values: number[] = expected.first_window.layers[i];
+      const row = (await gpu.read(x)).subarray(hidden * 127, hidden * 128);
+      const atol = 1e-5 * Math.max(...row.map(Math.abs));
+      assertClose(`layer ${i}`, row.subarray(0, values.length), values, { rtol: 0, atol });
+    }
+  });
+
+  Deno.test(`${name} writes token by token what it reads at once`, async () => {
+    using gpu = await Gpu.open({ poison: true });
+    const { model } = await openModel(gpu, { baseModel: folder, loadIn4bit: false });
+    // Beyond the window of 32.
+    const ids = [...(await readTokenBin(`${GOLDEN}/mistral/data.bin`)).slice(0, 40)];
+    for (const id of await generate(model, ids, { maxNewTokens: 16, temperature: 0 })) {
+      const logits = await model.logits(model.upload(makeBatch([{ inputIds: Uint32Array.from(ids) }])));
+      const last = logits.slice(-320);
+      assertEquals(id, last.indexOf(Math.max(...last)));
+      ids.push(id);
+    }
+  });
+
+  Deno.test(`${name} merged with its adapter is PyTorch's, and evaluates to its figure`, async () => {
+    await withFolder(async (root) => {
+      const savePath = `${root}/merged`;
+      await mergeAdapter({
+        baseModel: folder,
+        peftModel: `${folder}/adapter`,
+        contextSize: 128,
+        savePath,
+        dtype: "keep",
+      }, {});
+      const weights = await openWeights(savePath);
+      for (const [tensor, values] of Object.entries(expected.merged_probe as Record<string, number[]>)) {
+        const merged = toF32(await weights.read(tensor), weights.info(tensor).dtype);
+        assertClose(tensor, merged.subarray(0, values.length), values, { rtol: 1e-6, atol: 1e-8 });
+      }
+      const base = await openWeights(folder);
+      const norm = "model.layers.0.post_attention_layernorm.weight";
+      assertEquals(await weights.read(norm), await base.read(norm), "norms as they were");
+      base.close();
+      weights.close();
+      await assertEvaluates(savePath, "eval_adapter_128", family);
+    });
+  });
+
+  Deno.test(`${name} converted to bnb-4bit evaluates to its figure in NF4`, async () => {
+    await withFolder(async (root) => {
+      await convertToBnb4(folder, `${root}/packed`, { doubleQuant: true, dtype: "keep" });
+      await assertEvaluates(`${root}/packed`, "eval_128_nf4", family);
+      const weights = await openWeights(`${root}/packed`);
+      assertEquals(weights.info("model.layers.0.self_attn.q_proj.weight").dtype, "U8");
+      assertEquals(weights.info("model.layers.0.pre_feedforward_layernorm.weight").dtype, "F32");
+      weights.close();
+    });
+  });
+}
+
+/** Writes all tensors of a file under other names. */
+async function writeRenamed(from: string, to: string, rename: (name: string) => string): Promise<void> {
+  const weights = await openWeightsFile(from);
+  const tensors = [...weights.names()].map((name) => {
+    const { shape } = weights.info(name);
+    return { name: rename(name), dtype: "F32" as const, shape, read: () => weights.read(name) };
+  });
+  const tower = { name: "vision_tower.vision_model.post_layernorm.bias", dtype: "F32" as const, shape: [8] };
+  const isModel = tensors.some(({ name }) => name.endsWith("embed_tokens.weight"));
+  const read = () => Promise.resolve(new Uint8Array(32));
+  await writeSafetensors(to, isModel ? [...tensors, { ...tower, read }] : tensors);
+  weights.close();
+}
+
+const FORMS = { "before 4.52": "language_model.model.", "since 4.52": "model.language_model." };
+
+for (const [form, prefix] of Object.entries(FORMS)) {
+  Deno.test(`The text model of a Gemma 3 that reads pictures is used and merged alone, transformers ${form}`, async () => {
+    await withFolder(async (root) => {
+      const [base, adapter] = [`${root}/base`, `${root}/adapter`];
+      const { architectures: _, eos_token_id: __, ...text_config } = read("gemma3/config.json");
+      await Deno.mkdir(base);
+      await Deno.mkdir(adapter);
+      const config = {
+        architectures: ["Gemma3ForConditionalGeneration"],
+        model_type: "gemma3",
+        eos_token_id: [258, 257],
+        mm_tokens_per_image: 256,
+        text_config,
+        torch_dtype: "float32",
+        vision_config: { model_type: "siglip_vision_model" },
+      };
+      await Deno.writeTextFile(`${base}/config.json`, JSON.stringify(config));
+      for (const file of ["tokenizer.json", "tokenizer_config.json"]) {
+        await Deno.copyFile(`${GOLDEN}/gemma3/${file}`, `${base}/${file}`);
+      }
+      await writeRenamed(
+        `${GOLDEN}/gemma3/model.safetensors`,
+        `${base}/model.safetensors`,
+        (name) => name.replace(/^model\./, prefix),
+      );
+      await Deno.copyFile(`${GOLDEN}/gemma3/adapter/adapter_config.json`, `${adapter}/adapter_config.json`);
+      await writeRenamed(
+        `${GOLDEN}/gemma3/adapter/adapter_model.safetensors`,
+        `${adapter}/adapter_model.safetensors`,
+        (name) => name.replace("base_model.model.model.", `base_model.model.${prefix}`),
+      );
+      const { notes } = await readConfig(base);
+      assertEquals(notes.map((note) => note.slice(0, 28)), ["The model reads pictures too"]);
+      await assertEvaluates(base, "eval_128", "gemma3");
+      await assertEvaluates(base, "eval_adapter_128", "gemma3", adapter);
+      const savePath = `${root}/merged`;
+      await mergeAdapter(
+        { baseModel: base, peftModel: adapter, contextSize: 128, savePath, dtype: "keep" },
+        {},
+      );
+      await assertEvaluates(savePath, "eval_adapter_128", "gemma3");
+      const merged = JSON.parse(await Deno.readTextFile(`${savePath}/config.json`));
+      assertEquals([merged.model_type, merged.architectures, merged.vision_config, merged.eos_token_id], [
+        "gemma3_text",
+        ["Gemma3ForCausalLM"],
+        undefined,
+        [258, 257],
+      ]);
+    });
+  });
+}
+
+Deno.test("A Gemma 3 that reads pictures without settings of its text model is refused", async () => {
+  await assertThrows(() => parseConfig({ model_type: "gemma3" }, "config.json"), "it has no text_config");
+});
+
+Deno.test("GGUF of Gemma 3 has llama.cpp's names of it, and norms as factors", async () => {
+  await withFolder(async (root) => {
+    const [folder, path] = [`${root}/model`, `${root}/model.gguf`];
+    await Deno.mkdir(folder);
+    for (const file of ["model.safetensors", "tokenizer.json", "tokenizer_config.json"]) {
+      await Deno.copyFile(`${GOLDEN}/gemma3/${file}`, `${folder}/${file}`);
+    }
+    const write = async (changes: Record<string, unknown>) => {
+      const config = { ...read("gemma3/config.json"), ...changes };
+      await Deno.writeTextFile(`${folder}/config.json`, JSON.stringify(config));
+      const notes: string[] = [];
+      await convertToGguf(folder, path, { outtype: "f32" }, { note: (line) => notes.push(line) });
+      return notes;
+    };
+    const asThere = { query_pre_attn_scalar: 24, layer_types: new Array(4).fill("sliding_attention") };
+    await assertThrows(() => write({}), "query_pre_attn_scalar is 10, there 24");
+    await assertThrows(() => write({ query_pre_attn_scalar: 24 }), "layer 2 has full attention");
+    await assertThrows(
+      () => write({ ...asThere, rope_local_base_freq: 5000 }),
+      "rope_theta 5000, there by 10000",
+    );
+    assertEquals((await write(asThere)).filter((note) => note.includes("window")), []);
+    const { metadata, tensorInfos, tensorDataOffset } = await gguf(path, { allowLocalFile: true });
+    const keys = metadata as unknown as Readonly<Record<string, unknown>>;
+    assertEquals(keys["general.architecture"], "gemma3");
+    const numbers = {
+      "block_count": 4,
+      "context_length": 131072,
+      "attention.head_count_kv": 1,
+      "attention.key_length": 24,
+      "attention.sliding_window": 32,
+      "rope.freq_base": 1000000,
+      "rope.scaling.factor": 8,
+    };
+    for (const [key, value] of Object.entries(numbers)) assertEquals(keys[`gemma3.${key}`], value, key);
+    const layer = tensorInfos.map(({ name }) => name).filter((name) => name.startsWith("blk.2.")).sort();
+    const modules = ["attn_k", "attn_k_norm", "attn_norm", "attn_output", "attn_q", "attn_q_norm", "attn_v"];
+    modules.push("ffn_down", "ffn_gate", "ffn_norm", "ffn_up", "post_attention_norm", "post_ffw_norm");
+    assertEquals(layer, modules.map((module) => `blk.2.${module}.weight`));
+    assertEquals(
+      tensorInfos.map(({ name }) => name).filter((name) => !name.startsWith("blk.")).sort(),
+      ["output_norm.weight", "token_embd.weight"],
+    );
+    const bytes = await Deno.readFile(path);
+    const weights = await openWeights(folder);
+    const pairs = [
+      ["blk.1.attn_q", "model.layers.1.self_attn.q_proj", 0],
+      ["blk.1.attn_k_norm", "model.layers.1.self_attn.k_norm", 1],
+      ["blk.1.ffn_norm", "model.layers.1.pre_feedforward_layernorm", 1],
+      ["blk.1.post_attention_norm", "model.layers.1.post_attention_layernorm", 1],
+      ["output_norm", "model.norm", 1],
+    ] as const;
+    for (const [theirs, ours, offset] of pairs) {
+      const info = tensorInfos.find(({ name }) => name === `${theirs}.weight`)!;
+      const stored = toF32(await weights.read(`${ours}.weight`), "F32").map((value) => value + offset);
+      const at = Number(tensorDataOffset) + Number(info.offset);
+      assertEquals(
+        [...new Float32Array(bytes.slice(at, at + 4 * stored.length).buffer)],
+        [...stored],
+        theirs,
+      );
+    }
+    weights.close();
+  });
+});
