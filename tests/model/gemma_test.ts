@@ -39,7 +39,6 @@ async function assertEvaluates(baseModel: string, figure: string, family: string
     slidingWindow: 64,
     batchSize: 1,
     dropLastWindow: true,
-    loadIn4bit: false,
     dtype: "fp32",
   });
   const wanted = read(`${family}/expected.json`)[figure].val_loss;
@@ -134,7 +133,7 @@ for (const { family, hidden, name } of FAMILIES) {
     assertEquals([...checkpointTensors(config).keys()].sort(), [...weights.names()].sort());
     weights.close();
     using gpu = await Gpu.open();
-    const { model } = await openModel(gpu, { baseModel: folder, loadIn4bit: false });
+    const { model } = await openModel(gpu, { baseModel: folder });
     const { target_modules } = addLora(
       model,
       adapterConfig({ r: 4, lora_alpha: 4, target_modules: null }),
@@ -148,7 +147,7 @@ for (const { family, hidden, name } of FAMILIES) {
 
   Deno.test(`${name}'s first window gives PyTorch's residual stream and logits`, async () => {
     using gpu = await Gpu.open({ poison: true });
-    const { model } = await openModel(gpu, { baseModel: folder, loadIn4bit: false });
+    const { model } = await openModel(gpu, { baseModel: folder });
     const tokens = await readTokenBin(`${GOLDEN}/mistral/data.bin`);
     const device = model.upload(makeBatch([{ inputIds: tokens.slice(0, 128) }]));
     const logits = await model.logits(device);
@@ -174,7 +173,7 @@ for (const { family, hidden, name } of FAMILIES) {
 
   Deno.test(`${name} writes token by token what it reads at once`, async () => {
     using gpu = await Gpu.open({ poison: true });
-    const { model } = await openModel(gpu, { baseModel: folder, loadIn4bit: false });
+    const { model } = await openModel(gpu, { baseModel: folder });
     // Beyond the window of 32.
     const ids = [...(await readTokenBin(`${GOLDEN}/mistral/data.bin`)).slice(0, 40)];
     for (const id of await generate(model, ids, { maxNewTokens: 16, temperature: 0 })) {
@@ -211,7 +210,7 @@ for (const { family, hidden, name } of FAMILIES) {
 
   Deno.test(`${name} converted to bnb-4bit evaluates to its figure in NF4`, async () => {
     await withFolder(async (root) => {
-      await convertToBnb4(folder, `${root}/packed`, { doubleQuant: true, dtype: "keep" });
+      await convertToBnb4(folder, `${root}/packed`, { quantisation: "nf4-double", dtype: "keep" });
       await assertEvaluates(`${root}/packed`, "eval_128_nf4", family);
       const weights = await openWeights(`${root}/packed`);
       assertEquals(weights.info("model.layers.0.self_attn.q_proj.weight").dtype, "U8");
