@@ -1,5 +1,5 @@
 /**
- * What a failure means to whoever asked: the work failed; the request is wrong (flags, YAML keys, values); or a run would
+ * Kinds of failure, for whoever asked: the work failed; the request is wrong (flags, YAML keys, values); or a run would
  * not fit in memory. The command line has an exit code for each.
  */
 export type ErrorKind = "failed" | "usage" | "doesNotFit";

@@ -18,7 +18,7 @@ export interface BenchOptions {
   readonly filter: RegExp | undefined;
   /** One mode of sharing, or each the adapter has; its own unless set. */
   readonly sharing: Sharing | "both" | undefined;
-  /** Whose WebGPU: Deno's unless set, here or in the environment. */
+  /** Implementation of WebGPU: Deno's unless set, here or in the environment. */
   readonly webgpu: WebGpu;
   /** `device` unless set. */
   readonly clock: Clock;

@@ -1,4 +1,4 @@
-/** What a device compiles: `deno task wgsl "matmul nt nf4 large"`. For reviewers, profilers and other compilers. */
+/** Prints what a device compiles: `deno task wgsl "matmul nt nf4 large"`. For reviewers, profilers and other compilers. */
 import { type Io, terminalIo } from "../cli/io.ts";
 import { gpuOptionsOf } from "../cli/gpu_options.ts";
 import { readTuning } from "../cli/tuning.ts";
@@ -83,7 +83,7 @@ export async function runWgsl(
   }
 }
 
-/** What is compiled under a name, a kernel after the other. @throws {UserError} if nothing goes by it */
+/** Prints what is compiled under a name, a kernel after the other. @throws {UserError} if nothing goes by it */
 function textOf(sources: Sources, name: string): string {
   const texts = sources.get(name);
   if (texts) return [...texts].join("\n\n// ----\n\n");

@@ -64,7 +64,7 @@ export interface Answer {
   readonly text: string;
   /** Its tokens, without the one that ended it; those of a stop text are among them. */
   readonly ids: readonly number[];
-  /** Of its tokens, without the one that ended it; undefined unless asked for. */
+  /** Logprobs of its tokens, without the one that ended it; undefined unless asked for. */
   readonly logprobs?: readonly AnswerLogprob[];
   /** `stop` at an end-of-text token or a stop text, `length` at the limit, `cancelled` by the signal. */
   readonly finishReason: "stop" | "length" | "cancelled";

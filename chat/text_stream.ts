@@ -29,7 +29,7 @@ export class TextStream {
     return this.#isStopped;
   }
 
-  /** How many tokens it has taken: none after a stop text. */
+  /** Tokens that it has taken: none after a stop text. */
   get length(): number {
     return this.#ids.length;
   }

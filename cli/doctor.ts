@@ -31,7 +31,7 @@ export interface DoctorReport {
   readonly memoryBytes: number | null;
   readonly cacheFolder: string | null;
   readonly cacheFreeBytes: number | null;
-  /** Whose WebGPU was asked. */
+  /** Implementation of WebGPU that was asked. */
   readonly webgpu: WebGpu;
   /** `null` where no adapter answers. */
   readonly adapter: AdapterReport | null;

@@ -273,7 +273,7 @@ function answer({ isLearnt = true }: Message, text: string): Segment {
   return { text, isTarget: isLearnt };
 }
 
-/** Whose turns may come before one's. */
+/** Speakers whose turns may come before one's. */
 const FOLLOWS: Readonly<Record<"user" | "assistant" | "tool", readonly (Role | undefined)[]>> = {
   user: [undefined, "assistant"],
   assistant: ["user", "tool"],

@@ -2,7 +2,7 @@
  * The demo's documents: reports in which things are named early and needed again later, so that a model predicts them well
  * only if it uses its context. Every token is one whole word of {@linkcode WORDS}, separated by spaces.
  *
- * What a reader of a document can learn from its earlier part, and only from there: its password, its town, its captain
+ * Facts that a reader of a document can learn from its earlier part, and only from there: its password, its town, its captain
  * and so on. Each stands behind its own word ("password lantern"), is drawn anew for every document, and stays what it is
  * until the end.
  */

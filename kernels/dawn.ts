@@ -8,7 +8,7 @@ import { UserError } from "../errors.ts";
  */
 const PACKAGE = "npm:webgpu@0.6.2";
 
-/** How to start a command on Dawn, for messages. */
+/** Words for messages: starting a command on Dawn. */
 const COMMAND = 'start the command as "./longreach COMMAND --webgpu dawn" or "deno task dawn COMMAND"';
 
 /**

@@ -2,7 +2,7 @@ import { UserError } from "../errors.ts";
 import { openDawn } from "./dawn.ts";
 import { GpuError } from "./errors.ts";
 
-/** Who implements WebGPU: Deno itself, or Dawn (kernels/dawn.ts). */
+/** Implementations of WebGPU: Deno itself, or Dawn (kernels/dawn.ts). */
 export type WebGpu = "deno" | "dawn";
 
 /** The names that options and flags take. */
@@ -24,7 +24,7 @@ export interface MatrixShape {
 
 /** Facts about an open device and its adapter: for choices, for `doctor`, for reports. */
 export interface GpuInfo {
-  /** Whose WebGPU drives it. */
+  /** Implementation of WebGPU that drives it. */
   readonly webgpu: WebGpu;
   /** Name of the adapter, and of its driver where known. */
   readonly description: string;

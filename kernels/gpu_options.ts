@@ -13,7 +13,7 @@ export type Sharing = "subgroup" | "workgroup";
 
 /** Options of a device. Everything that opens one takes them, and hands them to `Gpu.open`. */
 export interface GpuOptions {
-  /** Whose WebGPU drives the device; "deno" unless given. */
+  /** Implementation of WebGPU that drives the device; "deno" unless given. */
   readonly webgpu?: WebGpu;
   /**
    * Variants of kernels for this device, or what finds them once the device is known; each kernel's default unless
@@ -37,7 +37,7 @@ export interface GpuOptions {
   /** Told how many kernels there are whenever work with new ones is sent: drivers compile them when they first run. */
   readonly onCompile?: (kernels: number) => void;
   /**
-   * How tensors go to host memory and back; the best way that the device has unless given.
+   * Way in which tensors go to host memory and back; the best that the device has unless given.
    * @internal
    */
   readonly hostCopies?: HostCopies;

@@ -3,7 +3,7 @@ import { nf4Method } from "./nf4/method.ts";
 import type { QuantisationMethod } from "./weight.ts";
 
 /**
- * How a model's linears are held: as the checkpoint has them, in NF4 with scales in f32, or in NF4 with scales in 8 bits
+ * Forms in which a model's linears are held: as the checkpoint has them, in NF4 with scales in f32, or in NF4 with scales in 8 bits
  * (double quantisation).
  */
 export type Quantisation = "none" | "nf4" | "nf4-double";

@@ -16,7 +16,7 @@ export interface Segment {
   /** First row of the tensor that lies here. */
   readonly start: number;
   readonly rows: number;
-  /** Where that row begins in the buffer, in bytes. */
+  /** Place in the buffer where that row begins, in bytes. */
   readonly offset: number;
 }
 

@@ -1,5 +1,5 @@
 /**
- * What the engine asks of a weight of a linear, whatever form it has in memory. A form of its own (NF4) is a folder beside
+ * Contract between the engine and a weight of a linear, whatever form it has in memory. A form of its own (NF4) is a folder beside
  * this file: a class of {@linkcode QuantisedWeight}, the WGSL by which products read it, and an entry in
  * `kernels/quantisation.ts`.
  */
@@ -14,7 +14,7 @@ export type Weight = Tensor | QuantisedWeight;
 export interface QuantisedWeight {
   /** (N, K) */
   readonly shape: readonly [number, number];
-  /** What errors call it. */
+  /** Name in errors. */
   readonly label: string;
   /** Bytes on the device. */
   readonly byteLength: number;
@@ -49,7 +49,7 @@ export interface WeightForm {
   /** Families of tiles that can read it. */
   readonly families: readonly TileFamily[];
   /**
-   * What a tile of one of these families calls, as its `#needs` say.
+   * Functions that a tile of one of these families calls, as its `#needs` say.
    * @param width K of the weight
    */
   pieces(family: TileFamily, layout: Layout, width: number): Pieces;
@@ -113,7 +113,7 @@ export interface RandomWeightOptions {
   nextStream(): number;
 }
 
-/** How matrices (N, K) of linears are made in one quantisation. */
+/** Makes matrices (N, K) of linears in one quantisation. */
 export interface QuantisationMethod {
   /** K must be a multiple of it. */
   readonly widthUnit: number;

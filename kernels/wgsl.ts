@@ -15,7 +15,7 @@
  *   `alias X`, `load_X(X) -> vec4f` and `store_X(vec4f) -> X` are appended for it.
  */
 
-/** How an element lies in memory. Sums and registers are always f32. */
+/** Storage format of an element. Sums and registers are always f32. */
 export type Format = "f32" | "bf16" | "f16";
 
 /** WGSL constants by name: whole numbers become u32, the others bool. */
@@ -43,7 +43,7 @@ export interface Binding {
   readonly type: "uniform" | "read-only-storage" | "storage";
 }
 
-/** What a source declares. */
+/** Declarations of a source. */
 export interface Interface {
   readonly bindings: readonly Binding[];
   /** Fields of `struct Params`, in order: each 4 bytes. */

@@ -5,7 +5,7 @@ import type { ModelConfig } from "./model_config.ts";
 import { configForPositions, contextLength, describePositions, type PositionSettings } from "./positions.ts";
 import { samePositions } from "./rope_config.ts";
 
-/** What training says of an adapter, as far as running or merging it depends on it. */
+/** Settings of an adapter's training, as far as running or merging it depends on it. */
 export interface TrainedSettings extends PositionSettings {
   /** Whether the base was in 4 bits. */
   readonly load_in_4bit: boolean;
@@ -37,7 +37,7 @@ export function trainedSettings({ path, values }: TrainArgsFile): TrainedSetting
 /** A model's configuration with its positions settled, and what the user should know about them. */
 export interface SettledContext {
   readonly config: ModelConfig;
-  /** What the adapter's own training says; undefined where it says nothing. */
+  /** Settings of the adapter's own training; undefined where there are none. */
   readonly trained: TrainedSettings | undefined;
   /** One line each. */
   readonly notes: readonly string[];

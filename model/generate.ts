@@ -37,7 +37,7 @@ const DEFAULTS: Sampling & Pick<Required<GenerateOptions>, "maxNewTokens"> = {
   maxNewTokens: 256,
 };
 
-/** How long a reader waits for tokens, in milliseconds, and how many steps are read at once at most. */
+/** Milliseconds that a reader waits for tokens, and the most steps that are read at once. */
 const READ_MS = 50;
 const MOST_STEPS = 16;
 

@@ -141,7 +141,7 @@ function describeLinears(linears: readonly string[]): string {
   return `the model's linears are ${names}, in whole "${linears[0]}" and so on`;
 }
 
-/** What `match` gives. @throws {UserError} if an expression in it cannot be used */
+/** Checks the result of `match`. @throws {UserError} if an expression in it cannot be used */
 function usable<T>(option: string, match: () => T): T {
   try {
     return match();

@@ -13,7 +13,7 @@ export interface NamedTensor {
   readonly name: string;
   /** On the device. */
   readonly value: Tensor;
-  /** What its bytes are in the file; f32 of its own shape unless given. */
+  /** Type and shape in the file; f32 and its own shape unless given. */
   readonly stored?: Pick<TensorSource, "dtype" | "shape">;
 }
 
@@ -21,7 +21,7 @@ export interface NamedTensor {
  * Sources that read tensors back when they are written, several with each wait. To be read in their order, while no other
  * work changes them.
  *
- * What passes through the device's memory on the way fits into what is free there, and into what the device held at its
+ * Reads through the device's memory, as much at once as fits into what is free there, and into what the device held at its
  * peak: saving takes no more memory than training did. Tensors that are larger come in pieces of their rows.
  */
 export function tensorSources(gpu: Gpu, tensors: readonly NamedTensor[]): TensorSource[] {

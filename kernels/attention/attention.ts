@@ -14,7 +14,7 @@ export interface AttentionShape {
   readonly headDim: number;
 }
 
-/** What {@linkcode attentionBackward} needs of the forward pass. */
+/** Tensors of the forward pass that {@linkcode attentionBackward} needs. */
 export interface AttentionSaved {
   readonly q: Tensor;
   readonly k: Tensor;
@@ -25,7 +25,7 @@ export interface AttentionSaved {
 
 /** Rows in one dispatch: its blocks of 8 stay below the 65535 workgroups of an axis. */
 const LONGEST = 2 ** 18;
-/** Of q, in elements, so that LONGEST rows have fewer than 2^32 quads. */
+/** Most elements of q, so that LONGEST rows have fewer than 2^32 quads. */
 const WIDEST = 2 ** 16;
 /** Products of a head's length that a query and a key cost. */
 const PRODUCTS: Record<Part, number> = { forward: 2, dq: 3, dkv: 4 };
@@ -60,7 +60,7 @@ export function attention(
   return { o, lse };
 }
 
-/** What the gradients of {@linkcode attention} are made from, once {@linkcode attentionStats} has seen o. */
+/** Inputs of the backward pass of {@linkcode attention}, once {@linkcode attentionStats} has seen o. */
 export interface AttentionBackwardInputs {
   readonly q: Tensor;
   readonly k: Tensor;

@@ -29,7 +29,7 @@ export interface AttentionRule {
   readonly window?: number | undefined;
 }
 
-/** What the rows of a batch are: its sequences one after the other, without padding. */
+/** Rows of a batch: its sequences one after the other, without padding. */
 export interface RowLayout extends AttentionRule {
   /** First row of each sequence, ascending, from 0. */
   readonly starts: readonly number[];
@@ -39,7 +39,7 @@ export interface RowLayout extends AttentionRule {
   readonly documents?: readonly number[];
 }
 
-/** Who sees whom, as two tables of two sets: set 0 for the unshifted half of the query heads, set 1 for the shifted half. */
+/** Mask as two tables of two sets: set 0 for the unshifted half of the query heads, set 1 for the shifted half. */
 export interface KeyTables {
   /** (2, rows) Query row i sees the key rows first[i] to i. Never falls within a set. */
   readonly first: Uint32Array<ArrayBuffer>;

@@ -134,7 +134,7 @@ function bySubgroup({ info }: Gpu, part: Part, headDim: number): Variant[] {
   }));
 }
 
-/** How many threads share a tile, and how many rows each holds, by four. */
+/** Threads that share a tile, and rows that each holds, by four. */
 interface TileShape {
   readonly threadRows: number;
   readonly threadColumns: number;

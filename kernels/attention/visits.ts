@@ -1,4 +1,4 @@
-/** What attention costs: the pairs of a query and a key that its kernels compute. */
+/** Cost of attention: the pairs of a query and a key that its kernels compute. */
 import type { Gpu } from "../gpu.ts";
 import type { Format } from "../wgsl.ts";
 import type { AttentionShape } from "./attention.ts";
@@ -8,7 +8,7 @@ import { ALL_PARTS, type Block, type Part, variantFor } from "./variants.ts";
 /** One query and one key: no row is taken in vain. */
 const SINGLE: Block = { rows: 1, columns: 1 };
 
-/** Who sees whom; a device is not needed. */
+/** Mask; a device is not needed. */
 type Map = Pick<AttentionMap, "tables">;
 
 /**

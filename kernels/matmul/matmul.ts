@@ -8,7 +8,7 @@ import { denseOperand } from "./operands/dense.ts";
 import { runProduct } from "./variants.ts";
 
 export interface ProductOptions {
-  /** Where the result goes; a new tensor unless given. */
+  /** Tensor for the result; a new one unless given. */
   readonly into?: Tensor;
   /** Factor of the product. */
   readonly alpha?: number;

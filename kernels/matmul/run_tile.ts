@@ -22,12 +22,12 @@ export interface Tile {
   /** Threads of that workgroup. */
   readonly threads: number;
   readonly wgsl: string;
-  /** What it calls besides operands and store. */
+  /** Pieces that it calls besides operands and store. */
   readonly libraries?: readonly string[];
   readonly constants: Constants;
 }
 
-/** What a tile binds besides the operands. */
+/** Bindings of a tile besides the operands. */
 export interface TileExtras {
   readonly tensors?: Readonly<Record<string, Tensor>>;
   readonly constants?: Constants;

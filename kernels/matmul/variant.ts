@@ -11,12 +11,12 @@ export interface ProductShape {
   readonly depth: number;
 }
 
-/** What a product asks of its kernel. */
+/** Kind of a product: what chooses its kernel. */
 export interface ProductKind {
   readonly layout: Layout;
-  /** Of operand B. */
+  /** Kind of operand B. */
   readonly form: WeightForm;
-  /** Of operand A. Matrix units round operands to f16, which is for those who work in 16 bits. */
+  /** Format of operand A. Matrix units round operands to f16, which is for those who work in 16 bits. */
   readonly format: Format;
 }
 

@@ -65,7 +65,7 @@ export class Nf4Weight implements QuantisedWeight, Nf4Tensors {
   }
 }
 
-/** How a matrix is kept in NF4. */
+/** Options of a matrix in NF4. */
 export interface Nf4Options {
   /** Keep the scales in 8 bits too (0.127 instead of 0.5 bits a weight); true unless set. */
   readonly doubleQuant?: boolean;

@@ -1,4 +1,4 @@
-/** How products read weights in NF4. */
+/** WGSL by which products read weights in NF4. */
 import type { Gpu, Sharing } from "../gpu.ts";
 import blockWgsl from "../matmul/operands/b_nf4.wgsl" with { type: "text" };
 import blockTransposedWgsl from "../matmul/operands/b_nf4_transposed.wgsl" with { type: "text" };
@@ -43,7 +43,7 @@ export const NF4: WeightForm = {
   },
 };
 
-/** What kernels bind of a matrix (N, K) in NF4. */
+/** Tensors of a matrix (N, K) in NF4, as kernels bind them. */
 export interface Nf4Tensors {
   readonly shape: readonly [number, number];
   readonly label: string;

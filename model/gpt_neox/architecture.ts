@@ -107,7 +107,7 @@ function parseGptNeoxConfig(raw: Readonly<Record<string, unknown>>, path: string
   return config;
 }
 
-/** What two keys say that mean the same. @throws {UserError} if they say different things */
+/** Reads two keys that mean the same. @throws {UserError} if they say different things */
 function one<T extends number>(
   name: string,
   value: T | null | undefined,

@@ -17,7 +17,7 @@ import { parseRope, ROPE_KEYS } from "../rope_config.ts";
 /** Numbers that some architectures of the family multiply or divide by. */
 type Multipliers = Pick<ModelConfig, "attention_multiplier" | "embedding_multiplier" | "logits_scaling">;
 
-/** What sets architectures of the family apart. */
+/** Differences between architectures of the family. */
 export interface LlamaDifferences extends Multipliers {
   /** Linears of attention that have a bias. */
   readonly attention_bias: "none" | "qkv" | "all";
@@ -42,7 +42,7 @@ export interface LlamaConfig extends ModelConfig, LlamaDifferences {
 /** An architecture of the family. @template K what it reads from keys that not all have */
 export interface LlamaLike<K> {
   readonly modelType: string;
-  /** What Hugging Face's class takes for a key that is not there. `null` means something else: no grouping. */
+  /** Values that Hugging Face's class takes for keys that are not there. `null` means something else: no grouping. */
   readonly defaults: {
     readonly max_position_embeddings: number;
     /** As many as query heads unless given. */

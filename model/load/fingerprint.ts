@@ -66,7 +66,7 @@ export function fingerprintMetadata(base: string, { weights }: Fingerprint): Rec
 }
 
 /**
- * What the user should know where an adapter was trained on another base model than this one; undefined if its
+ * Note for the user where an adapter was trained on another base model than this one; undefined if its
  * fingerprint is of this one, or it has none.
  * @throws {UserError} if a file cannot be read
  */

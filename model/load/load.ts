@@ -19,9 +19,9 @@ import { type RowSource, Uploader } from "./read_ahead.ts";
 
 export interface LoadOptions {
   readonly config: ModelConfig;
-  /** How activations are stored. */
+  /** Format of activations. */
   readonly format: Format;
-  /** Of the layers' linears that are not trained; a checkpoint that is already quantised stays as it is in any case. */
+  /** Quantisation of the layers' linears that are not trained; a checkpoint that is already quantised stays as it is in any case. */
   readonly quantisation: Quantisation;
   /** Whether a tensor of the checkpoint is trained: it is then held in f32, with a gradient. */
   readonly isTrained?: (name: string) => boolean;

@@ -49,7 +49,7 @@ export function underNamesOf(base: ModelConfig, opened: WeightReader, folder: st
 }
 
 /**
- * What the user should know of a tied model's tables: transformers 4 uses the embeddings' where there are two that differ.
+ * Notes for the user on a tied model's tables: transformers 4 uses the embeddings' where there are two that differ.
  * @throws {UserError} as {@linkcode openWeights}
  */
 export async function tableNotes(folder: string, base: ModelConfig): Promise<string[]> {

@@ -25,9 +25,9 @@ export interface OpenOptions {
   readonly contextSize?: number | null | undefined;
   /** The base model's configuration with its positions already settled, in place of its own and `contextSize`. */
   readonly config?: ModelConfig;
-  /** What the base's linears are quantised to while loading; "none" unless given. */
+  /** Quantisation of the base's linears while loading; "none" unless given. */
   readonly quantisation?: Quantisation;
-  /** How activations are stored; f32 unless given. */
+  /** Format of activations; f32 unless given. */
   readonly format?: Format;
   /** Told of every tensor loaded: its name, how many are done, of how many. */
   readonly onProgress?: (tensor: string, done: number, total: number) => void;
@@ -41,7 +41,7 @@ export interface OpenModel {
   readonly config: ModelConfig;
   /** The adapter as it was read, where there is one. */
   readonly adapter: Adapter | undefined;
-  /** What the user should know about positions and adapter, a line each. */
+  /** Notes for the user on positions and adapter, a line each. */
   readonly notes: readonly string[];
 }
 

@@ -13,9 +13,9 @@ import { requirePackable } from "./load.ts";
 import { Uploader } from "./read_ahead.ts";
 
 export interface RandomOptions {
-  /** How activations are stored. */
+  /** Format of activations. */
   readonly format: Format;
-  /** Of the layers' linears that are not trained. */
+  /** Quantisation of the layers' linears that are not trained. */
   readonly quantisation: Quantisation;
   /** Whether a tensor of the checkpoint is trained: it is then held in f32, with a gradient. */
   readonly isTrained?: (name: string) => boolean;

@@ -26,7 +26,7 @@ interface Chunk {
   readonly bytes: Uint8Array<ArrayBuffer>;
 }
 
-/** How the elements of each type go to the device; the others are made f32 on the host. */
+/** Formats in which elements of each type go to the device; the others are made f32 on the host. */
 const FORMATS: Partial<Record<Dtype, Format>> = { F32: "f32", F16: "f16", BF16: "bf16" };
 
 /** Read at once: enough that waking the thread that reads does not count. */

@@ -16,7 +16,7 @@ export interface AdaptedBase {
   readonly config: ModelConfig;
   /** With tables under the names that the configuration gives them. */
   readonly adapter: Adapter | undefined;
-  /** What the user should know about the adapter. */
+  /** Notes for the user on the adapter. */
   readonly notes: readonly string[];
 }
 

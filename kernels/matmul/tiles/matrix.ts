@@ -94,9 +94,9 @@ function fitsDevice(gpu: Gpu, unit: MatrixUnit, rows: number, columns: number): 
     bytes + 128 <= maxComputeWorkgroupStorageSize;
 }
 
-/** What a tile is made of on one device. */
+/** Sizes of a tile on one device. */
 interface Made {
-  /** Of both operands in workgroup memory at once. */
+  /** Bytes of both operands in workgroup memory at once. */
   readonly depth: number;
   /** Matrices that a subgroup sums, down and across. */
   readonly matrices: readonly [number, number];
