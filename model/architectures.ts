@@ -2,11 +2,14 @@
 import type { Architecture } from "./architecture.ts";
 import { GEMMA3 } from "./gemma3/architecture.ts";
 import { GPT_NEOX } from "./gpt_neox/architecture.ts";
+import { GRANITE } from "./granite/architecture.ts";
 import { LLAMA } from "./llama/architecture.ts";
 import { MISTRAL } from "./mistral/architecture.ts";
 import type { ModelConfig } from "./model_config.ts";
+import { OLMO2 } from "./olmo2/architecture.ts";
 import { QWEN2 } from "./qwen2/architecture.ts";
 import { QWEN3 } from "./qwen3/architecture.ts";
+import { SMOLLM3 } from "./smollm3/architecture.ts";
 
 /** Every architecture, in the order in which messages name them. */
 export const ARCHITECTURES: readonly Architecture[] = [
@@ -16,6 +19,9 @@ export const ARCHITECTURES: readonly Architecture[] = [
   GPT_NEOX,
   QWEN3,
   GEMMA3,
+  GRANITE,
+  OLMO2,
+  SMOLLM3,
 ];
 
 /** Finds the architecture that serves a `model_type`. */

@@ -57,7 +57,7 @@ export interface LlamaLike<K> {
     readonly tie_word_embeddings?: boolean;
   };
   readonly keys: z.ZodObject & z.ZodType<K>;
-  readonly gguf: GgufForm;
+  readonly gguf: GgufForm<LlamaConfig>;
   readonly shapes: Architecture["shapes"];
 
   /** @throws {UserError} if the keys do not fit each other; `path` is for messages */

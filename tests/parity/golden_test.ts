@@ -22,8 +22,11 @@ import { Trainer } from "../../train/trainer.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
 import { GOLDEN } from "../support/files.ts";
 
-const [llama, neox, mistral, qwen3, gemma3] = await Promise.all(
-  ["", "neox/", "mistral/", "qwen3/", "gemma3/"].map(async (folder) =>
+/** Families whose folders hold the same kinds of figures, with a tied head or not, and the data of Mistral. */
+const FAMILIES = ["qwen3", "gemma3", "granite", "olmo2", "smollm3"];
+
+const [llama, neox, ...others] = await Promise.all(
+  ["", "neox/", "mistral/", ...FAMILIES.map((name) => `${name}/`)].map(async (folder) =>
     JSON.parse(await Deno.readTextFile(`${GOLDEN}/${folder}expected.json`))
   ),
 );
@@ -32,13 +35,10 @@ const renamed = (figures: Record<string, unknown>, folder: string) =>
   Object.fromEntries(Object.entries(figures).map(([name, each]) => [name.replace("_", `_${folder}_`), each]));
 /** The figures of a test: with config.json as transformers 5 writes it, those without `_v5`. */
 const expectedOf = (name: string) => expected[name.replace(/_v5$/, "")];
-const expected = {
-  ...llama,
-  ...neox,
-  ...renamed(mistral, "mistral"),
-  ...renamed(qwen3, "qwen3"),
-  ...renamed(gemma3, "gemma3"),
-};
+const expected = Object.assign(
+  { ...llama, ...neox },
+  ...["mistral", ...FAMILIES].map((name, i) => renamed(others[i], name)),
+);
 
 interface Setup {
   readonly folder: string;
@@ -61,11 +61,9 @@ interface Setup {
 /** Four heads of 24 on a hidden size of 64, and a window of 40 tokens. */
 const MISTRAL = { folder: "mistral", length: 128, data: "mistral" } as const;
 
-/** Norms on q and k, heads of 32 on a hidden size of 64, a tied head; the data of Mistral. */
-const QWEN3 = { folder: "qwen3", length: 128, data: "mistral", bindingBytes: 64 * 320 * 4 } as const;
-
-/** Windows and a rotation of their own in three of four layers, norms around the blocks by 1 + w. */
-const GEMMA3 = { ...QWEN3, folder: "gemma3" } as const;
+function family(folder: string): Setup {
+  return { folder, length: 128, data: "mistral", bindingBytes: 64 * 320 * 4 };
+}
 
 async function open(
   gpu: Gpu,
@@ -119,21 +117,20 @@ const EVALUATIONS: Record<string, Setup & { step: number }> = {
   eval_mistral_64: { ...MISTRAL, length: 64, step: 64 },
   eval_mistral_adapter_128: { ...MISTRAL, step: 64, adapter: "mistral/adapter" },
   eval_mistral_128_nf4: { ...MISTRAL, step: 64, quantisation: "nf4-double" },
-  eval_qwen3_128: { ...QWEN3, step: 64 },
-  eval_qwen3_64: { ...QWEN3, length: 64, step: 64 },
-  eval_qwen3_adapter_128: { ...QWEN3, step: 64, adapter: "qwen3/adapter" },
-  eval_qwen3_128_nf4: { ...QWEN3, step: 64, quantisation: "nf4-double" },
-  eval_qwen3_128_v5: { ...QWEN3, step: 64, configFile: "config-v5.json" },
-  eval_qwen3_yarn_128: { ...QWEN3, step: 64, configFile: "config-yarn.json" },
-  eval_gemma3_128: { ...GEMMA3, step: 64 },
-  eval_gemma3_64: { ...GEMMA3, length: 64, step: 64 },
-  eval_gemma3_adapter_128: { ...GEMMA3, step: 64, adapter: "gemma3/adapter" },
-  eval_gemma3_128_nf4: { ...GEMMA3, step: 64, quantisation: "nf4-double" },
-  eval_gemma3_128_v5: { ...GEMMA3, step: 64, configFile: "config-v5.json" },
-  eval_gemma3_1b_64: { ...GEMMA3, length: 64, step: 64, configFile: "config-1b.json" },
-  eval_gemma3_1b_extended_128: { ...GEMMA3, step: 64, configFile: "config-1b.json" },
+  eval_qwen3_yarn_128: { ...family("qwen3"), step: 64, configFile: "config-yarn.json" },
+  eval_gemma3_1b_64: { ...family("gemma3"), length: 64, step: 64, configFile: "config-1b.json" },
+  eval_gemma3_1b_extended_128: { ...family("gemma3"), step: 64, configFile: "config-1b.json" },
   eval_neox_adapter_128: { folder: "neox", length: 128, step: 64, adapter: "neox/adapter" },
 };
+
+for (const name of FAMILIES) {
+  const setup = { ...family(name), step: 64 };
+  EVALUATIONS[`eval_${name}_128`] = setup;
+  EVALUATIONS[`eval_${name}_64`] = { ...setup, length: 64 };
+  EVALUATIONS[`eval_${name}_adapter_128`] = { ...setup, adapter: `${name}/adapter` };
+  EVALUATIONS[`eval_${name}_128_nf4`] = { ...setup, quantisation: "nf4-double" };
+  EVALUATIONS[`eval_${name}_128_v5`] = { ...setup, configFile: "config-v5.json" };
+}
 
 for (const [name, setup] of Object.entries(EVALUATIONS)) {
   Deno.test(`${name}: windows, loss and accuracy are PyTorch's`, async () => {
@@ -186,52 +183,6 @@ const CURVES: Record<string, Setup & { groupSize?: number; ways?: readonly strin
     trained: [],
     ways: ["checkpointed", "activations kept"],
   },
-  train_qwen3_full_s2: { ...QWEN3, trained: [""], groupSize: 32 },
-  train_qwen3_full_dense: { ...QWEN3, trained: [""] },
-  train_qwen3_full_dense_v5: {
-    ...QWEN3,
-    trained: [""],
-    configFile: "config-v5.json",
-    ways: ["checkpointed"],
-  },
-  train_qwen3_lora_s2: { ...QWEN3, adapter: "qwen3/adapter", trained: [], groupSize: 32 },
-  train_qwen3_lora_dense: { ...QWEN3, adapter: "qwen3/adapter", trained: [] },
-  train_qwen3_lora_plus_s2: {
-    ...QWEN3,
-    adapter: "qwen3/adapter",
-    trained: ["embed", "norm"],
-    groupSize: 32,
-  },
-  train_qwen3_qlora_s2: {
-    ...QWEN3,
-    adapter: "qwen3/adapter",
-    quantisation: "nf4-double",
-    trained: [],
-    groupSize: 32,
-  },
-  train_gemma3_full_s2: { ...GEMMA3, trained: [""], groupSize: 32 },
-  train_gemma3_full_dense: { ...GEMMA3, trained: [""] },
-  train_gemma3_full_dense_v5: {
-    ...GEMMA3,
-    trained: [""],
-    configFile: "config-v5.json",
-    ways: ["checkpointed"],
-  },
-  train_gemma3_lora_s2: { ...GEMMA3, adapter: "gemma3/adapter", trained: [], groupSize: 32 },
-  train_gemma3_lora_dense: { ...GEMMA3, adapter: "gemma3/adapter", trained: [] },
-  train_gemma3_lora_plus_s2: {
-    ...GEMMA3,
-    adapter: "gemma3/adapter",
-    trained: ["embed", "norm"],
-    groupSize: 32,
-  },
-  train_gemma3_qlora_s2: {
-    ...GEMMA3,
-    adapter: "gemma3/adapter",
-    quantisation: "nf4-double",
-    trained: [],
-    groupSize: 32,
-  },
   train_neox_lora_s2: { folder: "neox", length: 128, adapter: "neox/adapter", trained: [], groupSize: 32 },
   train_neox_qlora_plus_s2: {
     folder: "neox",
@@ -251,6 +202,18 @@ const WAYS: Record<string, GpuOptions & { checkpointing: boolean; batches: 1 | 4
   "workgroup sharing": { checkpointing: true, batches: 1, sharing: "workgroup" },
   "bindings of 65 KiB": { checkpointing: true, batches: 1, maxBindingBytes: 66_560 },
 };
+
+for (const name of FAMILIES) {
+  const whole = { ...family(name), trained: [""] };
+  const lora = { ...family(name), trained: [], adapter: `${name}/adapter` };
+  CURVES[`train_${name}_full_s2`] = { ...whole, groupSize: 32 };
+  CURVES[`train_${name}_full_dense`] = whole;
+  CURVES[`train_${name}_full_dense_v5`] = { ...whole, configFile: "config-v5.json", ways: ["checkpointed"] };
+  CURVES[`train_${name}_lora_s2`] = { ...lora, groupSize: 32 };
+  CURVES[`train_${name}_lora_dense`] = lora;
+  CURVES[`train_${name}_lora_plus_s2`] = { ...lora, trained: ["embed", "norm"], groupSize: 32 };
+  CURVES[`train_${name}_qlora_s2`] = { ...lora, quantisation: "nf4-double", groupSize: 32 };
+}
 
 for (const [name, setup] of Object.entries(CURVES)) {
   for (const [way, { checkpointing, batches, ...options }] of Object.entries(WAYS)) {
