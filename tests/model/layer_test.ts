@@ -45,6 +45,10 @@ const CONFIGS = {
     { ...SHAPE, model_type: "qwen3", num_key_value_heads: 2, head_dim: 16 },
     "tests",
   ),
+  "norms behind the blocks": parseConfig(
+    { ...SHAPE, model_type: "olmo2", num_key_value_heads: 2, head_dim: 16 },
+    "tests",
+  ),
   "GPT-NeoX": gptNeox(true),
   "GPT-NeoX, MLP after attention": gptNeox(false),
 };

@@ -66,6 +66,26 @@ const NORMED: ModelConfig = parseConfig({
   sliding_window: 48,
 }, "tests");
 
+/** Norms behind the blocks and over all heads of q and k. */
+const BEHIND: ModelConfig = parseConfig({ ...SMALL.raw, model_type: "olmo2" }, "tests");
+
+/** Factors and a divisor, biases, a tied head. */
+const SCALED: ModelConfig = parseConfig({
+  ...TIED.raw,
+  model_type: "granite",
+  attention_multiplier: 0.1,
+  embedding_multiplier: 12,
+  residual_multiplier: 0.2,
+  logits_scaling: 8,
+}, "tests");
+
+/** A layer of four without rotation. */
+const UNROTATED: ModelConfig = parseConfig({
+  ...SMALL.raw,
+  model_type: "smollm3",
+  num_hidden_layers: 4,
+}, "tests");
+
 async function settings(given: Record<string, string | number | boolean>): Promise<TrainArgs> {
   const required = { model_name_or_path: "-", train_file: "-", output_dir: "-" };
   const texts = Object.entries({ ...required, ...given }).map(([name, value]) => [name, String(value)]);
@@ -122,6 +142,20 @@ const CASES: readonly Case[] = [
     lengths: [150],
     config: NORMED,
   },
+  {
+    name: "QLoRA of a model with norms behind the blocks, bf16",
+    given: { bf16: true, trainable_params: "norm" },
+    lengths: [300],
+    config: BEHIND,
+  },
+  {
+    name: "every weight, norms behind the blocks, activations kept",
+    given: { low_rank_training: false, gradient_checkpointing: false },
+    lengths: [150],
+    config: BEHIND,
+  },
+  { name: "every weight, factors", given: { low_rank_training: false }, lengths: [150], config: SCALED },
+  { name: "QLoRA, a layer without rotation", given: { bf16: true }, lengths: [200], config: UNROTATED },
   {
     name: "every weight, tied, bf16",
     given: { low_rank_training: false, bf16: true },

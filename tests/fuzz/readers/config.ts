@@ -7,7 +7,7 @@ import { GOLDEN } from "../../support/files.ts";
 import { mutateJson } from "../mutate.ts";
 import type { Reader } from "../reader.ts";
 
-const SOURCES = ["mha", "gqa", "neox", "qwen3", "mha-bnb4"].map((name) =>
+const SOURCES = ["mha", "gqa", "neox", "qwen3", "granite", "smollm3", "mha-bnb4"].map((name) =>
   Deno.readTextFileSync(`${GOLDEN}/${name}/config.json`)
 );
 const HINTS = {
@@ -25,6 +25,10 @@ const HINTS = {
     "use_sliding_window",
     "max_window_layers",
     "layer_types",
+    "no_rope_layers",
+    "no_rope_layer_interval",
+    "attention_multiplier",
+    "logits_scaling",
     "quantization_config",
     "torch_dtype",
     "tie_word_embeddings",
@@ -35,6 +39,10 @@ const HINTS = {
     '"qwen2"',
     '"qwen3"',
     '"gpt_neox"',
+    '"granite"',
+    '"olmo2"',
+    '"smollm3"',
+    "[1,0]",
     '["sliding_attention","full_attention","full_attention"]',
     "true",
     '{"type":"linear","factor":2}',
