@@ -16,6 +16,7 @@ const SHAPES: Readonly<Record<string, string>> = {
   "llama-2-70b": "llama2-70b",
   "llama-3-8b": "llama3-8b",
   "pythia-1.4b": "pythia-1.4b",
+  "smollm3-3b": "smollm3-3b",
 };
 
 /** Names of the recipe files, sorted. */
