@@ -27,9 +27,12 @@ const SHAPE = {
 
 /** Small models of every kind of layer. */
 export const SMALL_LLAMA: ModelConfig = parseConfig({ ...SHAPE, model_type: "llama" }, "small");
-export const SMALL_GPT_NEOX: readonly ModelConfig[] = ["gelu", "gelu_new"].map((hidden_act) =>
-  parseConfig({ ...SHAPE, model_type: "gpt_neox", hidden_act }, "small")
-);
+export const SMALL_OTHERS: readonly ModelConfig[] = [
+  { model_type: "gpt_neox", hidden_act: "gelu" },
+  { model_type: "gpt_neox", hidden_act: "gelu_new" },
+  { model_type: "gemma3_text", head_dim: 32, num_key_value_heads: 2 },
+  { model_type: "phi3", attention_bias: false },
+].map((own) => ({ ...parseConfig({ ...SHAPE, ...own }, "small"), final_logit_softcapping: 30 }));
 
 /**
  * Runs one training step and writes two tokens of text with everything on: LoRA with dropout, biases, trained norms,

@@ -10,7 +10,7 @@ import type { Tuning } from "../kernels/tuning.ts";
 import { nearest } from "../nearest.ts";
 import { type PlanDevice, planDevice, TYPICAL_DEVICE } from "../train/plan/step_cost.ts";
 import { parseArgs } from "./deps.ts";
-import { runEveryKernel, SMALL_GPT_NEOX, SMALL_LLAMA } from "./every_kernel.ts";
+import { runEveryKernel, SMALL_LLAMA, SMALL_OTHERS } from "./every_kernel.ts";
 import { oneOf } from "./options.ts";
 import { tunableCases } from "./suites/tunables.ts";
 
@@ -56,7 +56,7 @@ export async function sourcesOf(device: PlanDevice): Promise<Sources> {
     }
   }
   for (const format of ["f32", "bf16", "f16"] as const) {
-    for (const config of [SMALL_LLAMA, ...SMALL_GPT_NEOX]) await runEveryKernel(open(tuning), config, format);
+    for (const config of [SMALL_LLAMA, ...SMALL_OTHERS]) await runEveryKernel(open(tuning), config, format);
   }
   return sources;
 }

@@ -13,7 +13,7 @@ import type { GgufForm } from "../model/architecture.ts";
 import { architectureOf, ARCHITECTURES } from "../model/architectures.ts";
 import type { ModelConfig } from "../model/model_config.ts";
 import { openModelWeights, tableNotes } from "../model/load/model_weights.ts";
-import { positionKeys, positionNotes, positionTensor, windowKeys } from "./gguf_positions.ts";
+import { positionKeys, positionNotes, positionTensors, windowKeys } from "./gguf_positions.ts";
 import { ggufTokenizer } from "./gguf_tokenizer.ts";
 import { checkpointTensors, layoutOf, normWeights } from "../model/tensors.ts";
 
@@ -51,8 +51,7 @@ async function exportGguf(path: string, model: GgufExport): Promise<void> {
   const tensors = [...checkpointTensors(model.config)].map(([name, shape]) =>
     tensorOf(model, name, shape, names, norms)
   );
-  const factors = positionTensor(model.config);
-  if (factors) tensors.push(factors);
+  tensors.push(...positionTensors(model.config));
   const { onProgress, note, overwrite = false } = model;
   if (overwrite) await refuseOtherFile(path);
   const options = { ...(onProgress && { onProgress }), note, mustBeNew: !overwrite };
@@ -209,7 +208,7 @@ function metadataOf({ config, form, tokenizer, name, type, note }: GgufExport): 
     ...Object.entries(form.numbers?.(config) ?? {}).map(([key, f32]) =>
       [`${architecture}.${key}`, { f32 }] as const
     ),
-    ...positionKeys(config, architecture),
+    ...positionKeys(config, form),
     ...(form.hasWindows ? windowKeys(config, architecture) : []),
     [`${architecture}.vocab_size`, u32(config.vocab_size)],
   ]);

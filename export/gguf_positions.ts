@@ -2,6 +2,7 @@
 import type { GgufTensor, GgufValue } from "../checkpoint/gguf.ts";
 import { UserError } from "../errors.ts";
 import { contextLength } from "../model/positions.ts";
+import type { GgufForm } from "../model/architecture.ts";
 import type { ModelConfig } from "../model/model_config.ts";
 import { ropeFrequencies } from "../model/rope.ts";
 
@@ -10,15 +11,20 @@ const YARN = { beta_fast: 32, beta_slow: 1 } as const;
 
 /**
  * Gives the keys of the metadata.
- * @param architecture llama.cpp's name, with which they begin
+ * @param form with whose `architecture` they begin
  * @throws {UserError} if llama.cpp would rotate by other angles
  */
-export function positionKeys(config: ModelConfig, architecture: string): [string, GgufValue][] {
-  const { rope_scaling: scaling, rope_theta, head_dim, max_position_embeddings } = config;
+export function positionKeys(config: ModelConfig, form: GgufForm): [string, GgufValue][] {
+  const { rope_scaling: scaling, rope_theta, rotary_dim, max_position_embeddings } = config;
+  const { architecture, factors, hasWindowKey } = form;
   const plain: [string, GgufValue][] = [
-    [`${architecture}.rope.dimension_count`, { u32: head_dim }],
+    [`${architecture}.rope.dimension_count`, { u32: rotary_dim }],
     [`${architecture}.rope.freq_base`, { f32: rope_theta }],
   ];
+  if (hasWindowKey) {
+    const window = config.layers[0]!.sliding_window ?? 0;
+    plain.push([`${architecture}.attention.sliding_window`, { u32: window }]);
+  }
   const scaled = (factor: number, original: number): [string, GgufValue][] => [
     ...plain,
     [`${architecture}.rope.scaling.type`, scaling!.type],
@@ -27,9 +33,21 @@ export function positionKeys(config: ModelConfig, architecture: string): [string
   ];
   switch (scaling?.type) {
     case undefined:
-    // As a tensor: see positionTensor.
-    case "llama3":
       return plain;
+    // As tensors: see positionTensors.
+    case "llama3":
+      if (factors === "longrope") break;
+      return plain;
+    case "longrope":
+      if (factors !== "longrope") break;
+      return [
+        ...plain,
+        [
+          `${architecture}.rope.scaling.original_context_length`,
+          { u32: scaling.original_max_position_embeddings },
+        ],
+        [`${architecture}.rope.scaling.attn_factor`, { f32: scaling.attention_factor }],
+      ];
     case "linear":
       return scaled(scaling.factor, max_position_embeddings);
     case "yarn": {
@@ -49,19 +67,39 @@ export function positionKeys(config: ModelConfig, architecture: string): [string
       if (Math.abs(share - 1) > 1e-6) keys.push([`${architecture}.rope.scaling.attn_factor`, { f32: share }]);
       return keys;
     }
+  }
+  throw new UserError(
+    `Cannot write GGUF: llama.cpp's architecture "${architecture}" has no rope_scaling of type "${
+      scaling!.type
+    }"`,
+  );
+}
+
+/**
+ * Gives llama.cpp's tensors of divisors of the frequencies: for Llama-3.1's stretching of the slow rotations, and for
+ * longrope's factors, of which it takes the long ones where its context is longer than the original.
+ */
+export function positionTensors({ rope_scaling, ...config }: ModelConfig): GgufTensor[] {
+  switch (rope_scaling?.type) {
+    case "llama3": {
+      const plain = ropeFrequencies({ ...config, rope_scaling: null }, 0);
+      const scaled = ropeFrequencies({ ...config, rope_scaling }, 0);
+      return [divisors("rope_freqs", plain.map((frequency, i) => frequency / scaled[i]!))];
+    }
+    case "longrope":
+      return [
+        divisors("rope_factors_long", rope_scaling.long_factor),
+        divisors("rope_factors_short", rope_scaling.short_factor),
+      ];
     default:
-      throw new UserError(`Cannot write GGUF: it has no rope_scaling of type "${scaling!.type}"`);
+      return [];
   }
 }
 
-/** Llama-3.1's stretching of the slow rotations, which llama.cpp wants as a tensor of divisors. */
-export function positionTensor({ rope_scaling, ...config }: ModelConfig): GgufTensor | undefined {
-  if (rope_scaling?.type !== "llama3") return undefined;
-  const plain = ropeFrequencies({ ...config, rope_scaling: null }, 0);
-  const scaled = ropeFrequencies({ ...config, rope_scaling }, 0);
-  const factors = new Float32Array(plain.map((frequency, i) => frequency / scaled[i]!));
+function divisors(name: string, values: ArrayLike<number>): GgufTensor {
+  const factors = Float32Array.from(values);
   return {
-    name: "rope_freqs.weight",
+    name: `${name}.weight`,
     shape: [factors.length],
     type: "F32",
     readRows: () => Promise.resolve({ bytes: new Uint8Array(factors.buffer), dtype: "F32" }),

@@ -38,6 +38,8 @@ export interface PositionKeys {
   readonly map?: string;
   /** Whether `max_position_embeddings` counts the tokens after linear scaling; before it unless given. */
   readonly countsScaled?: boolean;
+  /** Whether its longrope is two lists of factors and nothing else, with `original_max_position_embeddings` beside the map. */
+  readonly isOriginalBeside?: boolean;
 }
 
 /** The keys that most architectures have. */
@@ -59,4 +61,8 @@ export interface GgufForm<C extends ModelConfig = ModelConfig> {
 
   /** Says what of a model llama.cpp would compute otherwise; undefined if nothing. */
   problem?(config: C): string | undefined;
+  /** The tensors by which llama.cpp divides frequencies; those of Llama-3.1, `rope_freqs`, unless given. */
+  readonly factors?: "longrope";
+  /** Whether llama.cpp wants to know the window, 0 for none; it has no key for it unless given. */
+  readonly hasWindowKey?: boolean;
 }

@@ -7,6 +7,7 @@ import { LLAMA } from "./llama/architecture.ts";
 import { MISTRAL } from "./mistral/architecture.ts";
 import type { ModelConfig } from "./model_config.ts";
 import { OLMO2 } from "./olmo2/architecture.ts";
+import { PHI3 } from "./phi3/architecture.ts";
 import { QWEN2 } from "./qwen2/architecture.ts";
 import { QWEN3 } from "./qwen3/architecture.ts";
 import { SMOLLM3 } from "./smollm3/architecture.ts";
@@ -22,6 +23,7 @@ export const ARCHITECTURES: readonly Architecture[] = [
   GRANITE,
   OLMO2,
   SMOLLM3,
+  PHI3,
 ];
 
 /** Finds the architecture that serves a `model_type`. */

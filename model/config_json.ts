@@ -4,7 +4,7 @@ import { parseConfig } from "./config.ts";
 import type { ModelConfig } from "./model_config.ts";
 import { contextLength } from "./positions.ts";
 import { samePositions } from "./rope_config.ts";
-import type { RopeScaling } from "./rope_scaling.ts";
+import { longropeMagnitude, type RopeScaling } from "./rope_scaling.ts";
 
 /**
  * Gives the content of config.json with the positions and the vocabulary in force, positions in the form that all versions of
@@ -26,11 +26,13 @@ export function configJson(config: ModelConfig): Record<string, unknown> {
   }
   // What it says is in rope_scaling now.
   delete raw.original_max_position_embeddings;
-  const { theta, share: shareKey, map, countsScaled } = architectureOf(config).positionKeys;
+  const { theta, share: shareKey, map, countsScaled, isOriginalBeside } = architectureOf(config).positionKeys;
   const changed = {
     ...raw,
     max_position_embeddings: countsScaled ? contextLength(config) : max_position_embeddings,
-    rope_scaling: encodeScaling(rope_scaling),
+    ...(isOriginalBeside && rope_scaling?.type === "longrope"
+      ? encodeLongrope(rope_scaling, max_position_embeddings)
+      : { rope_scaling: encodeScaling(rope_scaling) }),
   };
   if (!raw.rope_parameters) return { ...changed, [theta]: rope_theta };
   const maps = raw.rope_parameters as Record<string, unknown>;
@@ -53,4 +55,20 @@ function encodeScaling(scaling: RopeScaling | null): Record<string, unknown> | n
   if (!scaling || scaling.type === "linear" || scaling.type === "dynamic") return scaling;
   const { type, ...rest } = scaling;
   return { rope_type: type, ...rest };
+}
+
+/** In the form of transformers' Phi-3, which takes no further keys, and the factor from the two lengths. */
+function encodeLongrope(
+  scaling: Extract<RopeScaling, { type: "longrope" }>,
+  longest: number,
+): Record<string, unknown> {
+  const { type, factor, original_max_position_embeddings: original, short_factor, long_factor } = scaling;
+  const { attention_factor } = scaling;
+  const max_position_embeddings = Math.max(longest, Math.round(factor * original));
+  const isUsual = attention_factor === longropeMagnitude(max_position_embeddings / original, original);
+  return {
+    max_position_embeddings,
+    original_max_position_embeddings: original,
+    rope_scaling: { type, short_factor, long_factor, ...(isUsual ? {} : { attention_factor }) },
+  };
 }

@@ -125,6 +125,8 @@ const CHANGING: Readonly<Record<string, IsNeutral>> = {
   lm_head_bias: only(false),
   parallel_attn: only(false),
   use_parallel_residual: only(false),
+  full_attn_mod: only(1),
+  interpolate_factor: only(1),
   hidden_activation: only("silu", "swish"),
   position_embedding_type: only("rope", "rotary"),
   num_experts: only(0, 1),
@@ -140,6 +142,9 @@ const DROPOUTS = [
   "hidden_dropout",
   "hidden_dropout_prob",
   "attention_probs_dropout_prob",
+  "resid_pdrop",
+  "attn_pdrop",
+  "embd_pdrop",
 ];
 
 /**

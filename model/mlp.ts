@@ -1,6 +1,7 @@
 /** The MLPs of a layer, each a function of normed rows with its backward pass. */
 import { geglu, gegluBackwardInPlace } from "../kernels/activation/geglu.ts";
 import { gelu, geluBackwardInPlace, type GeluForm } from "../kernels/activation/gelu.ts";
+import { fusedSwiglu, fusedSwigluBackwardInPlace } from "../kernels/activation/fused_swiglu.ts";
 import { swiglu, swigluBackwardInPlace } from "../kernels/activation/swiglu.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import type { Tensor } from "../kernels/tensor.ts";
@@ -93,6 +94,35 @@ function gatedMlp(
       dGate!.free();
       linearBackward(gpu, dUp!, y, w.up, key, { firstRow, addTo: dy });
       dUp!.free();
+      return dy;
+    },
+  };
+}
+
+/**
+ * {@linkcode swigluMlp} with one linear for gate and up.
+ * @param w.gateUp its rows are all of gate, then all of up
+ */
+export function fusedSwigluMlp(w: { readonly gateUp: Linear; readonly down: Linear }): Mlp {
+  return {
+    up: (gpu, y, key, firstRow) => [linear(gpu, y, w.gateUp, key, { firstRow })],
+    down(gpu, [gateUp], key, options) {
+      const act = fusedSwiglu(gpu, gateUp!);
+      const out = linear(gpu, act, w.down, key, options);
+      act.free();
+      return out;
+    },
+    downBackward(gpu, dOut, [gateUp], key, firstRow) {
+      const act = fusedSwiglu(gpu, gateUp!);
+      const dAct = linearBackward(gpu, dOut, act, w.down, key, { firstRow });
+      act.free();
+      const dGateUp = fusedSwigluBackwardInPlace(gpu, dAct, gateUp!);
+      dAct.free();
+      return [dGateUp];
+    },
+    upBackward(gpu, [dGateUp], y, key, firstRow) {
+      const dy = linearBackward(gpu, dGateUp!, y, w.gateUp, key, { firstRow });
+      dGateUp!.free();
       return dy;
     },
   };

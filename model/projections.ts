@@ -63,16 +63,28 @@ export function separateProjections({ linears, norms }: SeparateProjections): Pr
   };
 }
 
-/** One linear whose rows are head after head, (H, 3, D), as GPT-NeoX has it. @param headDim D */
-export function fusedProjections(fused: Linear, headDim: number): Projections {
+/** Orders of the rows of one linear for q, k and v. */
+export type FusedOrder =
+  /** All of q, then all of k, then all of v, as Phi-3 has them. */
+  | "by part"
+  /** (H, 3, D): head after head, as GPT-NeoX has them. */
+  | "by head";
+
+/** One linear for all three. @param headDim D */
+export function fusedProjections(fused: Linear, order: FusedOrder, headDim: number): Projections {
+  const qkvRows = ({ q, k, v }: Qkv): Qkv =>
+    order === "by part" ? { q, k, v } : { q: q.asRows(headDim), k: k.asRows(headDim), v: v.asRows(headDim) };
+  const rows = (product: Tensor): Tensor => order === "by part" ? product : product.asRows(3 * headDim);
   return {
     forward(gpu, y, key, firstRow, into) {
       const product = linear(gpu, y, fused, key, { firstRow });
-      splitQkv(gpu, product, into, headDim);
+      splitQkv(gpu, rows(product), qkvRows(into));
       product.free();
     },
     backward(gpu, gradients, y, key, firstRow) {
-      const dFused = mergeQkv(gpu, gradients, headDim);
+      const { q, k, v } = gradients;
+      const dFused = gpu.empty([q.rows, q.width + k.width + v.width], q.dtype, "fused qkv");
+      mergeQkv(gpu, qkvRows(gradients), rows(dFused));
       const dy = linearBackward(gpu, dFused, y, fused, key, { firstRow });
       dFused.free();
       return dy;

@@ -266,8 +266,7 @@ function settleLongrope(
   }
   const original = given.original_max_position_embeddings ?? trained;
   const factor = given.factor ?? Math.max(1, longest / original);
-  const attention_factor = given.attention_factor ??
-    (factor <= 1 ? 1 : Math.sqrt(1 + Math.log(factor) / Math.log(original)));
+  const attention_factor = given.attention_factor ?? longropeMagnitude(factor, original);
   return {
     rope_scaling: {
       type: "longrope",
@@ -279,6 +278,11 @@ function settleLongrope(
     },
     notes: noteLength("longrope", factor, original, longest),
   };
+}
+
+/** Phi-3's factor of cos and sin for a context `factor` times as long as the original. */
+export function longropeMagnitude(factor: number, original: number): number {
+  return factor <= 1 ? 1 : Math.sqrt(1 + Math.log(factor) / Math.log(original));
 }
 
 /** `max_position_embeddings` is the length before the extension in some files, and that after it in others. */

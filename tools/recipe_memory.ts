@@ -17,6 +17,7 @@ const SHAPES: Readonly<Record<string, string>> = {
   "llama-3-8b": "llama3-8b",
   "pythia-1.4b": "pythia-1.4b",
   "smollm3-3b": "smollm3-3b",
+  "phi-4-mini": "phi4-mini",
 };
 
 /** Names of the recipe files, sorted. */

@@ -10,6 +10,16 @@ export function gegluReference(gate: ArrayLike<number>, up: ArrayLike<number>): 
   return geluReference(gate, "tanh").map((value, i) => value * up[i]!);
 }
 
+/** SwiGLU of rows (rows, 2 F) that are gate and up one after the other. @param width F */
+export function fusedSwigluReference(fused: ArrayLike<number>, width: number): Float64Array {
+  const half = (first: number) =>
+    Float64Array.from(
+      { length: fused.length / 2 },
+      (_, i) => fused[2 * width * Math.floor(i / width) + first + i % width]!,
+    );
+  return swigluReference(half(0), half(width));
+}
+
 /** GELU: x / 2 * (1 + erf(x / sqrt(2))), or with `tanh` x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))). */
 export function geluReference(x: ArrayLike<number>, form: "erf" | "tanh"): Float64Array {
   return Float64Array.from(x, (v) => {

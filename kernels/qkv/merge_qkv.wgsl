@@ -1,14 +1,14 @@
-// Puts q, k and v together in the order of the fused product: head h of them at 3 h, 3 h + 1 and 3 h + 2 head sizes.
+// Puts q, k and v together, one after another in each row of the fused product.
 //
-// Grid: one thread per quad of q, wrapped.
+// Grid: one thread per quad of the fused product, wrapped.
 
-struct Params { quads: u32, head_quads: u32 }
+struct Params { quads: u32, q_quads: u32, kv_quads: u32 }
 
-@group(0) @binding(0) var<storage, read> q: array<X>;               // (rows, H * D)
-@group(0) @binding(1) var<storage, read> k: array<X>;               // (rows, H * D)
-@group(0) @binding(2) var<storage, read> v: array<X>;               // (rows, H * D)
-@group(0) @binding(3) var<storage, read_write> fused: array<X>;     // (rows, H * 3 * D)
-@group(0) @binding(4) var<uniform> p: Params;                       // head_quads: D / 4
+@group(0) @binding(0) var<storage, read> q: array<X>;               // (rows, Q)
+@group(0) @binding(1) var<storage, read> k: array<X>;               // (rows, K)
+@group(0) @binding(2) var<storage, read> v: array<X>;               // (rows, K)
+@group(0) @binding(3) var<storage, read_write> fused: array<X>;     // (rows, Q + 2 K)
+@group(0) @binding(4) var<uniform> p: Params;                       // q_quads: Q / 4, kv_quads: K / 4
 
 @compute @workgroup_size(64)
 fn main(
@@ -18,8 +18,17 @@ fn main(
 ) {
   let i = (group.y * groups.x + group.x) * 64u + lane;
   if (i >= p.quads) { return; }
-  let first = i + i / p.head_quads * 2u * p.head_quads;
-  fused[first] = q[i];
-  fused[first + p.head_quads] = k[i];
-  fused[first + 2u * p.head_quads] = v[i];
+  let width = p.q_quads + 2u * p.kv_quads;
+  let row = i / width;
+  let column = i % width;
+  if (column < p.q_quads) {
+    fused[i] = q[row * p.q_quads + column];
+    return;
+  }
+  let inside = column - p.q_quads;
+  if (inside < p.kv_quads) {
+    fused[i] = k[row * p.kv_quads + inside];
+  } else {
+    fused[i] = v[row * p.kv_quads + inside - p.kv_quads];
+  }
 }

@@ -9,7 +9,7 @@ import splitWgsl from "./split_qkv.wgsl" with { type: "text" };
 const SPLIT = { name: "split_qkv", wgsl: splitWgsl };
 const MERGE = { name: "merge_qkv", wgsl: mergeWgsl };
 
-/** Queries, keys and values, or their gradients: (rows, H * D) each, in one format. */
+/** Queries (rows, Q), keys and values (rows, K), or their gradients, in one format. */
 export interface Qkv {
   readonly q: Tensor;
   readonly k: Tensor;
@@ -17,52 +17,48 @@ export interface Qkv {
 }
 
 /**
- * Splits the output of one linear into queries, keys and values. They lie in it as in GPT-NeoX, (rows, H, 3, D).
+ * Splits each row of the output of one linear into queries, keys and values, which lie in it one after another: all
+ * heads of each as in Phi-3, or, with tensors cut into rows of a head, those of one head as in GPT-NeoX.
  *
- * @param fused (rows, H * 3 * D), any format
- * @param into overwritten
- * @param headDim D, a multiple of 4
+ * @param fused (rows, Q + 2 K), any format
+ * @param into overwritten; Q and K multiples of 4
  * @throws {GpuError} if shapes or formats do not fit
  */
-export function splitQkv(gpu: Gpu, fused: Tensor, into: Qkv, headDim: number): void {
+export function splitQkv(gpu: Gpu, fused: Tensor, into: Qkv): void {
   const { q, k, v } = into;
-  requireFit("splitQkv", fused, into, headDim);
-  run(gpu, SPLIT, { fused, q, k, v }, headDim);
+  requireFit("splitQkv", fused, into);
+  run(gpu, SPLIT, { fused, q, k, v });
 }
 
 /**
  * Joins what {@linkcode splitQkv} splits: from the gradients of q, k and v to that of the linear's output.
- * @returns (rows, H * 3 * D) in the format of q; the caller frees it
+ * @param into (rows, Q + 2 K), overwritten
  * @throws {GpuError} if shapes or formats do not fit
  */
-export function mergeQkv(gpu: Gpu, { q, k, v }: Qkv, headDim: number): Tensor {
-  const fused = gpu.empty([q.rows, 3 * q.width], q.dtype, "fused qkv");
-  requireFit("mergeQkv", fused, { q, k, v }, headDim);
-  run(gpu, MERGE, { q, k, v, fused }, headDim);
-  return fused;
+export function mergeQkv(gpu: Gpu, { q, k, v }: Qkv, into: Tensor): void {
+  requireFit("mergeQkv", into, { q, k, v });
+  run(gpu, MERGE, { q, k, v, fused: into });
 }
 
-function run(gpu: Gpu, kernel: Kernel, tensors: Qkv & { readonly fused: Tensor }, headDim: number): void {
-  const { q, k, v, fused } = tensors;
+function run(gpu: Gpu, kernel: Kernel, { q, k, v, fused }: Qkv & { readonly fused: Tensor }): void {
   for (const range of rowRanges([q, k, v, fused])) {
     const parts = slices({ q, k, v, fused }, range);
-    const quads = quadsOf(parts.q);
+    const quads = quadsOf(parts.fused);
     gpu.run(kernel, parts, {
       grid: threadGrid(quads),
-      uniforms: { quads, head_quads: headDim / 4 },
+      uniforms: { quads, q_quads: q.width / 4, kv_quads: k.width / 4 },
       formats: { X: fused.format },
     });
   }
 }
 
-function requireFit(op: string, fused: Tensor, { q, k, v }: Qkv, headDim: number): void {
-  requireSameShape(op, q, k);
-  requireSameShape(op, q, v);
-  const fits = headDim % 4 === 0 && q.width % headDim === 0 && fused.width === 3 * q.width;
+function requireFit(op: string, fused: Tensor, { q, k, v }: Qkv): void {
+  requireSameShape(op, k, v);
+  const fits = q.width % 4 === 0 && k.width % 4 === 0 && fused.width === q.width + 2 * k.width;
   const oneFormat = [q, k, v].every(({ dtype }) => dtype === fused.dtype);
-  if (fits && oneFormat && fused.rows === q.rows) return;
+  if (fits && oneFormat && fused.rows === q.rows && fused.rows === k.rows) return;
   throw new GpuError(
-    `Cannot apply ${op}: [${fused.shape}] ${fused.dtype} is not q, k and v [${q.shape}] ${q.dtype}, ${k.dtype}, ` +
-      `${v.dtype} by heads of ${headDim}`,
+    `Cannot apply ${op}: [${fused.shape}] ${fused.dtype} is not q [${q.shape}] ${q.dtype}, k and v [${k.shape}] ` +
+      `${k.dtype}, ${v.dtype} in rows of multiples of 4`,
   );
 }

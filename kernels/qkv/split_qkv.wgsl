@@ -1,14 +1,14 @@
-// Takes the fused product apart: head h of q, k and v is what lies at 3 h, 3 h + 1 and 3 h + 2 head sizes of a row.
+// Takes each row of the fused product apart: q, k and v lie in it one after another.
 //
-// Grid: one thread per quad of q, wrapped.
+// Grid: one thread per quad of the fused product, wrapped.
 
-struct Params { quads: u32, head_quads: u32 }
+struct Params { quads: u32, q_quads: u32, kv_quads: u32 }
 
-@group(0) @binding(0) var<storage, read> fused: array<X>;          // (rows, H * 3 * D)
-@group(0) @binding(1) var<storage, read_write> q: array<X>;        // (rows, H * D)
-@group(0) @binding(2) var<storage, read_write> k: array<X>;        // (rows, H * D)
-@group(0) @binding(3) var<storage, read_write> v: array<X>;        // (rows, H * D)
-@group(0) @binding(4) var<uniform> p: Params;                      // head_quads: D / 4
+@group(0) @binding(0) var<storage, read> fused: array<X>;          // (rows, Q + 2 K)
+@group(0) @binding(1) var<storage, read_write> q: array<X>;        // (rows, Q)
+@group(0) @binding(2) var<storage, read_write> k: array<X>;        // (rows, K)
+@group(0) @binding(3) var<storage, read_write> v: array<X>;        // (rows, K)
+@group(0) @binding(4) var<uniform> p: Params;                      // q_quads: Q / 4, kv_quads: K / 4
 
 @compute @workgroup_size(64)
 fn main(
@@ -18,8 +18,17 @@ fn main(
 ) {
   let i = (group.y * groups.x + group.x) * 64u + lane;
   if (i >= p.quads) { return; }
-  let first = i + i / p.head_quads * 2u * p.head_quads;
-  q[i] = fused[first];
-  k[i] = fused[first + p.head_quads];
-  v[i] = fused[first + 2u * p.head_quads];
+  let width = p.q_quads + 2u * p.kv_quads;
+  let row = i / width;
+  let column = i % width;
+  if (column < p.q_quads) {
+    q[row * p.q_quads + column] = fused[i];
+    return;
+  }
+  let inside = column - p.q_quads;
+  if (inside < p.kv_quads) {
+    k[row * p.kv_quads + inside] = fused[i];
+  } else {
+    v[row * p.kv_quads + inside - p.kv_quads] = fused[i];
+  }
 }

@@ -183,7 +183,7 @@ function gptNeoxLayer(modules: LayerModules, config: GptNeoxConfig): DecoderLaye
   return new DecoderLayer(modules, {
     attention: new SelfAttention({
       norm: modules.norm("input_layernorm"),
-      projections: fusedProjections(modules.linear("attention.query_key_value"), config.head_dim),
+      projections: fusedProjections(modules.linear("attention.query_key_value"), "by head", config.head_dim),
       output: modules.linear("attention.dense"),
       shape: attentionShape(config),
     }),

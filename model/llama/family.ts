@@ -57,6 +57,8 @@ export interface LlamaLike<K> {
     readonly tie_word_embeddings?: boolean;
   };
   readonly keys: z.ZodObject & z.ZodType<K>;
+  /** Whether a part of a head may rotate and the rest not; no unless given. */
+  readonly rotatesPart?: boolean;
   readonly gguf: GgufForm<LlamaConfig>;
   readonly shapes: Architecture["shapes"];
 
@@ -111,7 +113,7 @@ export function llamaLike<K>(one: LlamaLike<K>): Architecture<LlamaConfig> {
 }
 
 function parseLlamaConfig<K>(
-  { defaults, keys, differences }: LlamaLike<K>,
+  { defaults, keys, rotatesPart = false, differences }: LlamaLike<K>,
   raw: Readonly<Record<string, unknown>>,
   path: string,
 ): LlamaConfig {
@@ -147,7 +149,7 @@ function parseLlamaConfig<K>(
     notes: [...notes, ...rope.notes],
     raw,
   };
-  const problem = problemOfLlama(config, c.hidden_act) ?? problemOfShape(config);
+  const problem = problemOfLlama(config, c.hidden_act, rotatesPart) ?? problemOfShape(config);
   if (problem) throw new UserError(`Cannot use "${path}": ${problem}`);
   return config;
 }
@@ -155,12 +157,16 @@ function parseLlamaConfig<K>(
 function problemOfLlama(
   { model_type, rotary_dim, head_dim }: LlamaConfig,
   hidden_act: string,
+  rotatesPart: boolean,
 ): string | undefined {
   // PyTorch has one function under both names.
   if (hidden_act !== "silu" && hidden_act !== "swish") {
     return `hidden_act is ${quote(hidden_act)}; model_type "${model_type}" has "silu"`;
   }
-  if (rotary_dim === Math.floor(head_dim)) return undefined;
+  if (rotatesPart && (rotary_dim < 4 || rotary_dim % 4 !== 0)) {
+    return `partial_rotary_factor rotates ${rotary_dim} of a head's ${head_dim} elements, which is not a multiple of 4`;
+  }
+  if (rotatesPart || rotary_dim === Math.floor(head_dim)) return undefined;
   return `partial_rotary_factor rotates ${rotary_dim} of a head's ${head_dim} elements; model_type "${model_type}" ` +
     `rotates all`;
 }

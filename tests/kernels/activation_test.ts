@@ -1,6 +1,12 @@
+import { fusedSwiglu, fusedSwigluBackwardInPlace } from "../../kernels/activation/fused_swiglu.ts";
 import { geglu, gegluBackwardInPlace } from "../../kernels/activation/geglu.ts";
 import { gelu, geluBackwardInPlace } from "../../kernels/activation/gelu.ts";
-import { gegluReference, geluReference, swigluReference } from "../../kernels/activation/reference.ts";
+import {
+  fusedSwigluReference,
+  gegluReference,
+  geluReference,
+  swigluReference,
+} from "../../kernels/activation/reference.ts";
 import { swiglu, swigluBackwardInPlace } from "../../kernels/activation/swiglu.ts";
 import { Gpu } from "../../kernels/gpu.ts";
 import { assert, assertClose, assertEquals, assertThrows, F32 } from "../support/assert_close.ts";
@@ -111,6 +117,53 @@ Deno.test("swiglu() refuses inputs that differ", async () => {
   await assertThrows(() => swiglu(whole, x, whole.zeros([2, 4])), "differ in shape");
   await assertThrows(() => swiglu(whole, x, whole.zeros([2, 8], "bf16")), "gate is f32, but up is bf16");
   await assertThrows(() => swiglu(whole, whole.zeros([1, 6]), whole.zeros([1, 6])), "not a multiple of 4");
+});
+
+for (
+  const [seed, [rows, width]] of ([[1, 4], [3, 20], [1, 252], [2, 256], [5, 52], [2, 8192]] as const)
+    .entries()
+) {
+  Deno.test(`fusedSwiglu() and its gradient match float64 for (${rows}, 2 * ${width})`, async () => {
+    const gpu = whole;
+    const dys = normal(seed + 2, rows * width);
+    for (const format of ["f32", "bf16", "f16"] as const) {
+      const fused = inFormat(gpu, [rows, 2 * width], normal(seed, rows * 2 * width, 3), format);
+      const y = await gpu.read(fusedSwiglu(gpu, fused.tensor));
+      const expected = fusedSwigluReference(fused.values, width);
+      assertRounded("y", y, expected, format);
+      if (format === "f32") assertClose("y", y, expected, F32);
+      if (rows * width > 1000) continue;
+
+      const dy = inFormat(gpu, [rows, width], dys, format);
+      const gradient = fusedSwigluBackwardInPlace(gpu, dy.tensor, fused.tensor);
+      assert(gradient === fused.tensor, "in place");
+      const dFused = numericalGradient((v) => dot(fusedSwigluReference(v, width), dy.values), fused.values);
+      assertRounded("dFused", await gpu.read(gradient), dFused, format);
+    }
+  });
+}
+
+Deno.test("fusedSwiglu() works on tensors that span buffers, and refuses what does not fit", async () => {
+  const [rows, width] = [300, 8];
+  const values = normal(1, rows * 2 * width);
+  const dys = normal(3, rows * width);
+  const fused = split.tensor([rows, 2 * width], values);
+  const dy = split.tensor([rows, width], dys);
+  assertEquals([fused.segments.length, dy.segments.length], [5, 3]);
+  assertClose("y", await split.read(fusedSwiglu(split, fused)), fusedSwigluReference(values, width), F32);
+  fusedSwigluBackwardInPlace(split, dy, fused);
+  const after = await split.read(fused);
+  const row = 299;
+  const expected = Array.from({ length: width }, (_, i) => {
+    const g = values[2 * width * row + i]!;
+    return dys[width * row + i]! * g / (1 + Math.exp(-g));
+  });
+  assertClose("dUp", after.subarray(2 * width * row + width), expected, F32);
+  await assertThrows(() => fusedSwiglu(whole, whole.zeros([2, 12])), "not a multiple of 4");
+  const dyOf = (shape: number[]) => () =>
+    fusedSwigluBackwardInPlace(whole, whole.zeros(shape), whole.zeros([2, 8]));
+  await assertThrows(dyOf([2, 8]), "dy [2,8]");
+  await assertThrows(dyOf([3, 4]), "dy [3,4]");
 });
 
 for (const form of ["erf", "tanh"] as const) {

@@ -1,6 +1,7 @@
 import { Gpu } from "../../kernels/gpu.ts";
 import { mergeQkv, splitQkv } from "../../kernels/qkv/qkv.ts";
 import { splitQkvReference } from "../../kernels/qkv/reference.ts";
+import type { Format } from "../../kernels/wgsl.ts";
 import { assertEquals, assertThrows } from "../support/assert_close.ts";
 import { inFormat } from "../support/numeric.ts";
 import { normal } from "../support/random.ts";
@@ -8,49 +9,69 @@ import { normal } from "../support/random.ts";
 const whole = await Gpu.open({ poison: true });
 const split = await Gpu.open({ poison: true, maxBindingBytes: 8192 });
 
+function empty(gpu: Gpu, rows: number, Q: number, K: number, format: Format = "f32") {
+  const make = (width: number, label: string) => gpu.empty([rows, width], format, label);
+  return { q: make(Q, "q"), k: make(K, "k"), v: make(K, "v") };
+}
+
 for (
-  const [seed, [rows, heads, headDim]] of ([[1, 1, 4], [3, 2, 20], [65, 3, 8], [5, 8, 64]] as const).entries()
+  const [seed, [rows, Q, K]] of ([[1, 4, 4], [3, 40, 20], [65, 24, 24], [5, 512, 128], [7, 12, 36]] as const)
+    .entries()
 ) {
-  Deno.test(`splitQkv() takes ${heads} heads of ${headDim} apart, and mergeQkv() puts them together`, async () => {
+  Deno.test(`splitQkv() takes rows of ${Q} + 2 * ${K} apart, and mergeQkv() puts them together`, async () => {
     const gpu = whole;
     for (const format of ["f32", "bf16", "f16"] as const) {
-      const width = heads * headDim;
-      const values = normal(seed, rows * 3 * width);
-      const fused = inFormat(gpu, [rows, 3 * width], values, format);
-      const [q, k, v] = ["q", "k", "v"].map((label) => gpu.empty([rows, width], format, label));
-      const parts = { q: q!, k: k!, v: v! };
-      splitQkv(gpu, fused.tensor, parts, headDim);
-      const expected = splitQkvReference(fused.values, headDim);
+      const fused = inFormat(gpu, [rows, Q + 2 * K], normal(seed, rows * (Q + 2 * K)), format);
+      const parts = empty(gpu, rows, Q, K, format);
+      splitQkv(gpu, fused.tensor, parts);
+      const expected = splitQkvReference(fused.values, { Q, K });
       for (const name of ["q", "k", "v"] as const) {
         assertEquals([...await gpu.read(parts[name])], [...expected[name]], `${name} in ${format}`);
       }
-      assertEquals(
-        [...await gpu.read(mergeQkv(gpu, parts, headDim))],
-        [...fused.values],
-        `merged in ${format}`,
-      );
+      const merged = gpu.empty(fused.tensor.shape, format);
+      mergeQkv(gpu, parts, merged);
+      assertEquals([...await gpu.read(merged)], [...fused.values], `merged in ${format}`);
     }
   });
 }
 
+Deno.test("splitQkv() takes rows of heads apart, as GPT-NeoX has them", async () => {
+  const [rows, heads, D] = [5, 3, 8];
+  const values = normal(2, rows * 3 * heads * D);
+  const { q, k, v } = empty(whole, rows, heads * D, heads * D);
+  const cut = { q: q.asRows(D), k: k.asRows(D), v: v.asRows(D) };
+  splitQkv(whole, whole.tensor([rows, 3 * heads * D], values).asRows(3 * D), cut);
+  const expected = Float64Array.from({ length: rows * heads * D }, (_, i) => {
+    const head = Math.floor(i / D);
+    return values[(3 * head + 1) * D + i % D]!;
+  });
+  assertEquals([...await whole.read(k)], [...expected]);
+});
+
 Deno.test("splitQkv() works where tensors span buffers at different rows", async () => {
-  const [rows, headDim] = [300, 8];
-  const values = normal(1, rows * 3 * headDim);
-  const fused = split.tensor([rows, 3 * headDim], values);
-  const [q, k, v] = ["q", "k", "v"].map((label) => split.empty([rows, headDim], "f32", label));
-  assertEquals([fused.segments.length > q!.segments.length, q!.segments.length > 1], [true, true]);
-  splitQkv(split, fused, { q: q!, k: k!, v: v! }, headDim);
-  const expected = splitQkvReference(values, headDim);
-  assertEquals([...await split.read(v!)], [...expected.v]);
-  assertEquals([...await split.read(mergeQkv(split, { q: q!, k: k!, v: v! }, headDim))], [...values]);
+  const [rows, Q, K] = [300, 16, 8];
+  const values = normal(1, rows * (Q + 2 * K));
+  const fused = split.tensor([rows, Q + 2 * K], values);
+  const parts = empty(split, rows, Q, K);
+  assertEquals([fused.segments.length > parts.q.segments.length, parts.k.segments.length > 1], [true, true]);
+  splitQkv(split, fused, parts);
+  const expected = splitQkvReference(values, { Q, K });
+  for (const name of ["q", "k", "v"] as const) {
+    assertEquals([...await split.read(parts[name])], [...expected[name]], name);
+  }
+  const merged = split.empty([rows, Q + 2 * K], "f32");
+  mergeQkv(split, parts, merged);
+  assertEquals([...await split.read(merged)], [...values]);
 });
 
 Deno.test("splitQkv() and mergeQkv() refuse what does not fit", async () => {
-  const make = (width: number, format: "f32" | "bf16" = "f32") => whole.zeros([2, width], format);
-  const parts = { q: make(8), k: make(8), v: make(8) };
-  await assertThrows(() => splitQkv(whole, make(16), parts, 4), "[2,16]", "heads of 4");
-  await assertThrows(() => splitQkv(whole, make(24, "bf16"), parts, 4), "bf16");
-  await assertThrows(() => splitQkv(whole, make(24), parts, 16), "heads of 16");
-  await assertThrows(() => mergeQkv(whole, { ...parts, v: make(4) }, 4), "differ in shape");
-  await assertThrows(() => mergeQkv(whole, { ...parts, k: make(8, "f16" as "bf16") }, 4), "f16");
+  const make = (width: number, format: Format = "f32") => whole.zeros([2, width], format);
+  const parts = { q: make(8), k: make(4), v: make(4) };
+  await assertThrows(() => splitQkv(whole, make(24), parts), "[2,24]", "q [2,8]");
+  await assertThrows(() => splitQkv(whole, make(16, "bf16"), parts), "bf16");
+  await assertThrows(() => splitQkv(whole, whole.zeros([3, 16]), parts), "[3,16]");
+  const odd = { q: make(8), k: make(6), v: make(6) };
+  await assertThrows(() => splitQkv(whole, make(20), odd), "multiples of 4");
+  await assertThrows(() => mergeQkv(whole, { ...parts, v: make(8) }, make(16)), "differ in shape");
+  await assertThrows(() => mergeQkv(whole, { ...parts, k: make(4, "f16") }, make(16)), "f16");
 });

@@ -2,7 +2,7 @@
  * Every `.wgsl` file compiles in every specialisation that training and writing use, on the compiler that will run it;
  * none is left over; and none can be broken without a run failing by its name.
  */
-import { runEveryKernel, SMALL_GPT_NEOX, SMALL_LLAMA } from "../../bench/every_kernel.ts";
+import { runEveryKernel, SMALL_LLAMA, SMALL_OTHERS } from "../../bench/every_kernel.ts";
 import { Gpu } from "../../kernels/gpu.ts";
 import { assemble, type Kernel, readInterface } from "../../kernels/wgsl.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
@@ -40,7 +40,7 @@ Deno.test("Training and writing compile every .wgsl file without a complaint", a
         await runEveryKernel(gpu, SMALL_LLAMA, format);
       }
     }
-    for (const config of SMALL_GPT_NEOX) {
+    for (const config of SMALL_OTHERS) {
       using gpu = await Gpu.open({ sharing: "subgroup" });
       await runEveryKernel(gpu, config, "bf16");
     }

@@ -242,7 +242,8 @@ Deno.test("Every architecture is whole: names of its own, shapes that parse, lla
   assertEquals(modelTypes.length, new Set(modelTypes).size);
   for (const architecture of ARCHITECTURES) {
     for (const model_type of architecture.modelTypes) {
-      const config = parse({ model_type, hidden_size: 64 });
+      const shape = { model_type, hidden_size: 64 };
+      const config = parse({ ...shape, text_config: { ...SHAPE, ...shape } });
       assert(architectureOf(config) === architecture, model_type);
       assertEquals(config.layers.length, config.num_hidden_layers);
       const modules = architecture.layout(config).modules.map(({ name }) => name);

@@ -91,6 +91,10 @@ const MODELS: Readonly<
     config: parseConfig({ ...SHAPE, model_type: "olmo2", num_key_value_heads: 3 }, "tests"),
     targets: ["o_proj", "down_proj"],
   },
+  "fused linears": {
+    config: parseConfig({ ...SHAPE, model_type: "phi3", num_key_value_heads: 3 }, "tests"),
+    targets: ["qkv_proj", "down_proj"],
+  },
   "GPT-NeoX": { config: parseConfig(NEOX, "tests"), targets: ["dense", "dense_4h_to_h"] },
   "GPT-NeoX, MLP after attention": {
     config: parseConfig({ ...NEOX, use_parallel_residual: false }, "tests"),

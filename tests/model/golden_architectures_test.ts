@@ -27,6 +27,8 @@ const V = 320;
 interface Family {
   /** A norm and a linear within a layer, as the checkpoint has them. */
   readonly norm: string;
+  /** Its linears, the one with the queries first; one for each of LLaMA's unless given. */
+  readonly linears?: readonly string[];
   readonly gguf: {
     readonly architecture: string;
     /** Metadata after the architecture's name. */
@@ -42,6 +44,7 @@ interface Family {
   };
 }
 
+const LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 const BLOCKS = ["attn_k", "attn_output", "attn_q", "attn_v", "ffn_down", "ffn_gate", "ffn_up"];
 const TIED = ["output_norm.weight", "token_embd.weight"];
 
@@ -65,6 +68,49 @@ const FAMILIES: Readonly<Record<string, Family>> = {
       secondRow: 1,
       same: { "self_attn.q_proj": "attn_q", "self_attn.k_norm": "attn_k_norm" },
       others: TIED,
+    },
+  },
+  mistral: {
+    norm: "post_attention_layernorm",
+    gguf: {
+      architecture: "llama",
+      numbers: {
+        "block_count": 2,
+        "embedding_length": 64,
+        "attention.key_length": 24,
+        "attention.value_length": 24,
+        "rope.dimension_count": 24,
+        "rope.freq_base": 1000000,
+        "context_length": 32768,
+      },
+      modules: [...BLOCKS, "attn_norm", "ffn_norm"],
+      secondRow: 12,
+      same: { "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output" },
+      others: [...TIED, "output.weight"],
+    },
+  },
+  phi3: {
+    norm: "post_attention_layernorm",
+    linears: ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"],
+    gguf: {
+      architecture: "phi3",
+      numbers: {
+        "block_count": 2,
+        "embedding_length": 64,
+        "feed_forward_length": 96,
+        "attention.head_count": 4,
+        "attention.head_count_kv": 2,
+        "attention.sliding_window": 262144,
+        "rope.dimension_count": 12,
+        "rope.freq_base": 10000,
+        "rope.scaling.original_context_length": 64,
+        "rope.scaling.attn_factor": Math.fround(Math.sqrt(1.5)),
+        "context_length": 512,
+      },
+      modules: ["attn_norm", "attn_output", "attn_qkv", "ffn_down", "ffn_norm", "ffn_up"],
+      secondRow: 1,
+      same: { "self_attn.qkv_proj": "attn_qkv", "mlp.gate_up_proj": "ffn_up" },
+      others: [...TIED, "rope_factors_long.weight", "rope_factors_short.weight"],
     },
   },
   granite: {
@@ -131,6 +177,7 @@ for (const [name, family] of Object.entries(FAMILIES)) {
   const folder = `${GOLDEN}/${name}`;
   const read = (file: string) => JSON.parse(Deno.readTextFileSync(`${folder}/${file}`));
   const expected = read("expected.json");
+  const { linears = LINEARS } = family;
   const assertLoss = (figure: string, actual: number) => {
     const wanted = expected[figure].val_loss;
     assert(Math.abs(actual / wanted - 1) < 1e-6, `${figure}: ${actual} for ${wanted}`);
@@ -155,10 +202,7 @@ for (const [name, family] of Object.entries(FAMILIES)) {
       adapterConfig({ r: 4, lora_alpha: 4, target_modules: null }),
       1,
     );
-    assertEquals(
-      [target_modules].flat().sort(),
-      ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"],
-    );
+    assertEquals([target_modules].flat().sort(), linears.toSorted());
   });
 
   Deno.test(`The first window gives PyTorch's residual stream and logits, ${name}`, async () => {
@@ -231,7 +275,7 @@ for (const [name, family] of Object.entries(FAMILIES)) {
       await convertToBnb4(folder, packed, { quantisation: "nf4-double", dtype: "keep" });
       assertLoss("eval_128_nf4", (await evaluate(packed)).tokenLoss);
       const weights = await openWeights(packed);
-      assertEquals(weights.info("model.layers.0.self_attn.q_proj.weight").dtype, "U8");
+      assertEquals(weights.info(`model.layers.0.self_attn.${linears[0]}.weight`).dtype, "U8");
       assertEquals(weights.info(`model.layers.0.${family.norm}.weight`).dtype, "F32");
       weights.close();
     });
@@ -268,8 +312,8 @@ for (const [name, family] of Object.entries(FAMILIES)) {
       }
       const row = (values: number[], number: number) => values.slice(64 * number, 64 * (number + 1));
       assertEquals(
-        row(written("attn_q"), 1),
-        row(await stored("self_attn.q_proj"), secondRow),
+        row(written(`attn_${linears[0]!.replace("_proj", "")}`), 1),
+        row(await stored(`self_attn.${linears[0]}`), secondRow),
         "a head's rows",
       );
       weights.close();

@@ -23,7 +23,7 @@ import { assert, assertEquals } from "../support/assert_close.ts";
 import { GOLDEN } from "../support/files.ts";
 
 /** Families whose folders hold the same kinds of figures, with a tied head or not, and the data of Mistral. */
-const FAMILIES = ["qwen3", "gemma3", "granite", "olmo2", "smollm3"];
+const FAMILIES = ["qwen3", "gemma3", "granite", "olmo2", "smollm3", "phi3"];
 
 const [llama, neox, ...others] = await Promise.all(
   ["", "neox/", "mistral/", ...FAMILIES.map((name) => `${name}/`)].map(async (folder) =>
@@ -59,7 +59,7 @@ interface Setup {
 }
 
 /** Four heads of 24 on a hidden size of 64, and a window of 40 tokens. */
-const MISTRAL = { folder: "mistral", length: 128, data: "mistral" } as const;
+const MISTRAL = family("mistral");
 
 function family(folder: string): Setup {
   return { folder, length: 128, data: "mistral", bindingBytes: 64 * 320 * 4 };
@@ -117,9 +117,12 @@ const EVALUATIONS: Record<string, Setup & { step: number }> = {
   eval_mistral_64: { ...MISTRAL, length: 64, step: 64 },
   eval_mistral_adapter_128: { ...MISTRAL, step: 64, adapter: "mistral/adapter" },
   eval_mistral_128_nf4: { ...MISTRAL, step: 64, quantisation: "nf4-double" },
+  eval_mistral_128_v5: { ...MISTRAL, step: 64, configFile: "config-v5.json" },
   eval_qwen3_yarn_128: { ...family("qwen3"), step: 64, configFile: "config-yarn.json" },
   eval_gemma3_1b_64: { ...family("gemma3"), length: 64, step: 64, configFile: "config-1b.json" },
   eval_gemma3_1b_extended_128: { ...family("gemma3"), step: 64, configFile: "config-1b.json" },
+  eval_phi3_64_v5: { ...family("phi3"), length: 64, step: 64, configFile: "config-v5.json" },
+  eval_phi3_window_128: { ...family("phi3"), step: 64, configFile: "config-window.json" },
   eval_neox_adapter_128: { folder: "neox", length: 128, step: 64, adapter: "neox/adapter" },
 };
 
@@ -176,13 +179,14 @@ const CURVES: Record<string, Setup & { groupSize?: number; ways?: readonly strin
     groupSize: 32,
     changes: { use_parallel_residual: false, hidden_act: "gelu_new" },
   },
-  train_mistral_full_dense: { ...MISTRAL, trained: [""], ways: ["checkpointed", "activations kept"] },
-  train_mistral_lora_dense: {
+  train_mistral_full_dense: { ...MISTRAL, trained: [""] },
+  train_mistral_full_dense_v5: {
     ...MISTRAL,
-    adapter: "mistral/adapter",
-    trained: [],
-    ways: ["checkpointed", "activations kept"],
+    trained: [""],
+    configFile: "config-v5.json",
+    ways: ["checkpointed"],
   },
+  train_mistral_lora_dense: { ...MISTRAL, adapter: "mistral/adapter", trained: [] },
   train_neox_lora_s2: { folder: "neox", length: 128, adapter: "neox/adapter", trained: [], groupSize: 32 },
   train_neox_qlora_plus_s2: {
     folder: "neox",

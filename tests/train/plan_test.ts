@@ -86,6 +86,16 @@ const UNROTATED: ModelConfig = parseConfig({
   num_hidden_layers: 4,
 }, "tests");
 
+/** Fused linears. */
+const FUSED: ModelConfig = parseConfig({
+  ...SMALL.raw,
+  model_type: "phi3",
+  attention_bias: false,
+  mlp_bias: false,
+  intermediate_size: 256,
+  partial_rotary_factor: 0.5,
+}, "tests");
+
 async function settings(given: Record<string, string | number | boolean>): Promise<TrainArgs> {
   const required = { model_name_or_path: "-", train_file: "-", output_dir: "-" };
   const texts = Object.entries({ ...required, ...given }).map(([name, value]) => [name, String(value)]);
@@ -141,6 +151,19 @@ const CASES: readonly Case[] = [
     given: { low_rank_training: false, gradient_checkpointing: false },
     lengths: [150],
     config: NORMED,
+  },
+  { name: "QLoRA of fused linears, bf16", given: { bf16: true }, lengths: [300], config: FUSED },
+  {
+    name: "every weight of fused linears",
+    given: { low_rank_training: false },
+    lengths: [150],
+    config: FUSED,
+  },
+  {
+    name: "LoRA of fused linears, activations kept",
+    given: { load_in_4bit: false, gradient_checkpointing: false },
+    lengths: [150],
+    config: FUSED,
   },
   {
     name: "QLoRA of a model with norms behind the blocks, bf16",

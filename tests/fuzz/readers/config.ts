@@ -7,7 +7,7 @@ import { GOLDEN } from "../../support/files.ts";
 import { mutateJson } from "../mutate.ts";
 import type { Reader } from "../reader.ts";
 
-const SOURCES = ["mha", "gqa", "neox", "qwen3", "granite", "smollm3", "mha-bnb4"].map((name) =>
+const SOURCES = ["mha", "gqa", "neox", "qwen3", "granite", "smollm3", "phi3", "mha-bnb4"].map((name) =>
   Deno.readTextFileSync(`${GOLDEN}/${name}/config.json`)
 );
 const HINTS = {
@@ -21,6 +21,8 @@ const HINTS = {
     "rope_parameters",
     "rope_theta",
     "rotary_pct",
+    "partial_rotary_factor",
+    "original_max_position_embeddings",
     "sliding_window",
     "use_sliding_window",
     "max_window_layers",
@@ -43,11 +45,13 @@ const HINTS = {
     '"olmo2"',
     '"smollm3"',
     "[1,0]",
+    '"phi3"',
     '["sliding_attention","full_attention","full_attention"]',
     "true",
     '{"type":"linear","factor":2}',
     '{"rope_type":"yarn","factor":4}',
     '{"rope_type":"llama3","factor":8,"low_freq_factor":1,"high_freq_factor":4,"original_max_position_embeddings":64}',
+    '{"type":"su","short_factor":[1,1,1,1],"long_factor":[2,2,2,2]}',
     '{"type":"dynamic","factor":1e308}',
     '{"load_in_4bit":true}',
     "1024",
