@@ -18,6 +18,8 @@ const SHAPES: Readonly<Record<string, string>> = {
   "pythia-1.4b": "pythia-1.4b",
   "smollm3-3b": "smollm3-3b",
   "phi-4-mini": "phi4-mini",
+  "qwen3-4b": "qwen3-4b",
+  "qwen3-8b": "qwen3-8b",
 };
 
 /** Names of the recipe files, sorted. */

@@ -2,7 +2,7 @@ import { memoryLines, recipeNames, recipePath, withLines, writtenLines } from ".
 import { assert, assertEquals } from "../support/assert_close.ts";
 
 /** Those whose plan takes more than a second; `deno task recipe_headers` writes them too. */
-const SLOW = /70b|100k|80k|32k|-16k(-full)?\.yaml/;
+const SLOW = /70b|100k|128k|80k|64k|32k|-16k(-full)?\.yaml/;
 
 Deno.test("recipes say what plan counts (run `deno task recipe_headers` after a change of memory)", async () => {
   const names = await recipeNames();
