@@ -6,6 +6,7 @@ import {
   attentionBackwardQueries,
   type AttentionShape,
   attentionStats,
+  type Scoring,
 } from "../kernels/attention/attention.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import type { Qkv } from "../kernels/qkv/qkv.ts";
@@ -44,6 +45,8 @@ export interface SelfAttentionParts {
   readonly shape: AttentionShape;
   /** Factor of the scores; 1 / sqrt(D) unless given. */
   readonly scale?: number | undefined;
+  /** Soft cap of the scores; none unless given. */
+  readonly cap?: number | undefined;
 }
 
 /** Reads the heads of a model's layers from its shape. */
@@ -62,15 +65,15 @@ export class SelfAttention {
   readonly #projections: Projections;
   readonly #output: Linear;
   readonly #outputNorm: Norm | undefined;
-  readonly #scale: number | undefined;
+  readonly #scoring: Scoring;
 
-  constructor({ norm, projections, output, outputNorm, shape, scale }: SelfAttentionParts) {
+  constructor({ norm, projections, output, outputNorm, shape, scale, cap }: SelfAttentionParts) {
     this.#norm = norm;
     this.#projections = projections;
     this.#output = output;
     this.#outputNorm = outputNorm;
     this.shape = shape;
-    this.#scale = scale;
+    this.#scoring = { scale, cap };
   }
 
   /** Computes everything before the output linear. @param x (rows, C) */
@@ -83,7 +86,7 @@ export class SelfAttention {
       freeInput(input);
     }
     applyRope(gpu, [q, k], pass, this.shape.headDim);
-    return { q, k, v, ...attention(gpu, q, k, v, pass.map, this.shape, this.#scale) };
+    return { q, k, v, ...attention(gpu, q, k, v, pass.map, this.shape, this.#scoring) };
   }
 
   /** Runs the output linear, and the norm behind it, on a chunk. @param o (rows, H * D)  @returns (rows, C) */
@@ -155,8 +158,9 @@ export class SelfAttention {
     use: (gradients: Qkv, rows: Rows) => void,
   ): void {
     const queries = (rows: RowRange) =>
-      attentionBackwardQueries(gpu, attended, map, this.shape, rows, this.#scale);
-    const keys = (rows: RowRange) => attentionBackwardKeys(gpu, attended, map, this.shape, rows, this.#scale);
+      attentionBackwardQueries(gpu, attended, map, this.shape, rows, this.#scoring);
+    const keys = (rows: RowRange) =>
+      attentionBackwardKeys(gpu, attended, map, this.shape, rows, this.#scoring);
     const all = { start: 0, end: attended.q.rows };
     // Every query may read every key and the other way round: one side's gradients cannot wait for their chunk's turn.
     const allKeys = 2 * attended.k.width <= attended.q.width ? keys(all) : undefined;

@@ -1,4 +1,4 @@
-import { attention, type AttentionShape } from "../kernels/attention/attention.ts";
+import { attention, type AttentionShape, type Scoring } from "../kernels/attention/attention.ts";
 import { makeAttentionMap } from "../kernels/attention/map.ts";
 import { appendToCache, cacheAttention } from "../kernels/cache_attention/cache_attention.ts";
 import { fillUniform } from "../kernels/elementwise/fill_random.ts";
@@ -57,8 +57,8 @@ export class Decoder {
   readonly cache: KvCache;
   readonly #gpu: Gpu;
   readonly #shape: AttentionShape;
-  /** Factor of the attention scores; 1 / sqrt(D) where undefined. */
-  readonly #scale: number | undefined;
+  /** Scale and cap of the attention scores. */
+  readonly #scoring: Scoring;
   readonly #ropes: LayerRopes;
   /** Most tokens that a query of each layer sees; null: all. */
   readonly #windows: readonly (number | null)[];
@@ -74,7 +74,7 @@ export class Decoder {
     this.capacity = capacity;
     this.#gpu = gpu;
     this.#shape = attentionShape(config);
-    this.#scale = config.attention_multiplier;
+    this.#scoring = { scale: config.attention_multiplier, cap: config.attn_logit_softcapping };
     this.cache = new KvCache(gpu, config, { sequences, capacity, format: model.parts.format });
     this.#ropes = new LayerRopes(gpu, config);
     this.#ropes.forLength(capacity);
@@ -138,7 +138,7 @@ export class Decoder {
       return cacheAttention(this.#gpu, q, cache, positions, this.#shape, {
         longest,
         window,
-        scale: this.#scale,
+        ...this.#scoring,
       });
     };
     this.#hidden.free();
@@ -294,7 +294,7 @@ export class Decoder {
       appendToCache(gpu, k, v, cache, positions);
       const map = maps.get(this.#windows[layer]!)!;
       const [keys, values] = [cache.k.slice(0, end), cache.v.slice(0, end)];
-      const { o, lse } = attention(gpu, q, keys, values, map, this.#shape, this.#scale);
+      const { o, lse } = attention(gpu, q, keys, values, map, this.#shape, this.#scoring);
       lse.free();
       return o;
     };

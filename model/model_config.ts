@@ -43,6 +43,8 @@ export interface ModelConfig extends Rope {
   readonly tie_word_embeddings: boolean;
   /** Factor of the attention scores; 1 / sqrt(D) unless given. */
   readonly attention_multiplier?: number | undefined;
+  /** Soft cap of the attention scores, c * tanh(s / c); none unless given. */
+  readonly attn_logit_softcapping?: number | undefined;
   /** Factor of the embeddings where the first layer reads them, not where a tied head does; 1 unless given. */
   readonly embedding_multiplier?: number | undefined;
   /** Whether that factor is first rounded to the format of activations; not unless given. */

@@ -14,6 +14,14 @@ export interface AttentionShape {
   readonly headDim: number;
 }
 
+/** What becomes of the product of a query and a key, before what the query may not see is left out. */
+export interface Scoring {
+  /** Factor of the product; 1 / sqrt(headDim) unless given. */
+  readonly scale?: number | undefined;
+  /** Soft cap of the score, cap * tanh(score / cap); none unless given. */
+  readonly cap?: number | undefined;
+}
+
 /** Tensors of the forward pass that {@linkcode attentionBackward} needs. */
 export interface AttentionSaved {
   readonly q: Tensor;
@@ -35,7 +43,7 @@ const PRODUCTS: Record<Part, number> = { forward: 2, dq: 3, dkv: 4 };
  * @param q (rows, heads * headDim), with positions applied; with fewer rows than k, those are the last ones
  * @param k (rows, kvHeads * headDim), as v
  * @param map which keys each query sees; the second half of the query heads takes its shifted table
- * @param scale factor of the scores
+ * @param scoring scale and cap of the scores; the gradients must be given the same
  * @returns o like q, and lse (rows, heads): f32, each row's log of the sum of exponentials. The caller frees both
  * @throws {GpuError} if shapes or dtypes do not fit together
  */
@@ -46,12 +54,12 @@ export function attention(
   v: Tensor,
   map: AttentionMap,
   shape: AttentionShape,
-  scale = 1 / Math.sqrt(shape.headDim),
+  scoring: Scoring = {},
 ): { o: Tensor; lse: Tensor } {
   check({ q, k, v }, map, shape, Math.min(q.rows, map.rows));
   const o = gpu.empty(q.shape, q.dtype, "attention o");
   const lse = gpu.empty([q.rows, shape.heads], "f32", "attention lse");
-  pass(gpu, "forward", { map, shape, scale }, {
+  pass(gpu, "forward", { map, shape, scoring }, {
     byQuery: { q, o, lse },
     byKey: { k, v },
     table: { first: map.first },
@@ -83,15 +91,15 @@ export function attentionBackward(
   { q, k, v, o, lse }: AttentionSaved,
   map: AttentionMap,
   shape: AttentionShape,
-  scale = 1 / Math.sqrt(shape.headDim),
+  scoring: Scoring = {},
 ): { dq: Tensor; dk: Tensor; dv: Tensor } {
   check({ q, k, v, o, dO }, map, shape);
   const stats = gpu.empty([o.rows, 2 * shape.heads], "f32", "attention stats");
   attentionStats(gpu, dO, { o, lse }, shape, stats);
   const inputs = { q, k, v, dO, stats };
   const all = { start: 0, end: map.rows };
-  const dq = attentionBackwardQueries(gpu, inputs, map, shape, all, scale);
-  const { dk, dv } = attentionBackwardKeys(gpu, inputs, map, shape, all, scale);
+  const dq = attentionBackwardQueries(gpu, inputs, map, shape, all, scoring);
+  const { dk, dv } = attentionBackwardKeys(gpu, inputs, map, shape, all, scoring);
   stats.free();
   return { dq, dk, dv };
 }
@@ -108,11 +116,11 @@ export function attentionBackwardQueries(
   map: AttentionMap,
   shape: AttentionShape,
   { start, end }: RowRange,
-  scale = 1 / Math.sqrt(shape.headDim),
+  scoring: Scoring = {},
 ): Tensor {
   check({ q, k, v, dO }, map, shape);
   const dq = gpu.empty([end - start, q.width], q.dtype, "attention dq");
-  pass(gpu, "dq", { map, shape, scale }, {
+  pass(gpu, "dq", { map, shape, scoring }, {
     byQuery: { ...slices({ q, d_o: dO, stats }, { start, end }), dq },
     byKey: { k, v },
     table: { first: map.first },
@@ -133,12 +141,12 @@ export function attentionBackwardKeys(
   map: AttentionMap,
   shape: AttentionShape,
   { start, end }: RowRange,
-  scale = 1 / Math.sqrt(shape.headDim),
+  scoring: Scoring = {},
 ): { dk: Tensor; dv: Tensor } {
   check({ q, k, v, dO }, map, shape);
   const dk = gpu.empty([end - start, k.width], k.dtype, "attention dk");
   const dv = gpu.empty([end - start, v.width], v.dtype, "attention dv");
-  pass(gpu, "dkv", { map, shape, scale }, {
+  pass(gpu, "dkv", { map, shape, scoring }, {
     byQuery: { q, d_o: dO, stats },
     byKey: { ...slices({ k, v }, { start, end }), dk, dv },
     table: { last: map.last },
@@ -191,10 +199,11 @@ interface Pass {
 function pass(
   gpu: Gpu,
   part: Part,
-  { map, shape, scale }: { map: AttentionMap; shape: AttentionShape; scale: number },
+  { map, shape, scoring }: { map: AttentionMap; shape: AttentionShape; scoring: Scoring },
   { byQuery, byKey, table, firstQuery = 0, firstKey = 0 }: Pass,
 ): void {
   const { format } = byQuery.q;
+  const { scale = 1 / Math.sqrt(shape.headDim), cap } = scoring;
   const { kernel, block, isScaled } = variantFor(gpu, part, shape.headDim, format);
   // The values of f16 are in its range as they are.
   const SCALED = format !== "f16";
@@ -231,8 +240,9 @@ function pass(
           k_start: firstKey + keys.start,
           k_rows: keys.end - keys.start,
           scale,
+          cap: cap ?? 0,
         },
-        constants: { RESUME: turn > 0, ...(largest ? { SCALED } : {}) },
+        constants: { RESUME: turn > 0, CAPPED: cap !== undefined, ...(largest ? { SCALED } : {}) },
         formats: { X: format },
         work: (mine.end - mine.start) * rowWork,
       });

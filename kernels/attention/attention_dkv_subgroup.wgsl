@@ -3,6 +3,7 @@
 // share out its quads and those of its dO to load, and all get all of them by broadcast. Always in the same order, so
 // always the same sum.
 
+#needs capped_one before_cap_one
 #needs QUADS
 #needs LANES     // lanes of the workgroup: those of one subgroup
 #needs R         // key rows of a lane
@@ -18,6 +19,7 @@ struct Params {
   k_start: u32,  // first row of the bound part of k, v, dk and dv
   k_rows: u32,
   scale: f32,
+  cap: f32,      // soft cap of the scores
 }
 @group(0) @binding(0) var<storage, read> q: array<X>;            // (q_rows, heads, D4)
 @group(0) @binding(1) var<storage, read> k: array<X>;            // (k_rows, kv_heads, D4)
@@ -93,8 +95,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
       // P from the saved lse, and dS = P (dP - sum of dO * O); masked.
       #for r in 0..R
         let seen_$r = query >= from_$r && query <= to_$r;
-        let p_$r = select(0.0, exp(dot(x_$r, vec4f(1.0)) - row_stats.x), seen_$r);
-        let ds_$r = p_$r * (dot(d_$r, vec4f(1.0)) - row_stats.y);
+        let score_$r = capped_one(dot(x_$r, vec4f(1.0)));
+        let p_$r = select(0.0, exp(score_$r - row_stats.x), seen_$r);
+        let ds_$r = before_cap_one(p_$r * (dot(d_$r, vec4f(1.0)) - row_stats.y), score_$r);
       #end
       // Add dS x Q to dk and P x dO to dv.
       #for i in 0..QUADS

@@ -2,7 +2,7 @@
 // one kv head and goes over the query heads of that kv head, COLUMNS queries a step, always in the same order. Thread
 // (r, c) holds the sums of quads c, c + THREAD_COLS, .. of its rows.
 
-#needs Side scores_0 scores_1
+#needs Side scores_0 scores_1 capped before_cap
 #needs D4 THREADS THREAD_COLS ROWS ROW_QUADS THREAD_ROWS COLUMNS ROW_LINE STAGE
 #needs SUMS      // quads of a row that a thread sums: D4 / THREAD_COLS, rounded up
 #needs RESUME    // whether to add to the dk and dv of earlier queries
@@ -16,6 +16,7 @@ struct Params {
   k_start: u32,  // first row of the bound part of k, v, dk and dv
   k_rows: u32,
   scale: f32,
+  cap: f32,      // soft cap of the scores
 }
 @group(0) @binding(0) var<storage, read> q: array<X>;          // (q_rows, heads, D4)
 @group(0) @binding(1) var<storage, read> k: array<X>;          // (k_rows, kv_heads, D4)
@@ -73,8 +74,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
       #for g in 0..ROW_QUADS
         #for h in 0..4
           let seen_$g_$h = (column >= from_$g_$h) & (column <= to_$g_$h);
-          let weight_1_$g_$h = select(vec4f(), exp(scores.x_$g_$h - log_sum), seen_$g_$h);
-          let weight_0_$g_$h = weight_1_$g_$h * (dp.x_$g_$h - mean);
+          let x_$g_$h = capped(scores.x_$g_$h);
+          let weight_1_$g_$h = select(vec4f(), exp(x_$g_$h - log_sum), seen_$g_$h);
+          let weight_0_$g_$h = before_cap(weight_1_$g_$h * (dp.x_$g_$h - mean), x_$g_$h);
         #end
       #end
       // Add dS x Q to dk, then P x dO to dv.

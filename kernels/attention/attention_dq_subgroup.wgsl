@@ -2,6 +2,7 @@
 // their dO and dQ. Each step takes one key, loaded as the forward kernel does it, and computes its probabilities again
 // from the log of their sum.
 
+#needs capped_one before_cap_one
 #needs QUADS
 #needs LANES     // lanes of the workgroup: those of one subgroup
 #needs R         // query rows of a lane
@@ -17,6 +18,7 @@ struct Params {
   k_start: u32,  // first row of the bound part of k and v
   k_rows: u32,
   scale: f32,
+  cap: f32,      // soft cap of the scores
 }
 @group(0) @binding(0) var<storage, read> q: array<X>;            // (q_rows, heads, D4)
 @group(0) @binding(1) var<storage, read> k: array<X>;            // (k_rows, kv_heads, D4)
@@ -91,8 +93,9 @@ fn main(
     // dS = P (dP - sum of dO * O), with P from the saved lse; masked.
     #for r in 0..R
       let seen_$r = key >= from_$r && key <= to_$r;
-      let weight_$r = exp(dot(x_$r, vec4f(1.0)) - stats_$r.x) * (dot(d_$r, vec4f(1.0)) - stats_$r.y);
-      let ds_$r = select(0.0, weight_$r, seen_$r);
+      let score_$r = capped_one(dot(x_$r, vec4f(1.0)));
+      let weight_$r = exp(score_$r - stats_$r.x) * (dot(d_$r, vec4f(1.0)) - stats_$r.y);
+      let ds_$r = select(0.0, before_cap_one(weight_$r, score_$r), seen_$r);
     #end
     // Add dS x K.
     #for i in 0..QUADS

@@ -1,7 +1,7 @@
 // Gradient of the queries by tiles in workgroup memory (attention_tile.wgsl): a workgroup takes ROWS query rows of one
 // head and goes over its keys, COLUMNS a step. Thread (r, c) holds the sums of quads c, c + THREAD_COLS, .. of its rows.
 
-#needs Side scores_0 scores_1 stage_0
+#needs Side scores_0 scores_1 stage_0 capped before_cap
 #needs D4 THREADS THREAD_COLS ROWS ROW_QUADS THREAD_ROWS COLUMNS ROW_LINE STAGE
 #needs SUMS      // quads of a row that a thread sums: D4 / THREAD_COLS, rounded up
 #needs RESUME    // whether to add to the dq of earlier keys
@@ -15,6 +15,7 @@ struct Params {
   k_start: u32,  // first row of the bound part of k and v
   k_rows: u32,
   scale: f32,
+  cap: f32,      // soft cap of the scores
 }
 @group(0) @binding(0) var<storage, read> q: array<X>;          // (q_rows, heads, D4)
 @group(0) @binding(1) var<storage, read> k: array<X>;          // (k_rows, kv_heads, D4)
@@ -66,7 +67,8 @@ fn main(
     #for g in 0..ROW_QUADS
       #for h in 0..4
         let seen_$g_$h = (column >= from_$g_$h) & (column <= to_$g_$h);
-        let w_$g_$h = exp(scores.x_$g_$h - stats_$g_$h.x) * (dp.x_$g_$h - stats_$g_$h.y);
+        let x_$g_$h = capped(scores.x_$g_$h);
+        let w_$g_$h = before_cap(exp(x_$g_$h - stats_$g_$h.x) * (dp.x_$g_$h - stats_$g_$h.y), x_$g_$h);
         weights[c * ROW_LINE + r + THREAD_ROWS * (4u * $gu + $hu)] = select(vec4f(), w_$g_$h, seen_$g_$h);
       #end
     #end

@@ -11,7 +11,7 @@ diagnostic(off, chromium.subgroup_matrix_uniformity);  // offsets differ between
 // row's weights are relative to a running max that moves only when a score passes it by 2^SLACK, which it does for the first
 // few keys and hardly again.
 
-#needs range_of
+#needs range_of soft_cap CAPPED
 #needs Left Right Sums SM SN SK LANES    // of the matrix unit
 #needs D4 SUBGROUPS
 #needs LEFTS SUMS                        // matrices of a row of queries, and of a row of results
@@ -27,6 +27,7 @@ struct Params {
   k_start: u32,  // first row of the bound part of k and v
   k_rows: u32,
   scale: f32,
+  cap: f32,      // soft cap of the scores
 }
 @group(0) @binding(0) var<storage, read> q: array<X>;            // (q_rows, heads, D4)
 @group(0) @binding(1) var<storage, read> k: array<X>;            // (k_rows, kv_heads, D4)
@@ -59,6 +60,12 @@ var<workgroup> scores: array<f32, ROWS * SCORE_LINE>;   // and sums on their way
 var<workgroup> weights: array<f16, ROWS * WEIGHT_LINE>;
 var<workgroup> factors: array<f32, ROWS>;               // of the rows' sums
 var<workgroup> moves: u32;                             // 1 if any row's running max moves
+
+// A score times LOG2_E, from the product of the scaled factors.
+fn log2_score(product: f32, score_scale: f32) -> f32 {
+  if (CAPPED) { return soft_cap(vec4f(product * score_scale), p.cap * LOG2_E).x; }
+  return product * score_scale;
+}
 
 fn put(row: u32, quad: u32, value: vec4f) {
   #for e in 0..4
@@ -151,7 +158,7 @@ fn main(
     var step_max = MASKED;
     for (var n = column0; n < column0 + PART; n++) {
       let is_seen = key + n >= from_key && key + n <= to_key;
-      step_max = max(step_max, select(MASKED, scores[tile_row * SCORE_LINE + n] * score_scale, is_seen));
+      step_max = max(step_max, select(MASKED, log2_score(scores[tile_row * SCORE_LINE + n], score_scale), is_seen));
     }
     for (var offset = SM; offset < LANES; offset *= 2u) { step_max = max(step_max, subgroupShuffleXor(step_max, offset)); }
     var rescale = 1.0;
@@ -166,7 +173,7 @@ fn main(
     sum *= rescale;
     for (var n = column0; n < column0 + PART; n++) {
       let is_seen = key + n >= from_key && key + n <= to_key;
-      let weight = select(0.0, exp2(scores[tile_row * SCORE_LINE + n] * score_scale - running_max), is_seen);
+      let weight = select(0.0, exp2(log2_score(scores[tile_row * SCORE_LINE + n], score_scale) - running_max), is_seen);
       sum += weight;
       weights[tile_row * WEIGHT_LINE + n] = f16(weight);
     }

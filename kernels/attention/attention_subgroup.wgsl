@@ -2,6 +2,7 @@
 // l + LANES, ..) of one head in registers. Each step takes STEP keys: the lanes share out the quads of a row to load,
 // and all get all of them by broadcast.
 
+#needs capped_one
 #needs QUADS
 #needs LANES     // lanes of the workgroup: those of one subgroup
 #needs R         // query rows of a lane
@@ -18,6 +19,7 @@ struct Params {
   k_start: u32,  // first row of the bound part of k and v
   k_rows: u32,
   scale: f32,
+  cap: f32,      // soft cap of the scores
 }
 @group(0) @binding(0) var<storage, read> q: array<X>;            // (q_rows, heads, D4)
 @group(0) @binding(1) var<storage, read> k: array<X>;            // (k_rows, kv_heads, D4)
@@ -106,7 +108,7 @@ fn main(
     #for r in 0..R
       let previous_max_$r = running_max_$r;
       #for t in 0..STEP
-        x_$r_$t = select(MASKED, x_$r_$t, key + $tu >= from_$r && key + $tu <= to_$r);
+        x_$r_$t = select(MASKED, capped_one(x_$r_$t), key + $tu >= from_$r && key + $tu <= to_$r);
         running_max_$r = max(running_max_$r, x_$r_$t);
       #end
       let rescale_$r = exp(previous_max_$r - running_max_$r);

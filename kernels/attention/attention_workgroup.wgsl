@@ -1,7 +1,7 @@
 // Flash attention, forward, by tiles in workgroup memory (attention_tile.wgsl): a workgroup takes ROWS query rows of one
 // head and goes over its keys, COLUMNS a step. Thread (r, c) holds the sums of quads c, c + THREAD_COLS, .. of its rows.
 
-#needs Side scores_0 stage_1
+#needs Side scores_0 stage_1 capped
 #needs D4 THREADS THREAD_COLS ROWS ROW_QUADS THREAD_ROWS COLUMNS ROW_LINE STAGE
 #needs SUMS      // quads of a row that a thread sums: D4 / THREAD_COLS, rounded up
 #needs RESUME    // whether to go on from the o and lse of earlier keys
@@ -15,6 +15,7 @@ struct Params {
   k_start: u32,  // first row of the bound part of k and v
   k_rows: u32,
   scale: f32,
+  cap: f32,      // soft cap of the scores
 }
 @group(0) @binding(0) var<storage, read> q: array<X>;            // (q_rows, heads, D4)
 @group(0) @binding(1) var<storage, read> k: array<X>;            // (k_rows, kv_heads, D4)
@@ -76,7 +77,7 @@ fn main(
     let column = key + 4u * c + vec4u(0u, 1u, 2u, 3u);
     #for g in 0..ROW_QUADS
       #for h in 0..4
-        let x_$g_$h = select(vec4f(MASKED), scores.x_$g_$h, (column >= from_$g_$h) & (column <= to_$g_$h));
+        let x_$g_$h = select(vec4f(MASKED), capped(scores.x_$g_$h), (column >= from_$g_$h) & (column <= to_$g_$h));
       #end
       // The largest of four rows for each thread of a row, where the weights will be.
       weights[($gu * THREAD_COLS + c) * THREAD_ROWS + r] =

@@ -4,6 +4,7 @@
  */
 import { type GpuInfo, isNvidia } from "../device.ts";
 import type { Gpu } from "../gpu.ts";
+import { CAP_SCORES } from "../shared/cap_scores.ts";
 import { chosenVariant, type Tunable } from "../tuning.ts";
 import { matrixPieces, matrixUnit } from "../shared/matrix_unit.ts";
 import type { Format, Kernel } from "../wgsl.ts";
@@ -129,6 +130,7 @@ function bySubgroup({ info }: Gpu, part: Part, headDim: number): Variant[] {
     kernel: {
       name: `attention ${part} by subgroups`,
       wgsl: SUBGROUP_WGSL[part],
+      libraries: CAP_SCORES,
       constants: { LANES, R, PARTS, QUADS: quads / PARTS, ...(part === "forward" ? { STEP } : {}) },
     },
   }));
@@ -206,7 +208,7 @@ function tileVariant(
       kernel: {
         name: `attention ${part} by tiles`,
         wgsl,
-        libraries: [tileWgsl],
+        libraries: [tileWgsl, ...CAP_SCORES],
         constants: {
           THREAD_ROWS,
           THREAD_COLS,
@@ -250,7 +252,7 @@ function byMatrix({ info, limits }: Gpu, part: Part, headDim: number, format: Fo
     kernel: {
       name: `attention ${part} by matrices of ${headDim}`,
       wgsl: forwardMatrixWgsl,
-      libraries,
+      libraries: [...libraries, ...CAP_SCORES],
       constants: { ...constants, SUBGROUPS, D4: headDim / 4, LEFTS: headDim / K, SUMS: headDim / N },
     },
   }];

@@ -1,6 +1,7 @@
-import type { AttentionShape } from "../attention/attention.ts";
+import type { AttentionShape, Scoring } from "../attention/attention.ts";
 import { GpuError } from "../errors.ts";
 import type { Gpu } from "../gpu.ts";
+import { CAP_SCORES } from "../shared/cap_scores.ts";
 import { requireVector, threadGrid, wrappedGrid } from "../shared/grid.ts";
 import reduceWgsl from "../shared/reduce.wgsl" with { type: "text" };
 import { ROW_ALIGNMENT, rowRanges, slices, type Tensor } from "../tensor.ts";
@@ -12,8 +13,8 @@ import workgroupWgsl from "./cache_split_workgroup.wgsl" with { type: "text" };
 
 const APPEND = { name: "cache_append", wgsl: appendWgsl };
 const SPLIT = {
-  subgroup: { name: "cache_attention", wgsl: subgroupWgsl, libraries: [spanWgsl] },
-  workgroup: { name: "cache_attention_by_tiles", wgsl: workgroupWgsl, libraries: [spanWgsl] },
+  subgroup: { name: "cache_attention", wgsl: subgroupWgsl, libraries: [spanWgsl, ...CAP_SCORES] },
+  workgroup: { name: "cache_attention_by_tiles", wgsl: workgroupWgsl, libraries: [spanWgsl, ...CAP_SCORES] },
 };
 
 /** Workgroups that fill a device: a GPU has many cores, a software adapter few. */
@@ -33,13 +34,11 @@ const COMBINE = {
 /** Bytes of keys that pass through workgroup memory at once. */
 const TILE_BYTES = 4096;
 
-export interface CacheAttentionOptions {
+export interface CacheAttentionOptions extends Scoring {
   /** Keys that some query may see: the largest position plus 1, or more. */
   readonly longest: number;
   /** Most keys that a query sees, itself included; all unless given. */
   readonly window?: number | undefined;
-  /** Factor of the scores; 1 / sqrt(headDim) unless given. */
-  readonly scale?: number | undefined;
 }
 
 /** Window of a query that sees all keys: more than any cache has. */
@@ -108,7 +107,7 @@ export function cacheAttention(
   cache: LayerCache,
   positions: Tensor,
   shape: AttentionShape,
-  { longest, window = NO_WINDOW, scale = 1 / Math.sqrt(shape.headDim) }: CacheAttentionOptions,
+  { longest, window = NO_WINDOW, scale = 1 / Math.sqrt(shape.headDim), cap }: CacheAttentionOptions,
 ): Tensor {
   const perSequence = rowsOfEach("cacheAttention", q, cache, positions);
   check(q, cache, shape, longest);
@@ -137,7 +136,7 @@ export function cacheAttention(
       { q, ...slices({ k: cache.k, v: cache.v }, { start, end }), positions, parts, stats },
       {
         grid: [splits, rowGroups, sequences],
-        constants: { QUERIES, D4: headDim / 4, ...byMode(gpu, cache, headDim) },
+        constants: { QUERIES, D4: headDim / 4, CAPPED: cap !== undefined, ...byMode(gpu, cache, headDim) },
         formats: { X: q.format, C: cache.k.format },
         uniforms: {
           rows: q.rows,
@@ -151,6 +150,7 @@ export function cacheAttention(
           first_split: firstSplit,
           window,
           scale,
+          cap: cap ?? 0,
         },
       },
     );

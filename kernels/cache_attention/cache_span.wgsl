@@ -15,6 +15,7 @@ struct Params {
   first_split: u32,     // number of the part's first split among all
   window: u32,          // most keys that a query sees, itself included
   scale: f32,
+  cap: f32,             // soft cap of the scores
 }
 @group(0) @binding(0) var<storage, read> q: array<X>;                   // (rows, heads, D4)
 @group(0) @binding(1) var<storage, read> k: array<C>;                   // (k_rows, kv_heads, D4)

@@ -5,7 +5,7 @@
 //
 // Grid: x = splits, y = kv heads by groups of QUERIES queries, z = sequences.
 
-#needs span_of query_of pair_of key_at sees has_query part_of
+#needs span_of query_of pair_of key_at sees has_query part_of capped_one
 #needs MASKED ROUNDS QUERIES
 #needs D4    // quads of a head
 
@@ -42,7 +42,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
     // Mask; running max; rescale; weights.
     let inside = key + lane < s.end_key;
     #for i in 0..QUERIES
-      x_$i = select(MASKED, x_$i, inside && sees(seen_$i, key + lane));
+      x_$i = select(MASKED, capped_one(x_$i), inside && sees(seen_$i, key + lane));
       let previous_max_$i = running_max_$i;
       running_max_$i = max(running_max_$i, subgroupMax(x_$i));
       let rescale_$i = exp(previous_max_$i - running_max_$i);

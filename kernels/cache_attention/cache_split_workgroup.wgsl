@@ -5,7 +5,7 @@
 //
 // Grid: x = splits, y = kv heads by groups of QUERIES queries, z = sequences.
 
-#needs span_of pair_of query_of key_at sees has_query part_of
+#needs span_of pair_of query_of key_at sees has_query part_of capped_one
 #needs MASKED QUERIES
 #needs D4           // quads of a head
 #needs TILE_KEYS    // keys of a tile
@@ -98,7 +98,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
           score += dot(load_C(tile[i % TILE_KEYS * STRIDE + e]), held_q[query * D4 + e]);
         }
         let is_seen = sees(positions[query_of(s, query).x], block + key);
-        scores[query * BLOCK + key] = select(MASKED, score, is_seen);
+        scores[query * BLOCK + key] = select(MASKED, capped_one(score), is_seen);
       }
     }
     // Running max, rescale, weights.

@@ -12,6 +12,7 @@ interface Shape {
  * @param k (sequences * capacity, kvHeads * headDim), as v
  * @param positions of the rows of q in their sequences
  * @param options.window most keys that a query sees, itself included
+ * @param options.cap soft cap of the scores, cap * tanh(score / cap); none unless given
  * @returns o like q
  */
 export function cacheAttentionReference(
@@ -19,7 +20,11 @@ export function cacheAttentionReference(
   { k, v, capacity }: { k: ArrayLike<number>; v: ArrayLike<number>; capacity: number },
   positions: ArrayLike<number>,
   { heads, kvHeads, headDim }: Shape,
-  { window = Infinity, scale = 1 / Math.sqrt(headDim) } = {},
+  { window = Infinity, scale = 1 / Math.sqrt(headDim), cap }: {
+    readonly window?: number;
+    readonly scale?: number;
+    readonly cap?: number | undefined;
+  } = {},
 ): Float64Array {
   const o = new Float64Array(q.length);
   const sequences = k.length / (capacity * kvHeads * headDim);
@@ -33,7 +38,8 @@ export function cacheAttentionReference(
       const scores = Float64Array.from({ length: positions[row]! + 1 }, (_, position) => {
         let dot = 0;
         for (let c = 0; c < headDim; c++) dot += q[at + c]! * k[keyOf(position) + c]!;
-        return positions[row]! - position < window ? scale * dot : -Infinity;
+        const score = cap === undefined ? scale * dot : cap * Math.tanh(scale * dot / cap);
+        return positions[row]! - position < window ? score : -Infinity;
       });
       const most = scores.reduce((a, b) => Math.max(a, b));
       const weights = scores.map((score) => Math.exp(score - most));

@@ -159,6 +159,7 @@ export function gemmaLayer(modules: LayerModules, config: GemmaConfig): DecoderL
       outputNorm: modules.norm("post_attention_layernorm"),
       shape: attentionShape(config),
       scale: config.attention_multiplier,
+      cap: config.attn_logit_softcapping,
     }),
     mlpNorm: modules.norm("pre_feedforward_layernorm"),
     mlp: gegluMlp({ gate: mlp("gate_proj"), up: mlp("up_proj"), down: mlp("down_proj") }),

@@ -23,6 +23,8 @@ interface Case extends RowLayout, AttentionShape {
   readonly loud?: number;
   /** Factor of the scores; 1 / sqrt(headDim) unless given. */
   readonly scale?: number;
+  /** Soft cap of the scores; none unless given. */
+  readonly cap?: number;
 }
 type Name = "o" | "lse" | "dq" | "dk" | "dv";
 type Inputs = Record<"q" | "k" | "v" | "dO", Float32Array>;
@@ -78,8 +80,8 @@ async function onGpu(gpu: Gpu, of: Case, inputs: Inputs): Promise<Record<Name | 
   const map = makeAttentionMap(gpu, of);
   const [q, dO] = [inputs.q, inputs.dO].map((x) => rounded(gpu, [rows, heads * headDim], x, format));
   const [k, v] = [inputs.k, inputs.v].map((x) => rounded(gpu, [rows, kvHeads * headDim], x, format));
-  const saved = { q: q!, k: k!, v: v!, ...attention(gpu, q!, k!, v!, map, of, of.scale) };
-  const all = { ...saved, dO: dO!, ...attentionBackward(gpu, dO!, saved, map, of, of.scale) };
+  const saved = { q: q!, k: k!, v: v!, ...attention(gpu, q!, k!, v!, map, of, of) };
+  const all = { ...saved, dO: dO!, ...attentionBackward(gpu, dO!, saved, map, of, of) };
   const values: Partial<Record<Name | keyof Inputs, Float32Array>> = {};
   for (const [name, tensor] of Object.entries(all)) {
     values[name as Name] = await gpu.read(tensor);
@@ -93,8 +95,8 @@ async function onGpu(gpu: Gpu, of: Case, inputs: Inputs): Promise<Record<Name | 
 function inFloat64(of: Case, inputs: Inputs): Record<Name, Float64Array> {
   const tables = firstKeys(of);
   return {
-    ...attentionReference(inputs, tables, of, of.scale),
-    ...attentionBackwardReference(inputs.dO, inputs, tables, of, of.scale),
+    ...attentionReference(inputs, tables, of, of),
+    ...attentionBackwardReference(inputs.dO, inputs, tables, of, of),
   };
 }
 
@@ -149,6 +151,13 @@ for (const sharing of MODES) {
     for (const scale of [0.0375, 0.5]) {
       await assertMatches(gpu, { ...ODD_KV, starts: [0, 30], rows: 97, groupSize: 24, scale });
     }
+  });
+
+  Deno.test(`Attention and its gradients match float64, ${sharing}: capped scores`, async () => {
+    using gpu = await Gpu.open({ sharing, poison: true });
+    const layout = { starts: [0, 30], rows: 97, groupSize: 24 };
+    await assertMatches(gpu, { ...ODD_KV, ...layout, scale: 0.9, cap: 2 });
+    await assertMatches(gpu, { ...MHA, ...layout, loud: 20, cap: 5 });
   });
 
   Deno.test(`Large scores stay finite, ${sharing}`, async () => {

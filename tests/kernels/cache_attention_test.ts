@@ -23,6 +23,7 @@ interface Case {
   readonly cacheFormat?: Format;
   readonly window?: number;
   readonly scale?: number;
+  readonly cap?: number;
 }
 
 /** One to three sequences of different lengths, one or several new rows, heads alone and shared, sizes off any tile. */
@@ -35,6 +36,16 @@ const CASES: Case[] = [
   { heads: 10, kvHeads: 1, headDim: 8, capacity: 64, positions: [[3, 4], [62, 63]], format: "f32" },
   { heads: 4, kvHeads: 2, headDim: 32, capacity: 256, positions: [[200], [7]], format: "f32", window: 50 },
   { heads: 4, kvHeads: 2, headDim: 32, capacity: 128, positions: [[77], [9]], format: "f32", scale: 0.5 },
+  {
+    heads: 4,
+    kvHeads: 2,
+    headDim: 24,
+    capacity: 128,
+    positions: [[77], [9]],
+    format: "f32",
+    window: 40,
+    cap: 1.5,
+  },
   {
     heads: 2,
     kvHeads: 1,
@@ -56,7 +67,7 @@ const CASES: Case[] = [
 ];
 
 async function check(gpu: Gpu, c: Case, seed: number): Promise<void> {
-  const { heads, kvHeads, headDim, capacity, format, cacheFormat = format, window, scale } = c;
+  const { heads, kvHeads, headDim, capacity, format, cacheFormat = format, window, scale, cap } = c;
   const cacheRows = c.positions.length * capacity;
   const rows = c.positions.flat().length;
   const q = inFormat(gpu, [rows, heads * headDim], normal(seed, rows * heads * headDim), format);
@@ -76,7 +87,7 @@ async function check(gpu: Gpu, c: Case, seed: number): Promise<void> {
     { k: k.tensor, v: v.tensor, capacity },
     gpu.tensor([rows], positions),
     { heads, kvHeads, headDim },
-    { longest: Math.max(...positions) + 1, window, scale },
+    { longest: Math.max(...positions) + 1, window, scale, cap },
   );
   const shape = { heads, kvHeads, headDim };
   const saved = { k: k.values, v: v.values, capacity };
@@ -85,7 +96,7 @@ async function check(gpu: Gpu, c: Case, seed: number): Promise<void> {
     saved,
     positions,
     shape,
-    { ...(window !== undefined && { window }), ...(scale !== undefined && { scale }) },
+    { ...(window !== undefined && { window }), ...(scale !== undefined && { scale }), cap },
   );
   const label = `${heads}/${kvHeads} heads of ${headDim}, positions ${JSON.stringify(c.positions)}`;
   if (format === "f32") assertClose(label, await gpu.read(o), expected, { rtol: 2e-6, atol: 2e-6 });
