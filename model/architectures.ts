@@ -1,5 +1,6 @@
 /** The architectures that can be loaded: one line each. */
 import type { Architecture } from "./architecture.ts";
+import { GEMMA2 } from "./gemma2/architecture.ts";
 import { GEMMA3 } from "./gemma3/architecture.ts";
 import { GPT_NEOX } from "./gpt_neox/architecture.ts";
 import { GRANITE } from "./granite/architecture.ts";
@@ -19,6 +20,7 @@ export const ARCHITECTURES: readonly Architecture[] = [
   QWEN2,
   GPT_NEOX,
   QWEN3,
+  GEMMA2,
   GEMMA3,
   GRANITE,
   OLMO2,

@@ -1,4 +1,4 @@
-/** Gemma through every command, against the figures of tests/golden/gemma3/expected.json. */
+/** Gemma through every command, against the figures of tests/golden/{gemma2,gemma3}/expected.json. */
 import { gguf } from "@huggingface/gguf";
 import { toF32 } from "../../checkpoint/dtype.ts";
 import { adapterConfig } from "../../checkpoint/peft.ts";
@@ -88,6 +88,31 @@ Deno.test("What a key of Gemma 3 means that is not there, and which values are r
   await assertThrows(() => gemma3({ layer_types: ["full_attention"] }), "layer_types are of 1 layers");
 });
 
+Deno.test("All forms of Gemma 2's config.json say the same, and it is refused what it does not compute", async () => {
+  const [older, newer, hub] = ["config.json", "config-v5.json", "config-hub.json"].map((file) => {
+    const { raw: _, ...config } = parseConfig(read(`gemma2/${file}`), file);
+    return config;
+  });
+  assertEquals(newer, older);
+  assertEquals(hub, older);
+  assertEquals(older!.layers, [{ sliding_window: 32, rope: "model" }, {
+    sliding_window: null,
+    rope: "model",
+  }]);
+  assertEquals([older!.attn_logit_softcapping, older!.final_logit_softcapping, older!.tie_word_embeddings], [
+    50,
+    30,
+    true,
+  ]);
+  const uncapped = parseConfig(
+    { ...read("gemma2/config.json"), attn_logit_softcapping: null, final_logit_softcapping: null },
+    "config.json",
+  );
+  assertEquals([uncapped.attn_logit_softcapping, uncapped.final_logit_softcapping], [undefined, undefined]);
+  const wrong = { ...read("gemma2/config.json"), sliding_window_pattern: 6 };
+  await assertThrows(() => parseConfig(wrong, "config.json"), "its sliding_window_pattern is 6");
+});
+
 Deno.test("Gemma 3's length in config.json is that after its scaling, and is extended from the one before", () => {
   const config = gemma3();
   assertEquals([contextLength(config), config.max_position_embeddings], [131072, 16384]);
@@ -108,6 +133,7 @@ Deno.test("Gemma 3's length in config.json is that after its scaling, and is ext
 });
 
 Deno.test("Gemma 3's published models have as many parameters as their checkpoints", () => {
+  assertEquals(countParameters(shapeConfig("gemma2-2b")), 2_614_341_888);
   assertEquals(countParameters(shapeConfig("gemma3-1b")), 999_885_952);
   assertEquals(countParameters(shapeConfig("gemma3-4b")), 3_880_263_168);
 });
@@ -120,8 +146,12 @@ Deno.test("Gemma's fresh norms are 0, and its factor of the embeddings is rounde
   assertEquals(embeddingFactor({ config, format: "f16" }), 33.9375);
 });
 
-/** Families with their width, and the window that their first layer has. */
-const FAMILIES = [{ family: "gemma3", hidden: 64, name: "Gemma 3" }];
+/** Families with their width. */
+const FAMILIES = [{ family: "gemma2", hidden: 48, name: "Gemma 2" }, {
+  family: "gemma3",
+  hidden: 64,
+  name: "Gemma 3",
+}];
 
 for (const { family, hidden, name } of FAMILIES) {
   const folder = `${GOLDEN}/${family}`;

@@ -23,7 +23,7 @@ import { assert, assertEquals } from "../support/assert_close.ts";
 import { GOLDEN } from "../support/files.ts";
 
 /** Families whose folders hold the same kinds of figures, with a tied head or not, and the data of Mistral. */
-const FAMILIES = ["qwen3", "gemma3", "granite", "olmo2", "smollm3", "phi3"];
+const FAMILIES = ["qwen3", "gemma2", "gemma3", "granite", "olmo2", "smollm3", "phi3"];
 
 const [llama, neox, ...others] = await Promise.all(
   ["", "neox/", "mistral/", ...FAMILIES.map((name) => `${name}/`)].map(async (folder) =>
