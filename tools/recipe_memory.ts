@@ -20,6 +20,7 @@ const SHAPES: Readonly<Record<string, string>> = {
   "phi-4-mini": "phi4-mini",
   "qwen3-4b": "qwen3-4b",
   "qwen3-8b": "qwen3-8b",
+  "gemma-3-4b": "gemma3-4b",
 };
 
 /** Names of the recipe files, sorted. */

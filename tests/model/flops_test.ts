@@ -95,6 +95,13 @@ const MODELS: Readonly<
     config: parseConfig({ ...SHAPE, model_type: "phi3", num_key_value_heads: 3 }, "tests"),
     targets: ["qkv_proj", "down_proj"],
   },
+  "norms around the blocks": {
+    config: parseConfig(
+      { ...SHAPE, model_type: "gemma3_text", num_key_value_heads: 3, head_dim: 12 },
+      "tests",
+    ),
+    targets: ["o_proj", "down_proj"],
+  },
   "GPT-NeoX": { config: parseConfig(NEOX, "tests"), targets: ["dense", "dense_4h_to_h"] },
   "GPT-NeoX, MLP after attention": {
     config: parseConfig({ ...NEOX, use_parallel_residual: false }, "tests"),

@@ -96,6 +96,14 @@ const FUSED: ModelConfig = parseConfig({
   partial_rotary_factor: 0.5,
 }, "tests");
 
+/** Norms around the blocks, soft caps on scores and logits, a tied head, a window in two of three layers. */
+const CAPPED: ModelConfig = parseConfig({
+  ...SMALL.raw,
+  model_type: "gemma2",
+  head_dim: 24,
+  sliding_window: 48,
+}, "tests");
+
 async function settings(given: Record<string, string | number | boolean>): Promise<TrainArgs> {
   const required = { model_name_or_path: "-", train_file: "-", output_dir: "-" };
   const texts = Object.entries({ ...required, ...given }).map(([name, value]) => [name, String(value)]);
@@ -179,6 +187,17 @@ const CASES: readonly Case[] = [
   },
   { name: "every weight, factors", given: { low_rank_training: false }, lengths: [150], config: SCALED },
   { name: "QLoRA, a layer without rotation", given: { bf16: true }, lengths: [200], config: UNROTATED },
+    name: "QLoRA of a model with norms around the blocks and soft caps, bf16",
+    given: { bf16: true, trainable_params: "norm" },
+    lengths: [300],
+    config: CAPPED,
+  },
+  {
+    name: "every weight, norms around the blocks and soft caps",
+    given: { low_rank_training: false },
+    lengths: [150],
+    config: CAPPED,
+  },
   {
     name: "every weight, tied, bf16",
     given: { low_rank_training: false, bf16: true },
