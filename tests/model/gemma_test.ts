@@ -322,20 +322,48 @@ Deno.test("A Gemma 3 that reads pictures without settings of its text model is r
   await assertThrows(() => parseConfig({ model_type: "gemma3" }, "config.json"), "it has no text_config");
 });
 
+/** Writes a golden model with other keys in its config.json as GGUF. @returns the notes */
+async function writeGguf(root: string, family: string, changes: Record<string, unknown>): Promise<string[]> {
+  const folder = `${root}/model`;
+  await Deno.mkdir(folder, { recursive: true });
+  for (const file of ["model.safetensors", "tokenizer.json", "tokenizer_config.json"]) {
+    await Deno.copyFile(`${GOLDEN}/${family}/${file}`, `${folder}/${file}`);
+  }
+  await Deno.writeTextFile(
+    `${folder}/config.json`,
+    JSON.stringify({ ...read(`${family}/config.json`), ...changes }),
+  );
+  const notes: string[] = [];
+  await convertToGguf(folder, `${root}/model.gguf`, { outtype: "f32" }, { note: (line) => notes.push(line) });
+  return notes;
+}
+
+Deno.test("GGUF of Gemma 2 has its caps and its window, and is refused where llama.cpp computes otherwise", async () => {
+  await withFolder(async (root) => {
+    await assertThrows(() => writeGguf(root, "gemma2", {}), "query_pre_attn_scalar is 10, there 24");
+    const asThere = { query_pre_attn_scalar: 24 };
+    const uncapped = { ...asThere, attn_logit_softcapping: null };
+    await assertThrows(() => writeGguf(root, "gemma2", uncapped), "no soft cap on its scores or logits");
+    const full = { ...asThere, layer_types: ["full_attention", "full_attention"] };
+    await assertThrows(() => writeGguf(root, "gemma2", full), "layer 0 has full attention");
+    await writeGguf(root, "gemma2", asThere);
+    const { metadata, tensorInfos } = await gguf(`${root}/model.gguf`, { allowLocalFile: true });
+    const keys = metadata as unknown as Readonly<Record<string, unknown>>;
+    assertEquals(keys["general.architecture"], "gemma2");
+    assertEquals(keys["gemma2.attn_logit_softcapping"], 50);
+    assertEquals(keys["gemma2.final_logit_softcapping"], 30);
+    assertEquals(keys["gemma2.attention.sliding_window"], 32);
+    const layer = tensorInfos.map(({ name }) => name).filter((name) => name.startsWith("blk.1.")).sort();
+    const modules = ["attn_k", "attn_norm", "attn_output", "attn_q", "attn_v", "ffn_down", "ffn_gate"];
+    modules.push("ffn_norm", "ffn_up", "post_attention_norm", "post_ffw_norm");
+    assertEquals(layer, modules.map((module) => `blk.1.${module}.weight`));
+  });
+});
+
 Deno.test("GGUF of Gemma 3 has llama.cpp's names of it, and norms as factors", async () => {
   await withFolder(async (root) => {
-    const [folder, path] = [`${root}/model`, `${root}/model.gguf`];
-    await Deno.mkdir(folder);
-    for (const file of ["model.safetensors", "tokenizer.json", "tokenizer_config.json"]) {
-      await Deno.copyFile(`${GOLDEN}/gemma3/${file}`, `${folder}/${file}`);
-    }
-    const write = async (changes: Record<string, unknown>) => {
-      const config = { ...read("gemma3/config.json"), ...changes };
-      await Deno.writeTextFile(`${folder}/config.json`, JSON.stringify(config));
-      const notes: string[] = [];
-      await convertToGguf(folder, path, { outtype: "f32" }, { note: (line) => notes.push(line) });
-      return notes;
-    };
+    const path = `${root}/model.gguf`;
+    const write = (changes: Record<string, unknown>) => writeGguf(root, "gemma3", changes);
     const asThere = { query_pre_attn_scalar: 24, layer_types: new Array(4).fill("sliding_attention") };
     await assertThrows(() => write({}), "query_pre_attn_scalar is 10, there 24");
     await assertThrows(() => write({ query_pre_attn_scalar: 24 }), "layer 2 has full attention");
@@ -366,7 +394,7 @@ Deno.test("GGUF of Gemma 3 has llama.cpp's names of it, and norms as factors", a
       ["output_norm.weight", "token_embd.weight"],
     );
     const bytes = await Deno.readFile(path);
-    const weights = await openWeights(folder);
+    const weights = await openWeights(`${root}/model`);
     const pairs = [
       ["blk.1.attn_q", "model.layers.1.self_attn.q_proj", 0],
       ["blk.1.attn_k_norm", "model.layers.1.self_attn.k_norm", 1],

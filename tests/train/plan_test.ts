@@ -187,6 +187,7 @@ const CASES: readonly Case[] = [
   },
   { name: "every weight, factors", given: { low_rank_training: false }, lengths: [150], config: SCALED },
   { name: "QLoRA, a layer without rotation", given: { bf16: true }, lengths: [200], config: UNROTATED },
+  {
     name: "QLoRA of a model with norms around the blocks and soft caps, bf16",
     given: { bf16: true, trainable_params: "norm" },
     lengths: [300],

@@ -7,9 +7,8 @@ import { GOLDEN } from "../../support/files.ts";
 import { mutateJson } from "../mutate.ts";
 import type { Reader } from "../reader.ts";
 
-const SOURCES = ["mha", "gqa", "neox", "qwen3", "granite", "smollm3", "phi3", "mha-bnb4"].map((name) =>
-  Deno.readTextFileSync(`${GOLDEN}/${name}/config.json`)
-);
+const SOURCES = ["mha", "gqa", "neox", "qwen3", "granite", "smollm3", "phi3", "gemma2", "gemma3", "mha-bnb4"]
+  .map((name) => Deno.readTextFileSync(`${GOLDEN}/${name}/config.json`));
 const HINTS = {
   keys: [
     "model_type",
@@ -40,6 +39,8 @@ const HINTS = {
     '"mistral"',
     '"qwen2"',
     '"qwen3"',
+    '"gemma2"',
+    '"gemma3_text"',
     '"gpt_neox"',
     '"granite"',
     '"olmo2"',
