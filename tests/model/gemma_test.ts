@@ -1,28 +1,18 @@
-/** Gemma through every command, against the figures of tests/golden/{gemma2,gemma3}/expected.json. */
+/** What only Gemma has; its figures are among those of golden_architectures_test.ts. */
 import { gguf } from "@huggingface/gguf";
 import { toF32 } from "../../checkpoint/dtype.ts";
-import { adapterConfig } from "../../checkpoint/peft.ts";
 import { writeSafetensors } from "../../checkpoint/safetensors.ts";
 import { openWeights, openWeightsFile } from "../../checkpoint/weights.ts";
-import { readTokenBin } from "../../data/bin.ts";
 import { evaluatePerplexity } from "../../eval/perplexity.ts";
-import { convertToBnb4 } from "../../export/bnb4.ts";
 import { convertToGguf } from "../../export/gguf.ts";
 import { mergeAdapter } from "../../export/merge.ts";
-import { embed } from "../../kernels/embedding/embedding.ts";
-import { Gpu } from "../../kernels/gpu.ts";
-import { makeBatch } from "../../model/batch.ts";
 import { parseConfig, readConfig } from "../../model/config.ts";
 import { configJson } from "../../model/config_json.ts";
-import { generate } from "../../model/generate.ts";
 import { embeddingFactor } from "../../model/language_model.ts";
-import { LayerRopes } from "../../model/layer_ropes.ts";
-import { openModel } from "../../model/load/open.ts";
-import { addLora } from "../../model/lora.ts";
 import { contextLength, extendContext } from "../../model/positions.ts";
 import { shapeConfig } from "../../model/shapes.ts";
-import { checkpointTensors, countParameters, normWeights } from "../../model/tensors.ts";
-import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { countParameters, normWeights } from "../../model/tensors.ts";
+import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { GOLDEN, withFolder } from "../support/files.ts";
 
 const read = (file: string) => JSON.parse(Deno.readTextFileSync(`${GOLDEN}/${file}`));
@@ -145,110 +135,6 @@ Deno.test("Gemma's fresh norms are 0, and its factor of the embeddings is rounde
   assertEquals(embeddingFactor({ config, format: "bf16" }), 34);
   assertEquals(embeddingFactor({ config, format: "f16" }), 33.9375);
 });
-
-/** Families with their width. */
-const FAMILIES = [{ family: "gemma2", hidden: 48, name: "Gemma 2" }, {
-  family: "gemma3",
-  hidden: 64,
-  name: "Gemma 3",
-}];
-
-for (const { family, hidden, name } of FAMILIES) {
-  const folder = `${GOLDEN}/${family}`;
-  const expected = read(`${family}/expected.json`);
-
-  Deno.test(`${name}'s checkpoints have the tensors that its config names; LoRA goes on the linears alone`, async () => {
-    const config = await readConfig(folder);
-    const weights = await openWeights(folder);
-    assertEquals([...checkpointTensors(config).keys()].sort(), [...weights.names()].sort());
-    weights.close();
-    using gpu = await Gpu.open();
-    const { model } = await openModel(gpu, { baseModel: folder });
-    const { target_modules } = addLora(
-      model,
-      adapterConfig({ r: 4, lora_alpha: 4, target_modules: null }),
-      1,
-    );
-    assertEquals(
-      [target_modules].flat().sort(),
-      ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"],
-    );
-  });
-
-  Deno.test(`${name}'s first window gives PyTorch's residual stream and logits`, async () => {
-    using gpu = await Gpu.open({ poison: true });
-    const { model } = await openModel(gpu, { baseModel: folder });
-    const tokens = await readTokenBin(`${GOLDEN}/mistral/data.bin`);
-    const device = model.upload(makeBatch([{ inputIds: tokens.slice(0, 128) }]));
-    const logits = await model.logits(device);
-    for (
-      const [position, values] of Object.entries(expected.first_window.logits as Record<string, number[]>)
-    ) {
-      const row = logits.subarray(320 * Number(position), 320 * (Number(position) + 1));
-      const atol = 1e-5 * Math.max(...row.map(Math.abs));
-      assertClose(`position ${position}`, row.subarray(0, values.length), values, { rtol: 0, atol });
-    }
-    const ropes = new LayerRopes(gpu, model.config).forLength(128);
-    let x = embed(gpu, device.tokens, model.parts.embeddings.weight, "f32", embeddingFactor(model.parts));
-    for (const [i, layer] of model.parts.layers.entries()) {
-      const map = device.maps.get(model.config.layers[i]!.sliding_window)!;
-      const { positions } = device;
-      x = layer.forward(gpu, x, { map, positions, rope: ropes[i]!, dropout: undefined, chunkRows: Infinity });
-      const values: number[] = expected.first_window.layers[i];
-      const row = (await gpu.read(x)).subarray(hidden * 127, hidden * 128);
-      const atol = 1e-5 * Math.max(...row.map(Math.abs));
-      assertClose(`layer ${i}`, row.subarray(0, values.length), values, { rtol: 0, atol });
-    }
-  });
-
-  Deno.test(`${name} writes token by token what it reads at once`, async () => {
-    using gpu = await Gpu.open({ poison: true });
-    const { model } = await openModel(gpu, { baseModel: folder });
-    // Beyond the window of 32.
-    const ids = [...(await readTokenBin(`${GOLDEN}/mistral/data.bin`)).slice(0, 40)];
-    for (const id of await generate(model, ids, { maxNewTokens: 16, temperature: 0 })) {
-      const logits = await model.logits(model.upload(makeBatch([{ inputIds: Uint32Array.from(ids) }])));
-      const last = logits.slice(-320);
-      assertEquals(id, last.indexOf(Math.max(...last)));
-      ids.push(id);
-    }
-  });
-
-  Deno.test(`${name} merged with its adapter is PyTorch's, and evaluates to its figure`, async () => {
-    await withFolder(async (root) => {
-      const savePath = `${root}/merged`;
-      await mergeAdapter({
-        baseModel: folder,
-        peftModel: `${folder}/adapter`,
-        contextSize: 128,
-        savePath,
-        dtype: "keep",
-      }, {});
-      const weights = await openWeights(savePath);
-      for (const [tensor, values] of Object.entries(expected.merged_probe as Record<string, number[]>)) {
-        const merged = toF32(await weights.read(tensor), weights.info(tensor).dtype);
-        assertClose(tensor, merged.subarray(0, values.length), values, { rtol: 1e-6, atol: 1e-8 });
-      }
-      const base = await openWeights(folder);
-      const norm = "model.layers.0.post_attention_layernorm.weight";
-      assertEquals(await weights.read(norm), await base.read(norm), "norms as they were");
-      base.close();
-      weights.close();
-      await assertEvaluates(savePath, "eval_adapter_128", family);
-    });
-  });
-
-  Deno.test(`${name} converted to bnb-4bit evaluates to its figure in NF4`, async () => {
-    await withFolder(async (root) => {
-      await convertToBnb4(folder, `${root}/packed`, { quantisation: "nf4-double", dtype: "keep" });
-      await assertEvaluates(`${root}/packed`, "eval_128_nf4", family);
-      const weights = await openWeights(`${root}/packed`);
-      assertEquals(weights.info("model.layers.0.self_attn.q_proj.weight").dtype, "U8");
-      assertEquals(weights.info("model.layers.0.pre_feedforward_layernorm.weight").dtype, "F32");
-      weights.close();
-    });
-  });
-}
 
 /** Writes all tensors of a file under other names. */
 async function writeRenamed(from: string, to: string, rename: (name: string) => string): Promise<void> {
