@@ -100,7 +100,7 @@ const FUSED: ModelConfig = parseConfig({
 const CAPPED: ModelConfig = parseConfig({
   ...SMALL.raw,
   model_type: "gemma2",
-  head_dim: 24,
+  head_dim: 32,
   sliding_window: 48,
 }, "tests");
 
