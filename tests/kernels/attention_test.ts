@@ -310,6 +310,7 @@ Deno.test("Every variant matches float64", async () => {
     const chosen = tunables.map(({ part }) => variantFor(gpu, part, of.headDim).name);
     assertEquals(chosen, Object.values(tuning));
     await assertMatches(gpu, of);
+    await assertMatches(gpu, { ...of, cap: 2 });
   }
 });
 

@@ -189,6 +189,15 @@ const GRADIENTS: Readonly<Record<string, () => ModelConfig>> = {
     qk_norm: "width",
     block_norms: "after",
   }),
+  "norms around the blocks by 1 + w, a window, soft caps": () =>
+    parse({
+      model_type: "gemma2",
+      num_hidden_layers: 2,
+      head_dim: 8,
+      sliding_window: 12,
+      attn_logit_softcapping: 1,
+      final_logit_softcapping: 4,
+    }),
   "factors of embeddings, scores, blocks and logits": () => ({
     ...parse({
       model_type: "llama",
