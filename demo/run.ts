@@ -14,6 +14,7 @@ import type { StageHooks } from "../train/hooks.ts";
 import { runTraining } from "../train/run.ts";
 import { resumeOrReplace } from "../train/run_folder.ts";
 import { loadTrainArgs } from "../train_args/load.ts";
+import { measureRetrieval, type Retrieval } from "./retrieval.ts";
 import { demoFiles, EXTENDED_CONTEXT, RECALL_DISTANCES, writeDemoData } from "./make_data.ts";
 
 /** Folder of the base model that comes with the repository. */
@@ -40,6 +41,8 @@ export interface DemoRow {
 
 export interface DemoResult {
   readonly rows: readonly DemoRow[];
+  /** Passkey of the base and of the extended model. */
+  readonly passkey: Retrieval;
   readonly base_model: string;
   readonly adapter: string;
   readonly merged: string;
@@ -128,9 +131,20 @@ export async function runDemo(
   for (const subject of subjects) {
     rows.push({ model: subject.model, scores: await measure(subject, data, gpuOptions, stages) });
   }
+
+  stages.note("Asking the base and the extended model for a word in texts of 256 to 1024 tokens (passkey)");
+  const passkey = await measureRetrieval(
+    [
+      { model: "base", ...base, gpuOptions },
+      { model: "extended", ...base, peftModel: adapter, gpuOptions },
+    ],
+    output_dir,
+    stages,
+  );
   using gpu = await Gpu.open(gpuOptions);
   return {
     rows,
+    passkey,
     base_model: BASE_MODEL,
     adapter,
     merged,

@@ -1,7 +1,7 @@
 /** A grid of trials for people: heat map, page. */
 import config from "../deno.json" with { type: "json" };
 import { dateText, escape, grid, page, type Row, table } from "../report/page.ts";
-import { heatMap } from "../report/heat_map.ts";
+import { type HeatMap, heatMap } from "../report/heat_map.ts";
 import { formatCount, formatSeconds } from "../text.ts";
 import type { Cell, GridResult } from "./trials.ts";
 
@@ -18,7 +18,11 @@ export interface Measure {
 }
 
 /** The cells of a grid as a picture: lengths from left to right, depths from top to bottom. */
-export function gridPicture(result: GridResult, { title, score, value }: Measure): string {
+export function gridPicture(
+  result: GridResult,
+  { title, score, value }: Measure,
+  size: Pick<HeatMap, "leastWidth"> = {},
+): string {
   const { lengths, depths, cells } = result;
   const valueAt = (length: number, depth: number | null) =>
     cells.find((cell) => cell.length === length && cell.depth === depth)?.[value] ?? null;
@@ -29,6 +33,7 @@ export function gridPicture(result: GridResult, { title, score, value }: Measure
     y: { name: "depth", labels: (depths ?? [null]).map((depth) => depth === null ? "drawn" : `${depth} %`) },
     values: (depths ?? [null]).map((depth) => lengths.map((length) => valueAt(length, depth))),
     write: (share) => String(Math.round(100 * share)),
+    ...size,
   });
 }
 

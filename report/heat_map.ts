@@ -15,6 +15,8 @@ export interface HeatMap {
   readonly values: readonly (readonly (number | null)[])[];
   /** A value as its cell shows it: few characters. */
   write(value: number): string;
+  /** Width of the picture at least; that of other pictures unless given. */
+  readonly leastWidth?: number;
 }
 
 /** One axis: what it counts, and a label for each row or column. */
@@ -30,12 +32,12 @@ const CELL = { height: 26, width: 84, narrowest: 34 } as const;
 const LETTER = 8;
 
 /** Draws the grid; it is wider than other pictures where it has many columns. */
-export function heatMap({ title, caption, x, y, values, write }: HeatMap): string {
+export function heatMap({ title, caption, x, y, values, write, leastWidth = WIDTH }: HeatMap): string {
   const left = 16 + LETTER * Math.max(y.name.length, ...y.labels.map(({ length }) => length));
   const top = 56;
   const columns = x.labels.length;
   const step = Math.min(CELL.width, Math.max(CELL.narrowest, Math.floor((WIDTH - left - 20) / columns)));
-  const width = Math.max(WIDTH, left + columns * step + 20);
+  const width = Math.max(leastWidth, left + columns * step + 20);
   const bottom = top + values.length * CELL.height;
   // Labels that do not fit beside each other: every second, third ...
   const longest = LETTER * (1 + Math.max(...x.labels.map(({ length }) => length)));

@@ -14,6 +14,7 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid #8884; p
 .grid td, .grid th { display: table-cell; }
 .scroll { overflow-x: auto; }
 .scroll svg { min-width: 640px; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 340px), 1fr)); gap: 0 1rem; }
 pre span, mark { unicode-bidi: isolate; }
 mark { background: #5a9e4b40; color: inherit; border-bottom: 2px solid #5a9e4b; }
 svg { width: 100%; height: auto; margin-bottom: 1rem; }
@@ -25,6 +26,7 @@ svg text { fill: currentColor; }
   td { padding-top: 0; }
   .grid td, .grid th { padding: .2rem .8rem .2rem 0; }
   svg text { font-size: 20px; }
+  .pair svg text { font-size: 13px; }
 }
 `;
 

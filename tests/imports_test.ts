@@ -17,7 +17,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   eval: ["kernels", "model", "checkpoint", "data", "chat", "report"],
   export: ["kernels", "model", "checkpoint", "hub", "data"],
   train: ["kernels", "model", "export", "checkpoint", "data", "train_args", "report"],
-  demo: ["kernels", "model", "eval", "export", "checkpoint", "data", "train", "train_args", "report"],
+  demo: ["kernels", "model", "chat", "eval", "export", "checkpoint", "data", "train", "train_args", "report"],
   examples: [],
   cli: [
     "kernels",

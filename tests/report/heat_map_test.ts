@@ -27,6 +27,15 @@ Deno.test("every cell has its number, a colour of its own and what it is of; tex
   ]);
 });
 
+Deno.test("a picture that stands beside another is as wide as its cells, all of which are inside", () => {
+  const widthOf = (svg: string) => Number(/viewBox="0 0 (\d+)/.exec(svg)![1]);
+  const svg = heatMap({ ...MAP, leastWidth: 0 });
+  const ends = [...svg.matchAll(/<rect x="([\d.]+)" y="[\d.]+" width="([\d.]+)"/g)]
+    .map(([, x, width]) => Number(x) + Number(width));
+  assertEquals([ends.length, widthOf(heatMap(MAP))], [4, 720]);
+  assert(widthOf(svg) < 300 && Math.max(...ends) <= widthOf(svg), `width ${widthOf(svg)}, cells to ${ends}`);
+});
+
 Deno.test("many columns make the picture wider, labels that would overlap are left out, the last is there", () => {
   const labels = Array.from({ length: 40 }, (_, i) => String(100_000 + i));
   const svg = heatMap({
