@@ -12,7 +12,7 @@ import { embed } from "../../kernels/embedding/embedding.ts";
 import { Gpu } from "../../kernels/gpu.ts";
 import { makeBatch } from "../../model/batch.ts";
 import { parseConfig, readConfig } from "../../model/config.ts";
-import { generate } from "../../model/generate.ts";
+import { Decoder } from "../../model/decoder.ts";
 import { embeddingFactor } from "../../model/language_model.ts";
 import { LayerRopes } from "../../model/layer_ropes.ts";
 import { openModel } from "../../model/load/open.ts";
@@ -244,12 +244,24 @@ for (const [name, family] of Object.entries(FAMILIES)) {
     using gpu = await Gpu.open({ poison: true });
     const { model } = await openModel(gpu, { baseModel: folder });
     const ids = [...(await readTokenBin(`${GOLDEN}/mistral/data.bin`)).slice(0, 40)];
-    for (const id of await generate(model, ids, { maxNewTokens: 16, temperature: 0 })) {
-      const logits = await model.logits(model.upload(makeBatch([{ inputIds: Uint32Array.from(ids) }])));
-      const last = logits.slice(-V);
-      assertEquals(id, last.indexOf(Math.max(...last)));
-      ids.push(id);
+    const decoder = new Decoder(model, { capacity: 64 });
+    const likeliest = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 };
+    const drawn = gpu.empty([8], "u32");
+    decoder.prefill(0, ids);
+    for (let step = 0; step < 8; step++) {
+      if (step > 0) decoder.advance();
+      const logits = decoder.logits();
+      const written = (await gpu.read(logits)).slice(0, V);
+      const read = await model.logits(model.upload(makeBatch([{ inputIds: Uint32Array.from(ids) }])));
+      const atol = 1e-5 * Math.max(...read.slice(-V).map(Math.abs));
+      assertClose(`step ${step}`, written, read.slice(-V), { rtol: 0, atol });
+      logits.free();
+      decoder.sample(likeliest, drawn, step);
+      ids.push(written.indexOf(Math.max(...written)));
     }
+    const [bytes] = await gpu.readBytes([drawn]);
+    assertEquals([...new Uint32Array(bytes!.buffer)], ids.slice(40), "drawn tokens");
+    decoder.free();
   });
 
   Deno.test(`A model merged with its adapter is PyTorch's, and evaluates to its figure, ${name}`, async () => {
