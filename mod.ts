@@ -107,6 +107,8 @@ export { tokenizeFiles, type TokenizeOptions, type TokenizeReport } from "./data
 
 // Models: loading, writing text, one step of training, saving.
 export { type DeviceLimits, Gpu, type GpuInfo, type GpuOptions, type Sharing } from "./kernels/gpu.ts";
+export { openGpu } from "./kernels/open.ts";
+export type { Choosing, FindRefused, Refused, Risk, Verdict, VerdictStore } from "./kernels/refusal.ts";
 export { type Dtype, Tensor } from "./kernels/tensor.ts";
 export type { KernelTiming } from "./kernels/profiler.ts";
 export { type MemoryUse, type Purpose, PURPOSES } from "./kernels/pool.ts";

@@ -3,7 +3,8 @@ import { answerEnds, chatTemplateOf, encodePrompt, type TemplateChoice } from ".
 import type { ChatTemplate, Message } from "../data/templates.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
-import { Gpu, type GpuOptions } from "../kernels/gpu.ts";
+import type { Gpu, GpuOptions } from "../kernels/gpu.ts";
+import { openGpu } from "../kernels/open.ts";
 import type { Quantisation } from "../kernels/quantisation.ts";
 import type { Sampling } from "../kernels/sample/sample.ts";
 import type { Format } from "../kernels/wgsl.ts";
@@ -137,7 +138,7 @@ export class Engine {
     const template = chatTemplateOf(tokenizer, isBare ? "no" : chatTemplate ?? "model");
     const generation = await readGenerationConfig(baseModel);
     const { onLoad, gpuOptions, sinks, ...rest } = options;
-    const gpu = await Gpu.open(gpuOptions);
+    const gpu = await openGpu(gpuOptions);
     try {
       const open = await openModel(gpu, { ...rest, ...(onLoad ? { onProgress: onLoad } : {}) });
       checkSinks(sinks, contextLength(open.config));

@@ -18,6 +18,7 @@ import { formatJson, paint } from "./format.ts";
 import { gpuOptionsOf } from "./gpu_options.ts";
 import type { Io } from "./io.ts";
 import type { KernelCheck } from "./kernel_check.ts";
+import { describeRefusal, type Verdict } from "../kernels/refusal.ts";
 import type { KnownTuning } from "./tuning.ts";
 
 /** The object that `doctor --json` prints. */
@@ -39,6 +40,8 @@ export interface DoctorReport {
   readonly kernels: readonly KernelCheck[];
   /** Date when variants of kernels were chosen for this adapter, or why those are not used; `null` without a device. */
   readonly tuning: Pick<KnownTuning, "date" | "note"> | null;
+  /** Kernels that are not used on this adapter, because they are wrong there: of each kind the first. */
+  readonly refused: readonly Verdict[];
 }
 
 /** One WebGPU adapter. */
@@ -98,7 +101,10 @@ export function build(summary: string, io: Io): BuiltCommand {
       const gpuOptions = gpuOptionsOf(io, webgpu);
       const open = (options?: GpuOptions) => Gpu.open({ ...gpuOptions, ...options });
       const kernels = isOpen ? await checkKernels(open) : [];
-      const report = { ...seen, kernels, tuning: isOpen ? await findTuning(open) : null };
+      const [tuning, refused] = isOpen
+        ? await Promise.all([findTuning(open), findRefused(gpuOptions)])
+        : [null, []];
+      const report = { ...seen, kernels, tuning, refused };
       io.out(json ? formatJson(report) : describe(report, io.color));
       const problem = problemOf(report);
       if (problem !== null) throw new CommandError(problem, { isTold: true });
@@ -123,6 +129,7 @@ export async function examine(webgpu: WebGpu = "deno", find = findAdapter): Prom
     adapter: adapter === null ? null : await examineAdapter(adapter),
     kernels: [],
     tuning: null,
+    refused: [],
   };
 }
 
@@ -140,6 +147,13 @@ async function findTuning(open: typeof Gpu.open): Promise<DoctorReport["tuning"]
   using gpu = await open({ tuning: {} });
   const { date, note } = await readTuning(gpu.info);
   return { date, note };
+}
+
+async function findRefused(options: GpuOptions): Promise<readonly Verdict[]> {
+  const { openGpu } = await import("../kernels/open.ts");
+  const refused: Verdict[] = [];
+  using _ = await openGpu({ ...options, onRefusal: (verdict) => refused.push(verdict) });
+  return refused;
 }
 
 async function examineAdapter(adapter: GPUAdapter): Promise<AdapterReport> {
@@ -207,6 +221,9 @@ export function describe(report: DoctorReport, color: boolean): string {
   if (report.tuning !== null) rows.push(["tuned", describeTuning(report.tuning)]);
   const lines = [formatTable(rows)];
   if (report.kernels.length > 0) lines.push("", describeKernels(report.kernels, color));
+  for (const verdict of report.refused) {
+    lines.push("", paint(describeRefusal(verdict), "yellow", color));
+  }
   if (adapter.isSoftware) {
     lines.push(
       "",

@@ -4,10 +4,15 @@ import type { WebGpu } from "../kernels/device.ts";
 import type { Io } from "./io.ts";
 
 /** The options of every device that a command opens. */
-export function gpuOptionsOf({ tuning, trace }: Pick<Io, "tuning" | "trace">, webgpu: WebGpu): GpuOptions {
+export function gpuOptionsOf(
+  { tuning, verdicts, onRefusal, trace }: Pick<Io, "tuning" | "verdicts" | "onRefusal" | "trace">,
+  webgpu: WebGpu,
+): GpuOptions {
   return {
     webgpu,
     ...(tuning && { tuning }),
+    ...(verdicts && { verdicts }),
+    ...(onRefusal && { onRefusal }),
     ...(trace && { onTiming: (timing) => trace.add(timing) }),
   };
 }

@@ -5,6 +5,7 @@
 import { createInterface, stderr, stdin } from "./deps.ts";
 import { errorCode, fileError } from "../checkpoint/files.ts";
 import { removeUnfinished } from "../data/temporary.ts";
+import type { Verdict, VerdictStore } from "../kernels/refusal.ts";
 import type { FindTuning } from "../kernels/tuning.ts";
 import type { Trace } from "./trace.ts";
 import { permittedEnv } from "./user_cache.ts";
@@ -32,6 +33,10 @@ export interface Io {
   exit(code: number): never;
   /** Finds what was measured for a device; kernels are their defaults unless given. */
   readonly tuning?: FindTuning;
+  /** Keeps which kernels are right on a device; the process's memory unless given. */
+  readonly verdicts?: VerdictStore;
+  /** Told of every kernel that is not used because it is wrong on the device. */
+  readonly onRefusal?: (verdict: Verdict) => void;
   /** Takes the time of every dispatch; none is timed unless given. */
   readonly trace?: Trace;
 }

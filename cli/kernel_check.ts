@@ -19,6 +19,7 @@ import {
   quantiseScalesReference,
 } from "../kernels/nf4/reference.ts";
 import { randomWord } from "../kernels/shared/threefry.ts";
+import { largestError } from "../kernels/trials.ts";
 
 /** Result of one kernel on small random inputs. */
 export interface KernelCheck {
@@ -87,19 +88,6 @@ async function check(gpu: Gpu, { kernel, tolerance, run }: Case): Promise<Kernel
     const failure = (error as Error).message.split("\n")[0]!;
     return { ...of, error: null, ok: false, failure };
   }
-}
-
-/** Largest difference as a share of the largest expected value; infinite where a value is NaN or missing. */
-export function largestError(actual: ArrayLike<number>, expected: ArrayLike<number>): number {
-  if (actual.length !== expected.length) return Infinity;
-  let [difference, largest] = [0, 0];
-  for (let i = 0; i < expected.length; i++) {
-    const off = Math.abs(actual[i]! - expected[i]!);
-    if (!(off <= Number.MAX_VALUE)) return Infinity;
-    difference = Math.max(difference, off);
-    largest = Math.max(largest, Math.abs(expected[i]!));
-  }
-  return difference / largest;
 }
 
 /** Values in (-1, 1), the same everywhere. */

@@ -3,6 +3,7 @@ import { formatTable } from "../text.ts";
 import { errorCode, fileError } from "../checkpoint/files.ts";
 import { UserError } from "../errors.ts";
 import { DeviceLostError, GpuMemoryError } from "../kernels/errors.ts";
+import { describeRefusal } from "../kernels/refusal.ts";
 import config from "../deno.json" with { type: "json" };
 import { CommandError, EXIT, exitCodeOf } from "./exit.ts";
 import type { AllCommands, BuiltCommand } from "./flags.ts";
@@ -11,6 +12,7 @@ import { type Io, terminalIo } from "./io.ts";
 import { narrow, readsAnywhere } from "./permissions.ts";
 import { listenForSignals } from "./stop_signal.ts";
 import { Trace } from "./trace.ts";
+import { fileVerdicts, tellOnce } from "./verdicts.ts";
 import { permittedEnv } from "./user_cache.ts";
 
 interface CommandEntry {
@@ -186,17 +188,18 @@ function explain(error: unknown): string {
 if (import.meta.main) {
   const terminal = terminalIo();
   const trace = permittedEnv("LONGREACH_TRACE") ? new Trace() : undefined;
-  let told = false;
+  const tell = tellOnce((text) => terminal.err(text));
   const io: Io = {
     ...terminal,
     ...(trace && { trace }),
     tuning: async (info) => {
       const { readTuning } = await import("./tuning.ts");
       const { tuning, note } = await readTuning(info);
-      if (note !== null && !told) terminal.err(note);
-      told = true;
+      if (note !== null) tell(note);
       return tuning;
     },
+    verdicts: fileVerdicts({ onNote: tell }),
+    onRefusal: (verdict) => tell(describeRefusal(verdict)),
   };
   const exitCode = await runCli(Deno.args, io, () => {
     const [name = "", ...flags] = Deno.args;

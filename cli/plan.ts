@@ -2,7 +2,7 @@
 import { formatBytes, formatCount } from "../text.ts";
 import { diskFiles } from "../checkpoint/files.ts";
 import { UserError } from "../errors.ts";
-import { Gpu } from "../kernels/gpu.ts";
+import { openGpu } from "../kernels/open.ts";
 import type { WebGpu } from "../kernels/device.ts";
 import { PURPOSES } from "../kernels/pool.ts";
 import type { ModelConfig } from "../model/model_config.ts";
@@ -163,7 +163,7 @@ async function examineDevice(
     return { device: { ...TYPICAL_DEVICE, maxBindingBytes: max_binding }, throughput: null };
   }
   try {
-    using gpu = await Gpu.open(gpuOptionsOf(io, webgpu));
+    using gpu = await openGpu(gpuOptionsOf(io, webgpu));
     return { device: planDevice(gpu), throughput: rates ? await measureThroughput(gpu) : null };
   } catch (error) {
     if (!(error instanceof UserError)) throw error;

@@ -2,7 +2,8 @@
 import { Tokenizer } from "../data/tokenizer.ts";
 import { readRecallCases, scoreRecall } from "../eval/recall.ts";
 import { evaluatePerplexity } from "../eval/perplexity.ts";
-import { Gpu, type GpuOptions } from "../kernels/gpu.ts";
+import type { GpuOptions } from "../kernels/gpu.ts";
+import { openGpu } from "../kernels/open.ts";
 import { openModel } from "../model/load/open.ts";
 import type { StageHooks } from "../train/hooks.ts";
 import { runTraining } from "../train/run.ts";
@@ -65,7 +66,7 @@ export async function makeDemo(
       dtype: "fp32",
       gpuOptions,
     }, hooks));
-  using gpu = await Gpu.open(gpuOptions);
+  using gpu = await openGpu(gpuOptions);
   const { model } = await openModel(gpu, { baseModel: second, contextSize: BASE_CONTEXT });
   const cases = await readRecallCases(files.recall[BASE_CONTEXT]!, await Tokenizer.load(second));
   const { right } = await scoreRecall(model, cases);

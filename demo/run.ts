@@ -3,7 +3,8 @@ import { readTokenBin } from "../data/bin.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { type PositionScore, scoreWindows } from "../eval/perplexity.ts";
 import { readRecallCases, scoreRecall } from "../eval/recall.ts";
-import { Gpu, type GpuOptions } from "../kernels/gpu.ts";
+import type { GpuOptions } from "../kernels/gpu.ts";
+import { openGpu } from "../kernels/open.ts";
 import type { Quantisation } from "../kernels/quantisation.ts";
 import { readConfig } from "../model/config.ts";
 import type { ModelConfig } from "../model/model_config.ts";
@@ -141,7 +142,7 @@ export async function runDemo(
     output_dir,
     stages,
   );
-  using gpu = await Gpu.open(gpuOptions);
+  using gpu = await openGpu(gpuOptions);
   return {
     rows,
     passkey,
@@ -162,7 +163,7 @@ async function measure(
 ): Promise<DemoScore[]> {
   const { model: _, ...options } = subject;
   const files = demoFiles(data);
-  using gpu = await Gpu.open(gpuOptions);
+  using gpu = await openGpu(gpuOptions);
   const { model } = await openModel(gpu, options);
   const tokenizer = await Tokenizer.load(BASE_MODEL);
   const tokens = await readTokenBin(files.heldOut);

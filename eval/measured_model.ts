@@ -3,7 +3,8 @@ import { Tokenizer } from "../data/tokenizer.ts";
 import { describePlaces, tokenizerPlaces } from "../data/tokenizer_files.ts";
 import { readExtraShapes } from "../checkpoint/peft.ts";
 import { UserError } from "../errors.ts";
-import { Gpu, type GpuOptions } from "../kernels/gpu.ts";
+import type { Gpu, GpuOptions } from "../kernels/gpu.ts";
+import { openGpu } from "../kernels/open.ts";
 import type { Quantisation } from "../kernels/quantisation.ts";
 import { Tensor } from "../kernels/tensor.ts";
 import type { Format } from "../kernels/wgsl.ts";
@@ -124,7 +125,7 @@ export async function settleModel(options: MeasuredModel, seqLen: number): Promi
             `pass context_size ${seqLen} for positions scaled to it, or lower seq_len`,
         );
       }
-      const gpu = await Gpu.open(options.gpuOptions);
+      const gpu = await openGpu(options.gpuOptions);
       try {
         const { model, notes: ofAdapter } = await openModel(gpu, {
           baseModel,

@@ -4,12 +4,12 @@
  *     deno run --config deno.json --allow-read --allow-write --allow-env \
  *       examples/generate.ts models/base output/long "Once upon a time"
  */
-import { generate, Gpu, openModel, Tokenizer } from "@longreach/longreach";
+import { generate, openGpu, openModel, Tokenizer } from "@longreach/longreach";
 
 const [baseModel, peftModel, prompt] = Deno.args;
 if (!baseModel || !peftModel || !prompt) throw new Error("Usage: generate.ts MODEL ADAPTER PROMPT");
 
-using gpu = await Gpu.open();
+using gpu = await openGpu();
 const { model } = await openModel(gpu, { baseModel, peftModel });
 const tokenizer = await Tokenizer.load(baseModel, peftModel);
 const ids = await generate(model, tokenizer.encode(prompt), {

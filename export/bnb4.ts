@@ -6,7 +6,8 @@ import { writeModel, type WrittenModel } from "../checkpoint/save_model.ts";
 import { saveFolderAtomic } from "../checkpoint/store.ts";
 import type { WeightReader } from "../checkpoint/weights.ts";
 import { UserError } from "../errors.ts";
-import { Gpu, type GpuOptions } from "../kernels/gpu.ts";
+import type { Gpu, GpuOptions } from "../kernels/gpu.ts";
+import { openGpu } from "../kernels/open.ts";
 import { Nf4Weight } from "../kernels/nf4/nf4.ts";
 import { BLOCK, dynamicMap, NESTED_BLOCK, NF4_VALUES } from "../kernels/nf4/format.ts";
 import type { Quantised } from "../kernels/quantisation.ts";
@@ -50,7 +51,7 @@ export async function convertToBnb4(
   try {
     requireDense(folder, config, weights);
     [...config.notes, ...await tableNotes(folder, config)].forEach((line) => hooks.note?.(line));
-    using gpu = await Gpu.open(gpuOptions);
+    using gpu = await openGpu(gpuOptions);
     const { raw } = config;
     const tensors = bnb4Tensors(gpu, weights, config, { quantisation, dtype }, hooks);
     const matrices = matricesOf(config);

@@ -9,7 +9,8 @@ import { Tokenizer } from "../data/tokenizer.ts";
 import { describePlaces, tokenizerPlaces } from "../data/tokenizer_files.ts";
 import { UserError } from "../errors.ts";
 import { GpuMemoryError } from "../kernels/errors.ts";
-import { Gpu, type GpuOptions } from "../kernels/gpu.ts";
+import type { GpuOptions } from "../kernels/gpu.ts";
+import { openGpu } from "../kernels/open.ts";
 import type { Quantisation } from "../kernels/quantisation.ts";
 import { makeBatch } from "../model/batch.ts";
 import { adaptBase, grownWeights } from "../model/load/vocabulary.ts";
@@ -224,7 +225,7 @@ async function writeMerged(
   const { config } = plan;
   const { quantization_config: _, ...kept } = configJson(config);
   const context_length = contextLength(config);
-  using gpu = await Gpu.open(gpuOptions);
+  using gpu = await openGpu(gpuOptions);
   const written = await writeModel(folder, {
     config: {
       ...kept,
@@ -306,7 +307,7 @@ async function logitsOf(
   tokens: Uint32Array,
   gpuOptions: GpuOptions | undefined,
 ): Promise<Float32Array> {
-  using gpu = await Gpu.open(gpuOptions);
+  using gpu = await openGpu(gpuOptions);
   const { model } = await openModel(gpu, options);
   return await model.logits(model.upload(makeBatch([{ inputIds: tokens }])));
 }

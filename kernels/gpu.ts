@@ -8,6 +8,7 @@ import { DeviceMemory } from "./memory.ts";
 import type { MemoryUse, Purpose } from "./pool.ts";
 import type { KernelTiming } from "./profiler.ts";
 import { type Dispatch, type Launch, Recorder } from "./recorder.ts";
+import type { Refused } from "./refusal.ts";
 import type { Bound, Dtype, Tensor } from "./tensor.ts";
 import { type TensorValues, toFloat32, Transfers } from "./transfers.ts";
 import type { Tuning } from "./tuning.ts";
@@ -54,6 +55,8 @@ export class Gpu {
   readonly sharing: Sharing;
   /** Variants of kernels chosen for this device. */
   readonly tuning: Tuning;
+  /** Kernels that are not used on this device, because they compute wrong values there. */
+  readonly refused: Refused;
   /** The WebGPU device itself. Work given to it directly is in no order with work recorded here. */
   readonly device: GPUDevice;
   /** Limits of the device's buffers and workgroups. */
@@ -81,7 +84,7 @@ export class Gpu {
     device: GPUDevice,
     info: GpuInfo,
     tuning: Tuning,
-    options: Omit<GpuOptions, "tuning">,
+    options: Omit<GpuOptions, "tuning" | "refused"> & { readonly refused?: Refused },
     isDry = false,
   ) {
     this.device = device;
@@ -89,6 +92,7 @@ export class Gpu {
     this.isDry = isDry;
     this.sharing = options.sharing ?? (info.isSoftware && info.subgroupSize >= 8 ? "subgroup" : "workgroup");
     this.tuning = tuning;
+    this.refused = options.refused ?? new Set();
     this.limits = device.limits;
     const { maxStorageBufferBindingSize, maxBufferSize } = device.limits;
     this.maxBindingBytes = Math.min(
@@ -127,7 +131,7 @@ export class Gpu {
   }
 
   /**
-   * Opens the adapter with all it offers.
+   * Opens the adapter with all it offers. Trusts its kernels, unless told which to refuse: see `openGpu`.
    * @throws {UserError} if no adapter answers, or Dawn is asked for and cannot be loaded
    * @throws {GpuError} if the adapter cannot time or share as asked
    */
@@ -140,8 +144,16 @@ export class Gpu {
         `Subgroup sharing needs subgroups of 8 or more; "${info.description}" has ${info.subgroupSize}`,
       );
     }
-    if (typeof tuning !== "function") return new Gpu(device, info, tuning, options);
-    return new Gpu(device, info, sharing === undefined ? await tuning(info) : {}, options);
+    try {
+      const chosen = typeof tuning !== "function" ? tuning : sharing === undefined ? await tuning(info) : {};
+      const refused = typeof options.refused === "function"
+        ? await options.refused({ limits: device.limits, info, tuning: chosen })
+        : options.refused ?? new Set();
+      return new Gpu(device, info, chosen, { ...options, refused });
+    } catch (error) {
+      device.destroy();
+      throw error;
+    }
   }
 
   /**

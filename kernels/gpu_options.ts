@@ -3,6 +3,7 @@ import type { DeviceLimits } from "./dry_device.ts";
 import type { HostCopies } from "./host.ts";
 import type { KernelTiming } from "./profiler.ts";
 import type { Dispatch } from "./recorder.ts";
+import type { FindRefused, Refused, Verdict, VerdictStore } from "./refusal.ts";
 import type { FindTuning, Tuning } from "./tuning.ts";
 
 /**
@@ -20,6 +21,12 @@ export interface GpuOptions {
    * given. With `sharing` nothing is looked up: variants are measured in the mode that the device has by itself.
    */
   readonly tuning?: Tuning | FindTuning;
+  /** Kernels to do without, or what finds them once the device is known. `openGpu` tries them unless given. */
+  readonly refused?: Refused | FindRefused;
+  /** Where `openGpu` keeps what it found out about kernels; in this process's memory unless given. */
+  readonly verdicts?: VerdictStore;
+  /** Told by `openGpu` of each kind of kernels that is not used, by the first that is wrong, whenever one is opened. */
+  readonly onRefusal?: (verdict: Verdict) => void;
   /** Told the time of each dispatch after each read. For finding out what a run does: it makes runs slower. */
   readonly onTiming?: (timing: KernelTiming) => void;
   /** Chosen by the adapter unless given. */
@@ -49,12 +56,17 @@ export interface GpuOptions {
 }
 
 /** A device to count on, see `Gpu.dry`. */
-export interface DryOptions
-  extends Omit<GpuOptions, "webgpu" | "tuning" | "onTiming" | "profile" | "poison"> {
+export interface DryOptions extends
+  Omit<
+    GpuOptions,
+    "webgpu" | "tuning" | "refused" | "verdicts" | "onRefusal" | "onTiming" | "profile" | "poison"
+  > {
   /** Limits of buffers and workgroups. */
   readonly limits: DeviceLimits;
   /** Facts that the device gives of itself; those of no special device unless given. */
   readonly info?: GpuInfo;
   /** Variants of kernels; each kernel's default unless given. */
   readonly tuning?: Tuning;
+  /** Kernels to do without; none unless given. */
+  readonly refused?: Refused;
 }

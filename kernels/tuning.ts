@@ -14,15 +14,18 @@ export type FindTuning = (info: GpuInfo) => Tuning | Promise<Tuning>;
 export interface Tunable {
   readonly key: string;
   readonly variants: readonly [string, ...string[]];
+  /** Variants that compute wrong values on this device: where tuning names one, the default is used. */
+  readonly refused?: readonly string[];
 }
 
 /**
  * Chooses the variant to use: the tuned one, else the default.
  * @throws {GpuError} if the tuning names a variant that this class does not have here
  */
-export function chosenVariant(tuning: Tuning, { key, variants }: Tunable): string {
+export function chosenVariant(tuning: Tuning, { key, variants, refused = [] }: Tunable): string {
   const chosen = tuning[key] ?? variants[0];
   if (variants.includes(chosen)) return chosen;
+  if (refused.includes(chosen)) return variants[0];
   throw new GpuError(
     `Cannot use the variant "${chosen}" for "${key}": this device has ${variants.join(", ")}. ` +
       `Run deno task bench --tune again`,

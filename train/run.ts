@@ -3,7 +3,8 @@ import { lockFolder } from "../checkpoint/store.ts";
 import type { Dataset } from "../data/dataset.ts";
 import type { Sample } from "../data/sample.ts";
 import { describePlaces, tokenizerPlaces } from "../data/tokenizer_files.ts";
-import { Gpu } from "../kernels/gpu.ts";
+import type { Gpu } from "../kernels/gpu.ts";
+import { openGpu } from "../kernels/open.ts";
 import type { ModelConfig } from "../model/model_config.ts";
 import { configForPositions } from "../model/positions.ts";
 import { fingerprintModel, otherBaseNote } from "../model/load/fingerprint.ts";
@@ -72,7 +73,7 @@ export async function runTraining(given: TrainArgs, hooks: TrainHooks = {}): Pro
   if (resumed) checkSameRun(resumed, args, dataHash);
   const length = runLength(args, data.samples.length);
 
-  using gpu = await Gpu.open({
+  using gpu = await openGpu({
     ...hooks.gpuOptions,
     ...(args.max_memory === null ? {} : { memoryLimitBytes: args.max_memory }),
     onCompile: (kernels) => hooks.onCompile?.(kernels),

@@ -1,4 +1,4 @@
-import { largestError } from "../../cli/kernel_check.ts";
+import { largestError } from "../../kernels/trials.ts";
 import { median } from "../measure.ts";
 import type { Entrant } from "./entrant.ts";
 

@@ -4,7 +4,8 @@ import { writeFileAtomic } from "../../checkpoint/store.ts";
 import { readTokenBin } from "../../data/bin.ts";
 import { scoreWindows } from "../../eval/perplexity.ts";
 import { UserError } from "../../errors.ts";
-import { Gpu, type GpuOptions } from "../../kernels/gpu.ts";
+import type { GpuOptions } from "../../kernels/gpu.ts";
+import { openGpu } from "../../kernels/open.ts";
 import { openModel } from "../../model/load/open.ts";
 import { settleContext } from "../../model/context.ts";
 import { readConfig } from "../../model/config.ts";
@@ -165,7 +166,7 @@ async function measure(
     contextSize: peftModel === undefined ? Number(model_max_length ?? EXTENDED_CONTEXT) : null,
     otherwise: EXTENDED_CONTEXT,
   });
-  using gpu = await Gpu.open(gpuOptions);
+  using gpu = await openGpu(gpuOptions);
   const { model } = await openModel(gpu, {
     baseModel,
     peftModel,

@@ -5,6 +5,7 @@
 import { type GpuInfo, isNvidia } from "../device.ts";
 import type { Gpu } from "../gpu.ts";
 import { CAP_SCORES } from "../shared/cap_scores.ts";
+import type { Risk } from "../refusal.ts";
 import { chosenVariant, type Tunable } from "../tuning.ts";
 import { matrixPieces, matrixUnit } from "../shared/matrix_unit.ts";
 import type { Format, Kernel } from "../wgsl.ts";
@@ -36,6 +37,8 @@ export interface Variant {
   readonly name: string;
   /** Whether it binds the largest magnitudes of q, k and v too, last. */
   readonly isScaled?: boolean;
+  /** What it is refused with, where drivers differ in what it depends on; plain variants have none. */
+  readonly risk?: Risk;
   readonly block: Block;
   readonly kernel: Kernel;
 }
@@ -68,7 +71,7 @@ export function variantFor(gpu: Gpu, part: Part, headDim: number, format: Format
  * classes of its own where the device has matrix units.
  */
 export function attentionTunables(gpu: Gpu): readonly AttentionTunable[] {
-  const formats = matrixUnit(gpu.info) ? ["f32", "bf16"] as const : ["f32"] as const;
+  const formats = mayRound(gpu, "bf16") ? ["f32", "bf16"] as const : ["f32"] as const;
   return formats.flatMap((format) =>
     ALL_PARTS.flatMap((part) =>
       HEAD_SIZES.map((headDim) => ({ ...tunableOf(gpu, part, headDim, format), part, headDim, format }))
@@ -77,10 +80,17 @@ export function attentionTunables(gpu: Gpu): readonly AttentionTunable[] {
 }
 
 function tunableOf(gpu: Gpu, part: Part, headDim: number, format: Format): Tunable {
-  const [first, ...others] = variantsOf(gpu, part, headDim, format).map(({ name }) => name);
-  const mayRound = format !== "f32" && matrixUnit(gpu.info) !== undefined;
-  const key = `attention ${part} ${headSizeOf(headDim)}${mayRound ? " 16-bit" : ""}`;
-  return { key, variants: [first!, ...others] };
+  const all = variantsOf(gpu, part, headDim, format);
+  const isRefused = ({ risk }: Variant) => risk !== undefined && gpu.refused.has(risk);
+  const [first, ...others] = all.filter((variant) => !isRefused(variant)).map(({ name }) => name);
+  const refused = all.filter(isRefused).map(({ name }) => name);
+  const key = `attention ${part} ${headSizeOf(headDim)}${mayRound(gpu, format) ? " 16-bit" : ""}`;
+  return { key, variants: [first!, ...others], refused };
+}
+
+/** Whether attention in this format may be rounded to f16, on matrix units. */
+function mayRound({ info, refused }: Gpu, format: Format): boolean {
+  return format !== "f32" && matrixUnit(info) !== undefined && !refused.has("attention by matrices");
 }
 
 function variantsOf(gpu: Gpu, part: Part, headDim: number, format: Format): Variant[] {
@@ -126,6 +136,7 @@ function bySubgroup({ info }: Gpu, part: Part, headDim: number): Variant[] {
   const STEP = part === "forward" && headDim <= 32 ? 2 : 1;
   return SUBGROUP_ROWS[part][headSizeOf(headDim)].map((R) => ({
     name: `subgroup ${R}`,
+    risk: "attention by subgroups",
     block: { rows: LANES * R, columns: STEP },
     kernel: {
       name: `attention ${part} by subgroups`,
@@ -248,6 +259,7 @@ function byMatrix({ info, limits }: Gpu, part: Part, headDim: number, format: Fo
   return [{
     name: `matrix ${rows}x${columns}`,
     isScaled: true,
+    risk: "attention by matrices",
     block: { rows, columns },
     kernel: {
       name: `attention ${part} by matrices of ${headDim}`,

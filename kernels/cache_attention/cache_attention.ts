@@ -1,9 +1,10 @@
 import type { AttentionShape, Scoring } from "../attention/attention.ts";
 import { GpuError } from "../errors.ts";
-import type { Gpu } from "../gpu.ts";
+import type { Gpu, Sharing } from "../gpu.ts";
 import { CAP_SCORES } from "../shared/cap_scores.ts";
 import { requireVector, threadGrid, wrappedGrid } from "../shared/grid.ts";
 import reduceWgsl from "../shared/reduce.wgsl" with { type: "text" };
+import { sharingOf } from "../shared/sharing.ts";
 import { ROW_ALIGNMENT, rowRanges, slices, type Tensor } from "../tensor.ts";
 import appendWgsl from "./cache_append.wgsl" with { type: "text" };
 import combineWgsl from "./cache_combine.wgsl" with { type: "text" };
@@ -112,6 +113,7 @@ export function cacheAttention(
   const perSequence = rowsOfEach("cacheAttention", q, cache, positions);
   check(q, cache, shape, longest);
   const { heads, kvHeads, headDim } = shape;
+  const mode = sharingOf(gpu, "cache attention");
   const pairs = q.rows * heads;
   const sharing = perSequence * heads / kvHeads;
   const QUERIES = Math.min(
@@ -121,7 +123,7 @@ export function cacheAttention(
   const sequences = q.rows / perSequence;
   const visible = visibleRanges(cache, sequences, longest);
   const fits = Math.floor(gpu.maxBindingBytes / (pairs * headDim * 4)) - visible.length;
-  const span = spanOf(longest, Math.min(fits, Math.ceil(GROUPS[gpu.sharing] / (rowGroups * sequences))));
+  const span = spanOf(longest, Math.min(fits, Math.ceil(GROUPS[mode] / (rowGroups * sequences))));
   const ranges = visible.map((range) => ({
     ...range,
     splits: Math.ceil(Math.min(range.end - range.start, longest) / span),
@@ -132,11 +134,11 @@ export function cacheAttention(
   let firstSplit = 0;
   for (const { start, end, splits } of ranges) {
     gpu.run(
-      SPLIT[gpu.sharing],
+      SPLIT[mode],
       { q, ...slices({ k: cache.k, v: cache.v }, { start, end }), positions, parts, stats },
       {
         grid: [splits, rowGroups, sequences],
-        constants: { QUERIES, D4: headDim / 4, CAPPED: cap !== undefined, ...byMode(gpu, cache, headDim) },
+        constants: { QUERIES, D4: headDim / 4, CAPPED: cap !== undefined, ...byMode(mode, cache, headDim) },
         formats: { X: q.format, C: cache.k.format },
         uniforms: {
           rows: q.rows,
@@ -168,8 +170,8 @@ export function cacheAttention(
   return o;
 }
 
-function byMode(gpu: Gpu, { k }: LayerCache, headDim: number): Record<string, number> {
-  if (gpu.sharing === "subgroup") return { ROUNDS: Math.ceil(headDim / 32) };
+function byMode(mode: Sharing, { k }: LayerCache, headDim: number): Record<string, number> {
+  if (mode === "subgroup") return { ROUNDS: Math.ceil(headDim / 32) };
   const keyBytes = headDim * (k.format === "f32" ? 4 : 2);
   return { TILE_KEYS: [32, 16, 8, 4].find((keys) => keys * keyBytes <= TILE_BYTES)! };
 }

@@ -1,5 +1,6 @@
 /** The words that matmul's variants share. */
 import type { Gpu } from "../gpu.ts";
+import type { Risk } from "../refusal.ts";
 import type { Tensor } from "../tensor.ts";
 import type { Layout, Operand, WeightForm } from "../weight.ts";
 import type { Format } from "../wgsl.ts";
@@ -43,6 +44,8 @@ export interface Variant {
   readonly name: string;
   /** Sizes that it is worth measuring for; all unless given. */
   readonly sizes?: readonly Size[];
+  /** What it is refused with, where drivers differ in what it depends on; plain variants have none. */
+  readonly risk?: Risk;
   /** Whether it can run on this device, and serve this kind of product. */
   fits(gpu: Gpu, kind: ProductKind): boolean;
   /** Records the product. */

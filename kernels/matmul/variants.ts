@@ -1,7 +1,6 @@
 /** The classes of products, the kernels that serve each, and which to take. */
 import type { Gpu, Sharing } from "../gpu.ts";
 import { NF4 } from "../nf4/operand.ts";
-import { matrixUnit } from "../shared/matrix_unit.ts";
 import { chosenVariant, type Tunable } from "../tuning.ts";
 import type { WeightForm } from "../weight.ts";
 import { dequantiseFirst } from "./dequantise_first.ts";
@@ -75,7 +74,7 @@ export function variantFor(gpu: Gpu, kind: ProductKind, shape: ProductShape): Va
  * are classes of their own where the device has matrix units.
  */
 export function matmulTunables(gpu: Gpu): readonly MatmulTunable[] {
-  const formats = matrixUnit(gpu.info) ? ["f32", "bf16"] as const : ["f32"] as const;
+  const formats = usesMatrices(gpu, { format: "bf16" }) ? ["f32", "bf16"] as const : ["f32"] as const;
   const kinds: ProductKind[] = formats.flatMap((format) =>
     FORMS.flatMap((form) => form.layouts.map((layout) => ({ layout, form, format })))
   );
@@ -89,14 +88,20 @@ export function matmulTunables(gpu: Gpu): readonly MatmulTunable[] {
 }
 
 function tunableOf(gpu: Gpu, kind: ProductKind, size: Size, variants: readonly Variant[]): Tunable {
-  const names = variants.map(({ name }) => name);
   const onMatrices = usesMatrices(gpu, kind);
-  const wanted = (onMatrices && !gpu.info.isSoftware && MATRIX_DEFAULTS[size]) || DEFAULTS[gpu.sharing][size];
-  const [first, ...others] = [wanted, ...names.filter((name) => name !== wanted)].filter((name) =>
-    names.includes(name)
-  );
+  const [trusted, refused] = [true, false].map((wanted) =>
+    variants.filter(({ risk }) => wanted !== (risk !== undefined && gpu.refused.has(risk))).map(({ name }) =>
+      name
+    )
+  ) as [string[], string[]];
+  const wanted = [
+    onMatrices && !gpu.info.isSoftware && MATRIX_DEFAULTS[size],
+    DEFAULTS[gpu.sharing][size],
+    DEFAULTS.workgroup[size],
+  ].find((name) => name && trusted.includes(name)) || trusted[0]!;
+  const others = trusted.filter((name) => name !== wanted);
   const key = `matmul ${kind.layout} ${kind.form.name} ${size}${onMatrices ? " 16-bit" : ""}`;
-  return { key, variants: [first!, ...others] };
+  return { key, variants: [wanted, ...others], refused };
 }
 
 function variantsOf(gpu: Gpu, kind: ProductKind, size: Size): Variant[] {

@@ -1,6 +1,7 @@
 import { GpuError } from "../errors.ts";
 import type { Gpu } from "../gpu.ts";
 import { matmul, type ProductOptions } from "../matmul/matmul.ts";
+import { sharingOf } from "../shared/sharing.ts";
 import { Tensor } from "../tensor.ts";
 import type { VectorOperand, Weight } from "../weight.ts";
 import subgroupWgsl from "./matvec_subgroup.wgsl" with { type: "text" };
@@ -58,13 +59,14 @@ function run(
   const depth = x.width / 4;
   // A power of two, so that a step of a longer batch compiles few variants.
   const M = 2 ** Math.ceil(Math.log2(x.rows));
-  const { constants, outputs } = gpu.sharing === "subgroup"
+  const sharing = sharingOf(gpu, "matvec");
+  const { constants, outputs } = sharing === "subgroup"
     ? { constants: { M, CHUNKS: 8 / part.quads, PER_CHUNK: part.quads }, outputs: 32 }
     : workgroupShape(part, M, depth);
   gpu.run(
     {
-      name: `matvec_${part.name}_${gpu.sharing}`,
-      wgsl: gpu.sharing === "subgroup" ? subgroupWgsl : workgroupWgsl,
+      name: `matvec_${part.name}_${sharing}`,
+      wgsl: sharing === "subgroup" ? subgroupWgsl : workgroupWgsl,
       libraries: [paramsWgsl, ...part.libraries],
     },
     { x, y, ...part.tensors },
@@ -97,7 +99,7 @@ function workgroupShape({ rows, quads }: VectorOperand, M: number, depth: number
 }
 
 function operandsOf(gpu: Gpu, weight: Weight): readonly VectorOperand[] {
-  if (!(weight instanceof Tensor)) return weight.vectorOperands(gpu.sharing);
+  if (!(weight instanceof Tensor)) return weight.vectorOperands(sharingOf(gpu, "matvec"));
   const quads = weight.format !== "f32" && weight.width % 8 === 0 ? 2 : 1;
   return weight.segments.map(({ start, rows }) => ({
     name: quads === 2 ? "pairs" : "quads",

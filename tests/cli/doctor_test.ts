@@ -1,8 +1,9 @@
 import { adviceFor, describe, type DoctorReport, examine, problemOf } from "../../cli/doctor.ts";
-import { checkKernels, largestError } from "../../cli/kernel_check.ts";
+import { checkKernels } from "../../cli/kernel_check.ts";
 import { runCli } from "../../cli/main.ts";
 import { GpuError } from "../../kernels/errors.ts";
 import { Gpu, type GpuOptions } from "../../kernels/gpu.ts";
+import { largestError } from "../../kernels/trials.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
 import { assertIncludes } from "../support/text.ts";
 import { MemoryIo } from "./memory_io.ts";
@@ -14,6 +15,7 @@ Deno.test("doctor --json prints one object with the adapter's limits and every k
   assertEquals(report.deno, Deno.version.deno);
   assert(/^\d+\.\d+\.\d+$/.test(report.longreach), "its own version");
   assertEquals(report.adapter.device_error, null, "an adapter that opens");
+  assertEquals(report.refused, [], "nothing refused");
   assert(report.adapter.limits.max_storage_buffer_binding_size >= 128 * 2 ** 20, "limits");
   const kernels: DoctorReport["kernels"] = report.kernels;
   const modes = Object.groupBy(kernels, ({ sharing }) => sharing);

@@ -1,4 +1,5 @@
-import { adapterKey, kernelVersion, readTuning, saveTuning, tuningFile } from "../../cli/tuning.ts";
+import { adapterKey, kernelVersion } from "../../cli/adapter_file.ts";
+import { readTuning, saveTuning, tuningFile } from "../../cli/tuning.ts";
 import { Gpu, type GpuInfo } from "../../kernels/gpu.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
 import { withFolder } from "../support/files.ts";

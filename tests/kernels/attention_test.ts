@@ -345,8 +345,10 @@ Deno.test("Tiles shrink to the memory of a workgroup; a variant that the device 
 });
 
 /** What the choice of variants looks at, but for the device. */
-function traits({ sharing, tuning, info }: Gpu): Pick<Gpu, "sharing" | "tuning" | "info"> {
-  return { sharing, tuning, info };
+function traits(
+  { sharing, tuning, refused, info }: Gpu,
+): Pick<Gpu, "sharing" | "tuning" | "refused" | "info"> {
+  return { sharing, tuning, refused, info };
 }
 
 /** Rows of a head that came out NaN, as rows that read a poisoned one do: a hidden key has weight 0, and 0 NaN is NaN. */

@@ -6,6 +6,7 @@ import { firstKeys } from "../../kernels/attention/map.ts";
 import { DRY_INFO, TYPICAL_LIMITS } from "../../kernels/dry_device.ts";
 import { type DeviceLimits, type Dispatch, Gpu, type GpuOptions, type MemoryUse } from "../../kernels/gpu.ts";
 import type { GpuInfo } from "../../kernels/device.ts";
+import type { Refused } from "../../kernels/refusal.ts";
 import type { Tuning } from "../../kernels/tuning.ts";
 import { freeBatch, layerRule, makeBatch, type Sequence } from "../../model/batch.ts";
 import { isPackedIn4bit } from "../../model/config.ts";
@@ -26,6 +27,8 @@ import { Trainer } from "../trainer.ts";
 export interface PlanDevice extends Pick<GpuOptions, "sharing" | "maxBindingBytes" | "hostCopies"> {
   /** Variants of kernels; each kernel's default unless given. */
   readonly tuning?: Tuning;
+  /** Kernels that it does without; none unless given. */
+  readonly refused?: Refused;
   /** The device as it describes itself. */
   readonly info: GpuInfo;
   /** Limits of its buffers and workgroups. */
@@ -72,8 +75,8 @@ export const TYPICAL_DEVICE: PlanDevice = {
 
 /** Describes the device that is open. */
 export function planDevice(gpu: Gpu): PlanDevice {
-  const { info, limits, sharing, tuning, maxBindingBytes, host } = gpu;
-  return { info, limits, sharing, tuning, maxBindingBytes, hostCopies: host.copies };
+  const { info, limits, sharing, tuning, refused, maxBindingBytes, host } = gpu;
+  return { info, limits, sharing, tuning, refused, maxBindingBytes, hostCopies: host.copies };
 }
 
 /**

@@ -29,6 +29,7 @@ function subgroupTile(groups: number): Variant {
   });
   return {
     name: `subgroup ${8 * groups}x32`,
+    risk: "matmul by subgroups",
     fits: (gpu, { form }) => form.families.includes("subgroup") && gpu.info.subgroupSize >= 8,
     run: (gpu, product) => runTile(gpu, tile(product.layout), product),
   };
@@ -47,6 +48,7 @@ function narrowTile(groups: number): Variant {
   };
   return {
     name: `subgroup 32x${8 * groups}`,
+    risk: "matmul by subgroups",
     fits: (gpu, { form }) => form.families.includes("narrow subgroup") && gpu.info.subgroupSize >= 8,
     run: (gpu, product) => runTile(gpu, tile, product),
   };

@@ -25,14 +25,15 @@ export const BY_MATRIX: readonly Variant[] = [
 ];
 
 /** Whether products of this kind may run on matrix units here. */
-export function usesMatrices(gpu: Gpu, { format }: ProductKind): boolean {
-  return format !== "f32" && matrixUnit(gpu.info) !== undefined;
+export function usesMatrices(gpu: Gpu, { format }: Pick<ProductKind, "format">): boolean {
+  return format !== "f32" && matrixUnit(gpu.info) !== undefined && !gpu.refused.has("matmul by matrices");
 }
 
 /** Subgroups multiply matrices of f16, to whose range the operands are scaled first. */
 function matrixTile(rows: number, columns: number): Variant {
   return {
     name: `matrix ${rows}x${columns}`,
+    risk: "matmul by matrices",
     fits(gpu, kind) {
       const unit = matrixUnit(gpu.info);
       return kind.form.families.includes("matrix") && usesMatrices(gpu, kind) && unit !== undefined &&
