@@ -130,6 +130,7 @@ export type { Logprob, TokenLogprob } from "./model/logprobs.ts";
 export { Decoder, type DecoderOptions } from "./model/decoder.ts";
 export type { Sampling } from "./kernels/sample/sample.ts";
 export { type Answer, type AnswerOptions, Engine, type EngineOptions } from "./chat/engine.ts";
+export type { Sinks } from "./chat/cache.ts";
 export type { AnswerLogprob, TextLogprob } from "./chat/text_logprobs.ts";
 export {
   type Batch,
