@@ -1,7 +1,9 @@
 /** Writing one token after another: the device's time for one, by the length of what stands before it. */
+import type { CacheFormat } from "../kernels/cache_attention/cache_attention.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import { Decoder } from "../model/decoder.ts";
 import { generate } from "../model/generate.ts";
+import { kvCacheBytes } from "../model/kv_cache.ts";
 import type { LanguageModel } from "../model/language_model.ts";
 import { randomModel } from "../model/load/random.ts";
 import { randomIds } from "./inputs.ts";
@@ -24,37 +26,45 @@ export async function decodeModel(gpu: Gpu, shape: string): Promise<LanguageMode
   });
 }
 
-/** The step that draws a token and runs it through the layers; it can be no faster than reading the weights and the cache. */
+/**
+ * The step that draws a token and runs it through the layers, with a cache in the activations' format and one in 8 bits; it can
+ * be no faster than reading the weights and the cache.
+ */
 export function decodeCases(model: LanguageModel, shape: string): Case[] {
-  return CONTEXTS[shape === "demo" ? "demo" : "real"].map((length) => {
-    const work = (): Decoder => new Decoder(model, { capacity: length + ROOM });
-    const { num_hidden_layers, num_key_value_heads, head_dim } = model.config;
-    const cacheBytes = 2 * num_hidden_layers * num_key_value_heads * head_dim * (length + ROOM) * 4;
-    return {
-      suite: "decode",
-      op: "one token",
-      shape: `${shape}, after ${length}`,
-      format: `nf4, x ${model.parts.format}`,
-      flops: 0,
-      bytes: bytesOf(work, length),
-      memory: cacheBytes,
-      prepare(gpu) {
-        const decoder = work();
-        decoder.fillRandomly(length);
-        const drawn = gpu.empty([1], "u32", "drawn token");
-        return {
-          run() {
-            decoder.sample(SAMPLING, drawn, 0);
-            decoder.advance();
-          },
-          free() {
-            decoder.free();
-            drawn.free();
-          },
-        };
-      },
-    };
-  });
+  const lengths = CONTEXTS[shape === "demo" ? "demo" : "real"];
+  const cacheFormats: readonly CacheFormat[] = [model.parts.format, "q8"];
+  return lengths.flatMap((length) =>
+    cacheFormats.map((cacheFormat) => decodeCase(model, shape, length, cacheFormat))
+  );
+}
+
+function decodeCase(model: LanguageModel, shape: string, length: number, cacheFormat: CacheFormat): Case {
+  const capacity = length + ROOM;
+  const work = (): Decoder => new Decoder(model, { capacity, cacheFormat });
+  return {
+    suite: "decode",
+    op: "one token",
+    shape: `${shape}, after ${length}`,
+    format: `nf4, x ${model.parts.format}, cache ${cacheFormat}`,
+    flops: 0,
+    bytes: bytesOf(work, length),
+    memory: kvCacheBytes(model.config, { sequences: 1, capacity, format: cacheFormat }),
+    prepare(gpu) {
+      const decoder = work();
+      decoder.fillRandomly(length);
+      const drawn = gpu.empty([1], "u32", "drawn token");
+      return {
+        run() {
+          decoder.sample(SAMPLING, drawn, 0);
+          decoder.advance();
+        },
+        free() {
+          decoder.free();
+          drawn.free();
+        },
+      };
+    },
+  };
 }
 
 function bytesOf(work: () => Decoder, length: number): number {

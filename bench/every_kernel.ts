@@ -9,6 +9,7 @@ import type { Tensor } from "../kernels/tensor.ts";
 import type { Format } from "../kernels/wgsl.ts";
 import { makeBatch } from "../model/batch.ts";
 import { parseConfig } from "../model/config.ts";
+import { Decoder } from "../model/decoder.ts";
 import type { ModelConfig } from "../model/model_config.ts";
 import { generate } from "../model/generate.ts";
 import { freshWeights } from "../model/load/fresh.ts";
@@ -35,7 +36,7 @@ export const SMALL_OTHERS: readonly ModelConfig[] = [
 ].map((own) => ({ ...parseConfig({ ...SHAPE, ...own }, "small"), final_logit_softcapping: 30 }));
 
 /**
- * Runs one training step and writes two tokens of text with everything on: LoRA with dropout, biases, trained norms,
+ * Runs one training step and writes two tokens of text, with a cache of floats and one of 8 bits, with everything on: LoRA with dropout, biases, trained norms,
  * embeddings and head, both NF4 forms, states in 8 bits and in 32. Together the models and both sharing modes run every
  * kernel.
  */
@@ -68,5 +69,9 @@ export async function runEveryKernel(gpu: Gpu, config: ModelConfig, format: Form
   const long = gpu.zeros([4, 1024], format);
   const made: Tensor[] = [matmul(gpu, long, long), matvec(gpu, long, long), cast(gpu, dequantised, format)];
   await generate(model, [1, 2], { maxNewTokens: 2 });
+  const decoder = new Decoder(model, { capacity: 4, cacheFormat: "q8" });
+  decoder.prefill(0, [1, 2]);
+  decoder.advance();
+  decoder.free();
   await gpu.readBytes(made);
 }

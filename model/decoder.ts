@@ -1,6 +1,11 @@
 import { attention, type AttentionShape, type Scoring } from "../kernels/attention/attention.ts";
 import { makeAttentionMap } from "../kernels/attention/map.ts";
-import { appendToCache, cacheAttention } from "../kernels/cache_attention/cache_attention.ts";
+import {
+  appendToCache,
+  cacheAttention,
+  type CacheFormat,
+  quantiseRows,
+} from "../kernels/cache_attention/cache_attention.ts";
 import { fillUniform } from "../kernels/elementwise/fill_random.ts";
 import { embed } from "../kernels/embedding/embedding.ts";
 import { GpuError } from "../kernels/errors.ts";
@@ -9,19 +14,21 @@ import { softCapInPlace } from "../kernels/loss/soft_cap.ts";
 import { product } from "../kernels/matvec/matvec.ts";
 import { type LastTokens, sample, type Sampling } from "../kernels/sample/sample.ts";
 import type { Tensor } from "../kernels/tensor.ts";
-import { KvCache } from "./kv_cache.ts";
+import { KvCache, kvCacheTokenBytes } from "./kv_cache.ts";
 import { attentionShape } from "./attention.ts";
 import { embeddingFactor, type LanguageModel, logitScale } from "./language_model.ts";
 import { norm } from "./norm.ts";
 import { LayerRopes } from "./layer_ropes.ts";
 import { applyRope } from "./pass.ts";
 
-/** Number of sequences and their longest length. */
+/** Number of sequences, their longest length, and how their keys and values are held. */
 export interface DecoderOptions {
   /** Sequences that are written side by side; 1 unless given. */
   readonly sequences?: number;
   /** Most tokens of a sequence, prompt and answer: memory for them is taken at once. */
   readonly capacity: number;
+  /** Storage of keys and values; the activations' format unless given. */
+  readonly cacheFormat?: CacheFormat | undefined;
 }
 
 /** Tokens of a prompt that go through the layers at once, which bounds the memory of activations. */
@@ -68,14 +75,17 @@ export class Decoder {
   #hidden: Tensor;
 
   /** Allocates the cache. @throws {GpuMemoryError} if it does not fit the device */
-  constructor(model: LanguageModel, { sequences = 1, capacity }: DecoderOptions) {
+  constructor(
+    model: LanguageModel,
+    { sequences = 1, capacity, cacheFormat = model.parts.format }: DecoderOptions,
+  ) {
     const { gpu, config } = model;
     this.model = model;
     this.capacity = capacity;
     this.#gpu = gpu;
     this.#shape = attentionShape(config);
     this.#scoring = { scale: config.attention_multiplier, cap: config.attn_logit_softcapping };
-    this.cache = new KvCache(gpu, config, { sequences, capacity, format: model.parts.format });
+    this.cache = new KvCache(gpu, config, { sequences, capacity, format: cacheFormat });
     this.#ropes = new LayerRopes(gpu, config);
     this.#ropes.forLength(capacity);
     this.#windows = config.layers.map((layer) => layer.sliding_window);
@@ -196,7 +206,7 @@ export class Decoder {
 
   /**
    * Forgets `count` tokens of a sequence from number `start` on, and moves those behind them up to where they were: their
-   * keys are rotated back by `count` positions. So a sequence can go on for ever in a cache of fixed size; its first tokens
+   * keys are rotated back by `count` positions, in 8 bits through f32. So a sequence can go on for ever in a cache of fixed size; its first tokens
    * are kept, since attention rests on them.
    *
    * @throws {GpuError} if the sequence does not have these tokens in the cache
@@ -228,7 +238,13 @@ export class Decoder {
         const moved = gpu.empty([rest, cached.width], cached.dtype, "moved rows");
         gpu.copy(cached.slice(start + count, start + count + rest), moved);
         if (cached === k) {
-          applyRope(gpu, [moved], { rope, positions }, this.#shape.headDim, { inverse: true });
+          const isQ8 = this.cache.format === "q8";
+          const keys = isQ8 ? this.cache.toFloats(moved, "f32") : moved;
+          applyRope(gpu, [keys], { rope, positions }, this.#shape.headDim, { inverse: true });
+          if (isQ8) {
+            quantiseRows(gpu, keys, moved);
+            keys.free();
+          }
         }
         gpu.copy(moved, cached.slice(start, start + rest));
         moved.free();
@@ -242,8 +258,8 @@ export class Decoder {
   fillRandomly(length: number): void {
     const stream = 2 * this.cache.layers.length;
     this.cache.layers.forEach(({ k, v }, i) => {
-      fillUniform(this.#gpu, k, { seed: 1, stream: 2 * i, low: -1, high: 1 });
-      fillUniform(this.#gpu, v, { seed: 1, stream: 2 * i + 1, low: -1, high: 1 });
+      this.#fillRows(k, 2 * i);
+      this.#fillRows(v, 2 * i + 1);
     });
     fillUniform(this.#gpu, this.#hidden, { seed: 1, stream, low: -1, high: 1 });
     for (const sequence of this.#sequences) {
@@ -254,18 +270,27 @@ export class Decoder {
     this.#writeLast();
   }
 
+  /** Fills rows of the cache with uniform random numbers. */
+  #fillRows(cached: Tensor, stream: number): void {
+    const key = { seed: 1, stream, low: -1, high: 1 };
+    if (this.cache.format !== "q8") return fillUniform(this.#gpu, cached, key);
+    const { kvHeads, headDim } = this.#shape;
+    const rows = this.#gpu.empty([cached.rows, kvHeads * headDim], "f32", "random rows");
+    fillUniform(this.#gpu, rows, key);
+    quantiseRows(this.#gpu, rows, cached);
+    rows.free();
+  }
+
   /** Bytes that a step of {@linkcode sample} and {@linkcode advance} cannot do without reading: weights, keys, values. */
   stepBytes(): number {
-    const { head, embeddings, format } = this.model.parts;
+    const { head, embeddings } = this.model.parts;
     const linears = this.model.linears().reduce(
       (sum, { weight, lora }) => sum + weight.byteLength + (lora ? lora.A.byteLength + lora.B.byteLength : 0),
       0,
     );
-    const { num_hidden_layers, num_key_value_heads, head_dim } = this.model.config;
-    const keyBytes = num_key_value_heads * head_dim * (format === "f32" ? 4 : 2);
     const tokens = this.#sequences.reduce((sum, { cached }) => sum + cached, 0);
     return linears + head.weight.byteLength + this.sequences * embeddings.weight.rowBytes +
-      2 * num_hidden_layers * tokens * keyBytes;
+      tokens * kvCacheTokenBytes(this.model.config, this.cache.format);
   }
 
   /** Frees the cache and all else that it holds; the model stays. */
@@ -290,13 +315,13 @@ export class Decoder {
       ]),
     );
     const attend: Attend = (layer, q, k, v) => {
-      const cache = this.cache.of(layer, sequence);
-      appendToCache(gpu, k, v, cache, positions);
+      appendToCache(gpu, k, v, this.cache.of(layer, sequence), positions);
       const map = maps.get(this.#windows[layer]!)!;
-      const [keys, values] = [cache.k.slice(0, end), cache.v.slice(0, end)];
-      const { o, lse } = attention(gpu, q, keys, values, map, this.#shape, this.#scoring);
-      lse.free();
-      return o;
+      return this.cache.withRows({ layer, sequence, length: end }, q.format, (keys, values) => {
+        const { o, lse } = attention(gpu, q, keys, values, map, this.#shape, this.#scoring);
+        lse.free();
+        return o;
+      });
     };
     const hidden = this.#layers(ids, positions, attend);
     gpu.copy(hidden.slice(rows - 1, rows), this.#hidden.slice(sequence, sequence + 1));

@@ -2,14 +2,7 @@
 //
 // Grid: one thread per quad of a new row, wrapped.
 
-struct Params {
-  rows: u32,        // new rows of all sequences
-  quads: u32,       // of a row
-  per_sequence: u32,
-  capacity: u32,    // rows of the cache for a sequence
-  k_start: u32,     // first row of the bound part of the cache
-  k_rows: u32,
-}
+#needs Params place
 
 @group(0) @binding(0) var<storage, read> k: array<X>;                 // (rows, quads)
 @group(0) @binding(1) var<storage, read> v: array<X>;
@@ -25,12 +18,11 @@ fn main(
   @builtin(local_invocation_index) lane: u32,
 ) {
   let i = (group.y * groups.x + group.x) * 64u + lane;
-  let row = i / p.quads;
+  let row = i / p.per_row;
   if (row >= p.rows) { return; }
-  let position = positions[row];
-  let here = row / p.per_sequence * p.capacity + position - p.k_start;  // wraps to a large number before this part
-  if (position >= p.capacity || here >= p.k_rows) { return; }
-  let at = here * p.quads + i % p.quads;
+  let here = place(row, positions[row]);
+  if (here >= p.k_rows) { return; }
+  let at = here * p.per_row + i % p.per_row;
   cached_k[at] = store_C(load_X(k[i]));
   cached_v[at] = store_C(load_X(v[i]));
 }

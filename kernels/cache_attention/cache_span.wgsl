@@ -1,7 +1,8 @@
 // Which keys and queries a workgroup of the split kernels has: the keys of one span of one sequence's cache, and QUERIES
 // of the query heads (of all its new rows) that share a kv head.
 
-#needs QUERIES D4
+#needs QUERIES
+#needs HEAD    // elements of C of a head: its quads, and its scale where it has one
 
 struct Params {
   rows: u32,            // query rows of all sequences
@@ -18,7 +19,7 @@ struct Params {
   cap: f32,             // soft cap of the scores
 }
 @group(0) @binding(0) var<storage, read> q: array<X>;                   // (rows, heads, D4)
-@group(0) @binding(1) var<storage, read> k: array<C>;                   // (k_rows, kv_heads, D4)
+@group(0) @binding(1) var<storage, read> k: array<C>;                   // (k_rows, kv_heads, HEAD)
 @group(0) @binding(2) var<storage, read> v: array<C>;
 @group(0) @binding(3) var<storage, read> positions: array<u32>;         // (rows)
 @group(0) @binding(4) var<storage, read_write> parts: array<vec4f>;     // (splits, rows, heads, D4)
@@ -71,9 +72,9 @@ fn has_query(s: Span, i: u32) -> bool {
   return s.first_query + i < p.per_sequence * (p.heads / p.kv_heads);
 }
 
-// Quad 0 of the key at a position.
+// Where the key at a position begins: its quad 0.
 fn key_at(s: Span, key: u32) -> u32 {
-  return ((s.at + key) * p.kv_heads + s.kv_head) * D4;
+  return ((s.at + key) * p.kv_heads + s.kv_head) * HEAD;
 }
 
 fn pair_of(query: vec2u) -> u32 {

@@ -5,7 +5,7 @@
 //
 // Grid: x = splits, y = kv heads by groups of QUERIES queries, z = sequences.
 
-#needs span_of query_of pair_of key_at sees has_query part_of capped_one
+#needs span_of query_of pair_of key_at sees has_query part_of k_scale v_scale capped_one
 #needs MASKED ROUNDS QUERIES
 #needs D4    // quads of a head
 
@@ -39,10 +39,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
         }
       #end
     #end
-    // Mask; running max; rescale; weights.
+    // Scale; mask; running max; rescale; weights.
+    let scale_k = k_scale(at);
+    let scale_v = v_scale(at);
     let inside = key + lane < s.end_key;
     #for i in 0..QUERIES
-      x_$i = select(MASKED, capped_one(x_$i), inside && sees(seen_$i, key + lane));
+      x_$i = select(MASKED, capped_one(x_$i * scale_k), inside && sees(seen_$i, key + lane));
       let previous_max_$i = running_max_$i;
       running_max_$i = max(running_max_$i, subgroupMax(x_$i));
       let rescale_$i = exp(previous_max_$i - running_max_$i);
@@ -52,8 +54,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
       #for j in 0..ROUNDS
         o_$i_$j *= rescale_$i;
       #end
+      x_$i *= scale_v;
     #end
-    // Add weights x V.
+    // Add weights x V; the weights have the scales of the values.
     for (var t = 0u; t < min(8u, s.end_key - key); t++) {
       let row = key_at(s, key + t);
       #for i in 0..QUERIES

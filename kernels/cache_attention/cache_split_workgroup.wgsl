@@ -5,7 +5,7 @@
 //
 // Grid: x = splits, y = kv heads by groups of QUERIES queries, z = sequences.
 
-#needs span_of pair_of query_of key_at sees has_query part_of capped_one
+#needs span_of pair_of query_of key_at sees has_query part_of k_scale v_scale capped_one
 #needs MASKED QUERIES
 #needs D4           // quads of a head
 #needs TILE_KEYS    // keys of a tile
@@ -98,7 +98,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
           score += dot(load_C(tile[i % TILE_KEYS * STRIDE + e]), held_q[query * D4 + e]);
         }
         let is_seen = sees(positions[query_of(s, query).x], block + key);
-        scores[query * BLOCK + key] = select(MASKED, capped_one(score), is_seen);
+        let at = key_at(s, min(block + key, s.end_key - 1u));
+        scores[query * BLOCK + key] = select(MASKED, capped_one(score * k_scale(at)), is_seen);
       }
     }
     // Running max, rescale, weights.
@@ -110,7 +111,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
         o_$i *= run[$iu].z;
       #end
       for (var key = thread / D4; key < keys; key += PARTS) {
-        let value = load_C(v[key_at(s, block + key) + quad]);
+        let at = key_at(s, block + key);
+        let value = load_C(v[at + quad]) * v_scale(at);
         #for i in 0..QUERIES
           o_$i += scores[$iu * BLOCK + key] * value;
         #end

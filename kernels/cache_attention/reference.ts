@@ -51,3 +51,25 @@ export function cacheAttentionReference(
   }
   return o;
 }
+
+/**
+ * The definition of rows in 8 bits: each head of a row has the scale max |x| / 127, and its elements the nearest whole
+ * multiples of it.
+ *
+ * @param x (rows, kvHeads * headDim)
+ * @returns the multiples like x, and the scales (rows, kvHeads)
+ */
+export function quantiseRowsReference(
+  x: ArrayLike<number>,
+  headDim: number,
+): { codes: Float64Array; scales: Float64Array } {
+  const codes = new Float64Array(x.length);
+  const scales = new Float64Array(x.length / headDim);
+  for (let head = 0; head < scales.length; head++) {
+    const at = head * headDim;
+    for (let c = 0; c < headDim; c++) scales[head] = Math.max(scales[head]!, Math.abs(x[at + c]!) / 127);
+    if (scales[head] === 0) continue;
+    for (let c = 0; c < headDim; c++) codes[at + c] = Math.round(x[at + c]! / scales[head]!);
+  }
+  return { codes, scales };
+}

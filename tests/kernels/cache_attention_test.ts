@@ -3,12 +3,17 @@ import { makeAttentionMap } from "../../kernels/attention/map.ts";
 import {
   appendToCache,
   cacheAttention,
+  type CacheFormat,
+  cacheRow,
+  dequantiseRows,
   type LayerCache,
+  quantiseRows,
 } from "../../kernels/cache_attention/cache_attention.ts";
-import { cacheAttentionReference } from "../../kernels/cache_attention/reference.ts";
+import { cacheAttentionReference, quantiseRowsReference } from "../../kernels/cache_attention/reference.ts";
 import { Gpu, type GpuOptions, type Sharing } from "../../kernels/gpu.ts";
+import type { Tensor } from "../../kernels/tensor.ts";
 import type { Format } from "../../kernels/wgsl.ts";
-import { assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { assertRounded, inFormat } from "../support/numeric.ts";
 import { normal } from "../support/random.ts";
 
@@ -20,7 +25,7 @@ interface Case {
   /** Positions of the new rows of each sequence. */
   readonly positions: readonly (readonly number[])[];
   readonly format: Format;
-  readonly cacheFormat?: Format;
+  readonly cacheFormat?: CacheFormat;
   readonly window?: number;
   readonly scale?: number;
   readonly cap?: number;
@@ -64,11 +69,90 @@ const CASES: Case[] = [
     format: "f32",
     cacheFormat: "bf16",
   },
+  { heads: 4, kvHeads: 4, headDim: 16, capacity: 64, positions: [[0]], format: "f32", cacheFormat: "q8" },
+  {
+    heads: 8,
+    kvHeads: 1,
+    headDim: 20,
+    capacity: 320,
+    positions: [[300], [5]],
+    format: "bf16",
+    cacheFormat: "q8",
+  },
+  {
+    heads: 4,
+    kvHeads: 2,
+    headDim: 32,
+    capacity: 512,
+    positions: [[511], [130]],
+    format: "f32",
+    cacheFormat: "q8",
+  },
+  {
+    heads: 2,
+    kvHeads: 1,
+    headDim: 128,
+    capacity: 192,
+    positions: [[150, 151, 152]],
+    format: "f16",
+    cacheFormat: "q8",
+  },
+  {
+    heads: 3,
+    kvHeads: 3,
+    headDim: 4,
+    capacity: 128,
+    positions: [[3, 4], [126, 127]],
+    format: "f32",
+    cacheFormat: "q8",
+  },
+  {
+    heads: 4,
+    kvHeads: 2,
+    headDim: 80,
+    capacity: 256,
+    positions: [[200, 201], [7, 8]],
+    format: "f32",
+    cacheFormat: "q8",
+    window: 50,
+    cap: 2,
+  },
 ];
+
+/** A tensor of cache rows, and the float64 values that it holds. */
+async function cacheRows(
+  gpu: Gpu,
+  [rows, values]: readonly [rows: number, values: Float32Array],
+  { kvHeads, headDim, format }: { kvHeads: number; headDim: number; format: CacheFormat },
+): Promise<{ tensor: Tensor; values: Float64Array }> {
+  if (format !== "q8") return inFormat(gpu, [rows, kvHeads * headDim], values, format);
+  const { width, dtype } = cacheRow("q8", { kvHeads, headDim });
+  const tensor = gpu.empty([rows, width], dtype);
+  quantiseRows(gpu, gpu.tensor([rows, kvHeads * headDim], values), tensor);
+  const { codes, scales } = decode(await gpu.readU32(tensor), headDim);
+  return { tensor, values: codes.map((code, i) => code * scales[Math.floor(i / headDim)]!) };
+}
+
+/** Codes and scales of heads in 8 bits. */
+function decode(words: Uint32Array, headDim: number): { codes: Float64Array; scales: Float64Array } {
+  const headBytes = headDim + 4;
+  const view = new DataView(words.buffer, words.byteOffset, words.byteLength);
+  const heads = words.byteLength / headBytes;
+  return {
+    codes: Float64Array.from(
+      { length: heads * headDim },
+      (_, i) => view.getInt8(Math.floor(i / headDim) * headBytes + i % headDim),
+    ),
+    scales: Float64Array.from(
+      { length: heads },
+      (_, head) => view.getFloat32(head * headBytes + headDim, true),
+    ),
+  };
+}
 
 async function check(gpu: Gpu, c: Case, seed: number): Promise<void> {
   const { heads, kvHeads, headDim, capacity, format, cacheFormat = format, window, scale, cap } = c;
-  const cacheRows = c.positions.length * capacity;
+  const keys = c.positions.length * capacity;
   const rows = c.positions.flat().length;
   const q = inFormat(gpu, [rows, heads * headDim], normal(seed, rows * heads * headDim), format);
   const width = kvHeads * headDim;
@@ -78,8 +162,9 @@ async function check(gpu: Gpu, c: Case, seed: number): Promise<void> {
       const row = Math.floor(i / width);
       return row % capacity > c.positions[Math.floor(row / capacity)]!.at(-1)! ? 1e4 : value;
     });
-  const k = inFormat(gpu, [cacheRows, width], limited(normal(seed + 1, cacheRows * width)), cacheFormat);
-  const v = inFormat(gpu, [cacheRows, width], limited(normal(seed + 2, cacheRows * width)), cacheFormat);
+  const held = { kvHeads, headDim, format: cacheFormat };
+  const k = await cacheRows(gpu, [keys, limited(normal(seed + 1, keys * width))], held);
+  const v = await cacheRows(gpu, [keys, limited(normal(seed + 2, keys * width))], held);
   const positions = Uint32Array.from(c.positions.flat());
   const o = cacheAttention(
     gpu,
@@ -160,7 +245,7 @@ for (const maxBindingBytes of [2 ** 30, 64 * 32]) {
   Deno.test(`New keys and values land at their positions, bindings of ${maxBindingBytes} bytes`, async () => {
     using gpu = await Gpu.open({ poison: true, maxBindingBytes });
     const [width, capacity] = [8, 128];
-    const positions = [70, 71, 127, 128];
+    const positions = [128, 71, 127, 3];
     const [k, v] = [normal(1, 4 * width), normal(2, 4 * width)];
     const cache: LayerCache = {
       k: gpu.zeros([2 * capacity, width]),
@@ -171,14 +256,133 @@ for (const maxBindingBytes of [2 ** 30, 64 * 32]) {
     appendToCache(gpu, ...tensors, cache, gpu.tensor([4], Uint32Array.from(positions)));
     for (const [name, values, tensor] of [["k", k, cache.k], ["v", v, cache.v]] as const) {
       const expected = new Float32Array(2 * capacity * width);
-      // The last row is past the capacity and left out.
-      [70, 71, capacity + 127].forEach((at, row) =>
-        expected.set(values.subarray(row * width, (row + 1) * width), at * width)
+      // The first row is past its sequence's capacity and left out.
+      [71, capacity + 127, capacity + 3].forEach((at, i) =>
+        expected.set(values.subarray((i + 1) * width, (i + 2) * width), at * width)
       );
       assertEquals([...await gpu.read(tensor)], [...expected], name);
     }
   });
 }
+
+for (const maxBindingBytes of [2 ** 30, 64 * 56]) {
+  Deno.test(`In 8 bits new rows become the nearest codes, bindings of ${maxBindingBytes} bytes`, async () => {
+    for (const [kvHeads, headDim] of [[2, 8], [1, 44], [3, 4], [1, 256]] as const) {
+      // 64 rows of a cache are the least that a binding holds.
+      if (64 * kvHeads * (headDim + 4) > maxBindingBytes) continue;
+      using gpu = await Gpu.open({
+        poison: true,
+        maxBindingBytes: Math.max(maxBindingBytes, 64 * kvHeads * headDim * 4),
+      });
+      const capacity = 128;
+      const positions = [128, 71, 127, 3];
+      const size = 4 * kvHeads * headDim;
+      // The second row is zeros; the third's keys are small and its values large.
+      const [k, v] = [3, 4].map((seed) =>
+        normal(seed, size).map((value, i) =>
+          value * [1, 0, seed === 3 ? 1e-9 : 1e9, 1][Math.floor(4 * i / size)]!
+        )
+      ) as [Float32Array, Float32Array];
+      const { width, dtype } = cacheRow("q8", { kvHeads, headDim });
+      const cache = {
+        k: gpu.zeros([2 * capacity, width], dtype),
+        v: gpu.zeros([2 * capacity, width], dtype),
+        capacity,
+      };
+      const tensors = [k, v].map((values) => gpu.tensor([4, kvHeads * headDim], values));
+      appendToCache(gpu, tensors[0]!, tensors[1]!, cache, gpu.tensor([4], Uint32Array.from(positions)));
+      for (const [name, values, tensor] of [["k", k, cache.k], ["v", v, cache.v]] as const) {
+        const words = await gpu.readU32(tensor);
+        const { codes, scales } = decode(words, headDim);
+        const expected = quantiseRowsReference(values, headDim);
+        ([[1, 71], [2, capacity + 127], [3, capacity + 3]] as const).forEach(([row, at]) => {
+          const of = (all: Float64Array, width: number, from: number) =>
+            all.slice(from * width, (from + 1) * width);
+          assertClose(`${name} scales`, of(scales, kvHeads, at), of(expected.scales, kvHeads, row), {
+            rtol: 4e-7,
+            atol: 0,
+          });
+          const rowWidth = kvHeads * headDim;
+          const quotients = of(expected.codes, rowWidth, row).map((_, c) =>
+            values[row * rowWidth + c]! / (expected.scales[row * kvHeads + Math.floor(c / headDim)]! || 1)
+          );
+          // A quotient near a midpoint may fall either way.
+          const nearest = of(expected.codes, rowWidth, row).map((code, c) =>
+            Math.abs(Math.abs(quotients[c]! - Math.trunc(quotients[c]!)) - 0.5) < 1e-4
+              ? codes[at * rowWidth + c]!
+              : code
+          );
+          assertClose(`${name} codes of row ${row}`, of(codes, rowWidth, at), nearest, { rtol: 0, atol: 0 });
+          assertClose(`${name} values`, of(codes, rowWidth, at), quotients, { rtol: 0, atol: 0.5 + 1e-4 });
+          words.fill(0, at * width, (at + 1) * width);
+        });
+        // The first row is past its sequence's capacity and left out.
+        assert(words.every((word) => word === 0), `${name}: other rows were written`);
+        const floats = dequantiseRows(gpu, tensor, { kvHeads, headDim }, "f32");
+        const products = codes.map((code, i) => Math.fround(code * scales[Math.floor(i / headDim)]!));
+        // 0 and -0 are equal here.
+        assertClose(`${name} as floats`, await gpu.read(floats), products, { rtol: 0, atol: 0 });
+      }
+    }
+  });
+}
+
+Deno.test("In 8 bits keys and values that are not finite give attention that is not", async () => {
+  const shape = { heads: 1, kvHeads: 1, headDim: 8 };
+  for (const sharing of ["subgroup", "workgroup"] satisfies Sharing[]) {
+    for (const [name, bad] of [["k", NaN], ["k", Infinity], ["v", NaN], ["v", -Infinity]] as const) {
+      using gpu = await Gpu.open({ poison: true, sharing });
+      const positions = gpu.tensor([3], Uint32Array.of(0, 1, 2));
+      const { width, dtype } = cacheRow("q8", shape);
+      const cache = { k: gpu.empty([64, width], dtype), v: gpu.empty([64, width], dtype), capacity: 64 };
+      const [k, v] = [normal(1, 24), normal(2, 24)];
+      ({ k, v })[name][13] = bad;
+      appendToCache(gpu, gpu.tensor([3, 8], k), gpu.tensor([3, 8], v), cache, positions);
+      const o = cacheAttention(gpu, gpu.tensor([3, 8], normal(3, 24)), cache, positions, shape, {
+        longest: 3,
+      });
+      const values = await gpu.read(o);
+      assert(values.subarray(16).every(Number.isNaN), `${name} ${bad}: the last row`);
+    }
+  }
+});
+
+Deno.test("What 8 bits change in attention is within its bound", async () => {
+  using gpu = await Gpu.open({ poison: true });
+  const shape = { heads: 4, kvHeads: 2, headDim: 64 };
+  const [capacity, last, width] = [1024, 1000, 128];
+  const q = normal(1, 256);
+  const [k, v] = [normal(2, capacity * width), normal(3, capacity * width)];
+  const row = cacheRow("q8", shape);
+  const cache = {
+    k: gpu.empty([capacity, row.width], row.dtype),
+    v: gpu.empty([capacity, row.width], row.dtype),
+    capacity,
+  };
+  quantiseRows(gpu, gpu.tensor([capacity, width], k), cache.k);
+  quantiseRows(gpu, gpu.tensor([capacity, width], v), cache.v);
+  const positions = gpu.tensor([1], Uint32Array.of(last));
+  const o = await gpu.read(
+    cacheAttention(gpu, gpu.tensor([1, 256], q), cache, positions, shape, { longest: last + 1 }),
+  );
+  const exact = cacheAttentionReference(q, { k, v, capacity }, [last], shape);
+  // Half a step each: scores move by d = |q|_1 s_k / 2 / sqrt(D) at most, weights by a factor within e^(+-2 d), values by
+  // s_v / 2.
+  const largest = (values: Float32Array) =>
+    values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+  for (let head = 0; head < 4; head++) {
+    const norm = q.subarray(64 * head, 64 * head + 64).reduce((sum, value) => sum + Math.abs(value), 0);
+    const d = norm * largest(k) / 127 / 2 / 8;
+    const bound = (Math.exp(2 * d) - 1) * largest(v) + largest(v) / 127 / 2;
+    const [from, to] = [64 * head, 64 * head + 64];
+    assertClose(`head ${head}`, o.subarray(from, to), exact.subarray(from, to), { rtol: 0, atol: bound });
+  }
+  // The errors of many keys cancel: far below the bound, and not nothing.
+  const rms = (values: Float64Array) =>
+    Math.sqrt(values.reduce((sum, value) => sum + value ** 2, 0) / values.length);
+  const error = rms(exact.map((value, i) => value - o[i]!)) / rms(exact);
+  assert(error > 1e-3 && error < 0.03, `relative error ${error}`);
+});
 
 Deno.test("Attention of the last rows alone is that of all rows, cut", async () => {
   const [rows, width, shape] = [150, 32, { heads: 4, kvHeads: 2, headDim: 8 }];
@@ -214,4 +418,13 @@ Deno.test("A cache and rows that do not belong together are refused", async () =
     "capacity of 64",
   );
   await assertThrows(() => appendToCache(gpu, q, q, cache, two), "keys [2,16]", "[128,8]");
+  const q8 = { k: gpu.zeros([128, 3], "u32"), v: gpu.zeros([128, 3], "u32"), capacity: 64 };
+  await assertThrows(() => appendToCache(gpu, q, q, q8, two), "keys [2,16]", "[128,3]");
+  await assertThrows(
+    () => cacheAttention(gpu, q, q8, two, { ...shape, kvHeads: 2 }, { longest: 1 }),
+    "[128,3]",
+  );
+  await assertThrows(() => quantiseRows(gpu, q, gpu.zeros([2, 3], "u32")), "[2,16]", "[2,3]");
+  await assertThrows(() => quantiseRows(gpu, q, gpu.zeros([2, 5])), "[2,5] f32");
+  await assertThrows(() => dequantiseRows(gpu, q8.k, { kvHeads: 2, headDim: 8 }, "f32"), "2 heads of 8");
 });

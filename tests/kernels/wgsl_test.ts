@@ -84,7 +84,8 @@ const BUILTIN = new Set(
     "firstLeadingBit floor fma i32 inverseSqrt log log2 mat2x4f mat4x4f max min pack2x16float pow round saturate select sign sin sqrt " +
     "storageBarrier subgroupAdd subgroupBroadcast subgroupMatrixLoad subgroupMatrixMultiplyAccumulate " +
     "subgroupMatrixStore subgroupMax subgroupShuffle subgroupShuffleXor tanh transpose trunc u32 unpack2x16float " +
-    "unpack2x16unorm vec2f vec2u vec3f vec3u vec4 vec4f vec4u workgroupBarrier workgroupUniformLoad").split(
+    "unpack2x16unorm vec2f vec2u vec3f vec3u vec4 vec4f vec4i vec4u workgroupBarrier workgroupUniformLoad")
+    .split(
       " ",
     ),
 );

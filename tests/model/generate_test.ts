@@ -1,12 +1,13 @@
 /** Text written token by token is what the whole model, run again for every token, would write. */
 import { readAdapter } from "../../checkpoint/peft.ts";
 import { Gpu, type GpuOptions } from "../../kernels/gpu.ts";
+import type { Tensor } from "../../kernels/tensor.ts";
 import { adapterConfig } from "../../checkpoint/peft.ts";
 import { addLora, applyAdapter } from "../../model/lora.ts";
 import type { ModelConfig } from "../../model/model_config.ts";
-import { Decoder } from "../../model/decoder.ts";
+import { Decoder, type DecoderOptions } from "../../model/decoder.ts";
 import { continueAll, generate, generateBatch, type GenerateOptions } from "../../model/generate.ts";
-import { kvCacheBytes } from "../../model/kv_cache.ts";
+import { kvCacheBytes, kvCacheTokenBytes } from "../../model/kv_cache.ts";
 import type { LanguageModel } from "../../model/language_model.ts";
 import { openModel } from "../../model/load/open.ts";
 import { logprobsOf, type TokenLogprob } from "../../model/logprobs.ts";
@@ -39,10 +40,10 @@ async function stepLogits(
   model: LanguageModel,
   prompt: readonly number[],
   count: number,
-  capacity = prompt.length + count,
+  { capacity = prompt.length + count, cacheFormat }: Partial<DecoderOptions> = {},
 ) {
   const { gpu, config: { vocab_size } } = model;
-  const decoder = new Decoder(model, { capacity });
+  const decoder = new Decoder(model, { capacity, cacheFormat });
   const sampling = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 };
   decoder.prefill(0, prompt);
   const drawn = gpu.empty([count], "u32");
@@ -72,19 +73,25 @@ async function wholeLogits(
   return logits.subarray(from * vocab_size, to * vocab_size);
 }
 
-/** Fails unless each step's logits are those of the whole sequence so far. */
+/**
+ * Fails unless each step's logits are those of the whole sequence so far.
+ * @returns their error in the root mean square, by that of the logits
+ */
 async function assertSteps(
   label: string,
   model: LanguageModel,
   prompt: readonly number[],
   count: number,
   atol = 1e-5,
-) {
-  const { logits, ids } = await stepLogits(model, prompt, count);
+  options: Partial<DecoderOptions> = {},
+): Promise<number> {
+  const { logits, ids } = await stepLogits(model, prompt, count, options);
   const all = [...prompt, ...ids.slice(0, -1)];
   const whole = await wholeLogits(model, all, prompt.length - 1, all.length);
   const largest = whole.reduce((most, value) => Math.max(most, Math.abs(value)), 1);
   assertClose(label, logits, whole, { rtol: 0, atol: atol * largest });
+  const rms = (values: Float32Array) => Math.sqrt(values.reduce((sum, value) => sum + value ** 2, 0));
+  return rms(whole.map((value, i) => value - logits[i]!)) / rms(whole);
 }
 
 Deno.test("logprobs are the log-softmax of recomputation, whatever the sampling", async () => {
@@ -222,6 +229,38 @@ Deno.test("Steps are those of the whole model: biases, LoRA, every scaling of po
   }
 });
 
+Deno.test("With a cache of 8 bits the logits are near those of the whole model", async () => {
+  using gpu = await Gpu.open({ poison: true });
+  // Two chunks of a prompt.
+  const prompt = [...integers(5, 1100, 50)];
+  for (const num_hidden_layers of [1, 2]) {
+    const model = await smallModel(gpu, { num_hidden_layers });
+    const error = await assertSteps("q8", model, prompt, 6, 0.03, { cacheFormat: "q8" });
+    // Rounding has the root mean square s / sqrt(12), with s = max |x| / 127 and max |x| at most sqrt(8) that of a head of
+    // 8: 0.64 % of the head. Keys and values of each layer add such errors, independent of each other.
+    const bound = Math.sqrt(8) / 127 / Math.sqrt(12) * Math.sqrt(2 * num_hidden_layers);
+    assert(
+      error > 1e-4 && error < bound,
+      `${num_hidden_layers} layers: relative error ${error}, bound ${bound}`,
+    );
+  }
+  await assertSteps("bf16", await smallModel(gpu, {}, "bf16"), prompt, 6, 0.1, { cacheFormat: "q8" });
+});
+
+Deno.test("A cache of floats may have another format than the activations", async () => {
+  using gpu = await Gpu.open({ poison: true });
+  const prompt = [...integers(5, 40, 50)];
+  const model = await smallModel(gpu);
+  const errors: number[] = [];
+  for (const cacheFormat of ["bf16", "f16"] as const) {
+    errors.push(await assertSteps(cacheFormat, model, prompt, 6, 0.1, { cacheFormat }));
+  }
+  const [bf16, f16] = errors;
+  // f16 has three bits more.
+  assert(bf16! < 0.01 && f16! > 0 && bf16! > 4 * f16! && bf16! < 16 * f16!, `relative errors ${errors}`);
+  await assertSteps("f32", await smallModel(gpu, {}, "bf16"), prompt, 6, 0.1, { cacheFormat: "f32" });
+});
+
 Deno.test("Dynamic scaling has the angles of the longest sequence there may be", async () => {
   using gpu = await Gpu.open({ poison: true });
   const model = await smallModel(gpu, {
@@ -229,7 +268,7 @@ Deno.test("Dynamic scaling has the angles of the longest sequence there may be",
     rope_scaling: { type: "dynamic", factor: 2 },
   });
   const [prompt, count, capacity] = [[...integers(1, 30, 50)], 6, 50];
-  const { logits, ids } = await stepLogits(model, prompt, count, capacity);
+  const { logits, ids } = await stepLogits(model, prompt, count, { capacity });
   const padded = [...prompt, ...ids, ...new Array(capacity - prompt.length - count).fill(0)];
   const whole = await wholeLogits(model, padded, prompt.length - 1, prompt.length + count - 1);
   assertClose("logits", logits, whole, { rtol: 0, atol: 1e-5 });
@@ -322,20 +361,28 @@ Deno.test("A conversation goes on in the cache as one text would", async () => {
   decoder.free();
 });
 
-Deno.test("Tokens that are evicted leave the others as if they had stood together", async () => {
-  const changes: Record<string, unknown>[] = [
-    {},
-    { rope_scaling: { type: "linear", factor: 2 } },
-    { rope_scaling: { rope_type: "yarn", factor: 4, original_max_position_embeddings: 16 } },
-  ];
-  for (const change of changes) {
-    for (const format of ["f32", "bf16"] as const) {
+for (
+  // Rotating twice rounds a key of 16 or 8 bits twice.
+  const [cacheFormat, format, atol] of [["f32", "f32", 2e-6], ["bf16", "bf16", 0.02], [
+    "q8",
+    "f32",
+    0.02,
+  ]] as const
+) {
+  Deno.test(`Tokens that are evicted leave the others as if they had stood together, cache in ${cacheFormat}`, async () => {
+    const changes: Record<string, unknown>[] = [
+      {},
+      { rope_scaling: { type: "linear", factor: 2 } },
+      { rope_scaling: { rope_type: "yarn", factor: 4, original_max_position_embeddings: 16 } },
+    ];
+    for (const change of changes) {
       using gpu = await Gpu.open({ poison: true });
       // Keys and values of the first layer depend on their own tokens alone.
       const config = smallConfig({ num_hidden_layers: 1, ...change });
       const model = await load(gpu, config, changedWeights(config), { format });
       const prompt = [...integers(1, 30, 50)];
-      const [evicted, fresh] = [new Decoder(model, { capacity: 40 }), new Decoder(model, { capacity: 40 })];
+      const options = { capacity: 40, cacheFormat };
+      const [evicted, fresh] = [new Decoder(model, options), new Decoder(model, options)];
       evicted.prefill(0, prompt);
       evicted.evict(0, 3, 10);
       evicted.evict(0, 4, 5);
@@ -350,13 +397,54 @@ Deno.test("Tokens that are evicted leave the others as if they had stood togethe
         decoder.free();
         return values;
       }));
-      // Rotating twice rounds a key of 16 bits twice.
-      assertClose(`${format} ${JSON.stringify(change)}`, one!, other!, {
-        rtol: 0,
-        atol: format === "f32" ? 2e-6 : 0.02,
-      });
+      assertClose(JSON.stringify(change), one!, other!, { rtol: 0, atol });
+    }
+  });
+}
+
+Deno.test("In 8 bits values are moved as they are, and keys rounded once more", async () => {
+  using gpu = await Gpu.open({ poison: true });
+  const model = await smallModel(gpu);
+  const { num_key_value_heads, head_dim } = model.config;
+  const decoder = new Decoder(model, { capacity: 200, cacheFormat: "q8" });
+  decoder.prefill(0, [...integers(1, 150, 50)]);
+  const { k, v } = decoder.cache.of(1, 0);
+  const read = async (rows: Tensor) => {
+    const floats = decoder.cache.toFloats(rows, "f32");
+    const values = await gpu.read(floats);
+    floats.free();
+    return values;
+  };
+  const width = num_key_value_heads * head_dim;
+  const [valuesBefore, keysBefore] = [await gpu.readU32(v), await read(k)];
+  decoder.evict(0, 5, 70);
+  const [valuesAfter, keysAfter] = [await gpu.readU32(v), await read(k)];
+  assertEquals([...valuesAfter.subarray(0, 80 * v.width)], [
+    ...valuesBefore.subarray(0, 5 * v.width),
+    ...valuesBefore.subarray(75 * v.width, 150 * v.width),
+  ]);
+  assertEquals([...keysAfter.subarray(0, 5 * width)], [...keysBefore.subarray(0, 5 * width)]);
+  const frequencies = Array.from(
+    { length: head_dim / 2 },
+    (_, i) => model.config.rope_theta ** (-2 * i / head_dim),
+  );
+  for (let row = 5; row < 80; row++) {
+    for (let head = 0; head < num_key_value_heads; head++) {
+      const at = row * width + head * head_dim;
+      const from = at + 70 * width;
+      const turned = frequencies.flatMap((frequency, i) => {
+        const [x1, x2] = [keysBefore[from + i]!, keysBefore[from + i + head_dim / 2]!];
+        const [c, s] = [Math.cos(-70 * frequency), Math.sin(-70 * frequency)];
+        return [[i, x1 * c - x2 * s], [i + head_dim / 2, x2 * c + x1 * s]];
+      }) as [number, number][];
+      // Half a step.
+      const atol = Math.max(...turned.map(([, value]) => Math.abs(value))) / 127 * 0.501;
+      for (const [c, value] of turned) {
+        assertClose(`key ${row}`, [keysAfter[at + c]!], [value], { rtol: 0, atol });
+      }
     }
   }
+  decoder.free();
 });
 
 Deno.test("Tokens that are not there cannot be evicted", async () => {
@@ -392,13 +480,24 @@ Deno.test("The cache takes the bytes that are announced", async () => {
   const size = { sequences: 2, capacity: 100, format: "bf16" } as const;
   // 2 for keys and values, 2 layers, 2 sequences of 128 rows, 2 kv heads of 8, 2 bytes.
   assertEquals(kvCacheBytes(model.config, size), 2 * 2 * 2 * 128 * 2 * 8 * 2);
-  const before = gpu.memory.liveBytes;
-  const decoder = new Decoder(model, size);
-  const rest = gpu.memory.liveBytes - before - decoder.cache.bytes;
-  assertEquals(decoder.cache.bytes, kvCacheBytes(model.config, size));
-  assert(rest > 0 && rest < 5000, `${rest} bytes besides the cache`);
-  decoder.free();
-  assertEquals(gpu.memory.liveBytes, before);
+  // The same in 8 bits: 1 byte, and a scale of 4 for each head.
+  assertEquals(kvCacheBytes(model.config, { ...size, format: "q8" }), 2 * 2 * 2 * 128 * 2 * (8 + 4));
+  const llama = { ...model.config, num_hidden_layers: 1, num_key_value_heads: 8, head_dim: 128 };
+  assertEquals(kvCacheTokenBytes(llama, "q8"), 2112);
+  assertEquals(kvCacheTokenBytes(llama, "bf16"), 4096);
+  for (const format of ["bf16", "q8"] as const) {
+    const before = gpu.memory.liveBytes;
+    const decoder = new Decoder(model, { ...size, cacheFormat: format });
+    const held = decoder.cache.layers.reduce((sum, { k, v }) => sum + k.byteLength + v.byteLength, 0);
+    const rest = gpu.memory.liveBytes - before - held;
+    assertEquals(held, kvCacheBytes(model.config, { ...size, format }));
+    assertEquals(decoder.cache.bytes, held);
+    assert(rest > 0 && rest < 5000, `${rest} bytes besides the cache`);
+    decoder.prefill(0, [1, 2, 3]);
+    decoder.evict(0, 0, 1);
+    decoder.free();
+    assertEquals(gpu.memory.liveBytes, before);
+  }
 });
 
 Deno.test("Options and prompts out of range are named, all at once", async () => {
