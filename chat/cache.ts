@@ -1,5 +1,5 @@
 /** Keys and values of a conversation, which its next prompt begins with. */
-import { Decoder } from "../model/decoder.ts";
+import { Decoder, type DecoderOptions } from "../model/decoder.ts";
 import { continueAll, type GenerateOptions } from "../model/generate.ts";
 import type { LanguageModel } from "../model/language_model.ts";
 
@@ -28,6 +28,9 @@ export interface ConversationCache {
   free(): void;
 }
 
+/** How a cache holds keys and values. */
+export type CacheOptions = Pick<DecoderOptions, "cacheFormat">;
+
 /** Tokens of a prompt after which the signal is looked at. */
 const PROMPT_PIECE = 1024;
 
@@ -38,12 +41,14 @@ const MIN_CAPACITY = 1024;
 export class WholeCache implements ConversationCache {
   readonly #model: LanguageModel;
   readonly #mostTokens: number;
+  readonly #options: CacheOptions;
   #decoder: Decoder | undefined;
 
   /** @param mostTokens tokens that a prompt and its answer may have together */
-  constructor(model: LanguageModel, mostTokens: number) {
+  constructor(model: LanguageModel, mostTokens: number, options: CacheOptions = {}) {
     this.#model = model;
     this.#mostTokens = mostTokens;
+    this.#options = options;
   }
 
   async read(prompt: readonly number[], room: number, { onPrompt, signal }: ReadHooks): Promise<number> {
@@ -75,7 +80,8 @@ export class WholeCache implements ConversationCache {
     known?.free();
     this.#decoder = undefined;
     const wanted = Math.max(tokens, known ? 2 * known.capacity : MIN_CAPACITY);
-    return this.#decoder = new Decoder(this.#model, { capacity: Math.min(this.#mostTokens, wanted) });
+    const capacity = Math.min(this.#mostTokens, wanted);
+    return this.#decoder = new Decoder(this.#model, { ...this.#options, capacity });
   }
 }
 
@@ -102,9 +108,9 @@ export class RollingCache implements ConversationCache {
   /** All tokens of the conversation, forgotten ones too. */
   #history: number[] = [];
 
-  constructor(model: LanguageModel, sinks: Sinks) {
+  constructor(model: LanguageModel, sinks: Sinks, options: CacheOptions = {}) {
     this.#sinks = sinks;
-    this.#decoder = new Decoder(model, { capacity: sinks.startSize + sinks.recentSize });
+    this.#decoder = new Decoder(model, { ...options, capacity: sinks.startSize + sinks.recentSize });
   }
 
   async read(prompt: readonly number[], _room: number, { onPrompt, signal }: ReadHooks): Promise<number> {

@@ -3,6 +3,7 @@ import { answerEnds, chatTemplateOf, encodePrompt, type TemplateChoice } from ".
 import type { ChatTemplate, Message } from "../data/templates.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
+import type { CacheFormat } from "../kernels/cache_attention/cache_attention.ts";
 import type { Gpu, GpuOptions } from "../kernels/gpu.ts";
 import { openGpu } from "../kernels/open.ts";
 import type { Quantisation } from "../kernels/quantisation.ts";
@@ -27,8 +28,10 @@ export interface EngineOptions {
   readonly contextSize?: number | null;
   /** Quantisation of the base's linears while loading; "none" unless given. */
   readonly quantisation?: Quantisation;
-  /** Format of activations, keys and values; f32 unless given. */
+  /** Format of activations; f32 unless given. */
   readonly format?: Format;
+  /** Storage of keys and values; the activations' format unless given. */
+  readonly cacheFormat?: CacheFormat | undefined;
   /** The chat template; the tokenizer's own unless given, else a bare question. */
   readonly chatTemplate?: TemplateChoice | null;
   /** Tokens of a prompt and its answer at most, where they may pass the context: to see what comes of it. */
@@ -120,12 +123,12 @@ export class Engine {
     this.notes = parts.notes;
     this.#stopIds = parts.stopIds;
     this.#sampling = parts.sampling;
-    const { mostTokens, sinks } = parts.options;
+    const { mostTokens, sinks, cacheFormat } = parts.options;
     this.contextSize = mostTokens ?? contextLength(parts.open.config);
     this.#isEndless = sinks !== undefined;
     this.#cache = sinks
-      ? new RollingCache(parts.open.model, sinks)
-      : new WholeCache(parts.open.model, this.contextSize);
+      ? new RollingCache(parts.open.model, sinks, { cacheFormat })
+      : new WholeCache(parts.open.model, this.contextSize, { cacheFormat });
     this.vocabSize = parts.open.config.vocab_size;
   }
 

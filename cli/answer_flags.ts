@@ -32,7 +32,7 @@ export function withModelFlags(command: Plain) {
     )
     .addOption(booleanFlag("load_in_4bit", "hold the base in 4-bit NF4", false))
     .addOption(
-      valueFlag("dtype", "numbers of activations and of the cache", oneOf(["fp32", "bf16", "fp16"]), "fp32"),
+      valueFlag("dtype", "numbers of activations", oneOf(["fp32", "bf16", "fp16"]), "fp32"),
     )
     .addOption(
       optionalFlag(
@@ -44,9 +44,20 @@ export function withModelFlags(command: Plain) {
     );
 }
 
-/** Adds those flags, and the ones that {@linkcode samplingOf} reads. */
+/** Formats by the names that the flags have for them. */
+const FORMATS = { fp32: "f32", bf16: "bf16", fp16: "f16", q8: "q8" } as const;
+
+/** Adds those flags, how the cache is held, and the ones that {@linkcode samplingOf} reads. */
 export function withAnswerFlags(command: Plain) {
   return withModelFlags(command)
+    .addOption(
+      optionalFlag(
+        "kv_cache_dtype",
+        "numbers of keys and values; q8: 8 bits and a scale for each head of a token",
+        oneOf(["fp32", "bf16", "fp16", "q8"]),
+        "as dtype",
+      ),
+    )
     .addOption(valueFlag("max_gen_len", "most tokens of an answer", whole(1), 512))
     .addOption(
       optionalFlag(
@@ -105,7 +116,7 @@ export type AnswerFlags = Omit<ReturnType<ReturnType<typeof withAnswerFlags>["op
  */
 export async function openEngine(
   io: Io,
-  flags: ModelFlags,
+  flags: ModelFlags & Partial<Pick<AnswerFlags, "kv_cache_dtype">>,
   length: Pick<EngineOptions, "mostTokens" | "sinks"> = {},
 ): Promise<Engine> {
   const { locate } = await import("./hub.ts");
@@ -114,7 +125,8 @@ export async function openEngine(
     peftModel: flags.peft_model && await locate(io, flags.peft_model, "model"),
     contextSize: flags.context_size,
     quantisation: quantisationOf(flags),
-    format: ({ fp32: "f32", bf16: "bf16", fp16: "f16" } as const)[flags.dtype],
+    format: FORMATS[flags.dtype],
+    ...(flags.kv_cache_dtype ? { cacheFormat: FORMATS[flags.kv_cache_dtype] } : {}),
     chatTemplate: flags.chat_template,
     ...length,
     gpuOptions: gpuOptionsOf(io, flags.webgpu),

@@ -2,6 +2,7 @@
 import { Engine, type EngineOptions } from "../../chat/engine.ts";
 import { Gpu } from "../../kernels/gpu.ts";
 import { generate } from "../../model/generate.ts";
+import { kvCacheBytes } from "../../model/kv_cache.ts";
 import { openModel } from "../../model/load/open.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { GOLDEN, withFolder } from "../support/files.ts";
@@ -61,6 +62,25 @@ Deno.test("a conversation that goes on reads the new turn alone", async () => {
     const second = await engine.answer([...ids, ...prompt(4, 2)], { ...GREEDY, maxNewTokens: 6 });
     assertEquals(second.cachedTokens, 16);
   });
+});
+
+Deno.test("a cache of 8 bits, whole or rolling, saves the bytes that it should", async () => {
+  using gpu = await openGpu();
+  const { config } = await openModel(gpu, { baseModel: MHA });
+  for (const sinks of [undefined, { startSize: 4, recentSize: 60 }]) {
+    const bytes: number[] = [];
+    const capacity = sinks ? 64 : 128;
+    for (const cacheFormat of [undefined, "q8"] as const) {
+      await withEngine(async (engine) => {
+        await engine.answer(prompt(40, 1), { ...GREEDY, maxNewTokens: 30 });
+        bytes.push(engine.memoryBytes);
+      }, { cacheFormat, mostTokens: 128, ...(sinks ? { sinks } : {}) });
+    }
+    const [f32, q8] = (["f32", "q8"] as const).map((format) =>
+      kvCacheBytes(config, { sequences: 1, capacity, format })
+    );
+    assertEquals(bytes[0]! - bytes[1]!, f32! - q8!);
+  }
 });
 
 Deno.test("streamed pieces are the text; a seed repeats it, another does not", async () => {

@@ -1,4 +1,5 @@
 /** `inference` and `chat` as people call them. */
+import { openEngine } from "../../cli/answer_flags.ts";
 import { runCli } from "../../cli/main.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
 import { withFolder } from "../support/files.ts";
@@ -27,6 +28,33 @@ Deno.test("inference goes on from a text; --json has all that was counted", asyn
     [result.finish_reason, result.prompt_tokens, result.cached_tokens, result.completion_tokens, result.seed],
     ["length", 5, 0, 8, 7],
   );
+});
+
+Deno.test("--kv_cache_dtype q8 writes with a smaller cache", async () => {
+  const bytes: number[] = [];
+  for (const kv_cache_dtype of [null, "q8"] as const) {
+    using engine = await openEngine(new MemoryIo(), {
+      base_model: MODEL,
+      peft_model: null,
+      context_size: null,
+      load_in_4bit: false,
+      dtype: "fp32",
+      chat_template: null,
+      webgpu: "deno",
+      kv_cache_dtype,
+    });
+    await engine.answer(engine.tokenizer.encode("signal meteor moves ."), { maxNewTokens: 2 });
+    bytes.push(engine.memoryBytes);
+  }
+  // 2 x 4 layers of 256 rows with 4 heads of 32: 4 bytes an element, or 1 and a scale of 4 for each head.
+  assertEquals(bytes[0]! - bytes[1]!, 2 * 4 * 256 * 4 * (4 * 32 - (32 + 4)));
+  const words = ["inference", ...BASE, "--prompt", "signal meteor moves .", "--kv_cache_dtype"];
+  const { code, io } = await run(...words, "q8");
+  assertEquals(code, 0);
+  assertEquals(io.stdout.trim().split(" ").length, 8, io.stdout);
+  const refused = await run(...words, "int4");
+  assertEquals(refused.code, 2);
+  assertIncludes(refused.io.stderr, "fp32, bf16, fp16, q8");
 });
 
 Deno.test("inference puts a document before its question, and counts both against the context", () =>
