@@ -44,7 +44,7 @@ export const QWEN2 = llamaLike({
   defaults: { max_position_embeddings: 32768, num_key_value_heads: 32 },
   // attention_bias has no effect: q, k and v have biases, whatever it says.
   keys: z.object({ ...WINDOW_KEYS, attention_bias: z.boolean().nullish() }),
-  gguf: LLAMA_GGUF,
+  gguf: { ...LLAMA_GGUF, architecture: "qwen2", interleaved: [] },
   shapes: {},
   differences: (keys, layers, path) => ({
     attention_bias: "qkv",

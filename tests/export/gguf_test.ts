@@ -258,12 +258,12 @@ Deno.test("GGUF has the positions that llama.cpp computes, and refuses those it 
       const { metadata } = await gguf(`${root}/model.gguf`, { allowLocalFile: true });
       await Deno.remove(`${root}/model.gguf`);
       const keys = metadata as unknown as Readonly<Record<string, unknown>>;
-      const scaling = (key: string) => keys[`llama.rope.scaling.${key}`];
+      const scaling = (key: string) => keys[`qwen2.rope.scaling.${key}`];
       return { keys, notes, scaling };
     };
     const { rope_scaling: yarn } = raw;
     const documented = await convertWith({});
-    assertEquals(documented.keys["llama.context_length"], 128);
+    assertEquals(documented.keys["qwen2.context_length"], 128);
     const { scaling } = documented;
     assertEquals(
       [scaling("type"), scaling("factor"), scaling("original_context_length"), scaling("attn_factor")],
@@ -276,7 +276,7 @@ Deno.test("GGUF has the positions that llama.cpp computes, and refuses those it 
       await assertThrows(
         () => convertWith({ rope_scaling: { ...yarn, [key]: value } }),
         `has ${key} ${value}`,
-        "llama.cpp computes",
+        "qwen2.cpp computes",
       );
     }
     const factors = { short_factor: [1, 1, 1, 1], long_factor: [2, 2, 2, 2] };
@@ -298,3 +298,32 @@ Deno.test("GGUF of heads that together are narrower than the hidden size", async
   assertEquals(shapes.get("blk.0.attn_q.weight"), [24, 16]);
   assertEquals(shapes.get("blk.0.attn_output.weight"), [16, 24]);
 });
+
+Deno.test("GGUF of Qwen2 is llama.cpp's own kind, its rows and biases as they are", () =>
+  withFolder(async (root) => {
+    const source = `${GOLDEN}/faults/08-yarn-as-documented/model`;
+    for (const { name } of Deno.readDirSync(source)) {
+      await Deno.copyFile(`${source}/${name}`, `${root}/${name}`);
+    }
+    const raw = JSON.parse(await Deno.readTextFile(`${root}/config.json`));
+    await Deno.writeTextFile(`${root}/config.json`, JSON.stringify({ ...raw, rope_scaling: null }));
+    await convertToGguf(root, `${root}/model.gguf`, { outtype: "f32" });
+    const { metadata, tensorInfos, tensorDataOffset } = await gguf(`${root}/model.gguf`, {
+      allowLocalFile: true,
+    });
+    const keys = metadata as unknown as Readonly<Record<string, unknown>>;
+    assertEquals(
+      [keys["general.architecture"], keys["qwen2.block_count"], keys["qwen2.attention.head_count"]],
+      ["qwen2", raw.num_hidden_layers, raw.num_attention_heads],
+    );
+    const bytes = await Deno.readFile(`${root}/model.gguf`);
+    const weights = await openWeights(root);
+    for (const kind of ["weight", "bias"]) {
+      const name = `model.layers.0.self_attn.q_proj.${kind}`;
+      const wanted = toF32(await weights.read(name), weights.info(name).dtype);
+      const { offset } = tensorInfos.find((info) => info.name === `blk.0.attn_q.${kind}`)!;
+      const at = Number(tensorDataOffset) + Number(offset);
+      assertEquals([...new Float32Array(bytes.slice(at, at + 4 * wanted.length).buffer)], [...wanted], name);
+    }
+    weights.close();
+  }));
