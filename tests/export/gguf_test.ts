@@ -276,7 +276,7 @@ Deno.test("GGUF has the positions that llama.cpp computes, and refuses those it 
       await assertThrows(
         () => convertWith({ rope_scaling: { ...yarn, [key]: value } }),
         `has ${key} ${value}`,
-        "qwen2.cpp computes",
+        "llama.cpp computes",
       );
     }
     const factors = { short_factor: [1, 1, 1, 1], long_factor: [2, 2, 2, 2] };
