@@ -215,11 +215,13 @@ for (const name of FAMILIES) {
   const whole = { ...family(name), trained: [""] };
   const lora = { ...family(name), trained: [], adapter: `${name}/adapter` };
   CURVES[`train_${name}_full_s2`] = { ...whole, groupSize: 32 };
-  CURVES[`train_${name}_full_dense`] = whole;
+  // What is new in a family goes all ways with S2-Attn; the other curves go natively and with small bindings.
+  const ways = ["checkpointed", "bindings of 65 KiB"];
+  CURVES[`train_${name}_full_dense`] = { ...whole, ways };
   CURVES[`train_${name}_full_dense_v5`] = { ...whole, configFile: "config-v5.json", ways: ["checkpointed"] };
   CURVES[`train_${name}_lora_s2`] = { ...lora, groupSize: 32 };
-  CURVES[`train_${name}_lora_dense`] = lora;
-  CURVES[`train_${name}_lora_plus_s2`] = { ...lora, trained: ["embed", "norm"], groupSize: 32 };
+  CURVES[`train_${name}_lora_dense`] = { ...lora, ways };
+  CURVES[`train_${name}_lora_plus_s2`] = { ...lora, trained: ["embed", "norm"], groupSize: 32, ways };
   CURVES[`train_${name}_qlora_s2`] = { ...lora, quantisation: "nf4-double", groupSize: 32 };
 }
 
