@@ -60,6 +60,11 @@ Deno.test("documents are put as LongLoRA's scripts put them", () => {
     "Below is some paragraphs in the book",
   ]);
   for (const type of ["book", "paper", "material"] as const) {
-    assert(askAbout("M", "Q", { type }).endsWith("\n M \n Now the material ends. Q"), type);
+    const asked = askAbout("M", "Q", { type });
+    assert(
+      asked.startsWith("Below is ") && asked.includes(`answer my question after the ${type}.\n M`),
+      asked,
+    );
+    assert(asked.endsWith("\n M \n Now the material ends. Q"), type);
   }
 });

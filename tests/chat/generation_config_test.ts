@@ -14,8 +14,10 @@ Deno.test("generation_config.json: one stop token or several, sampling, and gree
   assertEquals(await read(null), { stopIds: [], sampling: {} });
   assertEquals(await read('{"eos_token_id": 2}'), { stopIds: [2], sampling: {} });
   assertEquals(
-    await read('{"eos_token_id": [7, 9], "do_sample": true, "temperature": 0.7, "top_p": 0.8, "top_k": 20}'),
-    { stopIds: [7, 9], sampling: { temperature: 0.7, topK: 20, topP: 0.8 } },
+    await read(
+      '{"eos_token_id": [7, 9], "do_sample": true, "temperature": 0.7, "top_p": 0.8, "top_k": 20, "min_p": 0.1}',
+    ),
+    { stopIds: [7, 9], sampling: { temperature: 0.7, topK: 20, topP: 0.8, minP: 0.1 } },
   );
   assertEquals(await read('{"do_sample": false, "temperature": 0.7, "repetition_penalty": 1.1}'), {
     stopIds: [],

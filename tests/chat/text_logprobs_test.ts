@@ -28,6 +28,7 @@ function told(
   const take = (piece: string, isLast: boolean) => {
     shown += piece.length;
     const logprobs = queue.take(shown, isLast);
+    for (const { logprob, top } of logprobs) assertEquals([logprob, top[0]!.logprob], [-1, -0.5]);
     steps.push(`${piece}:${logprobs.map(({ text }) => text).join("|")}`);
   };
   for (const id of ids) {

@@ -95,6 +95,8 @@ Deno.test("chat answers each line of its input, obeys its commands, and lives on
       `/save ${folder}/talk.json`,
       "/reset",
       "/stats",
+      "/system Be brief.",
+      "/stats",
       `/load ${folder}/talk.json`,
       "/stats",
       "token",
@@ -115,6 +117,7 @@ Deno.test("chat answers each line of its input, obeys its commands, and lives on
         "Saved in",
         "Forgotten",
         "0 messages,",
+        "1 messages,",
         "2 messages",
       ]
     ) assertIncludes(err, part);
@@ -163,6 +166,8 @@ Deno.test("chat --compare lets the base answer beside the adapter, beyond its ow
   const [base, extended] = [io.stderr.indexOf("base:"), io.stderr.indexOf("extended:")];
   assert(base >= 0 && extended > base, io.stderr);
   assertEquals(io.stderr.match(/answer 4 tokens/g)?.length, 2);
+  const answers = io.stdout.trimEnd().split("\n");
+  assert(answers.length === 2 && answers[0] !== answers[1], io.stdout);
   assertEquals(io.stderr.match(/of 128 tokens/g)?.length, 2);
 });
 

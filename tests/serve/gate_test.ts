@@ -1,4 +1,5 @@
 /** Nobody but programs and pages of this machine, or who has the key, gets an answer. */
+import { Gate } from "../../serve/gate.ts";
 import { Server } from "../../serve/server.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { asking, EchoModel, exchange, post, statusOf, type TestServer, withServer } from "./support.ts";
@@ -124,7 +125,15 @@ Deno.test("every answer says that nothing from elsewhere belongs to it", async (
           "form-action 'none'; frame-ancestors 'none'",
         path,
       );
-      assertEquals(headers.get("x-content-type-options"), "nosniff", path);
+      const others = {
+        "x-content-type-options": "nosniff",
+        "x-frame-options": "DENY",
+        "referrer-policy": "no-referrer",
+        "cross-origin-resource-policy": "same-origin",
+        "cross-origin-opener-policy": "same-origin",
+        "cache-control": "no-store",
+      };
+      for (const [name, value] of Object.entries(others)) assertEquals(headers.get(name), value, path);
     }
   });
 });
@@ -232,4 +241,10 @@ Deno.test("an address that others reach needs a key, and is then served by any o
       "--port",
     );
   });
+  const gate = new Gate({ hostname: "0.0.0.0", port: 8000, allowedHosts: [], apiKey: "0123456789abcdef" });
+  const send = (host: string) => gate.checkSender(new Request(`http://${host}/`, { headers: { host } }));
+  for (const host of ["192.168.1.2:8000", "[fe80::1]:8000", "localhost:8000"]) send(host);
+  for (const host of ["evil.example:8000", "192.168.1.2:8001"]) {
+    await assertThrows(() => send(host), "This Host is not served here");
+  }
 });

@@ -119,6 +119,18 @@ Deno.test("the official OpenAI client", async (t) => {
       const { choices: [choice] } = await client.chat.completions.create(asked);
       const content = choice!.logprobs!.content!;
       assertEquals(content.map(({ token }) => token).join(""), choice!.message.content!);
+      const { logprobs } = await engine.answer(engine.promptOf([{ role: "user", content: QUESTION }]), {
+        temperature: 0,
+        ignoreEnd: true,
+        maxNewTokens: 4,
+        topLogprobs: 5,
+      });
+      assertClose(
+        "the engine's logprobs",
+        content.flatMap(({ top_logprobs }) => top_logprobs.map(({ logprob }) => logprob)),
+        logprobs!.flatMap(({ top }) => top.map(({ logprob }) => logprob)),
+        { rtol: 1e-4, atol: 1e-5 },
+      );
       for (const { token, logprob, bytes, top_logprobs } of content) {
         assertEquals([top_logprobs.length, top_logprobs[0]!.token, top_logprobs[0]!.logprob], [
           5,

@@ -27,7 +27,8 @@ Deno.test("a line that is full takes nobody more, and says for how long", () => 
   try {
     queue.enter();
   } catch (error) {
-    assert(error instanceof QueueFullError && error.seconds >= 1, String(error));
+    assert(error instanceof QueueFullError, String(error));
+    assertEquals(error.seconds, 2, "a second for each of the two, before any has ended");
     places.forEach((place) => place[Symbol.dispose]());
     queue.enter();
     return;
@@ -58,7 +59,11 @@ Deno.test("who leaves while waiting holds nobody up, and does not come back", as
 
 Deno.test("orAbort gives what comes first, and listens no longer", async () => {
   const { signal } = new AbortController();
+  const listening = new Set<unknown>();
+  signal.addEventListener = (_: string, listener: unknown) => listening.add(listener);
+  signal.removeEventListener = (_: string, listener: unknown) => listening.delete(listener);
   assertEquals(await orAbort(Promise.resolve(1), signal), 1);
   await assertThrows(() => orAbort(Promise.reject(new Error("no")), signal), "no");
+  assertEquals(listening.size, 0, "listeners");
   await assertThrows(() => orAbort(Promise.resolve(1), AbortSignal.abort(new Error("before"))), "before");
 });
