@@ -230,7 +230,7 @@ Deno.test("loadDataset() packs whole answers, the longest first, and never cuts 
 
 Deno.test("loadDataset() leaves out rows by length and counts them", async () => {
   await withRows([{ text: "a" }, { text: "abcd" }, { text: "abcdefgh" }], async (path) => {
-    const options = { maxSeqLength: 8, minLength: 4, overlong: "drop" } as const;
+    const options = { maxSeqLength: 8, minLength: 6, overlong: "drop" } as const;
     const { samples, report } = await load(path, options);
     assertEquals(samples.map(({ inputIds }) => inputIds.length), [6]);
     assertEquals([report.rows, report.kept, report.tooShort, report.tooLong, report.truncated], [

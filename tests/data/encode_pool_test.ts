@@ -31,7 +31,7 @@ Deno.test("encodeRows() gives what one encoder gives, in the order of the rows, 
   assertEquals(got.length, rows.length);
   rows.forEach((row, i) => {
     const wanted = encoder.encode({ row, where: "" });
-    assertEquals(got[i]!.ids.length, wanted.ids.length);
+    assertEquals([got[i]!.ids.length, got[i]!.labels.length], [wanted.ids.length, wanted.labels.length]);
     assert(got[i]!.ids.every((id, t) => id === wanted.ids[t]), `ids of row ${i}`);
     assert(got[i]!.labels.every((label, t) => label === wanted.labels[t]), `labels of row ${i}`);
   });

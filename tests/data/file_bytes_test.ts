@@ -117,4 +117,9 @@ Deno.test("the limits of files hold what models have, and no more", () => {
   for (const [kind, limit] of Object.entries(FILE_LIMITS)) {
     assert(limit >= 1e6 && limit < 2 ** 31, `${kind} has a limit of ${limit}`);
   }
+  // Twice a tokenizer of 256,000 tokens; 100,000 tensors; a log of 500,000 entries.
+  const needed = { tokenizer: 70e6, index: 150 * 100_000, state: 300 * 500_000 } as const;
+  for (const [kind, bytes] of Object.entries(needed)) {
+    assert(FILE_LIMITS[kind as keyof typeof needed] >= bytes, `${kind} may have less than ${bytes} bytes`);
+  }
 });

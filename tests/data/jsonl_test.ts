@@ -54,6 +54,7 @@ Deno.test("readJsonl() shows line and column of what is not JSON", async () => {
     ['{"a": 1} {"a": 2}', 10],
     ["plain text", 1],
     [`{"a": [${"[],".repeat(2000)} 1, $]}`, 6012],
+    [`{"a": ${"[".repeat(500)}$`, 507],
   ];
   for (const [text, column] of mistakes) {
     await withFile(text, async (path) => {

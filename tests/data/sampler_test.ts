@@ -14,6 +14,8 @@ Deno.test("Sampler draws every sample once per epoch, in an order that differs b
   assert(first.join() !== other.join(), "two seeds have the same order");
   assert(second.join() !== other.join(), "an epoch has the order of the next seed's epoch before");
   assertEquals(new Sampler(50, 42).next(100), [...first, ...second]);
+  // A checkpoint keeps the position alone: another order would go on with other samples.
+  assertEquals(new Sampler(8, 42).next(16), [7, 2, 6, 4, 0, 5, 3, 1, 6, 2, 7, 1, 5, 0, 4, 3]);
 });
 
 Deno.test("Sampler resumes exactly at any position", () => {
@@ -91,4 +93,7 @@ Deno.test("Sampler groups samples of like length, the longest first, each still 
     "the batches are as mixed as without groups",
   );
   assert(sampler.next(400).join() !== epoch.join(), "the second epoch is the first");
+  // Of more batches a megabatch has 50.
+  const single = new Sampler(400, 7, { lengths, batch: 1 }).next(400).map((index) => lengths[index]!);
+  assert(single[50]! > single[49]!, "a megabatch has more than 50 batches");
 });

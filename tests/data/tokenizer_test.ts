@@ -280,4 +280,6 @@ Deno.test("encodeCut() finds the tokens before and after a position; one that sp
   // The ids are the mark, ab, </s>, the mark, cd. "a" alone would be one token with its mark: nothing is certain there.
   const { ids, at } = tokenizer.encodeCut("ab</s>cd", [1, 2, 6, 7]);
   assertEquals([ids.length, ...at], [5, 0, 2, 3, 4]);
+  // The mark, ab, the newline, cd: over lines, too, a position has what stands before it.
+  assertEquals(tokenizer.encodeCut("ab\ncd", [2, 3, 4]).at, [2, 3, 3]);
 });
