@@ -108,8 +108,10 @@ Deno.test("readTokenBin() tells the width of ids by content, or refuses and says
     await write(many, "uint32");
     assertEquals(await readTokenBin(path, { vocabSize: 128_256 }), Uint32Array.from(many));
     await refused(32_000, "has id");
-    await write([1, 2, 3], "uint32");
+    await write(few.slice(0, 15), "uint32");
     await refused(128_256, "too few to tell");
+    await write(few.slice(0, 16), "uint32");
+    assertEquals([...await readTokenBin(path, { vocabSize: 128_256 })], few.slice(0, 16));
 
     for (const [magic, dtype] of [[20240520, "uint16"], [20240801, "uint32"]] as const) {
       const header = new Array<number>(256).fill(0);

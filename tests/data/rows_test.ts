@@ -122,7 +122,7 @@ Deno.test("rows: a system text, a history and tools beside the turns", async () 
 
 Deno.test("rows: speakers under all their names, and none other", async () => {
   for (const user of ["user", "human", "Human", "prompter"]) {
-    for (const assistant of ["assistant", "gpt", "model", "chatgpt"]) {
+    for (const assistant of ["assistant", "gpt", "model", "chatgpt", "bing", "bard", "bot"]) {
       await reads(
         { conversations: [{ from: user, value: "q" }, { from: assistant, value: "a" }] },
         `<s>${QA}`,

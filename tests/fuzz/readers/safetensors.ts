@@ -239,9 +239,13 @@ export const reader: Reader = {
   isRight,
   async read(input) {
     const file = await SafetensorsFile.open("x.safetensors", memoryFile(input));
+    const dataStart = 8 + Number(new DataView(input.buffer, input.byteOffset).getBigUint64(0, true));
+    const header = naiveJson(input.subarray(8, dataStart));
     for (const span of file.tensors.values()) {
       const read = await file.read(span);
-      const expected = input.subarray(file.dataStart + span.begin, file.dataStart + span.end);
+      // Where a header is refused by the other checker, its answer says so.
+      const [begin, end] = naiveSpan(header?.[span.name] ?? null) ?? [span.begin, span.end];
+      const expected = input.subarray(dataStart + begin, dataStart + end);
       assert(read.length === expected.length, `${span.name} has ${read.length} bytes`);
       assert(read.every((byte, i) => byte === expected[i]), `${span.name} has other bytes`);
     }
