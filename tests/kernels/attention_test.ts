@@ -422,9 +422,13 @@ function rowsOfBlocksThatVisit(
 Deno.test("The float64 gradients match finite differences", () => {
   const of = { heads: 6, kvHeads: 3, headDim: 4, starts: [0, 5], rows: 14, groupSize: 6, documents: [0, 9] };
   const inputs = inputsOf(of);
-  const exact = inFloat64(of, inputs);
-  for (const name of ["q", "k", "v"] as const) {
-    assertClose(`d${name}`, exact[`d${name}`], differences(of, inputs, name), { rtol: 1e-7, atol: 1e-8 });
+  for (const scoring of [{}, { scale: 0.9, cap: 2 }]) {
+    const scored = { ...of, ...scoring };
+    const exact = inFloat64(scored, inputs);
+    for (const name of ["q", "k", "v"] as const) {
+      const expected = differences(scored, inputs, name);
+      assertClose(`d${name}`, exact[`d${name}`], expected, { rtol: 1e-7, atol: 1e-8 });
+    }
   }
 });
 
@@ -448,7 +452,7 @@ function differences(of: Case, inputs: Inputs, name: "q" | "k" | "v"): Float64Ar
   const values = { q: inputs.q, k: inputs.k, v: inputs.v, [name]: Float64Array.from(inputs[name]) };
   const moved = values[name] as unknown as Float64Array;
   const loss = () =>
-    attentionReference(values, tables, of).o.reduce((sum, o, i) => sum + o * inputs.dO[i]!, 0);
+    attentionReference(values, tables, of, of).o.reduce((sum, o, i) => sum + o * inputs.dO[i]!, 0);
   return moved.map((at, i) => {
     const step = 1e-5;
     moved[i] = at + step;

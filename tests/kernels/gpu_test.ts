@@ -35,6 +35,21 @@ Deno.test("run() sees its uniforms and the writes of earlier runs", async () => 
     x = y;
   }
   assertEquals([...await gpu.read(x)], [...values.map((v) => Math.fround(Math.fround(2 * v) * 3) * -1)]);
+  // More runs than one submit has room for, each with a factor of its own.
+  const ys = Array.from(
+    { length: 4200 },
+    (_, i) => double(gpu, gpu.tensor([1, 4], Float32Array.of(1, 2, 3, 4)), i),
+  );
+  for (const i of [0, 1, 4095, 4096, 4199]) {
+    assertEquals([...await gpu.read(ys[i]!)], [i, 2 * i, 3 * i, 4 * i], `run ${i}`);
+  }
+});
+
+Deno.test("A new tensor of a poisoned device is NaN in every float format", async () => {
+  using gpu = await Gpu.open({ poison: true });
+  for (const format of ["f32", "bf16", "f16"] as const) {
+    assert((await gpu.read(gpu.empty([3, 4], format))).every(Number.isNaN), format);
+  }
 });
 
 Deno.test("write() changes what later runs see, not what earlier ones saw", async () => {
@@ -116,12 +131,27 @@ Deno.test("Tensors over the binding limit span buffers and read back whole", asy
   await assertThrows(() => x.bound, "spans 2 bindings");
 });
 
+Deno.test("Tensors over the 64 MiB of one upload are written whole", async () => {
+  using gpu = await Gpu.open();
+  const values = new Float32Array(17 * 2 ** 20).map((_, i) => i >> 10);
+  const x = gpu.tensor([17 * 1024, 1024], values);
+  for (const row of [0, 16 * 1024 - 64, 16 * 1024, 17 * 1024 - 64]) {
+    const read = await gpu.read(x.slice(row, row + 64));
+    assert(read.every((value, i) => value === row + (i >> 10)), `rows from ${row}`);
+  }
+});
+
 Deno.test("A lost device and device errors are thrown by the next read", async () => {
   const gpu = await Gpu.open();
   const x = gpu.tensor([1, 4], normal(5, 4));
   gpu.device.createBuffer({ size: 2 ** 40, usage: GPUBufferUsage.STORAGE });
   await assertThrows(() => gpu.read(x), "The GPU reported an error");
   gpu.close();
+  const lost = await Gpu.open();
+  const y = lost.tensor([1, 4], normal(5, 4));
+  lost.device.destroy();
+  await assertThrows(() => lost.read(y), "The GPU device was lost");
+  lost.close();
 });
 
 Deno.test("timings() reports each dispatch when profiling", async () => {
@@ -134,6 +164,12 @@ Deno.test("timings() reports each dispatch when profiling", async () => {
     bytes: 2 ** 21,
   }]);
   assert(timings[0]!.microseconds > 0, "a dispatch takes time");
+  const x = gpu.tensor([1, 4], normal(6, 4));
+  for (let i = 0; i < 2100; i++) double(gpu, x, 2).free();
+  await gpu.settle();
+  const more = await gpu.timings();
+  assertEquals(more.length, 2100, "more dispatches than one set of queries times");
+  assert(more.every(({ microseconds }) => microseconds >= 0), "none ends before it begins");
 });
 
 Deno.test("devices side by side have each their own tuning and trace", async () => {
@@ -159,7 +195,14 @@ Deno.test("flush() sends what is recorded, and what is written before it is not 
   using gpu = await Gpu.open();
   const x = gpu.tensor([1, 4], Float32Array.of(1, 2, 3, 4));
   const y = double(gpu, x, 2);
+  const submit = gpu.device.queue.submit.bind(gpu.device.queue);
+  let sent = 0;
+  gpu.device.queue.submit = (buffers) => {
+    sent += [...buffers].length;
+    submit(buffers);
+  };
   gpu.flush();
+  assertEquals(sent, 1, "command buffers sent");
   gpu.write(x, Float32Array.of(5, 6, 7, 8));
   gpu.flush();
   assertEquals([...await gpu.read(y)], [2, 4, 6, 8]);

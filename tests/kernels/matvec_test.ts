@@ -128,7 +128,8 @@ for (const sharing of ["subgroup", "workgroup"] satisfies Sharing[]) {
 }
 
 Deno.test("product takes few rows by matvec and more by matmul; matvec refuses more, and what does not fit", async () => {
-  using gpu = await Gpu.open({ poison: true });
+  const dispatches: string[] = [];
+  using gpu = await Gpu.open({ poison: true, onDispatch: ({ kernel }) => dispatches.push(kernel) });
   const weight = gpu.tensor([12, 8], normal(1, 96));
   const w = await gpu.read(weight);
   for (const M of [MATVEC_ROWS, MATVEC_ROWS + 1]) {
@@ -136,6 +137,7 @@ Deno.test("product takes few rows by matvec and more by matmul; matvec refuses m
     const y = await gpu.read(product(gpu, gpu.tensor([M, 8], x), weight));
     assertProduct(`${M} rows`, y, { x, w }, { M, N: 12, K: 8 });
   }
+  assertEquals(dispatches.map((kernel) => kernel.split("_")[0]), ["matvec", "matmul"]);
   const nine = gpu.tensor([9, 8], normal(2, 72));
   await assertThrows(() => matvec(gpu, nine, weight), "matvec", "[9,8]", "8 rows at most");
   const wide = gpu.tensor([1, 12], normal(3, 12));

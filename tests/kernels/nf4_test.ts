@@ -110,6 +110,15 @@ Deno.test("A block of the sixteen values round-trips exactly; -1 then 1 is the b
   const values = Float32Array.from({ length: 64 }, (_, i) => NF4_VALUES[i % 16]!);
   const weight = quantiseNf4(gpu, gpu.tensor([1, 64], values), { doubleQuant: false });
   assertEquals([...await gpu.read(weight.dequantise(gpu))], [...values]);
+  // More weights than one axis of the grid has threads for.
+  const [rows, bytes] = [4104, Uint8Array.from({ length: 8 }, (_, i) => 0x22 * i + 1)];
+  const many = uploadNf4(gpu, {
+    shape: [rows, 4096],
+    codes: new Uint8Array(rows * 2048).map((_, i) => bytes[i % 8]!),
+    absmax: new Float32Array(rows * 64).map((_, block) => 1 + block % 2),
+  }, "many");
+  const floats = await gpu.read(many.dequantise(gpu));
+  assert(floats.every((value, i) => value === values[i % 16]! * (1 + (i >> 6) % 2)), "wrapped");
   const pair = quantiseNf4(gpu, gpu.tensor([1, 8], Float32Array.of(-1, 1, 0, 0, 0, 0, 0, 0)), {
     doubleQuant: false,
   });

@@ -9,6 +9,10 @@ import { normal } from "../support/random.ts";
 const EPS = 1e-5;
 const whole = await Gpu.open({ poison: true });
 const split = await Gpu.open({ poison: true, maxBindingBytes: 4096 });
+// Work of few groups is laid out along y, as that of many goes on there: a kernel that numbers its threads by x alone shows.
+const run = split.run.bind(split);
+split.run = (kernel, tensors, { grid: [x, y = 1], ...launch }) =>
+  run(kernel, tensors, { ...launch, grid: /weight|sum/.test(kernel.name) ? [x, y] : [y, x] });
 
 /** Rows below, at and past a block of 64; widths below, at and past the 256 elements of one pass; a LLaMA one. */
 const SHAPES = [[1, 4], [3, 36], [64, 252], [65, 256], [130, 260], [2, 4096]] as const;

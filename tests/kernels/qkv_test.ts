@@ -8,6 +8,10 @@ import { normal } from "../support/random.ts";
 
 const whole = await Gpu.open({ poison: true });
 const split = await Gpu.open({ poison: true, maxBindingBytes: 8192 });
+// Work of few groups is laid out along y, as that of many goes on there: a kernel that numbers its threads by x alone shows.
+const run = split.run.bind(split);
+split.run = (kernel, tensors, { grid: [x, y = 1], ...launch }) =>
+  run(kernel, tensors, { ...launch, grid: [y, x] });
 
 function empty(gpu: Gpu, rows: number, Q: number, K: number, format: Format = "f32") {
   const make = (width: number, label: string) => gpu.empty([rows, width], format, label);
@@ -41,11 +45,13 @@ Deno.test("splitQkv() takes rows of heads apart, as GPT-NeoX has them", async ()
   const { q, k, v } = empty(whole, rows, heads * D, heads * D);
   const cut = { q: q.asRows(D), k: k.asRows(D), v: v.asRows(D) };
   splitQkv(whole, whole.tensor([rows, 3 * heads * D], values).asRows(3 * D), cut);
-  const expected = Float64Array.from({ length: rows * heads * D }, (_, i) => {
-    const head = Math.floor(i / D);
-    return values[(3 * head + 1) * D + i % D]!;
-  });
-  assertEquals([...await whole.read(k)], [...expected]);
+  for (const [part, tensor] of [q, k, v].entries()) {
+    const expected = Float64Array.from({ length: rows * heads * D }, (_, i) => {
+      const head = Math.floor(i / D);
+      return values[(3 * head + part) * D + i % D]!;
+    });
+    assertEquals([...await whole.read(tensor)], [...expected], `part ${part}`);
+  }
 });
 
 Deno.test("splitQkv() works where tensors span buffers at different rows", async () => {

@@ -238,4 +238,14 @@ Deno.test("Logits, last tokens and tokens drawn that do not fit are refused", as
     "[1,12]",
     "8 tokens",
   );
+  const refused = (changed: Partial<LastTokens>, drawn: typeof at.drawn, part: string) =>
+    assertThrows(
+      () => sample(gpu, gpu.zeros([1, 8]), { ...last, ...changed }, PLAIN, { ...at, drawn, step: 0 }),
+      part,
+    );
+  await refused({ seen: gpu.zeros([1, 2], "u32") }, drawn, "seen [1,2]");
+  await refused({ seen: gpu.zeros([1, 1]) }, drawn, "seen [1,1]");
+  await refused({ tokens: gpu.zeros([2], "u32") }, drawn, "must hold 1 u32");
+  await refused({ positions: gpu.zeros([1]) }, drawn, "must hold 1 u32");
+  await refused({}, gpu.zeros([2]), "drawn [2]");
 });
