@@ -34,6 +34,9 @@ Deno.test("rope_freqs are llama.cpp's divisors: 1 for short waves, the factor fo
   // A wave of 2048 tokens is pair 28.2 of 64, one of 8192 pair 34.98: see tests/model/rope_test.ts.
   assertClose("short waves", divisors.subarray(0, 29), new Array(29).fill(1), { rtol: 1e-6, atol: 0 });
   assertClose("long waves", divisors.subarray(35), new Array(29).fill(8), { rtol: 1e-6, atol: 0 });
+  // Pair 32 has a wave of 2 pi sqrt(500,000) tokens, of which 8192 are 1.8438: between 1 and 4 it is divided by less than 8.
+  const smooth = (8192 / (2 * Math.PI * Math.sqrt(500_000)) - 1) / (4 - 1);
+  assertClose("between", [divisors[32]!], [1 / ((1 - smooth) / 8 + smooth)], { rtol: 1e-6, atol: 0 });
   assert(divisors.every((value, i) => i === 0 || value >= divisors[i - 1]!), "divisors rise");
   assertEquals(positionTensors(config(null)), []);
 });

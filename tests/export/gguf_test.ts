@@ -39,6 +39,9 @@ for (const model of ["mha", "gqa"]) {
     assertEquals(metadata["general.architecture"], "llama");
     assertEquals(metadata["llama.attention.head_count_kv"], config.num_key_value_heads);
     assertEquals(metadata["llama.vocab_size"], config.vocab_size);
+    assertEquals(metadata["llama.feed_forward_length"], config.intermediate_size);
+    assertEquals(metadata["llama.attention.layer_norm_rms_epsilon"], Math.fround(config.rms_norm_eps));
+    assertEquals(metadata["general.file_type"], 0);
     const tokens = metadata["tokenizer.ggml.tokens"] as string[];
     const kinds = metadata["tokenizer.ggml.token_type"] as number[];
     assertEquals([tokens.length, tokens[258], kinds[258], kinds[65]], [config.vocab_size, "</s>", 3, 1]);
@@ -56,9 +59,15 @@ for (const model of ["mha", "gqa"]) {
       assertEquals([...read(theirs)], [...order(toF32(await weights.read(ours), dtype))], theirs);
     };
     await check("model.embed_tokens.weight", "token_embd.weight");
+    await check("model.norm.weight", "output_norm.weight");
+    if (!config.tie_word_embeddings) await check("lm_head.weight", "output.weight");
+    await check("model.layers.1.mlp.gate_proj.weight", "blk.1.ffn_gate.weight");
+    await check("model.layers.1.mlp.up_proj.weight", "blk.1.ffn_up.weight");
     await check("model.layers.1.mlp.down_proj.weight", "blk.1.ffn_down.weight");
+    await check("model.layers.1.input_layernorm.weight", "blk.1.attn_norm.weight");
     await check("model.layers.1.post_attention_layernorm.weight", "blk.1.ffn_norm.weight");
     await check("model.layers.0.self_attn.v_proj.weight", "blk.0.attn_v.weight");
+    await check("model.layers.0.self_attn.o_proj.weight", "blk.0.attn_output.weight");
     const { hidden_size, num_attention_heads } = config;
     const headDim = config.head_dim ?? hidden_size / num_attention_heads;
     await check(
@@ -73,12 +82,14 @@ for (const model of ["mha", "gqa"]) {
     );
     assertEquals(infos.has("output.weight"), !config.tie_word_embeddings);
     assertEquals(infos.has("rope_freqs.weight"), model === "gqa");
+    assertEquals(tensorInfos.length, [...weights.names()].length + (model === "gqa" ? 1 : 0), "tensors");
     weights.close();
   });
 }
 
 Deno.test("GGUF keeps norms in F32, and in F16 what blocks of 32 do not divide", async () => {
-  const { tensorInfos } = await convert("mha", "q8_0");
+  const { tensorInfos, metadata } = await convert("mha", "q8_0");
+  assertEquals(metadata["general.file_type"], 7);
   const kinds = new Map(tensorInfos.map(({ name, dtype }) => [name, dtype]));
   assertEquals(kinds.get("blk.0.attn_norm.weight"), Kind.F32);
   assertEquals(kinds.get("blk.0.ffn_up.weight"), Kind.Q8_0);
@@ -92,10 +103,14 @@ Deno.test("encodeGguf() rounds to nearest, and Q8_0 is within half a step of its
     const back = new Float32Array(Uint32Array.of(bf16[i]! << 16).buffer)[0]!;
     assert(Math.abs(back - value) <= Math.abs(value) * 2 ** -8, `${value} became ${back}`);
   });
+  const f16 = new Float16Array(encodeGguf(values, "F16").buffer);
+  assertClose("F16", f16, values, { rtol: 2 ** -11, atol: 2 ** -25 });
   const q8 = new DataView(encodeGguf(values, "Q8_0").buffer);
   assertEquals(q8.byteLength, 4096 / 32 * 34);
   for (let block = 0; block < 128; block++) {
     const scale = q8.getFloat16(34 * block, true);
+    const largest = Math.max(...values.subarray(32 * block, 32 * block + 32).map(Math.abs));
+    assertEquals(scale, Float16Array.of(largest / 127)[0], "the largest is 127 steps");
     const back = Float32Array.from({ length: 32 }, (_, i) => scale * q8.getInt8(34 * block + 2 + i));
     assertClose(`block ${block}`, back, values.subarray(32 * block, 32 * block + 32), {
       rtol: 0,

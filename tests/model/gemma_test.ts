@@ -284,6 +284,8 @@ Deno.test("GGUF of Gemma 3 has llama.cpp's names of it, and norms as factors", a
     const pairs = [
       ["blk.1.attn_q", "model.layers.1.self_attn.q_proj", 0],
       ["blk.1.attn_k_norm", "model.layers.1.self_attn.k_norm", 1],
+      ["blk.1.ffn_gate", "model.layers.1.mlp.gate_proj", 0],
+      ["blk.1.ffn_up", "model.layers.1.mlp.up_proj", 0],
       ["blk.1.ffn_norm", "model.layers.1.pre_feedforward_layernorm", 1],
       ["blk.1.post_attention_norm", "model.layers.1.post_attention_layernorm", 1],
       ["output_norm", "model.norm", 1],

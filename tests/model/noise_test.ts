@@ -2,7 +2,7 @@ import { Gpu } from "../../kernels/gpu.ts";
 import { makeBatch } from "../../model/batch.ts";
 import { noiseScales } from "../../model/noise.ts";
 import { assert, assertClose, assertEquals, F32 } from "../support/assert_close.ts";
-import { load, sequence, smallConfig } from "./support.ts";
+import { changedWeights, load, sequence, smallConfig } from "./support.ts";
 
 const gpu = await Gpu.open({ poison: true });
 const config = smallConfig();
@@ -41,4 +41,18 @@ Deno.test("noise changes the loss by its pass, the same checkpointed or not, and
   assert(other !== noisy, "another pass, other noise");
   const after = await model.predict(device);
   assertEquals([...after.losses], [...losses], "evaluation after it");
+});
+
+Deno.test("noise is multiplied by the factor of the embeddings, as they are", async () => {
+  const values = (table: Float32Array) => table.forEach((value, i) => table[i] = 4 * value);
+  const larger = changedWeights(config, { changes: [{ name: "model.embed_tokens.weight", values }] });
+  const lossOf = async (model: Awaited<ReturnType<typeof load>>, noiseAlpha: number) => {
+    const lossSum = gpu.zeros([1], "f32");
+    const dropout = { seed: 4, pass: 0 };
+    const device = model.upload(makeBatch([sequence(config, 24)]));
+    await model.lossAndGradients(device, { gradScale: 1, checkpointing: true, dropout, noiseAlpha, lossSum });
+    return (await gpu.read(lossSum))[0]!;
+  };
+  const multiplied = await load(gpu, { ...config, embedding_multiplier: 4 }, changedWeights(config));
+  assertEquals(await lossOf(multiplied, 5), await lossOf(await load(gpu, config, larger), 20));
 });
