@@ -38,7 +38,15 @@ Deno.test("flags of bench are read, with what holds unless they are given", () =
   const dawn = (name: string) => name === "LONGREACH_WEBGPU" ? "dawn" : undefined;
   assertEquals(readOptions([], dawn)!.webgpu, "dawn");
   assertEquals(readOptions(["--webgpu", "deno"], dawn)!.webgpu, "deno");
-  assertEquals(readOptions(["--memory"])!.mode, "memory");
+  for (const mode of ["s2", "decode", "memory", "load", "tune"] as const) {
+    assertEquals(readOptions([`--${mode}`])!.mode, mode);
+  }
+  assertEquals(readOptions(["--all", "--room", "1.5", "--compare", "old.json"]), {
+    ...plain,
+    extent: "all",
+    room: 1.5,
+    compare: "old.json",
+  });
   assert(readOptions(["--filter", "NF4"])!.filter!.test("matmul nf4"), "case does not matter");
 });
 
@@ -59,7 +67,7 @@ Deno.test("--help wins, and names every flag", () => {
       "both",
       "clock",
     ]
-      .concat(["memory", "room", "webgpu", "shape", "tokens", "rank", "full", "json", "compare"])
+      .concat(["memory", "load", "room", "webgpu", "shape", "tokens", "rank", "full", "json", "compare"])
   ) {
     assertIncludes(HELP, `--${flag}`);
   }

@@ -98,9 +98,18 @@ Deno.test("S2 is judged by time per token and against full attention", () => {
 });
 
 Deno.test("a filter finds suite, op, shape and format", () => {
-  const cases = productCases("quick");
+  const cases = [...productCases("quick"), ...attentionCases("quick"), ...smallOpCases("quick")];
   assertEquals(selectCases(cases, undefined).length, cases.length);
-  assert(selectCases(cases, /nf4/i).every(({ format }) => format.includes("nf4")), "by format");
-  assert(selectCases(cases, /M32 N1024/).every(({ shape }) => shape.startsWith("M32 N1024")), "by shape");
+  const filters: [RegExp, (each: Case) => boolean][] = [
+    [/^attention /, ({ suite }) => suite === "attention"],
+    [/ dy W /, ({ op }) => op === "dy W"],
+    [/M32 N1024/, ({ shape }) => shape.startsWith("M32 N1024")],
+    [/ BF16$/i, ({ format }) => format.endsWith("bf16")],
+  ];
+  for (const [filter, isWanted] of filters) {
+    const [found, wanted] = [selectCases(cases, filter), cases.filter(isWanted)];
+    assert(wanted.length > 0 && wanted.length < cases.length, `${filter} tells nothing apart`);
+    assert(found.length === wanted.length && found.every((each, i) => each === wanted[i]), `${filter}`);
+  }
   assertEquals(selectCases(cases, /nothing/), []);
 });

@@ -42,8 +42,15 @@ Deno.test("writeDemoData() gives the same bytes for a seed, and no held-out docu
   await withFolder(async (folder) => {
     const one = await writeDemoData(`${folder}/a`, 7, { baseTraining: false });
     const two = await writeDemoData(`${folder}/b`, 7, { baseTraining: false });
-    for (const key of ["extend", "heldOut"] as const) {
-      assertEquals(await Deno.readFile(one[key]), await Deno.readFile(two[key]), key);
+    const other = await writeDemoData(`${folder}/c`, 8, { baseTraining: false });
+    const written = ({ extend, heldOut, recall }: typeof one) => [extend, heldOut, ...Object.values(recall)];
+    for (const [i, file] of written(one).entries()) {
+      const bytes = Deno.readFileSync(file);
+      assertEquals(Deno.readFileSync(written(two)[i]!), bytes, file);
+      assert(
+        Deno.readFileSync(written(other)[i]!).toBase64() !== bytes.toBase64(),
+        `${file} of another seed`,
+      );
     }
     assertEquals(one, demoFiles(`${folder}/a`));
     const tokenizer = await Tokenizer.load(one.model);

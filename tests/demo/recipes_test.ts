@@ -17,7 +17,10 @@ Deno.test("the demo's recipes are valid and follow each other", async () => {
   const made = demoFiles("output/make_demo/data");
   assertEquals([first.model_name_or_path, first.train_file], [made.model, made.base64]);
   assertEquals([second.model_name_or_path, second.train_file], [first.output_dir, made.base256]);
-  assertEquals(extend.train_file, demoFiles("output/demo/data").extend);
+  assertEquals([extend.model_name_or_path, extend.train_file], [
+    "demo/model",
+    demoFiles("output/demo/data").extend,
+  ]);
   assertEquals([first.max_seq_length, second.max_seq_length, extend.max_seq_length], [
     64,
     BASE_CONTEXT,

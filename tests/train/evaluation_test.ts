@@ -159,13 +159,13 @@ Deno.test("Evaluation counts what is no better than the threshold as no improvem
     ...SETTINGS,
     output_dir: "o",
     early_stopping_patience: "2",
-    early_stopping_threshold: "0.1",
+    early_stopping_threshold: "0.25",
   });
   const evaluation = new Evaluation({ samples: [], args, evalSteps: 1, saved: undefined });
-  const judged = [2, 1.95, 1.5, 1.45, 1.42].map((loss, step) => evaluation.judge(loss, step));
-  assertEquals(judged.map(({ isBest }) => isBest), [true, true, true, true, true]);
+  const judged = [2, 1.75, 1.25, 1.25, 1].map((loss, step) => evaluation.judge(loss, step));
+  assertEquals(judged.map(({ isBest }) => isBest), [true, true, true, false, true]);
   assertEquals(judged.map(({ isHopeless }) => isHopeless), [false, false, false, false, true]);
-  assertEquals(evaluation.state, { best: { loss: 1.42, step: 4 }, worse: 2 });
+  assertEquals(evaluation.state, { best: { loss: 1, step: 4 }, worse: 2 });
 });
 
 Deno.test("Evaluation wants its file, and its options a strategy", async () => {

@@ -5,7 +5,9 @@ Deno.test("Pace counts training alone for tokens per second, over the last eight
   const pace = new Pace();
   pace.add(1000, 500);
   assertEquals([pace.tokens, pace.tokensPerSecond], [1000, 2000]);
-  for (let step = 0; step < 8; step++) pace.add(100, 1000);
+  for (let step = 0; step < 7; step++) pace.add(100, 1000);
+  assertEquals([pace.tokens, pace.tokensPerSecond], [1700, 1000 * 1700 / 7500]);
+  pace.add(100, 1000);
   assertEquals([pace.tokens, pace.tokensPerSecond], [1800, 100]);
 });
 

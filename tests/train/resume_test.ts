@@ -230,10 +230,13 @@ Deno.test("A fingerprint is of the content: files and their order do not matter,
       await fingerprintModel(model, { config: (await readConfig(model)).raw, weights: true });
     const one = await fingerprint(`${GOLDEN}/mha`);
     assertEquals(await fingerprint(`${folder}/shards`), one);
-    await writeChangedModel(`${GOLDEN}/mha`, `${folder}/changed`, "model.norm.weight", (values) => {
-      values[3]! += 1e-6;
-    });
-    assert((await fingerprint(`${folder}/changed`)).weights !== one.weights, "one value");
+    assertEquals(new Set(tensors.map(({ dtype }) => dtype)), new Set(["F32"]), "as a changed model has them");
+    for (const { name } of tensors) {
+      await writeChangedModel(`${GOLDEN}/mha`, `${folder}/${name}`, name, (values) => {
+        values[3]! += 1e-6;
+      });
+      assert((await fingerprint(`${folder}/${name}`)).weights !== one.weights, `one value of ${name}`);
+    }
   });
 });
 

@@ -57,7 +57,7 @@ const curve = (steps: StepMetrics[]) =>
 
 Deno.test("A run writes adapter, state, settings, logs and checkpoints", async () => {
   await withFolder(async (output_dir) => {
-    const { result, saved } = await run({ output_dir, save_total_limit: "2" });
+    const { result, saved, steps } = await run({ output_dir, save_total_limit: "2" });
     assertEquals([result.steps, result.stopped, result.skippedSteps], [6, false, 0]);
     assertEquals(saved, [2, 4, 6].map((step) => `${output_dir}/checkpoint-${step}`).concat(output_dir));
     assertEquals(namesIn(output_dir), [
@@ -77,6 +77,10 @@ Deno.test("A run writes adapter, state, settings, logs and checkpoints", async (
     const state = JSON.parse(await Deno.readTextFile(`${output_dir}/trainer_state.json`));
     assertEquals([state.global_step, state.max_steps, state.log_history.length], [6, 6, 3]);
     assertEquals(Object.keys(state.log_history[0]), ["epoch", "step", "loss", "grad_norm", "learning_rate"]);
+    // An entry has the mean over its two steps, the result that over all.
+    const sums = [0, 2, 4].map((i) => steps[i]!.loss + steps[i + 1]!.loss);
+    assertEquals(state.log_history.map(({ loss }: { loss: number }) => loss), sums.map((sum) => sum / 2));
+    assertEquals(result.trainLoss, steps.reduce((sum, { loss }) => sum + loss, 0) / 6);
     // Four samples in steps of three: the second step of each epoch has the one that is left.
     assertEquals(state.log_history.map(({ epoch }: { epoch: number }) => epoch), [1, 2, 3]);
     const text = await Deno.readTextFile(`${output_dir}/metrics.jsonl`);

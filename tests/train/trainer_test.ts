@@ -182,8 +182,15 @@ for (const setup of [{ full: true }, { nf4: true, format: "f16", lossScaling: tr
 Deno.test("A batch without targets has loss 0 and changes nothing but decay", async () => {
   using gpu = await Gpu.open({ poison: true });
   const trainer = await makeTrainer(gpu);
-  const { loss, gradNorm, applied } = await trainer.step([makeBatch(sequences(1))], 0);
+  const read = () => Promise.all(trainer.optimised.map(({ value }) => gpu.read(value)));
+  const before = await read();
+  const { loss, gradNorm, applied } = await trainer.step([makeBatch(sequences(1))], 1);
   assertEquals({ loss, gradNorm, applied }, { loss: 0, gradNorm: 0, applied: true });
+  const after = await read();
+  for (const [i, { name }] of trainer.optimised.entries()) {
+    const kept = name.includes("norm") ? 1 : 1 - 0.01;
+    assertClose(name, after[i]!, before[i]!.map((value) => kept * value), { rtol: 1e-6, atol: 0 });
+  }
 });
 
 for (const [format, tolerance] of [["bf16", 2e-2], ["f16", 2e-3]] as const) {

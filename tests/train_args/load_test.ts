@@ -157,11 +157,12 @@ Deno.test("every ready recipe loads without a note, and says its data, memory an
 });
 
 Deno.test("names of LongLoRA and Long-LLM are read as the options they are", async () => {
-  const yaml = REQUIRED.replace("train_file", "data_path").replace("max_seq_length", "max_length");
+  const yaml = REQUIRED.replace("train_file", "data_path").replace("model_max_length", "max_length");
   const { args, notes } = await load(`${yaml}lora_targets: [q_proj]\nlora_extra_params: embed_tokens\n`);
   assertEquals([args.target_modules, args.trainable_params], [["q_proj"], ["embed_tokens"]]);
-  assertEquals(args.train_file !== null && args.max_seq_length > 0, true);
+  assertEquals([args.train_file, args.max_seq_length], ["t.jsonl", 128]);
   assertIncludes(notes.join("\n"), "data_path is read as train_file");
+  assertIncludes(notes.join("\n"), "max_length is read as max_seq_length");
   assertIncludes(
     await problemsOf(`${REQUIRED}data_path: x\n`),
     "data_path: train_file means the same and is set too",
