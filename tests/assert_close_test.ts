@@ -55,6 +55,9 @@ Deno.test("assertClose() refuses NaN on either side, other lengths and what is t
   const tolerance = { rtol: 0, atol: 1 };
   assertClose("within", [1, 2], [2, 1], tolerance);
   assertClose("equal, none allowed", [0, Infinity], [0, Infinity], { rtol: 0, atol: 0 });
+  const relative = { rtol: 0.5, atol: 0 };
+  assertClose("within a share of what is expected", [6, -3], [4, -2], relative);
+  await assertThrows(() => assertClose("x", [4, 3.5, -3.5], [2.5, 2, -2], relative), "3 of 3");
   await assertThrows(() => assertClose("x", [NaN], [0], tolerance), "1 of 1 values", "got NaN");
   await assertThrows(() => assertClose("x", [0], [NaN], tolerance), "expected NaN");
   await assertThrows(() => assertClose("x", [0, 3, 2.5], [0, 0, 0], tolerance), "2 of 3", "worst at 1");

@@ -58,6 +58,9 @@ Deno.test("nearest() finds what was meant, or nothing", () => {
   assertEquals(nearest("learn", names), "learning_rate", "the only one that begins so");
   assertEquals(nearest("lora", ["lora_rank", "lora_alpha"]), null, "two begin so");
   assertEquals(nearest("temperature", names), null);
+  assertEquals(nearest("le", names), null, "two letters begin too much");
+  assertEquals(nearest("loxx_xxnk", names), null, "more than a third differs");
+  assertEquals(nearest("loraa_b", ["lora_a", "lora_b"]), "lora_b", "not the first that would do");
   assertEquals(nearest("x".repeat(65), names), null);
 });
 

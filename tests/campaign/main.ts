@@ -25,13 +25,15 @@ async function main(name: string, options: Omit<CampaignOptions, "say">): Promis
   const encoder = new TextEncoder();
   const say = (line: string) => void Deno.stdout.writeSync(encoder.encode(`${line}\n`));
   say(`${name}, seed ${options.seed}, ${new Date().toISOString().slice(0, 10)}, Deno ${Deno.version.deno}`);
-  let faults = 0;
+  let [parts, faults] = [0, 0];
   for await (const row of (await load()).run({ ...options, say })) {
     const counts = Object.entries(row.counts).map(([what, count]) => `, ${count} ${what}`).join("");
     say(`${row.part}: ${row.tried} tried${counts}, ${row.faults.length} faults`);
     for (const fault of row.faults) say(`  ${fault}`);
     faults += row.faults.length;
+    parts++;
   }
+  if (parts === 0) throw new Error(`${name} has no part "${options.only}"`);
   say(faults === 0 ? "no faults" : `${faults} faults`);
   return faults === 0 ? 0 : 1;
 }

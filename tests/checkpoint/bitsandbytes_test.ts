@@ -85,6 +85,7 @@ Deno.test("readBnb4() refuses other kinds and damaged states by name", async () 
   await refused(withState({ shape: [64, 128] }), "has 2048 bytes", "needs 4096");
   await refused(withState({ nested_dtype: "float16" }), "second quantisation");
   await refused(withState({ nested_offset: "0" }), "second quantisation");
+  await refused(withState({ nested_blocksize: 32 }), "nested_absmax", "has 4 bytes", "needs 8");
   await refused(changed(reader, { [STATE]: new TextEncoder().encode("{") }), "not JSON");
   await refused(changed(reader, { [STATE]: new TextEncoder().encode("null") }), "only NF4");
   await refused(changed(reader, { [STATE]: new Uint8Array(5000) }), "too long");

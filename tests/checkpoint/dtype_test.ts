@@ -77,20 +77,21 @@ Deno.test("fromF32() rounds to nearest, ties to even, and overflows to inf", () 
 });
 
 Deno.test("toF32() reads whole and unaligned elements of every type", () => {
-  const values = [0, 1, 2, 100];
-  const stores: [Dtype, ArrayBufferView<ArrayBuffer>][] = [
-    ["F64", Float64Array.from(values)],
-    ["F32", Float32Array.from(values)],
-    ["I64", BigInt64Array.from(values.map(BigInt))],
-    ["U64", BigUint64Array.from(values.map(BigInt))],
-    ["I32", Int32Array.from(values)],
-    ["U32", Uint32Array.from(values)],
-    ["I16", Int16Array.from(values)],
-    ["U16", Uint16Array.from(values)],
-    ["I8", Int8Array.from(values)],
-    ["U8", Uint8Array.from(values)],
+  // The last one tells signed from unsigned.
+  const upTo = (last: number) => [0, 1, 100, last];
+  const stores: [Dtype, number[], ArrayBufferView<ArrayBuffer>][] = [
+    ["F64", upTo(-1.5), Float64Array.from(upTo(-1.5))],
+    ["F32", upTo(-1.5), Float32Array.from(upTo(-1.5))],
+    ["I64", upTo(-2), BigInt64Array.from(upTo(-2).map(BigInt))],
+    ["U64", upTo(2 ** 63), BigUint64Array.from(upTo(2 ** 63).map(BigInt))],
+    ["I32", upTo(-2), Int32Array.from(upTo(-2))],
+    ["U32", upTo(2 ** 31), Uint32Array.from(upTo(2 ** 31))],
+    ["I16", upTo(-2), Int16Array.from(upTo(-2))],
+    ["U16", upTo(65_535), Uint16Array.from(upTo(65_535))],
+    ["I8", upTo(-2), Int8Array.from(upTo(-2))],
+    ["U8", upTo(255), Uint8Array.from(upTo(255))],
   ];
-  for (const [dtype, store] of stores) {
+  for (const [dtype, values, store] of stores) {
     const bytes = new Uint8Array(store.buffer);
     const shifted = new Uint8Array(bytes.length + 1);
     shifted.set(bytes, 1);

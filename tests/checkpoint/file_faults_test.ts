@@ -13,10 +13,13 @@ const SHARE: Readonly<Record<string, number>> = {
 
 for (const [only, count] of Object.entries(SHARE)) {
   Deno.test(`A file operation that fails in ${only} leaves nothing half-made and is told in one line`, async () => {
-    for await (const { tried, faults } of run({ count, seed: 1, only, say: () => {} })) {
+    const parts: string[] = [];
+    for await (const { part, tried, faults } of run({ count, seed: 1, only, say: () => {} })) {
       assert(tried >= count / 2, `only ${tried} were tried`);
       assertEquals(faults, []);
+      parts.push(part);
     }
+    assertEquals(parts, [only]);
   });
 }
 

@@ -15,6 +15,8 @@ const HARMLESS = [
   "com10",
   "名前.bin",
   "a b",
+  "a".repeat(255),
+  `${"a/".repeat(511)}bc`,
 ];
 
 Deno.test("safeJoin() refuses hostile names before touching the disk", async () => {

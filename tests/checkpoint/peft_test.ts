@@ -206,6 +206,12 @@ Deno.test("readAdapter() reads trainable_params of either format and refuses con
     });
     Deno.writeFileSync(join(folder, "trainable_params.bin"), bytes);
     assertEquals([...(await readAdapter(folder)).extra.get("lm_head.weight")!.data], [1, -2]);
+    const integers = tensor({ storage: "LongStorage", key: "0", length: 1, shape: [1], strides: [1] });
+    Deno.writeFileSync(
+      join(folder, "trainable_params.bin"),
+      torchFile(stateDict({ "lm_head.0.weight": integers }), { 0: new Uint8Array(8) }),
+    );
+    await assertThrows(() => readAdapter(folder), "trainable_params.bin", "I64, not floating point");
   });
 });
 

@@ -1,6 +1,6 @@
 import { join } from "../../checkpoint/deps.ts";
 import { fromF32, toF32 } from "../../checkpoint/dtype.ts";
-import type { TensorSource } from "../../checkpoint/safetensors.ts";
+import { SafetensorsFile, type TensorSource } from "../../checkpoint/safetensors.ts";
 import { type ModelFolder, writeModel } from "../../checkpoint/save_model.ts";
 import { saveFolderAtomic } from "../../checkpoint/store.ts";
 import { openWeights } from "../../checkpoint/weights.ts";
@@ -53,6 +53,9 @@ Deno.test("writeModel() writes one file where all fits, and reading gives the sa
       assertEquals([...await weights.read(name)], [...await (read() as Promise<Uint8Array>)], name);
     }
     weights.close();
+    const file = await SafetensorsFile.open(join(folder, "model.safetensors"));
+    assertEquals([...file.header.metadata], [["format", "pt"]]);
+    file.close();
   });
 });
 
@@ -97,6 +100,18 @@ Deno.test("writeModel() copies the tokenizer and sets its length", async () => {
     const settings = await json(GOLDEN, "mha", "tokenizer_config.json");
     assertEquals(await json(folder, "tokenizer_config.json"), { ...settings, model_max_length: 128 });
     assert(settings.model_max_length !== 128, "the length changes");
+  });
+  await withFolder(async (root) => {
+    for (const name of ["from", "to"]) await Deno.mkdir(join(root, name));
+    await Deno.writeTextFile(join(root, "from", "generation_config.json"), '{"do_sample": true}');
+    await Deno.writeTextFile(join(root, "other.json"), "{}");
+    const tokenizer = new Map([["tokenizer.json", join(root, "other.json")]]);
+    const config = { rope_theta: 10_000, rope_scaling: { factor: 4 }, vocab_size: 2 };
+    await writeModel(join(root, "to"), model({ config, filesFrom: join(root, "from"), tokenizer }));
+    assertEquals(await json(root, "to", "generation_config.json"), { do_sample: true });
+    assertEquals(await json(root, "to", "tokenizer.json"), {});
+    const text = await Deno.readTextFile(join(root, "to", "config.json"));
+    assertEquals(text.match(/[\d.]+/g), ["10000.0", "4.0", "2"], "what transformers wants to be floats");
   });
 });
 

@@ -7,6 +7,7 @@ import {
   removeReplaced,
   rotate,
   saveAtomic,
+  saveFileAtomic,
   saveFinal,
   saveFolderAtomic,
   verify,
@@ -110,6 +111,8 @@ async function failEach(
     } catch (caught) {
       error = caught;
     }
+    // What is not known to be on the disk is not saved.
+    assert(error !== undefined || !/^(write|sync) /.test(failed), `${failed} failed, and nothing is said`);
     if (count < n) {
       assert(error === undefined, `failed with nothing injected: ${error}`);
       return n - 1;
@@ -146,6 +149,7 @@ Deno.test("saveAtomic() keeps the old bytes whichever operation fails while repl
       const bytes = Deno.readFileSync(join(latest!.path, "state.json"));
       const isOneOf = [3, 4].some((step) => content(step, 40).every((byte, i) => byte === bytes[i]));
       assert(isOneOf, `${where}: neither the old bytes nor the new ones`);
+      assert(namesIn(out).includes("checkpoint-3"), `${where}: it has lost its name`);
     });
   });
 });
@@ -296,9 +300,10 @@ Deno.test("removeReplaced() removes what a killed save had replaced, once its su
 
 Deno.test("rotate() keeps the newest ones and never removes the last good one", async () => {
   await withFolder(async (out) => {
-    for (const step of [1, 2, 3, 4, 5]) await save(out, step);
+    for (const step of [0, 1, 2, 3, 4, 5]) await save(out, step);
     const path = (step: number) => join(out, `checkpoint-${step}`);
-    assertEquals(await rotate(out, 3), [path(1), path(2)]);
+    assertEquals(await rotate(out, 3, { except: 0 }), [path(1), path(2)]);
+    assertEquals(await rotate(out, 3), [path(0)]);
     assertEquals(namesIn(out), ["checkpoint-3", "checkpoint-4", "checkpoint-5"]);
     Deno.truncateSync(join(path(5), "weights.bin"), 3);
     Deno.truncateSync(join(path(4), "weights.bin"), 3);
@@ -320,18 +325,29 @@ Deno.test("rotate() leaves a whole checkpoint whichever operation fails", async 
   });
 });
 
-Deno.test("writeFileAtomic() gives the old bytes or the new ones, whichever operation fails", async () => {
+Deno.test("writeFileAtomic() and saveFileAtomic() give the old bytes or the new ones, whichever operation fails", async () => {
   await withFolder(async (folder) => {
     const path = join(folder, "state.json");
-    await writeFileAtomic(path, "old");
-    await failEach("ENOSPC", (files) => writeFileAtomic(path, "newer", { files }), async (where, error) => {
-      const text = Deno.readTextFileSync(path);
-      assert(text === "old" || text === "newer", `${where}: "${text}"`);
-      if (text === "old") await assertThrows(() => Promise.reject(error), path, "disk is full", "5 B)");
-      assertEquals(namesIn(folder), ["state.json"], where);
+    const newer = new TextEncoder().encode("newer");
+    const writers: ((files: Files) => Promise<void>)[] = [
+      (files) => writeFileAtomic(path, "newer", { files }),
+      (files) =>
+        saveFileAtomic(path, async (file) => void await file.write(newer), {
+          files,
+          byteLength: newer.length,
+        }),
+    ];
+    for (const write of writers) {
       await writeFileAtomic(path, "old");
-    });
-    assertEquals(Deno.readTextFileSync(path), "newer");
+      await failEach("ENOSPC", write, async (where, error) => {
+        const text = Deno.readTextFileSync(path);
+        assert(text === "old" || text === "newer", `${where}: "${text}"`);
+        if (text === "old") await assertThrows(() => Promise.reject(error), path, "disk is full", "5 B)");
+        assertEquals(namesIn(folder), ["state.json"], where);
+        await writeFileAtomic(path, "old");
+      });
+      assertEquals(Deno.readTextFileSync(path), "newer");
+    }
     await writeFileAtomic(path, Uint8Array.of(104, 105));
     assertEquals(Deno.readTextFileSync(path), "hi");
     await assertThrows(() => writeFileAtomic(join(folder, "no", "x"), "x"), "no such file or folder");
@@ -354,6 +370,9 @@ Deno.test("saveFinal() puts each file in place whole, keeping what else is there
     assertEquals(order, ["adapter_model.safetensors", "adapter_config.json"]);
     assertEquals(namesIn(out), ["adapter_config.json", "adapter_model.safetensors", "checkpoint-1"]);
     assertEquals(Deno.readTextFileSync(join(out, "adapter_config.json")), "new");
+    // A folder is replaced whole.
+    for (const step of [2, 3]) await saveFinal(out, writer(step));
+    assertEquals([...Deno.readFileSync(join(out, "rank", "0"))], [...content(3, 60)]);
   });
 });
 

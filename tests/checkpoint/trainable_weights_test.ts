@@ -97,6 +97,7 @@ Deno.test("get_trainable_weights says what matches nothing, and a config of anot
     const folder = `${root}/checkpoint`;
     await writeCheckpoint(folder, await mergedState(trained));
     await assertThrows(() => readTrainableWeights(folder, ["embed", "nrom"]), '"nrom"', "--trainable_params");
+    await assertThrows(() => readTrainableWeights(folder, ["norm", "lora_A"]), '"lora_A"', "none of its");
     const path = `${folder}/adapter_config.json`;
     const config = JSON.parse(await Deno.readTextFile(path));
     await Deno.writeTextFile(path, JSON.stringify({ ...config, target_modules: ["q_proj"] }));

@@ -1,5 +1,6 @@
 /** What the hub's API may answer, and what comes of it: one clear line, another try, or the cache. */
 import { hubSettings } from "../../hub/settings.ts";
+import { modelFiles } from "../../hub/wanted.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { HubServer } from "../support/hub_server.ts";
 import { COMMIT, MODEL, type TestHub, tree, WEIGHTS, withHub } from "./support.ts";
@@ -181,10 +182,13 @@ Deno.test("answers that no hub gives are refused by name, and nothing is written
 Deno.test("pages of a listing are followed to their end, and one without an end is refused", async () => {
   await withHub(async ({ server, fetch }) => {
     let asked = 0;
-    // The first page is the second's, which has the files.
+    const first = { type: "file", path: "LICENSE", size: 2, oid: "a".repeat(40) };
+    // The second page has the other files.
     server.apiFault = (request, path) =>
-      isTree(path) && !request.url.includes("cursor") ? page([], `${request.url}&cursor=1`) : undefined;
-    await fetch();
+      isTree(path) && !request.url.includes("cursor") ? page([first], `${request.url}&cursor=1`) : undefined;
+    let listed: readonly string[] = [];
+    await fetch({ wanted: (names) => modelFiles(listed = names) });
+    assertEquals([...listed], ["LICENSE", ...Object.keys(MODEL.files)]);
     for (const next of [() => "?same", () => `?cursor=${asked++}`, () => "http://["]) {
       server.apiFault = (_, path) => isTree(path) ? page([], next()) : undefined;
       await assertThrows(

@@ -191,13 +191,18 @@ Deno.test("data sets: one file, or all that can be read", async () => {
       "train.jsonl": Uint8Array.of(1),
       "test/a.parquet": Uint8Array.of(2),
       "LICENSE": Uint8Array.of(3),
+      "x/b #1%.txt": Uint8Array.of(4),
     },
   };
   await withHub(async (_, options) => {
     const reference = parseHubReference("hf://datasets/org/books/test/a.parquet")!;
     const folder = await fetchSnapshot(reference, { ...options, wanted: dataFiles(reference.path) });
     assertEquals(await Deno.readFile(`${folder}/test/a.parquet`), Uint8Array.of(2));
-    const all = dataFiles(undefined)(Object.keys(data.files));
+    assertEquals(namesIn(folder), ["test"]);
+    await fetchSnapshot(reference, { ...options, wanted: dataFiles("x") });
+    assertEquals(await Deno.readFile(`${folder}/x/b #1%.txt`), Uint8Array.of(4));
+    assertEquals(dataFiles("test")(["test/a.parquet", "test2/b.parquet", "a/test"]), ["test/a.parquet"]);
+    const all = dataFiles(undefined)(["train.jsonl", "test/a.parquet", "LICENSE"]);
     assertEquals(all, ["train.jsonl"]);
   }, [data]);
 });
@@ -244,5 +249,12 @@ Deno.test("hubSettings() reads the variables of Python's hub client", async () =
       offline: true,
     });
     assertEquals(from({ HF_HUB_CACHE: "/c", HF_TOKEN: "mine", HF_HOME: `${home}/hf` }).token, "mine");
+    assertEquals(from({ HF_TOKEN_PATH: `${home}/hf/token` }).token, "kept");
+    assertEquals(from({ XDG_CACHE_HOME: "/x" }).cacheDir, "/x/huggingface/hub");
+    const isOffline = (value: string) => from({ HF_HUB_OFFLINE: value }).offline;
+    assertEquals(["1", "on", "YES", "True", "0", "no", ""].map(isOffline), [
+      ...[true, true, true, true],
+      ...[false, false, false],
+    ]);
   });
 });

@@ -73,6 +73,10 @@ Deno.test("a damaged file in the cache is named with the command that mends it",
       fetchAgain(`${cache}/datasets--a-b--c.d/snapshots/${COMMIT}/x/y`).split("--name ")[1],
       `hf://datasets/a-b/c.d@${COMMIT}`,
     );
+    assertEquals(
+      fetchAgain(`${cache}/models--a--b--c/snapshots/${COMMIT}/x`).split("--name ")[1],
+      `a/b--c@${COMMIT}`,
+    );
     assertEquals(parseHubReference(`hf://datasets/a-b/c.d@${COMMIT}`)?.revision, COMMIT);
     for (const path of ["models--org--tiny/x", "/a/model", `snapshots/${COMMIT}/x`]) {
       assert(fetchAgain(path).endsWith("or copy the file anew"), path);

@@ -61,6 +61,11 @@ Deno.test("uploadFiles() makes the repository and commits small and large files,
     const stored = hub.stored.size;
     await uploadFiles("me/mine", [{ name: "a.bin", content: `${folder}/large file.bin` }], options);
     assertEquals([hub.commits.length, hub.stored.size], [2, stored]);
+    await uploadFiles("me/open", [{ name: "a.json", content: bytes("{}") }], {
+      ...options,
+      isPrivate: false,
+    });
+    assertEquals(hub.repositories.get("me/open"), "public");
     assertEquals(await hubHasFile("me/mine", "README.md", options.settings), true);
     assertEquals(await hubHasFile("me/other", "README.md", options.settings), false);
   });
