@@ -1,8 +1,8 @@
 /** Flags of the commands that write with a model: which model, and how it draws tokens. */
 import { TEMPLATE_NAMES } from "../data/templates.ts";
 import type { AnswerOptions, Engine, EngineOptions } from "../chat/engine.ts";
-import { oneOf, real, text, whole } from "../train_args/values.ts";
-import { booleanFlag, type newCommand, optionalFlag, requiredPath, valueFlag } from "./flags.ts";
+import { oneOf, real, whole } from "../train_args/values.ts";
+import { adapterFlag, booleanFlag, type newCommand, optionalFlag, requiredPath, valueFlag } from "./flags.ts";
 import { gpuOptionsOf } from "./gpu_options.ts";
 import type { Io } from "./io.ts";
 import { CountProgress } from "./progress.ts";
@@ -14,14 +14,7 @@ type Plain = ReturnType<typeof newCommand>;
 export function withModelFlags(command: Plain) {
   return command
     .addOption(requiredPath("base_model", "folder of the base or merged model, or its name on the hub"))
-    .addOption(
-      optionalFlag(
-        "peft_model",
-        "adapter to put on top of it: folder, or name on the hub",
-        text("path"),
-        "none",
-      ),
-    )
+    .addOption(adapterFlag())
     .addOption(
       optionalFlag(
         "context_size",

@@ -4,9 +4,9 @@ import { formatBytes, formatCount, formatSeconds, formatTable } from "../text.ts
 import type { LoadedModel } from "../eval/measured_model.ts";
 import type { PerplexityResult } from "../eval/perplexity.ts";
 import type { StridedResult } from "../eval/strided.ts";
-import type { WorkHooks } from "../model/hooks.ts";
 import { oneOf, text, whole } from "../train_args/values.ts";
 import {
+  adapterFlag,
   booleanFlag,
   type BuiltCommand,
   newCommand,
@@ -18,8 +18,7 @@ import { formatJson, formatRecord } from "./format.ts";
 import { gpuOptionsOf } from "./gpu_options.ts";
 import type { Io } from "./io.ts";
 import { narrowFetched } from "./permissions.ts";
-import { CountProgress } from "./progress.ts";
-import { stagesOn } from "./stages.ts";
+import { loadingAndCounting } from "./stages.ts";
 import { quantisationOf } from "../model/quantisation.ts";
 
 /** Flags that one kind of protocol alone reads. */
@@ -39,14 +38,7 @@ export function build(summary: string, io: Io): BuiltCommand {
     ],
   })
     .addOption(requiredPath("base_model", "folder of the model, or its name on the hub"))
-    .addOption(
-      optionalFlag(
-        "peft_model",
-        "adapter to put on top of it: folder, or name on the hub",
-        text("path"),
-        "none",
-      ),
-    )
+    .addOption(adapterFlag())
     .addOption(requiredPath(
       "data_path",
       "held-out data: a token file (.bin), or text, jsonl, parquet, a folder of them, hf://datasets/...",
@@ -116,7 +108,7 @@ export function build(summary: string, io: Io): BuiltCommand {
       narrowFetched();
       if (isStrided) {
         const { evaluateStrided } = await import("../eval/strided.ts");
-        const result = await measured(io, (hooks) =>
+        const result = await loadingAndCounting(io, "window", (hooks) =>
           evaluateStrided({
             ...options,
             maxLength: flags.seq_len ?? 4096,
@@ -128,7 +120,7 @@ export function build(summary: string, io: Io): BuiltCommand {
         return;
       }
       const { evaluatePerplexity } = await import("../eval/perplexity.ts");
-      const result = await measured(io, (hooks) =>
+      const result = await loadingAndCounting(io, "window", (hooks) =>
         evaluatePerplexity({
           ...options,
           seqLen: flags.seq_len ?? 2048,
@@ -144,19 +136,6 @@ export function build(summary: string, io: Io): BuiltCommand {
 
 function usage(message: string): UserError {
   return new UserError(message, { kind: "usage" });
-}
-
-/** Runs work that loads a model and counts windows, with a line of progress for each. */
-async function measured<T>(io: Io, run: (hooks: WorkHooks) => Promise<T>): Promise<T> {
-  const loading = new CountProgress(io, "tensor");
-  return await stagesOn(io).counting("window", (hooks) =>
-    run({
-      ...hooks,
-      onLoad(done, total, tensor) {
-        loading.onProgress(done, total, tensor);
-        if (done === total) loading.stop();
-      },
-    })).finally(() => loading.stop());
 }
 
 async function savePlot(path: string, { byPosition, protocol, model }: PerplexityResult): Promise<void> {

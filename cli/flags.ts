@@ -120,6 +120,16 @@ export function requiredPath<const N extends string>(name: N, doc: string) {
   return requiredFlag(name, doc, text("path"));
 }
 
+/** An adapter on top of the model that `base_model` names. */
+export function adapterFlag() {
+  return optionalFlag(
+    "peft_model",
+    "adapter to put on top of it: folder, or name on the hub",
+    text("path"),
+    "none",
+  );
+}
+
 /** Numbers of a GGUF file's matrices. */
 export function outtypeFlag() {
   const types = oneOf(["f32", "f16", "bf16", "q8_0", "q4_0"]);

@@ -80,3 +80,20 @@ export function stagesOn(io: Io): StageHooks & { readonly stoppedBy: Deno.Signal
     },
   };
 }
+
+/** Runs work that loads a model and then counts units, with a line of progress for each of the two. */
+export async function loadingAndCounting<T>(
+  io: Io,
+  unit: string,
+  run: (hooks: WorkHooks) => Promise<T>,
+): Promise<T> {
+  const loading = new CountProgress(io, "tensor");
+  return await stagesOn(io).counting(unit, (hooks) =>
+    run({
+      ...hooks,
+      onLoad(done, total, tensor) {
+        loading.onProgress(done, total, tensor);
+        if (done === total) loading.stop();
+      },
+    })).finally(() => loading.stop());
+}

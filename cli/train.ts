@@ -7,13 +7,13 @@ import type { TrainArgs } from "../train_args/schema.ts";
 import { loadTrainArgs, type TrainSettings } from "../train_args/load.ts";
 import type { TrainResult } from "../train/hooks.ts";
 import { type BuiltCommand, newCommand } from "./flags.ts";
-import { formatJson, shellWord } from "./format.ts";
+import { formatJson } from "./format.ts";
 import { gpuOptionsOf } from "./gpu_options.ts";
 import type { Io } from "./io.ts";
 import { narrowFetched } from "./permissions.ts";
 import { stagesOn } from "./stages.ts";
 import { Interrupted } from "./stop_signal.ts";
-import { addTrainFlags, givenSettings } from "./train_flags.ts";
+import { addTrainFlags, givenSettings, trainedModelFlags } from "./train_flags.ts";
 
 /** The command; every option of train_args/schema.ts is a flag of it. */
 export function build(summary: string, io: Io): BuiltCommand {
@@ -27,7 +27,7 @@ export function build(summary: string, io: Io): BuiltCommand {
   addTrainFlags(command, { takesDocuments: true });
   return command.action(async () => {
     const { json, webgpu } = command.opts() as { json: boolean; webgpu: WebGpu };
-    const { file, documents, overrides } = givenSettings(command);
+    const { file, documents, overrides } = givenSettings(command, { takesDocuments: true });
     const gpuOptions = gpuOptionsOf(io, webgpu);
     if (documents.length === 0) {
       await run(file, overrides, { json, hasNext: true, gpuOptions }, io);
@@ -74,17 +74,13 @@ async function run(
   throw new Interrupted(stages.stoppedBy, "run the same command again to go on from there", { isTold: true });
 }
 
-/** The command that people type next. */
-function nextCommands(
-  { low_rank_training, model_name_or_path: base, output_dir, max_seq_length }: TrainArgs,
-) {
-  const model = low_rank_training
-    ? `--base_model ${shellWord(base)} --peft_model ${shellWord(output_dir)}`
-    : `--base_model ${shellWord(output_dir)}`;
+/** The commands that people type next. */
+function nextCommands(args: TrainArgs): string[] {
+  const model = trainedModelFlags(args);
   return [
     "Next:",
-    `  ./longreach evaluate ${model} --data_path HELD_OUT.txt --seq_len ${max_seq_length}`,
-    ...(low_rank_training ? [`  ./longreach merge ${model} --save_path MERGED`] : []),
+    `  ./longreach evaluate ${model} --data_path HELD_OUT.txt --seq_len ${args.max_seq_length}`,
+    ...(args.low_rank_training ? [`  ./longreach merge ${model} --save_path MERGED`] : []),
   ];
 }
 

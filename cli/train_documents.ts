@@ -8,11 +8,10 @@ import { evaluatePerplexity, type PerplexityResult, type PositionScore } from ".
 import { formatCount, formatTable } from "../text.ts";
 import { loadTrainArgs, type TrainSettings } from "../train_args/load.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
-import { shellWord } from "./format.ts";
 import { locate } from "./hub.ts";
 import type { Io } from "./io.ts";
-import { CountProgress } from "./progress.ts";
-import { stagesOn } from "./stages.ts";
+import { loadingAndCounting } from "./stages.ts";
+import { trainedModelFlags } from "./train_flags.ts";
 
 /** LongQLoRA's recipe (`train_args/llama2-7b-pretrain.yaml`), for some hundred steps in place of 1,000 of 16 sequences. */
 const RECIPE = {
@@ -114,9 +113,8 @@ export async function measureExtension(
 ): Promise<Extension> {
   const { max_seq_length: seqLen, output_dir, low_rank_training } = args;
   const extended = low_rank_training ? { baseModel, peftModel: output_dir } : { baseModel: output_dir };
-  const measure = (model: typeof extended | { baseModel: string }) => {
-    const loading = new CountProgress(io, "tensor");
-    return stagesOn(io).counting("window", (hooks) =>
+  const measure = (model: typeof extended | { baseModel: string }) =>
+    loadingAndCounting(io, "window", (hooks) =>
       evaluatePerplexity({
         ...model,
         dataPath: heldOut,
@@ -126,20 +124,13 @@ export async function measureExtension(
         quantisation: quantisationOf({ load_in_4bit: args.load_in_4bit && low_rank_training }),
         dtype: args.bf16 ? "bf16" : args.fp16 ? "fp16" : "fp32",
         gpuOptions,
-      }, {
-        ...hooks,
-        onLoad(done, total, tensor) {
-          loading.onProgress(done, total, tensor);
-          if (done === total) loading.stop();
-        },
-      })).finally(() => loading.stop());
-  };
+      }, hooks));
   return { before: await measure({ baseModel }), after: await measure(extended) };
 }
 
 /** Both by position in the window, and what to type next. */
 export function describeExtension({ args }: DocumentRun, { before, after }: Extension): string {
-  const { max_seq_length: seqLen, output_dir, low_rank_training } = args;
+  const { max_seq_length: seqLen } = args;
   const row = (name: string, scores: readonly PositionScore[], all: number) => [
     name,
     ...scores.map(({ perplexity }) => perplexity.toFixed(2)),
@@ -155,10 +146,6 @@ export function describeExtension({ args }: DocumentRun, { before, after }: Exte
     ], "lrrrrr"),
     "",
     "Next:",
-    `  ./longreach chat ${
-      low_rank_training
-        ? `--base_model ${shellWord(args.model_name_or_path)} --peft_model ${shellWord(output_dir)}`
-        : `--base_model ${shellWord(output_dir)}`
-    } --file BOOK.pdf`,
+    `  ./longreach chat ${trainedModelFlags(args)} --file BOOK.pdf`,
   ].join("\n");
 }

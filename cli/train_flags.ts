@@ -5,8 +5,9 @@ import { UserError } from "../errors.ts";
 import { kindOf } from "../data/rows.ts";
 import { describeOptions } from "../train_args/describe.ts";
 import { FOREIGN_KEYS, SAME_OPTIONS } from "../train_args/foreign_keys.ts";
-import { isOption } from "../train_args/schema.ts";
+import { isOption, type TrainArgs } from "../train_args/schema.ts";
 import { REQUIRED } from "./flags.ts";
+import { shellWord } from "./format.ts";
 
 /** Settings as given on a command line. */
 export interface GivenSettings {
@@ -52,15 +53,19 @@ export function addTrainFlags(
 
 /**
  * Picks the flags of {@linkcode addTrainFlags} among all of a command's.
+ * @param options.takesDocuments as there
  * @throws {UserError} if more than one file is given
  */
-export function givenSettings(command: CommandUnknownOpts): GivenSettings {
+export function givenSettings(
+  command: CommandUnknownOpts,
+  { takesDocuments = false } = {},
+): GivenSettings {
   const flags: Readonly<Record<string, unknown>> = command.opts();
   const words = command.args.flat();
-  const documents = words.filter(isDocument);
-  const files = [...words.filter((word) => !isDocument(word)), flags.train_args_file, flags.config]
-    .filter((file) => file !== undefined);
-  const assigned = words.find((word) => !isDocument(word) && /^\w+=/.test(word));
+  const documents = takesDocuments ? words.filter(isDocument) : [];
+  const others = words.filter((word) => !documents.includes(word));
+  const files = [...others, flags.train_args_file, flags.config].filter((file) => file !== undefined);
+  const assigned = others.find((word) => /^\w+=/.test(word));
   if (assigned !== undefined) {
     throw new UserError(`Unexpected word ${quote(assigned)} for ${command.name()}: write --${assigned}`, {
       kind: "usage",
@@ -81,6 +86,15 @@ export function givenSettings(command: CommandUnknownOpts): GivenSettings {
     documents,
     overrides: Object.fromEntries(settings.map(([name, value]) => [name, String(value)])),
   };
+}
+
+/** Writes the flags that name what a run has trained, for other commands. */
+export function trainedModelFlags(
+  { low_rank_training, model_name_or_path, output_dir }: TrainArgs,
+): string {
+  return low_rank_training
+    ? `--base_model ${shellWord(model_name_or_path)} --peft_model ${shellWord(output_dir)}`
+    : `--base_model ${shellWord(output_dir)}`;
 }
 
 /** Whether a word names data: by its ending, or as a folder. */

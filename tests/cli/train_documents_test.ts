@@ -101,3 +101,10 @@ Deno.test("what is missing, too short or doubled is refused before anything is l
       assertEquals(io.stdout, "");
     }
   }));
+
+Deno.test("plan takes no documents: a folder is no settings file", () =>
+  withDocuments(async (folder) => {
+    const io = new MemoryIo();
+    assert(await runCli(["plan", folder, "--shape", "llama2-7b", "--no-rates"], io) !== 0, io.stdout);
+    assertIncludes(io.stderr, folder);
+  }));
