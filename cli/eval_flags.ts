@@ -1,6 +1,7 @@
 /** Flags and output that evaluations by prompts share: model, grid, cutting, results. */
 import type { Engine } from "../chat/engine.ts";
 import type { Measure } from "../eval/grid_report.ts";
+import type { CutOptions } from "../eval/questions.ts";
 import type { Settings } from "../eval/results_file.ts";
 import type { GridResult } from "../eval/trials.ts";
 import { UserError } from "../errors.ts";
@@ -44,6 +45,25 @@ export function withCutFlags(command: EvalPlain, most: number) {
         true,
       ),
     );
+}
+
+/** Picks how prompts are cut. @param most tokens of a text, unless `max_length` says otherwise */
+export function cutOf(
+  { max_length, truncate_from_middle }: {
+    readonly max_length: number | null;
+    readonly truncate_from_middle: boolean;
+  },
+  most: number,
+): CutOptions {
+  return { maxLength: max_length, most, truncateFromMiddle: truncate_from_middle };
+}
+
+/** Writes an evaluation's `results.json` beside its rows. @returns what it holds, as `--json` prints it */
+export async function saveResults(outputDir: string, results: object): Promise<string> {
+  const { writeFileAtomic } = await import("../checkpoint/atomic.ts");
+  const text = formatJson(results);
+  await writeFileAtomic(`${outputDir}/results.json`, `${text}\n`);
+  return text;
 }
 
 /** Adds the flags of a grid of lengths and depths, under Long-LLM's names. */
@@ -169,8 +189,7 @@ export async function showGrid(
     import("../checkpoint/atomic.ts"),
   ]);
   const { rows, ...summary } = result;
-  const text = formatJson({ ...summary, rows: rows.length });
-  await writeFileAtomic(`${outputDir}/results.json`, `${text}\n`);
+  const text = await saveResults(outputDir, { ...summary, rows: rows.length });
   for (const measure of measures) {
     await writeFileAtomic(`${outputDir}/${measure.file}`, gridPicture(result, measure));
   }

@@ -1,9 +1,8 @@
 /** `infbench`: InfiniteBench's 12 tasks of very long texts, asked and scored. */
 import { formatCount, formatTable } from "../text.ts";
 import { list, text } from "../train_args/values.ts";
-import { openSubject, tasksOf, withCutFlags, withEvalFlags } from "./eval_flags.ts";
+import { cutOf, openSubject, saveResults, tasksOf, withCutFlags, withEvalFlags } from "./eval_flags.ts";
 import { type BuiltCommand, newCommand, optionalFlag, requiredPath } from "./flags.ts";
-import { formatJson } from "./format.ts";
 import type { Io } from "./io.ts";
 import { stagesOn } from "./stages.ts";
 
@@ -47,18 +46,12 @@ export function build(summary: string, io: Io): BuiltCommand {
           measureInfBench(subject.engine, source, {
             task: "infbench",
             settings,
-            cut: {
-              maxLength: flags.max_length,
-              most: MAX_LENGTH,
-              truncateFromMiddle: flags.truncate_from_middle,
-            },
+            cut: cutOf(flags, MAX_LENGTH),
             outputDir,
             overwrite,
           }, hooks),
       );
-      const { writeFileAtomic } = await import("../checkpoint/atomic.ts");
-      const result = formatJson({ settings, ...scores });
-      await writeFileAtomic(`${outputDir}/results.json`, `${result}\n`);
+      const result = await saveResults(outputDir, { settings, ...scores });
       const table = [
         ["task", "rows", "score"],
         ...scores.tasks.map(({ task, rows, score }) => [task, formatCount(rows), score.toFixed(4)]),

@@ -3,7 +3,7 @@ import type { TaskScores } from "../eval/longbench.ts";
 import { UserError } from "../errors.ts";
 import { formatCount, formatTable } from "../text.ts";
 import { list, text } from "../train_args/values.ts";
-import { openSubject, tasksOf, withCutFlags, withEvalFlags } from "./eval_flags.ts";
+import { cutOf, openSubject, saveResults, tasksOf, withCutFlags, withEvalFlags } from "./eval_flags.ts";
 import { booleanFlag, type BuiltCommand, newCommand, optionalFlag } from "./flags.ts";
 import { formatJson } from "./format.ts";
 import type { Io } from "./io.ts";
@@ -84,18 +84,13 @@ export function build(summary: string, io: Io): BuiltCommand {
             ...asked,
             task: "longbench",
             settings,
-            cut: {
-              maxLength: flags.max_length,
-              most: MAX_LENGTH,
-              truncateFromMiddle: flags.truncate_from_middle,
-            },
+            cut: cutOf(flags, MAX_LENGTH),
             outputDir,
             overwrite,
           }, hooks),
       );
+      const result = await saveResults(outputDir, { settings, ...scores });
       const { writeFileAtomic } = await import("../checkpoint/atomic.ts");
-      const result = formatJson({ settings, ...scores });
-      await writeFileAtomic(`${outputDir}/results.json`, `${result}\n`);
       for (const task of tasks) {
         const rows = answers.filter((row) => row.task === task)
           .map(({ pred, answers, all_classes, length }) =>

@@ -2,9 +2,8 @@
 import { UserError } from "../errors.ts";
 import { formatCount, formatTable } from "../text.ts";
 import { text, whole } from "../train_args/values.ts";
-import { withEvalFlags } from "./eval_flags.ts";
+import { saveResults, withEvalFlags } from "./eval_flags.ts";
 import { type BuiltCommand, newCommand, optionalFlag, requiredPath, valueFlag } from "./flags.ts";
-import { formatJson } from "./format.ts";
 import { gpuOptionsOf } from "./gpu_options.ts";
 import type { Io } from "./io.ts";
 import { narrowFetched } from "./permissions.ts";
@@ -81,9 +80,7 @@ export function build(summary: string, io: Io): BuiltCommand {
         (hooks) =>
           mmlu.measureMmlu(opened.model, encoded, { outputDir, overwrite, settings, batchSize }, hooks),
       );
-      const { writeFileAtomic } = await import("../checkpoint/atomic.ts");
-      const result = formatJson({ settings, ...scores });
-      await writeFileAtomic(`${outputDir}/results.json`, `${result}\n`);
+      const result = await saveResults(outputDir, { settings, ...scores });
       const percent = (share: number) => `${(100 * share).toFixed(2)} %`;
       io.out(
         json ? result : [

@@ -1,9 +1,8 @@
 /** `topic`: whether a model names the first topic of long conversations. */
 import { formatTable } from "../text.ts";
 import { wholes } from "../train_args/values.ts";
-import { openSubject, withEvalFlags } from "./eval_flags.ts";
+import { openSubject, saveResults, withEvalFlags } from "./eval_flags.ts";
 import { type BuiltCommand, newCommand, optionalFlag, requiredPath } from "./flags.ts";
-import { formatJson } from "./format.ts";
 import type { Io } from "./io.ts";
 import { stagesOn } from "./stages.ts";
 
@@ -36,9 +35,7 @@ export function build(summary: string, io: Io): BuiltCommand {
           outputDir,
           overwrite,
         }, hooks));
-      const { writeFileAtomic } = await import("../checkpoint/atomic.ts");
-      const result = formatJson({ settings: subject.settings, scores });
-      await writeFileAtomic(`${outputDir}/results.json`, `${result}\n`);
+      const result = await saveResults(outputDir, { settings: subject.settings, scores });
       io.out(
         json
           ? result

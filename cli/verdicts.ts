@@ -72,7 +72,7 @@ async function readFile(
   const { kernelVersion, readFound } = await import("./adapter_file.ts");
   try {
     const known = await readFound(VERDICTS, info, file);
-    return known?.kernels === await kernelVersion() ? known!.value : [];
+    return known && known.kernels === await kernelVersion() ? known.value : [];
   } catch (error) {
     const reason = (error as Error).message.replaceAll(/\s+/g, " ");
     onNote(`"${file}" is not used (${reason}): kernels are tried again`);
