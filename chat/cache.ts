@@ -1,4 +1,5 @@
 /** Keys and values of a conversation, which its next prompt begins with. */
+import { commonPrefix } from "../data/common_prefix.ts";
 import { Decoder, type DecoderOptions } from "../model/decoder.ts";
 import { continueAll, type GenerateOptions } from "../model/generate.ts";
 import type { LanguageModel } from "../model/language_model.ts";
@@ -177,10 +178,4 @@ export class RollingCache implements ConversationCache {
       Math.min(most, Math.max(excess, Math.floor(EVICTED_SHARE * recentSize))),
     );
   }
-}
-
-function commonPrefix(a: readonly number[], b: readonly number[]): number {
-  let length = 0;
-  while (length < a.length && length < b.length && a[length] === b[length]) length++;
-  return length;
 }

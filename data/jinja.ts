@@ -1,4 +1,5 @@
 /** A model's own chat template: `@huggingface/jinja` renders it, within bounds, and is used nowhere else. */
+import { commonPrefix } from "./common_prefix.ts";
 import { causeText } from "../text.ts";
 import { Environment, Interpreter, Template } from "@huggingface/jinja";
 import { UserError } from "../errors.ts";
@@ -268,10 +269,4 @@ function segmentsOf(
   }
   if (at < whole.length) segments.push({ text: whole.slice(at), isTarget: false });
   return segments.filter(({ text }) => text !== "");
-}
-
-function commonPrefix(a: string, b: string): number {
-  let length = 0;
-  while (length < a.length && a[length] === b[length]) length++;
-  return length;
 }

@@ -43,7 +43,7 @@ export async function tokenizeFiles(
   tokenizer: Tokenizer,
   { bos = true, eos = true, dtype, note, onDocument }: TokenizeOptions = {},
 ): Promise<TokenizeReport> {
-  const stored = dtype ?? (tokenizer.vocabSize > 65536 ? "uint32" : "uint16");
+  const stored = dtype ?? smallestDtype(tokenizer);
   await using writer = await TokenWriter.create(output, stored);
   let documents = 0;
   for await (const ids of encodeDocuments(inputs, tokenizer, { bos, eos }, note)) {
@@ -81,13 +81,23 @@ export async function readTokens(
   const parts = await Array.fromAsync(
     readDocumentTokens(path, await tokenizer(), { ...frame, vocabSize, note }),
   );
+  return { tokens: joined(parts), documents: parts.length };
+}
+
+/** The ids of documents, one after the other. */
+function joined(parts: readonly ArrayLike<number>[]): Uint32Array {
   const tokens = new Uint32Array(parts.reduce((sum, { length }) => sum + length, 0));
   let at = 0;
   for (const part of parts) {
     tokens.set(part, at);
     at += part.length;
   }
-  return { tokens, documents: parts.length };
+  return tokens;
+}
+
+/** The smaller type that holds every id of the vocabulary. */
+function smallestDtype({ vocabSize }: Tokenizer): TokenDtype {
+  return vocabSize > 65536 ? "uint32" : "uint16";
 }
 
 /** Documents split in two: what is trained on, and their end, which is not. */
@@ -115,10 +125,9 @@ export async function holdOut(
   tokenizer: Tokenizer,
   { context, note }: { readonly context: number; readonly note?: (line: string) => void },
 ): Promise<HeldOut> {
-  const ids: number[] = [];
-  for await (const part of encodeDocuments(inputs, tokenizer, { bos: true, eos: true }, note)) {
-    for (let i = 0; i < part.length; i++) ids.push(part[i]!);
-  }
+  const ids = joined(
+    await Array.fromAsync(encodeDocuments(inputs, tokenizer, { bos: true, eos: true }, note)),
+  );
   if (ids.length <= 2 * context) {
     throw new UserError(
       `The documents have ${formatCount(ids.length)} tokens, but a context of ${
@@ -133,8 +142,8 @@ export async function holdOut(
   const held = context * Math.min(HELD_OUT.mostWindows, Math.max(1, windows)) + 1;
   const files = { train: `${folder}/train.bin`, heldOut: `${folder}/held-out.bin` };
   await Deno.mkdir(folder, { recursive: true });
-  const dtype = tokenizer.vocabSize > 65536 ? "uint32" : "uint16";
-  const parts = [[files.train, ids.slice(0, -held)], [files.heldOut, ids.slice(-held)]] as const;
+  const dtype = smallestDtype(tokenizer);
+  const parts = [[files.train, ids.subarray(0, -held)], [files.heldOut, ids.subarray(-held)]] as const;
   for (const [path, part] of parts) {
     await using writer = await TokenWriter.create(path, dtype);
     await writer.write(part);

@@ -1,3 +1,4 @@
+import { commonPrefix } from "./common_prefix.ts";
 import { causeText, quote } from "../text.ts";
 import { BPE, Tokenizer as HubTokenizer } from "@huggingface/tokenizers";
 import { UserError } from "../errors.ts";
@@ -418,10 +419,4 @@ function chatTemplate(
   if (typeof template === "string") return template;
   if (named === undefined) throw fail(`its chat_template must be a text, got ${quote(value)}`);
   return undefined;
-}
-
-function commonPrefix(a: readonly number[], b: readonly number[]): number {
-  let length = 0;
-  while (length < a.length && length < b.length && a[length] === b[length]) length++;
-  return length;
 }
