@@ -6,6 +6,7 @@ const ROOT = new URL("..", import.meta.url).pathname;
 /** Folder -> folders of this project it may import besides itself. Files at the root are everybody's. */
 const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   kernels: [],
+  distributed: [],
   report: [],
   data: [],
   train_args: ["data"],
@@ -14,13 +15,14 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   model: ["kernels", "checkpoint", "data"],
   chat: ["kernels", "model", "checkpoint", "data"],
   serve: ["kernels", "model", "chat", "checkpoint", "data"],
-  eval: ["kernels", "model", "checkpoint", "data", "chat", "report"],
+  eval: ["kernels", "model", "distributed", "checkpoint", "data", "chat", "report"],
   export: ["kernels", "model", "checkpoint", "hub", "data"],
-  train: ["kernels", "model", "export", "checkpoint", "data", "train_args", "report"],
+  train: ["kernels", "model", "distributed", "export", "checkpoint", "data", "train_args", "report"],
   demo: ["kernels", "model", "chat", "eval", "export", "checkpoint", "data", "train", "train_args", "report"],
   examples: [],
   cli: [
     "kernels",
+    "distributed",
     "model",
     "chat",
     "serve",

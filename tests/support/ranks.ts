@@ -1,0 +1,82 @@
+import type { Communicator } from "../../distributed/communicator.ts";
+
+/**
+ * Plays the ranks of a job in one process: calls `work` once for each, all at the same time, and returns their results.
+ * A rank that waits for one that has ended or failed is an error, not a hang.
+ */
+export async function playRanks<T>(size: number, work: (ranks: Communicator) => Promise<T>): Promise<T[]> {
+  const meeting = new Meeting(size);
+  return await Promise.all(Array.from({ length: size }, async (_, rank) => {
+    try {
+      return await work(communicator(meeting, rank));
+    } finally {
+      meeting.leave();
+    }
+  }));
+}
+
+/** A round in which each rank lays something down and takes what all have laid down. */
+class Meeting {
+  #laid: unknown[] = [];
+  #round = Promise.withResolvers<unknown[]>();
+  #left = 0;
+
+  constructor(readonly size: number) {
+    this.#round.promise.catch(() => {});
+  }
+
+  async meet<T>(rank: number, thing: T): Promise<T[]> {
+    if (this.#left > 0) throw new Error(`rank ${rank} waits for a rank that has ended`);
+    const { promise, resolve } = this.#round;
+    this.#laid[rank] = thing;
+    if (Object.keys(this.#laid).length === this.size) {
+      const laid = this.#laid;
+      this.#laid = [];
+      this.#round = Promise.withResolvers();
+      this.#round.promise.catch(() => {});
+      resolve(laid);
+    }
+    return await promise as T[];
+  }
+
+  leave(): void {
+    this.#left++;
+    if (Object.keys(this.#laid).length > 0) {
+      this.#round.reject(new Error("a rank has ended while others wait for it"));
+    }
+  }
+}
+
+function communicator(meeting: Meeting, rank: number): Communicator {
+  const { size } = meeting;
+  const sum = async (values: Float32Array) => {
+    const all = await meeting.meet(rank, values.slice());
+    return all.slice(1).reduce((total, other) => total.map((value, i) => value + other[i]!), all[0]!);
+  };
+  return {
+    rank,
+    size,
+    allReduce: async (values) => values.set(await sum(values)),
+    reduceScatter: async (values) => {
+      const part = values.length / size;
+      if (!Number.isInteger(part)) {
+        throw new Error(`${values.length} values are not divisible among ${size} ranks`);
+      }
+      return (await sum(values)).slice(rank * part, (rank + 1) * part);
+    },
+    allGather: async (bytes) => (await meeting.meet(rank, bytes.slice())).map((other) => other.slice()),
+    broadcast: async (bytes, root) => bytes.set((await meeting.meet(rank, bytes.slice()))[root]!),
+    exchange: async (send, receive) => {
+      const sent = await meeting.meet(rank, send && { rank: send.rank, bytes: send.bytes.slice() });
+      if (!receive) return;
+      const message = sent[receive.rank];
+      if (message?.rank !== rank || message.bytes.length !== receive.bytes.length) {
+        throw new Error(
+          `rank ${rank} waits for ${receive.bytes.length} bytes of rank ${receive.rank}, which sends others`,
+        );
+      }
+      receive.bytes.set(message.bytes);
+    },
+    barrier: async () => void await meeting.meet(rank, null),
+  };
+}
