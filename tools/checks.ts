@@ -47,17 +47,60 @@ export interface TestRun extends Count {
   readonly output: string;
 }
 
-/** Runs tests and shows them as they run. A run that breaks off before its summary counts as one failure. */
+/** Folders of tests that take longest: they begin first, so that none of them is left running alone at the end. */
+const LONGEST = ["tests/parity", "tests/train", "tests/model", "tests/cli", "tests/kernels"];
+
+/**
+ * Runs the tests of files and folders, and shows each file's when it is through. Each folder of tests is a process, as
+ * many of them at once as there are cores, up to four: environment, working folder and device are no two tests' own. A
+ * process that breaks off before its summary counts as one failure.
+ */
 export async function tests(paths: readonly string[]): Promise<TestRun> {
-  const child = deno(["test", "--no-prompt", "--frozen", "--no-check", ...PERMISSIONS, ...paths]).spawn();
+  const folders = Map.groupBy(await testFiles(paths), (path) => path.split("/").slice(0, -1).join("/"));
+  const rank = (folder: string) => (LONGEST.indexOf(folder) + LONGEST.length + 1) % (LONGEST.length + 1);
+  const queue = [...folders].sort(([a], [b]) => rank(a) - rank(b)).map(([, files]) => files);
+  const total = { passed: 0, failed: 0, output: "" };
+  const worker = async () => {
+    for (let files = queue.shift(); files; files = queue.shift()) {
+      const run = await testProcess(files);
+      total.passed += run.passed;
+      total.failed += run.failed;
+      total.output += run.output;
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(4, navigator.hardwareConcurrency) }, worker));
+  return total;
+}
+
+/** Files of tests among `paths` and below them, relative to the project; all of them unless given. */
+async function testFiles(paths: readonly string[]): Promise<string[]> {
+  const files: string[] = [];
+  const visit = async (path: string): Promise<void> => {
+    if (!(await Deno.stat(path)).isDirectory) return void files.push(path);
+    for await (const { name, isDirectory } of Deno.readDir(path)) {
+      if (isDirectory || name.endsWith("_test.ts")) await visit(`${path}/${name}`);
+    }
+  };
+  for (const path of paths.length > 0 ? paths : ["tests"]) await visit(path.replace(/\/$/, ""));
+  return files.sort();
+}
+
+/** Runs files of tests in a process of their own. What it prints comes file by file, so that those of several do not mix. */
+async function testProcess(files: readonly string[]): Promise<TestRun> {
+  const child = deno(["test", "--no-prompt", "--frozen", "--no-check", ...PERMISSIONS, ...files]).spawn();
   let output = "";
+  let shown = 0;
   const show = async (stream: ReadableStream<Uint8Array<ArrayBuffer>>) => {
     for await (const text of stream.pipeThrough(new TextDecoderStream())) {
       output += text;
-      print(text);
+      const next = output.lastIndexOf("\nrunning ");
+      if (next <= shown) continue;
+      print(output.slice(shown, next + 1));
+      shown = next + 1;
     }
   };
   const [{ success }] = await Promise.all([child.status, show(child.stdout), show(child.stderr)]);
+  print(output.slice(shown));
   const summary = /^(?:ok|FAILED) \| (\d+) passed.*? \| (\d+) failed/m.exec(output);
   const failed = Number(summary?.[2] ?? 0);
   return { passed: Number(summary?.[1] ?? 0), failed: success ? failed : Math.max(1, failed), output };
