@@ -2,6 +2,7 @@
  * The terminal as commands see it. This file is the only one that writes to it or ends the process. What a command shows
  * may come from files of others: nothing in it steers the terminal.
  */
+import type { Communicator } from "../distributed/communicator.ts";
 import { createInterface, stderr, stdin } from "./deps.ts";
 import { errorCode, fileError } from "../checkpoint/files.ts";
 import { removeUnfinished } from "../data/temporary.ts";
@@ -39,6 +40,10 @@ export interface Io {
   readonly onRefusal?: (verdict: Verdict) => void;
   /** Takes the time of every dispatch; none is timed unless given. */
   readonly trace?: Trace;
+  /** The ranks of the job that this process is of; it is alone unless given. */
+  readonly ranks?: Communicator;
+  /** Tells why the command has failed; as other things for people unless given. */
+  failed?(text: string): void | Promise<void>;
 }
 
 /** Options of questions for lines, on a terminal. */

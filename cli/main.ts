@@ -2,6 +2,7 @@
 import { formatTable } from "../text.ts";
 import { errorCode, fileError } from "../checkpoint/files.ts";
 import { UserError } from "../errors.ts";
+import type { Job } from "../distributed/mpi.ts";
 import { DeviceLostError, GpuMemoryError } from "../kernels/errors.ts";
 import { describeRefusal } from "../kernels/refusal.ts";
 import config from "../deno.json" with { type: "json" };
@@ -10,6 +11,7 @@ import type { AllCommands, BuiltCommand } from "./flags.ts";
 import { formatJson } from "./format.ts";
 import { type Io, terminalIo } from "./io.ts";
 import { narrow, readsAnywhere } from "./permissions.ts";
+import { endJob, ioOfRank, joinJobIfAny } from "./ranks.ts";
 import { listenForSignals } from "./stop_signal.ts";
 import { Trace } from "./trace.ts";
 import { fileVerdicts, tellOnce } from "./verdicts.ts";
@@ -126,7 +128,7 @@ export async function runCli(words: readonly string[], io: Io, prepare = () => {
     return EXIT.ok;
   } catch (error) {
     const [message, exitCode] = [explain(error), exitCodeOf(error)];
-    io.err(message);
+    await (io.failed ?? io.err)(message);
     const isTold = error instanceof CommandError && error.isTold;
     if (words.includes("--json") && !isTold) io.out(formatJson({ error: { message, exitCode } }));
     return exitCode;
@@ -186,7 +188,15 @@ function explain(error: unknown): string {
 }
 
 if (import.meta.main) {
-  const terminal = terminalIo();
+  const [name = "", ...flags] = Deno.args;
+  let job: Job | undefined;
+  let unjoined: unknown;
+  try {
+    job = await joinJobIfAny();
+  } catch (error) {
+    unjoined = error;
+  }
+  const terminal = job ? ioOfRank(terminalIo(), job.ranks) : terminalIo();
   const trace = permittedEnv("LONGREACH_TRACE") ? new Trace() : undefined;
   const tell = tellOnce((text) => terminal.err(text));
   const io: Io = {
@@ -202,7 +212,7 @@ if (import.meta.main) {
     onRefusal: (verdict) => tell(describeRefusal(verdict)),
   };
   const exitCode = await runCli(Deno.args, io, () => {
-    const [name = "", ...flags] = Deno.args;
+    if (unjoined !== undefined) throw unjoined;
     // Tasks run in the folder of deno.json; paths are meant from where the user stands.
     const from = Deno.env.get("INIT_CWD");
     if (from !== undefined && from !== "" && readsAnywhere(keyOf(name))) Deno.chdir(from);
@@ -210,5 +220,6 @@ if (import.meta.main) {
     listenForSignals(io);
   });
   trace?.show(io, "Kernels");
+  if (job) await endJob(job, exitCode);
   Deno.exit(exitCode);
 }

@@ -19,6 +19,8 @@ interface Needs {
   readonly listen?: string;
   /** `own`: only the tuner's results and the kernels that they are for. */
   readonly read: "anywhere" | "own";
+  /** Whether MPI may start it as several ranks: it then calls the one library that `./longreach` names. */
+  readonly ranks?: boolean;
 }
 
 const LOCAL: Needs = { write: "anywhere", read: "anywhere" };
@@ -29,6 +31,7 @@ export const NEEDS = {
   train: {
     ...LOCAL,
     sys: "statfs",
+    ranks: true,
     hub: [
       "model_name_or_path",
       "adapter_name_or_path",
@@ -203,13 +206,15 @@ const STORAGE_HOSTS = "*.amazonaws.com";
 const NET = (hosts: string) =>
   `"--allow-net=${hosts}$([ -z "$HF_ENDPOINT$LONGREACH_HUB_HOSTS" ] 2>/dev/null || ` +
   'deno run --quiet --no-prompt --allow-env=HF_ENDPOINT,LONGREACH_HUB_HOSTS cli/hub_hosts.ts)"';
+/** The flag of the library of MPI, which `./longreach` sets where MPI started it. */
+const FFI = "$LONGREACH_MPI_GRANT";
 /** The flag of readable folders. Where a variable is not set, this grants a folder of the root that nobody has. */
 const READ_OWN = '"--allow-read=kernels,$HOME/.cache/longreach,$HOME/Library/Caches/longreach,' +
   '$XDG_CACHE_HOME/longreach,$LOCALAPPDATA/longreach"';
 
 /** The flags of `deno run` that a command needs, as its task in `deno.json` has them. */
 export function grantsOf(name: keyof typeof NEEDS): string[] {
-  const { hub, write, read, sys, listen }: Needs = NEEDS[name];
+  const { hub, write, read, sys, listen, ranks = false }: Needs = NEEDS[name];
   const hosts = [listen, HUB_HOSTS, ...name === "upload" ? [STORAGE_HOSTS] : []].filter((each) =>
     each !== undefined
   );
@@ -219,6 +224,7 @@ export function grantsOf(name: keyof typeof NEEDS): string[] {
     ...(write === "nowhere" ? [] : ["--allow-write"]),
     ...(sys === undefined ? [] : [`--allow-sys=${sys}`]),
     ...(hub === undefined ? [] : [NET(hosts.join(","))]),
+    ...(ranks ? [FFI] : []),
     `--allow-env=${hub === undefined ? VARIABLES : `${VARIABLES},${HUB_VARIABLES}`}`,
   ];
 }

@@ -64,6 +64,7 @@ async function run(
       onLocated: narrowFetched,
       cacheFolder: userCacheFolder() ?? undefined,
       gpuOptions,
+      ...(io.ranks && { ranks: io.ranks }),
     });
   });
   const hasReport = await exists(`${result.outputDir}/report.html`);

@@ -1,5 +1,7 @@
 /** Evaluation while training: when, the loss on held-out data, and which step was the best. */
 import type { Sample } from "../data/sample.ts";
+import { shared } from "../distributed/agreement.ts";
+import { ALONE, type Communicator } from "../distributed/communicator.ts";
 import { UserError } from "../errors.ts";
 import { freeBatch, makeBatch } from "../model/batch.ts";
 import type { LanguageModel } from "../model/language_model.ts";
@@ -17,6 +19,8 @@ export interface EvaluationState {
 export interface EvaluationOptions {
   readonly samples: readonly Sample[];
   readonly args: TrainArgs;
+  /** They share the samples, and learn the same loss; one unless given. */
+  readonly ranks?: Communicator;
   /** Steps between two evaluations, where `eval_strategy` is `steps`. */
   readonly evalSteps: number;
   /** The state in a checkpoint that the run goes on from. */
@@ -37,10 +41,12 @@ export class Evaluation {
   state: EvaluationState;
   readonly #samples: readonly Sample[];
   readonly #args: TrainArgs;
+  readonly #ranks: Communicator;
   readonly #evalSteps: number;
 
-  constructor({ samples, args, evalSteps, saved }: EvaluationOptions) {
+  constructor({ samples, args, ranks = ALONE, evalSteps, saved }: EvaluationOptions) {
     this.#samples = samples;
+    this.#ranks = ranks;
     this.#args = args;
     this.#evalSteps = evalSteps;
     this.state = saved ?? { best: null, worse: 0 };
@@ -63,17 +69,16 @@ export class Evaluation {
   ): Promise<Evaluated & { readonly tokensPerSecond: number }> {
     const began = performance.now();
     const size = this.#args.per_device_eval_batch_size;
-    let sum = 0;
-    let targets = 0;
-    for (let at = 0; at < this.#samples.length; at += size) {
+    const starts = Array.from({ length: Math.ceil(this.#samples.length / size) }, (_, i) => i * size);
+    const batches = await shared(this.#ranks, starts, async (at) => {
       const batch = makeBatch(this.#samples.slice(at, at + size));
       const device = model.upload(batch);
       const { losses } = await model.predict(device);
       freeBatch(device);
-      sum += losses.reduce((total, loss) => total + loss, 0);
-      targets += batch.targets;
-    }
-    const loss = sum / targets;
+      return { sum: losses.reduce((total, loss) => total + loss, 0), targets: batch.targets };
+    });
+    const total = (key: "sum" | "targets") => batches.reduce((sum, batch) => sum + batch[key], 0);
+    const loss = total("sum") / total("targets");
     if (!Number.isFinite(loss)) {
       throw new UserError(
         `Training diverged: after step ${step} the loss on eval_file is ${loss}. Lower learning_rate ` +

@@ -1,4 +1,5 @@
 import type { DataPreview } from "../data/preview.ts";
+import type { Communicator } from "../distributed/communicator.ts";
 import type { GpuOptions } from "../kernels/gpu.ts";
 import type { WorkHooks } from "../model/hooks.ts";
 
@@ -128,6 +129,11 @@ export interface TrainHooks {
   onLocated?(): void;
   /** The user's folder for what can be made again; nothing is kept there unless given. */
   readonly cacheFolder?: string | undefined;
+  /**
+   * The ranks that train together, each by a call of its own; one unless given. Of them the first alone writes, and calls
+   * what tells and asks the user.
+   */
+  readonly ranks?: Communicator;
   /** Options that the device is opened with, `max_memory` aside; its defaults unless given. */
   readonly gpuOptions?: GpuOptions;
   /**

@@ -4,6 +4,8 @@ import { writeFileAtomic } from "../checkpoint/store.ts";
 import type { Dataset } from "../data/dataset.ts";
 import type { Sample } from "../data/sample.ts";
 import { Sampler } from "../data/sampler.ts";
+import { onAny } from "../distributed/agreement.ts";
+import type { Communicator } from "../distributed/communicator.ts";
 import { UserError } from "../errors.ts";
 import { makeBatch } from "../model/batch.ts";
 import { dumpTrainArgs } from "../train_args/describe.ts";
@@ -26,6 +28,7 @@ const MAX_SKIPPED = 3;
 export interface RunParts {
   readonly args: TrainArgs;
   readonly hooks: TrainHooks;
+  readonly ranks: Communicator;
   readonly info: TrainInfo;
   readonly length: RunLength;
   readonly data: Dataset;
@@ -56,7 +59,7 @@ export class TrainingLoop {
   #evalLoss: number | null = null;
 
   constructor(run: RunParts) {
-    const { args, hooks, length, data, evalData, saved } = run;
+    const { args, hooks, ranks, length, data, evalData, saved } = run;
     this.#run = run;
     this.#step = saved?.step ?? 0;
     this.#skippedSteps = saved?.skippedSteps ?? 0;
@@ -65,6 +68,7 @@ export class TrainingLoop {
     this.#sampler = new Sampler(lengths.length, args.data_seed, groups);
     this.#sampler.position = saved?.samplerPosition ?? 0;
     this.#log = new RunLog({
+      isWritten: ranks.rank === 0,
       folder: args.output_dir,
       loggingSteps: length.loggingSteps,
       saved: saved?.log,
@@ -74,6 +78,7 @@ export class TrainingLoop {
     this.#evaluation = evalData && new Evaluation({
       samples: evalData.samples,
       args,
+      ranks,
       evalSteps: length.evalSteps,
       saved: saved?.evaluation ?? undefined,
     });
@@ -90,8 +95,8 @@ export class TrainingLoop {
    * @throws {UserError} if it diverges, or cannot be saved
    */
   async train(): Promise<TrainResult> {
-    const { args, hooks, info, data, length, trainer, saved } = this.#run;
-    await writeFileAtomic(`${args.output_dir}/${TRAIN_ARGS}`, dumpTrainArgs(args));
+    const { args, hooks, ranks, info, data, length, trainer, saved } = this.#run;
+    if (ranks.rank === 0) await writeFileAtomic(`${args.output_dir}/${TRAIN_ARGS}`, dumpTrainArgs(args));
     await this.#log.open(this.#step);
     hooks.onData?.(data.preview);
     hooks.onStart?.(info);
@@ -102,7 +107,8 @@ export class TrainingLoop {
     while (this.#step < length.totalSteps && !stopped && !isHopeless) {
       await this.#trainStep();
       isHopeless = await this.#evaluate();
-      stopped = (hooks.shouldStop?.() ?? false) && this.#step < length.totalSteps;
+      const isAsked = await onAny(ranks, hooks.shouldStop?.() ?? false);
+      stopped = isAsked && this.#step < length.totalSteps;
       if (stopped || this.#saver.isDue(this.#progress)) isSaved = await this.#saver.trySave();
     }
     if (stopped && !isSaved) await this.#saver.saveCheckpoint();
@@ -126,10 +132,12 @@ export class TrainingLoop {
   }
 
   async #trainStep(): Promise<void> {
-    const { args, data, hooks, length, trainer } = this.#run;
+    const { args, data, hooks, ranks, length, trainer } = this.#run;
     const rate = learningRate(length.schedule, this.#step + 1);
     const samples = this.#sampler.nextInEpoch(length.sequencesPerStep).map((index) => data.samples[index]!);
-    const batches = chunks(samples, args.per_device_train_batch_size).map((chunk) => makeBatch(chunk));
+    const batches = chunks(samples, args.per_device_train_batch_size)
+      .filter((_, i) => i % ranks.size === ranks.rank)
+      .map((chunk) => makeBatch(chunk));
     const began = performance.now();
     const result = await trainer.step(batches, rate);
     const milliseconds = performance.now() - began;

@@ -40,7 +40,7 @@ function attentionRule(args: TrainArgs): SettledOptions["attention"] {
 export function trainerOptions(
   args: TrainArgs,
   placement: Placement = { offloadActivations: args.offload_activations === true, pageStates: false },
-): SettledOptions {
+): Omit<SettledOptions, "ranks"> {
   return {
     maxGradNorm: args.max_grad_norm,
     attention: attentionRule(args),

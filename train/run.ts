@@ -3,6 +3,9 @@ import { lockFolder } from "../checkpoint/store.ts";
 import type { Dataset } from "../data/dataset.ts";
 import type { Sample } from "../data/sample.ts";
 import { describePlaces, tokenizerPlaces } from "../data/tokenizer_files.ts";
+import config from "../deno.json" with { type: "json" };
+import { firstThenOthers, fromFirst, requireSame } from "../distributed/agreement.ts";
+import { ALONE, type Communicator } from "../distributed/communicator.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import { openGpu } from "../kernels/open.ts";
 import type { ModelConfig } from "../model/model_config.ts";
@@ -18,7 +21,14 @@ import { withAdapterSettings } from "./lora.ts";
 import { trainerOptions } from "./options.ts";
 import { type Plan, planTraining, requireFit } from "./plan/plan.ts";
 import { planDevice } from "./plan/step_cost.ts";
-import { findResume, refuseOwnSources, removeOldRun, removeRunLeftovers } from "./run_folder.ts";
+import {
+  findResume,
+  openCheckpoint,
+  refuseOwnSources,
+  removeOldRun,
+  removeRunLeftovers,
+  type Resumed,
+} from "./run_folder.ts";
 import { checkSameBase, checkSameRun, hashSamples, restoreStates } from "./saved_state.ts";
 import { lengthNote, runLength } from "./schedule.ts";
 import { loadTrainee } from "./trainee.ts";
@@ -33,12 +43,15 @@ import { Trainer } from "./trainer.ts";
  *
  * @throws {UserError} for anything the user can mend: settings, data, model, disk, divergence
  */
-export async function runTraining(given: TrainArgs, hooks: TrainHooks = {}): Promise<TrainResult> {
-  using _lock = await lockFolder(given.output_dir);
-  await removeRunLeftovers(given, hooks);
+export async function runTraining(given: TrainArgs, givenHooks: TrainHooks = {}): Promise<TrainResult> {
+  const { ranks = ALONE } = givenHooks;
+  const isFirst = ranks.rank === 0;
+  const hooks = isFirst ? givenHooks : silent(givenHooks);
+  using _lock = isFirst ? await lockFolder(given.output_dir) : undefined;
+  if (isFirst) await removeRunLeftovers(given, hooks);
   await refuseOwnSources(given, await findPlaces(given));
-  const resumed = await findResume(given, hooks);
-  const places = await findPlaces(given, hooks.locate);
+  const resumed = await findSameResume(given, hooks, ranks);
+  const places = await firstThenOthers(ranks, () => findPlaces(given, hooks.locate));
   hooks.onLocated?.();
   const tell = (lines: readonly (string | undefined)[]) =>
     lines.forEach((line) => line && hooks.note?.(line));
@@ -65,13 +78,13 @@ export async function runTraining(given: TrainArgs, hooks: TrainHooks = {}): Pro
   if (places.adapter) tell([describePlaces(base.tokenizer, places.adapter)]);
 
   const reading = { places, base: model, cache: rowCache(args, hooks) };
-  const data = await loadData(args, reading);
+  const data = await firstThenOthers(ranks, () => loadData(args, reading));
   tell(dataNotes(data, args));
   const evalData = await loadEvalData(args, reading);
   tell(evalData?.notes ?? []);
   const dataHash = hashSamples(data.samples);
-  if (resumed) checkSameRun(resumed, args, dataHash);
-  const length = runLength(args, data.samples.length);
+  if (resumed) checkSameRun(resumed, args, dataHash, ranks.size);
+  const length = runLength(args, data.samples.length, ranks.size);
 
   using gpu = await openGpu({
     ...hooks.gpuOptions,
@@ -81,14 +94,26 @@ export async function runTraining(given: TrainArgs, hooks: TrainHooks = {}): Pro
   const plan = await planRun(gpu, args, model.config, { data, evalData });
   const trainee = await loadTrainee(gpu, args, model.config, start);
   tell(trainee.notes);
-  const trainer = new Trainer(trainee.model, trainerOptions(args, plan.placement));
+  const trainer = new Trainer(trainee.model, { ...trainerOptions(args, plan.placement), ranks });
   if (resumed) {
     const { state } = resumed;
-    tell([lengthNote(runLength(state.args, data.samples.length).schedule, length.schedule, state.step)]);
+    const before = runLength(state.args, data.samples.length, state.worldSize);
+    tell([lengthNote(before.schedule, length.schedule, state.step)]);
     trainer.state = { ...state.trainer };
     await restoreStates(resumed.path, trainer, resumed);
   }
-  if (args.overwrite_output_dir) await removeOldRun(args, places.adapter);
+  await requireSame(ranks, {
+    ...settingsInWords(args),
+    version: `${config.version} on Deno ${Deno.version.deno}`,
+    "the training data": dataHash,
+    "the data of eval_file": evalData ? hashSamples(evalData.samples) : "none",
+    "the base model's config.json": base.fingerprint.config,
+    "the tokenizer": base.fingerprint.tokenizer,
+    "the base model's weights": base.fingerprint.weights ?? "none",
+    "the norm of what is trained": ranks.size === 1 ? 0 : await trainer.parameterNorm(),
+    "the step to go on from": resumed?.state.step ?? 0,
+  });
+  if (args.overwrite_output_dir && isFirst) await removeOldRun(args, places.adapter);
   const info = describeRun({
     args,
     baseConfig: model.ownConfig,
@@ -100,8 +125,35 @@ export async function runTraining(given: TrainArgs, hooks: TrainHooks = {}): Pro
     startStep: resumed?.state.step ?? 0,
   });
   const saved = resumed?.state;
-  const parts = { args, hooks, info, length, data, dataHash, evalData, base, trainee, trainer, saved };
+  const parts = { args, hooks, ranks, info, length, data, dataHash, evalData, base, trainee, trainer, saved };
   return await new TrainingLoop(parts).train();
+}
+
+/** Leaves of a rank's hooks what does not tell or ask the user. */
+function silent({ ranks, locate, cacheFolder, gpuOptions, shouldStop }: TrainHooks): TrainHooks {
+  return {
+    ...(ranks && { ranks }),
+    ...(locate && { locate }),
+    ...(gpuOptions && { gpuOptions }),
+    ...(shouldStop && { shouldStop }),
+    cacheFolder,
+  };
+}
+
+/** Finds on rank 0 the checkpoint to go on from, and opens it on all. */
+async function findSameResume(
+  args: TrainArgs,
+  hooks: TrainHooks,
+  ranks: Communicator,
+): Promise<Resumed | undefined> {
+  const found = ranks.rank === 0 ? await findResume(args, hooks) : undefined;
+  const path = await fromFirst(ranks, found?.path ?? null);
+  return found ?? (path === null ? undefined : await openCheckpoint(path));
+}
+
+/** Settings by name, as ranks compare them: all but where each keeps what it can make again. */
+function settingsInWords({ dataset_cache_dir: _, ...args }: TrainArgs): Record<string, string> {
+  return Object.fromEntries(Object.entries(args).map(([name, value]) => [name, JSON.stringify(value)]));
 }
 
 /**

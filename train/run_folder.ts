@@ -4,6 +4,7 @@ import { exists } from "../checkpoint/files.ts";
 import { findLatest, listedFiles, removeLeftovers, removeReplaced, verify } from "../checkpoint/store.ts";
 import { TRAIN_ARGS } from "../checkpoint/train_args_file.ts";
 import { MORE_TEMPLATES, TOKENIZER_FILES } from "../data/tokenizer_files.ts";
+import { ALONE } from "../distributed/communicator.ts";
 import { UserError } from "../errors.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
 import type { TrainHooks } from "./hooks.ts";
@@ -38,7 +39,7 @@ export async function removeRunLeftovers({ output_dir }: TrainArgs, { note }: Tr
  */
 export async function findResume(
   args: TrainArgs,
-  hooks: Pick<TrainHooks, "note">,
+  hooks: Pick<TrainHooks, "note" | "ranks">,
 ): Promise<Resumed | undefined> {
   const { resume_from_checkpoint: from, output_dir, overwrite_output_dir } = args;
   if (typeof from === "string") return await openNamed(from, args, hooks);
@@ -49,13 +50,13 @@ export async function findResume(
     if (from !== true) return await startAfresh(args);
     return await startAfreshThough(args, hooks);
   }
-  const resumed = await open(latest.path);
+  const resumed = await openCheckpoint(latest.path);
   if (from === true) {
     noteChanges(resumed, args, hooks);
     return resumed;
   }
   if (await isFinished(output_dir, latest.step)) return await startAfresh(args);
-  requireSameRun(resumed, args);
+  requireSameRun(resumed, args, hooks);
   hooks.note?.(
     `Going on from step ${latest.step} of the unfinished run in "${output_dir}"; overwrite_output_dir: true starts afresh`,
   );
@@ -80,13 +81,18 @@ export async function resumeOrReplace(args: TrainArgs): Promise<TrainArgs> {
   return { ...args, overwrite_output_dir: resumed === undefined };
 }
 
-async function open(path: string): Promise<Resumed> {
+/** Opens a checkpoint to go on from. @throws {UserError} if it cannot be read */
+export async function openCheckpoint(path: string): Promise<Resumed> {
   const files = await listedFiles(path);
   return { path, files, state: await readSavedState(path, files) };
 }
 
 /** Opens a checkpoint that the settings name. One of another folder must not lead to writing over a run. */
-async function openNamed(path: string, args: TrainArgs, hooks: Pick<TrainHooks, "note">): Promise<Resumed> {
+async function openNamed(
+  path: string,
+  args: TrainArgs,
+  hooks: Pick<TrainHooks, "note" | "ranks">,
+): Promise<Resumed> {
   await verify(path);
   const { output_dir, overwrite_output_dir } = args;
   const isOwn = await realPath(dirname(resolve(path))) === await realPath(output_dir);
@@ -104,7 +110,7 @@ async function openNamed(path: string, args: TrainArgs, hooks: Pick<TrainHooks, 
       { kind: "usage" },
     );
   }
-  const resumed = await open(path);
+  const resumed = await openCheckpoint(path);
   noteChanges(resumed, args, hooks);
   return resumed;
 }
@@ -153,8 +159,12 @@ async function isFinished(output_dir: string, step: number): Promise<boolean> {
 }
 
 /** Throws unless an unfinished run has these settings: only who asks for it goes on with others. */
-function requireSameRun({ state, path }: Resumed, args: TrainArgs): void {
-  const { refused, results } = changedSettings(state, args);
+function requireSameRun(
+  { state, path }: Resumed,
+  args: TrainArgs,
+  { ranks = ALONE }: Pick<TrainHooks, "ranks">,
+): void {
+  const { refused, results } = changedSettings(state, args, ranks.size);
   const changed = [...refused, ...results];
   if (changed.length === 0) return;
   const goOn = refused.length > 0 ? "" : "resume_from_checkpoint: true to go on with the new ones, ";
@@ -167,9 +177,14 @@ function requireSameRun({ state, path }: Resumed, args: TrainArgs): void {
 }
 
 /** Says what differs though the run goes on. @throws {UserError} if it cannot go on with that */
-function noteChanges(resumed: Resumed, args: TrainArgs, hooks: Pick<TrainHooks, "note">): void {
-  checkSameRun(resumed, args);
-  const { results, others } = changedSettings(resumed.state, args);
+function noteChanges(
+  resumed: Resumed,
+  args: TrainArgs,
+  hooks: Pick<TrainHooks, "note" | "ranks">,
+): void {
+  const { size } = hooks.ranks ?? ALONE;
+  checkSameRun(resumed, args, undefined, size);
+  const { results, others } = changedSettings(resumed.state, args, size);
   const changed = [...results, ...others];
   if (changed.length > 0) hooks.note?.(`Going on with other settings: ${changed.join("; ")}`);
 }

@@ -57,6 +57,8 @@ export interface RunTime {
 /** Options of {@linkcode RunLog}. */
 export interface RunLogOptions {
   readonly folder: string;
+  /** Whether anything is written: else the log is only kept, as checkpoints have it. */
+  readonly isWritten: boolean;
   readonly loggingSteps: number;
   /** The state in a checkpoint that the run goes on from. */
   readonly saved: LogState | undefined;
@@ -75,11 +77,13 @@ export class RunLog {
   readonly #time: RunTime;
   readonly #started = performance.now();
   readonly #loggingSteps: number;
+  readonly #isWritten: boolean;
   readonly #metrics: AppendFile;
   readonly #text: AppendFile;
   readonly #events: EventFile;
 
-  constructor({ folder, loggingSteps, saved, onProblem }: RunLogOptions) {
+  constructor({ folder, isWritten, loggingSteps, saved, onProblem }: RunLogOptions) {
+    this.#isWritten = isWritten;
     this.#metrics = new AppendFile(`${folder}/metrics.jsonl`, onProblem);
     this.#text = new AppendFile(`${folder}/train.log`, onProblem);
     this.#events = new EventFile(`${folder}/runs`, Date.now, onProblem);
@@ -107,6 +111,7 @@ export class RunLog {
    * @throws {UserError} if they cannot be written
    */
   async open(done: number): Promise<void> {
+    if (!this.#isWritten) return;
     await this.#metrics.open(encode(this.#history.map(line).join("")));
     await this.#text.open(done === 0 ? encode("") : undefined);
     await this.#events.open(done === 0 ? 0 : done + 1);
@@ -124,8 +129,7 @@ export class RunLog {
     this.#history.push(entry);
     this.#lossSum = 0;
     this.#steps = 0;
-    await this.#metrics.add(encode(line(entry)));
-    await this.#events.add(step, {
+    await this.#add(entry, {
       "train/loss": entry.loss,
       "train/learning_rate": learning_rate,
       "train/grad_norm": grad_norm,
@@ -147,9 +151,14 @@ export class RunLog {
     const measured = this.#measured(pace);
     const entry = { epoch, step, eval_loss, ...measured };
     this.#history.push(entry);
-    await this.#metrics.add(encode(line(entry)));
-    await this.#events.add(step, { "eval/loss": eval_loss, ...tagged("eval", measured) });
+    await this.#add(entry, { "eval/loss": eval_loss, ...tagged("eval", measured) });
     await this.write(`step ${step} epoch ${epoch.toFixed(2)} eval_loss ${eval_loss.toFixed(4)}`);
+  }
+
+  async #add(entry: LogEntry | EvalEntry, scalars: Readonly<Record<string, number>>): Promise<void> {
+    if (!this.#isWritten) return;
+    await this.#metrics.add(encode(line(entry)));
+    await this.#events.add(entry.step, scalars);
   }
 
   #measured({ tokensPerSecond, peakBytes }: Pick<StepMetrics, "tokensPerSecond" | "peakBytes">) {
@@ -163,7 +172,7 @@ export class RunLog {
 
   /** Adds a line to `train.log`. */
   async write(text: string): Promise<void> {
-    await this.#text.add(encode(`${new Date().toISOString()} ${text}\n`));
+    if (this.#isWritten) await this.#text.add(encode(`${new Date().toISOString()} ${text}\n`));
   }
 }
 

@@ -12,6 +12,7 @@ import { LORA_OPTIONS } from "../train_args/rules.ts";
 import { isOption, OPTIONS, stateBits, type TrainArgs, type TrainOption } from "../train_args/schema.ts";
 import type { EvaluationState } from "./evaluation.ts";
 import type { LogState } from "./run_log.ts";
+import { globalBatch } from "./schedule.ts";
 import type { StateTensor } from "./optimizer_states.ts";
 import type { Trainer, TrainerState } from "./trainer.ts";
 
@@ -46,6 +47,8 @@ export interface SavedState extends Omit<Progress, "epoch"> {
   readonly version: number;
   readonly trainer: TrainerState;
   readonly args: TrainArgs;
+  /** Ranks that it ran on; checkpoints of older versions, of one rank, have none. */
+  readonly worldSize?: number | undefined;
   /** SHA-256 of all token ids and labels, in the order of the file. */
   readonly dataHash: string;
   /** The base model; checkpoints of older versions have none. */
@@ -70,6 +73,7 @@ const STATE = z.looseObject({
   evaluation: z.object({ best: z.object({ loss: z.number(), step: count }).nullable(), worse: count })
     .nullable(),
   args: z.looseObject({ optim: z.string() }),
+  worldSize: z.number().int().min(1).optional(),
   dataHash: z.string(),
 });
 const STATE_LIMIT = 1_000_000_000;
@@ -124,7 +128,7 @@ export async function writeSavedState(
   );
   const sources = [...tensorSources(trainer.gpu, onDevice), ...onHost];
   await writeSafetensors(`${folder}/${OPTIMIZER_FILE}`, sources, {});
-  const { step, samplerPosition, skippedSteps, log, evaluation, args, dataHash, base } = run;
+  const { step, samplerPosition, skippedSteps, log, evaluation, args, worldSize, dataHash, base } = run;
   const state: SavedState = {
     version: VERSION,
     step,
@@ -134,6 +138,7 @@ export async function writeSavedState(
     log,
     evaluation,
     args,
+    worldSize,
     dataHash,
     base,
   };
@@ -175,23 +180,46 @@ export interface ChangedSettings {
   readonly others: readonly string[];
 }
 
-/** Compares the settings of a saved run with those of a start. */
-export function changedSettings(saved: SavedState, args: TrainArgs): ChangedSettings {
+/** Settings whose product with the number of ranks is the global batch. */
+const BATCH: readonly string[] = ["per_device_train_batch_size", "gradient_accumulation_steps"];
+
+/** Compares the settings of a saved run with those of a start on so many ranks. */
+export function changedSettings(saved: SavedState, args: TrainArgs, worldSize: number): ChangedSettings {
   // An adapter that both start from has its own settings of LoRA.
+  const { worldSize: savedWorld = 1 } = saved;
   const unused: readonly string[] = args.adapter_name_or_path === null ? [] : LORA_OPTIONS;
   const changed = (Object.keys(args) as (keyof TrainArgs)[])
     .filter((key) => !unused.includes(key))
+    .filter((key) => worldSize === savedWorld || !BATCH.includes(key))
     .filter((key) =>
       !OF_START.has(key) && JSON.stringify(savedValue(saved, key)) !== JSON.stringify(args[key])
     )
     .filter((key) => key !== "optim" || stateBits(saved.args.optim) !== stateBits(args.optim));
   const texts = (keys: readonly (keyof TrainArgs)[]) =>
     keys.map((key) => `${key} was ${quote(savedValue(saved, key))}, now ${quote(args[key])}`);
+  const onRanks = describeWorlds(saved, args, { savedWorld, worldSize });
   return {
-    refused: texts(changed.filter((key) => !RESULT.has(key) && !WRITING.has(key))),
+    refused: [
+      ...onRanks.refused,
+      ...texts(changed.filter((key) => !RESULT.has(key) && !WRITING.has(key))),
+    ],
     results: texts(changed.filter((key) => RESULT.has(key))),
-    others: texts(changed.filter((key) => WRITING.has(key))),
+    others: [...onRanks.others, ...texts(changed.filter((key) => WRITING.has(key)))],
   };
+}
+
+/** Says that the number of ranks has changed: a run goes on if its global batch stays the same. */
+function describeWorlds(
+  saved: SavedState,
+  args: TrainArgs,
+  { savedWorld, worldSize }: { readonly savedWorld: number; readonly worldSize: number },
+): Pick<ChangedSettings, "refused" | "others"> {
+  if (savedWorld === worldSize) return { refused: [], others: [] };
+  const [before, now] = [globalBatch(saved.args, savedWorld), globalBatch(args, worldSize)];
+  const ranks = `the number of ranks was ${savedWorld}, now ${worldSize}`;
+  if (before === now) return { refused: [], others: [ranks] };
+  const remedy = `${BATCH.join(" x ")} x ranks must stay ${before}`;
+  return { refused: [`${ranks}, and a step had ${before} sequences, now ${now}: ${remedy}`], others: [] };
 }
 
 /** Value of an option in a saved run: its default, if that version did not have it. */
@@ -210,10 +238,16 @@ export interface SavedRun {
 /**
  * Checks that a run may go on from a state.
  * @param dataHash of the samples, once they are known
+ * @param worldSize ranks now
  * @throws {UserError} naming every option that differs, or the data if that does
  */
-export function checkSameRun({ path, state }: SavedRun, args: TrainArgs, dataHash?: string): void {
-  const { refused } = changedSettings(state, args);
+export function checkSameRun(
+  { path, state }: SavedRun,
+  args: TrainArgs,
+  dataHash?: string,
+  worldSize = 1,
+): void {
+  const { refused } = changedSettings(state, args, worldSize);
   const hasOtherData = dataHash !== undefined && state.dataHash !== dataHash;
   refuseResume(path, [
     ...refused,

@@ -2,6 +2,8 @@
 import { exists, isSystemError } from "../checkpoint/files.ts";
 import { roomNote } from "../checkpoint/free_room.ts";
 import { rotate, saveAtomic, saveFinal, writeFileAtomic } from "../checkpoint/store.ts";
+import { fromFirst } from "../distributed/agreement.ts";
+import type { Communicator } from "../distributed/communicator.ts";
 import { UserError } from "../errors.ts";
 import { hasForeignCard, writeCard } from "../export/local_card.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
@@ -18,6 +20,8 @@ import type { Trainer } from "./trainer.ts";
 export interface SaverOptions {
   readonly args: TrainArgs;
   readonly hooks: TrainHooks;
+  /** Rank 0 writes; the others wait for it, and know as it does what is saved. */
+  readonly ranks: Communicator;
   readonly length: RunLength;
   readonly trainee: Trainee;
   readonly trainer: Trainer;
@@ -51,7 +55,8 @@ export class Saver {
 
   /** Says before the first step that the disk may be full before the last. */
   noteRoom(): void {
-    const { args, hooks, length, trainer, progress } = this.#run;
+    const { args, hooks, ranks, length, trainer, progress } = this.#run;
+    if (ranks.rank > 0) return;
     const steps = length.totalSteps - progress().step;
     const saves = { no: 0, steps: steps / length.saveSteps, epoch: length.totalEpochs }[args.save_strategy];
     const trainable = trainer.optimised.reduce((sum, { value }) => sum + value.size, 0);
@@ -76,26 +81,26 @@ export class Saver {
 
   /** Saves, or says why not: training then goes on, and saving is tried again after a step, two, four and so on. */
   async trySave(): Promise<boolean> {
-    try {
-      await this.#saveCheckpoint();
+    const { hooks, length, progress } = this.#run;
+    const { step } = progress();
+    const problem = await this.#onFirst(() => this.#saveCheckpoint());
+    if (problem === null) {
+      this.#savedStep = step;
       this.#failedSaves = 0;
       return true;
-    } catch (error) {
-      if (!isSystemError(error)) throw error;
-      const { hooks, length, progress } = this.#run;
-      const { step } = progress();
-      this.#retryAt = step + Math.min(MAX_RETRY_STEPS, 2 ** this.#failedSaves++);
-      const next = step < length.totalSteps
-        ? `; training goes on, saving again after step ${this.#retryAt}`
-        : "";
-      hooks.note?.(`step ${step} is not saved: ${error.message}${next}`);
-      return false;
     }
+    this.#retryAt = step + Math.min(MAX_RETRY_STEPS, 2 ** this.#failedSaves++);
+    const next = step < length.totalSteps
+      ? `; training goes on, saving again after step ${this.#retryAt}`
+      : "";
+    hooks.note?.(`step ${step} is not saved: ${problem.message}${next}`);
+    return false;
   }
 
   /** Saves a checkpoint before a run ends early. @throws {UserError} as {@linkcode Saver.saveResult} */
   async saveCheckpoint(): Promise<void> {
     await this.#insist(() => this.#saveCheckpoint());
+    this.#savedStep = this.#run.progress().step;
   }
 
   /**
@@ -115,15 +120,29 @@ export class Saver {
 
   /** Saves what would be lost otherwise, as often as {@linkcode TrainHooks.waitForRoom} says. */
   async #insist(save: () => Promise<void>): Promise<void> {
+    const { ranks, hooks } = this.#run;
     for (let failures = 1;; failures++) {
-      try {
-        return await save();
-      } catch (error) {
-        if (!isSystemError(error)) throw error;
-        if (await this.#run.hooks.waitForRoom?.(failures)) continue;
-        throw new UserError(`${error.message}. ${this.lastGood}${this.#goOn}`, { cause: error });
-      }
+      const problem = await this.#onFirst(save);
+      if (problem === null) return;
+      if (await fromFirst(ranks, await hooks.waitForRoom?.(failures) ?? false)) continue;
+      throw new UserError(`${problem.message}. ${this.lastGood}${this.#goOn}`, { cause: problem });
     }
+  }
+
+  /** Lets rank 0 write, and tells all of a disk that did not let it; null if it did. */
+  async #onFirst(write: () => Promise<void>): Promise<Error | null> {
+    const { ranks } = this.#run;
+    let problem: Error | null = null;
+    try {
+      if (ranks.rank === 0) await write();
+    } catch (error) {
+      if (!isSystemError(error)) throw error;
+      problem = error;
+    }
+    if (ranks.size === 1) return problem;
+    await ranks.barrier();
+    const message = await fromFirst(ranks, problem?.message ?? null);
+    return problem ?? (message === null ? null : new Error(message));
   }
 
   /** Does what the run can do without. */
@@ -146,14 +165,14 @@ export class Saver {
   }
 
   async #saveCheckpoint(): Promise<void> {
-    const { args, hooks, trainer, trainee, base, dataHash, progress } = this.#run;
+    const { args, hooks, ranks, trainer, trainee, base, dataHash, progress } = this.#run;
     const { step } = progress();
     const path = await saveAtomic(args.output_dir, `checkpoint-${step}`, async (folder) => {
       await writeTrainee(folder, trainee, base);
-      await writeSavedState(folder, trainer, { ...progress(), args, dataHash, base: base.fingerprint });
+      const run = { ...progress(), args, worldSize: ranks.size, dataHash, base: base.fingerprint };
+      await writeSavedState(folder, trainer, run);
       await Deno.writeTextFile(`${folder}/trainer_state.json`, await this.#trainerState(step));
     });
-    this.#savedStep = step;
     await this.#attempt(() => this.#writeReport());
     const except = args.load_best_model_at_end ? progress().evaluation?.best?.step : undefined;
     const { output_dir, save_total_limit: limit } = args;

@@ -53,9 +53,17 @@ export interface RunLength {
   readonly schedule: Schedule;
 }
 
-/** Works out the length of a run over so many samples. */
-export function runLength(args: TrainArgs, samples: number): RunLength {
-  const sequencesPerStep = args.per_device_train_batch_size * args.gradient_accumulation_steps;
+/** Sequences of one optimiser step on so many ranks: Hugging Face's total batch size. */
+export function globalBatch(
+  args: Pick<TrainArgs, "per_device_train_batch_size" | "gradient_accumulation_steps">,
+  worldSize: number,
+): number {
+  return args.per_device_train_batch_size * args.gradient_accumulation_steps * worldSize;
+}
+
+/** Works out the length of a run over so many samples, on so many ranks. */
+export function runLength(args: TrainArgs, samples: number, worldSize = 1): RunLength {
+  const sequencesPerStep = globalBatch(args, worldSize);
   const perEpoch = stepsPerEpoch(samples, sequencesPerStep);
   const totalSteps = args.max_steps > 0 ? args.max_steps : Math.ceil(args.num_train_epochs * perEpoch);
   const every = (steps: number) => stepsBetween(steps, totalSteps);

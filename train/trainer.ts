@@ -1,3 +1,5 @@
+import { ALONE, type Communicator } from "../distributed/communicator.ts";
+import { gather } from "../distributed/agreement.ts";
 import type { AttentionRule } from "../kernels/attention/map.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import { globalNorm, STATUS } from "../kernels/optimizer/global_norm.ts";
@@ -5,6 +7,7 @@ import type { Tensor } from "../kernels/tensor.ts";
 import { type Batch, freeBatch } from "../model/batch.ts";
 import type { LanguageModel } from "../model/language_model.ts";
 import { isDecayed, type Parameter } from "../model/parameter.ts";
+import { sumOverRanks } from "./gradient_sum.ts";
 import { type AdamStates, makeOptimizerStates, type OptimizerStateForm } from "./optimizer_states.ts";
 
 /** Options of a step; the defaults are those of the command line. */
@@ -33,6 +36,8 @@ export interface TrainerOptions {
   readonly seed?: number;
   /** NEFTune's noise on the embeddings; none unless given. */
   readonly noiseAlpha?: number | undefined;
+  /** The ranks that do a step together, each with a trainer of the same model and options; one unless given. */
+  readonly ranks?: Communicator;
 }
 
 const DEFAULTS = {
@@ -45,6 +50,7 @@ const DEFAULTS = {
   checkpointing: true,
   lossScaling: false,
   seed: 42,
+  ranks: ALONE,
 } as const satisfies TrainerOptions;
 
 /** Options with their defaults. */
@@ -64,7 +70,7 @@ export interface StepResult {
 export interface TrainerState {
   /** Updates applied: AdamW's bias correction counts them. */
   updates: number;
-  /** Forward passes done: dropout draws by them. */
+  /** Forward passes done, on all ranks: dropout draws by them. */
   passes: number;
   /** Factor of the loss; 1 without loss scaling. */
   lossScale: number;
@@ -89,7 +95,7 @@ export function targetsOf(batches: readonly Batch[]): number {
  * An optimiser step, in two halves: {@linkcode Trainer.gradients}, {@linkcode Trainer.update}. The only place that orders
  * the GPU's work of a step.
  *
- * Several ranks, each with a trainer of the same model and options, do one step over all their batches so:
+ * Several ranks do one step over all their batches so:
  *
  * 1. Sum {@linkcode targetsOf} over the ranks: a count, known from the data before the device has work.
  * 2. Call `gradients` with that total on each rank's own batches.
@@ -97,7 +103,8 @@ export function targetsOf(batches: readonly Batch[]): number {
  * 4. Call `update` with that total. All ranks decide alike whether the step applies, and stay equal byte for byte.
  *
  * The total comes first because the loss is divided by it before the backward pass: dividing the summed gradient instead
- * would leave the range of f16 and round differently. Where dropout or noise is on, each rank needs its own `seed`.
+ * would leave the range of f16 and round differently. Dropout and noise are drawn by the place of a micro-batch among those
+ * of all ranks, which are dealt in turn: so the step is that of one rank with all of them.
  */
 export class Trainer {
   /** The model's device. */
@@ -135,35 +142,42 @@ export class Trainer {
   }
 
   /**
-   * Updates the parameters once, by the gradient of the mean loss over all targets of the micro-batches together, however
-   * unevenly they are spread (an average of averages would weigh short ones more). Waits for the device once, at the end.
+   * Updates the parameters once, by the gradient of the mean loss over all targets of the micro-batches of all ranks
+   * together, however unevenly they are spread (an average of averages would weigh short ones more). One rank waits for the
+   * device once, at the end.
+   *
+   * @param batches those of this rank: the step's micro-batch i is rank i mod size's
    */
   async step(batches: readonly Batch[], learningRate: number): Promise<StepResult> {
-    const targets = targetsOf(batches);
-    await this.gradients(batches, targets);
-    return await this.update(learningRate, targets);
+    const { ranks } = this.#options;
+    const shares = await gather(ranks, { targets: targetsOf(batches), passes: batches.length });
+    const total = (key: "targets" | "passes") => shares.reduce((sum, share) => sum + share[key], 0);
+    await sumOverRanks(this.gpu, ranks, await this.gradients(batches, total("targets")));
+    this.state.passes += total("passes");
+    return await this.update(learningRate, total("targets"));
   }
 
   /**
    * Computes the gradient of the summed loss of the micro-batches over `totalTargets`, times the loss scale, in place of
-   * that of the step before. Records the work, and does not wait for it.
+   * that of the step before. Records the work, and does not wait for it. Whoever calls it counts the passes of all ranks.
    *
    * @param totalTargets of the whole step, on all ranks
    * @returns f32 tensors to sum over ranks: every parameter's gradient, and (1) the summed loss in nats
    */
   async gradients(batches: readonly Batch[], totalTargets: number): Promise<readonly Tensor[]> {
     const { gpu } = this;
-    const { seed, attention, checkpointing, offloadActivations: offload = false, noiseAlpha } = this.#options;
+    const { seed, attention, checkpointing, offloadActivations: offload = false, noiseAlpha, ranks } =
+      this.#options;
     const grads = this.optimised.map(({ grad }) => grad);
     for (const grad of grads) gpu.clear(grad);
     gpu.clear(this.#lossSum);
-    for (const batch of batches) {
+    for (const [i, batch] of batches.entries()) {
       const device = this.model.upload(batch, attention(batch));
       await this.model.lossAndGradients(device, {
         gradScale: this.state.lossScale / Math.max(1, totalTargets),
         checkpointing,
         offload,
-        dropout: { seed, pass: this.state.passes++ },
+        dropout: { seed, pass: this.state.passes + i * ranks.size + ranks.rank },
         noiseAlpha,
         lossSum: this.#lossSum,
       });
@@ -198,6 +212,15 @@ export class Trainer {
       gradNorm: status[STATUS.gradNorm]!,
       applied,
     };
+  }
+
+  /** The 2-norm of all that is trained: alike on ranks that have stayed together. Waits for the device. */
+  async parameterNorm(): Promise<number> {
+    const status = this.gpu.empty([STATUS.length], "f32", "norm of the parameters");
+    globalNorm(this.gpu, this.optimised.map(({ value }) => value), status, { maxNorm: 0, inverseScale: 1 });
+    const norm = (await this.gpu.read(status))[STATUS.gradNorm]!;
+    status.free();
+    return norm;
   }
 
   /** Counts the update; without one the loss scale shrinks, after enough of them it grows. */

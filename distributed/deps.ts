@@ -1,0 +1,2 @@
+/** Libraries that rooms share nothing of. */
+export { deserialize, serialize } from "node:v8";
