@@ -92,9 +92,21 @@ export class TrainingLoop {
 
   /**
    * Trains to the end, or until {@linkcode TrainHooks.shouldStop}.
-   * @throws {UserError} if it diverges, or cannot be saved
+   * @throws {UserError} if it diverges, or cannot be saved. Of several ranks each says in which step it failed
    */
   async train(): Promise<TrainResult> {
+    try {
+      return await this.#train();
+    } catch (error) {
+      // Others wait for this rank, and cannot tell.
+      if (this.#run.ranks.size > 1 && error instanceof Error) {
+        error.message = `step ${this.#step + 1}: ${error.message}`;
+      }
+      throw error;
+    }
+  }
+
+  async #train(): Promise<TrainResult> {
     const { args, hooks, ranks, info, data, length, trainer, saved } = this.#run;
     if (ranks.rank === 0) await writeFileAtomic(`${args.output_dir}/${TRAIN_ARGS}`, dumpTrainArgs(args));
     await this.#log.open(this.#step);

@@ -2,7 +2,7 @@
 import { exists, isSystemError } from "../checkpoint/files.ts";
 import { roomNote } from "../checkpoint/free_room.ts";
 import { rotate, saveAtomic, saveFinal, writeFileAtomic } from "../checkpoint/store.ts";
-import { fromFirst } from "../distributed/agreement.ts";
+import { fromFirst, requireSame } from "../distributed/agreement.ts";
 import type { Communicator } from "../distributed/communicator.ts";
 import { UserError } from "../errors.ts";
 import { hasForeignCard, writeCard } from "../export/local_card.ts";
@@ -129,9 +129,15 @@ export class Saver {
     }
   }
 
-  /** Lets rank 0 write, and tells all of a disk that did not let it; null if it did. */
+  /**
+   * Lets rank 0 write, and tells all of a disk that did not let it; null if it did.
+   * @throws {UserError} if the ranks do not hold the same parameters any more
+   */
   async #onFirst(write: () => Promise<void>): Promise<Error | null> {
-    const { ranks } = this.#run;
+    const { ranks, trainer } = this.#run;
+    if (ranks.size > 1) {
+      await requireSame(ranks, { "the norm of what is trained": await trainer.parameterNorm() });
+    }
     let problem: Error | null = null;
     try {
       if (ranks.rank === 0) await write();
