@@ -1,11 +1,13 @@
 /**
  * Kills the real `train` command at random moments, half of them inside a save, and starts it again with the same
  * command: nothing may be lost or corrupt, and the end must be byte for byte that of a run that nobody killed (of
- * metrics.jsonl all but the seconds, tokens per second and bytes that it measured).
+ * metrics.jsonl all but the seconds, tokens per second and bytes that it measured). Of a job of several ranks one is killed,
+ * and MPI has to end the others.
  */
 import { findLatest, verify } from "../../checkpoint/store.ts";
 import { GOLDEN, namesIn } from "../support/files.ts";
 import { comparedBytes } from "../support/metrics.ts";
+import { findMpis, startJob } from "../support/mpi.ts";
 import { uniform } from "../support/random.ts";
 import type { CampaignOptions, CampaignRow } from "./campaign.ts";
 
@@ -19,6 +21,8 @@ interface Kind {
   readonly settings: Readonly<Record<string, string | number>>;
   /** Name of the staged folder in which to kill; anywhere unless given. */
   readonly aim?: RegExp;
+  /** Ranks of the job, one of which is killed; without it the command is one process. */
+  readonly ranks?: number;
 }
 
 const LORA = {
@@ -47,6 +51,7 @@ export const KINDS: readonly Kind[] = [
   { part: "full", kills: 30, settings: FULL },
   { part: "full-insave", kills: 25, settings: FULL, aim: /^checkpoint-\d+\.tmp-/ },
   { part: "final", kills: 15, settings: { ...LORA, save_steps: 4 }, aim: /^final\.tmp-/ },
+  { part: "ranks", kills: 20, settings: LORA, ranks: 2 },
 ];
 
 /** Kills of one run before it may come to its end. */
@@ -81,13 +86,13 @@ function commandWords(settings: Kind["settings"]): string[] {
   return [...deno, `${ROOT}cli/main.ts`, "train", ...flags.map(([key, value]) => `--${key}=${value}`)];
 }
 
-/** Starts the command in a folder; `killAt` says when it is to die, and may look at what the folder holds. */
-async function start(
-  folder: string,
-  settings: Kind["settings"],
-  killAt?: (elapsedMs: number) => boolean,
-): Promise<Ended> {
-  const began = performance.now();
+/** A process, or a job of several, that can be killed. */
+interface Running {
+  readonly child: Deno.ChildProcess;
+  kill(): void;
+}
+
+function startAlone(folder: string, { settings }: Kind): Running {
   const child = new Deno.Command("deno", {
     args: commandWords(settings),
     cwd: folder,
@@ -95,12 +100,57 @@ async function start(
     stdout: "null",
     stderr: "piped",
   }).spawn();
+  return { child, kill: () => child.kill("SIGKILL") };
+}
+
+/** Runs the words behind it, and kills them once there is a file of the rank's name. */
+const RANK = `"$@" & pid=$!; rank=\${OMPI_COMM_WORLD_RANK:-$PMI_RANK}
+(while kill -0 $pid 2>/dev/null; do [ -e kill-$rank ] && kill -9 $pid; sleep 0.01; done) & wait $pid`;
+/** Milliseconds in which MPI must have ended what is left of a job. */
+const ENDS_WITHIN_MS = 60_000;
+
+/** Starts the command as several ranks. Whichever is killed, the others have to end too: else the exit code is 124. */
+function startRanks(folder: string, { settings, ranks }: Kind, victim: number): Running {
+  const [mpi] = findMpis();
+  if (!mpi) {
+    throw new Error("This part needs mpirun (Debian and Ubuntu: apt-get install openmpi-bin libopenmpi-dev)");
+  }
+  const words = ["deno", ...commandWords(settings)].map((word) => `'${word}'`);
+  words.splice(2, 0, "--allow-ffi");
+  const child = startJob(`${mpi.mpirun(ranks!)} sh -c '${RANK}' rank ${words.join(" ")}`, {
+    cwd: folder,
+    env: { INIT_CWD: folder, LONGREACH_MPI: mpi.library },
+  });
+  return {
+    child,
+    kill() {
+      Deno.writeTextFileSync(`${folder}/kill-${victim}`, "");
+      const timer = setTimeout(() => child.kill("SIGKILL"), ENDS_WITHIN_MS);
+      child.status.then(() => {
+        clearTimeout(timer);
+        Deno.removeSync(`${folder}/kill-${victim}`);
+      });
+    },
+  };
+}
+
+/** Starts the command in a folder; `killAt` says when it is to die, and may look at what the folder holds. */
+async function start(
+  folder: string,
+  kind: Kind,
+  killAt?: (elapsedMs: number) => boolean,
+  victim = 0,
+): Promise<Ended> {
+  const began = performance.now();
+  const { child, kill } = kind.ranks === undefined
+    ? startAlone(folder, kind)
+    : startRanks(folder, kind, victim);
   let isRunning = true;
   let wasKilled = false;
   const watch = (async () => {
     while (isRunning && killAt) {
       if (killAt(performance.now() - began)) {
-        child.kill("SIGKILL");
+        kill();
         wasKilled = true;
         return;
       }
@@ -174,7 +224,7 @@ async function* runKind(kind: Kind, kills: number, random: () => number, say: Ca
   let killed = 0;
   try {
     await Deno.mkdir(`${folder}/whole`);
-    const whole = await start(`${folder}/whole`, kind.settings);
+    const whole = await start(`${folder}/whole`, kind);
     if (whole.code !== 0) throw new Error(`The run that nobody kills fails: ${whole.stderr}`);
     const expected = await finalFiles(`${folder}/whole/out`);
     while (killed < kills) {
@@ -186,7 +236,8 @@ async function* runKind(kind: Kind, kills: number, random: () => number, say: Ca
         const killAt = kind.aim ? insideSave(out, kind.aim, random) : (elapsed: number) => elapsed >= at;
         const mayKill = tries < KILLS_OF_RUN && killed < kills;
         const before = (await namesThere(out)).filter(isLeftover);
-        const ended = await start(trial, kind.settings, mayKill ? killAt : undefined);
+        const victim = kind.ranks === undefined ? 0 : Math.floor(kind.ranks * random());
+        const ended = await start(trial, kind, mayKill ? killAt : undefined, victim);
         const where = `${kind.part}, run ${counts.runs}, start ${tries + 1}`;
         const hasRemoved = ended.stderr.includes("Removed what interrupted work left");
         if (hasRemoved) counts["leftovers removed"]++;
@@ -201,6 +252,9 @@ async function* runKind(kind: Kind, kills: number, random: () => number, say: Ca
           break;
         }
         killed++;
+        if (ended.milliseconds > at + ENDS_WITHIN_MS) {
+          faults.push(`${where}: hangs: ${ended.stderr.slice(-300)}`);
+        }
         if (names.some((name) => isLeftover(name) && !before.includes(name))) counts["inside a save"]++;
         faults.push(...(await damageAfter(out, ended.stderr)).map((fault) => `${where}: ${fault}`));
       }

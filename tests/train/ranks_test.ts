@@ -3,8 +3,9 @@ import { SafetensorsFile } from "../../checkpoint/safetensors.ts";
 import type { StepMetrics, TrainHooks } from "../../train/hooks.ts";
 import { runTraining } from "../../train/run.ts";
 import { loadTrainArgs } from "../../train_args/load.ts";
-import { assertClose, assertEquals } from "../support/assert_close.ts";
+import { assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { GOLDEN, withFolder } from "../support/files.ts";
+import { assertIncludes } from "../support/text.ts";
 import { playRanks } from "../support/ranks.ts";
 
 /** Samples of uneven lengths, and an epoch that no number of ranks divides. */
@@ -79,7 +80,7 @@ async function trained(folder: string): Promise<Map<string, Float32Array>> {
   }
 }
 
-Deno.test("Ranks train as one rank with the same global batch, dropout and evaluation included", async () => {
+Deno.test("Ranks train as one rank with the same global batch, also when another number of them goes on", async () => {
   await withFolder(async (folder) => {
     const one = await train(1, { output_dir: `${folder}/1` });
     const expected = await trained(`${folder}/1`);
@@ -91,10 +92,20 @@ Deno.test("Ranks train as one rank with the same global batch, dropout and evalu
       for (const [name, values] of await trained(output_dir)) {
         assertClose(`${name} of ${size} ranks`, values, expected.get(name)!, { rtol: 1e-5, atol: 1e-5 });
       }
-      assertEquals(
-        Deno.readTextFileSync(`${output_dir}/metrics.jsonl`).split("\n").length,
-        Deno.readTextFileSync(`${folder}/1/metrics.jsonl`).split("\n").length,
-      );
+    }
+    // Stopped on two ranks, and gone on with on four, then refused where a step would be of another size.
+    const output_dir = `${folder}/resumed`;
+    assertEquals((await train(2, { output_dir }, 2)).losses.length, 2);
+    const other = { output_dir, gradient_accumulation_steps: "2" };
+    await assertThrows(
+      () => train(1, other),
+      "the number of ranks was 2, now 1, and a step had 4 sequences, now 2",
+    );
+    const rest = await train(4, { output_dir });
+    assertIncludes(rest.notes.join("\n"), "the number of ranks was 2, now 4");
+    assertClose("losses gone on with", rest.losses, one.losses.slice(2), { rtol: 1e-5, atol: 0 });
+    for (const [name, values] of await trained(output_dir)) {
+      assertClose(`${name}, gone on with`, values, expected.get(name)!, { rtol: 1e-5, atol: 1e-5 });
     }
   });
 });
