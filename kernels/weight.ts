@@ -4,6 +4,7 @@
  * `kernels/quantisation.ts`.
  */
 import type { Gpu, Sharing } from "./gpu.ts";
+import type { RowRange } from "./shared/row_chunks.ts";
 import type { Tensor } from "./tensor.ts";
 import type { Constants, Format } from "./wgsl.ts";
 
@@ -73,8 +74,8 @@ export interface Operand {
   readonly format: Format | undefined;
   /** Index of its first quad in the whole matrix. */
   readonly firstQuad: number;
-  /** Writes its values to a new tensor (rows, K). Absent where they are there already. */
-  dequantise?(gpu: Gpu, format: Format): Tensor;
+  /** Writes some of its rows to a new tensor (end - start, K). Absent where their values are there already. */
+  dequantise?(gpu: Gpu, format: Format, rows: RowRange): Tensor;
 }
 
 /** A run of rows of a matrix as matvec reads it. */

@@ -1,26 +1,37 @@
 import type { Gpu } from "../gpu.ts";
+import { rowChunks, type RowRange, rowsWithin } from "../shared/row_chunks.ts";
+import { bytesPerElement } from "../tensor.ts";
 import { DENSE, denseOperand } from "./operands/dense.ts";
-import { usesMatrices } from "./tiles/matrix.ts";
-import type { Product, ProductKind, Variant } from "./variant.ts";
+import type { Product, Variant } from "./variant.ts";
 
 /**
  * Writes quantised weights to memory as floats, then multiplies those. Each weight is decoded once, not once for every
- * tile of rows, for which it takes room for the floats of one product. Worth it where there are many rows.
+ * tile of rows, for which it takes room for the floats of one product. Worth it where there are many rows. Work in 16 bits
+ * gets weights in f16, rounded by 2^-11 of each at most; in f32 nothing is rounded.
  * @param runDense records a product of dense operands
  */
 export function dequantiseFirst(runDense: (gpu: Gpu, product: Product) => void): Variant {
   return {
     name: "dequantise first",
-    sizes: ["large", "medium"],
+    sizes: ["128 rows", "large", "medium"],
     fits: (_, { form }) => form !== DENSE,
     run(gpu, product) {
-      const { layout, a, b } = product;
-      // Matrix units would round what they decode to f16; elsewhere nothing is rounded.
-      const kind: ProductKind = { layout, form: b.form, format: a.format };
+      const { a, b } = product;
+      const format = a.format === "f32" ? "f32" : "f16";
       using _ = gpu.memory.purpose("scratch");
-      const weight = b.dequantise!(gpu, usesMatrices(gpu, kind) ? "f16" : "f32");
-      runDense(gpu, { ...product, b: denseOperand(weight, b.start) });
-      weight.free();
+      const most = rowsWithin(gpu.maxBindingBytes, b.width * bytesPerElement(format));
+      for (const rows of rowChunks(b.rows, most)) {
+        const weight = b.dequantise!(gpu, format, rows);
+        runDense(gpu, { ...product, b: denseOperand(weight, b.start + rows.start), ...share(product, rows) });
+        weight.free();
+      }
     },
   };
+}
+
+/** The part of a product that some rows of its weight make: columns of x W^T, or a summand of dy W. */
+function share({ layout, aFirst, cFirst, beta }: Product, { start, end }: RowRange): Partial<Product> {
+  return layout === "nt"
+    ? { columns: end - start, cFirst: cFirst + start }
+    : { depth: end - start, aFirst: aFirst + start, beta: start === 0 ? beta : 1 };
 }

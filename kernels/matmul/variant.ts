@@ -35,8 +35,11 @@ export interface Product extends ProductShape {
   readonly beta: number;
 }
 
-/** A product's size: rows or columns up to so many (a batch being decoded, a LoRA rank), else many or fewer of both. */
-export const SIZES = ["8 rows", "16 rows", "8 columns", "16 columns", "large", "medium"] as const;
+/**
+ * A product's size: rows or columns up to so many (a batch being decoded, a LoRA rank, a short prompt), else many or fewer
+ * of both.
+ */
+export const SIZES = ["8 rows", "16 rows", "8 columns", "16 columns", "128 rows", "large", "medium"] as const;
 export type Size = typeof SIZES[number];
 
 /** One way to run products, in one dispatch or several. */

@@ -1,5 +1,6 @@
 /** WGSL by which products read weights in NF4. */
 import type { Gpu, Sharing } from "../gpu.ts";
+import quadWgsl from "../matmul/operands/b_nf4_quad.wgsl" with { type: "text" };
 import blockWgsl from "../matmul/operands/b_nf4.wgsl" with { type: "text" };
 import blockTransposedWgsl from "../matmul/operands/b_nf4_transposed.wgsl" with { type: "text" };
 import depthWgsl from "../matmul/software/depth_nf4.wgsl" with { type: "text" };
@@ -34,12 +35,8 @@ export const NF4: WeightForm = {
         constants: { STRETCH },
       };
     }
-    if (layout !== "nt") return { libraries: [blockTransposedWgsl, tableWgsl] };
-    return {
-      libraries: [blockWgsl, tableWgsl],
-      // A matrix tile's threads are at different quads of a block: each reads the scales at every step.
-      constants: { STRETCH: family === "matrix" ? 1 : STRETCH },
-    };
+    if (family === "workgroup") return { libraries: [quadWgsl, tableWgsl], constants: { STRETCH } };
+    return { libraries: [layout === "nt" ? blockWgsl : blockTransposedWgsl, tableWgsl] };
   },
 };
 
@@ -74,7 +71,8 @@ export function nf4Operands(weight: Nf4Tensors): Operand[] {
     tensors: { b: codes.slice(start, start + rows), ...scaleTensors(weight) },
     format: undefined,
     firstQuad: start * width / 4,
-    dequantise: (gpu, format) => dequantiseRows(gpu, weight, start, rows, format),
+    dequantise: (gpu, format, range) =>
+      dequantiseRows(gpu, weight, start + range.start, range.end - range.start, format),
   }));
 }
 

@@ -207,6 +207,39 @@ for (const variant of VARIANTS) {
   });
 }
 
+Deno.test("dequantise first: what does not fit a binding as floats is multiplied in parts", async () => {
+  const size = { M: 40, N: 136, K: 136 };
+  const { M, N, K } = size;
+  const kernels: string[] = [];
+  using gpu = await Gpu.open({
+    poison: true,
+    // 64 rows of f32.
+    maxBindingBytes: 64 * K * 4,
+    tuning: { "matmul nt nf4 128 rows": "dequantise first", "matmul nn nf4 128 rows": "dequantise first" },
+    onDispatch: ({ kernel }) => kernels.push(kernel),
+  });
+  const [x, dy] = [normal(21, M * K), normal(22, M * N)];
+  const weight = quantiseNf4(gpu, gpu.tensor([N, K], normal(23, N * K)));
+  const w = await gpu.read(weight.dequantise(gpu));
+  kernels.length = 0;
+  const options = { alpha: 0.5, beta: -2 };
+  const y = await gpu.read(matmul(gpu, gpu.tensor([M, K], x), weight, {
+    ...options,
+    into: gpu.tensor([M, N], normal(24, M * N)),
+  }));
+  assertEquals(kernels.filter((name) => name.startsWith("dequantise")).length, 3);
+  const old = normal(24, M * N);
+  const sums = matmulReference(x, w, size).map((v, i) => 0.5 * v - 2 * old[i]!);
+  assertProduct("y", y, sums, abs(sums).map((v) => v + 10), K);
+  const dx = await gpu.read(matmulBackwardInput(gpu, gpu.tensor([M, N], dy), weight, {
+    ...options,
+    into: gpu.tensor([M, K], normal(25, M * K)),
+  }));
+  const before = normal(25, M * K);
+  const gradient = matmulBackwardInputReference(dy, w, size).map((v, i) => 0.5 * v - 2 * before[i]!);
+  assertProduct("dx", dx, gradient, abs(gradient).map((v) => v + 10), N);
+});
+
 interface Values {
   readonly tensor: Tensor;
   readonly values: Float64Array;

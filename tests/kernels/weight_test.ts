@@ -12,39 +12,23 @@ import { normal } from "../support/random.ts";
 const WORDS = `
 @group(0) @binding(2) var<storage, read> b: array<u32>;          // (N, K / 4)
 @group(0) @binding(3) var<storage, read> scales: array<f32>;     // (N)
-fn b_value(row: u32, q: u32, width: u32) -> vec4f { return unpack4x8snorm(b[row * width + q]) * scales[row]; }
+fn b_value_at(row: u32, q: u32, width: u32) -> vec4f { return unpack4x8snorm(b[row * width + q]) * scales[row]; }
 fn b_begin(thread: u32) {}`;
 
-const BLOCK = `
-#needs b_value
-struct RawB { m: mat4x4f }
-fn b_columns(raw: RawB) -> mat4x4f { return raw.m; }`;
-
-const ROWS = `${BLOCK}
-fn b_fetch(raw: ptr<function, RawB>, jq: u32, rq: u32) {
-  let last = p.b_rows - 1u;
-  let width = p.b_stride;
-  (*raw).m = transpose(mat4x4f(
-    b_value(min(4u * jq, last), rq, width), b_value(min(4u * jq + 1u, last), rq, width),
-    b_value(min(4u * jq + 2u, last), rq, width), b_value(min(4u * jq + 3u, last), rq, width),
-  ));
-}`;
-
-const TRANSPOSED = `${BLOCK}
-fn b_fetch(raw: ptr<function, RawB>, jq: u32, rq: u32) {
-  let last = p.b_rows - 1u;
-  let q = min(jq, p.cols - 1u);
-  (*raw).m = mat4x4f(
-    b_value(min(4u * rq, last), q, p.b_stride), b_value(min(4u * rq + 1u, last), q, p.b_stride),
-    b_value(min(4u * rq + 2u, last), q, p.b_stride), b_value(min(4u * rq + 3u, last), q, p.b_stride),
-  );
+const QUAD = `
+#needs b_value_at
+alias QuadB = vec4f;
+fn b_value(quad: QuadB) -> vec4f { return quad; }
+fn b_fetch_quad(quad: ptr<function, QuadB>, jq: u32, e: u32, rq: u32) {
+  let at = select(vec2u(4u * rq + e, min(jq, p.cols - 1u)), vec2u(4u * jq + e, rq), B_ALONG);
+  *quad = b_value_at(min(at.x, p.b_rows - 1u), at.y, p.b_stride);
 }`;
 
 const VECTOR = `
-#needs b_value
+#needs b_value_at
 const QUADS = 1u;
 alias Chunk = vec4f;
-fn b_chunk(row: u32, c: u32) -> Chunk { return b_value(row, c, p.depth); }
+fn b_chunk(row: u32, c: u32) -> Chunk { return b_value_at(row, c, p.depth); }
 fn b_quad(chunk: Chunk, e: u32) -> vec4f { return chunk; }
 fn b_scale(row: u32, c: u32) -> f32 { return 1.0; }`;
 
@@ -52,7 +36,7 @@ const INT8: WeightForm = {
   name: "int8",
   layouts: ["nt", "nn"],
   families: ["workgroup"],
-  pieces: (_, layout) => ({ libraries: [layout === "nt" ? ROWS : TRANSPOSED] }),
+  pieces: () => ({ libraries: [QUAD] }),
 };
 
 class Int8Weight implements QuantisedWeight {

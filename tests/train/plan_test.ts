@@ -339,7 +339,7 @@ for (const [shape, tokens, rank, gib] of GOALS) {
     const placement = { pageStates: true, offloadActivations: true };
     const { peak, hostBytes } = await stepCost(args, shapeConfig(shape), { placement });
     assert(peak.heldBytes <= gib * GIB, `${peak.heldBytes / GIB} GiB at ${peak.phase}`);
-    assert(peak.heldBytes <= 1.05 * peak.liveBytes, "bytes wait for reuse");
+    assert(peak.heldBytes <= peak.liveBytes * 17 / 16, "bytes wait for reuse");
     // Checkpoints of all layers but the last in bf16, and two means in f32.
     const { hidden_size, num_hidden_layers } = shapeConfig(shape);
     assert(hostBytes > 2 * (num_hidden_layers - 1) * tokens * hidden_size, `${hostBytes} bytes on the host`);

@@ -2,6 +2,7 @@ import type { Tensor } from "../../tensor.ts";
 import type { Operand, WeightForm } from "../../weight.ts";
 import bWgsl from "./b.wgsl" with { type: "text" };
 import bTransposedWgsl from "./b_transposed.wgsl" with { type: "text" };
+import bQuadWgsl from "./b_quad.wgsl" with { type: "text" };
 import depthDenseWgsl from "../software/depth_dense.wgsl" with { type: "text" };
 import shareBWgsl from "../software/share_b.wgsl" with { type: "text" };
 import shareBTransposedWgsl from "../software/share_b_transposed.wgsl" with { type: "text" };
@@ -17,7 +18,7 @@ export const DENSE: WeightForm = {
     if (family === "narrow subgroup") {
       return { libraries: [block, layout === "nt" ? shareBWgsl : shareBTransposedWgsl] };
     }
-    return { libraries: [block] };
+    return { libraries: family === "workgroup" ? [block, bQuadWgsl] : [block] };
   },
 };
 

@@ -1,5 +1,6 @@
 import type { Layout } from "../../weight.ts";
 import { runTile, type Tile } from "../run_tile.ts";
+import tileOfWgsl from "../tile_of.wgsl" with { type: "text" };
 import type { Variant } from "../variant.ts";
 import narrowWgsl from "./narrow.wgsl" with { type: "text" };
 import shareAWgsl from "./share_a.wgsl" with { type: "text" };
@@ -24,7 +25,7 @@ function subgroupTile(groups: number): Variant {
     columns: 32,
     threads: 8,
     wgsl: tileWgsl,
-    libraries: [layout === "tn" ? shareATransposedWgsl : shareAWgsl],
+    libraries: [tileOfWgsl, layout === "tn" ? shareATransposedWgsl : shareAWgsl],
     constants: { GROUPS: groups },
   });
   return {

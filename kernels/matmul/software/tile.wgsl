@@ -5,7 +5,7 @@
 //
 // Grid: x * y = tiles of 8 GROUPS rows times tiles of 32 columns, z = parts of the depth.   Precision: sums in f32.
 
-#needs accumulate store share_a
+#needs tile_of accumulate store share_a
 #needs GROUPS
 
 struct Sums {
@@ -34,17 +34,6 @@ fn main(
       store(tile.z, row$g + 4u + $eu, jq, sums.high$g_$e);
     #end
   #end
-}
-
-// Which tile a workgroup makes. They start in the order of their numbers: those of a band one below the other, so that
-// they find B in the cache, then its next column, so that C is written in whole pages.
-fn tile_of(group: vec3u, groups: vec3u) -> vec3u {
-  let number = group.y * groups.x + group.x;
-  let band_tiles = p.band * groups.y;
-  let first_row = number / band_tiles * p.band;
-  let rows = min(p.band, groups.x - first_row);
-  let within = number % band_tiles;
-  return vec3u(first_row + within % rows, within / rows, group.z);
 }
 
 // Adds the products at one quad of depth: `block` has the lane's four columns at depth d as its column d.

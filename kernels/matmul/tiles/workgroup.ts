@@ -1,47 +1,93 @@
+import type { Layout } from "../../weight.ts";
+import quadsWgsl from "../operands/quads.wgsl" with { type: "text" };
 import { runTile, type Tile } from "../run_tile.ts";
+import tileOfWgsl from "../tile_of.wgsl" with { type: "text" };
 import type { Variant } from "../variant.ts";
+import directWgsl from "./direct.wgsl" with { type: "text" };
 import workgroupWgsl from "./workgroup.wgsl" with { type: "text" };
 
-/** Tiles in workgroup memory: for GPUs. */
+/** Tiles in workgroup memory, or in the first cache: for GPUs. */
 export const BY_WORKGROUP: readonly Variant[] = [
-  workgroupTile({ threads: [16, 16], quads: [2, 2] }),
-  workgroupTile({ threads: [16, 8], quads: [2, 2] }),
-  workgroupTile({ threads: [8, 8], quads: [2, 2] }),
+  workgroupTile({ threads: [16, 16], quads: [2, 1] }),
   workgroupTile({ threads: [16, 16], quads: [1, 1] }),
-  workgroupTile({ threads: [8, 8], quads: [1, 2] }),
+  workgroupTile({ threads: [8, 16], quads: [2, 1] }),
+  workgroupTile({ threads: [16, 16], quads: [2, 1], step: 2 }),
+  workgroupTile({ threads: [16, 16], quads: [2, 2], step: 2 }),
   workgroupTile({ threads: [4, 32], quads: [1, 1] }),
   workgroupTile({ threads: [32, 4], quads: [1, 1] }),
+  directTile(8, 8),
+  directTile(4, 16),
 ];
 
-/**
- * Threads own squares of the tile; named by the tile and by what a thread sums.
- * @param threads along the rows and the columns
- * @param quads of rows and of columns that each thread sums
- */
-function workgroupTile({ threads: [THREAD_ROWS, THREAD_COLS], quads: [ROW_QUADS, COL_QUADS] }: {
+/** Shape of a tile in workgroup memory. */
+interface TileShape {
+  /** Threads along the rows and the columns. */
   readonly threads: readonly [number, number];
+  /** Quads of rows and of columns that each thread sums. */
   readonly quads: readonly [number, number];
-}): Variant {
+  /** Quads along the depth in a step: 4 unless given, or 2, which takes half of the memory. */
+  readonly step?: 2 | 4;
+}
+
+/** Threads own squares of the tile; named by the tile, by what a thread sums, and by the depth of a step if it is 8. */
+function workgroupTile({ threads: [THREAD_ROWS, THREAD_COLS], quads, step: STEP = 4 }: TileShape): Variant {
+  const [ROW_QUADS, COL_QUADS] = quads;
   const [rows, columns] = [4 * THREAD_ROWS * ROW_QUADS, 4 * THREAD_COLS * COL_QUADS];
-  const name = `workgroup ${rows}x${columns} ${4 * ROW_QUADS}x${4 * COL_QUADS}`;
+  const name = `workgroup ${rows}x${columns} ${4 * ROW_QUADS}x${4 * COL_QUADS}${STEP === 2 ? " by 8" : ""}`;
   const threads = THREAD_ROWS * THREAD_COLS;
-  /** Both operands 16 deep, and the table of NF4's values. */
-  const storageBytes = 64 * (rows + columns) + 64;
-  const tile: Tile = {
+  /** Both operands of two steps, each quad of the depth with its padding, and the table of NF4's values. */
+  const storageBytes = 2 * STEP * 16 * (rows + 4 + columns + 4) + 64;
+  const tile = (layout: Layout): Tile => ({
     name: name.replaceAll(" ", "_"),
     family: "workgroup",
     rows,
     columns,
     threads,
     wgsl: workgroupWgsl,
-    constants: { THREAD_ROWS, THREAD_COLS, ROW_QUADS, COL_QUADS },
-  };
+    libraries: [tileOfWgsl, quadsWgsl],
+    constants: {
+      ...alongDepth(layout),
+      THREAD_ROWS,
+      THREAD_COLS,
+      ROW_QUADS,
+      COL_QUADS,
+      STEP,
+      A_LOADS: Math.ceil(rows * STEP / threads),
+      B_LOADS: Math.ceil(columns * STEP / threads),
+      LANE_COLS: Math.min(8, THREAD_COLS),
+    },
+  });
   return {
     name,
     fits: ({ limits }, { form }) =>
       form.families.includes("workgroup") &&
       limits.maxComputeInvocationsPerWorkgroup >= threads &&
       limits.maxComputeWorkgroupStorageSize >= storageBytes,
-    run: (gpu, product) => runTile(gpu, tile, product),
+    run: (gpu, product) => runTile(gpu, tile(product.layout), product),
   };
+}
+
+/** Without workgroup memory: each thread sums 4 x 4. @param threadRows threads along the rows */
+function directTile(threadRows: number, threadColumns: number): Variant {
+  const [rows, columns] = [4 * threadRows, 4 * threadColumns];
+  const tile = (layout: Layout): Tile => ({
+    name: `direct_${rows}x${columns}`,
+    family: "workgroup",
+    rows,
+    columns,
+    threads: threadRows * threadColumns,
+    wgsl: directWgsl,
+    libraries: [tileOfWgsl, quadsWgsl],
+    constants: { ...alongDepth(layout), THREAD_ROWS: threadRows, THREAD_COLS: threadColumns },
+  });
+  return {
+    name: `direct ${rows}x${columns}`,
+    fits: (_, { form }) => form.families.includes("workgroup"),
+    run: (gpu, product) => runTile(gpu, tile(product.layout), product),
+  };
+}
+
+/** Whether the operands' quads lie along the depth. */
+function alongDepth(layout: Layout) {
+  return { A_ALONG: layout !== "tn", B_ALONG: layout === "nt" };
 }

@@ -1,40 +1,46 @@
-// C = alpha A B^T + beta C, tiles of both operands in workgroup memory.
+// C = alpha A B^T + beta C, tiles of both operands in workgroup memory, two in turn: one barrier a step.
 //
 // A workgroup of THREAD_ROWS x THREAD_COLS threads makes a tile: each thread sums 4 ROW_QUADS rows by 4 COL_QUADS
 // columns in registers, its quads THREAD_ROWS and THREAD_COLS quads apart, so that neighbours read neighbouring quads
-// of the tiles. Per step of 16 along the depth a thread loads at most one 4 x 4 block of each operand, B's from the
-// last thread down: where there are more threads than blocks, some load A and the others B. The loads of a step are
-// under way while the step before is multiplied; values are decoded once, on their way into the tile.
+// of the tiles. Per step of STEP quads along the depth a thread loads A_LOADS quads of A and B_LOADS of B. The loads of
+// a step are under way while the step before is multiplied; then they are decoded, once, into the tile that the step
+// before that has left.
 //
-// A tile has at most as many rows, and as many columns, as the workgroup has threads.
-//
-// Grid: x = rows of a tile, y = columns of a tile, z = parts of the depth.   Precision: sums in f32.
+// Grid: x * y = tiles, z = parts of the depth.   Precision: sums in f32.
 
-#needs b_begin RawA RawB a_fetch b_fetch a_columns b_columns store
+#needs tile_of b_begin QuadB b_fetch_quad b_value a_quad a_block b_block place store
 #needs THREAD_ROWS THREAD_COLS ROW_QUADS COL_QUADS
+#needs STEP                 // quads along the depth in a step
+#needs A_LOADS B_LOADS      // quads that a thread loads for a step
+#needs A_ALONG B_ALONG      // whether quads lie along the depth, else along the rows of A, the columns of B
+#needs LANE_COLS            // columns of threads that 32 neighbours cover
 
 const THREADS = THREAD_ROWS * THREAD_COLS;
 const A_QUADS = THREAD_ROWS * ROW_QUADS;        // quads of rows in a tile
 const B_QUADS = THREAD_COLS * COL_QUADS;
-const STEP = 4u;                                // quads along the depth in a step
+// An odd number of quads from one row or depth to the next: what eight neighbours store lies in different banks.
+const A_LINE = A_QUADS + 1u - A_QUADS % 2u;
+const B_LINE = B_QUADS + 1u - B_QUADS % 2u;
 
-// By depth, then by quads of rows or columns. Two subscripts, for each is checked against its own bound: those that do
-// not change along the depth are checked once.
-var<workgroup> a_tile: array<array<vec4f, A_QUADS>, 16>;
-var<workgroup> b_tile: array<array<vec4f, B_QUADS>, 16>;
+// [quad of the depth][e][quad of rows or columns]: row or column e of its four, over the depth, where quads lie along
+// it; else the four of them at depth e. Three subscripts, for each is checked against its own bound: those that do not
+// change along the depth are checked once. The tiles of two steps lie one behind the other.
+var<workgroup> a_tile: array<array<array<vec4f, A_LINE>, 4>, 2u * STEP>;
+var<workgroup> b_tile: array<array<array<vec4f, B_LINE>, 4>, 2u * STEP>;
 
 @compute @workgroup_size(THREADS)
-fn main(@builtin(workgroup_id) tile: vec3u, @builtin(local_invocation_index) thread: u32) {
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) thread: u32,
+) {
   b_begin(thread);
-  let from_last = THREADS - 1u - thread;
-  let loads_a = thread < STEP * A_QUADS;
-  let loads_b = from_last < STEP * B_QUADS;
-  let a_quad = thread % A_QUADS;
-  let a_step = thread / A_QUADS;
-  let b_quad = from_last % B_QUADS;
-  let b_step = from_last / B_QUADS;
-  let row = thread / THREAD_COLS;
-  let column = thread % THREAD_COLS;
+  let tile = tile_of(group, groups);
+  // 32 neighbours cover LANE_COLS columns of threads: squares read fewest different quads.
+  let squares = THREAD_COLS / LANE_COLS;
+  let square = thread / 32u;
+  let row = square / squares * (32u / LANE_COLS) + thread % 32u / LANE_COLS;
+  let column = square % squares * LANE_COLS + thread % LANE_COLS;
   #for r in 0..ROW_QUADS
     #for s in 0..COL_QUADS
       #for e in 0..4
@@ -42,52 +48,69 @@ fn main(@builtin(workgroup_id) tile: vec3u, @builtin(local_invocation_index) thr
       #end
     #end
   #end
-  // Load the first step of both operands.
-  let iq = A_QUADS * tile.x + a_quad;
-  let jq = B_QUADS * tile.y + b_quad;
   let begin = tile.z * p.span;
   let end = min(begin + p.span, p.depth);
-  var a_next = RawA();
-  var b_next = RawB();
-  if (loads_a && begin + a_step < end) { a_next = a_fetch(iq, begin + a_step); }
-  if (loads_b && begin + b_step < end) { b_fetch(&b_next, jq, begin + b_step); }
+  // Load the first step of both operands.
+  #for n in 0..A_LOADS
+    let a_at$n = place(thread + $nu * THREADS, A_QUADS, A_ALONG);
+    let a_row$n = A_QUADS * tile.x + a_at$n.z;
+    let loads_a$n = thread + $nu * THREADS < 4u * STEP * A_QUADS;
+    var a_next$n = A();
+    if (loads_a$n && begin + a_at$n.x < end) { a_next$n = a_quad(a_row$n, a_at$n.y, begin + a_at$n.x); }
+  #end
+  #for n in 0..B_LOADS
+    let b_at$n = place(thread + $nu * THREADS, B_QUADS, B_ALONG);
+    let b_column$n = B_QUADS * tile.y + b_at$n.z;
+    let loads_b$n = thread + $nu * THREADS < 4u * STEP * B_QUADS;
+    var b_next$n = QuadB();
+    if (loads_b$n && begin + b_at$n.x < end) { b_fetch_quad(&b_next$n, b_column$n, b_at$n.y, begin + b_at$n.x); }
+  #end
+  var turn = 0u;
   for (var rq = begin; rq < end; rq += STEP) {
-    // Decode what was loaded into the tiles.
-    if (loads_a) {
-      let block = a_columns(a_next);
-      #for d in 0..4
-        a_tile[4u * a_step + $du][a_quad] = block[$d];
-      #end
-    }
-    if (loads_b) {
-      let block = b_columns(b_next);
-      #for d in 0..4
-        b_tile[4u * b_step + $du][b_quad] = block[$d];
-      #end
-    }
+    // Decode what was loaded into this step's tiles.
+    #for n in 0..A_LOADS
+      if (loads_a$n) { a_tile[turn + a_at$n.x][a_at$n.y][a_at$n.z] = load_A(a_next$n); }
+    #end
+    #for n in 0..B_LOADS
+      if (loads_b$n) { b_tile[turn + b_at$n.x][b_at$n.y][b_at$n.z] = b_value(b_next$n); }
+    #end
     workgroupBarrier();
     // Load the next step. Past the end A is 0, and B whatever it was.
     let next = rq + STEP;
-    a_next = RawA();
-    if (loads_a && next + a_step < end) { a_next = a_fetch(iq, next + a_step); }
-    if (loads_b && next + b_step < end) { b_fetch(&b_next, jq, next + b_step); }
+    #for n in 0..A_LOADS
+      a_next$n = A();
+      if (loads_a$n && next + a_at$n.x < end) { a_next$n = a_quad(a_row$n, a_at$n.y, next + a_at$n.x); }
+    #end
+    #for n in 0..B_LOADS
+      if (loads_b$n && next + b_at$n.x < end) { b_fetch_quad(&b_next$n, b_column$n, b_at$n.y, next + b_at$n.x); }
+    #end
     // Multiply.
-    for (var first = 0u; first < 4u * STEP; first += 4u) {
-      #for d in 0..4
-        #for r in 0..ROW_QUADS
-          let a$d_$r = a_tile[first + $du][$ru * THREAD_ROWS + row];
-        #end
-        #for s in 0..COL_QUADS
-          let b$d_$s = b_tile[first + $du][$su * THREAD_COLS + column];
-          #for r in 0..ROW_QUADS
+    for (var q = turn; q < turn + STEP; q++) {
+      #for s in 0..COL_QUADS
+        let b$s = b_block(mat4x4f(
+          b_tile[q][0][$su * THREAD_COLS + column],
+          b_tile[q][1][$su * THREAD_COLS + column],
+          b_tile[q][2][$su * THREAD_COLS + column],
+          b_tile[q][3][$su * THREAD_COLS + column],
+        ));
+      #end
+      #for r in 0..ROW_QUADS
+        let a$r = a_block(mat4x4f(
+          a_tile[q][0][$ru * THREAD_ROWS + row],
+          a_tile[q][1][$ru * THREAD_ROWS + row],
+          a_tile[q][2][$ru * THREAD_ROWS + row],
+          a_tile[q][3][$ru * THREAD_ROWS + row],
+        ));
+        #for d in 0..4
+          #for s in 0..COL_QUADS
             #for e in 0..4
-              sum$r_$s_$e = fma(vec4f(a$d_$r[$e]), b$d_$s, sum$r_$s_$e);
+              sum$r_$s_$e = fma(vec4f(a$r[$d][$e]), b$s[$d], sum$r_$s_$e);
             #end
           #end
         #end
       #end
     }
-    workgroupBarrier();
+    turn = STEP - turn;
   }
   // Write.
   #for r in 0..ROW_QUADS
@@ -102,4 +125,13 @@ fn main(@builtin(workgroup_id) tile: vec3u, @builtin(local_invocation_index) thr
       #end
     #end
   #end
+}
+
+// Where the quad of number `n` of a step lies in its tile: its quad of the depth, e, and its quad of rows or columns.
+// Neighbours load what is next to each other in memory; eight of them store to different banks.
+fn place(n: u32, quads: u32, along: bool) -> vec3u {
+  if (along) {
+    return vec3u(n % 2u + n / 8u % (STEP / 2u) * 2u, n / 2u % 4u, n / (4u * STEP));
+  }
+  return vec3u(n / quads / 4u, n / quads % 4u, n % quads);
 }
