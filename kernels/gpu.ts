@@ -10,7 +10,7 @@ import type { KernelTiming } from "./profiler.ts";
 import { type Dispatch, type Launch, Recorder } from "./recorder.ts";
 import type { Refused } from "./refusal.ts";
 import type { Bound, Dtype, Tensor } from "./tensor.ts";
-import { type TensorValues, toFloat32, Transfers } from "./transfers.ts";
+import { type Reading, type TensorValues, toFloat32, Transfers } from "./transfers.ts";
 import type { Tuning } from "./tuning.ts";
 import type { Kernel } from "./wgsl.ts";
 
@@ -245,6 +245,14 @@ export class Gpu {
   /** Reads the bytes of several tensors in one wait. @throws {GpuError} if anything has failed on the device */
   async readBytes(tensors: readonly Tensor[]): Promise<Uint8Array<ArrayBuffer>[]> {
     return await this.#transfers.readBytes(tensors);
+  }
+
+  /**
+   * Records a read of the bytes that several tensors have after all work recorded so far, to wait for later. They may then be
+   * freed.
+   */
+  startRead(tensors: readonly Tensor[]): Reading {
+    return this.#transfers.startRead(tensors);
   }
 
   /** Waits until the device has done all recorded work. @throws {GpuError} if anything has failed on the device */

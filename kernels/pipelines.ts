@@ -117,6 +117,11 @@ export class PipelineCache {
     });
   }
 
+  /** Whether no compiler is to be waited for. */
+  get isSettled(): boolean {
+    return this.#compiling.length === 0;
+  }
+
   /** Waits for compilers; failures have been reported when it returns. */
   async settled(): Promise<void> {
     const waiting = this.#compiling;

@@ -58,6 +58,7 @@ export class Recorder {
   #slotsUsed = 0;
   #workRecorded = 0;
   #pipelinesSent = 0;
+  #submits = 0;
   #encoder: GPUCommandEncoder | undefined;
   #pass: GPUComputePassEncoder | undefined;
 
@@ -80,6 +81,16 @@ export class Recorder {
   /** Kernels compiled so far, each specialisation counted. */
   get pipelineCount(): number {
     return this.#pipelines.count;
+  }
+
+  /** Times that work was sent to the device. */
+  get submits(): number {
+    return this.#submits;
+  }
+
+  /** Whether the compilers of all kernels recorded so far have been waited for. */
+  get isCompiled(): boolean {
+    return this.#pipelines.isSettled;
   }
 
   /**
@@ -139,6 +150,7 @@ export class Recorder {
       this.#options.onCompile?.(this.#pipelinesSent);
     }
     queue.submit([this.#encoder.finish()]);
+    this.#submits++;
     this.#discards.add(1);
     this.#encoder = undefined;
     this.#slotsUsed = this.#workRecorded = 0;

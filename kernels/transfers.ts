@@ -1,6 +1,7 @@
 import { GpuError } from "./errors.ts";
 import type { Failures } from "./failures.ts";
 import type { DeviceMemory } from "./memory.ts";
+import type { PooledBuffer } from "./pool.ts";
 import type { Recorder } from "./recorder.ts";
 import type { Tensor } from "./tensor.ts";
 import type { Format } from "./wgsl.ts";
@@ -10,6 +11,18 @@ export type TensorValues = Float32Array | Uint32Array | Uint8Array;
 
 /** Uploads wait in staging memory until a submit: give them one this often. */
 const UPLOAD_CHUNK_BYTES = 64 * 2 ** 20;
+
+/** A read that is recorded. Either {@linkcode bytes} or {@linkcode drop} is called, once. */
+export interface Reading {
+  /**
+   * Waits for the bytes of each tensor. Sends the read if it was not sent; what was recorded after it is not sent. Natively
+   * the call itself returns only when the device has done all that was sent.
+   * @throws {GpuError} if anything has failed on the device
+   */
+  bytes(): Promise<Uint8Array<ArrayBuffer>[]>;
+  /** Gives up. */
+  drop(): void;
+}
 
 /** Moves values between host and device, and within the device, in the order of the dispatches around them. */
 export class Transfers {
@@ -96,6 +109,12 @@ export class Transfers {
    * @throws {GpuError} if anything has failed on the device
    */
   async readBytes(tensors: readonly Tensor[]): Promise<Uint8Array<ArrayBuffer>[]> {
+    return await this.startRead(tensors).bytes();
+  }
+
+  /** Records a read of the bytes that several tensors have after all work recorded so far. They may then be freed. */
+  startRead(tensors: readonly Tensor[]): Reading {
+    const lengths = tensors.map(({ byteLength }) => byteLength);
     const stagings = tensors.map((tensor) => {
       // Taking a buffer may submit what is recorded, so the encoder is asked for after that.
       const staging = this.#memory.takeStaging(tensor.byteLength, `read ${tensor.label}`);
@@ -106,14 +125,29 @@ export class Transfers {
       }
       return staging;
     });
-    this.#recorder.submit();
+    const { submits } = this.#recorder;
+    return {
+      bytes: async () => {
+        if (submits === this.#recorder.submits) this.#recorder.submit();
+        return await this.#map(stagings, lengths);
+      },
+      drop: () => this.#memory.giveStaging(stagings),
+    };
+  }
+
+  /** Waits for buffers that were copied to, and gives them back. @param lengths bytes of each */
+  async #map(
+    stagings: readonly PooledBuffer[],
+    lengths: readonly number[],
+  ): Promise<Uint8Array<ArrayBuffer>[]> {
     try {
-      await this.#recorder.compiled();
+      // Without compilers to wait for, the wait for the device begins at once.
+      if (!this.#recorder.isCompiled) await this.#recorder.compiled();
       await Promise.all(stagings.map(({ gpu }) => gpu.mapAsync(GPUMapMode.READ)));
       this.#failures.check();
       await this.#afterRead?.();
       return stagings.map(({ gpu }, i) => {
-        const { byteLength } = tensors[i]!;
+        const byteLength = lengths[i]!;
         const mapped = gpu.getMappedRange(0, wholeWords(byteLength));
         // A copy of zeros that nobody wrote would make them real.
         const bytes = new Uint8Array(this.isDry ? mapped : mapped.slice(0, byteLength));

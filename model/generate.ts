@@ -1,7 +1,7 @@
 import { UserError } from "../errors.ts";
 import { GpuError } from "../kernels/errors.ts";
-import type { Tensor } from "../kernels/tensor.ts";
 import { NO_TOKEN, type Sampling } from "../kernels/sample/sample.ts";
+import type { Reading } from "../kernels/transfers.ts";
 import type { ModelConfig } from "./model_config.ts";
 import { Decoder } from "./decoder.ts";
 import type { LanguageModel } from "./language_model.ts";
@@ -129,12 +129,11 @@ export function endIds({ raw: { eos_token_id } }: ModelConfig): number[] {
   return [eos_token_id].flat().filter((id) => typeof id === "number");
 }
 
-/** Steps whose tokens are on the device. */
+/** Steps that are recorded, and the read of their tokens; of one step also of its logits, where they are wanted. */
 interface Recorded {
-  readonly drawn: Tensor;
   readonly steps: number;
-  /** (sequences, V rounded up to a multiple of 4) f32, where they are wanted: then of one step. */
-  readonly logits: Tensor | undefined;
+  /** Tokens (steps, sequences) u32, and logits (sequences, V rounded up to a multiple of 4) f32. */
+  readonly reading: Reading;
 }
 
 /** A step whose tokens were read. */
@@ -146,8 +145,9 @@ interface Step {
 }
 
 /**
- * Tokens of all sequences, step by step, as they are read: one step first, then some at a time. While the host reads
- * some, the device makes the next.
+ * Tokens of all sequences, step by step, as they are read: one step first, then some at a time. The device always has work:
+ * while it makes some tokens the host records the next steps, and it gets those as soon as it is done, before the host
+ * looks at any token.
  */
 async function* drawnTokens(
   decoder: Decoder,
@@ -161,46 +161,45 @@ async function* drawnTokens(
   const width = 4 * Math.ceil(vocab_size / 4);
   const rows = decoder.sequences;
   let recorded = 0;
-  const record = (steps: number): Recorded => {
+  const record = (wanted: number): Recorded | undefined => {
+    const steps = Math.min(wanted, maxNewTokens - recorded);
+    if (steps === 0) return undefined;
     const drawn = gpu.empty([steps * rows], "u32", "drawn tokens");
     const logits = topLogprobs === undefined ? undefined : gpu.empty([rows, width], "f32", "logits");
     for (let step = 0; step < steps; step++, recorded++) {
       if (recorded > 0) decoder.advance();
       decoder.sample(sampling, drawn, step, logits);
     }
-    gpu.submit();
-    return { drawn, steps, logits };
+    const reading = gpu.startRead(logits ? [drawn, logits] : [drawn]);
+    drawn.free();
+    logits?.free();
+    return { steps, reading };
   };
-  let next: Recorded | undefined = record(1);
-  let steps = readEvery ?? 1;
+  let next = record(1);
+  let wanted = readEvery ?? 1;
   let readAt = performance.now();
   try {
+    gpu.submit();
     while (next) {
-      const { drawn, steps: count, logits }: Recorded = next;
-      next = undefined;
-      const reading = gpu.readBytes(logits ? [drawn, logits] : [drawn]);
+      const { steps, reading }: Recorded = next;
+      next = record(wanted);
+      const bytesRead = reading.bytes();
       // A failure is thrown where the bytes are awaited, not before.
-      reading.catch(() => {});
-      // The wait for the device is over when this returns; reading then sleeps, and the device need not.
-      await new Promise((resolve) => setTimeout(resolve, 0));
-      const left = maxNewTokens - recorded;
-      if (left > 0) next = record(Math.min(steps, left));
-      const [bytes, logitBytes] = await reading;
-      drawn.free();
-      logits?.free();
+      bytesRead.catch(() => {});
+      gpu.submit();
+      const [bytes, logitBytes] = await bytesRead;
       const now = performance.now();
-      const inTime = Math.floor(READ_MS * count / (now - readAt));
-      steps = readEvery ?? Math.max(1, Math.min(MOST_STEPS, 2 * count, inTime));
+      const inTime = Math.floor(READ_MS * steps / (now - readAt));
+      wanted = readEvery ?? Math.max(1, Math.min(MOST_STEPS, 2 * steps, inTime));
       readAt = now;
       const tokens = new Uint32Array(bytes!.buffer);
-      yield Array.from({ length: count }, (_, step) => ({
+      yield Array.from({ length: steps }, (_, step) => ({
         tokens: tokens.subarray(step * rows, (step + 1) * rows),
         logits: (sequence) => new Float32Array(logitBytes!.buffer, sequence * width * 4, vocab_size),
       }));
     }
   } finally {
-    next?.drawn.free();
-    next?.logits?.free();
+    next?.reading.drop();
   }
 }
 
