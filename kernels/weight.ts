@@ -89,6 +89,8 @@ export interface VectorOperand {
   readonly format: Format | undefined;
   /** Quads of a row that a thread loads at once. */
   readonly quads: number;
+  /** Quads, from the first of a row on, that share a scale; all unless given. */
+  readonly scaleQuads?: number;
 }
 
 /** Quantises a matrix that comes in chunks of rows. */

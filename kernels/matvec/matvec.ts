@@ -13,9 +13,10 @@ import paramsWgsl from "./params.wgsl" with { type: "text" };
 /** Most rows of x that {@linkcode matvec} takes. */
 export const MATVEC_ROWS = 8;
 
-/** Quads that the workgroup kernel has room for, and the threads it starts at most. */
+/** Quads of x that the workgroup kernel has room for, the threads it starts at most, and those that share outputs. */
 const TILE = 1024;
 const MOST_THREADS = 256;
+const MOST_LANES = 64;
 /** Workgroups below which a GPU would have idle cores: then each has fewer threads. */
 const FEW_GROUPS = 256;
 
@@ -88,14 +89,25 @@ function run(
   );
 }
 
-/** As many lanes along the depth as have work in one tile; threads by the outputs there are. */
-function workgroupShape({ rows, quads }: VectorOperand, M: number, depth: number) {
-  const chunks = Math.min(TILE / M, depth) / quads;
-  const LANES = Math.min(32, 2 ** Math.ceil(Math.log2(chunks)));
+/** Units of two chunks where they share a scale and sums leave registers; lanes and turns by the room in a tile. */
+function workgroupShape({ rows, quads, scaleQuads = Infinity }: VectorOperand, M: number, depth: number) {
+  const CHUNKS = M <= 2 && 2 * quads <= scaleQuads ? 2 : 1;
+  const unit = quads * CHUNKS;
+  const room = TILE / M / unit;
+  const LANES = Math.min(
+    MOST_LANES,
+    2 ** Math.floor(Math.log2(room)),
+    2 ** Math.ceil(Math.log2(Math.ceil(depth / unit))),
+  );
+  const TURNS = Math.min(Math.floor(room / LANES), Math.ceil(depth / unit / LANES));
   let THREADS = Math.min(MOST_THREADS, TILE / M);
   const groups = () => rows / 4 / (THREADS / LANES);
   while (THREADS > 64 && groups() < FEW_GROUPS) THREADS /= 2;
-  return { constants: { M, LANES, THREADS, PER_TURN: Math.min(quads, 2) }, outputs: 4 * THREADS / LANES };
+  const tile = Math.max(M * unit * (TURNS * LANES + 1), M * THREADS);
+  return {
+    constants: { M, LANES, THREADS, CHUNKS, TURNS, PER_STEP: Math.min(quads, 2), TILE: tile },
+    outputs: 4 * THREADS / LANES,
+  };
 }
 
 function operandsOf(gpu: Gpu, weight: Weight): readonly VectorOperand[] {

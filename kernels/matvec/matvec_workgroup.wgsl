@@ -1,15 +1,23 @@
-// y = alpha x W^T + beta y for up to M rows of x, lanes along the depth: a team of LANES threads makes four outputs, and
-// neighbours load neighbouring chunks of their weights. x passes through workgroup memory, where quad e of all chunks
-// lies together, so that the lanes of a team read it without a stride.
+// y = alpha x W^T + beta y for up to M rows of x, lanes along the depth: a team of LANES threads makes four outputs. In a
+// turn each lane has a unit of CHUNKS chunks of the depth, of all four rows of W. The loads of a unit are under way
+// together, while the unit before is multiplied; the first while x is brought to workgroup memory. There quad e of all
+// units lies together, so that neighbours read and write different banks: straight from the cache they would read a
+// unit apart.
 //
-// Grid: x = 4 THREADS / LANES outputs.   Precision: sums in f32; the scale of a block multiplies its sum.
+// Grid: x = 4 THREADS / LANES outputs.   Precision: sums in f32; the scale of a unit multiplies its sum.
 
-#needs b_begin b_row x_quad b_chunk b_scale b_quad store
+#needs b_begin b_row x_quad b_chunk b_scale b_quad b_next store
 #needs QUADS THREADS M
 #needs LANES       // a power of two
-#needs PER_TURN    // quads of a chunk
+#needs CHUNKS      // chunks of a unit, which share a scale: 1 or 2
+#needs TURNS       // turns whose x is in the tile
+#needs PER_STEP    // quads of a chunk that are multiplied at once
+#needs TILE        // quads: of x, later of sums
 
-const TILE = 1024u;                 // quads: of x, later of sums; at least M THREADS
+const UNIT = CHUNKS * QUADS;      // quads
+const UNITS = TURNS * LANES;      // of a tile
+const LINE = UNITS + 1u;
+const ADDERS = min(LANES, 8u);    // lanes that add up the sums of a team
 
 var<workgroup> tile: array<vec4f, TILE>;
 
@@ -18,67 +26,102 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   b_begin(thread);
   let lane = thread % LANES;
   let nq = group.x * (THREADS / LANES) + thread / LANES;
-  let width = TILE / M;             // quads of a row in the tile
-  let chunks = width / QUADS;
+  let last = p.depth / QUADS - 1u;
+  let turns = (p.depth + UNIT * LANES - 1u) / (UNIT * LANES);
   #for n in 0..4
     let row_$n = b_row(4u * nq + $nu);
+    #for c in 0..CHUNKS
+      var next_$n_$c = b_chunk(row_$n, min(lane * CHUNKS + $cu, last));
+    #end
+    var next_scale_$n = b_scale(row_$n, min(lane * CHUNKS, last));
   #end
   #for m in 0..M
     var sum_$m = vec4f();
   #end
-  for (var first = 0u; first < p.depth; first += width) {
-    // Load a tile of x.
-    workgroupBarrier();
-    for (var i = thread; i < TILE; i += THREADS) {
-      let q = i % width;
-      tile[i - q + (q % QUADS) * chunks + q / QUADS] = x_quad(i / width, first + q);
+  for (var turn = 0u; turn < turns; turn++) {
+    if (turn % TURNS == 0u) {
+      // Load a tile of x: past the end it is 0, and what is loaded of W does not matter.
+      workgroupBarrier();
+      for (var i = thread; i < M * UNITS * UNIT; i += THREADS) {
+        let row = i / (UNITS * UNIT);
+        let q = i % (UNITS * UNIT);
+        tile[(row * UNIT + q % UNIT) * LINE + q / UNIT] = x_quad(row, turn * LANES * UNIT + q);
+      }
+      workgroupBarrier();
     }
-    workgroupBarrier();
-    // Load weights by chunks and multiply.
-    for (var c = lane; c < min(width, p.depth - first) / QUADS; c += LANES) {
-      let at = first / QUADS + c;
+    // Load the next unit.
+    #for n in 0..4
+      #for c in 0..CHUNKS
+        var chunk_$n_$c = next_$n_$c;
+      #end
+      let scale_$n = next_scale_$n;
+    #end
+    if (turn + 1u < turns) {
+      let first = ((turn + 1u) * LANES + lane) * CHUNKS;
       #for n in 0..4
-        let chunk_$n = b_chunk(row_$n, at);
-        let scale_$n = b_scale(row_$n, at);
+        #for c in 0..CHUNKS
+          next_$n_$c = b_chunk(row_$n, min(first + $cu, last));
+        #end
+        next_scale_$n = b_scale(row_$n, min(first, last));
       #end
-      #for m in 0..M
-        var part_$m = vec4f();
-      #end
-      // Two quads a turn: all at once would be half a minute of compiling for some drivers.
-      for (var e = 0u; e < QUADS; e += PER_TURN) {
-        #for t in 0..PER_TURN
+    }
+    // Multiply. The chunk, and the quads of it, at hand are always the first: none is found by an index.
+    let at = turn % TURNS * LANES + lane;
+    #for m in 0..M
+      var part_$m = vec4f();
+    #end
+    for (var c = 0u; c < CHUNKS; c++) {
+      for (var e = 0u; e < QUADS; e += PER_STEP) {
+        #for t in 0..PER_STEP
           #for n in 0..4
-            let b_$t_$n = b_quad(chunk_$n, e + $tu);
+            let b_$t_$n = b_quad(chunk_$n_0, $tu);
           #end
           #for m in 0..M
-            let x_$m_$t = tile[$mu * width + (e + $tu) * chunks + c];
+            let x_$m_$t = tile[($mu * UNIT + c * QUADS + e + $tu) * LINE + at];
             #for n in 0..4
-              part_$m[$n] += dot(x_$m_$t, b_$t_$n);
+              part_$m[$n] = add_products(x_$m_$t, b_$t_$n, part_$m[$n]);
             #end
           #end
         #end
+        #for n in 0..4
+          chunk_$n_0 = b_next(chunk_$n_0);
+        #end
       }
-      #for m in 0..M
-        sum_$m += part_$m * vec4f(scale_0, scale_1, scale_2, scale_3);
+      #for n in 0..4
+        #for d in 1..CHUNKS
+          chunk_$n_0 = chunk_$n_$d;
+        #end
       #end
     }
+    #for m in 0..M
+      sum_$m += part_$m * vec4f(scale_0, scale_1, scale_2, scale_3);
+    #end
   }
   // Add up the lanes of a team; write.
   workgroupBarrier();
   #for m in 0..M
     tile[$mu * THREADS + thread] = sum_$m;
   #end
-  for (var stride = LANES / 2u; stride > 0u; stride /= 2u) {
-    workgroupBarrier();
-    if (lane < stride) {
-      #for m in 0..M
-        tile[$mu * THREADS + thread] += tile[$mu * THREADS + thread + stride];
-      #end
-    }
-  }
-  if (lane == 0u) {
+  workgroupBarrier();
+  if (lane < ADDERS) {
     #for m in 0..M
-      store($mu, nq, tile[$mu * THREADS + thread]);
+      for (var other = lane + ADDERS; other < LANES; other += ADDERS) {
+        sum_$m += tile[$mu * THREADS + thread - lane + other];
+      }
+      tile[$mu * THREADS + thread] = sum_$m;
     #end
   }
+  workgroupBarrier();
+  if (lane == 0u) {
+    #for m in 0..M
+      for (var other = 1u; other < ADDERS; other++) {
+        sum_$m += tile[$mu * THREADS + thread + other];
+      }
+      store($mu, nq, sum_$m);
+    #end
+  }
+}
+
+fn add_products(x: vec4f, b: vec4f, sum: f32) -> f32 {
+  return fma(x.w, b.w, fma(x.z, b.z, fma(x.y, b.y, fma(x.x, b.x, sum))));
 }

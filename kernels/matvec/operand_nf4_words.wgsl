@@ -15,6 +15,10 @@ fn b_quad(chunk: Chunk, e: u32) -> vec4f {
   return nf4_lookup(nf4_codes(chunk, e));
 }
 
+fn b_next(chunk: Chunk) -> Chunk {
+  return chunk;
+}
+
 fn b_scale(row: u32, c: u32) -> f32 {
   return nf4_scale((p.b_first + row * p.depth + c * QUADS) / 16u);
 }

@@ -13,6 +13,10 @@ fn b_quad(chunk: Chunk, e: u32) -> vec4f {
   return load_B(select(chunk.zw, chunk.xy, e == 0u));
 }
 
+fn b_next(chunk: Chunk) -> Chunk {
+  return chunk;
+}
+
 fn b_scale(row: u32, c: u32) -> f32 {
   return 1.0;
 }

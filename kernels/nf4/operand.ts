@@ -92,6 +92,7 @@ export function nf4VectorOperands(weight: Nf4Tensors, sharing: Sharing): VectorO
     ],
     format: undefined,
     quads: wide ? 8 : 2,
+    scaleQuads: stretchOf(width) / 4,
   }));
 }
 

@@ -236,3 +236,28 @@ Deno.test("run() refuses wrong uniforms, wrong bindings and oversized grids", as
     `no constant "TYPO"`,
   );
 });
+
+Deno.test("startRead() keeps the values of its time, and sends nothing that is recorded after it", async () => {
+  using gpu = await Gpu.open();
+  const { queue } = gpu.device;
+  let submits = 0;
+  const submit = queue.submit.bind(queue);
+  queue.submit = (commands) => {
+    submits++;
+    submit(commands);
+  };
+  const first = gpu.tensor([4], new Float32Array([1, 2, 3, 4]), { label: "first" });
+  const second = gpu.tensor([4], new Float32Array([5, 6, 7, 8]), { label: "second" });
+  const reading = gpu.startRead([first]);
+  gpu.submit();
+  const sent = submits;
+  gpu.copy(second, first);
+  const bytes = reading.bytes();
+  assertEquals(submits, sent, "submits while reading");
+  assertEquals([...new Float32Array((await bytes)[0]!.buffer)], [1, 2, 3, 4]);
+  const dropped = gpu.startRead([first]);
+  dropped.drop();
+  // Nothing has sent this one yet: the read does.
+  const [later] = await gpu.startRead([first, second]).bytes();
+  assertEquals([...new Float32Array(later!.buffer)], [5, 6, 7, 8]);
+});

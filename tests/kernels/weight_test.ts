@@ -30,6 +30,7 @@ const QUADS = 1u;
 alias Chunk = vec4f;
 fn b_chunk(row: u32, c: u32) -> Chunk { return b_value_at(row, c, p.depth); }
 fn b_quad(chunk: Chunk, e: u32) -> vec4f { return chunk; }
+fn b_next(chunk: Chunk) -> Chunk { return chunk; }
 fn b_scale(row: u32, c: u32) -> f32 { return 1.0; }`;
 
 const INT8: WeightForm = {

@@ -455,6 +455,24 @@ Deno.test("Tokens that are not there cannot be evicted", async () => {
   decoder.free();
 });
 
+Deno.test("The next steps are sent before the tokens of those before are told", async () => {
+  using gpu = await Gpu.open();
+  const { model } = await openModel(gpu, { baseModel: "tests/golden/mha" });
+  const { queue } = gpu.device;
+  const submit = queue.submit.bind(queue);
+  let submits = 0;
+  queue.submit = (commands) => {
+    submits++;
+    submit(commands);
+  };
+  const told: number[] = [];
+  const options = { ...GREEDY, maxNewTokens: 9, readEvery: 2 };
+  await generate(model, [1, 2, 3], { ...options, onTokens: () => told.push(submits) });
+  const before = told[0]! - 2;
+  // 1, 2, 2, 2, 2 tokens: behind the last there are none to send.
+  assertEquals(told.map((sent) => sent - before), [2, 3, 4, 5, 5]);
+});
+
 Deno.test("An aborted text ends soon and is what was written so far", async () => {
   using gpu = await Gpu.open({ poison: true });
   const model = await smallModel(gpu);
