@@ -57,7 +57,7 @@ const DEFAULTS: Record<Sharing, Record<Size, string>> = {
     "16 rows": "workgroup 16x128 4x4",
     "8 columns": "workgroup 128x16 4x4",
     "16 columns": "workgroup 128x16 4x4",
-    "128 rows": "workgroup 64x64 4x4",
+    "128 rows": "workgroup 32x128 4x4",
     large: "workgroup 128x64 8x4",
     medium: "workgroup 128x64 8x4",
   },

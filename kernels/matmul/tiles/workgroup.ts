@@ -10,9 +10,10 @@ import workgroupWgsl from "./workgroup.wgsl" with { type: "text" };
 export const BY_WORKGROUP: readonly Variant[] = [
   workgroupTile({ threads: [16, 16], quads: [2, 1] }),
   workgroupTile({ threads: [16, 16], quads: [1, 1] }),
-  workgroupTile({ threads: [8, 16], quads: [2, 1] }),
   workgroupTile({ threads: [16, 16], quads: [2, 1], step: 2 }),
   workgroupTile({ threads: [16, 16], quads: [2, 2], step: 2 }),
+  workgroupTile({ threads: [32, 8], quads: [1, 1] }),
+  workgroupTile({ threads: [8, 32], quads: [1, 1] }),
   workgroupTile({ threads: [4, 32], quads: [1, 1] }),
   workgroupTile({ threads: [32, 4], quads: [1, 1] }),
   directTile(8, 8),
