@@ -128,7 +128,7 @@ export async function runCli(words: readonly string[], io: Io, prepare = () => {
     return EXIT.ok;
   } catch (error) {
     const [message, exitCode] = [explain(error), exitCodeOf(error)];
-    await (io.failed ?? io.err)(message);
+    await (io.failed ? io.failed(message) : io.err(message));
     const isTold = error instanceof CommandError && error.isTold;
     if (words.includes("--json") && !isTold) io.out(formatJson({ error: { message, exitCode } }));
     return exitCode;

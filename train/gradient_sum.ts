@@ -1,62 +1,58 @@
+import { fromF32, toF32 } from "../checkpoint/dtype.ts";
 import type { Communicator } from "../distributed/communicator.ts";
 import type { Gpu } from "../kernels/gpu.ts";
-import { rowsWithin } from "../kernels/shared/row_chunks.ts";
-import { rowRanges, type Tensor } from "../kernels/tensor.ts";
+import type { Tensor } from "../kernels/tensor.ts";
+import { bucketsOf, readTogether, writeTogether } from "./buckets.ts";
 
-/** Bytes that are summed in one message: enough to fill any wire, and little beside a device's memory. */
-const BUCKET_BYTES = 32 * 2 ** 20;
+/** Form of numbers between ranks; sums are of 32 bits in any case. */
+export type WireFormat = "f32" | "bf16";
 
 /**
- * Sums tensors over ranks, each in place, by way of the host. Tensors go in buckets: while one is on the wire, the next is
- * read from the device.
+ * Sums f32 tensors over ranks, each in place, by way of the host. While one bucket of them is on the wire, the next is read
+ * from the device.
  */
 export async function sumOverRanks(
   gpu: Gpu,
   ranks: Communicator,
   tensors: readonly Tensor[],
-  bucketBytes = BUCKET_BYTES,
+  wire: WireFormat = "f32",
 ): Promise<void> {
-  if (ranks.size === 1) return;
+  if (ranks.size === 1 || gpu.isDry) return;
   let onWire: Promise<void> = Promise.resolve();
-  for (const bucket of bucketsOf(tensors, bucketBytes)) {
-    const values = joined(await gpu.readBytes(bucket));
+  for (const bucket of bucketsOf(tensors)) {
+    const parts = bucket.map(({ tensor }) => tensor);
+    const values = await readTogether(gpu, parts);
     await onWire;
-    onWire = ranks.allReduce(values).then(() => {
-      let at = 0;
-      for (const tensor of bucket) gpu.write(tensor, values.subarray(at, at += tensor.size));
-    });
+    const summing = wire === "f32" ? ranks.allReduce(values) : allReduceBf16(ranks, values);
+    onWire = summing.then(() => writeTogether(gpu, parts, values));
     // It is awaited in any case, but perhaps after something else has failed.
     onWire.catch(() => {});
   }
   await onWire;
 }
 
-/** Puts f32 tensors, cut by rows where they are large, into groups of about so many bytes. */
-function bucketsOf(tensors: readonly Tensor[], bucketBytes: number): Tensor[][] {
-  const parts = tensors.flatMap((tensor) =>
-    rowRanges([tensor], rowsWithin(bucketBytes, tensor.rowBytes)).map(({ start, end }) =>
-      tensor.slice(start, end)
-    )
-  );
-  const buckets: Tensor[][] = [];
-  let left = 0;
-  for (const part of parts) {
-    if (buckets.length === 0 || part.byteLength > left) {
-      buckets.push([]);
-      left = bucketBytes;
-    }
-    buckets.at(-1)!.push(part);
-    left -= part.byteLength;
+/**
+ * Sums values over ranks in place, with half the bytes: each rank gets its part of all others in bf16, adds them up in f32 in
+ * the order of the ranks, and gives the sum to all in bf16. So a value is rounded twice, however many ranks there are.
+ */
+export async function allReduceBf16(ranks: Communicator, values: Float32Array): Promise<void> {
+  const { rank, size } = ranks;
+  const part = Math.ceil(values.length / size);
+  const partOf = (whole: Float32Array, of: number) => whole.subarray(of * part, (of + 1) * part);
+  const own = partOf(values, rank);
+  const parts: Float32Array[] = [];
+  parts[rank] = toF32(fromF32(own, "BF16"), "BF16");
+  for (let distance = 1; distance < size; distance++) {
+    const [to, from] = [(rank + distance) % size, (rank - distance + size) % size];
+    const received = new Uint8Array(2 * own.length);
+    await ranks.exchange({ rank: to, bytes: fromF32(partOf(values, to), "BF16") }, {
+      rank: from,
+      bytes: received,
+    });
+    parts[from] = toF32(received, "BF16");
   }
-  return buckets;
-}
-
-function joined(parts: readonly Uint8Array[]): Float32Array {
-  const bytes = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
-  let at = 0;
-  for (const part of parts) {
-    bytes.set(part, at);
-    at += part.length;
-  }
-  return new Float32Array(bytes.buffer);
+  const sum = new Float32Array(own.length);
+  for (const addend of parts) addend.forEach((value, i) => sum[i]! += value);
+  const sums = await ranks.allGather(fromF32(sum, "BF16"));
+  sums.forEach((bytes, of) => partOf(values, of).set(toF32(bytes, "BF16")));
 }

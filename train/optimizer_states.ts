@@ -34,13 +34,44 @@ export interface AdamStates {
   update(status: Tensor, options: AdamWOptions): Promise<void>;
 }
 
+/** A parameter, or the rows of one that this rank updates. */
+export interface Updated extends Parameter {
+  /** Numbers of the whole parameter. */
+  readonly wholeSize?: number;
+}
+
+function hasCodes({ bits }: OptimizerStateForm, size: number): boolean {
+  return bits === 8 && size >= MIN_8BIT_SIZE;
+}
+
+/** A tensor of states as a checkpoint holds it, whole. */
+export interface StoredState {
+  /** The key among {@linkcode AdamStates.parts}. */
+  readonly part: string;
+  readonly dtype: "F32" | "U8";
+  readonly shape: readonly number[];
+  /** Bytes for {@linkcode STATE_BLOCK} elements of the parameter. */
+  readonly blockBytes: number;
+}
+
+/** Lists the states of a parameter as a checkpoint holds them. */
+export function storedStates({ shape, size }: Tensor, form: OptimizerStateForm): StoredState[] {
+  if (!hasCodes(form, size)) {
+    return ["m", "v"].map((part) => ({ part, dtype: "F32", shape, blockBytes: 4 * STATE_BLOCK }));
+  }
+  return [
+    ...["m.codes", "v.codes"].map((part) => ({ part, dtype: "U8", shape, blockBytes: STATE_BLOCK } as const)),
+    { part: "absmax", dtype: "F32", shape: [Math.ceil(size / STATE_BLOCK), 2], blockBytes: 8 },
+  ];
+}
+
 /** Makes the states of each parameter, zero before the first update. */
 export function makeOptimizerStates(
   gpu: Gpu,
-  parameters: readonly Parameter[],
+  parameters: readonly Updated[],
   form: OptimizerStateForm,
 ): AdamStates[] {
-  const isCoded = ({ value }: Parameter) => form.bits === 8 && value.size >= MIN_8BIT_SIZE;
+  const isCoded = ({ value, wholeSize = value.size }: Updated) => hasCodes(form, wholeSize);
   const maps = parameters.some(isCoded) ? adamW8bitMaps(gpu) : undefined;
   return parameters.map((parameter) =>
     maps && isCoded(parameter)
@@ -58,13 +89,11 @@ class WideStates implements AdamStates {
   constructor(gpu: Gpu, parameter: Parameter, form: OptimizerStateForm) {
     this.#gpu = gpu;
     this.#parameter = parameter;
-    const { shape } = parameter.value;
     const make = (name: string) =>
       new StateTensor(gpu, {
         label: `${name} of ${parameter.name}`,
         shape: asRows(parameter.value).shape,
         dtype: "f32",
-        stored: { dtype: "F32", shape },
         form,
       });
     this.parts = { m: make("m"), v: make("v") };
@@ -100,7 +129,6 @@ class CodedStates implements AdamStates {
         label: `${name} of ${parameter.name}`,
         shape: codesShape(shape),
         dtype: "u32",
-        stored: { dtype: "U8", shape },
         form,
       });
     const scales = [Math.ceil(size / STATE_BLOCK), 2];
@@ -111,7 +139,6 @@ class CodedStates implements AdamStates {
         label: `scales of ${parameter.name}`,
         shape: scales,
         dtype: "f32",
-        stored: { dtype: "F32", shape: scales },
         form: { ...form, paged: false },
       }),
     };
@@ -136,14 +163,11 @@ interface StateTensorOptions {
   /** (rows, width) */
   readonly shape: readonly number[];
   readonly dtype: Dtype;
-  readonly stored: StateTensor["stored"];
   readonly form: OptimizerStateForm;
 }
 
 /** One tensor of states, zero at first: on the device, or on the host and lent to the device by pages. */
 export class StateTensor {
-  /** Its type and shape in a file. */
-  readonly stored: { readonly dtype: "F32" | "U8"; readonly shape: readonly number[] };
   /** Its place: one of the two. */
   readonly device: Tensor | undefined;
   readonly host: HostTensor | undefined;
@@ -151,9 +175,8 @@ export class StateTensor {
   readonly pageRows: number;
   readonly #gpu: Gpu;
 
-  constructor(gpu: Gpu, { label, shape, dtype, stored, form }: StateTensorOptions) {
+  constructor(gpu: Gpu, { label, shape, dtype, form }: StateTensorOptions) {
     this.#gpu = gpu;
-    this.stored = stored;
     this.pageRows = Infinity;
     if (!form.paged) {
       this.device = gpu.zeros(shape, dtype, label);

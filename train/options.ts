@@ -51,6 +51,8 @@ export function trainerOptions(
       paged: placement.pageStates && args.optim.startsWith("paged"),
     },
     lossScaling: args.fp16,
+    shardStates: args.zero_stage > 0,
+    wire: args.ddp_comm_hook === "bf16" ? "bf16" : "f32",
     seed: args.seed,
     noiseAlpha: args.neftune_noise_alpha ?? undefined,
     beta1: args.adam_beta1,

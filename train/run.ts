@@ -1,4 +1,5 @@
 /** A training run from its settings to its result: what is read and checked, in which order. */
+import { UserError } from "../errors.ts";
 import { lockFolder } from "../checkpoint/store.ts";
 import type { Dataset } from "../data/dataset.ts";
 import type { Sample } from "../data/sample.ts";
@@ -46,6 +47,13 @@ import { Trainer } from "./trainer.ts";
 export async function runTraining(given: TrainArgs, givenHooks: TrainHooks = {}): Promise<TrainResult> {
   const { ranks = ALONE } = givenHooks;
   const isFirst = ranks.rank === 0;
+  if (given.zero_stage === 3 && ranks.size > 1) {
+    throw new UserError(
+      "zero_stage 3 splits the model itself over ranks, which is not done here: each rank holds all of it. Use 1, and " +
+        "load_in_4bit or a lower model_max_length where that does not fit",
+      { kind: "usage" },
+    );
+  }
   const hooks = isFirst ? givenHooks : silent(givenHooks);
   using _lock = isFirst ? await lockFolder(given.output_dir) : undefined;
   if (isFirst) await removeRunLeftovers(given, hooks);
@@ -91,7 +99,7 @@ export async function runTraining(given: TrainArgs, givenHooks: TrainHooks = {})
     ...(args.max_memory === null ? {} : { memoryLimitBytes: args.max_memory }),
     onCompile: (kernels) => hooks.onCompile?.(kernels),
   });
-  const plan = await planRun(gpu, args, model.config, { data, evalData });
+  const plan = await planRun(gpu, args, model.config, { data, evalData, worldSize: ranks.size });
   const trainee = await loadTrainee(gpu, args, model.config, start);
   tell(trainee.notes);
   const trainer = new Trainer(trainee.model, { ...trainerOptions(args, plan.placement), ranks });
@@ -164,12 +172,17 @@ async function planRun(
   gpu: Gpu,
   args: TrainArgs,
   base: ModelConfig,
-  { data, evalData }: { readonly data: Dataset; readonly evalData: Dataset | undefined },
+  { data, evalData, worldSize }: {
+    readonly data: Dataset;
+    readonly evalData: Dataset | undefined;
+    readonly worldSize: number;
+  },
 ): Promise<Plan> {
   const longest = (samples: readonly Sample[], count: number) =>
     samples.map(({ inputIds }) => inputIds.length).sort((a, b) => b - a).slice(0, count);
   const plan = await planTraining(args, base, {
     device: planDevice(gpu),
+    worldSize,
     lengths: longest(data.samples, args.per_device_train_batch_size),
     evalLengths: longest(evalData?.samples ?? [], args.per_device_eval_batch_size),
   });

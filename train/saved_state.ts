@@ -1,9 +1,11 @@
 import { quote } from "../text.ts";
 import { z } from "zod";
 import { diskFiles, type Files, readJson } from "../checkpoint/files.ts";
-import { writeSafetensors } from "../checkpoint/safetensors.ts";
+import { tensorByteLength, type TensorSource, writeSafetensors } from "../checkpoint/safetensors.ts";
 import { openWeightsFile, type WeightReader } from "../checkpoint/weights.ts";
+import { fromFirst } from "../distributed/agreement.ts";
 import { UserError } from "../errors.ts";
+import type { Gpu } from "../kernels/gpu.ts";
 import type { Sample } from "../data/sample.ts";
 import { createHash } from "../data/deps.ts";
 import { differingParts, type Fingerprint } from "../model/load/fingerprint.ts";
@@ -13,8 +15,9 @@ import { isOption, OPTIONS, stateBits, type TrainArgs, type TrainOption } from "
 import type { EvaluationState } from "./evaluation.ts";
 import type { LogState } from "./run_log.ts";
 import { globalBatch } from "./schedule.ts";
-import type { StateTensor } from "./optimizer_states.ts";
-import type { Trainer, TrainerState } from "./trainer.ts";
+import { bytesOfRows } from "./shards.ts";
+import { type StateTensor, type StoredState, storedStates } from "./optimizer_states.ts";
+import type { Optimised, Trainer, TrainerState } from "./trainer.ts";
 
 const STATE_FILE = "training_state.json";
 const OPTIMIZER_FILE = "optimizer.safetensors";
@@ -102,6 +105,7 @@ const WRITING: ReadonlySet<string> = new Set<keyof TrainArgs>([
   "gradient_checkpointing",
   "offload_activations",
   "max_memory",
+  "zero_stage",
 ]);
 
 /** Options that are of a start, not of a run. */
@@ -111,23 +115,27 @@ const OF_START: ReadonlySet<string> = new Set<keyof TrainArgs>([
   "output_dir",
 ]);
 
-/** Writes the optimiser's states and all else of the run into a checkpoint's folder. */
+/**
+ * Writes the optimiser's states and all else of the run into a checkpoint's folder. Where ranks share the states, rank 0
+ * calls this, and the others {@linkcode sendStates}.
+ */
 export async function writeSavedState(
   folder: string,
   trainer: Trainer,
   run: Omit<SavedState, "version" | "trainer">,
 ): Promise<void> {
-  const parts = trainer.optimised.flatMap(({ name, states }) =>
-    Object.entries(states.parts).map(([part, state]) => ({ name: `${name}.${part}`, state }))
+  const parts = listStates(trainer);
+  const sources = parts.map(({ name, dtype, shape }, i) => ({
+    name,
+    dtype,
+    shape,
+    read: () => gatherState(trainer, parts, i),
+  }));
+  await writeSafetensors(
+    `${folder}/${OPTIMIZER_FILE}`,
+    trainer.isSharded ? sources : ownSources(trainer, parts),
+    {},
   );
-  const onDevice = parts.flatMap(({ name, state }) =>
-    state.device ? [{ name, value: state.device, stored: state.stored }] : []
-  );
-  const onHost = parts.flatMap(({ name, state: { host, stored } }) =>
-    host ? [{ name, ...stored, read: () => host.read() }] : []
-  );
-  const sources = [...tensorSources(trainer.gpu, onDevice), ...onHost];
-  await writeSafetensors(`${folder}/${OPTIMIZER_FILE}`, sources, {});
   const { step, samplerPosition, skippedSteps, log, evaluation, args, worldSize, dataHash, base } = run;
   const state: SavedState = {
     version: VERSION,
@@ -143,6 +151,90 @@ export async function writeSavedState(
     base,
   };
   await Deno.writeTextFile(`${folder}/${STATE_FILE}`, JSON.stringify(state) + "\n");
+}
+
+/** A tensor of states: whole in a checkpoint, and what of it is this rank's. */
+interface ListedState extends StoredState {
+  readonly name: string;
+  readonly parameter: Optimised;
+  /** Undefined where other ranks have all of it. */
+  readonly own: StateTensor | undefined;
+}
+
+function listStates({ optimised, stateForm }: Trainer): ListedState[] {
+  return optimised.flatMap((parameter) =>
+    storedStates(parameter.value, stateForm).map((stored) => ({
+      ...stored,
+      name: `${parameter.name}.${stored.part}`,
+      parameter,
+      own: parameter.states.parts[stored.part],
+    }))
+  );
+}
+
+/** States that are all this process's. */
+function ownSources({ gpu }: Trainer, parts: readonly ListedState[]): TensorSource[] {
+  const onDevice = parts.flatMap(({ name, dtype, shape, own }) =>
+    own?.device ? [{ name, value: own.device, stored: { dtype, shape } }] : []
+  );
+  const onHost = parts.flatMap(({ name, dtype, shape, own }) =>
+    own?.host ? [{ name, dtype, shape, read: () => own.host!.read() }] : []
+  );
+  return [...tensorSources(gpu, onDevice), ...onHost];
+}
+
+/** Gathers one tensor of sharded states on rank 0, which tells the others its number in the list. */
+async function gatherState(
+  { gpu, ranks }: Trainer,
+  parts: readonly ListedState[],
+  index: number,
+): Promise<Uint8Array> {
+  await fromFirst(ranks, index);
+  const state = parts[index]!;
+  const whole = new Uint8Array(tensorByteLength(state.dtype, state.shape));
+  const bytesOfRank = (rank: number) => {
+    const { start, end } = bytesOf(state, rank, whole.length);
+    return whole.subarray(start, end);
+  };
+  bytesOfRank(0).set(await readState(gpu, state.own));
+  for (let rank = 1; rank < ranks.size; rank++) {
+    await ranks.exchange(null, { rank, bytes: bytesOfRank(rank) });
+  }
+  return whole;
+}
+
+/**
+ * Sends rank 0 what of sharded states is this rank's, as it asks for it, until it says with {@linkcode endSending} that it
+ * has all that it wants.
+ */
+export async function sendStates(trainer: Trainer): Promise<void> {
+  const { gpu, ranks } = trainer;
+  const parts = listStates(trainer);
+  for (;;) {
+    const index = await fromFirst(ranks, NONE);
+    if (index === NONE) return;
+    const bytes = await readState(gpu, parts[index]!.own);
+    for (let rank = 1; rank < ranks.size; rank++) {
+      await ranks.exchange(rank === ranks.rank ? { rank: 0, bytes } : null, null);
+    }
+  }
+}
+
+/** Ends what the other ranks do in {@linkcode sendStates}, whether the checkpoint is written or has failed. */
+export async function endSending({ ranks }: Trainer): Promise<void> {
+  await fromFirst(ranks, NONE);
+}
+
+const NONE = -1;
+
+async function readState(gpu: Gpu, state: StateTensor | undefined): Promise<Uint8Array> {
+  if (state?.host) return await state.host.read();
+  return state?.device ? (await gpu.readBytes([state.device]))[0]! : new Uint8Array(0);
+}
+
+/** The bytes of a whole state, of `total`, that a rank has. */
+function bytesOf({ parameter: { value, shards }, blockBytes }: ListedState, rank: number, total: number) {
+  return shards ? bytesOfRows(value, shards[rank]!, { total, blockBytes }) : { start: 0, end: total };
 }
 
 /**
@@ -290,11 +382,12 @@ export async function restoreStates(
 ): Promise<void> {
   const reader = await openWeightsFile(`${folder}/${OPTIMIZER_FILE}`, { files });
   try {
-    for (const { name, states } of trainer.optimised) {
-      for (const [part, state] of Object.entries(states.parts)) {
-        requireStored(reader, `${name}.${part}`, state.stored, folder);
-        await state.write(await reader.read(`${name}.${part}`));
-      }
+    for (const state of listStates(trainer)) {
+      requireStored(reader, state, folder);
+      if (!state.own) continue;
+      const whole = await reader.read(state.name);
+      const { start, end } = bytesOf(state, trainer.ranks.rank, whole.length);
+      await state.own.write(whole.subarray(start, end));
     }
   } finally {
     reader.close();
@@ -303,8 +396,7 @@ export async function restoreStates(
 
 function requireStored(
   reader: WeightReader,
-  name: string,
-  { dtype, shape }: StateTensor["stored"],
+  { name, dtype, shape }: ListedState,
   folder: string,
 ): void {
   const found = reader.has(name) ? reader.info(name) : undefined;

@@ -11,7 +11,7 @@ import type { TrainHooks } from "./hooks.ts";
 import { writingsOf } from "./room.ts";
 import { copyTrained } from "./run_folder.ts";
 import { trainerStateJson } from "./run_log.ts";
-import { type Progress, writeSavedState } from "./saved_state.ts";
+import { endSending, type Progress, sendStates, writeSavedState } from "./saved_state.ts";
 import type { RunLength } from "./schedule.ts";
 import { type TrainedBase, type Trainee, writeTrainee } from "./trainee.ts";
 import type { Trainer } from "./trainer.ts";
@@ -141,10 +141,12 @@ export class Saver {
     let problem: Error | null = null;
     try {
       if (ranks.rank === 0) await write();
+      else if (trainer.isSharded) await sendStates(trainer);
     } catch (error) {
       if (!isSystemError(error)) throw error;
       problem = error;
     }
+    if (ranks.rank === 0 && trainer.isSharded) await endSending(trainer);
     if (ranks.size === 1) return problem;
     await ranks.barrier();
     const message = await fromFirst(ranks, problem?.message ?? null);

@@ -2,13 +2,21 @@ import { ALONE, type Communicator } from "../distributed/communicator.ts";
 import { gather } from "../distributed/agreement.ts";
 import type { AttentionRule } from "../kernels/attention/map.ts";
 import type { Gpu } from "../kernels/gpu.ts";
-import { globalNorm, STATUS } from "../kernels/optimizer/global_norm.ts";
+import { asRows } from "../kernels/optimizer/adamw_8bit.ts";
+import { type ClipOptions, globalNorm, STATUS } from "../kernels/optimizer/global_norm.ts";
+import type { RowRange } from "../kernels/shared/row_chunks.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import { type Batch, freeBatch } from "../model/batch.ts";
 import type { LanguageModel } from "../model/language_model.ts";
 import { isDecayed, type Parameter } from "../model/parameter.ts";
-import { sumOverRanks } from "./gradient_sum.ts";
-import { type AdamStates, makeOptimizerStates, type OptimizerStateForm } from "./optimizer_states.ts";
+import { sumOverRanks, type WireFormat } from "./gradient_sum.ts";
+import {
+  type AdamStates,
+  makeOptimizerStates,
+  type OptimizerStateForm,
+  type Updated,
+} from "./optimizer_states.ts";
+import { gatherShards, type Shards, shardsOf, sliced, sumShards } from "./shards.ts";
 
 /** Options of a step; the defaults are those of the command line. */
 export interface TrainerOptions {
@@ -38,6 +46,10 @@ export interface TrainerOptions {
   readonly noiseAlpha?: number | undefined;
   /** The ranks that do a step together, each with a trainer of the same model and options; one unless given. */
   readonly ranks?: Communicator;
+  /** Split optimizer states and updates over the ranks, ZeRO's first stage; false unless given. */
+  readonly shardStates?: boolean;
+  /** Form in which gradients go from rank to rank; f32 unless given. */
+  readonly wire?: WireFormat;
 }
 
 const DEFAULTS = {
@@ -51,6 +63,8 @@ const DEFAULTS = {
   lossScaling: false,
   seed: 42,
   ranks: ALONE,
+  shardStates: false,
+  wire: "f32",
 } as const satisfies TrainerOptions;
 
 /** Options with their defaults. */
@@ -80,7 +94,10 @@ export interface TrainerState {
 
 /** A parameter with AdamW's running means. */
 export interface Optimised extends Parameter {
+  /** Those of the rows that this rank updates. */
   readonly states: AdamStates;
+  /** The rows that each rank updates; undefined where all ranks update all of it. */
+  readonly shards: Shards | undefined;
 }
 
 /** Adaptation of the loss scale, with the numbers of PyTorch's GradScaler. */
@@ -99,7 +116,8 @@ export function targetsOf(batches: readonly Batch[]): number {
  *
  * 1. Sum {@linkcode targetsOf} over the ranks: a count, known from the data before the device has work.
  * 2. Call `gradients` with that total on each rank's own batches.
- * 3. Sum each tensor that it returns over the ranks, element by element, and write the sum to every rank.
+ * 3. Sum the gradients and the loss over the ranks, element by element; of sharded ones each rank gets the rows that it
+ *    updates.
  * 4. Call `update` with that total. All ranks decide alike whether the step applies, and stay equal byte for byte.
  *
  * The total comes first because the loss is divided by it before the backward pass: dividing the summed gradient instead
@@ -116,11 +134,27 @@ export class Trainer {
    * @internal
    */
   readonly optimised: readonly Optimised[];
+  /**
+   * Form of the optimizer states.
+   * @internal
+   */
+  readonly stateForm: OptimizerStateForm;
   /** The part of a checkpoint that is neither parameters nor moments. */
   state: TrainerState = { updates: 0, passes: 0, lossScale: 1, scaleAge: 0 };
   readonly #options: SettledOptions;
+  readonly #shards: readonly Shards[] | undefined;
   readonly #lossSum: Tensor;
   readonly #status: Tensor;
+
+  /** The ranks that do a step together. */
+  get ranks(): Communicator {
+    return this.#options.ranks;
+  }
+
+  /** Whether the ranks share the optimizer states: then no rank has them all. */
+  get isSharded(): boolean {
+    return this.#shards !== undefined;
+  }
 
   /** Allocates the moments of every parameter that is trained. */
   constructor(model: LanguageModel, given: TrainerOptions = {}) {
@@ -130,12 +164,25 @@ export class Trainer {
     this.#options = options;
     using _ = this.gpu.memory.purpose("optimiser");
     const parameters = model.parameters();
+    this.stateForm = options.optimizerStates ?? { bits: 32, paged: false };
+    const { ranks, shardStates } = options;
+    const shards = shardStates && ranks.size > 1
+      ? shardsOf(parameters.map(({ value }) => value), ranks.size)
+      : undefined;
+    const updated = parameters.map((parameter, i) =>
+      shards ? updatedRows(parameter, shards[i]![ranks.rank]!) : parameter
+    );
     const states = makeOptimizerStates(
       this.gpu,
-      parameters,
-      options.optimizerStates ?? { bits: 32, paged: false },
+      updated.filter((part) => part !== undefined),
+      this.stateForm,
     );
-    this.optimised = parameters.map((parameter, i) => ({ ...parameter, states: states[i]! }));
+    this.optimised = parameters.map((parameter, i) => ({
+      ...parameter,
+      states: updated[i] ? states.shift()! : NO_STATES,
+      shards: shards?.[i],
+    }));
+    this.#shards = shards;
     this.#lossSum = this.gpu.empty([1], "f32", "loss sum");
     this.#status = this.gpu.zeros([STATUS.length], "f32", "step status");
     if (options.lossScaling) this.state.lossScale = LOSS_SCALE.initial;
@@ -152,7 +199,8 @@ export class Trainer {
     const { ranks } = this.#options;
     const shares = await gather(ranks, { targets: targetsOf(batches), passes: batches.length });
     const total = (key: "targets" | "passes") => shares.reduce((sum, share) => sum + share[key], 0);
-    await sumOverRanks(this.gpu, ranks, await this.gradients(batches, total("targets")));
+    await this.gradients(batches, total("targets"));
+    await this.#sum();
     this.state.passes += total("passes");
     return await this.update(learningRate, total("targets"));
   }
@@ -186,6 +234,16 @@ export class Trainer {
     return [...grads, this.#lossSum];
   }
 
+  /** Sums gradients and losses over the ranks; of sharded ones each rank gets what it updates. */
+  async #sum(): Promise<void> {
+    const { gpu } = this;
+    const { ranks, wire } = this.#options;
+    const grads = this.optimised.map(({ grad }) => grad);
+    if (this.#shards) await sumShards(gpu, ranks, grads, this.#shards);
+    else await sumOverRanks(gpu, ranks, grads, wire);
+    await sumOverRanks(gpu, ranks, [this.#lossSum]);
+  }
+
   /**
    * Clips what {@linkcode Trainer.gradients} computed and lets AdamW update the parameters by it; a gradient that is not
    * finite changes nothing. Waits for the device.
@@ -197,11 +255,15 @@ export class Trainer {
     const { maxGradNorm: maxNorm, beta1, beta2, epsilon, weightDecay } = this.#options;
     gpu.memory.at("optimiser");
     const inverseScale = 1 / this.state.lossScale;
-    globalNorm(gpu, this.optimised.map(({ grad }) => grad), this.#status, { maxNorm, inverseScale });
+    await this.#measure({ maxNorm, inverseScale });
     const adam = { beta1, beta2, epsilon, weightDecay, learningRate, step: this.state.updates + 1 };
     for (const { name, states } of this.optimised) {
       await states.update(this.#status, isDecayed(name) ? adam : { ...adam, weightDecay: 0 });
       await gpu.yieldToEvents();
+    }
+    if (this.#shards) {
+      const values = this.optimised.map(({ value }) => value);
+      await gatherShards(gpu, this.#options.ranks, values, this.#shards);
     }
     const [lossBytes, statusBytes] = await gpu.readBytes([this.#lossSum, this.#status]);
     const status = new Float32Array(statusBytes!.buffer);
@@ -212,6 +274,28 @@ export class Trainer {
       gradNorm: status[STATUS.gradNorm]!,
       applied,
     };
+  }
+
+  /** Writes the status of the step: the gradient's norm, and the factor that clips it. */
+  async #measure({ maxNorm, inverseScale }: ClipOptions): Promise<void> {
+    const { gpu } = this;
+    if (!this.#shards) {
+      globalNorm(gpu, this.optimised.map(({ grad }) => grad), this.#status, { maxNorm, inverseScale });
+      return;
+    }
+    // Each rank knows the norm of its rows.
+    const { ranks } = this.#options;
+    const own = this.optimised.flatMap(({ grad, shards }) => sliced(asRows(grad), shards![ranks.rank]!));
+    globalNorm(gpu, own, this.#status, { maxNorm: 0, inverseScale });
+    const parts = await gather(ranks, await gpu.read(this.#status));
+    const norm = Math.hypot(...parts.map((part) => part[STATUS.gradNorm]!));
+    const isFinite = parts.every((part) => part[STATUS.isFinite] === 1);
+    const status = new Float32Array(STATUS.length);
+    status[STATUS.gradNorm] = norm;
+    status[STATUS.isFinite] = isFinite ? 1 : 0;
+    const clip = maxNorm > 0 ? Math.min(1, maxNorm / (norm + 1e-6)) : 1;
+    status[STATUS.gradFactor] = isFinite ? inverseScale * clip : 0;
+    gpu.write(this.#status, status);
   }
 
   /** The 2-norm of all that is trained: alike on ranks that have stayed together. Waits for the device. */
@@ -236,4 +320,14 @@ export class Trainer {
       state.scaleAge = 0;
     }
   }
+}
+
+/** Of a parameter that other ranks update. */
+const NO_STATES: AdamStates = { parts: {}, update: () => Promise.resolve() };
+
+/** The rows of a parameter that a rank updates; undefined if there are none. */
+function updatedRows({ name, value, grad }: Parameter, { start, end }: RowRange): Updated | undefined {
+  if (start === end) return undefined;
+  const rows = (tensor: Tensor) => asRows(tensor).slice(start, end);
+  return { name, value: rows(value), grad: rows(grad), wholeSize: value.size };
 }

@@ -6,7 +6,7 @@
 
 import type { OptionName } from "./schema.ts";
 
-const ONE_PROCESS = "one process drives one GPU here";
+const ONE_PROCESS = "mpirun or srun say how many ranks there are, each with a GPU of its own";
 const NO_WORKERS = "data is read in the same process";
 const OWN_EVALUATION = "evaluation while training is set by eval_strategy and eval_file";
 const NO_TRACKER = "metrics are in metrics.jsonl, TensorBoard's events (runs/) and report.html";

@@ -4,6 +4,7 @@ import { printable, quote } from "../text.ts";
 import { describeProblems, type Place, type Problem, problemOf } from "../data/problems.ts";
 import { fileName, readYamlFile, type YamlEntry, type YamlFile } from "../data/yaml.ts";
 import { UserError } from "../errors.ts";
+import { zeroStageOf } from "./deepspeed.ts";
 import { FOREIGN_KEYS, OTHER_NAMES, SAME_OPTIONS } from "./foreign_keys.ts";
 import { hintFor, isAsHere } from "./other_tools.ts";
 import { applyRules } from "./rules.ts";
@@ -71,6 +72,7 @@ export async function loadTrainArgs(
   };
   addFlags(overrides);
   addFlags(fallbacks((...names) => names.some((name) => reading.given.has(name))));
+  await reading.readDeepspeed();
 
   const values = reading.values(file);
   const { args, broken, notes } = applyRules(values, new Set(reading.given.keys()));
@@ -115,6 +117,7 @@ class Reading {
   readonly wrong = new Set<OptionName>();
   /** Keys without effect -> why. */
   readonly #foreign = new Map<string, string>();
+  #deepspeed: Given | undefined;
   readonly #replaced: string[] = [];
   readonly #renamed = new Map<string, OptionName>();
 
@@ -130,7 +133,7 @@ class Reading {
     } else if (isOption(key)) this.given.set(key, { value, place: valuePlace });
     else if (!this.#isForeign(key, value)) {
       this.problems.push({ place: keyPlace, message: unknownKey(key, "") });
-    }
+    } else if (key === "deepspeed") this.#deepspeed = { value, place: valuePlace };
   }
 
   fromFlag(name: string, value: unknown): void {
@@ -144,7 +147,7 @@ class Reading {
       this.given.set(key, { value, place });
     } else if (!this.#isForeign(key, value)) {
       this.problems.push({ place, message: unknownKey(key, "--") });
-    }
+    } else if (key === "deepspeed") this.#deepspeed = { value, place };
   }
 
   /** Whether a key of another tool has no effect here, which is then noted. */
@@ -154,6 +157,17 @@ class Reading {
       (isAsHere(key, value) ? "it is so here" : isKnown && isNothing(value) ? "not set" : undefined);
     if (why !== undefined) this.#foreign.set(key, why);
     return why !== undefined;
+  }
+
+  /** Takes the stage of ZeRO from DeepSpeed's settings, where they are there and nothing else says it. */
+  async readDeepspeed(): Promise<void> {
+    if (this.#deepspeed === undefined || this.given.has("zero_stage")) return;
+    const { value, place } = this.#deepspeed;
+    const stage = await zeroStageOf(value);
+    if (stage === undefined) return;
+    this.#foreign.delete("deepspeed");
+    this.#renamed.set(`stage ${printable(String(stage))} of deepspeed`, "zero_stage");
+    this.given.set("zero_stage", { value: stage, place });
   }
 
   /** The option that another tool's name stands for, or the name itself. */

@@ -304,11 +304,28 @@ export const OPTIONS = {
   ),
   warmup_steps: option("optimiser", "steps of linear warm-up; above 0 it replaces warmup_ratio", whole(0), 0),
   warmup_ratio: option("optimiser", "warm-up as a share of all steps", real({ min: 0, max: 1 }), 0),
+  zero_stage: option(
+    "optimiser",
+    "on several ranks, DeepSpeed's ZeRO: 1 and 2 split the optimiser's states over them; 3 is refused",
+    whole(0, 3),
+    0,
+  ),
+  ddp_comm_hook: option(
+    "optimiser",
+    "form in which gradients go from rank to rank: bf16 halves the bytes, and rounds each value twice",
+    oneOf(["no", "bf16"]),
+    "no",
+  ),
 
   num_train_epochs: option("run", "passes over the data, unless max_steps is set", real({ min: 0 }), 3),
   max_steps: option("run", "optimiser steps; -1 goes by num_train_epochs", whole(-1), -1),
-  per_device_train_batch_size: option("run", "sequences per forward pass", whole(1, 65_536), 1),
-  gradient_accumulation_steps: option("run", "forward passes per optimiser step", whole(1, 1_000_000), 1),
+  per_device_train_batch_size: option("run", "sequences per forward pass of a rank", whole(1, 65_536), 1),
+  gradient_accumulation_steps: option(
+    "run",
+    "forward passes of a rank per optimiser step",
+    whole(1, 1_000_000),
+    1,
+  ),
   fp16: option("run", "activations in 16-bit floats with loss scaling", flag(), false),
   bf16: option("run", "activations in bfloat16", flag(), false),
   gradient_checkpointing: option(

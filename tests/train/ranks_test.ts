@@ -1,9 +1,13 @@
 import type { Communicator } from "../../distributed/communicator.ts";
 import { SafetensorsFile } from "../../checkpoint/safetensors.ts";
 import type { StepMetrics, TrainHooks } from "../../train/hooks.ts";
+import { asRows } from "../../kernels/optimizer/adamw_8bit.ts";
+import { Tensor } from "../../kernels/tensor.ts";
+import { allReduceBf16 } from "../../train/gradient_sum.ts";
+import { shardsOf } from "../../train/shards.ts";
 import { runTraining } from "../../train/run.ts";
 import { loadTrainArgs } from "../../train_args/load.ts";
-import { assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { GOLDEN, withFolder } from "../support/files.ts";
 import { assertIncludes } from "../support/text.ts";
 import { playRanks } from "../support/ranks.ts";
@@ -67,8 +71,11 @@ async function train(
   return first!;
 }
 
-async function trained(folder: string): Promise<Map<string, Float32Array>> {
-  const file = await SafetensorsFile.open(`${folder}/adapter_model.safetensors`);
+async function trained(
+  folder: string,
+  name = "adapter_model.safetensors",
+): Promise<Map<string, Float32Array>> {
+  const file = await SafetensorsFile.open(`${folder}/${name}`);
   try {
     const tensors = new Map<string, Float32Array>();
     for (const [name, span] of file.tensors) {
@@ -107,5 +114,88 @@ Deno.test("Ranks train as one rank with the same global batch, also when another
     for (const [name, values] of await trained(output_dir)) {
       assertClose(`${name}, gone on with`, values, expected.get(name)!, { rtol: 1e-5, atol: 1e-5 });
     }
+  });
+});
+
+Deno.test("ZeRO: ranks that share the optimiser's states train as one rank, and save them whole", async () => {
+  await withFolder(async (folder) => {
+    const full = {
+      low_rank_training: "false",
+      load_in_4bit: "false",
+      max_grad_norm: "0.5",
+      weight_decay: "0.1",
+      eval_strategy: "no",
+      max_steps: "3",
+      save_steps: "1",
+    };
+    for (const optim of ["adamw_torch", "paged_adamw_8bit"]) {
+      const one = await train(1, { ...full, optim, output_dir: `${folder}/${optim}-1` });
+      const output_dir = `${folder}/${optim}-4`;
+      const sharded = { ...full, optim, output_dir, zero_stage: "1" };
+      const begun = await train(4, sharded, 2);
+      // One rank goes on with the states of four.
+      const rest = await train(1, { ...sharded, zero_stage: "0" });
+      assertClose("losses", [...begun.losses, ...rest.losses], one.losses, { rtol: 1e-5, atol: 0 });
+      if (optim !== "adamw_torch") continue;
+      for (const name of ["optimizer.safetensors", "model.safetensors"]) {
+        const expected = await trained(`${folder}/${optim}-1/checkpoint-3`, name);
+        for (const [tensor, values] of await trained(`${output_dir}/checkpoint-3`, name)) {
+          assertClose(tensor, values, expected.get(tensor)!, { rtol: 1e-4, atol: 1e-6 });
+        }
+      }
+    }
+    const third = { ...full, output_dir: `${folder}/3`, zero_stage: "3" };
+    await assertThrows(() => train(2, third), "zero_stage 3 splits the model itself over ranks");
+  });
+});
+
+Deno.test("shardsOf() gives every row to one rank, by whole blocks, and small parameters in turn", () => {
+  const tensorOf = (shape: number[]) => new Tensor(shape, "f32", "", []);
+  for (const ranks of [1, 2, 3, 7]) {
+    const parameters = [[4], [300], [8, 64], [100, 12], [640, 4], [1000, 8], [64, 4]].map(tensorOf);
+    for (const [i, shards] of shardsOf(parameters, ranks).entries()) {
+      const { rows } = asRows(parameters[i]!);
+      const sorted = shards.filter(({ start, end }) => start < end).sort((a, b) => a.start - b.start);
+      assertEquals([sorted[0]!.start, sorted.at(-1)!.end], [0, rows]);
+      for (const [k, { start }] of sorted.entries()) {
+        assertEquals([start, start % 64], [k === 0 ? 0 : sorted[k - 1]!.end, 0]);
+      }
+    }
+  }
+  const owners = shardsOf([[8, 64], [8, 64], [8, 64]].map(tensorOf), 3)
+    .map((shards) => shards.findIndex(({ start, end }) => start < end));
+  assertEquals(owners, [0, 1, 2]);
+});
+
+Deno.test("allReduceBf16() rounds a value twice, and gives all ranks the same", async () => {
+  for (const [size, length] of [[2, 5], [3, 1], [4, 1003]] as const) {
+    const values = (rank: number) => Float32Array.from({ length }, (_, i) => Math.sin(1 + i * (rank + 1)));
+    const sums = await playRanks(size, async (ranks) => {
+      const own = values(ranks.rank);
+      await allReduceBf16(ranks, own);
+      return own;
+    });
+    const all = Array.from({ length: size }, (_, rank) => values(rank));
+    for (const [i, sum] of sums[0]!.entries()) {
+      const exact = all.reduce((total, one) => total + one[i]!, 0);
+      const magnitude = all.reduce((total, one) => total + Math.abs(one[i]!), 0);
+      // Half a unit of 8 bits for each value, and as much for the sum.
+      assert(
+        Math.abs(sum - exact) <= 2 ** -7 * magnitude,
+        `value ${i} of ${size} ranks: ${sum}, not ${exact}`,
+      );
+    }
+    for (const other of sums) assertEquals(other, sums[0]);
+  }
+});
+
+Deno.test("Gradients in bf16 between ranks train to nearly the same losses", async () => {
+  await withFolder(async (folder) => {
+    const settings = { eval_strategy: "no", max_steps: "3", lora_dropout: "0" };
+    const exact = await train(2, { ...settings, output_dir: `${folder}/f32` });
+    const rounded = await train(2, { ...settings, output_dir: `${folder}/bf16`, ddp_comm_hook: "bf16" });
+    assertClose("losses", rounded.losses, exact.losses, { rtol: 1e-4, atol: 0 });
+    assert(rounded.losses[2] !== exact.losses[2], "nothing was rounded");
+    assertEquals(rounded.losses[0], exact.losses[0], "losses are not rounded");
   });
 });

@@ -81,6 +81,24 @@ Deno.test("a file as LongQLoRA ships them loads unmodified, with the foreign key
   }
 });
 
+Deno.test("of DeepSpeed's settings the stage of ZeRO counts, from a file or a map, unless zero_stage is given", async () => {
+  await withFolder(async (folder) => {
+    const file = `${folder}/ds.json`;
+    await Deno.writeTextFile(file, '{"zero_optimization": {"stage": 2}, "bf16": {"enabled": "auto"}}');
+    const { args, notes } = await load(`${LONGQLORA.replace(/^deepspeed:.*$/m, `deepspeed: ${file}`)}`);
+    assertEquals(args.zero_stage, 2);
+    assertEquals(notes.filter((line) => line.includes("deepspeed")), [
+      "stage 2 of deepspeed is read as zero_stage",
+    ]);
+    const given = await load(`${LONGQLORA}zero_stage: 1\n`.replace(/^deepspeed:.*$/m, `deepspeed: ${file}`));
+    assertEquals(given.args.zero_stage, 1);
+    const inline = await load(
+      LONGQLORA.replace(/^deepspeed:.*$/m, "deepspeed: {zero_optimization: {stage: 1}}"),
+    );
+    assertEquals(inline.args.zero_stage, 1);
+  });
+});
+
 for (const recipe of ["llama2-7b-pretrain", "vicuna-13b-sft"]) {
   Deno.test(`train_args/${recipe}.yaml is ready to run`, async () => {
     const file = new URL(`../../train_args/${recipe}.yaml`, import.meta.url).pathname;

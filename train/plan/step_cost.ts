@@ -20,6 +20,7 @@ import { quantisationOf } from "../../model/quantisation.ts";
 import type { TrainArgs } from "../../train_args/schema.ts";
 import type { Throughput } from "./throughput.ts";
 import { addFreshLora, trainedNames } from "../lora.ts";
+import { dryRanks } from "../../distributed/communicator.ts";
 import { formatOf, type Placement, trainerOptions } from "../options.ts";
 import { Trainer } from "../trainer.ts";
 
@@ -63,6 +64,8 @@ export interface StepOptions {
   readonly lengths?: readonly number[];
   /** Tokens of the sequences of the largest batch of eval_file, where there is one; all that may be unless given. */
   readonly evalLengths?: readonly number[];
+  /** Ranks of the job, which may share the optimizer states; 1 unless given. */
+  readonly worldSize?: number;
   /** Places of what may wait on the host; as `trainerOptions` has them unless given. */
   readonly placement?: Placement;
 }
@@ -88,8 +91,13 @@ export function planDevice(gpu: Gpu): PlanDevice {
 export async function stepCost(
   args: TrainArgs,
   base: ModelConfig,
-  { device = TYPICAL_DEVICE, lengths = fullBatch(args), evalLengths = evalBatch(args), placement }:
-    StepOptions = {},
+  {
+    device = TYPICAL_DEVICE,
+    lengths = fullBatch(args),
+    evalLengths = evalBatch(args),
+    worldSize = 1,
+    placement,
+  }: StepOptions = {},
 ): Promise<StepCost> {
   const config = configForPositions(base, args);
   const tally = new Tally();
@@ -104,7 +112,8 @@ export async function stepCost(
     isTrained: trainedNames(config, args),
   });
   if (args.low_rank_training) addFreshLora(model, args);
-  const trainer = new Trainer(model, trainerOptions(args, placement));
+  const ranks = dryRanks(worldSize);
+  const trainer = new Trainer(model, { ...trainerOptions(args, placement), ranks });
   tally.start();
   await trainer.step([makeBatch(sequencesOf(lengths, config))], args.learning_rate);
   const counted = { dispatches: tally.dispatches, trafficBytes: tally.trafficBytes };
