@@ -1,7 +1,10 @@
-/** InfiniteBench (Zhang et al. 2024): 12 tasks of texts of 100,000 tokens and more. */
+/**
+ * InfiniteBench (Zhang et al. 2024, arXiv:2402.13718): 12 tasks of texts of 100,000 tokens and more, scored as its
+ * `compute_scores.py` does since August 2024.
+ */
 import type { WorkHooks } from "../model/hooks.ts";
 import type { Subject } from "./ask.ts";
-import { characterF1, rougeL, tokenF1 } from "./metrics.ts";
+import { characterF1, rougeLSum, tokenF1 } from "./metrics.ts";
 import {
   type Answered,
   askAll,
@@ -52,13 +55,13 @@ export const INFBENCH: Readonly<Record<string, InfBenchTask>> = {
   longbook_sum_eng: {
     newTokens: 1200,
     prompt: "Read the book below and summarise it.\n\n{context}\n\nSummary:",
-    score: (pred, { answers }) => best(answers, (truth) => rougeL(pred, truth)),
+    score: (pred, { answers }) => best(answers, (truth) => rougeLSum(pred, truth)),
   },
   longbook_choice_eng: {
     newTokens: 40,
     prompt: "Read the book below and choose the right answer to the question behind it.\n\n{context}\n\n" +
       "Question: {input}\n\n{options}\n\nThe letter of the right answer is",
-    score: (pred, kept) => score(choiceIn(pred, kept, { anywhere: true })),
+    score: (pred, kept) => score(isBookChoice(pred, kept)),
   },
   longbook_qa_eng: {
     newTokens: 40,
@@ -77,9 +80,7 @@ export const INFBENCH: Readonly<Record<string, InfBenchTask>> = {
       "In the dialogue below $$MASK$$ stands for the name of one who speaks. Guess the name.\n\n{context}\n\n" +
       "The name behind $$MASK$$ is",
     score: (pred, { answers }) =>
-      score(
-        wordsOf(pred, /[\n:"'.,?!{}]/g).some((word) => word.toUpperCase() === answers[0]!.toUpperCase()),
-      ),
+      score(answers.some((name) => pred.toUpperCase().includes(name.toUpperCase()))),
   },
   math_find: {
     newTokens: 3,
@@ -113,7 +114,7 @@ export const INFBENCH: Readonly<Record<string, InfBenchTask>> = {
     prompt:
       "One function of the code below has an obvious mistake. Find out which one.\n\n{context}\n\n{options}\n\n" +
       "The letter of the function with the mistake is",
-    score: (pred, kept) => score(choiceIn(pred, kept, { anywhere: false })),
+    score: (pred, kept) => score(isDebugChoice(pred, kept)),
   },
 };
 
@@ -136,31 +137,62 @@ function firstNumber(pred: string, { answers }: InfBenchKept): number {
   return score(/\d+/.exec(pred)?.[0] === answers[0]);
 }
 
-/** Words that an answer stands behind; the first of this list that is there counts. */
-const MARKERS = ["answer is:", "answer is", "answer:", "is:"] as const;
+/** The right option of a choice: its letter, and its text. */
+function rightOf({ answers, options }: InfBenchKept): { letter: string; text: string } {
+  return { letter: LETTERS[options.indexOf(answers[0]!)]!, text: answers[0]! };
+}
+
+/** The last letter that stands alone, in the first line that has one. @param letters a class of a regular expression */
+function lastLetter(pred: string, letters: string): string | undefined {
+  const alone = `(?<![\\p{L}\\p{N}_])[${letters}](?![\\p{L}\\p{N}_])`;
+  return new RegExp(`${alone}(?![^\\n]*${alone})`, "u").exec(pred)?.[0];
+}
 
 /**
- * Tells whether an answer chooses the right option: by its letter at the beginning, by letter or text behind words such as "the
- * answer is", or, if it may stand anywhere, by the first letter that stands alone.
+ * What stands behind the first of the markers that an answer has, one character left out; undefined if it has none of
+ * them.
  */
-function choiceIn(
-  pred: string,
-  { answers, options }: InfBenchKept,
-  { anywhere }: { readonly anywhere: boolean },
-): boolean {
-  const text = answers[0]!;
-  const letter = LETTERS[options.indexOf(text)];
-  const letters = `[${LETTERS.slice(0, options.length)}](?=[^\\p{L}\\p{N}]|$)`;
-  const answer = pred.trim().replace(/[\n`'"*-]|[Oo]ption/g, " ").replace(/ +/g, " ").trim();
-  const first = new RegExp(`^${letters}`, "u").exec(answer)?.[0];
-  if (first !== undefined) return first === letter;
-  if (answer.startsWith(text)) return true;
-  const marker = MARKERS.find((each) => answer.includes(each));
-  if (marker !== undefined) {
-    const behind = answer.slice(answer.indexOf(marker) + marker.length).trim();
-    return behind.startsWith(text) || new RegExp(`^${letters}`, "u").exec(behind)?.[0] === letter;
-  }
-  return anywhere && new RegExp(`(?<![\\p{L}\\p{N}])${letters}`, "u").exec(answer)?.[0] === letter;
+function behindMarker(pred: string, markers: readonly string[]): string | undefined {
+  const marker = markers.find((each) => pred.includes(each));
+  return marker === undefined ? undefined : pred.slice(pred.indexOf(marker) + marker.length + 1);
+}
+
+function withoutMarks(pred: string, marks: RegExp): string {
+  return pred.replace(marks, " ").replace(/ +/g, " ");
+}
+
+/**
+ * Tells whether an answer chooses the right option of four, as InfiniteBench does: by the last letter that stands alone; or
+ * its first letter whatever it begins; or the option's text alone; or letter or text behind words such as "answer is"; or the
+ * first word made of A, B, C, D in this order.
+ */
+function isBookChoice(pred: string, kept: InfBenchKept): boolean {
+  const { letter, text } = rightOf(kept);
+  const answer = pred.trim();
+  if (lastLetter(answer, "A-D") === letter) return true;
+  if (answer === "") return false;
+  if ("ABCD".includes(answer[0]!)) return answer[0] === letter || answer[0] === text;
+  if (answer === text) return true;
+  const plain = withoutMarks(answer, /[\n"'.,?!{}]/g);
+  const behind = behindMarker(plain, ["answer is:", "answer:", "answer is", "option is"]);
+  if (behind !== undefined) return behind.startsWith(letter) || behind.startsWith(text);
+  const word = plain.split(/\s+/).find((each) => each !== "" && "ABCD".includes(each));
+  return word === letter || word === text;
+}
+
+/**
+ * Tells whether an answer names the function with the mistake, as InfiniteBench does: by the last letter that stands alone; or it
+ * begins with the letter or the name; or has them behind words such as "is:".
+ */
+function isDebugChoice(pred: string, kept: InfBenchKept): boolean {
+  const { letter, text } = rightOf(kept);
+  const answer = pred.trim();
+  if (lastLetter(answer, "A-J") === letter) return true;
+  const plain = withoutMarks(answer, /[\n`'"*-]|[Oo]ption/g);
+  if (plain.startsWith(letter) || plain.startsWith(text)) return true;
+  // "correct option is:" is not among them: "option" is gone by now, and "is:" finds it.
+  const behind = behindMarker(plain, ["answer is:", "is:", "answer:"]);
+  return behind !== undefined && (behind.startsWith(letter) || behind.startsWith(text));
 }
 
 /** Scores of tasks: means over rows, shares with four decimals. */

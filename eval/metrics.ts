@@ -1,6 +1,6 @@
 /**
- * Scores of answers, each from 0 to 1, as LongBench's `metrics.py` defines them with the Python packages that it uses. What
- * differs is named where it does.
+ * Scores of answers, each from 0 to 1, as LongBench's `metrics.py` and InfiniteBench's `compute_scores.py` define them with the
+ * Python packages that they use. What differs is named where it does.
  */
 
 /** ASCII punctuation, Python's `string.punctuation`. */
@@ -9,9 +9,12 @@ const PUNCTUATION = /[!-/:-@[-`{-~]/g;
 const CHINESE_PUNCTUATION =
   /[！？｡。＂＃＄％＆＇（）＊＋，－／：；＜＝＞＠［＼］＾＿｀｛｜｝～｟-､、〃《-】〔-〟〰〾〿–—‘’‛“”„‟…‧﹏]/g;
 
+/** Articles that stand alone; an accented letter beside one is a letter, as in Python. */
+const ARTICLES = /(?<![\p{L}\p{N}_])(?:an?|the)(?![\p{L}\p{N}_])/gu;
+
 /** SQuAD's normalisation: lower case, no punctuation, no articles, single spaces. */
 function normalized(text: string): string {
-  return text.toLowerCase().replace(PUNCTUATION, "").replace(/\b(a|an|the)\b/gu, " ").trim().replace(
+  return text.toLowerCase().replace(PUNCTUATION, "").replace(ARTICLES, " ").trim().replace(
     /\s+/g,
     " ",
   );
@@ -72,7 +75,9 @@ export function rougeL(answer: string, truth: string): number {
   const [ours, theirs] = [sentences(answer), sentences(truth)];
   if (ours.length === 0 || theirs.length === 0) return 0;
   const common = new Set(
-    theirs.flatMap((sentence) => ours.flatMap((own) => commonSubsequence(sentence, own))),
+    theirs.flatMap((sentence) =>
+      ours.flatMap((own) => commonSubsequence(sentence, own).map(([i]) => sentence[i]!))
+    ),
   );
   const precision = common.size / new Set(ours.flat()).size;
   const recall = common.size / new Set(theirs.flat()).size;
@@ -84,8 +89,38 @@ export function rougeLChinese(answer: string, truth: string): number {
   return rougeL(chineseWords(answer).join(" "), chineseWords(truth).join(" "));
 }
 
-/** The longest common subsequence; of several as long the one that `rouge` finds, walking back from the ends. */
-function commonSubsequence(x: readonly string[], y: readonly string[]): string[] {
+/**
+ * F of ROUGE-L over the lines of two summaries by Python's `rouge_score` 0.1, without stemming: `rougeLsum` of `evaluate`. A
+ * word of the truth counts where it is in the longest common subsequence of its line with any line of the answer, and at
+ * most as often as the answer has it.
+ * @see Lin 2004, ROUGE: A Package for Automatic Evaluation of Summaries, section 3.2
+ */
+export function rougeLSum(answer: string, truth: string): number {
+  const lines = (text: string) =>
+    text.split("\n").map((line) => line.toLowerCase().match(/[a-z0-9]+/g) ?? []);
+  const [ours, theirs] = [lines(answer), lines(truth)];
+  const [length, trueLength] = [ours.flat().length, theirs.flat().length];
+  if (length === 0 || trueLength === 0) return 0;
+  const left = new Map<string, number>();
+  for (const word of ours.flat()) left.set(word, (left.get(word) ?? 0) + 1);
+  let hits = 0;
+  for (const line of theirs) {
+    const places = new Set(ours.flatMap((own) => commonSubsequence(own, line).map(([, j]) => j)));
+    for (const place of places) {
+      const count = left.get(line[place]!)!;
+      if (count === 0) continue;
+      left.set(line[place]!, count - 1);
+      hits++;
+    }
+  }
+  return 2 * hits / (length + trueLength);
+}
+
+/**
+ * Places in `x` and `y` of the longest common subsequence. Of several as long it is the one found from the ends where, of two
+ * equally good ways back, that in `y` is gone: `rouge` so asks for (truth, answer), `rouge_score` for (answer, truth).
+ */
+function commonSubsequence(x: readonly string[], y: readonly string[]): [number, number][] {
   const width = y.length + 1;
   const table = new Uint32Array((x.length + 1) * width);
   for (let i = 1; i <= x.length; i++) {
@@ -95,12 +130,10 @@ function commonSubsequence(x: readonly string[], y: readonly string[]): string[]
         : Math.max(table[(i - 1) * width + j]!, table[i * width + j - 1]!);
     }
   }
-  const found: string[] = [];
+  const found: [number, number][] = [];
   for (let i = x.length, j = y.length; i > 0 && j > 0;) {
     if (x[i - 1] === y[j - 1]) {
-      found.push(x[i - 1]!);
-      i--;
-      j--;
+      found.push([--i, --j]);
     } else if (table[(i - 1) * width + j]! > table[i * width + j - 1]!) i--;
     else j--;
   }

@@ -13,7 +13,7 @@ function scoreOf(task: string, pred: string, answers: string[], options: string[
   return INFBENCH[task]!.score(pred, { answers, options });
 }
 
-Deno.test("numbers, keys and names: the first, the last, or any word counts", () => {
+Deno.test("numbers, keys and names: the first, the last, or any counts", () => {
   assertEquals([scoreOf("passkey", "It is 123, or 456", ["123"]), scoreOf("passkey", "456 123", ["123"])], [
     1,
     0,
@@ -24,9 +24,10 @@ Deno.test("numbers, keys and names: the first, the last, or any word counts", ()
     [1, 0],
   );
   assertEquals([
-    scoreOf("longdialogue_qa_eng", "It's Anna.", ["ANNA"]),
-    scoreOf("longdialogue_qa_eng", "Annabel", ["ANNA"]),
-  ], [1, 0]);
+    scoreOf("longdialogue_qa_eng", "It's Anna.", ["BELL", "ANNA"]),
+    scoreOf("longdialogue_qa_eng", "I think Captain Bell", ["CAPTAIN BELL"]),
+    scoreOf("longdialogue_qa_eng", "An", ["ANNA"]),
+  ], [1, 1, 0]);
   assertEquals([scoreOf("math_find", "about 3.50", ["3.5"]), scoreOf("math_find", "none", ["0"])], [1, 0]);
   assertEquals([scoreOf("code_run", "it returns -5.", ["-5"]), scoreOf("code_run", "5 apples", ["5"])], [
     1,
@@ -49,28 +50,50 @@ Deno.test("texts: the best over the true answers", () => {
   assertEquals(scoreOf("longbook_qa_eng", "The fox", ["a dog", "fox"]), 1);
   assertEquals(scoreOf("longbook_qa_chn", "北京。", ["上海", "北京"]), 1);
   const half = scoreOf("longbook_sum_eng", "a b", ["c d", "a c"]);
-  assert(Math.abs(half - 0.5) < 1e-7, `half of the words: ${half}`);
+  assertEquals(half, 0.5, "one of two words of each");
+  // rougeLsum divides at lines, not at full stops: 2 of 2 and 4 words, 2 * 2 / 6.
+  assertEquals(scoreOf("longbook_sum_eng", "One. Two!", ["Zero one. And two"]), 2 / 3);
 });
 
-Deno.test("choices: by letter at the beginning, behind the answer's words, or standing alone where that counts", () => {
+Deno.test("choices: as InfiniteBench's rules take answers apart", () => {
   const options = ["red", "green", "blue"];
   const cases: [string, string, number][] = [
     ["longbook_choice_eng", "B", 1],
     ["longbook_choice_eng", " B. green", 1],
-    ["longbook_choice_eng", "C, or B", 0],
+    ["longbook_choice_eng", "C, or B", 1], // the last letter
+    ["longbook_choice_eng", "C\nB", 0], // of the first line; C is also the first letter
+    ["longbook_choice_eng", "The answer is A, not B", 1],
+    ["longbook_choice_eng", "The answer is B, not A", 1], // not the last letter, but behind the marker
+    ["longbook_choice_eng", "I say B, not A", 1], // the first word that is a letter
+    ["longbook_choice_eng", "I say A or B, not C", 0],
+    ["longbook_choice_eng", "(B)", 1],
+    ["longbook_choice_eng", "Bad luck", 1], // the first letter, whatever it begins
+    ["longbook_choice_eng", "Definitely green", 0], // D
     ["longbook_choice_eng", "green", 1],
-    ["longbook_choice_eng", "This is it: the answer is B", 1],
-    ["longbook_choice_eng", "The answer is: green", 1],
-    ["longbook_choice_eng", "The answer is A, not B", 0],
-    ["longbook_choice_eng", "I would say (B)", 1],
-    ["longbook_choice_eng", "Bad luck", 0],
+    ["longbook_choice_eng", "green.", 0], // not the text alone
+    ["longbook_choice_eng", "It is: the answer is:  green", 1], // spaces are one
+    ["longbook_choice_eng", "The answer is: red, green", 0],
+    ["longbook_choice_eng", "the answer is:", 0],
+    ["longbook_choice_eng", "my answer: Blue", 1], // behind the marker too
+    ["longbook_choice_eng", "this option is green", 1],
+    ["longbook_choice_eng", "éB", 0], // part of a word
+    ["longbook_choice_eng", "BC", 1], // the first letter
+    ["longbook_choice_eng", "so BC or B or A", 0], // of the words made of A to D the first is BC
     ["longbook_choice_eng", "", 0],
-    ["code_debug", "I would say (B)", 0],
-    ["code_debug", "answer: B", 1],
+    ["code_debug", "I would say (B)", 1],
+    ["code_debug", "B or E", 1], // begins with it
+    ["code_debug", "not B but E", 0], // E is the last of A to J
+    ["code_debug", "Option B: C", 0], // "Option" leaves a space before B
+    ["code_debug", "answer: Blue", 1],
+    ["code_debug", "The correct option is: green, not A", 1],
+    ["code_debug", "mine is: red; answer: B, not C", 0], // "is:" comes before "answer:"
+    ["code_debug", "`green`", 0], // the mark leaves a space
+    ["code_debug", "green_light", 1],
     ["code_debug", "**B**", 1],
+    ["code_debug", "", 0],
   ];
   for (const [task, pred, wanted] of cases) {
-    assertEquals(scoreOf(task, pred, ["green"], options), wanted, pred);
+    assertEquals(scoreOf(task, pred, ["green"], options), wanted, `${task}: ${pred}`);
   }
 });
 

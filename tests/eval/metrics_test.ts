@@ -8,6 +8,7 @@ import {
   retrievalScore,
   rougeL,
   rougeLChinese,
+  rougeLSum,
   tokenF1,
   tokenF1Chinese,
 } from "../../eval/metrics.ts";
@@ -22,6 +23,7 @@ Deno.test("token F1: bags of words without case, punctuation and articles", () =
   assertNear(tokenF1("The cat, sat down", "a CAT sat on mats"), 4 / 7, "cat");
   assertEquals(tokenF1("the a an", "the"), 0, "nothing is left");
   assertEquals(tokenF1("Anna's theatre", "annas theatre!"), 1, "articles are whole words");
+  assertEquals(tokenF1("déjà a", "déj"), 0, "beside an accent no word ends");
   // A word counts as often as it stands in both.
   assertNear(tokenF1("no no no", "no no yes"), 4 / 6, "bags");
 });
@@ -32,6 +34,22 @@ Deno.test("ROUGE-L: different words of the union of common subsequences, sentenc
   assertNear(rougeL("w1 w2 w6 w7 w8. w1 w3 w8 w9 w5", "w1 w2 w3 w4 w5"), 2 * 0.4 / 1.3, "union");
   assertNear(rougeL("b a", "a b"), 0.5, "order counts");
   assertEquals([rougeL("", "a"), rougeL("...", "a"), rougeL("a", "")], [0, 0, 0], "no sentence");
+});
+
+Deno.test("rougeLSum() counts the words of lines that are in a common subsequence with any line of the answer", () => {
+  assertNear(
+    rougeLSum("the cat sat on the mat", "The cat is on the mat."),
+    2 * 5 / 12,
+    "five of six and six",
+  );
+  // Lin's example: w1 w2 with the first line, w1 w3 w5 with the second; 4 of 5 and 10.
+  assertNear(rougeLSum("w1 w2 w6 w7 w8\nw1 w3 w8 w9 w5", "w1 w2 w3 w4 w5"), 2 * 4 / 15, "union");
+  assertNear(rougeLSum("b a", "a b"), 2 * 1 / 4, "order counts");
+  assertNear(rougeLSum("b\na", "a b"), 2 * 2 / 4, "but not that of lines");
+  assertNear(rougeLSum("a", "a\na"), 2 * 1 / 3, "no word counts more often than the answer has it");
+  // Of "a b" and "b a" either word is common, and the way back leaves b of the truth first: a, and b of the other line.
+  assertNear(rougeLSum("b a\nb", "a b"), 2 * 2 / 5, "the place that rouge_score takes of two as good");
+  assertEquals([rougeLSum("", "a"), rougeLSum("é.", "a"), rougeLSum("a", "\n")], [0, 0, 0], "no word");
   // What stands behind a full stop is a sentence of one empty word.
   assertNear(rougeL("a. ", "a"), 2 * 0.5 / 1.5, "an empty word");
   assert(rougeL("A", "a") === 0, "case counts");
