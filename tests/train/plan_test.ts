@@ -413,10 +413,10 @@ Deno.test("Where a run does not fit, each change saves something and the last on
   await assertThrows(async () => requireFit(await plan(1000)), "Cannot train in max_memory", "not enough");
 });
 
-Deno.test("The longest context fits, and a little more does not", async () => {
+Deno.test("The longest context fits, and no longer one does, though what a longer one holds may be less", async () => {
   const args = { ...await goalSettings(64, 32, 1), offload_activations: false } as const;
   const base = shapeConfig("llama2-7b");
-  for (const [gib, more] of [[6, 1.08], [10, 1.01]] as const) {
+  for (const gib of [6, 10]) {
     const tokens = await longestContext(args, base, gib * GIB);
     const at = async (length: number) => {
       const changed = { ...args, max_seq_length: length, model_max_length: length };
@@ -424,7 +424,10 @@ Deno.test("The longest context fits, and a little more does not", async () => {
         .peak;
     };
     assert((await at(tokens)).heldBytes <= gib * GIB, `${tokens} tokens do not fit in ${gib} GiB`);
-    assert((await at(Math.ceil(more * tokens))).heldBytes > gib * GIB, `${tokens} tokens are too few`);
+    for (const more of [1.02, 1.05, 1.08]) {
+      const { heldBytes } = await at(Math.ceil(more * tokens));
+      assert(heldBytes > gib * GIB, `${tokens} tokens in ${gib} GiB are too few: ${more} times as many fit`);
+    }
   }
   assertEquals(await longestContext(args, base, GIB), 0);
 });

@@ -6,6 +6,8 @@ import { stepCost, type StepOptions, TYPICAL_DEVICE } from "./step_cost.ts";
 
 /** Lengths are whole multiples of this, and may be this share shorter than what would just fit. */
 const RESOLUTION = { tokens: 16, share: 1 / 256 };
+/** Share of a length at which the search for it ends. */
+const PRECISION = 1 / 64;
 /** Dry runs to find a length with, at most. */
 const ROUNDS = 10;
 
@@ -38,22 +40,60 @@ export async function longestContext(
     const [some, more] = [await peakOf(length, FEW_LAYERS - 1), await peakOf(length, FEW_LAYERS)];
     return more.liveBytes + (more.liveBytes - some.liveBytes) * (base.num_hidden_layers - FEW_LAYERS);
   };
+  const excessOf = async (length: number) => (await peakOf(length)).heldBytes - memoryBytes;
   let low = 0;
   let high = below;
   let guess = await longestLength(estimate, memoryBytes, below);
   for (let round = 0; round < ROUNDS && guess > low && guess < high; round++) {
-    const excess = (await peakOf(guess)).heldBytes - memoryBytes;
+    const excess = await excessOf(guess);
     if (excess <= 0) low = guess;
     else high = guess;
-    // Nothing longer than the first guess fits; after it, less what is too much, and then between the two.
-    if (high === below || high - low <= low / 64) break;
+    // After the first guess, less what is too much, and then between the two.
+    if (high === below || high - low <= low * PRECISION) break;
     if (low > 0) guess = roundDown((low + high) / 2);
     else {guess = Math.min(
         await longestLength(estimate, memoryBytes - excess, high),
         roundDown(high * 15 / 16),
       );}
   }
+  for (let found = low; found > 0; low = found) {
+    found = await longerThan(low, below, excessOf);
+    if (found === low) break;
+  }
   return low;
+}
+
+/** Longer sequences to try, as shares of the longest that fits so far, from the longest on. */
+const LONGER = [4 / 32, 3 / 32, 2 / 32, 1 / 32];
+
+/**
+ * Gives a longer sequence that fits, or `low`, which does. What does not fit at one length may fit at a longer one: buffers
+ * that wait for reuse grow and shrink with it.
+ * @param excessOf bytes of a length beyond what there is
+ */
+async function longerThan(
+  low: number,
+  below: number,
+  excessOf: (length: number) => Promise<number>,
+): Promise<number> {
+  let longest = low;
+  let high = below;
+  for (const share of LONGER) {
+    const length = roundDown(low * (1 + share));
+    if (length <= low || length >= high) continue;
+    if (await excessOf(length) <= 0) {
+      longest = length;
+      break;
+    }
+    high = length;
+  }
+  while (longest > low && high < below && high - longest > longest * PRECISION) {
+    const length = roundDown((longest + high) / 2);
+    if (length === longest) break;
+    if (await excessOf(length) <= 0) longest = length;
+    else high = length;
+  }
+  return longest;
 }
 
 function roundDown(length: number): number {
