@@ -3,7 +3,7 @@
  * against unsloth's longest contexts, and in bytes that models must fit into; and where in the results each figure is.
  */
 import { formatBytes } from "../text.ts";
-import type { ContestResult } from "./peers/contest.ts";
+import type { ContestResult, Score } from "./peers/contest.ts";
 import { type LoadReport, LOADS } from "./loading.ts";
 import type { AnyResult, BenchResult, LoadResult, MemoryResult, Row } from "./result.ts";
 
@@ -14,13 +14,14 @@ export interface DeviceResults {
   readonly step?: BenchResult;
   readonly decode?: BenchResult;
   readonly peers?: PeersResult;
+  readonly models?: PeersResult;
   readonly memory?: MemoryResult;
   readonly load?: LoadResult;
 }
 
-/** Results that bench/peers writes. */
+/** Results that bench/peers writes, of kernels or of whole models. */
 export interface PeersResult extends AnyResult {
-  readonly kind: "peers";
+  readonly kind: "peers" | "models";
   readonly contests: readonly ContestResult[];
 }
 
@@ -61,6 +62,10 @@ export const GOALS: readonly Goal[] = [
   peerGoal("causal attention against onnxruntime", /^causal attention$/, "onnxruntime", 4),
   peerGoal("causal attention, forward and backward", /attention, forward and backward/, "jax-js", 3),
   peerGoal("SwiGLU MLP, forward and backward", /^SwiGLU/, "jax-js", 3),
+  ...(["software", "gpu"] as const).flatMap((device) => [
+    modelGoal(device, "tokens read a second (prefill) against onnxruntime", /^prefill/),
+    modelGoal(device, "tokens written a second (decode) against onnxruntime", /^decode/),
+  ]),
   {
     device: "software",
     kind: "step",
@@ -191,17 +196,50 @@ function peerGoal(what: string, op: RegExp, peer: string, least: number): Goal {
     what,
     goal: `${least}x or more`,
     read: ({ peers }) =>
-      peers.contests.filter((contest) => op.test(contest.op)).flatMap(({ shape, scores }) => {
-        const [ours, theirs] = [scores[0]!, scores.find(({ name }) => name.startsWith(peer))];
-        if (!theirs) return [];
-        return [{
-          ours: `${shape}: ${ours.gflops.toFixed(1)} GFLOP/s`,
-          peer: `${theirs.gflops.toFixed(1)} GFLOP/s`,
-          ratio: theirs.ratio === null ? "wrong values" : `${theirs.ratio.toFixed(1)}x`,
-          isMet: theirs.ratio !== null && theirs.ratio >= least,
-        }];
+      peers.contests.filter((contest) => op.test(contest.op)).flatMap((contest) =>
+        againstPeer(contest, contest.shape, peer, least, ({ gflops }) => `${gflops.toFixed(1)} GFLOP/s`)
+      ),
+  };
+}
+
+/** A whole model's tokens a second. */
+function modelGoal(device: "software" | "gpu", what: string, op: RegExp): Goal {
+  const least = 2;
+  return {
+    device,
+    kind: "models",
+    what,
+    goal: `${least}x or more`,
+    read: ({ models }) =>
+      models.contests.filter((contest) => op.test(contest.op)).flatMap((contest) => {
+        const [, format] = contest.op.split(" ");
+        return againstPeer(
+          contest,
+          `${contest.shape}, ${format}`,
+          "onnxruntime",
+          least,
+          ({ tokensPerSecond }) => tokensPerSecond!.toFixed(1),
+        );
       }),
   };
+}
+
+/** Our score beside a peer's; none where it did not take part. */
+function againstPeer(
+  { scores }: ContestResult,
+  shape: string,
+  peer: string,
+  least: number,
+  rate: (score: Score) => string,
+): Figure[] {
+  const [ours, theirs] = [scores[0]!, scores.find(({ name }) => name.startsWith(peer))];
+  if (!theirs) return [];
+  return [{
+    ours: `${shape}: ${rate(ours)}`,
+    peer: rate(theirs),
+    ratio: theirs.ratio === null ? "wrong values" : `${theirs.ratio.toFixed(1)}x`,
+    isMet: theirs.ratio !== null && theirs.ratio >= least,
+  }];
 }
 
 function s2Goals(device: "software" | "gpu"): Goal[] {

@@ -4,6 +4,7 @@
  */
 import { formatBytes, formatMs } from "../text.ts";
 import { type Device, type DeviceResults, type Figure, GOALS, type Kind, type PeersResult } from "./goals.ts";
+import type { Score } from "./peers/contest.ts";
 import { LOAD_HEAD, loadRows } from "./loading.ts";
 import { memoryTables } from "./memory.ts";
 import type { AnyResult, BenchResult, LoadResult, MemoryResult, Surroundings } from "./result.ts";
@@ -13,7 +14,7 @@ const PAGES = ["performance.md", "performance/software.md", "performance/gpu.md"
 const RESULTS = new URL("./results/", import.meta.url);
 
 const DEVICES: readonly Device[] = ["software", "gpu", "dawn"];
-const KINDS: readonly Kind[] = ["kernels", "peers", "s2", "step", "decode", "memory", "load"];
+const KINDS: readonly Kind[] = ["kernels", "peers", "models", "s2", "step", "decode", "memory", "load"];
 const NAMES: Record<Device, string> = { software: "software", gpu: "GPU", dawn: "GPU, Dawn" };
 
 type Results = Record<Device, DeviceResults>;
@@ -77,6 +78,7 @@ const BODIES: Record<Kind, (result: never) => string> = {
   decode: timesTable,
   step: stepTable,
   peers: peersTable,
+  models: modelsTable,
   memory: memoryTable,
   load: (report: LoadResult) => table(LOAD_HEAD, loadRows(report)),
 };
@@ -126,20 +128,28 @@ function stepTable({ steps, peaks }: BenchResult): string {
   }).join("\n\n");
 }
 
-function peersTable({ contests }: PeersResult): string {
+function peersTable(result: PeersResult): string {
+  return contestsTable(result, "GFLOP/s", ({ gflops }) => gflops.toFixed(1));
+}
+
+function modelsTable(result: PeersResult): string {
+  return contestsTable(result, "tokens/s", ({ tokensPerSecond }) => tokensPerSecond!.toFixed(1));
+}
+
+function contestsTable({ contests }: PeersResult, unit: string, rate: (score: Score) => string): string {
   const rows = contests.flatMap(({ op, shape, scores }) =>
-    scores.map(({ name, bestMs, gflops, error, ratio, goal }, i) => [
+    scores.map((score, i) => [
       i === 0 ? op : "",
       i === 0 ? shape : "",
-      name,
-      formatMs(bestMs),
-      gflops.toFixed(1),
-      error.toExponential(0),
-      i === 0 ? "" : ratio === null ? "wrong values" : `${ratio.toFixed(1)}x`,
-      goal === null ? "" : `${goal}x`,
+      score.name,
+      formatMs(score.bestMs),
+      rate(score),
+      score.error.toExponential(0),
+      i === 0 ? "" : score.ratio === null ? "wrong values" : `${score.ratio.toFixed(1)}x`,
+      score.goal === null ? "" : `${score.goal}x`,
     ])
   );
-  return table(["contest", "shape", "by", "best", "GFLOP/s", "error", "ours is", "goal"], rows);
+  return table(["contest", "shape", "by", "best", unit, "error", "ours is", "goal"], rows);
 }
 
 function memoryTable(result: MemoryResult): string {

@@ -7,6 +7,8 @@ export interface Contest {
   readonly op: string;
   readonly shape: string;
   readonly flops: number;
+  /** Tokens that the work reads or writes, where it is a model's. */
+  readonly tokens?: number;
   /** Goals: times as fast as each peer, by the start of its name. */
   readonly goals: Readonly<Record<string, number>>;
   /** Makes the entrants, ours first. */
@@ -20,6 +22,8 @@ export interface Score {
   readonly bestMs: number;
   readonly medianMs: number;
   readonly gflops: number;
+  /** Not there where the work is no model's. */
+  readonly tokensPerSecond?: number;
   /** Largest difference from what is right, as a share of the largest value. */
   readonly error: number;
   /** Our best time over this one's is its inverse; 1 for ourselves. Null for the wrong result. */
@@ -78,6 +82,7 @@ export async function hold(contest: Contest, timing: Timing): Promise<ContestRes
       bestMs,
       medianMs: median(times[i]!),
       gflops: contest.flops / bestMs / 1e6,
+      ...(contest.tokens === undefined ? {} : { tokensPerSecond: 1000 * contest.tokens / bestMs }),
       error: errors[i]!,
       ratio: errors[i]! <= TOLERANCE ? bestMs / ours : null,
       goal: goalOf(contest, name),

@@ -1,5 +1,6 @@
 /**
- * Our kernels against other WebGPU libraries on the same adapter, in the same run, in turn: `deno task bench:peers`.
+ * Our kernels and models against other WebGPU libraries on the same adapter, in the same run, in turn:
+ * `deno task bench:peers`.
  * A project of its own beside the product, which needs none of those libraries.
  */
 import { formatMs, formatTable } from "../../text.ts";
@@ -13,12 +14,16 @@ import { lookAround } from "../result.ts";
 import { attentionContest, attentionGradientContest } from "./attention.ts";
 import { type Contest, type ContestResult, hold, type Timing } from "./contest.ts";
 import { mlpContest } from "./mlp.ts";
+import { parseConfig, readConfig } from "../../model/config.ts";
+import type { ModelConfig } from "../../model/model_config.ts";
 import { fourBitContest, productContest } from "./products.ts";
+import { decodeContest, prefillContest, type WholeModel } from "./whole_model.ts";
 
 const HELP = `Usage: deno task bench:peers [flags]
 
 Longreach against jax-js and onnxruntime-web: values are checked first, then all are timed in turn.
 
+  --models       whole models against onnxruntime-web, in place of kernels: a prompt read, tokens written
   --filter TEXT  contests with this regular expression in their name or shape
   --rounds N     times that each is measured at least (default 5); the best counts
   --clock CLOCK  cpu: processor time of the process (default on a software adapter, where the task also sets
@@ -35,6 +40,7 @@ const SIZES = {
     attention: [{ heads: 8, tokens: 512, headDim: 64 }, { heads: 8, tokens: 1024, headDim: 64 }],
     gradient: [{ heads: 8, tokens: 1024, headDim: 64 }],
     mlp: [[256, 1024, 2816]],
+    prompts: [256, 1024],
   },
   gpu: {
     products: [[512, 4096, 4096], [4096, 4096, 4096], [4096, 11008, 4096]],
@@ -42,6 +48,29 @@ const SIZES = {
     attention: [{ heads: 32, tokens: 2048, headDim: 128 }, { heads: 32, tokens: 4096, headDim: 128 }],
     gradient: [{ heads: 32, tokens: 2048, headDim: 128 }],
     mlp: [[2048, 4096, 11008]],
+    prompts: [1024, 4096],
+  },
+} as const;
+
+const DEMO_MODEL = new URL("../../demo/model", import.meta.url).pathname;
+const LLAMA2 = { model_type: "llama", vocab_size: 32000, max_position_embeddings: 4096, rms_norm_eps: 1e-5 };
+/** Larger models: 45 million weights, and TinyLlama's shape. */
+const LARGER = {
+  software: {
+    ...LLAMA2,
+    hidden_size: 512,
+    intermediate_size: 1408,
+    num_hidden_layers: 4,
+    num_attention_heads: 8,
+    num_key_value_heads: 4,
+  },
+  gpu: {
+    ...LLAMA2,
+    hidden_size: 2048,
+    intermediate_size: 5632,
+    num_hidden_layers: 22,
+    num_attention_heads: 32,
+    num_key_value_heads: 4,
   },
 } as const;
 
@@ -52,6 +81,7 @@ async function main(words: readonly string[], io: Io): Promise<number> {
   const { values } = parseArgs({
     args: [...words],
     options: {
+      models: { type: "boolean", default: false },
       filter: { type: "string" },
       rounds: { type: "string", default: "5" },
       clock: { type: "string" },
@@ -76,11 +106,15 @@ async function main(words: readonly string[], io: Io): Promise<number> {
   }
   const timing = await timingOf(gpu, clock, rounds);
   const filter = new RegExp(values.filter ?? "", "i");
-  const contests = contestsOf(gpu).filter(({ op, shape }) => filter.test(`${op} ${shape}`));
+  const all = values.models ? await modelContests(gpu) : kernelContests(gpu);
+  const contests = all.filter(({ op, shape }) => filter.test(`${op} ${shape}`));
   const results: ContestResult[] = [];
   for (const contest of contests) {
     io.err(`${contest.op} ${contest.shape}`);
-    results.push(await hold(contest, timing));
+    // A model's work is long enough that a few rounds tell.
+    const result = await hold(contest, contest.tokens === undefined ? timing : { ...timing, contestMs: 0 });
+    results.push(result);
+    for (const { name, bestMs } of result.scores) io.err(`  ${name}: ${formatMs(bestMs)}`);
   }
   const around = {
     ...await lookAround(gpu.info, "cpu", []),
@@ -98,13 +132,17 @@ async function main(words: readonly string[], io: Io): Promise<number> {
   if (values.json !== undefined) {
     await Deno.writeTextFile(
       values.json,
-      JSON.stringify({ version: 1, kind: "peers", surroundings: around, contests: results }, null, 1) + "\n",
+      JSON.stringify(
+        { version: 1, kind: values.models ? "models" : "peers", surroundings: around, contests: results },
+        null,
+        1,
+      ) + "\n",
     );
   }
   return EXIT.ok;
 }
 
-function contestsOf(gpu: Gpu): Contest[] {
+function kernelContests(gpu: Gpu): Contest[] {
   const sizes = SIZES[gpu.info.isSoftware ? "software" : "gpu"];
   return [
     ...sizes.products.map((size) => productContest(gpu, size)),
@@ -113,6 +151,23 @@ function contestsOf(gpu: Gpu): Contest[] {
     ...sizes.gradient.map((size) => attentionGradientContest(gpu, size)),
     ...sizes.mlp.map((size) => mlpContest(gpu, size)),
   ];
+}
+
+/** The demo's shape and a larger one, in f32 and with 4 bits. */
+async function modelContests({ info }: Gpu): Promise<Contest[]> {
+  const kind = info.isSoftware ? "software" : "gpu";
+  const [demo, larger] = [await readConfig(DEMO_MODEL), parseConfig(LARGER[kind], "the larger model")];
+  const models = [{ name: "demo", config: demo }, { name: nameOf(larger), config: larger }];
+  const wholes = models.flatMap((model) =>
+    (["f32", "4-bit"] as const).flatMap((format) =>
+      SIZES[kind].prompts.map((prompt): WholeModel => ({ ...model, format, prompt }))
+    )
+  );
+  return wholes.flatMap((whole) => [prefillContest(whole), decodeContest(whole)]);
+}
+
+function nameOf({ hidden_size, num_hidden_layers, vocab_size }: ModelConfig): string {
+  return `C${hidden_size} ${num_hidden_layers} layers V${vocab_size}`;
 }
 
 async function timingOf(gpu: Gpu, clock: "cpu" | "wall", rounds: number): Promise<Timing> {
@@ -128,20 +183,32 @@ async function timingOf(gpu: Gpu, clock: "cpu" | "wall", rounds: number): Promis
 
 function describe(results: readonly ContestResult[]): string {
   const rows = results.flatMap(({ op, shape, scores }) =>
-    scores.map(({ name, bestMs, medianMs, gflops, error, ratio, goal }, i) => [
+    scores.map(({ name, bestMs, medianMs, gflops, tokensPerSecond, error, ratio, goal }, i) => [
       i === 0 ? op : "",
       i === 0 ? shape : "",
       name,
       formatMs(bestMs),
       formatMs(medianMs),
       gflops.toFixed(1),
+      tokensPerSecond?.toFixed(1) ?? "",
       error.toExponential(1),
       i === 0 ? "" : ratio === null ? "WRONG" : `${ratio.toFixed(2)}x`,
       goal === null ? "" : `${goal}x ${ratio !== null && ratio >= goal ? "met" : "missed"}`,
     ])
   );
-  const head = ["contest", "shape", "by", "best", "median", "GFLOP/s", "error", "ours is", "goal"];
-  return formatTable([head, ...rows], "lllrrrrrr");
+  const head = [
+    "contest",
+    "shape",
+    "by",
+    "best",
+    "median",
+    "GFLOP/s",
+    "tokens/s",
+    "error",
+    "ours is",
+    "goal",
+  ];
+  return formatTable([head, ...rows], "lllrrrrrrr");
 }
 
 if (import.meta.main) {

@@ -4,16 +4,18 @@
  */
 
 /** Element types of TensorProto. */
-export const ELEMENT = { float: 1, uint8: 2, int32: 6, int64: 7 } as const;
+export const ELEMENT = { float: 1, uint8: 2, int32: 6, int64: 7, float16: 10 } as const;
 
 export interface ValueInfo {
   readonly name: string;
   readonly type: number;
-  readonly shape: readonly number[];
+  /** A name stands for a length that each run decides. */
+  readonly shape: readonly (number | string)[];
 }
 
 /** A constant of the graph. */
 export interface Initializer extends ValueInfo {
+  readonly shape: readonly number[];
   readonly bytes: Uint8Array;
 }
 
@@ -23,8 +25,9 @@ export interface Node {
   readonly domain?: string;
   readonly inputs: readonly string[];
   readonly outputs: readonly string[];
-  /** Whole numbers only. */
+  /** Whole numbers. */
   readonly attributes?: Readonly<Record<string, number>>;
+  readonly floats?: Readonly<Record<string, number>>;
 }
 
 export interface Graph {
@@ -52,14 +55,17 @@ export function writeModel({ nodes, inputs, outputs, initializers = [] }: Graph)
   return message([intField(1, IR_VERSION), bytesField(7, graph), ...opsets]);
 }
 
-function nodeProto({ op, domain, inputs, outputs, attributes = {} }: Node): Uint8Array {
-  const INT = 2;
+function nodeProto({ op, domain, inputs, outputs, attributes = {}, floats = {} }: Node): Uint8Array {
+  const [FLOAT, INT] = [1, 2];
   return message([
     ...inputs.map((name) => textField(1, name)),
     ...outputs.map((name) => textField(2, name)),
     textField(4, op),
     ...Object.entries(attributes).map(([name, value]) =>
       bytesField(5, message([textField(1, name), intField(3, value), intField(20, INT)]))
+    ),
+    ...Object.entries(floats).map(([name, value]) =>
+      bytesField(5, message([textField(1, name), floatField(2, value), intField(20, FLOAT)]))
     ),
     ...(domain ? [textField(7, domain)] : []),
   ]);
@@ -75,13 +81,19 @@ function tensorProto({ name, type, shape, bytes }: Initializer): Uint8Array {
 }
 
 function valueInfoProto({ name, type, shape }: ValueInfo): Uint8Array {
-  const dimensions = message(shape.map((axis) => bytesField(1, intField(1, axis))));
+  const dimensions = message(
+    shape.map((axis) => bytesField(1, typeof axis === "number" ? intField(1, axis) : textField(2, axis))),
+  );
   const tensorType = message([intField(1, type), bytesField(2, dimensions)]);
   return message([textField(1, name), bytesField(2, bytesField(1, tensorType))]);
 }
 
 function intField(field: number, value: number): Uint8Array {
   return message([varint(field * 8), varint(value)]);
+}
+
+function floatField(field: number, value: number): Uint8Array {
+  return message([varint(field * 8 + 5), new Uint8Array(Float32Array.of(value).buffer)]);
 }
 
 function textField(field: number, text: string): Uint8Array {

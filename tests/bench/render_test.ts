@@ -56,6 +56,28 @@ const PEERS = {
   }],
 };
 
+const score = { medianMs: 1, gflops: 1, error: 0 };
+const MODELS = {
+  version: 1,
+  kind: "models",
+  surroundings: SURROUNDINGS,
+  contests: [{
+    op: "prefill f32",
+    shape: "demo, 256",
+    scores: [
+      { ...score, name: "longreach", bestMs: 10, tokensPerSecond: 25_600, ratio: 1, goal: null },
+      { ...score, name: "onnxruntime-web 1", bestMs: 25, tokensPerSecond: 10_240, ratio: 2.5, goal: 2 },
+    ],
+  }, {
+    op: "decode 4-bit",
+    shape: "demo, after 256",
+    scores: [
+      { ...score, name: "longreach", bestMs: 10, tokensPerSecond: 1600, ratio: 1, goal: null },
+      { ...score, name: "onnxruntime-web 1", bestMs: 15, tokensPerSecond: 1066.7, ratio: 1.5, goal: 2 },
+    ],
+  }],
+};
+
 function withResults(software: object) {
   return { software: software as DeviceResults, gpu: {}, dawn: {} };
 }
@@ -82,6 +104,18 @@ Deno.test("figures come from the results, and are held against the goals", () =>
     "M1: 40.0 GFLOP/s | 16.0 GFLOP/s | 2.5x |  | **missed**",
   );
   assertIncludes(line("NF4 matmul against our f32 |"), "0123456789, 2026-11-20");
+});
+
+Deno.test("models are held against the peer by tokens a second, reading and writing", () => {
+  const page = fill(
+    "<!-- table: goals -->\n<!-- end -->\n<!-- table: models software -->\n<!-- end -->",
+    withResults({ models: MODELS }),
+  );
+  const line = (text: string) => page.split("\n").find((each) => each.includes(text))!;
+  assertIncludes(line("(prefill)"), "2x or more | demo, 256, f32: 25600.0 | 10240.0 | 2.5x |  | met");
+  assertIncludes(line("(decode)"), "demo, after 256, 4-bit: 1600.0 | 1066.7 | 1.5x |  | **missed**");
+  assertIncludes(page, "| by | best | tokens/s | error |");
+  assertIncludes(line("| decode 4-bit"), "| demo, after 256 | longreach | 10.00 ms | 1600.0 | 0e+0 |  |  |");
 });
 
 Deno.test("a table says how it was made, one without results that it was not, others stay", () => {

@@ -1,0 +1,169 @@
+/** Contests of a whole LLaMA: reading a prompt, and writing tokens after it. */
+import { Gpu } from "../../kernels/gpu.ts";
+import { quantiseNf4 } from "../../kernels/nf4/nf4.ts";
+import { Decoder } from "../../model/decoder.ts";
+import { continueAll } from "../../model/generate.ts";
+import type { LanguageModel } from "../../model/language_model.ts";
+import { assembleModel } from "../../model/load/assemble.ts";
+import type { ModelConfig } from "../../model/model_config.ts";
+import { linearsOf } from "../../model/tensors.ts";
+import { randomIds } from "../inputs.ts";
+import type { Contest } from "./contest.ts";
+import type { Entrant } from "./entrant.ts";
+import { type HostModel, hostModel } from "./host_model.ts";
+import { llamaGraph } from "./llama_graph.ts";
+import { OnnxDecoder } from "./onnxruntime.ts";
+
+/** A model, and the tokens of a contest. */
+export interface WholeModel {
+  /** As the tables call it. */
+  readonly name: string;
+  readonly config: ModelConfig;
+  /** 4 bits: our NF4 and the peer's whole numbers, of the same values. The head, which we hold in f32, is in 4 bits there too. */
+  readonly format: "f32" | "4-bit";
+  /** Tokens of the prompt. */
+  readonly prompt: number;
+}
+
+/** Tokens that are written after the prompt. */
+const WRITTEN = 16;
+const GREEDY = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 } as const;
+
+/** From a prompt to the logits of the token after it, on the host. */
+export function prefillContest(whole: WholeModel): Contest {
+  return contestOf(whole, "prefill", whole.prompt, async (host, ids) => {
+    const [ours, peer] = [await ourModel(host, whole), await theirModel(host, whole)];
+    const ourLogits = async () => {
+      ours.decoder.truncate(0, 0);
+      ours.decoder.prefill(0, ids);
+      const logits = ours.decoder.logits();
+      const values = await ours.decoder.model.gpu.read(logits);
+      logits.free();
+      return values.subarray(0, whole.config.vocab_size);
+    };
+    return [
+      repeated(ours, ourLogits),
+      repeated(peer, () => peer.decoder.logits(ids, 0)),
+    ];
+  });
+}
+
+/** Tokens after a prompt that is in the cache: the likeliest each time, all of which the host gets. */
+export function decodeContest(whole: WholeModel): Contest {
+  return contestOf(whole, "decode", WRITTEN, async (host, ids) => {
+    const [last, before] = [ids.at(-1)!, ids.length - 1];
+    const [ours, peer] = [await ourModel(host, whole), await theirModel(host, whole)];
+    ours.decoder.prefill(0, ids);
+    await peer.decoder.logits(ids, 0);
+    const write = async () => {
+      ours.decoder.truncate(0, before);
+      ours.decoder.prefill(0, [last]);
+      const [written] = await continueAll(ours.decoder, { ...GREEDY, maxNewTokens: WRITTEN, stopIds: [] });
+      return Float32Array.from(written!);
+    };
+    const theyWrite = async () => {
+      const written = [last];
+      for (let i = 0; i < WRITTEN; i++) {
+        written.push(likeliest(await peer.decoder.logits(written.slice(-1), before + i)));
+      }
+      return Float32Array.from(written.slice(1));
+    };
+    return [repeated(ours, write), repeated(peer, theyWrite)];
+  });
+}
+
+/** @param enter makes the entrants for the model's weights and a prompt */
+function contestOf(
+  { name, config, format, prompt }: WholeModel,
+  what: "prefill" | "decode",
+  tokens: number,
+  enter: (host: HostModel, ids: readonly number[]) => Promise<Entrant[]>,
+): Contest {
+  return {
+    op: `${what} ${format}`,
+    shape: `${name}, ${what === "prefill" ? prompt : `after ${prompt}`}`,
+    flops: flopsOf(
+      config,
+      what === "prefill" ? { tokens, before: 0, heads: 1 } : { tokens, before: prompt, heads: tokens },
+    ),
+    tokens,
+    goals: { onnxruntime: 2 },
+    enter: () =>
+      enter(hostModel(config, format === "4-bit"), Array.from(randomIds(prompt, config.vocab_size))),
+  };
+}
+
+/** Products of the layers and of `heads` rows of logits, and attention. */
+function flopsOf(
+  config: ModelConfig,
+  { tokens, before, heads }: { readonly tokens: number; readonly before: number; readonly heads: number },
+): number {
+  const { vocab_size, hidden_size, num_hidden_layers, num_attention_heads, head_dim } = config;
+  const weights = [...linearsOf(config).values()].reduce((sum, { shape: [N, K] }) => sum + N * K, 0);
+  const scores = tokens * before + tokens * (tokens + 1) / 2;
+  return 2 * weights * tokens + 2 * heads * vocab_size * hidden_size +
+    4 * num_hidden_layers * num_attention_heads * head_dim * scores;
+}
+
+interface Player<T> {
+  readonly name: string;
+  readonly decoder: T;
+  free(): Promise<void>;
+}
+
+/** The model on a device of its own, which goes with it. */
+async function ourModel(host: HostModel, { prompt }: WholeModel): Promise<Player<Decoder>> {
+  const gpu = await Gpu.open();
+  const decoder = new Decoder(await load(gpu, host), { capacity: prompt + WRITTEN });
+  return {
+    name: "longreach",
+    decoder,
+    free() {
+      gpu.close();
+      return Promise.resolve();
+    },
+  };
+}
+
+async function theirModel(host: HostModel, { prompt }: WholeModel): Promise<Player<OnnxDecoder>> {
+  const capacity = prompt + WRITTEN;
+  const decoder = await OnnxDecoder.open(llamaGraph(host, capacity), capacity);
+  return { name: decoder.name, decoder, free: () => decoder.free() };
+}
+
+/** Uploads the weights, ternary linears as NF4. */
+async function load(gpu: Gpu, { config, matrices, norms }: HostModel): Promise<LanguageModel> {
+  const upload = (name: string) => {
+    const { shape, data } = (matrices.get(name) ?? norms.get(name))!;
+    return gpu.tensor(shape, data, { label: name });
+  };
+  return await assembleModel(gpu, config, "f32", {
+    table: (name) => Promise.resolve(upload(name)),
+    vector: (name) => Promise.resolve(upload(name)),
+    matrix(name) {
+      const dense = upload(name);
+      if (!matrices.get(name)!.ternary) return Promise.resolve(dense);
+      const weight = quantiseNf4(gpu, dense, { doubleQuant: false, label: name });
+      dense.free();
+      return Promise.resolve(weight);
+    },
+    isTrained: () => false,
+  });
+}
+
+function repeated({ name, free }: Player<unknown>, once: () => Promise<Float32Array>): Entrant {
+  return {
+    name,
+    async run(times) {
+      for (let i = 0; i < times; i++) await once();
+    },
+    values: async () => [await once()],
+    free,
+  };
+}
+
+function likeliest(logits: Float32Array): number {
+  let best = 0;
+  for (let i = 1; i < logits.length; i++) if (logits[i]! > logits[best]!) best = i;
+  return best;
+}
