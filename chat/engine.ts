@@ -190,7 +190,9 @@ export class Engine {
       `The prompt has ${formatCount(tokens)} tokens, and with ${
         formatCount(maxNewTokens)
       } for the answer passes ` +
-        `the context of ${formatCount(this.contextSize)}. Shorten it, or take a model of a longer context`,
+        `the context of ${formatCount(this.contextSize)}. Shorten it, ${
+          maxNewTokens > 1 ? "ask for fewer, " : ""
+        }or take a model of a longer context`,
       { kind: "usage" },
     );
   }

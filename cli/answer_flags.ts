@@ -1,4 +1,5 @@
 /** Flags of the commands that write with a model: which model, and how it draws tokens. */
+import { UnknownTokens } from "../data/spelling.ts";
 import { TEMPLATE_NAMES } from "../data/templates.ts";
 import type { AnswerOptions, Engine, EngineOptions } from "../chat/engine.ts";
 import { oneOf, real, whole } from "../train_args/values.ts";
@@ -37,6 +38,9 @@ export function withModelFlags(command: Plain) {
     );
 }
 
+/** Tokens of an answer where neither flag nor context ends it before; LongLoRA's. */
+export const MOST_TOKENS = 512;
+
 /** Formats by the names that the flags have for them. */
 const FORMATS = { fp32: "f32", bf16: "bf16", fp16: "f16", q8: "q8" } as const;
 
@@ -51,7 +55,14 @@ export function withAnswerFlags(command: Plain) {
         "as dtype",
       ),
     )
-    .addOption(valueFlag("max_gen_len", "most tokens of an answer", whole(1), 512))
+    .addOption(
+      optionalFlag(
+        "max_gen_len",
+        "most tokens of an answer",
+        whole(1),
+        `${MOST_TOKENS}, or what the context has left`,
+      ),
+    )
     .addOption(
       optionalFlag(
         "temperature",
@@ -177,4 +188,20 @@ export function samplingOf(flags: AnswerFlags): AnswerOptions & { readonly seed:
     ...(repetition_penalty === null ? {} : { repetitionPenalty: repetition_penalty }),
     seed: flags.seed ?? crypto.getRandomValues(new Uint32Array(1))[0]!,
   };
+}
+
+/**
+ * Notes how many tokens of a prompt stand for what the tokenizer does not know.
+ * @throws {UserError} where most do
+ */
+export function noteUnknown(
+  io: Pick<Io, "err">,
+  { tokenizer }: Pick<Engine, "tokenizer">,
+  ids: readonly number[],
+  what: string,
+): void {
+  const unknown = new UnknownTokens(tokenizer);
+  unknown.add(ids);
+  const note = unknown.describe(what);
+  if (note) io.err(note);
 }

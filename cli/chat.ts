@@ -7,6 +7,8 @@ import { formatBytes, formatCount, formatTable } from "../text.ts";
 import { text } from "../train_args/values.ts";
 import {
   type AnswerFlags,
+  MOST_TOKENS,
+  noteUnknown,
   openEngine,
   samplingOf,
   sinksOf,
@@ -88,7 +90,7 @@ class Repl {
   constructor(io: Io, speakers: readonly Speaker[], flags: AnswerFlags & { readonly system: string | null }) {
     this.#io = io;
     this.#speakers = speakers;
-    this.#options = { ...samplingOf(flags), maxNewTokens: flags.max_gen_len };
+    this.#options = { ...samplingOf(flags), maxNewTokens: flags.max_gen_len ?? MOST_TOKENS };
     this.#conversations = speakers.map(() => new Conversation(flags.system));
     this.#lines = io.lines({
       prompt: "> ",
@@ -179,6 +181,7 @@ class Repl {
       engine.promptOf(this.#conversations[i]!.with(question))
     );
     this.#speakers.forEach(({ engine }, i) => engine.checkLength(prompts[i]!.length));
+    noteUnknown(this.#io, this.#speakers.at(-1)!.engine, prompts.at(-1)!, "the conversation");
     this.#answering = new AbortController();
     try {
       const answers: Answer[] = [];

@@ -3,7 +3,15 @@ import type { Answer } from "../chat/engine.ts";
 import { MATERIAL_TYPES } from "../chat/material.ts";
 import { UserError } from "../errors.ts";
 import { oneOf, text } from "../train_args/values.ts";
-import { openEngine, samplingOf, sinksOf, withAnswerFlags, withSinkFlags } from "./answer_flags.ts";
+import {
+  MOST_TOKENS,
+  noteUnknown,
+  openEngine,
+  samplingOf,
+  sinksOf,
+  withAnswerFlags,
+  withSinkFlags,
+} from "./answer_flags.ts";
 import { type BuiltCommand, newCommand, optionalFlag, valueFlag } from "./flags.ts";
 import { formatJson } from "./format.ts";
 import type { Io } from "./io.ts";
@@ -47,11 +55,12 @@ export function build(summary: string, io: Io): BuiltCommand {
       const ids = content === null
         ? engine.tokenizer.encode(prompt!)
         : engine.promptOf([{ role: "user", content }]);
+      noteUnknown(io, engine, ids, "the prompt");
       const sampling = samplingOf(flags);
       const reading = new CountProgress(io, "token");
       const answer = await engine.answer(ids, {
         ...sampling,
-        maxNewTokens: flags.max_gen_len,
+        maxNewTokens: flags.max_gen_len ?? Math.max(1, Math.min(MOST_TOKENS, engine.roomBehind(ids.length))),
         onPrompt: (done, total) => {
           reading.onProgress(done, total, "of the prompt");
           if (done === total) reading.stop();

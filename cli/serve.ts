@@ -1,7 +1,7 @@
 /** `serve`: a model behind OpenAI's API, and a page to talk with it. */
 import { basename } from "../checkpoint/deps.ts";
 import { bytes, oneOf, text, whole } from "../train_args/values.ts";
-import { openEngine, samplingOf, withAnswerFlags } from "./answer_flags.ts";
+import { MOST_TOKENS, openEngine, samplingOf, withAnswerFlags } from "./answer_flags.ts";
 import { type BuiltCommand, newCommand, optionalFlag, valueFlag } from "./flags.ts";
 import { formatJson } from "./format.ts";
 import { describeAnswer } from "./inference.ts";
@@ -89,7 +89,7 @@ export function build(summary: string, io: Io): BuiltCommand {
         defaults: {
           ...sampling,
           ...(flags.seed === null ? {} : { seed }),
-          maxNewTokens: flags.max_gen_len,
+          maxNewTokens: flags.max_gen_len ?? MOST_TOKENS,
         },
       });
       if (json) io.out(formatJson({ url: server.url, model: name }));

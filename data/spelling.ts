@@ -70,7 +70,7 @@ export class UnknownTokens {
     this.#unkId = tokenizer.model.unkId;
   }
 
-  add(ids: Uint32Array): void {
+  add(ids: ArrayLike<number> & Iterable<number>): void {
     this.tokens += ids.length;
     for (const id of ids) if (id === this.#unkId) this.unknown++;
   }

@@ -166,7 +166,10 @@ function parse<T>(schema: z.ZodType<T>, body: Record<string, unknown>, { modelNa
   if (error) {
     const [issue] = error.issues;
     const path = issue!.path.join(".");
-    if (issue!.code !== "unrecognized_keys") throw invalid(path || "body", issue!.message);
+    if (issue!.code !== "unrecognized_keys") {
+      if (isMissing(given, issue!.path)) throw missing(path);
+      throw invalid(path || "body", issue!.message);
+    }
     const name = [...path === "" ? [] : [path], issue.keys[0]].join(".").slice(0, LONGEST_NAME);
     throw new ApiError(400, `Unknown parameter: '${name}'`, { param: name, code: "unknown_parameter" });
   }
@@ -178,6 +181,18 @@ function parse<T>(schema: z.ZodType<T>, body: Record<string, unknown>, { modelNa
     });
   }
   return data;
+}
+
+/** Whether the body has nothing at a path. */
+function isMissing(body: unknown, path: readonly PropertyKey[]): boolean {
+  return path.length > 0 && path.reduce<unknown>((value, key) => (value as never)?.[key], body) === undefined;
+}
+
+function missing(param: string): ApiError {
+  return new ApiError(400, `Missing required parameter: '${param}'`, {
+    param,
+    code: "missing_required_parameter",
+  });
 }
 
 function invalid(param: string, problem: string): ApiError {

@@ -70,6 +70,27 @@ Deno.test("inference puts a document before its question, and counts both agains
     assertIncludes(refused.stderr, "the context of 256");
   }));
 
+Deno.test("an answer of no given length ends where the context does", async () => {
+  const words = ["inference", "--base_model", MODEL, "--temperature", "0", "--json"];
+  const { code, io } = await run(...words, "--prompt", "signal meteor moves . ".repeat(62));
+  assertEquals(code, 0, io.stderr);
+  const { prompt_tokens, completion_tokens, finish_reason } = JSON.parse(io.stdout);
+  assertEquals([prompt_tokens, completion_tokens, finish_reason], [249, 7, "length"]);
+});
+
+Deno.test("words that the tokenizer does not know are counted, and refused where they are most", async () => {
+  const some = await run("inference", ...BASE, "--prompt", "Hello signal meteor moves .");
+  assertEquals(some.code, 0);
+  assertIncludes(some.io.stderr, "1 of 6 tokens of the prompt (17 %) are");
+  const most = await run("inference", ...BASE, "--prompt", "Hello World");
+  assertEquals([most.code, most.io.stdout], [1, ""]);
+  assertIncludes(most.io.stderr, "Cannot use the prompt: 2 of 3 tokens");
+  const chat = new MemoryIo({ input: ["Hello World", "signal meteor moves ."] });
+  assertEquals(await runCli(["chat", ...BASE], chat), 0);
+  assertIncludes(chat.stderr, "Cannot use the conversation: 2 of 3 tokens");
+  assertEquals(chat.stdout.trim().split("\n").length, 1, "the chat lives on");
+});
+
 Deno.test("inference wants a question or a text, and says which file is missing", async () => {
   for (const words of [[], ["--prompt", "a", "--question", "b"], ["--prompt", "a", "--material", "c.txt"]]) {
     const { code, io } = await run("inference", ...BASE, ...words);
