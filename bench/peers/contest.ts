@@ -9,6 +9,8 @@ export interface Contest {
   readonly flops: number;
   /** Tokens that the work reads or writes, where it is a model's. */
   readonly tokens?: number;
+  /** Largest difference of values that is none, as a share of the largest; that of f32 unless given. */
+  readonly tolerance?: number;
   /** Goals: times as fast as each peer, by the start of its name. */
   readonly goals: Readonly<Record<string, number>>;
   /** Makes the entrants, ours first. */
@@ -84,7 +86,7 @@ export async function hold(contest: Contest, timing: Timing): Promise<ContestRes
       gflops: contest.flops / bestMs / 1e6,
       ...(contest.tokens === undefined ? {} : { tokensPerSecond: 1000 * contest.tokens / bestMs }),
       error: errors[i]!,
-      ratio: errors[i]! <= TOLERANCE ? bestMs / ours : null,
+      ratio: errors[i]! <= (contest.tolerance ?? TOLERANCE) ? bestMs / ours : null,
       goal: goalOf(contest, name),
     };
   });

@@ -24,9 +24,13 @@ export interface HostMatrix extends HostArray {
   readonly ternary: Ternary | undefined;
 }
 
+/** How a model's numbers are held: in f32 or f16, activations too, or in 4 bits beside activations in f32. */
+export type ModelFormat = "f32" | "f16" | "4-bit";
+
 /** Tensors by the checkpoint's names. */
 export interface HostModel {
   readonly config: ModelConfig;
+  readonly format: ModelFormat;
   /** Embeddings and head (V, C), linears. */
   readonly matrices: ReadonlyMap<string, HostMatrix>;
   /** Norms (C). */
@@ -35,17 +39,18 @@ export interface HostModel {
 
 /**
  * Root mean square of every matrix is 1 / sqrt(inputs), of the norms about 1. The same config gives the same numbers.
- * @param isTernary makes all matrices {@linkcode Ternary}
+ * Numbers are rounded to f16 for it; for 4 bits all matrices are {@linkcode Ternary}.
  */
-export function hostModel(config: ModelConfig, isTernary: boolean): HostModel {
+export function hostModel(config: ModelConfig, format: ModelFormat): HostModel {
   const random = new Random(1);
+  const held = (data: Float32Array<ArrayBuffer>) => format === "f16" ? data.map(Math.f16round) : data;
   const matrix = (shape: readonly [number, number]): HostMatrix => {
-    const ternary = isTernary ? randomTernary(shape, random) : undefined;
+    const ternary = format === "4-bit" ? randomTernary(shape, random) : undefined;
     const bound = Math.sqrt(3 / shape[1]);
     return {
       shape,
       ternary,
-      data: ternary ? floats(ternary) : uniform(shape[0] * shape[1], -bound, bound, random),
+      data: ternary ? floats(ternary) : held(uniform(shape[0] * shape[1], -bound, bound, random)),
     };
   };
   const { vocab_size, hidden_size } = config;
@@ -54,9 +59,9 @@ export function hostModel(config: ModelConfig, isTernary: boolean): HostModel {
   for (const [name, { shape }] of linearsOf(config)) matrices.set(`${name}.weight`, matrix(shape));
   const norms = new Map<string, HostArray>();
   for (const name of normWeights(config).keys()) {
-    norms.set(name, { shape: [hidden_size], data: uniform(hidden_size, 0.5, 1.5, random) });
+    norms.set(name, { shape: [hidden_size], data: held(uniform(hidden_size, 0.5, 1.5, random)) });
   }
-  return { config, matrices, norms };
+  return { config, format, matrices, norms };
 }
 
 function uniform(size: number, low: number, high: number, random: Random): Float32Array<ArrayBuffer> {

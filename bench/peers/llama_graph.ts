@@ -4,6 +4,7 @@
  */
 import { layoutOf } from "../../model/tensors.ts";
 import { ropeTables } from "../../model/rope.ts";
+import type { HostArray } from "./entrant.ts";
 import { BLOCK, type HostMatrix, type HostModel } from "./host_model.ts";
 import { ELEMENT, type Graph, type Initializer, type Node } from "./onnx_model.ts";
 import { bytesOf, constant } from "./onnxruntime.ts";
@@ -22,6 +23,8 @@ export const cacheNames = (layer: number) => ({
 export function llamaGraph(model: HostModel, capacity: number): Graph {
   const { config } = model;
   const layout = layoutOf(config);
+  const element = model.format === "f16" ? ELEMENT.float16 : ELEMENT.float;
+  const held = (name: string, array: HostArray) => constant(name, array, element);
   const nodes: Node[] = [];
   const initializers: Initializer[] = [];
   const add = (op: string, inputs: string[], output: string, more: Partial<Node> = {}): string => {
@@ -36,7 +39,7 @@ export function llamaGraph(model: HostModel, capacity: number): Graph {
     const K = linears[0]!.shape[1];
     const N = linears.reduce((sum, { shape }) => sum + shape[0], 0);
     if (linears.some(({ ternary }) => !ternary)) {
-      initializers.push(transposed(`${output}.weight`, [N, K], linears.map(({ data }) => data)));
+      initializers.push(held(`${output}.weight`, transposed([N, K], linears.map(({ data }) => data))));
       return add("MatMul", [x, `${output}.weight`], output);
     }
     initializers.push(...fourBits(output, [N, K], linears));
@@ -48,15 +51,15 @@ export function llamaGraph(model: HostModel, capacity: number): Graph {
   const tables = ropeTables(config, capacity);
   const half = config.rotary_dim / 2;
   initializers.push(
-    constant("embeddings", model.matrices.get(`${layout.embeddings}.weight`)!),
-    constant("cos", { shape: [capacity, half], data: tables.cos as Float32Array<ArrayBuffer> }),
-    constant("sin", { shape: [capacity, half], data: tables.sin as Float32Array<ArrayBuffer> }),
+    held("embeddings", model.matrices.get(`${layout.embeddings}.weight`)!),
+    held("cos", { shape: [capacity, half], data: tables.cos as Float32Array<ArrayBuffer> }),
+    held("sin", { shape: [capacity, half], data: tables.sin as Float32Array<ArrayBuffer> }),
   );
   let residual = add("Gather", ["embeddings", "input_ids"], "embedded");
   let block: string | undefined;
   /** Adds what the last block gave to the residual, and norms the sum. */
   const norm = (weight: string, output: string): string => {
-    initializers.push(constant(weight, model.norms.get(weight)!));
+    initializers.push(held(weight, model.norms.get(weight)!));
     if (block === undefined) {
       return add("SimplifiedLayerNormalization", [residual, weight], output, { floats });
     }
@@ -111,11 +114,12 @@ export function llamaGraph(model: HostModel, capacity: number): Graph {
   });
   // The head reads the last token alone.
   const last = add("Gather", [normed, "minus_one"], "last_state", { attributes: { axis: 1 } });
-  product(last, [`${config.tie_word_embeddings ? layout.embeddings : layout.head}.weight`], "logits");
+  product(last, [`${config.tie_word_embeddings ? layout.embeddings : layout.head}.weight`], "held_logits");
+  add("Cast", ["held_logits"], "logits", { attributes: { to: ELEMENT.float } });
   const cacheShape = (length: string) => [1, config.num_key_value_heads, length, config.head_dim];
   const layers = Array.from({ length: config.num_hidden_layers }, (_, layer) => cacheNames(layer));
   const caches = (names: readonly string[], length: string) =>
-    names.map((name) => ({ name, type: ELEMENT.float, shape: cacheShape(length) }));
+    names.map((name) => ({ name, type: element, shape: cacheShape(length) }));
   return {
     nodes,
     initializers,
@@ -136,7 +140,7 @@ export function llamaGraph(model: HostModel, capacity: number): Graph {
 const ONNX_BLOCK = 32;
 
 /** MatMul reads (K, N). */
-function transposed(name: string, [N, K]: readonly [number, number], parts: readonly Float32Array[]) {
+function transposed([N, K]: readonly [number, number], parts: readonly Float32Array[]): HostArray {
   const data = new Float32Array(N * K);
   let row = 0;
   for (const part of parts) {
@@ -144,7 +148,7 @@ function transposed(name: string, [N, K]: readonly [number, number], parts: read
       for (let k = 0; k < K; k++) data[k * N + row] = part[i + k]!;
     }
   }
-  return constant(name, { shape: [K, N], data });
+  return { shape: [K, N], data };
 }
 
 /** A weight is (code - 8) * scale, two codes a byte, the earlier in the low half. */

@@ -153,13 +153,13 @@ function kernelContests(gpu: Gpu): Contest[] {
   ];
 }
 
-/** The demo's shape and a larger one, in f32 and with 4 bits. */
+/** The demo's shape and a larger one, in f32, in f16 and with 4 bits. */
 async function modelContests({ info }: Gpu): Promise<Contest[]> {
   const kind = info.isSoftware ? "software" : "gpu";
   const [demo, larger] = [await readConfig(DEMO_MODEL), parseConfig(LARGER[kind], "the larger model")];
   const models = [{ name: "demo", config: demo }, { name: nameOf(larger), config: larger }];
   const wholes = models.flatMap((model) =>
-    (["f32", "4-bit"] as const).flatMap((format) =>
+    (["f32", "f16", "4-bit"] as const).flatMap((format) =>
       SIZES[kind].prompts.map((prompt): WholeModel => ({ ...model, format, prompt }))
     )
   );

@@ -1,6 +1,6 @@
 /** onnxruntime-web on its WebGPU provider. Only this file knows its interface. */
 import type { Entrant, HostArray } from "./entrant.ts";
-import { ELEMENT, type Graph, writeModel } from "./onnx_model.ts";
+import { ELEMENT, type Graph, type Initializer, writeModel } from "./onnx_model.ts";
 
 /** The part of the package that is used; its own types would make it a dependency of the whole project's type check. */
 interface OnnxRuntime {
@@ -142,12 +142,15 @@ export class OnnxDecoder {
     const buffers: GPUBuffer[] = [];
     const [past, present]: Record<string, OrtTensor>[] = [{}, {}];
     const outputs = graph.outputs.filter(({ name }) => name.startsWith("present"));
-    for (const [i, { name, shape }] of graph.inputs.filter(({ name }) => name.startsWith("past")).entries()) {
+    for (
+      const [i, { name, type, shape }] of graph.inputs.filter(({ name }) => name.startsWith("past")).entries()
+    ) {
       const dims = shape.map((axis) => typeof axis === "number" ? axis : capacity);
-      const buffer = makeBuffer(device, 4 * dims.reduce((product, axis) => product * axis, 1));
+      const [dataType, bytes] = type === ELEMENT.float16 ? ["float16", 2] as const : ["float32", 4] as const;
+      const buffer = makeBuffer(device, bytes * dims.reduce((product, axis) => product * axis, 1));
       buffers.push(buffer);
-      past![name] = runtime.Tensor.fromGpuBuffer(buffer, { dataType: "float32", dims });
-      present![outputs[i]!.name] = runtime.Tensor.fromGpuBuffer(buffer, { dataType: "float32", dims });
+      past![name] = runtime.Tensor.fromGpuBuffer(buffer, { dataType, dims });
+      present![outputs[i]!.name] = runtime.Tensor.fromGpuBuffer(buffer, { dataType, dims });
     }
     return new OnnxDecoder(runtime, session, { past: past!, present: present! }, buffers);
   }
@@ -175,9 +178,13 @@ export class OnnxDecoder {
   }
 }
 
-/** An f32 array as a constant of a graph. */
-export function constant(name: string, { shape, data }: HostArray) {
-  return { name, type: ELEMENT.float, shape, bytes: bytesOf(data) };
+/** An array as a constant of a graph, in f32 unless told otherwise. */
+export function constant(
+  name: string,
+  { shape, data }: HostArray,
+  type: typeof ELEMENT.float | typeof ELEMENT.float16 = ELEMENT.float,
+): Initializer {
+  return { name, type, shape, bytes: bytesOf(type === ELEMENT.float ? data : Float16Array.from(data)) };
 }
 
 /** The bytes of an array, borrowed. */

@@ -10,9 +10,9 @@ import { linearsOf } from "../../model/tensors.ts";
 import { randomIds } from "../inputs.ts";
 import type { Contest } from "./contest.ts";
 import type { Entrant } from "./entrant.ts";
-import { type HostModel, hostModel } from "./host_model.ts";
+import { type HostModel, hostModel, type ModelFormat } from "./host_model.ts";
 import { llamaGraph } from "./llama_graph.ts";
-import { OnnxDecoder } from "./onnxruntime.ts";
+import { bytesOf, OnnxDecoder } from "./onnxruntime.ts";
 
 /** A model, and the tokens of a contest. */
 export interface WholeModel {
@@ -20,13 +20,15 @@ export interface WholeModel {
   readonly name: string;
   readonly config: ModelConfig;
   /** 4 bits: our NF4 and the peer's whole numbers, of the same values. The head, which we hold in f32, is in 4 bits there too. */
-  readonly format: "f32" | "4-bit";
+  readonly format: ModelFormat;
   /** Tokens of the prompt. */
   readonly prompt: number;
 }
 
 /** Tokens that are written after the prompt. */
 const WRITTEN = 16;
+/** In f16 sums of other orders differ in the third digit. */
+const F16_TOLERANCE = 0.02;
 const GREEDY = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 } as const;
 
 /** From a prompt to the logits of the token after it, on the host. */
@@ -36,10 +38,7 @@ export function prefillContest(whole: WholeModel): Contest {
     const ourLogits = async () => {
       ours.decoder.truncate(0, 0);
       ours.decoder.prefill(0, ids);
-      const logits = ours.decoder.logits();
-      const values = await ours.decoder.model.gpu.read(logits);
-      logits.free();
-      return values.subarray(0, whole.config.vocab_size);
+      return await logitsOf(ours.decoder);
     };
     return [
       repeated(ours, ourLogits),
@@ -68,7 +67,17 @@ export function decodeContest(whole: WholeModel): Contest {
       }
       return Float32Array.from(written.slice(1));
     };
-    return [repeated(ours, write), repeated(peer, theyWrite)];
+    if (whole.format !== "f16") return [repeated(ours, write), repeated(peer, theyWrite)];
+    // Of two likely tokens rounding may choose either: what is compared is the logits behind the prompt's last token.
+    const ourLogits = async () => {
+      ours.decoder.truncate(0, before);
+      ours.decoder.prefill(0, [last]);
+      return await logitsOf(ours.decoder);
+    };
+    return [
+      repeated(ours, write, ourLogits),
+      repeated(peer, theyWrite, () => peer.decoder.logits([last], before)),
+    ];
   });
 }
 
@@ -87,9 +96,9 @@ function contestOf(
       what === "prefill" ? { tokens, before: 0, heads: 1 } : { tokens, before: prompt, heads: tokens },
     ),
     tokens,
+    ...(format === "f16" ? { tolerance: F16_TOLERANCE } : {}),
     goals: { onnxruntime: 2 },
-    enter: () =>
-      enter(hostModel(config, format === "4-bit"), Array.from(randomIds(prompt, config.vocab_size))),
+    enter: () => enter(hostModel(config, format), Array.from(randomIds(prompt, config.vocab_size))),
   };
 }
 
@@ -132,16 +141,21 @@ async function theirModel(host: HostModel, { prompt }: WholeModel): Promise<Play
 }
 
 /** Uploads the weights, ternary linears as NF4. */
-async function load(gpu: Gpu, { config, matrices, norms }: HostModel): Promise<LanguageModel> {
-  const upload = (name: string) => {
-    const { shape, data } = (matrices.get(name) ?? norms.get(name))!;
-    return gpu.tensor(shape, data, { label: name });
+async function load(gpu: Gpu, { config, format, matrices, norms }: HostModel): Promise<LanguageModel> {
+  const dtype = format === "f16" ? "f16" : "f32";
+  const matrix = (name: string) => {
+    const { shape, data } = matrices.get(name)!;
+    const values = dtype === "f32" ? data : bytesOf(Float16Array.from(data));
+    return gpu.tensor(shape, values, { dtype, label: name });
   };
-  return await assembleModel(gpu, config, "f32", {
-    table: (name) => Promise.resolve(upload(name)),
-    vector: (name) => Promise.resolve(upload(name)),
+  return await assembleModel(gpu, config, dtype, {
+    table: (name) => Promise.resolve(matrix(name)),
+    vector(name) {
+      const { shape, data } = norms.get(name)!;
+      return Promise.resolve(gpu.tensor(shape, data, { label: name }));
+    },
     matrix(name) {
-      const dense = upload(name);
+      const dense = matrix(name);
       if (!matrices.get(name)!.ternary) return Promise.resolve(dense);
       const weight = quantiseNf4(gpu, dense, { doubleQuant: false, label: name });
       dense.free();
@@ -151,13 +165,25 @@ async function load(gpu: Gpu, { config, matrices, norms }: HostModel): Promise<L
   });
 }
 
-function repeated({ name, free }: Player<unknown>, once: () => Promise<Float32Array>): Entrant {
+async function logitsOf(decoder: Decoder): Promise<Float32Array> {
+  const logits = decoder.logits();
+  const values = await decoder.model.gpu.read(logits);
+  logits.free();
+  return values.subarray(0, decoder.model.config.vocab_size);
+}
+
+/** @param values what is compared; what the work gives unless given */
+function repeated(
+  { name, free }: Player<unknown>,
+  once: () => Promise<Float32Array>,
+  values = once,
+): Entrant {
   return {
     name,
     async run(times) {
       for (let i = 0; i < times; i++) await once();
     },
-    values: async () => [await once()],
+    values: async () => [await values()],
     free,
   };
 }

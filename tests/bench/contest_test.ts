@@ -82,6 +82,13 @@ Deno.test("a peer that computes something else has no ratio", async () => {
   assertEquals(scores.slice(1).map(({ ratio }) => ratio), [null, null, null, null]);
 });
 
+Deno.test("a contest in f16 bears what rounding makes", async () => {
+  const timing = scriptedTiming();
+  const entrants = [1, 1.01, 1.03].map((first) => entrant(timing, "peer", { ms: 1, values: [first, 2] }));
+  const { scores } = await hold({ ...contestOf(entrants), tolerance: 0.01 }, timing);
+  assertEquals(scores.map(({ ratio }) => ratio), [1, 1, null]);
+});
+
 Deno.test("a peer with numbers of its own is held to those", async () => {
   const timing = scriptedTiming();
   const right = entrant(timing, "peer", { ms: 1, values: [5, 6], expected: [5, 6] });
@@ -117,7 +124,7 @@ Deno.test("a ternary model computes the same in NF4 and in whole numbers of 4 bi
     num_attention_heads: 2,
     max_position_embeddings: 64,
   }, "tests");
-  const model = hostModel(config, true);
+  const model = hostModel(config, "4-bit");
   const name = "model.layers.0.mlp.down_proj.weight";
   const { shape, data } = model.matrices.get(name)!;
   assertEquals(shape, [64, 128]);
