@@ -11,7 +11,7 @@ import { numbers, text, whole, wholes } from "../train_args/values.ts";
 import { type ModelFlags, openEngine, withModelFlags } from "./answer_flags.ts";
 import { booleanFlag, type newCommand, optionalFlag, valueFlag } from "./flags.ts";
 import { formatJson } from "./format.ts";
-import type { Io } from "./io.ts";
+import { type Io, isFirstRank } from "./io.ts";
 import { narrowFetched } from "./permissions.ts";
 
 type Plain = ReturnType<typeof newCommand>;
@@ -177,13 +177,14 @@ export async function openSubject(io: Io, flags: ModelFlags, isBeyond = false): 
   };
 }
 
-/** Writes a grid's `results.json`, `report.html` and a picture of each measure beside its rows, and shows it. */
+/** Writes a grid's `results.json`, `report.html` and a picture of each measure beside its rows, and shows it; rank 0 does. */
 export async function showGrid(
   io: Io,
   result: GridResult,
   measures: readonly (Measure & { readonly file: string })[],
   { outputDir, json }: { readonly outputDir: string; readonly json: boolean },
 ): Promise<void> {
+  if (!isFirstRank(io)) return;
   const [{ gridPage, gridPicture, percent }, { writeFileAtomic }] = await Promise.all([
     import("../eval/grid_report.ts"),
     import("../checkpoint/atomic.ts"),

@@ -16,7 +16,7 @@ import {
 } from "./flags.ts";
 import { formatJson, formatRecord } from "./format.ts";
 import { gpuOptionsOf } from "./gpu_options.ts";
-import type { Io } from "./io.ts";
+import { type Io, isFirstRank } from "./io.ts";
 import { narrowFetched } from "./permissions.ts";
 import { loadingAndCounting } from "./stages.ts";
 import { quantisationOf } from "../model/quantisation.ts";
@@ -104,6 +104,7 @@ export function build(summary: string, io: Io): BuiltCommand {
         quantisation: quantisationOf(flags),
         dtype: flags.dtype,
         gpuOptions: gpuOptionsOf(io, webgpu),
+        ranks: io.ranks,
       };
       narrowFetched();
       if (isStrided) {
@@ -128,6 +129,7 @@ export function build(summary: string, io: Io): BuiltCommand {
           dropLastWindow,
           ...(flags.by_position === null ? {} : { segments: flags.by_position }),
         }, hooks));
+      if (!isFirstRank(io)) return;
       if (flags.plot_path !== null) await savePlot(flags.plot_path, result);
       io.out(json ? formatJson(result) : describeResult(result, flags.protocol, flags.by_position !== null));
       if (flags.plot_path !== null) io.err(`perplexity by position is drawn in ${flags.plot_path}`);

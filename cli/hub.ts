@@ -2,6 +2,8 @@
 import { formatBytes, formatSeconds } from "../text.ts";
 import { exists } from "../checkpoint/files.ts";
 import { type HubReference, parseHubReference } from "../hub/reference.ts";
+import { firstThenOthers } from "../distributed/agreement.ts";
+import { ALONE } from "../distributed/communicator.ts";
 import { UserError } from "../errors.ts";
 import type { Io } from "./io.ts";
 import { hasParent, missingPath, modelFolderOf } from "./places.ts";
@@ -49,7 +51,7 @@ export async function locate(
     );
   }
   try {
-    return await fetch(io, reference, kind, onHub);
+    return await firstThenOthers(io.ranks ?? ALONE, () => fetch(io, reference, kind, onHub));
   } catch (error) {
     if (!(error instanceof UserError) || isAddress || onHub) throw error;
     throw new UserError(

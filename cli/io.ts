@@ -46,6 +46,11 @@ export interface Io {
   failed?(text: string): void | Promise<void>;
 }
 
+/** Whether this process is alone, or the rank that writes for all. */
+export function isFirstRank({ ranks }: Io): boolean {
+  return (ranks?.rank ?? 0) === 0;
+}
+
 /** Options of questions for lines, on a terminal. */
 export interface LineOptions {
   /** Stands before the place to type. */

@@ -6,7 +6,7 @@ import { list, text } from "../train_args/values.ts";
 import { cutOf, openSubject, saveResults, tasksOf, withCutFlags, withEvalFlags } from "./eval_flags.ts";
 import { booleanFlag, type BuiltCommand, newCommand, optionalFlag } from "./flags.ts";
 import { formatJson } from "./format.ts";
-import type { Io } from "./io.ts";
+import { type Io, isFirstRank } from "./io.ts";
 import { stagesOn } from "./stages.ts";
 
 /** Tokens of a prompt's text, in Long-LLM. */
@@ -87,8 +87,10 @@ export function build(summary: string, io: Io): BuiltCommand {
             cut: cutOf(flags, MAX_LENGTH),
             outputDir,
             overwrite,
+            ranks: io.ranks,
           }, hooks),
       );
+      if (!isFirstRank(io)) return;
       const result = await saveResults(outputDir, { settings, ...scores });
       const { writeFileAtomic } = await import("../checkpoint/atomic.ts");
       for (const task of tasks) {

@@ -53,6 +53,7 @@ export function build(summary: string, io: Io): BuiltCommand {
           settings,
           outputDir,
           overwrite,
+          ranks: io.ranks,
           trials: flags.num_tests,
           maxNewTokens: flags.max_new_tokens,
           seed: flags.seed,

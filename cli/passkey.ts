@@ -71,7 +71,7 @@ export function build(summary: string, io: Io): BuiltCommand {
       const { output_dir: outputDir, overwrite } = flags;
       using subject = await openSubject(io, flags, flags.beyond_context);
       const { engine, settings } = subject;
-      const common = { wording, settings, outputDir, overwrite };
+      const common = { wording, settings, outputDir, overwrite, ranks: io.ranks };
       const result = await stagesOn(io).counting(
         "token",
         async (hooks) =>

@@ -40,6 +40,30 @@ export async function shared<T, R>(
 }
 
 /**
+ * As {@linkcode shared}, but in rounds of an item for each rank: what a round gave is known, and can be kept, before the next.
+ * @returns every item and its result, in order, on every rank
+ */
+export async function* inRounds<T, R>(
+  ranks: Communicator,
+  items: Iterable<T> | AsyncIterable<T>,
+  work: (item: T) => Promise<R>,
+): AsyncGenerator<{ readonly item: T; readonly result: R }> {
+  async function* finish(round: readonly T[]) {
+    const own = ranks.rank < round.length ? [await work(round[ranks.rank]!)] : [];
+    const results = (await gather(ranks, own)).flat(1) as R[];
+    for (const [i, item] of round.entries()) yield { item, result: results[i]! };
+  }
+  let round: T[] = [];
+  for await (const item of items) {
+    round.push(item);
+    if (round.length < ranks.size) continue;
+    yield* finish(round);
+    round = [];
+  }
+  if (round.length > 0) yield* finish(round);
+}
+
+/**
  * Checks that all ranks have the same facts.
  * @throws {UserError} on every rank, naming each fact that differs and the first rank on which it does
  */

@@ -2,6 +2,7 @@
 import { Tokenizer } from "../data/tokenizer.ts";
 import { describePlaces, tokenizerPlaces } from "../data/tokenizer_files.ts";
 import { readExtraShapes } from "../checkpoint/peft.ts";
+import type { Communicator } from "../distributed/communicator.ts";
 import { UserError } from "../errors.ts";
 import type { Gpu, GpuOptions } from "../kernels/gpu.ts";
 import { openGpu } from "../kernels/open.ts";
@@ -37,6 +38,8 @@ export interface MeasuredModel {
   readonly dtype?: "fp32" | "bf16" | "fp16";
   /** Options of the device; its defaults unless given. */
   readonly gpuOptions?: GpuOptions;
+  /** The ranks that share the work, each by a call of its own, and all get the result; one unless given. */
+  readonly ranks?: Communicator | undefined;
 }
 
 /** The model that was measured. */

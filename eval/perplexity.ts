@@ -1,9 +1,12 @@
 /** Perplexity over sliding windows, as LongLoRA's and LongQLoRA's evaluation scripts measure it. */
 import { readTokens } from "../data/tokenize.ts";
+import { gather, inRounds } from "../distributed/agreement.ts";
+import { ALONE, type Communicator } from "../distributed/communicator.ts";
 import { UserError } from "../errors.ts";
 import { freeBatch, makeBatch } from "../model/batch.ts";
 import type { WorkHooks } from "../model/hooks.ts";
 import type { LanguageModel } from "../model/language_model.ts";
+import { requireSameMeasurement } from "./identity.ts";
 import { type LoadedModel, type MeasuredModel, notFinite, settleModel } from "./measured_model.ts";
 import { windowStarts } from "./windows.ts";
 
@@ -115,10 +118,11 @@ export async function evaluatePerplexity(
     note: (line) => hooks.note?.(line),
   });
   checkWindows(tokens.length, windows);
+  await requireSameMeasurement(options, { seqLen, slidingWindow, batchSize, dropLastWindow }, [tokens]);
   using opened = await settled.open(hooks);
   const { model, loaded, gpu } = opened;
   const started = performance.now();
-  const scores = await scoreWindows(model, tokens, windows, hooks);
+  const scores = await scoreWindows(model, tokens, windows, hooks, options.ranks);
   return {
     ...scores,
     protocol: {
@@ -148,6 +152,7 @@ export async function scoreWindows(
   tokens: Uint32Array,
   given: Partial<WindowOptions> & Pick<PerplexityOptions, "segments"> = {},
   hooks: WorkHooks = {},
+  ranks: Communicator = ALONE,
 ): Promise<WindowScores> {
   const options = { ...DEFAULT_WINDOWS, ...given };
   const { segments = SEGMENTS } = given;
@@ -157,23 +162,28 @@ export async function scoreWindows(
   const sums = { batchLoss: 0, batchAccuracy: 0, loss: 0, hits: 0, targetHits: 0 };
   // Summed loss of the target at each position; that of the first is none.
   const byPosition = new Float64Array(seqLen);
-  let batches = 0;
-  for (let at = 0; at < starts.length; at += batchSize) {
-    const windows = starts.slice(at, at + batchSize);
-    const { loss, hits, targetHits } = await scoreBatch(model, tokens, windows, byPosition);
+  let [batches, done] = [0, 0];
+  const all = Array.from(
+    { length: Math.ceil(starts.length / batchSize) },
+    (_, i) => starts.slice(i * batchSize, (i + 1) * batchSize),
+  );
+  const scored = inRounds(ranks, all, (windows) => scoreBatch(model, tokens, windows, byPosition));
+  for await (const { item: windows, result: { loss, hits, targetHits } } of scored) {
     sums.batchLoss += loss / (windows.length * targets);
     sums.batchAccuracy += hits / (windows.length * seqLen);
     sums.loss += loss;
     sums.hits += hits;
     sums.targetHits += targetHits;
     batches++;
-    const done = at + windows.length;
+    done += windows.length;
     hooks.onProgress?.(
       done,
       starts.length,
       `perplexity ${Math.exp(sums.loss / (done * targets)).toPrecision(5)}`,
     );
   }
+  const byRank = await gather(ranks, byPosition);
+  const lossAt = byPosition.map((_, i) => byRank.reduce((sum, losses) => sum + losses[i]!, 0));
   const valLoss = sums.batchLoss / batches;
   const tokenLoss = sums.loss / (starts.length * targets);
   return {
@@ -183,7 +193,7 @@ export async function scoreWindows(
     valPerplexityPerChunk: [Math.exp(valLoss)],
     tokenLoss,
     tokenPerplexity: Math.exp(tokenLoss),
-    byPosition: segmentsOf(byPosition, starts.length, segments),
+    byPosition: segmentsOf(lossAt, starts.length, segments),
     tokenAccuracy: sums.hits / (starts.length * seqLen),
     targetAccuracy: sums.targetHits / (starts.length * targets),
     numWindows: starts.length,

@@ -2,6 +2,8 @@
 import { lockFolder } from "../checkpoint/lock.ts";
 import { createHash, join } from "../checkpoint/deps.ts";
 import { exists } from "../checkpoint/files.ts";
+import { fromFirst, inRounds, requireSame } from "../distributed/agreement.ts";
+import { ALONE } from "../distributed/communicator.ts";
 import { UserError } from "../errors.ts";
 import { UnknownTokens } from "../data/spelling.ts";
 import type { Tokenizer } from "../data/tokenizer.ts";
@@ -163,11 +165,12 @@ export interface AskAllOptions extends OutputOptions {
 export async function askAll<K extends object>(
   engine: Subject,
   source: QuestionSource<K>,
-  { task, settings, cut, outputDir, overwrite = false }: AskAllOptions,
+  { task, settings, cut, outputDir, overwrite = false, ranks = ALONE }: AskAllOptions,
   hooks: WorkHooks = {},
 ): Promise<Answered<K>[]> {
   for (const each of source.tasks) cutPrompt(engine, { ...each, prompt: "" }, cut);
-  using _lock = await lockFolder(outputDir);
+  const isFirst = ranks.rank === 0;
+  using _lock = isFirst ? await lockFolder(outputDir) : undefined;
   const path = join(outputDir, "results.jsonl");
   const all = {
     task,
@@ -175,40 +178,57 @@ export async function askAll<K extends object>(
     max_length: cut.maxLength ?? `up to ${cut.most}`,
     truncate_from_middle: cut.truncateFromMiddle,
   };
-  using file = await ResultsFile.open<Answered<K>>(path, all, { isNew: overwrite });
+  await requireSame(ranks, { "the settings": JSON.stringify(all) });
+  using file = isFirst ? await ResultsFile.open<Answered<K>>(path, all, { isNew: overwrite }) : undefined;
   const keyOf = (row: { readonly task: string; readonly index: number; readonly question: string }) =>
     [row.task, row.index, row.question].join(" ");
-  const known = new Map(file.rows.map((row) => [keyOf(row), row]));
+  const earlier = await fromFirst(ranks, file?.rows ?? []);
+  const known = new Map(earlier.map((row) => [keyOf(row), row]));
   const answers: Answered<K>[] = [];
-  let [asked, cuts] = [0, 0];
+  let [asked, cuts, done] = [0, 0, 0];
   const unknown = new UnknownTokens(engine.tokenizer);
-  for await (const question of source.questions()) {
-    const hash = createHash("sha256").update(question.prompt).digest("hex").slice(0, 32);
-    let answer = known.get(keyOf({ ...question, question: hash }));
-    if (answer === undefined) {
-      const started = performance.now();
-      const { ids, isCut } = cutPrompt(engine, question, cut);
-      unknown.add(Uint32Array.from(ids));
-      // Text that is not the tokenizer's is refused at once, and less of it told at the end.
-      if (asked === 0) unknown.describe("the prompts");
-      const { maxNewTokens, stop } = question;
-      const { text } = await ask(engine, ids, { maxNewTokens, stop });
-      answer = {
-        ...question.kept,
-        task: question.task,
-        index: question.index,
-        question: hash,
-        pred: text,
-        prompt_tokens: ids.length,
-        is_cut: isCut,
-        seconds: (performance.now() - started) / 1000,
-      };
-      await file.add(answer);
-      asked++;
-    }
+  const add = (place: number, answer: Answered<K>) => {
     if (answer.is_cut) cuts++;
-    answers.push(answer);
-    hooks.onProgress?.(answers.length, source.count, question.task);
+    answers[place] = answer;
+    hooks.onProgress?.(++done, source.count, answer.task);
+  };
+  async function* unanswered() {
+    let place = 0;
+    for await (const question of source.questions()) {
+      const hash = createHash("sha256").update(question.prompt).digest("hex").slice(0, 32);
+      const answer = known.get(keyOf({ ...question, question: hash }));
+      if (answer === undefined) yield { question, hash, place };
+      else add(place, answer);
+      place++;
+    }
+  }
+  let isFirstPrompt = true;
+  const answer = async (
+    { question, hash }: { readonly question: Question<K>; readonly hash: string },
+  ): Promise<Answered<K>> => {
+    const started = performance.now();
+    const { ids, isCut } = cutPrompt(engine, question, cut);
+    unknown.add(Uint32Array.from(ids));
+    // Text that is not the tokenizer's is refused at once, and less of it told at the end.
+    if (isFirstPrompt) unknown.describe("the prompts");
+    isFirstPrompt = false;
+    const { maxNewTokens, stop } = question;
+    const { text } = await ask(engine, ids, { maxNewTokens, stop });
+    return {
+      ...question.kept,
+      task: question.task,
+      index: question.index,
+      question: hash,
+      pred: text,
+      prompt_tokens: ids.length,
+      is_cut: isCut,
+      seconds: (performance.now() - started) / 1000,
+    };
+  };
+  for await (const { item: { place }, result } of inRounds(ranks, unanswered(), answer)) {
+    await file?.add(result);
+    asked++;
+    add(place, result);
   }
   if (asked < answers.length) {
     hooks.note?.(`${answers.length - asked} of ${answers.length} answers were in ${path} already`);

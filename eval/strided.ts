@@ -1,10 +1,13 @@
 /** Perplexity of documents by a window that moves on, as Long-LLM's `eval_lm` measures it. */
 import { isTokenFile } from "../data/bin.ts";
 import { readDocumentTokens } from "../data/tokenize.ts";
+import { inRounds } from "../distributed/agreement.ts";
+import { ALONE, type Communicator } from "../distributed/communicator.ts";
 import { UserError } from "../errors.ts";
 import { freeBatch, makeBatch } from "../model/batch.ts";
 import type { WorkHooks } from "../model/hooks.ts";
 import type { LanguageModel } from "../model/language_model.ts";
+import { requireSameMeasurement } from "./identity.ts";
 import { type LoadedModel, type MeasuredModel, notFinite, settleModel } from "./measured_model.ts";
 
 /** Protocol of `eval_lm`, with its defaults. */
@@ -96,6 +99,7 @@ export async function scoreStrided(
   documents: readonly ArrayLike<number>[],
   { bosId, ...given }: Partial<StridedOptions> & { readonly bosId?: number | undefined },
   hooks: WorkHooks = {},
+  ranks: Communicator = ALONE,
 ): Promise<StridedScores> {
   const { maxLength, stride, batchSize } = checkStrided({ ...DEFAULTS, ...given });
   const before = bosId === undefined ? [] : [bosId];
@@ -106,8 +110,11 @@ export async function scoreStrided(
   );
   const loss = new Float64Array(documents.length);
   const targets = new Float64Array(documents.length);
-  for (let at = 0; at < windows.length; at += batchSize) {
-    const batch = windows.slice(at, at + batchSize);
+  const batches = Array.from(
+    { length: Math.ceil(windows.length / batchSize) },
+    (_, i) => windows.slice(i * batchSize, (i + 1) * batchSize),
+  );
+  const score = async (batch: typeof windows) => {
     const sequences = batch.map(({ document, start, end, first }) => {
       const own = Array.prototype.slice.call(documents[document]!, start, end) as number[];
       return {
@@ -122,18 +129,27 @@ export async function scoreStrided(
     const device = model.upload(made);
     const { losses } = await model.predict(device);
     freeBatch(device);
-    batch.forEach(({ document, start, end, first }, i) => {
+    return batch.map(({ document, start, end, first }, i) => {
+      const targetLosses: number[] = [];
       const row = made.starts[i]!;
       // Row r holds the loss of the token behind it; without a token before it a window's first has none.
       for (let position = Math.max(first, start + 1 - before.length); position < end; position++) {
-        loss[document]! += losses[row + before.length + position - start - 1]!;
-        targets[document]!++;
+        targetLosses.push(losses[row + before.length + position - start - 1]!);
       }
-      if (!Number.isFinite(loss[document])) {
+      if (!targetLosses.every(Number.isFinite)) {
         throw notFinite(`document ${document + 1}'s window at token ${start}`, model);
       }
+      return { document, targetLosses };
     });
-    hooks.onProgress?.(at + batch.length, windows.length);
+  };
+  let done = 0;
+  for await (const { result } of inRounds(ranks, batches, score)) {
+    for (const { document, targetLosses } of result) {
+      for (const each of targetLosses) loss[document]! += each;
+      targets[document]! += targetLosses.length;
+    }
+    done += result.length;
+    hooks.onProgress?.(done, windows.length);
   }
   const scored = [...targets.keys()].filter((document) => targets[document]! > 0);
   if (scored.length === 0) {
@@ -212,7 +228,14 @@ export async function evaluateStrided(
   const [bosId] = tokenizer.lackingBefore([]);
   using opened = await settled.open(hooks);
   const started = performance.now();
-  const scores = await scoreStrided(opened.model, documents, { maxLength, stride, batchSize, bosId }, hooks);
+  await requireSameMeasurement(options, { maxLength, stride, batchSize, minLength }, documents);
+  const scores = await scoreStrided(
+    opened.model,
+    documents,
+    { maxLength, stride, batchSize, bosId },
+    hooks,
+    options.ranks,
+  );
   const seconds = (performance.now() - started) / 1000;
   return {
     ...scores,

@@ -2,6 +2,8 @@
 import { lockFolder } from "../checkpoint/lock.ts";
 import { join } from "../checkpoint/deps.ts";
 import { Random } from "../data/random.ts";
+import { fromFirst, inRounds, requireSame } from "../distributed/agreement.ts";
+import { ALONE, type Communicator } from "../distributed/communicator.ts";
 import type { WorkHooks } from "../model/hooks.ts";
 import { ResultsFile, type Settings } from "./results_file.ts";
 
@@ -11,6 +13,8 @@ export interface OutputOptions {
   readonly outputDir: string;
   /** Begins anew, whatever is there; false unless given. */
   readonly overwrite?: boolean;
+  /** The ranks that share the work, each by a call of its own: rank 0 keeps the results; one unless given. */
+  readonly ranks?: Communicator | undefined;
 }
 
 /** One place of the grid. */
@@ -108,35 +112,44 @@ export function randomOf(seed: number, { length, depth }: Place, trial: number):
  */
 export async function runGrid(
   task: GridTask,
-  { outputDir, overwrite = false }: OutputOptions,
+  { outputDir, overwrite = false, ranks = ALONE }: OutputOptions,
   hooks: WorkHooks = {},
 ): Promise<GridResult> {
-  using _lock = await lockFolder(outputDir);
-  const path = join(outputDir, "results.jsonl");
-  using file = await ResultsFile.open<Trial>(path, { task: task.task, ...task.settings }, {
-    isNew: overwrite,
+  const { lengths, depths, trials } = task;
+  await requireSame(ranks, {
+    "the settings": JSON.stringify({ task: task.task, ...task.settings, lengths, depths, trials }),
   });
+  const isFirst = ranks.rank === 0;
+  using _lock = isFirst ? await lockFolder(outputDir) : undefined;
+  const path = join(outputDir, "results.jsonl");
+  const settings = { task: task.task, ...task.settings };
+  using file = isFirst ? await ResultsFile.open<Trial>(path, settings, { isNew: overwrite }) : undefined;
+  const rows = new Map<string, Trial>();
+  const keep = (row: Trial) => rows.set(keyOf(row, row.trial), row);
+  (await fromFirst(ranks, file?.rows ?? [])).forEach(keep);
   const places = task.lengths.toSorted((a, b) => a - b)
     .flatMap((length) => (task.depths ?? [null]).map((depth): Place => ({ length, depth })));
   const wanted = places.flatMap((place) =>
     Array.from({ length: task.trials }, (_, trial) => ({ place, trial }))
   );
-  const known = new Set(file.rows.map((row) => keyOf(row, row.trial)));
-  const todo = wanted.filter(({ place, trial }) => !known.has(keyOf(place, trial)));
+  const todo = wanted.filter(({ place, trial }) => !rows.has(keyOf(place, trial)));
   if (todo.length < wanted.length) {
     hooks.note?.(`${wanted.length - todo.length} of ${wanted.length} trials are in ${path} already`);
   }
   // Time goes with tokens, so progress counts them.
   const total = todo.reduce((sum, { place }) => sum + place.length, 0);
   let done = 0;
-  for (const { place, trial } of todo) {
+  const make = async ({ place, trial }: typeof todo[number]): Promise<Trial> => {
     const started = performance.now();
     const row = await task.run(place, trial);
-    await file.add({ ...place, trial, ...row, seconds: (performance.now() - started) / 1000 });
+    return { ...place, trial, ...row, seconds: (performance.now() - started) / 1000 };
+  };
+  for await (const { item: { place, trial }, result } of inRounds(ranks, todo, make)) {
+    await file?.add(result);
+    keep(result);
     done += place.length;
     hooks.onProgress?.(done, total, `${placeText(place)}, trial ${trial + 1}`);
   }
-  const rows = new Map(file.rows.map((row) => [keyOf(row, row.trial), row]));
   return summarize(task, wanted.map(({ place, trial }) => rows.get(keyOf(place, trial))!));
 }
 

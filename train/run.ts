@@ -59,7 +59,7 @@ export async function runTraining(given: TrainArgs, givenHooks: TrainHooks = {})
   if (isFirst) await removeRunLeftovers(given, hooks);
   await refuseOwnSources(given, await findPlaces(given));
   const resumed = await findSameResume(given, hooks, ranks);
-  const places = await firstThenOthers(ranks, () => findPlaces(given, hooks.locate));
+  const places = await findPlaces(given, hooks.locate);
   hooks.onLocated?.();
   const tell = (lines: readonly (string | undefined)[]) =>
     lines.forEach((line) => line && hooks.note?.(line));
