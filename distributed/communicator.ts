@@ -1,6 +1,6 @@
 /**
- * Ranks: the processes of one job, numbered from 0. Every rank calls the same methods in the same order, one at a time;
- * each returns when this rank's part is done. Sums are made in an order that is fixed for a number of ranks, so that they
+ * Ranks: the processes of one job, numbered from 0. Every rank calls the same methods in the same order, one at a time, but
+ * for {@linkcode Communicator.exchange}; each returns when this rank's part is done. Sums are made in an order that is fixed for a number of ranks, so that they
  * are the same bits on every rank and in every run.
  */
 export interface Communicator {
@@ -19,7 +19,10 @@ export interface Communicator {
   allGather(bytes: Uint8Array): Promise<Uint8Array[]>;
   /** Overwrites `bytes` with those of `root`. All ranks give the same number of bytes. */
   broadcast(bytes: Uint8Array, root: number): Promise<void>;
-  /** Sends and receives at once, null for none; a message arrives whole, into a buffer of its length. */
+  /**
+   * Sends and receives at once, null for none; a message arrives whole, into a buffer of its length. Only the ranks of a
+   * message call this, between the same calls of other methods; messages from one to another arrive in their order.
+   */
   exchange(send: Message | null, receive: Message | null): Promise<void>;
   /** Waits until every rank has come here. */
   barrier(): Promise<void>;

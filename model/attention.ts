@@ -9,6 +9,7 @@ import {
   type Scoring,
 } from "../kernels/attention/attention.ts";
 import type { Gpu } from "../kernels/gpu.ts";
+import { addInto } from "../kernels/elementwise/elementwise.ts";
 import type { Qkv } from "../kernels/qkv/qkv.ts";
 import type { RowRange } from "../kernels/shared/row_chunks.ts";
 import type { Tensor } from "../kernels/tensor.ts";
@@ -20,13 +21,17 @@ import {
   freeInput,
 } from "./block_norms.ts";
 import { chunksOf, free, type Rows } from "./chunks.ts";
+import type { KeysAndValues } from "./key_exchange.ts";
 import { applyRope, type NewRows, type Pass } from "./pass.ts";
 import { type DropoutKey, type Linear, linear, linearBackward, type LinearOptions } from "./linear.ts";
 import type { ModelConfig } from "./model_config.ts";
 import type { Norm } from "./norm.ts";
 import type { Projections } from "./projections.ts";
 
-/** Queries, keys, values and what attention gives for them, all (rows, ...). */
+/**
+ * Queries, keys, values and what attention gives for them, all (rows, ...). Keys and values have the rows of another rank
+ * that are seen before their own.
+ */
 export interface Attended extends Qkv {
   /** (rows, H * D), before the output linear. */
   readonly o: Tensor;
@@ -77,16 +82,20 @@ export class SelfAttention {
   }
 
   /** Computes everything before the output linear. @param x (rows, C) */
-  attend(gpu: Gpu, x: Tensor, pass: Pass): Attended {
-    const { q, k, v } = this.#emptyQkv(gpu, x);
-    for (const rows of chunksOf(x, pass.chunkRows)) {
-      const input = blockInput(gpu, rows.of(x), this.#norm);
-      const into = { q: rows.of(q), k: rows.of(k), v: rows.of(v) };
-      this.#projections.forward(gpu, input.y, pass.dropout, rows.start, into);
-      freeInput(input);
+  async attend(gpu: Gpu, x: Tensor, pass: Pass): Promise<Attended> {
+    const { map, exchange } = pass;
+    const { before } = map;
+    const { q, k, v } = this.#emptyQkv(gpu, x, before);
+    const own = { q, k: k.slice(before, k.rows), v: v.slice(before, v.rows) };
+    const tail = exchange?.tail ?? x.rows;
+    if (tail < x.rows) this.#project(gpu, x, pass, { start: tail, end: x.rows }, own);
+    const arrival = exchange?.bringKeys(gpu, { k, v }, this.shape);
+    if (tail > 0) this.#project(gpu, x, pass, { start: 0, end: tail }, own);
+    if (arrival) {
+      gpu.submit();
+      await arrival;
     }
-    applyRope(gpu, [q, k], pass, this.shape.headDim);
-    return { q, k, v, ...attention(gpu, q, k, v, pass.map, this.shape, this.#scoring) };
+    return { q, k, v, ...attention(gpu, q, k, v, map, this.shape, this.#scoring) };
   }
 
   /** Runs the output linear, and the norm behind it, on a chunk. @param o (rows, H * D)  @returns (rows, C) */
@@ -123,8 +132,14 @@ export class SelfAttention {
   }
 
   /** Runs everything before the output linear backward. @param dH (rows, C): the gradient of x is added to it */
-  backward(gpu: Gpu, attended: AttentionBackwardInputs, x: Tensor, dH: Tensor, pass: Pass): void {
-    this.#chunkedGradients(gpu, attended, pass, (gradients, rows) => {
+  async backward(
+    gpu: Gpu,
+    attended: AttentionBackwardInputs,
+    x: Tensor,
+    dH: Tensor,
+    pass: Pass,
+  ): Promise<void> {
+    await this.#chunkedGradients(gpu, attended, pass, (gradients, rows) => {
       const positions = { ...pass, positions: rows.of(pass.positions) };
       applyRope(gpu, [gradients.q, gradients.k], positions, this.shape.headDim, { inverse: true });
       const backward = (y: Tensor) => this.#projections.backward(gpu, gradients, y, pass.dropout, rows.start);
@@ -135,7 +150,7 @@ export class SelfAttention {
   /** Computes for new rows what {@linkcode attend} computes for a batch. @param x (rows, C)  @returns o (rows, H * D) */
   attendNew(gpu: Gpu, x: Tensor, { attend, ...positions }: NewRows): Tensor {
     const input = blockInput(gpu, x, this.#norm);
-    const { q, k, v } = this.#emptyQkv(gpu, x);
+    const { q, k, v } = this.#emptyQkv(gpu, x, 0);
     this.#projections.forward(gpu, input.y, undefined, 0, { q, k, v });
     applyRope(gpu, [q, k], positions, this.shape.headDim);
     const o = attend(q, k, v);
@@ -144,35 +159,80 @@ export class SelfAttention {
     return o;
   }
 
-  #emptyQkv(gpu: Gpu, x: Tensor): Qkv {
+  /** @param before rows of keys and values before those of x */
+  #emptyQkv(gpu: Gpu, x: Tensor, before: number): Qkv {
     const { heads, kvHeads, headDim } = this.shape;
-    const make = (count: number, label: string) => gpu.empty([x.rows, count * headDim], x.dtype, label);
-    return { q: make(heads, "q"), k: make(kvHeads, "k"), v: make(kvHeads, "v") };
+    const make = (rows: number, count: number, label: string) =>
+      gpu.empty([rows, count * headDim], x.dtype, label);
+    const keyRows = before + x.rows;
+    return { q: make(x.rows, heads, "q"), k: make(keyRows, kvHeads, "k"), v: make(keyRows, kvHeads, "v") };
+  }
+
+  /** Computes queries, keys and values of a range of rows. @param into of all rows */
+  #project(gpu: Gpu, x: Tensor, pass: Pass, range: RowRange, into: Qkv): void {
+    for (const rows of chunksOf(x, pass.chunkRows, range)) {
+      const input = blockInput(gpu, rows.of(x), this.#norm);
+      const part = { q: rows.of(into.q), k: rows.of(into.k), v: rows.of(into.v) };
+      this.#projections.forward(gpu, input.y, pass.dropout, rows.start, part);
+      freeInput(input);
+    }
+    const { start, end } = range;
+    const positions = { ...pass, positions: pass.positions.slice(start, end) };
+    applyRope(gpu, [into.q, into.k].map((x) => x.slice(start, end)), positions, this.shape.headDim);
   }
 
   /** Computes the gradients of q, k and v. @param use gets those of each chunk, which live for the call */
-  #chunkedGradients(
+  async #chunkedGradients(
     gpu: Gpu,
     attended: AttentionBackwardInputs,
-    { map, chunkRows }: Pass,
+    { map, chunkRows, exchange }: Pass,
     use: (gradients: Qkv, rows: Rows) => void,
-  ): void {
+  ): Promise<void> {
+    const { before } = map;
     const queries = (rows: RowRange) =>
       attentionBackwardQueries(gpu, attended, map, this.shape, rows, this.#scoring);
-    const keys = (rows: RowRange) =>
-      attentionBackwardKeys(gpu, attended, map, this.shape, rows, this.#scoring);
+    const keys = ({ start, end }: RowRange): KeysAndValues => {
+      const rows = { start: before + start, end: before + end };
+      const { dk: k, dv: v } = attentionBackwardKeys(gpu, attended, map, this.shape, rows, this.#scoring);
+      return { k, v };
+    };
+    const theirs = before > 0 ? keys({ start: -before, end: 0 }) : undefined;
+    const returned = exchange?.returnGradients(gpu, theirs, this.shape);
+    if (theirs) free(theirs.k, theirs.v);
     const all = { start: 0, end: attended.q.rows };
     // Every query may read every key and the other way round: one side's gradients cannot wait for their chunk's turn.
     const allKeys = 2 * attended.k.width <= attended.q.width ? keys(all) : undefined;
     const allQueries = allKeys ? undefined : queries(all);
     for (const rows of chunksOf(attended.q, chunkRows)) {
       const q = allQueries ? rows.of(allQueries) : queries(rows);
-      const { dk: k, dv: v } = allKeys ? { dk: rows.of(allKeys.dk), dv: rows.of(allKeys.dv) } : keys(rows);
+      const { k, v } = allKeys ? { k: rows.of(allKeys.k), v: rows.of(allKeys.v) } : keys(rows);
+      if (exchange && rows.end > exchange.tail) {
+        gpu.submit();
+        addTail(gpu, { k, v }, rows, await returned, exchange.tail);
+      }
       use({ q, k, v }, rows);
       if (!allQueries) q.free();
       if (!allKeys) free(k, v);
     }
+    const tail = await returned;
+    if (tail) free(tail.k, tail.v);
     if (allQueries) allQueries.free();
-    if (allKeys) free(allKeys.dk, allKeys.dv);
+    if (allKeys) free(allKeys.k, allKeys.v);
+  }
+}
+
+/** Adds gradients of the last rows, from row `from` on, to those of a chunk. */
+function addTail(
+  gpu: Gpu,
+  gradients: KeysAndValues,
+  rows: RowRange,
+  tail: KeysAndValues | undefined,
+  from: number,
+): void {
+  if (!tail) return;
+  const start = Math.max(rows.start, from);
+  for (const name of ["k", "v"] as const) {
+    const part = gradients[name].slice(start - rows.start, rows.end - rows.start);
+    addInto(gpu, part, tail[name].slice(start - from, rows.end - from));
   }
 }

@@ -1,8 +1,16 @@
-import { type AttentionRule, makeAttentionMap } from "../kernels/attention/map.ts";
+import {
+  type AttentionMap,
+  type AttentionRule,
+  cutTables,
+  firstKeys,
+  type KeyTables,
+  uploadTables,
+} from "../kernels/attention/map.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import { NO_LABEL } from "../kernels/loss/cross_entropy.ts";
 import type { Tensor } from "../kernels/tensor.ts";
-import type { AttentionMap } from "../kernels/attention/map.ts";
+import type { RowRange } from "../kernels/shared/row_chunks.ts";
+import type { KeyExchange } from "./key_exchange.ts";
 
 /** A sequence to run or train on. */
 export interface Sequence {
@@ -30,7 +38,28 @@ export interface Batch {
   readonly rows: number;
   /** Rows with a label. */
   readonly targets: number;
+  /** Tokens of the longest sequence; in a part of a batch, of the whole. */
+  readonly longest: number;
+  /**
+   * Where these rows lie in a batch that several ranks share; undefined for a whole batch.
+   * @internal
+   */
+  readonly part?: BatchPart;
 }
+
+/** Rows of a batch that one of several ranks holds. */
+export interface BatchPart extends RowRange {
+  readonly whole: Batch;
+  /**
+   * Says how layers with a mask exchange keys and values with the ranks that hold the rows around these.
+   * @param tables of the whole batch
+   * @returns undefined where nothing is seen across the borders
+   */
+  exchange(tables: KeyTables): MakeExchange | undefined;
+}
+
+/** Makes the exchange of one layer in one pass. @param isRecomputed whether the backward pass runs the layer again */
+export type MakeExchange = (isRecomputed: boolean) => KeyExchange;
 
 /** Lays sequences out as rows and shifts their labels to the rows that predict them. */
 export function makeBatch(sequences: readonly Sequence[]): Batch {
@@ -57,7 +86,8 @@ export function makeBatch(sequences: readonly Sequence[]): Batch {
     }
     start += sequence.inputIds.length;
   }
-  return { tokens, labels, positions, starts, documents, rows, targets };
+  const longest = sequences.reduce((most, { inputIds }) => Math.max(most, inputIds.length), 0);
+  return { tokens, labels, positions, starts, documents, rows, targets, longest };
 }
 
 /** A batch on the device. */
@@ -75,6 +105,11 @@ export interface DeviceBatch {
    * @internal
    */
   readonly maps: ReadonlyMap<number | null, AttentionMap>;
+  /**
+   * By the window of a layer: its exchange with ranks that hold other rows of the batch, where it sees some of them.
+   * @internal
+   */
+  readonly exchanges: ReadonlyMap<number | null, MakeExchange>;
 }
 
 /**
@@ -97,33 +132,40 @@ export function uploadBatch(
   rule: AttentionRule = {},
   windows: Iterable<number | null> = [null],
 ): DeviceBatch {
-  const { rows, starts, documents } = batch;
-  const longest = longestOf(batch);
-  const byRule = new Map<AttentionRule["window"], AttentionMap>();
-  const maps = new Map<number | null, AttentionMap>();
+  const { rows, part } = batch;
+  const whole = part?.whole ?? batch;
+  const byRule = new Map<AttentionRule["window"], Mask>();
+  const masks = new Map<number | null, Mask>();
   for (const window of new Set(windows)) {
-    const own = layerRule(rule, window, longest);
-    const map = byRule.get(own.window) ?? makeAttentionMap(gpu, { rows, starts, documents, ...own });
-    byRule.set(own.window, map);
-    maps.set(window, map);
+    const own = layerRule(rule, window, batch.longest);
+    const mask = byRule.get(own.window) ?? uploadMask(gpu, firstKeys({ ...whole, ...own }), part);
+    byRule.set(own.window, mask);
+    masks.set(window, mask);
   }
   return {
     batch,
     tokens: gpu.tensor([rows], batch.tokens, { label: "tokens" }),
     labels: gpu.tensor([rows], batch.labels, { label: "labels" }),
     positions: gpu.tensor([rows], batch.positions, { label: "positions" }),
-    maps,
+    maps: new Map([...masks].map(([window, { map }]) => [window, map])),
+    exchanges: new Map([...masks].flatMap(([window, { exchange }]) => exchange ? [[window, exchange]] : [])),
   };
+}
+
+/** The mask of layers with the same rule. */
+interface Mask {
+  readonly map: AttentionMap;
+  readonly exchange: MakeExchange | undefined;
+}
+
+/** @param tables of the whole batch */
+function uploadMask(gpu: Gpu, tables: KeyTables, part: BatchPart | undefined): Mask {
+  if (!part) return { map: uploadTables(gpu, tables), exchange: undefined };
+  const cut = cutTables(tables, part);
+  return { map: uploadTables(gpu, cut.tables, cut.before), exchange: part.exchange(tables) };
 }
 
 /** Frees what {@linkcode uploadBatch} made. */
 export function freeBatch({ tokens, labels, positions, maps }: DeviceBatch): void {
   for (const each of [tokens, labels, positions, ...new Set(maps.values())]) each.free();
-}
-
-/** Counts the tokens of the longest sequence. */
-export function longestOf({ positions }: Pick<Batch, "positions">): number {
-  let last = 0;
-  for (const position of positions) last = Math.max(last, position);
-  return last + 1;
 }

@@ -8,13 +8,15 @@ export interface Rows extends RowRange {
   of(tensor: Tensor): Tensor;
 }
 
-/** Cuts the rows of `x` into chunks of at most `most`. */
-export function chunksOf(x: Tensor, most: number): Rows[] {
-  return rowChunks(x.rows, most).map(({ start, end }) => ({
-    start,
-    end,
-    of: (tensor) => tensor.slice(start, end),
-  }));
+/**
+ * Cuts rows of `x` into chunks of at most `most`.
+ * @param range rows to cut, from a multiple of ROW_ALIGNMENT on; all unless given
+ */
+export function chunksOf(x: Tensor, most: number, range: RowRange = { start: 0, end: x.rows }): Rows[] {
+  return rowChunks(range.end - range.start, most).map((chunk) => {
+    const [start, end] = [range.start + chunk.start, range.start + chunk.end];
+    return { start, end, of: (tensor) => tensor.slice(start, end) };
+  });
 }
 
 /** Frees them all. */

@@ -77,8 +77,8 @@ export class DecoderLayer {
   }
 
   /** @param x (rows, C), borrowed  @returns (rows, C) */
-  forward(gpu: Gpu, x: Tensor, pass: Pass): Tensor {
-    const { q, k, v, o, lse } = this.#attention.attend(gpu, x, pass);
+  async forward(gpu: Gpu, x: Tensor, pass: Pass): Promise<Tensor> {
+    const { q, k, v, o, lse } = await this.#attention.attend(gpu, x, pass);
     free(q, k, v, lse);
     // Heads that together are as wide as x, as most models have them, need no second tensor.
     const out = o.width === x.width ? o : gpu.empty(x.shape, x.dtype, "layer output");
@@ -93,8 +93,8 @@ export class DecoderLayer {
   }
 
   /** Runs {@linkcode forward} and keeps what spares {@linkcode backward} from running it again. */
-  forwardKeeping(gpu: Gpu, x: Tensor, pass: Pass): { out: Tensor; saved: DecoderSaved } {
-    const attended = this.#attention.attend(gpu, x, pass);
+  async forwardKeeping(gpu: Gpu, x: Tensor, pass: Pass): Promise<{ out: Tensor; saved: DecoderSaved }> {
+    const attended = await this.#attention.attend(gpu, x, pass);
     const rows = chunksOf(x, Infinity)[0]!;
     const h = this.#addAttention(gpu, x, attended.o, pass.dropout, rows);
     const mlpInputs = this.#mlpInputs(gpu, this.#isParallel ? x : h, pass.dropout, rows.start);
@@ -110,8 +110,8 @@ export class DecoderLayer {
    * @param saved what the forward pass kept; computed again unless given
    * @returns dx (rows, C), in the memory of `dOut`
    */
-  backward(gpu: Gpu, dOut: Tensor, x: Tensor, pass: Pass, saved?: DecoderSaved): Tensor {
-    const { q, k, v, o, lse } = saved ?? this.#attention.attend(gpu, x, pass);
+  async backward(gpu: Gpu, dOut: Tensor, x: Tensor, pass: Pass, saved?: DecoderSaved): Promise<Tensor> {
+    const { q, k, v, o, lse } = saved ?? await this.#attention.attend(gpu, x, pass);
     const { dropout } = pass;
     const stats = gpu.empty([x.rows, 2 * this.#attention.shape.heads], "f32", "attention stats");
     for (const rows of chunksOf(x, saved ? Infinity : pass.chunkRows)) {
@@ -129,7 +129,7 @@ export class DecoderLayer {
       }
     }
     lse.free();
-    this.#attention.backward(gpu, { q, k, v, dO: o, stats }, x, dOut, pass);
+    await this.#attention.backward(gpu, { q, k, v, dO: o, stats }, x, dOut, pass);
     free(q, k, v, o, stats);
     return dOut;
   }

@@ -8,7 +8,7 @@ import { matmul, matmulBackwardInput, matmulBackwardWeight } from "../kernels/ma
 import { sumInto } from "../kernels/shared/sum.ts";
 import { bytesPerElement, rowRanges, type Tensor } from "../kernels/tensor.ts";
 import type { Format } from "../kernels/wgsl.ts";
-import { type Batch, type DeviceBatch, longestOf, uploadBatch } from "./batch.ts";
+import { type Batch, type DeviceBatch, uploadBatch } from "./batch.ts";
 import { type RowRange, rowsWithin } from "../kernels/shared/row_chunks.ts";
 import type { ModelConfig } from "./model_config.ts";
 import type { DecoderLayer, DecoderSaved } from "./decoder_layer.ts";
@@ -158,7 +158,7 @@ export class LanguageModel {
     const { gpu } = this;
     const { layers, embeddings } = this.parts;
     const { checkpointing, offload = false } = options;
-    const passes = this.#passes(device, options.dropout);
+    const passes = this.#passes(device, options.dropout, checkpointing);
     using _ = gpu.memory.purpose("activations");
     gpu.memory.at("embedding");
     const factor = embeddingFactor(this.parts);
@@ -171,12 +171,12 @@ export class LanguageModel {
     for (const [i, layer] of layers.entries()) {
       gpu.memory.at(`forward, layer ${i + 1}`);
       if (checkpointing) {
-        const out = layer.forward(gpu, x, passes[i]!);
+        const out = await layer.forward(gpu, x, passes[i]!);
         // The last layer's turn comes at once.
         kept.push({ x: await this.#keep(x, offload && i < layers.length - 1) });
         x = out;
       } else {
-        const { out, saved } = layer.forwardKeeping(gpu, x, passes[i]!);
+        const { out, saved } = await layer.forwardKeeping(gpu, x, passes[i]!);
         kept.push({ x: onDevice(x), saved });
         x = out;
       }
@@ -188,7 +188,7 @@ export class LanguageModel {
       gpu.memory.at(`backward, layer ${i + 1}`);
       const { x: checkpoint, saved } = kept.pop()!;
       const x = await checkpoint.take();
-      layer.backward(gpu, gradient, x, passes[i]!, saved);
+      await layer.backward(gpu, gradient, x, passes[i]!, saved);
       x.free();
       gpu.submit();
       await gpu.yieldToEvents();
@@ -271,7 +271,7 @@ export class LanguageModel {
     const { embeddings, format } = this.parts;
     let x = embed(gpu, device.tokens, embeddings.weight, format, embeddingFactor(this.parts));
     for (const [i, layer] of this.parts.layers.entries()) {
-      const out = layer.forward(gpu, x, passes[i]!);
+      const out = await layer.forward(gpu, x, passes[i]!);
       x.free();
       x = out;
       gpu.submit();
@@ -325,18 +325,20 @@ export class LanguageModel {
     gpu.submit();
   }
 
-  /** Gives the pass of each layer. */
-  #passes(device: DeviceBatch, dropout: DropoutKey | undefined): Pass[] {
-    const ropes = this.#ropes.forLength(longestOf(device.batch));
+  /** Gives the pass of each layer. @param isRecomputed whether the backward pass runs each layer forward again */
+  #passes(device: DeviceBatch, dropout: DropoutKey | undefined, isRecomputed = false): Pass[] {
+    const { longest, part } = device.batch;
+    const ropes = this.#ropes.forLength(longest);
     const chunkRows = rowsWithin(
       this.chunkBytes,
       3 * this.config.intermediate_size * bytesPerElement(this.parts.format),
     );
     return this.config.layers.map(({ sliding_window }, layer) => ({
       map: device.maps.get(sliding_window)!,
+      exchange: device.exchanges.get(sliding_window)?.(isRecomputed),
       positions: device.positions,
       rope: ropes[layer]!,
-      dropout,
+      dropout: dropout && part ? { ...dropout, firstRow: part.start } : dropout,
       chunkRows,
     }));
   }

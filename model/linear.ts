@@ -30,6 +30,8 @@ export interface DropoutKey {
   readonly seed: number;
   /** Forward passes done before this one in the run. */
   readonly pass: number;
+  /** Number of the first row in the whole batch, where a rank holds only some rows of it; 0 unless given. */
+  readonly firstRow?: number;
 }
 
 /** A linear layer of a checkpoint, y = scale (x W^T + b), with what is trained of it. */
@@ -156,7 +158,12 @@ function dropInput(
 ): Tensor {
   if (!key || lora.dropout === 0) return x;
   const stream = streamOf(key, lora.stream);
-  return dropout(gpu, x, { p: lora.dropout, seed: key.seed, stream, offset: firstRow * x.width });
+  return dropout(gpu, x, {
+    p: lora.dropout,
+    seed: key.seed,
+    stream,
+    offset: ((key.firstRow ?? 0) + firstRow) * x.width,
+  });
 }
 
 /** More than the linears of any LLaMA, so that no two passes share a stream. */

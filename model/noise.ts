@@ -13,12 +13,14 @@ import { type DropoutKey, NOISE_STREAM, streamOf } from "./linear.ts";
 export function addEmbeddingNoise(
   gpu: Gpu,
   x: Tensor,
-  batch: Pick<Batch, "documents" | "rows">,
+  batch: Pick<Batch, "documents" | "rows" | "part">,
   alpha: number,
   key: DropoutKey,
 ): void {
-  const scale = gpu.tensor([batch.rows], () => noiseScales(batch, x.width, alpha), { label: "noise scales" });
-  addNoise(gpu, x, scale, { seed: key.seed, stream: streamOf(key, NOISE_STREAM) });
+  const { whole, start } = batch.part ?? { whole: batch, start: 0 };
+  const scales = () => noiseScales(whole, x.width, alpha).subarray(start, start + batch.rows);
+  const scale = gpu.tensor([batch.rows], scales, { label: "noise scales" });
+  addNoise(gpu, x, scale, { seed: key.seed, stream: streamOf(key, NOISE_STREAM), firstRow: start });
   scale.free();
 }
 

@@ -3,6 +3,7 @@ import type { AttentionMap } from "../kernels/attention/map.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import { rope } from "../kernels/rope/rope.ts";
 import type { Tensor } from "../kernels/tensor.ts";
+import type { KeyExchange } from "./key_exchange.ts";
 import type { DropoutKey } from "./linear.ts";
 
 /** Cosines and sines of the angles of each position. */
@@ -24,6 +25,8 @@ export interface Positions {
 export interface Pass extends Positions {
   /** Which keys each query of the layer sees. */
   readonly map: AttentionMap;
+  /** The layer's exchange with ranks that hold other rows of the batch; undefined where it sees none of them. */
+  readonly exchange?: KeyExchange | undefined;
   /** Undefined when not training: nothing is dropped. */
   readonly dropout: DropoutKey | undefined;
   /** Most rows for which anything wider than C, or any temporary, exists at once. */

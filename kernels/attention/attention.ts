@@ -93,20 +93,20 @@ export function attentionBackward(
   shape: AttentionShape,
   scoring: Scoring = {},
 ): { dq: Tensor; dk: Tensor; dv: Tensor } {
-  check({ q, k, v, o, dO }, map, shape);
+  check({ q, k, v, o, dO }, map, shape, map.rows - map.before);
   const stats = gpu.empty([o.rows, 2 * shape.heads], "f32", "attention stats");
   attentionStats(gpu, dO, { o, lse }, shape, stats);
   const inputs = { q, k, v, dO, stats };
-  const all = { start: 0, end: map.rows };
-  const dq = attentionBackwardQueries(gpu, inputs, map, shape, all, scoring);
-  const { dk, dv } = attentionBackwardKeys(gpu, inputs, map, shape, all, scoring);
+  const all = (tensor: Tensor) => ({ start: 0, end: tensor.rows });
+  const dq = attentionBackwardQueries(gpu, inputs, map, shape, all(q), scoring);
+  const { dk, dv } = attentionBackwardKeys(gpu, inputs, map, shape, all(k), scoring);
   stats.free();
   return { dq, dk, dv };
 }
 
 /**
  * Gradient of {@linkcode attention} for the queries of some rows.
- * @param range rows of the batch, from a multiple of {@linkcode ROW_ALIGNMENT} on
+ * @param range rows of q, from a multiple of {@linkcode ROW_ALIGNMENT} on
  * @returns dq (end - start, heads * headDim) in the dtype of q. The caller frees it
  * @throws {GpuError} if shapes or dtypes do not fit together
  */
@@ -118,20 +118,20 @@ export function attentionBackwardQueries(
   { start, end }: RowRange,
   scoring: Scoring = {},
 ): Tensor {
-  check({ q, k, v, dO }, map, shape);
+  check({ q, k, v, dO }, map, shape, map.rows - map.before);
   const dq = gpu.empty([end - start, q.width], q.dtype, "attention dq");
   pass(gpu, "dq", { map, shape, scoring }, {
     byQuery: { ...slices({ q, d_o: dO, stats }, { start, end }), dq },
     byKey: { k, v },
     table: { first: map.first },
-    firstQuery: start,
+    firstQuery: map.before + start,
   });
   return dq;
 }
 
 /**
  * Gradients of {@linkcode attention} for the keys and values of some rows.
- * @param range rows of the batch, from a multiple of {@linkcode ROW_ALIGNMENT} on
+ * @param range rows of k, from a multiple of {@linkcode ROW_ALIGNMENT} on
  * @returns dk and dv (end - start, kvHeads * headDim) in the dtype of k. The caller frees both
  * @throws {GpuError} if shapes or dtypes do not fit together
  */
@@ -143,13 +143,14 @@ export function attentionBackwardKeys(
   { start, end }: RowRange,
   scoring: Scoring = {},
 ): { dk: Tensor; dv: Tensor } {
-  check({ q, k, v, dO }, map, shape);
+  check({ q, k, v, dO }, map, shape, map.rows - map.before);
   const dk = gpu.empty([end - start, k.width], k.dtype, "attention dk");
   const dv = gpu.empty([end - start, v.width], v.dtype, "attention dv");
   pass(gpu, "dkv", { map, shape, scoring }, {
     byQuery: { q, d_o: dO, stats },
     byKey: { ...slices({ k, v }, { start, end }), dk, dv },
     table: { last: map.last },
+    firstQuery: map.before,
     firstKey: start,
   });
   return { dk, dv };
@@ -268,7 +269,7 @@ function check(
   tensors: { q: Tensor; k: Tensor; v: Tensor; o?: Tensor; dO?: Tensor },
   map: AttentionMap,
   { heads, kvHeads, headDim }: AttentionShape,
-  queries = map.rows,
+  queries: number,
 ): void {
   if (heads % kvHeads !== 0 || headDim % 4 !== 0 || headDim > 256 || heads * headDim > WIDEST) {
     throw new GpuError(
@@ -278,7 +279,7 @@ function check(
   }
   for (const [name, tensor] of Object.entries(tensors)) {
     const width = (name === "k" || name === "v" ? kvHeads : heads) * headDim;
-    const rows = name === "q" ? queries : map.rows;
+    const rows = name === "k" || name === "v" ? map.rows : queries;
     if (tensor.rows !== rows || tensor.width !== width || tensor.dtype !== tensors.q.dtype) {
       throw new GpuError(
         `Cannot attend: ${name} must be (${rows}, ${width}) ${tensors.q.dtype}, ` +

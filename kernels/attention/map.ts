@@ -17,7 +17,8 @@
  * A packed batch under S2-Attn is cut where either cuts. A window raises `first` further.
  */
 import type { Gpu } from "../gpu.ts";
-import type { Tensor } from "../tensor.ts";
+import type { RowRange } from "../shared/row_chunks.ts";
+import { ROW_ALIGNMENT, type Tensor } from "../tensor.ts";
 
 /** Which keys a query may see besides being no later than itself; all of them unless something is set. */
 export interface AttentionRule {
@@ -51,7 +52,10 @@ export interface KeyTables {
 export interface AttentionMap {
   readonly first: Tensor;
   readonly last: Tensor;
+  /** Rows of keys. */
   readonly rows: number;
+  /** Rows of keys before that of the first query: 0 for a whole batch. */
+  readonly before: number;
   /** Most keys that a query sees, itself included; no key is seen by more queries. */
   readonly reach: number;
   /** The same tables on the host, from which work that no row needs is left out. */
@@ -99,17 +103,57 @@ export function firstKeys(layout: RowLayout): KeyTables {
   return { first, last };
 }
 
+/** Counts the rows before those from `start` on which the latter's queries see. */
+export function rowsSeenBefore({ first }: KeyTables, start: number): number {
+  return start - Math.min(first[start]!, first[first.length / 2 + start]!);
+}
+
+/**
+ * Cuts out the tables of some rows of a batch, as the queries, and of the rows before them that they see. Of those there
+ * are {@linkcode rowsSeenBefore}, and more until {@linkcode ROW_ALIGNMENT} divides them, which nothing sees.
+ */
+export function cutTables(
+  whole: KeyTables,
+  { start, end }: RowRange,
+): { readonly tables: KeyTables; readonly before: number } {
+  const before = Math.ceil(rowsSeenBefore(whole, start) / ROW_ALIGNMENT) * ROW_ALIGNMENT;
+  const [rows, offset] = [before + end - start, start - before];
+  const cut = (table: Uint32Array, value: (row: number, at: number, table: Uint32Array) => number) => {
+    const sets = [table.subarray(0, table.length / 2), table.subarray(table.length / 2)];
+    return Uint32Array.from({ length: 2 * rows }, (_, i) => {
+      const row = i % rows;
+      return row + offset < 0 ? 0 : value(row, row + offset, sets[i < rows ? 0 : 1]!) - offset;
+    });
+  };
+  return {
+    tables: {
+      // Nobody asks what rows before the first query see.
+      first: cut(whole.first, (_, at, first) => Math.min(at, first[Math.max(at, start)]!)),
+      last: cut(whole.last, (_, at, last) => Math.min(last[at]!, end - 1)),
+    },
+    before,
+  };
+}
+
 /** Uploads the tables of {@linkcode firstKeys}. The caller frees them. */
 export function makeAttentionMap(gpu: Gpu, layout: RowLayout): AttentionMap {
-  const tables = firstKeys(layout);
-  const shape = [2 * layout.rows];
-  const first = gpu.tensor(shape, tables.first, { label: "first keys" });
-  const last = gpu.tensor(shape, tables.last, { label: "last queries" });
+  return uploadTables(gpu, firstKeys(layout));
+}
+
+/**
+ * Uploads tables. The caller frees them.
+ * @param before rows of keys before that of the first query; 0 unless given
+ */
+export function uploadTables(gpu: Gpu, tables: KeyTables, before = 0): AttentionMap {
+  const rows = tables.first.length / 2;
+  const first = gpu.tensor([2 * rows], tables.first, { label: "first keys" });
+  const last = gpu.tensor([2 * rows], tables.last, { label: "last queries" });
   return {
     first,
     last,
-    rows: layout.rows,
-    reach: tables.first.reduce((most, first, i) => Math.max(most, i % layout.rows + 1 - first), 0),
+    rows,
+    before,
+    reach: tables.first.reduce((most, first, i) => Math.max(most, i % rows + 1 - first), 0),
     tables,
     free() {
       first.free();

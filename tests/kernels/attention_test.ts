@@ -6,12 +6,19 @@ import {
   type AttentionShape,
   attentionStats,
 } from "../../kernels/attention/attention.ts";
-import { firstKeys, makeAttentionMap, type RowLayout } from "../../kernels/attention/map.ts";
+import {
+  cutTables,
+  firstKeys,
+  makeAttentionMap,
+  type RowLayout,
+  uploadTables,
+} from "../../kernels/attention/map.ts";
 import { attentionBackwardReference, attentionReference } from "../../kernels/attention/reference.ts";
 import { attentionTunables, type Part, variantFor } from "../../kernels/attention/variants.ts";
 import { visitedByKernels, visitedPairs } from "../../kernels/attention/visits.ts";
 import { DRY_INFO, TYPICAL_LIMITS } from "../../kernels/dry_device.ts";
 import { Gpu, type Sharing } from "../../kernels/gpu.ts";
+import type { RowRange } from "../../kernels/shared/row_chunks.ts";
 import { rowRanges, type Tensor } from "../../kernels/tensor.ts";
 import type { Format, Kernel } from "../../kernels/wgsl.ts";
 import { assert, assertClose, assertEquals, assertThrows, reduction } from "../support/assert_close.ts";
@@ -417,6 +424,69 @@ function rowsOfBlocksThatVisit(
     if (from <= visited.row && visited.row <= to) { for (let row = start; row < end; row++) rows.push(row); }
   }
   return rows;
+}
+
+/** Runs both passes over some rows of a batch with those before them that they see. */
+async function onPart(gpu: Gpu, of: Case, inputs: Inputs, range: RowRange) {
+  const { heads, kvHeads, headDim, rows } = of;
+  const { tables, before } = cutTables(firstKeys(of), range);
+  const map = uploadTables(gpu, tables, before);
+  const [wide, narrow] = [heads * headDim, kvHeads * headDim];
+  const queries = (x: Float32Array) =>
+    gpu.tensor([range.end - range.start, wide], x.slice(range.start * wide, range.end * wide));
+  // Rows that fill up the ones that are seen have zeros, as whoever writes them must.
+  const keys = (x: Float32Array) => {
+    const part = new Float32Array((before + range.end - range.start) * narrow);
+    const from = Math.max(0, range.start - before);
+    part.set(x.subarray(from * narrow, range.end * narrow), (from - range.start + before) * narrow);
+    return gpu.tensor([part.length / narrow, narrow], part);
+  };
+  const [q, dO] = [queries(inputs.q), queries(inputs.dO)];
+  const [k, v] = [keys(inputs.k), keys(inputs.v)];
+  const saved = { q, k, v, ...attention(gpu, q, k, v, map, of) };
+  const gradients = attentionBackward(gpu, dO, saved, map, of);
+  const offset = range.start - before;
+  /** The values of all rows of the batch, 0 where the part has none. */
+  const placed = async (x: Tensor, first: number) => {
+    const all = new Float32Array(rows * x.width);
+    const values = await gpu.read(x);
+    const skip = Math.max(0, -first) * x.width;
+    assert(values.subarray(0, skip).every((value) => value === 0), "rows that nothing sees have gradients");
+    all.set(values.subarray(skip), Math.max(0, first) * x.width);
+    return all;
+  };
+  return {
+    o: await placed(saved.o, range.start),
+    lse: await placed(saved.lse, range.start),
+    dq: await placed(gradients.dq, range.start),
+    dk: await placed(gradients.dk, offset),
+    dv: await placed(gradients.dv, offset),
+  };
+}
+
+for (const sharing of MODES) {
+  Deno.test(`Parts of a batch, with the keys before them, give together what it gives: ${sharing}`, async () => {
+    using gpu = await Gpu.open({ sharing, poison: true });
+    const layouts = [
+      { starts: [0], rows: 200, groupSize: 50, cuts: [50, 150] },
+      { starts: [0, 33], rows: 210, groupSize: 25, documents: [0, 33, 140], cuts: [25, 83, 133, 183] },
+      { starts: [0], rows: 300, window: 70, cuts: [100, 171] },
+      { starts: [0], rows: 90, cuts: [40] },
+    ];
+    for (const { cuts, ...layout } of layouts) {
+      const of = { ...ODD_KV, ...layout };
+      const expected = inFloat64(of, inputsOf(of));
+      const bounds = [0, ...cuts, of.rows];
+      const parts: Record<Name, Float32Array>[] = [];
+      for (const [i, start] of bounds.slice(0, -1).entries()) {
+        parts.push(await onPart(gpu, of, inputsOf(of), { start, end: bounds[i + 1]! }));
+      }
+      for (const name of NAMES) {
+        const sum = expected[name].map((_, at) => parts.reduce((sum, part) => sum + part[name][at]!, 0));
+        assertClose(`${name} of ${JSON.stringify(of)}`, sum, expected[name], reduction(2 * of.rows));
+      }
+    }
+  });
 }
 
 Deno.test("The float64 gradients match finite differences", () => {

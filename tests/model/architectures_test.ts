@@ -120,7 +120,7 @@ async function logitsBy(gpu: Gpu, layers: readonly ModelConfig[], ids: Uint32Arr
   for (const [i, config] of layers.entries()) {
     const { sliding_window } = config.layers[i]!;
     const device = uploadBatch(gpu, batch, {}, [sliding_window]);
-    x = parts.layers[i]!.forward(gpu, x, {
+    x = await parts.layers[i]!.forward(gpu, x, {
       map: device.maps.get(sliding_window)!,
       positions: device.positions,
       rope: new LayerRopes(gpu, config).forLength(ids.length)[i]!,

@@ -225,7 +225,7 @@ for (const [name, family] of Object.entries(FAMILIES)) {
     const { positions, maps } = device;
     let x = embed(gpu, device.tokens, parts.embeddings.weight, "f32", embeddingFactor(parts));
     for (const [i, layer] of parts.layers.entries()) {
-      x = layer.forward(gpu, x, {
+      x = await layer.forward(gpu, x, {
         map: maps.get(config.layers[i]!.sliding_window)!,
         positions,
         rope: ropes[i]!,

@@ -10,23 +10,46 @@ export async function playRanks<T>(size: number, work: (ranks: Communicator) => 
     try {
       return await work(communicator(meeting, rank));
     } finally {
-      meeting.leave();
+      meeting.leave(rank);
     }
   }));
 }
 
-/** A round in which each rank lays something down and takes what all have laid down. */
+/** Rounds in which each rank lays something down and takes what all have laid down, and letters from one to another. */
 class Meeting {
   #laid: unknown[] = [];
   #round = Promise.withResolvers<unknown[]>();
-  #left = 0;
+  readonly #left = new Set<number>();
+  /** Between two ranks, `from,to`: what was sent and not received, or the other way round. */
+  readonly #letters = new Map<string, Uint8Array[]>();
+  readonly #awaited = new Map<string, PromiseWithResolvers<Uint8Array>>();
 
   constructor(readonly size: number) {
     this.#round.promise.catch(() => {});
   }
 
+  send(from: number, to: number, bytes: Uint8Array): void {
+    const way = `${from},${to}`;
+    const awaited = this.#awaited.get(way);
+    this.#awaited.delete(way);
+    if (awaited) awaited.resolve(bytes);
+    else this.#letters.set(way, [...this.#letters.get(way) ?? [], bytes]);
+  }
+
+  async receive(from: number, to: number): Promise<Uint8Array> {
+    const way = `${from},${to}`;
+    const letter = this.#letters.get(way)?.shift();
+    if (letter) return letter;
+    if (this.#left.has(from)) {
+      throw new Error(`rank ${to} waits for a message of rank ${from}, which has ended`);
+    }
+    const awaited = Promise.withResolvers<Uint8Array>();
+    this.#awaited.set(way, awaited);
+    return await awaited.promise;
+  }
+
   async meet<T>(rank: number, thing: T): Promise<T[]> {
-    if (this.#left > 0) throw new Error(`rank ${rank} waits for a rank that has ended`);
+    if (this.#left.size > 0) throw new Error(`rank ${rank} waits for a rank that has ended`);
     const { promise, resolve } = this.#round;
     this.#laid[rank] = thing;
     if (Object.keys(this.#laid).length === this.size) {
@@ -39,8 +62,13 @@ class Meeting {
     return await promise as T[];
   }
 
-  leave(): void {
-    this.#left++;
+  leave(rank: number): void {
+    this.#left.add(rank);
+    for (const [way, awaited] of this.#awaited) {
+      if (way.startsWith(`${rank},`)) {
+        awaited.reject(new Error(`rank ${rank} has ended while another waits for it`));
+      }
+    }
     if (Object.keys(this.#laid).length > 0) {
       this.#round.reject(new Error("a rank has ended while others wait for it"));
     }
@@ -67,15 +95,15 @@ function communicator(meeting: Meeting, rank: number): Communicator {
     allGather: async (bytes) => (await meeting.meet(rank, bytes.slice())).map((other) => other.slice()),
     broadcast: async (bytes, root) => bytes.set((await meeting.meet(rank, bytes.slice()))[root]!),
     exchange: async (send, receive) => {
-      const sent = await meeting.meet(rank, send && { rank: send.rank, bytes: send.bytes.slice() });
+      if (send) meeting.send(rank, send.rank, send.bytes.slice());
       if (!receive) return;
-      const message = sent[receive.rank];
-      if (message?.rank !== rank || message.bytes.length !== receive.bytes.length) {
+      const bytes = await meeting.receive(receive.rank, rank);
+      if (bytes.length !== receive.bytes.length) {
         throw new Error(
-          `rank ${rank} waits for ${receive.bytes.length} bytes of rank ${receive.rank}, which sends others`,
+          `rank ${rank} waits for ${receive.bytes.length} bytes of rank ${receive.rank}, which sends ${bytes.length}`,
         );
       }
-      receive.bytes.set(message.bytes);
+      receive.bytes.set(bytes);
     },
     barrier: async () => void await meeting.meet(rank, null),
   };
