@@ -10,9 +10,9 @@ import { configForPositions } from "../model/positions.ts";
 import { addFlops, forwardFlops, paperPairs, totalFlops } from "../model/flops.ts";
 import { SHAPE_NAMES, shapeConfig } from "../model/shapes.ts";
 import { withAdapterSettings } from "../train/lora.ts";
-import { type Plan, planTraining } from "../train/plan/plan.ts";
+import { type Plan, planTraining, TYPICAL_NETWORK } from "../train/plan/plan.ts";
 import { longestContext } from "../train/plan/longest_context.ts";
-import { measureThroughput, type Throughput } from "../train/plan/throughput.ts";
+import { measureHostCopies, measureThroughput, type Throughput } from "../train/plan/throughput.ts";
 import { readBaseModel } from "../train/inputs.ts";
 import {
   type PlanDevice,
@@ -23,9 +23,9 @@ import {
 } from "../train/plan/step_cost.ts";
 import { loadTrainArgs, type TrainSettings } from "../train_args/load.ts";
 import { groupSize, type OptionName, type TrainArgs } from "../train_args/schema.ts";
-import { bytes, oneOf } from "../train_args/values.ts";
+import { bytes, oneOf, real, whole } from "../train_args/values.ts";
 import { CommandError } from "./exit.ts";
-import { booleanFlag, type BuiltCommand, newCommand, optionalFlag } from "./flags.ts";
+import { booleanFlag, type BuiltCommand, newCommand, optionalFlag, valueFlag } from "./flags.ts";
 import { locate } from "./hub.ts";
 import { formatJson } from "./format.ts";
 import { CountProgress } from "./progress.ts";
@@ -47,6 +47,9 @@ interface Flags {
   readonly max_binding: number | null;
   readonly rates: boolean;
   readonly longest: boolean;
+  readonly ranks: number | null;
+  readonly bandwidth: number;
+  readonly latency: number;
 }
 
 /** The command; every option of train_args/schema.ts is a flag of it. */
@@ -56,6 +59,7 @@ export function build(summary: string, io: Io): BuiltCommand {
       "plan my.yaml",
       "plan --shape llama2-7b --model_max_length 8192 --bf16 true --max_memory 10GiB",
       "plan --shape llama2-7b --bf16 true --longest",
+      "plan my.yaml --ranks 64 --bandwidth 25",
     ],
   })
     .addOption(
@@ -73,6 +77,30 @@ export function build(summary: string, io: Io): BuiltCommand {
         "plan for a device with this limit, without an adapter",
         bytes(),
         "the adapter's",
+      ),
+    )
+    .addOption(
+      optionalFlag(
+        "ranks",
+        "processes of the job, each with a GPU, to tell what their messages cost",
+        whole(1, 1_000_000),
+        "sequence_parallel_size",
+      ),
+    )
+    .addOption(
+      valueFlag(
+        "bandwidth",
+        "GB/s that each rank sends and receives at once",
+        real({ above: 0 }),
+        TYPICAL_NETWORK.bytesPerSecond / 1e9,
+      ),
+    )
+    .addOption(
+      valueFlag(
+        "latency",
+        "microseconds that a message takes besides",
+        real({ min: 0 }),
+        TYPICAL_NETWORK.latencySeconds * 1e6,
       ),
     )
     .addOption(
@@ -143,8 +171,21 @@ function unneeded(
 }
 
 async function runPlan(flags: Flags, args: TrainArgs, config: ModelConfig, io: Io): Promise<void> {
-  const { device, throughput } = await examineDevice(flags, io);
-  const plan = await planTraining(args, config, { device, throughput });
+  const ranks = flags.ranks ?? args.sequence_parallel_size;
+  if (ranks % args.sequence_parallel_size !== 0) {
+    throw new UserError(
+      `--ranks: ${ranks} ranks cannot share batches by ${args.sequence_parallel_size} (sequence_parallel_size): give a ` +
+        "multiple of that",
+      { kind: "usage" },
+    );
+  }
+  const { device, throughput, hostBytesPerSecond } = await examineDevice(flags, io, ranks > 1);
+  const network = {
+    bytesPerSecond: flags.bandwidth * 1e9,
+    latencySeconds: flags.latency / 1e6,
+    hostBytesPerSecond,
+  };
+  const plan = await planTraining(args, config, { device, throughput, worldSize: ranks, network });
   io.out(
     flags.json
       ? formatJson(planRecord(plan, args, config, throughput))
@@ -156,19 +197,28 @@ async function runPlan(flags: Flags, args: TrainArgs, config: ModelConfig, io: I
 
 /** The device to plan for: the adapter's, or where none answers or a limit is given, one as most are. */
 async function examineDevice(
-  { max_binding, rates, webgpu }: Flags,
+  { max_binding, rates, webgpu }: Pick<Flags, "max_binding" | "rates" | "webgpu">,
   io: Io,
-): Promise<{ device: PlanDevice; throughput: Throughput | null }> {
+  hasMessages = false,
+): Promise<
+  { device: PlanDevice; throughput: Throughput | null; hostBytesPerSecond: number }
+> {
+  const { hostBytesPerSecond } = TYPICAL_NETWORK;
   if (max_binding !== null) {
-    return { device: { ...TYPICAL_DEVICE, maxBindingBytes: max_binding }, throughput: null };
+    const device = { ...TYPICAL_DEVICE, maxBindingBytes: max_binding };
+    return { device, throughput: null, hostBytesPerSecond };
   }
   try {
     using gpu = await openGpu(gpuOptionsOf(io, webgpu));
-    return { device: planDevice(gpu), throughput: rates ? await measureThroughput(gpu) : null };
+    return {
+      device: planDevice(gpu),
+      throughput: rates ? await measureThroughput(gpu) : null,
+      hostBytesPerSecond: rates && hasMessages ? await measureHostCopies(gpu) : hostBytesPerSecond,
+    };
   } catch (error) {
     if (!(error instanceof UserError)) throw error;
     io.err("No GPU adapter answers: the plan is for the limits of a typical GPU, and without times");
-    return { device: TYPICAL_DEVICE, throughput: null };
+    return { device: TYPICAL_DEVICE, throughput: null, hostBytesPerSecond };
   }
 }
 

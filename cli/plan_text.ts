@@ -1,5 +1,5 @@
 /** A plan as people read it. */
-import { formatBytes, formatCount, formatRate, formatSeconds, formatTable } from "../text.ts";
+import { formatBytes, formatCount, formatMs, formatRate, formatSeconds, formatTable } from "../text.ts";
 import { PURPOSES } from "../kernels/pool.ts";
 import type { ModelConfig } from "../model/model_config.ts";
 import { addFlops, type Flops, FLOPS_PARTS, totalFlops } from "../model/flops.ts";
@@ -33,6 +33,7 @@ export function describePlan(
     describeMemory(plan),
     describeFlops(plan),
     describeTime(plan, throughput),
+    ...describeScaling(plan),
     describeRun(plan, args),
     describeFit(plan),
   ].join("\n\n");
@@ -60,7 +61,7 @@ function describeSettings(plan: Plan, args: TrainArgs, config: ModelConfig): str
   ]);
 }
 
-function describeMemory({ peak, hostBytes, largestBinding, device, placement }: Plan): string {
+function describeMemory({ peak, hostBytes, largestBinding, device, placement, traffic }: Plan): string {
   const row = (name: string, bytes: number, remark = "") => [
     `  ${name}`,
     formatBytes(bytes),
@@ -70,6 +71,7 @@ function describeMemory({ peak, hostBytes, largestBinding, device, placement }: 
   const waiting = [
     ...(placement.offloadActivations ? ["layers' inputs"] : []),
     ...(placement.pageStates ? ["optimiser's states"] : []),
+    ...(hostBytes > 0 && traffic.exchanges > 0 ? ["keys and values of other ranks"] : []),
   ];
   const idle = peak.heldBytes - peak.liveBytes;
   const limit = device.maxBindingBytes ?? device.limits.maxStorageBufferBindingSize;
@@ -144,6 +146,45 @@ function describeTime({ seconds, tokens }: Plan, throughput: Throughput | null):
       giga(throughput.attentionFlops)
     } GFLOP/s, ` +
     `memory ${giga(throughput.bytesPerSecond)} GB/s`;
+}
+
+/** The step of all ranks; nothing for one. */
+function describeScaling({ scaling, ranks }: Plan): string[] {
+  if (scaling === null) return [];
+  const { sequenceParallel, stepSeconds, communicationShare, efficiency } = scaling;
+  const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
+  const message = (bytes: number, seconds: number) =>
+    `${formatBytes(bytes)} of a rank, ${formatMs(1000 * seconds)}`;
+  return [[
+    `${formatCount(scaling.ranks)} ranks, ${formatCount(scaling.tokens)} tokens a step` +
+    (sequenceParallel > 1 ? `, ${sequenceParallel} share each batch` : ""),
+    formatTable([
+      ...(sequenceParallel > 1
+        ? [
+          [
+            "  tokens of a batch that they hold",
+            ranks.map(({ rows }) => formatCount(rows)).join(", "),
+          ],
+          ["  memory on their devices", ranks.map(({ peakBytes }) => formatBytes(peakBytes)).join(", ")],
+        ]
+        : []),
+      ["  sum of gradients", message(scaling.reducedBytes, scaling.reduceSeconds)],
+      ...(scaling.exchanges > 0
+        ? [[
+          "  keys and values",
+          `${formatCount(scaling.exchanges)} messages, ${
+            message(scaling.exchangedBytes, scaling.exchangeSeconds)
+          }`,
+        ]]
+        : []),
+      ...(stepSeconds === null || communicationShare === null || efficiency === null ? [] : [[
+        "  a step, predicted",
+        `${formatSeconds(stepSeconds)}, ${formatRate(scaling.tokens / stepSeconds)} tokens/s, messages ${
+          percent(communicationShare)
+        }, efficiency ${percent(efficiency)}`,
+      ]]),
+    ]),
+  ].join("\n")];
 }
 
 /** Steps, tokens and hours of the whole run, as far as the settings alone tell them. */

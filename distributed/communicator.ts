@@ -1,7 +1,7 @@
 /**
  * Ranks: the processes of one job, numbered from 0. Every rank calls the same methods in the same order, one at a time, but
- * for {@linkcode Communicator.exchange}; each returns when this rank's part is done. Sums are made in an order that is fixed for a number of ranks, so that they
- * are the same bits on every rank and in every run.
+ * for {@linkcode Communicator.exchange}; each returns when this rank's part is done. Sums are made in an order that is fixed
+ * for a number of ranks, so that they are the same bits on every rank and in every run.
  */
 export interface Communicator {
   /** This process, from 0. */
@@ -47,14 +47,3 @@ export const ALONE: Communicator = {
   exchange: () => Promise.resolve(),
   barrier: () => Promise.resolve(),
 };
-
-/** Rank 0 of a job that is only counted: the others give what it gives, and nothing is summed. */
-export function dryRanks(size: number): Communicator {
-  if (size === 1) return ALONE;
-  return {
-    ...ALONE,
-    size,
-    reduceScatter: (values) => Promise.resolve(values.slice(0, values.length / size)),
-    allGather: (bytes) => Promise.resolve(Array.from({ length: size }, () => bytes.slice())),
-  };
-}

@@ -144,11 +144,12 @@ export class TrainingLoop {
   }
 
   async #trainStep(): Promise<void> {
-    const { args, data, hooks, ranks, length, trainer } = this.#run;
+    const { args, data, hooks, length, trainer } = this.#run;
+    const { replica, replicas } = trainer.sharing;
     const rate = learningRate(length.schedule, this.#step + 1);
     const samples = this.#sampler.nextInEpoch(length.sequencesPerStep).map((index) => data.samples[index]!);
     const batches = chunks(samples, args.per_device_train_batch_size)
-      .filter((_, i) => i % ranks.size === ranks.rank)
+      .filter((_, i) => i % replicas === replica)
       .map((chunk) => makeBatch(chunk));
     const began = performance.now();
     const result = await trainer.step(batches, rate);

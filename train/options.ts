@@ -27,10 +27,10 @@ function attentionRule(args: TrainArgs): SettledOptions["attention"] {
     const rule = { groupSize: groupSize(args, args.max_seq_length), shift };
     return () => rule;
   }
-  return ({ starts, rows }) => {
-    const longest = starts.reduce((max, start, i) => Math.max(max, (starts[i + 1] ?? rows) - start), 0);
-    return { groupSize: longest % QUARTERED === 0 ? longest / 4 : sft_group_size, shift };
-  };
+  return ({ longest }) => ({
+    groupSize: longest % QUARTERED === 0 ? longest / 4 : sft_group_size,
+    shift,
+  });
 }
 
 /**
@@ -53,6 +53,7 @@ export function trainerOptions(
     lossScaling: args.fp16,
     shardStates: args.zero_stage > 0,
     wire: args.ddp_comm_hook === "bf16" ? "bf16" : "f32",
+    sequenceParallelSize: args.sequence_parallel_size,
     seed: args.seed,
     noiseAlpha: args.neftune_noise_alpha ?? undefined,
     beta1: args.adam_beta1,

@@ -30,6 +30,7 @@ import {
   removeRunLeftovers,
   type Resumed,
 } from "./run_folder.ts";
+import { SequenceParallel } from "./sequence_parallel.ts";
 import { checkSameBase, checkSameRun, hashSamples, restoreStates } from "./saved_state.ts";
 import { lengthNote, runLength } from "./schedule.ts";
 import { loadTrainee } from "./trainee.ts";
@@ -46,6 +47,8 @@ import { Trainer } from "./trainer.ts";
  */
 export async function runTraining(given: TrainArgs, givenHooks: TrainHooks = {}): Promise<TrainResult> {
   const { ranks = ALONE } = givenHooks;
+  // Told before anything is loaded.
+  new SequenceParallel(ranks, given.sequence_parallel_size);
   const isFirst = ranks.rank === 0;
   if (given.zero_stage === 3 && ranks.size > 1) {
     throw new UserError(

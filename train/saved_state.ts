@@ -14,7 +14,7 @@ import { LORA_OPTIONS } from "../train_args/rules.ts";
 import { isOption, OPTIONS, stateBits, type TrainArgs, type TrainOption } from "../train_args/schema.ts";
 import type { EvaluationState } from "./evaluation.ts";
 import type { LogState } from "./run_log.ts";
-import { globalBatch } from "./schedule.ts";
+import { BATCH_OPTIONS, globalBatch } from "./schedule.ts";
 import { bytesOfRows } from "./shards.ts";
 import { type StateTensor, type StoredState, storedStates } from "./optimizer_states.ts";
 import type { Optimised, Trainer, TrainerState } from "./trainer.ts";
@@ -272,24 +272,29 @@ export interface ChangedSettings {
   readonly others: readonly string[];
 }
 
-/** Settings whose product with the number of ranks is the global batch. */
-const BATCH: readonly string[] = ["per_device_train_batch_size", "gradient_accumulation_steps"];
-
 /** Compares the settings of a saved run with those of a start on so many ranks. */
 export function changedSettings(saved: SavedState, args: TrainArgs, worldSize: number): ChangedSettings {
   // An adapter that both start from has its own settings of LoRA.
   const { worldSize: savedWorld = 1 } = saved;
+  const shared = savedValue(saved, "sequence_parallel_size");
+  const isDividedAlike = worldSize === savedWorld && args.sequence_parallel_size === shared;
+  const inBatch: readonly string[] = BATCH_OPTIONS;
   const unused: readonly string[] = args.adapter_name_or_path === null ? [] : LORA_OPTIONS;
   const changed = (Object.keys(args) as (keyof TrainArgs)[])
     .filter((key) => !unused.includes(key))
-    .filter((key) => worldSize === savedWorld || !BATCH.includes(key))
+    .filter((key) => isDividedAlike || !inBatch.includes(key))
     .filter((key) =>
       !OF_START.has(key) && JSON.stringify(savedValue(saved, key)) !== JSON.stringify(args[key])
     )
     .filter((key) => key !== "optim" || stateBits(saved.args.optim) !== stateBits(args.optim));
   const texts = (keys: readonly (keyof TrainArgs)[]) =>
     keys.map((key) => `${key} was ${quote(savedValue(saved, key))}, now ${quote(args[key])}`);
-  const onRanks = describeWorlds(saved, args, { savedWorld, worldSize });
+  const onRanks = isDividedAlike
+    ? { refused: [], others: [] }
+    : describeRanks(globalBatch(saved.args, savedWorld), globalBatch(args, worldSize), [
+      ...(worldSize === savedWorld ? [] : [`the number of ranks was ${savedWorld}, now ${worldSize}`]),
+      ...texts(args.sequence_parallel_size === shared ? [] : ["sequence_parallel_size"]),
+    ]);
   return {
     refused: [
       ...onRanks.refused,
@@ -300,18 +305,19 @@ export function changedSettings(saved: SavedState, args: TrainArgs, worldSize: n
   };
 }
 
-/** Says that the number of ranks has changed: a run goes on if its global batch stays the same. */
-function describeWorlds(
-  saved: SavedState,
-  args: TrainArgs,
-  { savedWorld, worldSize }: { readonly savedWorld: number; readonly worldSize: number },
+/** Says that other ranks share the work: a run goes on if its global batch stays the same. */
+function describeRanks(
+  before: number,
+  now: number,
+  changes: readonly string[],
 ): Pick<ChangedSettings, "refused" | "others"> {
-  if (savedWorld === worldSize) return { refused: [], others: [] };
-  const [before, now] = [globalBatch(saved.args, savedWorld), globalBatch(args, worldSize)];
-  const ranks = `the number of ranks was ${savedWorld}, now ${worldSize}`;
-  if (before === now) return { refused: [], others: [ranks] };
-  const remedy = `${BATCH.join(" x ")} x ranks must stay ${before}`;
-  return { refused: [`${ranks}, and a step had ${before} sequences, now ${now}: ${remedy}`], others: [] };
+  if (before === now) return { refused: [], others: changes };
+  const [sequences, passes, shared] = BATCH_OPTIONS;
+  const remedy = `${sequences} x ${passes} x ranks / ${shared} must stay ${before}`;
+  return {
+    refused: [`${changes.join(", ")}, and a step had ${before} sequences, now ${now}: ${remedy}`],
+    others: [],
+  };
 }
 
 /** Value of an option in a saved run: its default, if that version did not have it. */

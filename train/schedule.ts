@@ -1,6 +1,6 @@
 /** The length of a run, and the learning rates over it, as Hugging Face's schedulers of the same names give them. */
 import { stepsPerEpoch } from "../data/sampler.ts";
-import { stepsBetween, type TrainArgs } from "../train_args/schema.ts";
+import { type OptionName, stepsBetween, type TrainArgs } from "../train_args/schema.ts";
 
 /** Names of `lr_scheduler_type`. */
 export type ScheduleName = "constant" | "constant_with_warmup" | "linear" | "cosine";
@@ -53,12 +53,24 @@ export interface RunLength {
   readonly schedule: Schedule;
 }
 
+/** Options whose product with the number of ranks, by those that share a batch, is the global batch. */
+export const BATCH_OPTIONS = [
+  "per_device_train_batch_size",
+  "gradient_accumulation_steps",
+  "sequence_parallel_size",
+] as const satisfies readonly OptionName[];
+
 /** Sequences of one optimiser step on so many ranks: Hugging Face's total batch size. */
 export function globalBatch(
-  args: Pick<TrainArgs, "per_device_train_batch_size" | "gradient_accumulation_steps">,
+  {
+    per_device_train_batch_size: sequences,
+    gradient_accumulation_steps: passes,
+    // What older checkpoints do not say.
+    sequence_parallel_size: shared = 1,
+  }: Pick<TrainArgs, typeof BATCH_OPTIONS[number]>,
   worldSize: number,
 ): number {
-  return args.per_device_train_batch_size * args.gradient_accumulation_steps * worldSize;
+  return sequences * passes * worldSize / shared;
 }
 
 /** Works out the length of a run over so many samples, on so many ranks. */

@@ -23,13 +23,28 @@ export class SequenceParallel {
   readonly size: number;
   /** This rank among them, from 0: it holds the rows behind those of the one before. */
   readonly place: number;
+  /** How many runs of ranks there are, each of which trains on batches of its own. */
+  readonly replicas: number;
+  /** That of this rank, from 0. */
+  readonly replica: number;
   readonly #ranks: Communicator;
   readonly #first: number;
 
-  /** @param size ranks that share a sequence; divides those of the job */
+  /**
+   * @param size ranks that share a batch
+   * @throws {UserError} if it does not divide those of the job
+   */
   constructor(ranks: Communicator, size: number) {
+    if (ranks.size % size !== 0) {
+      throw new UserError(
+        `sequence_parallel_size ${size} does not divide the ${ranks.size} ranks of this job: start a multiple of ${size}`,
+        { kind: "usage" },
+      );
+    }
     this.size = size;
     this.place = ranks.rank % size;
+    this.replicas = ranks.size / size;
+    this.replica = Math.floor(ranks.rank / size);
     this.#ranks = ranks;
     this.#first = ranks.rank - this.place;
   }
@@ -39,6 +54,7 @@ export class SequenceParallel {
    * @throws {UserError} for full attention; when uploaded, for a window that reaches past the rank before
    */
   share(whole: Batch, rule: AttentionRule): Batch {
+    if (this.size === 1) return whole;
     const cuts = cutRows(whole, rule, this.size);
     const [start, end] = [cuts[this.place]!, cuts[this.place + 1]!];
     const labels = whole.labels.slice(start, end);
@@ -158,6 +174,7 @@ class BorderExchange implements KeyExchange {
   readonly #rows: number;
   readonly #borders: Borders;
   readonly #isRecomputed: boolean;
+  #isSent = false;
   #received: { readonly k: HostTensor; readonly v: HostTensor } | undefined;
   #dtype: Dtype = "f32";
 
@@ -173,15 +190,11 @@ class BorderExchange implements KeyExchange {
     const { before, behind } = this.#borders;
     this.#dtype = keys.k.dtype;
     const seen = before && firstRows(keys, keys.k.rows - this.#rows);
-    if (seen && this.#received) {
-      const { k, v } = this.#received;
-      this.#received = undefined;
-      await k.load(seen.k);
-      await v.load(seen.v);
-      k.free();
-      v.free();
+    if (this.#isSent) {
+      if (seen) await this.#bringAgain(seen);
       return;
     }
+    this.#isSent = true;
     const reading = behind && read(gpu, keys, behind.rows);
     const received = await this.#exchange(behind, reading && await reading, before, keys.k.rowBytes, shape);
     if (!seen || !received) return;
@@ -195,6 +208,16 @@ class BorderExchange implements KeyExchange {
       return host;
     };
     this.#received = { k: await keep(seen.k, k), v: await keep(seen.v, v) };
+  }
+
+  /** Writes what was received before. */
+  async #bringAgain(seen: KeysAndValues): Promise<void> {
+    const { k, v } = this.#received!;
+    await k.load(seen.k);
+    await v.load(seen.v);
+    k.free();
+    v.free();
+    this.#received = undefined;
   }
 
   async returnGradients(

@@ -17,6 +17,7 @@ import {
   type Updated,
 } from "./optimizer_states.ts";
 import { gatherShards, type Shards, shardsOf, sliced, sumShards } from "./shards.ts";
+import { SequenceParallel } from "./sequence_parallel.ts";
 
 /** Options of a step; the defaults are those of the command line. */
 export interface TrainerOptions {
@@ -31,7 +32,7 @@ export interface TrainerOptions {
   /** Gradients longer than this are scaled down to it; 0 turns clipping off. 1 unless given. */
   readonly maxGradNorm?: number;
   /** The attention mask's rule for a batch; full attention unless given. */
-  readonly attention?: (batch: Pick<Batch, "starts" | "rows">) => AttentionRule;
+  readonly attention?: (batch: Pick<Batch, "longest">) => AttentionRule;
   /** Recompute activations in the backward pass, which saves memory; true unless given. */
   readonly checkpointing?: boolean;
   /** Keep layers' inputs in host memory until the backward pass, with checkpointing; on the device unless true. */
@@ -50,6 +51,8 @@ export interface TrainerOptions {
   readonly shardStates?: boolean;
   /** Form in which gradients go from rank to rank; f32 unless given. */
   readonly wire?: WireFormat;
+  /** How many of them share each batch, under shifted sparse attention; divides them. 1 unless given. */
+  readonly sequenceParallelSize?: number;
 }
 
 const DEFAULTS = {
@@ -65,6 +68,7 @@ const DEFAULTS = {
   ranks: ALONE,
   shardStates: false,
   wire: "f32",
+  sequenceParallelSize: 1,
 } as const satisfies TrainerOptions;
 
 /** Options with their defaults. */
@@ -114,7 +118,8 @@ export function targetsOf(batches: readonly Batch[]): number {
  *
  * Several ranks do one step over all their batches so:
  *
- * 1. Sum {@linkcode targetsOf} over the ranks: a count, known from the data before the device has work.
+ * 1. Take {@linkcode Trainer.share} of each batch, and sum {@linkcode targetsOf} over the ranks: a count, known from the
+ *    data before the device has work.
  * 2. Call `gradients` with that total on each rank's own batches.
  * 3. Sum the gradients and the loss over the ranks, element by element; of sharded ones each rank gets the rows that it
  *    updates.
@@ -141,6 +146,11 @@ export class Trainer {
   readonly stateForm: OptimizerStateForm;
   /** The part of a checkpoint that is neither parameters nor moments. */
   state: TrainerState = { updates: 0, passes: 0, lossScale: 1, scaleAge: 0 };
+  /**
+   * The ranks that share batches with this one.
+   * @internal
+   */
+  readonly sharing: SequenceParallel;
   readonly #options: SettledOptions;
   readonly #shards: readonly Shards[] | undefined;
   readonly #lossSum: Tensor;
@@ -162,6 +172,7 @@ export class Trainer {
     this.gpu = model.gpu;
     this.model = model;
     this.#options = options;
+    this.sharing = new SequenceParallel(options.ranks, options.sequenceParallelSize);
     using _ = this.gpu.memory.purpose("optimiser");
     const parameters = model.parameters();
     this.stateForm = options.optimizerStates ?? { bits: 32, paged: false };
@@ -193,39 +204,48 @@ export class Trainer {
    * together, however unevenly they are spread (an average of averages would weigh short ones more). One rank waits for the
    * device once, at the end.
    *
-   * @param batches those of this rank: the step's micro-batch i is rank i mod size's
+   * @param batches those of this rank, whole where others share them: micro-batch i of the step is replica i mod replicas'
    */
   async step(batches: readonly Batch[], learningRate: number): Promise<StepResult> {
     const { ranks } = this.#options;
-    const shares = await gather(ranks, { targets: targetsOf(batches), passes: batches.length });
+    const own = batches.map((batch) => this.share(batch));
+    const shares = await gather(ranks, { targets: targetsOf(own), passes: own.length });
     const total = (key: "targets" | "passes") => shares.reduce((sum, share) => sum + share[key], 0);
-    await this.gradients(batches, total("targets"));
+    await this.gradients(own, total("targets"));
     await this.#sum();
-    this.state.passes += total("passes");
+    this.state.passes += total("passes") / this.sharing.size;
     return await this.update(learningRate, total("targets"));
+  }
+
+  /** Cuts out of a batch the rows that this rank holds; all of them where none share it. */
+  share(batch: Batch): Batch {
+    return this.sharing.share(batch, this.#options.attention(batch));
   }
 
   /**
    * Computes the gradient of the summed loss of the micro-batches over `totalTargets`, times the loss scale, in place of
    * that of the step before. Records the work, and does not wait for it. Whoever calls it counts the passes of all ranks.
    *
+   * @param batches what this rank holds of them, as {@linkcode Trainer.share} gives it
    * @param totalTargets of the whole step, on all ranks
    * @returns f32 tensors to sum over ranks: every parameter's gradient, and (1) the summed loss in nats
    */
   async gradients(batches: readonly Batch[], totalTargets: number): Promise<readonly Tensor[]> {
     const { gpu } = this;
-    const { seed, attention, checkpointing, offloadActivations: offload = false, noiseAlpha, ranks } =
-      this.#options;
+    const { seed, attention, checkpointing, offloadActivations: offload = false, noiseAlpha } = this.#options;
+    const { replica, replicas } = this.sharing;
     const grads = this.optimised.map(({ grad }) => grad);
     for (const grad of grads) gpu.clear(grad);
     gpu.clear(this.#lossSum);
     for (const [i, batch] of batches.entries()) {
+      // Ranks that share a batch of few groups may have none of it.
+      if (batch.rows === 0) continue;
       const device = this.model.upload(batch, attention(batch));
       await this.model.lossAndGradients(device, {
         gradScale: this.state.lossScale / Math.max(1, totalTargets),
         checkpointing,
         offload,
-        dropout: { seed, pass: this.state.passes + i * ranks.size + ranks.rank },
+        dropout: { seed, pass: this.state.passes + i * replicas + replica },
         noiseAlpha,
         lossSum: this.#lossSum,
       });

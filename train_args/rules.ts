@@ -45,6 +45,7 @@ export function applyRules(values: OptionValues, given: ReadonlySet<OptionName>)
   checkEvaluation(args, given, refuse);
   if (length > 0 && args.attention === "s2") checkGroups(args, given, refuse, notes);
   checkMethod(args, given, refuse, notes);
+  if (length > 0 && args.sequence_parallel_size > 1) checkSharing(args, refuse);
   if (args.fp16 && args.bf16) {
     refuse(["fp16", "bf16"], "is true and so is bf16: choose one, or neither for 32 bits");
   }
@@ -91,6 +92,27 @@ function checkGroups(args: TrainArgs, given: ReadonlySet<OptionName>, refuse: Re
         `${groupSize(args, max_seq_length)}, and S2-Attn needs at least 2 tokens in each: raise one of them`,
     );
   }
+}
+
+/** Checks that ranks which share a batch have something each: their tokens are cut where groups end. */
+function checkSharing(args: TrainArgs, refuse: Refuse): void {
+  const { sequence_parallel_size: ranks, max_seq_length, per_device_train_batch_size: sequences } = args;
+  if (args.attention === "full") {
+    refuse(
+      ["sequence_parallel_size", "use_full_attn"],
+      `${ranks} needs S2-Attn: with full attention every token sees all before it, so each rank would need the keys and ` +
+        "values of all ranks before. Set use_full_attn to false, or this to 1",
+    );
+    return;
+  }
+  const group = groupSize(args, max_seq_length);
+  const groups = sequences * Math.ceil(max_seq_length / group);
+  if (args.sft_group_size !== null || group < 1 || groups >= ranks) return;
+  refuse(
+    ["sequence_parallel_size", "group_size", "group_size_ratio", "max_seq_length", "model_max_length"],
+    `${ranks} is more than the ${groups} groups of ${group} tokens in a batch, between which it is cut: lower it, or ` +
+      "group_size",
+  );
 }
 
 function checkData(args: TrainArgs, given: ReadonlySet<OptionName>, refuse: Refuse): void {

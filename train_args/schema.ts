@@ -210,6 +210,12 @@ export const OPTIONS = {
     flag(),
     true,
   ),
+  sequence_parallel_size: option(
+    "attention",
+    "ranks that share each batch of sequences under S2-Attn, each holding a part of their tokens; divides those of the job",
+    whole(1, 65_536),
+    1,
+  ),
   sft_group_size: unset(
     "attention",
     "LongLoRA's rule for fine-tuning: a quarter of a batch's longest sequence if that is a multiple of 4096, else this",

@@ -9,7 +9,7 @@ import { ALL_PARTS, type Block, type Part, variantFor } from "./variants.ts";
 const SINGLE: Block = { rows: 1, columns: 1 };
 
 /** Mask; a device is not needed. */
-type Map = Pick<AttentionMap, "tables">;
+type Map = Pick<AttentionMap, "tables"> & Partial<Pick<AttentionMap, "before">>;
 
 /**
  * Query-key pairs that a part computes over all query heads with the given blocks: those that see each other, and those
@@ -19,7 +19,7 @@ type Map = Pick<AttentionMap, "tables">;
  * @param block of one query and one key unless given: then it is the number of pairs that see each other
  */
 export function visitedPairs(
-  { tables: { first, last } }: Map,
+  { tables: { first, last }, before = 0 }: Map,
   { heads }: Pick<AttentionShape, "heads">,
   { part = "forward", block = SINGLE }: { readonly part?: Part; readonly block?: Block } = {},
 ): number {
@@ -28,7 +28,7 @@ export function visitedPairs(
   for (let set = 0; set < 2; set++) {
     const headsOfSet = set === 0 ? Math.ceil(heads / 2) : Math.floor(heads / 2);
     let stepsOfHead = 0;
-    for (let start = 0; start < rows; start += block.rows) {
+    for (let start = part === "dkv" ? 0 : before; start < rows; start += block.rows) {
       const end = Math.min(start + block.rows, rows);
       const [from, to] = part === "dkv"
         ? [start, last[set * rows + end - 1]! + 1]

@@ -65,6 +65,23 @@ Deno.test("plan measures the adapter to tell the time of a step", async () => {
   assertIncludes(io.stdout, "GFLOP/s");
 });
 
+Deno.test("plan tells what many ranks cost, and what each of those that share a batch holds", async () => {
+  const words = [...SMALL, "--ranks", "8", "--sequence_parallel_size", "3", "--bandwidth", "0.1"];
+  const refused = await plan(...words);
+  assertEquals([refused.code, refused.io.stdout], [2, ""]);
+  assertIncludes(refused.io.stderr, "8 ranks cannot share batches by 3");
+  words[words.indexOf("8")] = "6";
+  const { code, io } = await plan(...words);
+  assertEquals([code, io.stderr], [0, ""]);
+  assertIncludes(io.stdout, "6 ranks, 256 tokens a step, 3 share each batch");
+  assertIncludes(io.stdout, "tokens of a batch that they hold  32, 64, 32");
+  const record = JSON.parse((await plan(...words, "--json")).io.stdout);
+  assertEquals(record.ranks.map(({ rows }: { rows: number }) => rows), [32, 64, 32]);
+  const { exchanges, exchanged_bytes, step_seconds } = record.scaling;
+  // Two layers, forward and backward; 16 rows of keys and values of half of 4 heads of 16 numbers.
+  assertEquals([exchanges, exchanged_bytes, step_seconds], [4, 4 * 2 * 16 * 32 * 4, null]);
+});
+
 Deno.test("plan exits 3 with the changes to make where a run does not fit", async () => {
   const { code, io } = await plan(...SMALL, "--load_in_4bit", "false", "--max_memory", "1700KB");
   assertEquals([code, io.stderr], [3, "This does not fit in max_memory\n"]);

@@ -6,13 +6,15 @@ import type { Communicator } from "../../distributed/communicator.ts";
  */
 export async function playRanks<T>(size: number, work: (ranks: Communicator) => Promise<T>): Promise<T[]> {
   const meeting = new Meeting(size);
-  return await Promise.all(Array.from({ length: size }, async (_, rank) => {
+  const results = await Promise.all(Array.from({ length: size }, async (_, rank) => {
     try {
       return await work(communicator(meeting, rank));
     } finally {
       meeting.leave(rank);
     }
   }));
+  meeting.checkLetters();
+  return results;
 }
 
 /** Rounds in which each rank lays something down and takes what all have laid down, and letters from one to another. */
@@ -46,6 +48,16 @@ class Meeting {
     const awaited = Promise.withResolvers<Uint8Array>();
     this.#awaited.set(way, awaited);
     return await awaited.promise;
+  }
+
+  /** @throws {Error} if something was sent that nobody has received */
+  checkLetters(): void {
+    for (const [way, letters] of this.#letters) {
+      if (letters.length > 0) {
+        const [from, to] = way.split(",");
+        throw new Error(`rank ${to} has not received ${letters.length} messages of rank ${from}`);
+      }
+    }
   }
 
   async meet<T>(rank: number, thing: T): Promise<T[]> {

@@ -1,3 +1,4 @@
+import { ALONE, type Communicator } from "../../distributed/communicator.ts";
 import { Gpu, type GpuOptions } from "../../kernels/gpu.ts";
 import { quantisationOf } from "../../model/quantisation.ts";
 import { makeBatch, type Sequence } from "../../model/batch.ts";
@@ -20,6 +21,7 @@ import { loadTrainArgs, type TrainArgs } from "../../train_args/load.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { namesIn, withFolder } from "../support/files.ts";
 import { integers } from "../support/random.ts";
+import { playRanks } from "../support/ranks.ts";
 
 const GIB = 2 ** 30;
 
@@ -236,6 +238,7 @@ async function measure(
   args: TrainArgs,
   { config = SMALL, lengths, documents }: Case,
   at: Placement,
+  ranks: Communicator = ALONE,
 ) {
   gpu.memory.resetPeak();
   const before = gpu.memory.liveBytes;
@@ -246,7 +249,7 @@ async function measure(
     isTrained: trainedNames(config, args),
   });
   if (args.low_rank_training) addFreshLora(model, args);
-  const trainer = new Trainer(model, trainerOptions(args, at));
+  const trainer = new Trainer(model, { ...trainerOptions(args, at), ranks });
   const sequences = lengths.map((length, i): Sequence => ({
     inputIds: integers(i, length, config.vocab_size),
     ...(documents ? { documents: Uint32Array.from(documents) } : {}),
@@ -311,6 +314,45 @@ Deno.test("What is kept for reuse is planned too", async () => {
   assertEquals({ ...gpu.memory.peak, heldBytes: 0 }, { ...peak, heldBytes: 0 });
   const error = peak.heldBytes / gpu.memory.peakBytes - 1;
   assert(Math.abs(error) < 0.005, `off by ${100 * error} %`);
+});
+
+Deno.test("The plan is what each rank takes of a batch that they share", async () => {
+  const cases: readonly Case[] = [
+    { name: "three ranks, bf16", given: { bf16: true, sequence_parallel_size: 3 }, lengths: [800] },
+    {
+      name: "two ranks, windows, activations kept",
+      given: { sequence_parallel_size: 2, gradient_checkpointing: false },
+      lengths: [300, 150],
+      config: NORMED,
+    },
+  ];
+  const placement = { pageStates: false, offloadActivations: false };
+  for (const each of cases) {
+    const { config = SMALL, lengths, name } = each;
+    const batch = { per_device_train_batch_size: lengths.length, max_seq_length: Math.max(...lengths) };
+    const args = await settings({ ...batch, ...each.given });
+    const size = args.sequence_parallel_size;
+    const measured = await playRanks(size, async (ranks) => {
+      using gpu = await Gpu.open();
+      return { ...await measure(gpu, args, each, placement, ranks), peak: gpu.memory.peak };
+    });
+    using gpu = await Gpu.open();
+    const cost = await stepCost(args, config, { device: planDevice(gpu), lengths });
+    const largest = measured.reduce((most, rank) => rank.peak.heldBytes > most.peak.heldBytes ? rank : most);
+    assertEquals(
+      [cost.peak.liveBytes, cost.peak.phase, cost.hostBytes, cost.tokens],
+      [largest.peak.liveBytes, largest.peak.phase, largest.hostBytes, lengths.reduce((a, b) => a + b)],
+      name,
+    );
+    for (const [i, { peak }] of measured.entries()) {
+      const error = cost.ranks[i]!.peakBytes / peak.heldBytes - 1;
+      assert(Math.abs(error) < 0.005, `${name}, rank ${i}: off by ${100 * error} %`);
+    }
+    const { exchanges } = cost.traffic;
+    // Keys and values in the forward pass, their gradients in the backward pass; what was received is kept in between.
+    assertEquals(exchanges, 2 * config.num_hidden_layers, name);
+    assert(size < 3 || cost.hostBytes > 0, "nothing is kept");
+  }
 });
 
 /** Settings of the goals: S2-Attn, LoRA on all linears of a 4-bit base, bf16, states that may go to the host. */

@@ -62,7 +62,8 @@ async function train(
   settings: Readonly<Record<string, string>>,
   stopAfter?: number,
 ): Promise<Ran> {
-  const batch = { gradient_accumulation_steps: `${4 / size}`, per_device_train_batch_size: "1" };
+  const replicas = size / Number(settings.sequence_parallel_size ?? 1);
+  const batch = { gradient_accumulation_steps: `${4 / replicas}`, per_device_train_batch_size: "1" };
   const [first, ...others] = await playRanks(
     size,
     (ranks) => run({ ...batch, ...settings }, ranks, stopAfter),
@@ -197,5 +198,31 @@ Deno.test("Gradients in bf16 between ranks train to nearly the same losses", asy
     assertClose("losses", rounded.losses, exact.losses, { rtol: 1e-4, atol: 0 });
     assert(rounded.losses[2] !== exact.losses[2], "nothing was rounded");
     assertEquals(rounded.losses[0], exact.losses[0], "losses are not rounded");
+  });
+});
+
+Deno.test("Ranks that share sequences train as one rank, and one goes on with what they saved", async () => {
+  await withFolder(async (folder) => {
+    const shared = { lora_dropout: "0.1", neftune_noise_alpha: "5", group_size: "8" };
+    const one = await train(1, { ...shared, output_dir: `${folder}/1` });
+    const expected = await trained(`${folder}/1`);
+    const output_dir = `${folder}/4`;
+    // Of the shortest sequences one rank of two has nothing.
+    const two = { ...shared, output_dir, sequence_parallel_size: "2" };
+    assertClose("losses", (await train(4, two, 2)).losses, one.losses.slice(0, 2), { rtol: 1e-5, atol: 0 });
+    await assertThrows(
+      () => train(1, { ...shared, output_dir, gradient_accumulation_steps: "2" }),
+      "the number of ranks was 4, now 1, sequence_parallel_size was 2, now 1, and a step had 4 sequences, now 2",
+    );
+    const rest = await train(1, { ...shared, output_dir });
+    assertIncludes(rest.notes.join("\n"), "sequence_parallel_size was 2, now 1");
+    assertClose("losses gone on with", rest.losses, one.losses.slice(2), { rtol: 1e-5, atol: 0 });
+    for (const [name, values] of await trained(output_dir)) {
+      assertClose(`${name}, gone on with`, values, expected.get(name)!, { rtol: 1e-5, atol: 1e-5 });
+    }
+    await assertThrows(
+      () => train(1, two),
+      "sequence_parallel_size 2 does not divide the 1 ranks of this job",
+    );
   });
 });

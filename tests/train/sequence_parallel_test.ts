@@ -1,6 +1,7 @@
 import { type AttentionRule, firstKeys } from "../../kernels/attention/map.ts";
 import { Gpu } from "../../kernels/gpu.ts";
 import { adapterConfig } from "../../checkpoint/peft.ts";
+import { dryCommunicator } from "../../distributed/dry_communicator.ts";
 import { addLora } from "../../model/lora.ts";
 import { type Batch, freeBatch, makeBatch, type Sequence } from "../../model/batch.ts";
 import { parseConfig } from "../../model/config.ts";
@@ -92,6 +93,7 @@ const WAYS: Readonly<Record<string, readonly [size: number, sequences: readonly 
     sequencesOf(333),
     { rule: { groupSize: 41 } },
   ],
+  "fewer rows than a binding is aligned to": [2, sequencesOf(41), { rule: { groupSize: 8 } }],
   "sequences of a batch, cut anywhere": [3, sequencesOf(70, 7, 200, 33)],
   "packed documents, some around the borders": [
     2,
@@ -155,4 +157,8 @@ Deno.test("What cannot be shared is refused by all ranks", async () => {
   await refused({}, {}, "sequence_parallel_size above 1 needs S2-Attn", "Set use_full_attn: false");
   await refused({ groupSize: 64 }, { window: 66 }, "window reaches 65 tokens back", "a rank has 64");
   await assertThrows(() => refused({ groupSize: 64 }, { window: 65 }), "nothing was thrown");
+  await assertThrows(
+    () => new SequenceParallel(dryCommunicator(0, 6), 4),
+    "sequence_parallel_size 4 does not divide the 6 ranks of this job",
+  );
 });

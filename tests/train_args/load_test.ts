@@ -354,6 +354,12 @@ const RULES: [name: string, yaml: string, wanted: string][] = [
   ["other optimisers", "optim: adafactor", "optim: must be one of adamw_torch, "],
   ["nothing to do", "num_train_epochs: 0", "there is nothing to do"],
   ["group above length", "group_size: 256", "group_size: 256 is more than max_seq_length 128"],
+  [
+    "ranks that share full attention",
+    "sequence_parallel_size: 2\nuse_full_attn: true",
+    "2 needs S2-Attn: with full attention every token sees all before it",
+  ],
+  ["more ranks than groups", "sequence_parallel_size: 5", "5 is more than the 4 groups of 32 tokens"],
   ["group of one", "group_size_ratio: 0.01", "leaves groups of 1"],
   [
     "full training of 4 bits",

@@ -5,9 +5,17 @@ import type { ModelConfig } from "../../model/model_config.ts";
 import type { TrainArgs } from "../../train_args/schema.ts";
 import type { Throughput } from "./throughput.ts";
 import { resolvePlacement } from "./placement.ts";
+import { type Network, predictScaling, type Scaling } from "./scaling.ts";
 import { findSuggestions, type Suggestion } from "./suggestions.ts";
 import type { Placement } from "../options.ts";
-import { type PlanDevice, secondsOf, type StepCost, type StepOptions, TYPICAL_DEVICE } from "./step_cost.ts";
+import {
+  type PlanDevice,
+  secondsOf,
+  type StepCost,
+  stepCost,
+  type StepOptions,
+  TYPICAL_DEVICE,
+} from "./step_cost.ts";
 
 /** A step's cost, and what it means for a given memory. */
 export interface Plan extends StepCost {
@@ -21,6 +29,8 @@ export interface Plan extends StepCost {
   readonly fits: boolean | null;
   /** Seconds of an optimiser step at the measured throughput; `null` without that. */
   readonly seconds: number | null;
+  /** The step of all ranks; `null` for a job of one, or where nobody asked. */
+  readonly scaling: Scaling | null;
   /** Changes that make it fit, each on top of those before; the last one fits unless nothing does. Empty if it fits already. */
   readonly suggestions: readonly Suggestion[];
 }
@@ -29,7 +39,16 @@ export interface Plan extends StepCost {
 export interface PlanOptions extends Omit<StepOptions, "placement"> {
   /** As measured, for the time of a step; without it there is none. */
   readonly throughput?: Throughput | null;
+  /** Ways of the messages between the ranks, to reckon a step of all of them; not reckoned unless given. */
+  readonly network?: Network;
 }
+
+/** A network of 100 Gbit/s for each rank, and copies as PCI Express 4 has them. */
+export const TYPICAL_NETWORK: Network = {
+  bytesPerSecond: 12.5e9,
+  latencySeconds: 20e-6,
+  hostBytesPerSecond: 10e9,
+};
 
 /**
  * Plans a training run; whether it fits is decided by `max_memory`.
@@ -40,18 +59,28 @@ export interface PlanOptions extends Omit<StepOptions, "placement"> {
 export async function planTraining(
   args: TrainArgs,
   base: ModelConfig,
-  { throughput = null, ...options }: PlanOptions = {},
+  { throughput = null, network, ...options }: PlanOptions = {},
 ): Promise<Plan> {
-  const { max_memory: memoryBytes } = args;
+  const { max_memory: memoryBytes, sequence_parallel_size: sequenceParallel } = args;
+  const { worldSize: ranks = sequenceParallel } = options;
   const { placement, cost } = await resolvePlacement(args, base, memoryBytes, options);
   const fits = memoryBytes === null ? null : cost.peak.heldBytes <= memoryBytes;
+  const timed = (cost: StepCost) => ({ cost, seconds: throughput && secondsOf(cost, throughput) });
+  const predict = async (network: Network) => {
+    const alone = sequenceParallel === 1
+      ? cost
+      : await stepCost({ ...args, sequence_parallel_size: 1 }, base, { ...options, worldSize: 1, placement });
+    const wireBytes = args.ddp_comm_hook === "bf16" && args.zero_stage === 0 ? 2 : 4;
+    return predictScaling(timed(cost), timed(alone), { ranks, sequenceParallel, wireBytes }, network);
+  };
   return {
     ...cost,
     device: options.device ?? TYPICAL_DEVICE,
     placement,
     memoryBytes,
     fits,
-    seconds: throughput && secondsOf(cost, throughput),
+    seconds: timed(cost).seconds,
+    scaling: network === undefined || ranks === 1 ? null : await predict(network),
     suggestions: memoryBytes !== null && !fits
       ? await findSuggestions(args, base, cost, memoryBytes, options)
       : [],

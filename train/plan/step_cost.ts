@@ -2,13 +2,14 @@
  * The cost of a training step, from a dry run of the program itself: the engine runs one step on a device that only counts.
  * So memory is known to the byte, and there is no second description of it that could fall behind.
  */
-import { firstKeys } from "../../kernels/attention/map.ts";
+import { dryCommunicator, type Traffic } from "../../distributed/dry_communicator.ts";
+import { cutTables, firstKeys } from "../../kernels/attention/map.ts";
 import { DRY_INFO, TYPICAL_LIMITS } from "../../kernels/dry_device.ts";
 import { type DeviceLimits, type Dispatch, Gpu, type GpuOptions, type MemoryUse } from "../../kernels/gpu.ts";
 import type { GpuInfo } from "../../kernels/device.ts";
 import type { Refused } from "../../kernels/refusal.ts";
 import type { Tuning } from "../../kernels/tuning.ts";
-import { freeBatch, layerRule, makeBatch, type Sequence } from "../../model/batch.ts";
+import { type Batch, freeBatch, layerRule, makeBatch, type Sequence } from "../../model/batch.ts";
 import { isPackedIn4bit } from "../../model/config.ts";
 import type { ModelConfig } from "../../model/model_config.ts";
 import { configForPositions } from "../../model/positions.ts";
@@ -20,8 +21,8 @@ import { quantisationOf } from "../../model/quantisation.ts";
 import type { TrainArgs } from "../../train_args/schema.ts";
 import type { Throughput } from "./throughput.ts";
 import { addFreshLora, trainedNames } from "../lora.ts";
-import { dryRanks } from "../../distributed/communicator.ts";
 import { formatOf, type Placement, trainerOptions } from "../options.ts";
+import { cutRows } from "../sequence_parallel.ts";
 import { Trainer } from "../trainer.ts";
 
 /** The device that a step is counted for. */
@@ -36,7 +37,15 @@ export interface PlanDevice extends Pick<GpuOptions, "sharing" | "maxBindingByte
   readonly limits: DeviceLimits;
 }
 
-/** Cost of a step. */
+/** Part of one of the ranks that share a batch. */
+export interface RankShare {
+  /** Rows of the batch that it holds. */
+  readonly rows: number;
+  /** Most bytes that its device holds. */
+  readonly peakBytes: number;
+}
+
+/** Cost of a step; where ranks share its batches, of the rank whose device holds most. */
 export interface StepCost {
   /** The device's memory when it holds most, from loading to the end of a step. */
   readonly peak: MemoryUse;
@@ -50,8 +59,12 @@ export interface StepCost {
   readonly trafficBytes: number;
   /** Dispatches of an optimiser step. */
   readonly dispatches: number;
-  /** Tokens of an optimiser step. */
+  /** Tokens of an optimiser step of the ranks that share its batches. */
   readonly tokens: number;
+  /** What each of them has; of one rank, all. */
+  readonly ranks: readonly RankShare[];
+  /** Keys, values and their gradients that the rank exchanges in an optimiser step. */
+  readonly traffic: Readonly<Traffic>;
   /** Numbers the optimiser changes. */
   readonly trainable: number;
 }
@@ -64,7 +77,7 @@ export interface StepOptions {
   readonly lengths?: readonly number[];
   /** Tokens of the sequences of the largest batch of eval_file, where there is one; all that may be unless given. */
   readonly evalLengths?: readonly number[];
-  /** Ranks of the job, which may share the optimizer states; 1 unless given. */
+  /** Ranks of the job, which may share the optimizer states; `sequence_parallel_size` unless given. */
   readonly worldSize?: number;
   /** Places of what may wait on the host; as `trainerOptions` has them unless given. */
   readonly placement?: Placement;
@@ -91,14 +104,42 @@ export function planDevice(gpu: Gpu): PlanDevice {
 export async function stepCost(
   args: TrainArgs,
   base: ModelConfig,
+  options: StepOptions = {},
+): Promise<StepCost> {
+  const costs = new Map<string, Omit<StepCost, "ranks">>();
+  const size = args.sequence_parallel_size;
+  const batch = makeBatch(sequencesOf(options.lengths ?? fullBatch(args), base));
+  const cuts = size > 1 ? cutRows(batch, trainerOptions(args).attention(batch), size) : [0, batch.rows];
+  const kinds = cuts.slice(1).map((end, place) => {
+    // All but the ends are alike where they hold as much.
+    const [hasBefore, hasBehind] = [cuts[place]! > 0, end < batch.rows];
+    return { place, rows: end - cuts[place]!, kind: `${end - cuts[place]!} ${hasBefore} ${hasBehind}` };
+  });
+  for (const { place, rows, kind } of kinds) {
+    if (rows > 0 && !costs.has(kind)) costs.set(kind, await rankCost(args, base, options, batch, place));
+  }
+  const largest = [...costs.values()].reduce((most, cost) =>
+    cost.peak.heldBytes > most.peak.heldBytes ? cost : most
+  );
+  return {
+    ...largest,
+    ranks: kinds.map(({ rows, kind }) => ({ rows, peakBytes: costs.get(kind)?.peak.heldBytes ?? 0 })),
+  };
+}
+
+/** Counts what {@linkcode stepCost} says, for one of the ranks that share the batch. */
+async function rankCost(
+  args: TrainArgs,
+  base: ModelConfig,
   {
     device = TYPICAL_DEVICE,
-    lengths = fullBatch(args),
     evalLengths = evalBatch(args),
-    worldSize = 1,
+    worldSize = args.sequence_parallel_size,
     placement,
-  }: StepOptions = {},
-): Promise<StepCost> {
+  }: StepOptions,
+  whole: Batch,
+  place: number,
+): Promise<Omit<StepCost, "ranks">> {
   const config = configForPositions(base, args);
   const tally = new Tally();
   const gpu = Gpu.dry({ ...device, onDispatch: (dispatch) => tally.add(dispatch) });
@@ -112,10 +153,10 @@ export async function stepCost(
     isTrained: trainedNames(config, args),
   });
   if (args.low_rank_training) addFreshLora(model, args);
-  const ranks = dryRanks(worldSize);
+  const ranks = dryCommunicator(place, worldSize);
   const trainer = new Trainer(model, { ...trainerOptions(args, placement), ranks });
   tally.start();
-  await trainer.step([makeBatch(sequencesOf(lengths, config))], args.learning_rate);
+  await trainer.step([whole], args.learning_rate);
   const counted = { dispatches: tally.dispatches, trafficBytes: tally.trafficBytes };
   if (evalLengths.length > 0) {
     gpu.memory.at("evaluation");
@@ -128,10 +169,14 @@ export async function stepCost(
     peak: gpu.memory.peak,
     hostBytes: gpu.host.peakBytes,
     largestBinding: tally.largest,
-    flops: flopsOf(args, model, lengths),
+    flops: flopsOf(args, model, trainer.share(whole)),
     trafficBytes: passes * counted.trafficBytes,
     dispatches: passes * counted.dispatches,
-    tokens: passes * lengths.reduce((sum, length) => sum + length, 0),
+    tokens: passes * whole.rows,
+    traffic: {
+      exchanges: passes * ranks.traffic.exchanges,
+      exchangedBytes: passes * ranks.traffic.exchangedBytes,
+    },
     trainable: trainer.optimised.reduce((sum, { value }) => sum + value.size, 0),
   };
 }
@@ -179,24 +224,23 @@ function sequencesOf(lengths: readonly number[], { vocab_size }: ModelConfig): S
   return lengths.map((length) => ({ inputIds: Uint32Array.from({ length }, () => next++ % vocab_size) }));
 }
 
-/** Counts the operations of an optimiser step whose passes are all of one batch. */
-function flopsOf(args: TrainArgs, model: LanguageModel, lengths: readonly number[]): StepFlops {
+/** Counts the operations of an optimiser step whose passes are all of one batch, or a part of one. */
+function flopsOf(args: TrainArgs, model: LanguageModel, batch: Batch): StepFlops {
   const { config } = model;
   const heads = config.num_attention_heads;
   const { attention, checkpointing } = trainerOptions(args);
   const passes = args.gradient_accumulation_steps;
-  let tokens = 0;
-  const starts = lengths.map((length) => (tokens += length) - length);
-  const [rule, longest] = [attention({ starts, rows: tokens }), Math.max(...lengths)];
+  const { whole, start, end } = batch.part ?? { whole: batch, start: 0, end: batch.rows };
+  const rule = attention(whole);
   const pairsWithin = (window: number | null): number => {
-    const layout = { starts, rows: tokens, ...layerRule(rule, window, longest) };
-    return visitedPairs({ tables: firstKeys(layout) }, { heads }) / heads;
+    const tables = firstKeys({ ...whole, ...layerRule(rule, window, whole.longest) });
+    return visitedPairs(cutTables(tables, { start, end }), { heads }) / heads;
   };
   const windows = config.layers.map((layer) => layer.sliding_window);
   const pairs = new Map([...new Set(windows)].map((window) => [window, pairsWithin(window)]));
   const ranks = new Map(model.linears().map(({ name, lora }) => [name, lora?.A.rows ?? 0]));
   return trainingFlops(config, {
-    tokens: passes * tokens,
+    tokens: passes * batch.rows,
     pairs: passes * windows.reduce<number>((sum, window) => sum + pairs.get(window)!, 0) / windows.length,
     rank: (module) => ranks.get(module) ?? 0,
     isTrained: trainedNames(config, args),

@@ -31,6 +31,25 @@ export async function measureThroughput(gpu: Gpu): Promise<Throughput> {
   };
 }
 
+/** Measures copies between an adapter and its host, there and back: bytes a second of one way. Frees what it allocates. */
+export async function measureHostCopies(gpu: Gpu): Promise<number> {
+  const bytes = new Uint8Array(HOST_COPY_BYTES);
+  const tensor = gpu.empty([HOST_COPY_BYTES / 4], "f32", "copied");
+  const copy = async () => {
+    gpu.write(tensor, bytes);
+    await gpu.readBytes([tensor]);
+  };
+  await copy();
+  const start = performance.now();
+  for (let i = 0; i < HOST_COPIES; i++) await copy();
+  tensor.free();
+  return 2 * HOST_COPIES * HOST_COPY_BYTES / ((performance.now() - start) / 1000);
+}
+
+/** As much as goes in one message, a few times. */
+const HOST_COPY_BYTES = 32 * 2 ** 20;
+const HOST_COPIES = 4;
+
 /** Rows by a matrix of 2048 x 2048 in NF4. */
 async function productRate(gpu: Gpu): Promise<number> {
   const size = 2048;
