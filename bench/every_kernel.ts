@@ -33,6 +33,13 @@ export const SMALL_OTHERS: readonly ModelConfig[] = [
   { model_type: "gpt_neox", hidden_act: "gelu_new" },
   { model_type: "gemma3_text", head_dim: 32, num_key_value_heads: 2 },
   { model_type: "phi3", attention_bias: false },
+  {
+    model_type: "qwen3_moe",
+    num_key_value_heads: 2,
+    num_experts: 3,
+    num_experts_per_tok: 2,
+    moe_intermediate_size: 16,
+  },
 ].map((own) => ({ ...parseConfig({ ...SHAPE, ...own }, "small"), final_logit_softcapping: 30 }));
 
 /**

@@ -25,6 +25,8 @@ export interface QuantisedWeight {
   vectorOperands(sharing: Sharing): readonly VectorOperand[];
   /** Makes the weights (N, K) in f32, as products see them. The caller frees them. */
   dequantise(gpu: Gpu): Tensor;
+  /** Makes room for so many matrices like it. @throws {GpuError} if they cannot lie one behind the other */
+  stack(gpu: Gpu, count: number, label: string): QuantisedStack;
   /** Gives its memory back. @throws {GpuError} the second time */
   free(): void;
 }
@@ -72,6 +74,8 @@ export interface Operand {
   readonly tensors: Readonly<Record<string, Tensor>>;
   /** Format of its elements; undefined if quantised: then its values are in the range of f16. */
   readonly format: Format | undefined;
+  /** Constants of its libraries. */
+  readonly constants?: Constants | undefined;
   /** Index of its first quad in the whole matrix. */
   readonly firstQuad: number;
   /** Writes some of its rows to a new tensor (end - start, K). Absent where their values are there already. */
@@ -108,12 +112,22 @@ export interface Quantiser {
 /** A matrix of random numbers. */
 export interface RandomWeightOptions {
   readonly label: string;
+  /** Equal runs of rows that are quantised for themselves; one unless given. */
+  readonly parts?: number;
   /** Root mean square of the weights. */
   readonly rms: number;
   /** u32 */
   readonly seed: number;
   /** Returns a stream of the seed that was not used before. */
   nextStream(): number;
+}
+
+/** Several matrices of one shape (N, K) as one (E N, K), each quantised for itself. */
+export interface QuantisedStack {
+  /** Of all of them, the caller's. */
+  readonly weight: QuantisedWeight;
+  /** Copies a matrix to its place, from 0. @throws {GpuError} if it is of another shape or form */
+  put(number: number, matrix: QuantisedWeight): void;
 }
 
 /** Makes matrices (N, K) of linears in one quantisation. */

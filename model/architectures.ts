@@ -6,11 +6,13 @@ import { GPT_NEOX } from "./gpt_neox/architecture.ts";
 import { GRANITE } from "./granite/architecture.ts";
 import { LLAMA } from "./llama/architecture.ts";
 import { MISTRAL } from "./mistral/architecture.ts";
+import { MIXTRAL } from "./mixtral/architecture.ts";
 import type { ModelConfig } from "./model_config.ts";
 import { OLMO2 } from "./olmo2/architecture.ts";
 import { PHI3 } from "./phi3/architecture.ts";
 import { QWEN2 } from "./qwen2/architecture.ts";
 import { QWEN3 } from "./qwen3/architecture.ts";
+import { QWEN3_MOE } from "./qwen3_moe/architecture.ts";
 import { SMOLLM3 } from "./smollm3/architecture.ts";
 
 /** Every architecture, in the order in which messages name them. */
@@ -26,6 +28,8 @@ export const ARCHITECTURES: readonly Architecture[] = [
   OLMO2,
   SMOLLM3,
   PHI3,
+  MIXTRAL,
+  QWEN3_MOE,
 ];
 
 /** Finds the architecture that serves a `model_type`. */

@@ -16,10 +16,12 @@ import { type LastTokens, sample, type Sampling } from "../kernels/sample/sample
 import type { Tensor } from "../kernels/tensor.ts";
 import { KvCache, kvCacheTokenBytes } from "./kv_cache.ts";
 import { attentionShape } from "./attention.ts";
+import type { DecoderLayer } from "./decoder_layer.ts";
 import { embeddingFactor, type LanguageModel, logitScale } from "./language_model.ts";
 import { norm } from "./norm.ts";
 import { LayerRopes } from "./layer_ropes.ts";
 import { applyRope } from "./pass.ts";
+import { expertsPerToken } from "./tensors.ts";
 
 /** Number of sequences, their longest length, and how their keys and values are held. */
 export interface DecoderOptions {
@@ -288,9 +290,20 @@ export class Decoder {
       (sum, { weight, lora }) => sum + weight.byteLength + (lora ? lora.A.byteLength + lora.B.byteLength : 0),
       0,
     );
+    const experts = this.model.parts.layers.reduce((sum, layer) => sum + this.#expertBytes(layer), 0);
     const tokens = this.#sequences.reduce((sum, { cached }) => sum + cached, 0);
-    return linears + head.weight.byteLength + this.sequences * embeddings.weight.rowBytes +
+    return linears + experts + head.weight.byteLength + this.sequences * embeddings.weight.rowBytes +
       tokens * kvCacheTokenBytes(this.model.config, this.cache.format);
+  }
+
+  /** Bytes of a layer's routers, and of as many of its experts as the sequences have at most. */
+  #expertBytes({ routers, experts }: DecoderLayer): number {
+    const perToken = expertsPerToken(this.model.config);
+    return routers.reduce((sum, { weight }) => sum + weight.byteLength, 0) +
+      experts.reduce((sum, { modules, weight, lora }) => {
+        const bytes = weight.byteLength + (lora ? lora.A.byteLength + lora.B.byteLength : 0);
+        return sum + bytes * Math.min(1, this.sequences * perToken / modules.length);
+      }, 0);
   }
 
   /** Frees the cache and all else that it holds; the model stays. */

@@ -11,7 +11,8 @@ import {
 } from "./block_norms.ts";
 import { chunksOf, free, type Rows } from "./chunks.ts";
 import type { NewRows, Pass } from "./pass.ts";
-import type { LayerModules } from "./layer_modules.ts";
+import type { ExpertLinears } from "./experts.ts";
+import type { LayerModuleLists } from "./layer_modules.ts";
 import type { DropoutKey, Linear, LinearOptions } from "./linear.ts";
 import type { Mlp } from "./mlp.ts";
 import type { Norm } from "./norm.ts";
@@ -33,7 +34,7 @@ export interface DecoderLayerParts {
 export interface DecoderSaved extends Attended {
   /** (rows, C) x + attention; undefined where the MLP reads x. */
   readonly h: Tensor | undefined;
-  /** (rows, F) Inputs of the activation. */
+  /** What the MLP's first half gives: inputs of the activation, (rows, F) each, and the routing where it has experts. */
   readonly mlpInputs: readonly Tensor[];
 }
 
@@ -56,19 +57,23 @@ export interface DecoderSaved extends Attended {
  *
  * x is the layer's checkpoint; dH becomes dx. Without checkpointing h and the activation's inputs of all rows are there too.
  */
-export class DecoderLayer {
+export class DecoderLayer implements LayerModuleLists {
   /** In the order of the checkpoint. */
   readonly linears: readonly Linear[];
   readonly norms: readonly Norm[];
+  readonly routers: readonly Linear[];
+  readonly experts: readonly ExpertLinears[];
   readonly #attention: SelfAttention;
   readonly #mlpNorm: Norm | undefined;
   readonly #mlp: Mlp;
   readonly #mlpOutputNorm: Norm | undefined;
   readonly #isParallel: boolean;
 
-  constructor({ linears, norms }: LayerModules, parts: DecoderLayerParts) {
+  constructor({ linears, norms, routers, experts }: LayerModuleLists, parts: DecoderLayerParts) {
     this.linears = linears;
     this.norms = norms;
+    this.routers = routers;
+    this.experts = experts;
     this.#attention = parts.attention;
     this.#mlpNorm = parts.mlpNorm;
     this.#mlp = parts.mlp;

@@ -93,7 +93,7 @@ export function trainingFlops(config: ModelConfig, work: TrainingWork): StepFlop
     lora: 2 * tokens * sumOver(config, (linear, module) => {
       const [outputs, inputs] = linear.shape;
       // h again, dA and dx; dB and g.
-      return rankOf(work, module) * (3 * inputs + 2 * outputs) +
+      return rankOf(work, module) * (3 * inputs + 2 * outputs) * shareOf(linear) +
         (linear.isNormed ? loraSize(work, linear, module) : 0);
     }),
   };
@@ -148,13 +148,21 @@ function sumOver(config: ModelConfig, value: (linear: LinearSpec, module: string
   return sum;
 }
 
-function sizeOf({ shape: [outputs, inputs] }: LinearSpec): number {
-  return outputs * inputs;
+/** Multiply-adds of a token, on average over tokens. */
+function sizeOf(linear: LinearSpec): number {
+  const [outputs, inputs] = linear.shape;
+  return outputs * inputs * shareOf(linear);
 }
 
-/** Numbers of a linear's LoRA factors. */
-function loraSize(work: Work, { shape: [outputs, inputs] }: LinearSpec, module: string): number {
-  return rankOf(work, module) * (outputs + inputs);
+/** Share of the tokens that go through a linear. */
+function shareOf({ expert }: LinearSpec): number {
+  return expert ? expert.perToken / expert.experts : 1;
+}
+
+/** Multiply-adds of a token with a linear's LoRA factors, on average over tokens. */
+function loraSize(work: Work, linear: LinearSpec, module: string): number {
+  const [outputs, inputs] = linear.shape;
+  return rankOf(work, module) * (outputs + inputs) * shareOf(linear);
 }
 
 function rankOf({ rank }: Work, module: string): number {

@@ -17,6 +17,7 @@ import type { DropoutKey, Linear } from "./linear.ts";
 import { addEmbeddingNoise } from "./noise.ts";
 import { type Norm, norm, normBackward } from "./norm.ts";
 import type { Parameter } from "./parameter.ts";
+import type { ExpertLinears } from "./experts.ts";
 import { LayerRopes } from "./layer_ropes.ts";
 
 /** A table of embeddings (V, C) or the head's matrix, and its gradient where it is trained. */
@@ -125,12 +126,25 @@ export class LanguageModel {
     return this.parts.layers.flatMap(({ linears }) => linears);
   }
 
+  /**
+   * The experts' linears of every layer, those for one purpose together.
+   * @internal
+   */
+  experts(): ExpertLinears[] {
+    return this.parts.layers.flatMap(({ experts }) => experts);
+  }
+
   /** Lists what is trained: LoRA factors and base weights that have gradients, each once. */
   parameters(): Parameter[] {
     const { embeddings, head, norm, layers } = this.parts;
     const parameters: Parameter[] = [];
-    const add = (name: string, value: Tensor | undefined, grad: Tensor | undefined) => {
-      if (value && grad) parameters.push({ name, value, grad });
+    const add = (
+      name: string,
+      value: Tensor | undefined,
+      grad: Tensor | undefined,
+      parts?: readonly string[],
+    ) => {
+      if (value && grad) parameters.push({ name, value, grad, parts });
     };
     const addNorm = ({ name, weight, bias, weightGrad, biasGrad }: Norm) => {
       add(`${name}.weight`, weight, weightGrad);
@@ -143,6 +157,17 @@ export class LanguageModel {
       add(`${name}.bias`, bias, biasGrad);
       add(`${name}.lora_A.weight`, lora?.A, lora?.gradA);
       add(`${name}.lora_B.weight`, lora?.B, lora?.gradB);
+    }
+    layers.forEach(({ routers }) =>
+      routers.forEach(({ name, weight, weightGrad }) => {
+        if (weightGrad) add(`${name}.weight`, weight as Tensor, weightGrad);
+      })
+    );
+    for (const { name, modules, weight, weightGrad, lora } of this.experts()) {
+      const tensors = (suffix: string) => modules.map((module) => `${module}.${suffix}`);
+      if (weightGrad) add(`${name}.weight`, weight as Tensor, weightGrad, tensors("weight"));
+      add(`${name}.lora_A.weight`, lora?.A, lora?.gradA, tensors("lora_A.weight"));
+      add(`${name}.lora_B.weight`, lora?.B, lora?.gradB, tensors("lora_B.weight"));
     }
     addNorm(norm);
     if (head !== embeddings) add(`${head.name}.weight`, head.weight, head.grad);
@@ -331,7 +356,7 @@ export class LanguageModel {
     const ropes = this.#ropes.forLength(longest);
     const chunkRows = rowsWithin(
       this.chunkBytes,
-      3 * this.config.intermediate_size * bytesPerElement(this.parts.format),
+      3 * (this.config.mlp_width ?? this.config.intermediate_size) * bytesPerElement(this.parts.format),
     );
     return this.config.layers.map(({ sliding_window }, layer) => ({
       map: device.maps.get(sliding_window)!,

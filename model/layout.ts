@@ -13,9 +13,34 @@ export interface LinearSpec {
   readonly scale?: number | undefined;
   /** Whether the backward pass of a checkpointed layer makes its product again. */
   readonly isRecomputed: boolean;
+  /** Where it is one expert's; undefined where all tokens go through it. */
+  readonly expert?: ExpertSpec | undefined;
   /** Whether a norm reads its product, which any backward pass then makes once more, chunk by chunk. */
   readonly isNormed?: boolean | undefined;
 }
+
+/** Place of a linear among those that the experts of a layer have for one purpose. They are held together. */
+export interface ExpertSpec {
+  /** Name of them all within the layer, such as `mlp.experts.up_proj`. */
+  readonly stack: string;
+  /** E: how many there are. */
+  readonly experts: number;
+  /** k: experts of each token. */
+  readonly perToken: number;
+}
+
+/** Gives each token of a layer its experts: never in 4 bits, without LoRA. */
+export interface RouterSpec {
+  readonly kind: "router";
+  /** Module within the layer, such as `mlp.gate`. */
+  readonly name: string;
+  /** (experts E, inputs C) */
+  readonly shape: readonly [number, number];
+  readonly hasBias: false;
+}
+
+/** A module of a layer. */
+export type ModuleSpec = LinearSpec | NormSpec | RouterSpec;
 
 /** A norm of a layer, or the last one: never in 4 bits, without LoRA and weight decay. */
 export interface NormSpec {
@@ -32,13 +57,15 @@ export interface NormSpec {
   readonly offset?: number | undefined;
 }
 
-/** Module names of one architecture. All layers are alike. */
+/** Module names of one architecture. */
 export interface Layout {
   readonly embeddings: string;
   /** Prefix of the layers' numbers, such as `model.layers`. */
   readonly layers: string;
-  /** Modules of a layer, in the order in which they are loaded. */
-  readonly modules: readonly (LinearSpec | NormSpec)[];
+  /** Modules of a layer, in the order in which they are loaded; experts of one stack one behind the other. */
+  readonly modules: readonly ModuleSpec[];
+  /** Modules of one layer, where layers are not alike. */
+  modulesOf?(layer: number): readonly ModuleSpec[];
   /** The last norm. */
   readonly norm: NormSpec;
   readonly head: string;

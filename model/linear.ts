@@ -149,7 +149,8 @@ function loraBackward(
   g.free();
 }
 
-function dropInput(
+/** Drops some inputs of LoRA in training. @returns `x` itself where nothing is dropped */
+export function dropInput(
   gpu: Gpu,
   x: Tensor,
   lora: Lora,

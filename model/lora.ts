@@ -10,9 +10,11 @@ import { UserError } from "../errors.ts";
 import { fillUniform } from "../kernels/elementwise/fill_random.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import type { Tensor } from "../kernels/tensor.ts";
+import type { ExpertLinears } from "./experts.ts";
 import type { Linear, Lora } from "./linear.ts";
 import { chooseTargets, settledTargets } from "./lora_targets.ts";
 import type { LanguageModel } from "./language_model.ts";
+import { partsOf } from "./parameter.ts";
 import { readNamed } from "./read_back.ts";
 import { layoutOf } from "./tensors.ts";
 
@@ -34,7 +36,10 @@ export function addLora(
 ): AdapterConfig {
   const { gpu } = model;
   const linears = model.linears();
-  const whole = new Set(linears.filter(({ weightGrad }) => weightGrad).map(({ name }) => name));
+  const whole = new Set([
+    ...linears.filter(({ weightGrad }) => weightGrad).map(({ name }) => name),
+    ...model.experts().filter(({ weightGrad }) => weightGrad).flatMap(({ modules }) => modules),
+  ]);
   const chosen = chooseTargets(model.config, config, (module) => whole.has(module), { isStrict });
   using _ = gpu.memory.purpose("adapters");
   linears.forEach((layer, stream) => {
@@ -50,7 +55,56 @@ export function addLora(
     const dropout = config.lora_dropout;
     layer.lora = withGradients(gpu, layer, { A, B, rank, scaling, dropout, stream, isTrained: true });
   });
+  model.experts().forEach((layer, i) => {
+    if (!layer.modules.some((module) => chosen.includes(module))) return;
+    const { rank, scaling } = alikeOnExperts(config, layer, new Set(chosen));
+    const experts = layer.modules.length;
+    const [outputs, inputs] = layer.weight.shape as [number, number];
+    const [padded, stream] = [paddedRank(rank), linears.length + i];
+    const A = gpu.zeros([experts * padded, inputs], "f32", `${layer.name}.lora_A`);
+    const B = gpu.zeros([outputs, padded], "f32", `${layer.name}.lora_B`);
+    const bound = 1 / Math.sqrt(inputs);
+    fillUniform(gpu, A, { seed: seed ^ SEED_MARK, stream, low: -bound, high: bound });
+    for (let row = rank; row < experts * padded && padded > rank; row += padded) {
+      gpu.clear(A.slice(row, row + padded - rank));
+    }
+    const dropout = config.lora_dropout;
+    layer.lora = withGradients(gpu, layer, { A, B, rank, scaling, dropout, stream, isTrained: true });
+  });
   return settledTargets(model.config, config, chosen);
+}
+
+/**
+ * Gives the rank and scaling that the experts of a layer have for one purpose.
+ * @param targets modules with LoRA
+ * @throws {UserError} if they differ, or some have no LoRA: the factors of all are in one tensor
+ */
+function alikeOnExperts(
+  config: AdapterConfig,
+  { modules }: ExpertLinears,
+  targets: { has(module: string): boolean },
+): { readonly rank: number; readonly scaling: number } {
+  const without = modules.find((module) => !targets.has(module));
+  if (without !== undefined) {
+    throw new UserError(
+      `Cannot put LoRA on some experts of a layer alone: "${
+        modules.find((each) => targets.has(each))
+      }" gets it, ` +
+        `"${without}" does not. Name all of them, or none`,
+      { kind: "usage" },
+    );
+  }
+  const [first, ...others] = modules as [string, ...string[]];
+  const [rank, scaling] = [loraRank(config, first), loraScaling(config, first)];
+  const other = others.find((each) =>
+    loraRank(config, each) !== rank || loraScaling(config, each) !== scaling
+  );
+  if (other === undefined) return { rank, scaling };
+  throw new UserError(
+    `Cannot put LoRA of different ranks or alphas on the experts of one layer: "${first}" and "${other}" differ by ` +
+      "rank_pattern or alpha_pattern",
+    { kind: "usage" },
+  );
 }
 
 /** Mixed into the seed, so that factors do not start from the numbers that dropout draws. */
@@ -69,24 +123,46 @@ export function applyAdapter(
   const { config, lora } = adapter;
   using _ = model.gpu.memory.purpose("adapters");
   const linears = new Map(model.linears().map((layer, stream) => [layer.name, { layer, stream }]));
-  requireAll(adapter, linears.keys());
+  const experts = model.experts();
+  const expertShapes = new Map(experts.flatMap((layer) => {
+    const { modules, weight: { shape: [rows, width] } } = layer;
+    return modules.map((module) => [module, { layer, shape: [rows! / modules.length, width!] }] as const);
+  }));
+  requireAll(adapter, [...linears.keys(), ...expertShapes.keys()]);
   for (const [module, pair] of lora) {
+    const expert = expertShapes.get(module);
+    if (expert) {
+      requireFit(config, module, pair, expert.shape);
+      requireFrozen(module, expert.layer);
+      continue;
+    }
     const target = linears.get(module);
     requireFit(config, module, pair, target?.layer.weight.shape);
     if (!target) continue;
     const scaling = loraScaling(config, module);
     const { layer, stream } = target;
-    if (layer.weightGrad) {
-      throw new UserError(
-        `Cannot train "${module}" whole: the adapter has LoRA on it. Leave it out of trainable_params and modules_to_save`,
-        { kind: "usage" },
-      );
-    }
+    requireFrozen(module, layer);
     const factors = uploadFactors(model.gpu, module, pair);
     const rank = pair.A.shape[0]!;
     const dropout = isTrained ? config.lora_dropout : 0;
     layer.lora = withGradients(model.gpu, layer, { ...factors, rank, scaling, dropout, stream, isTrained });
   }
+  experts.forEach((layer, i) => {
+    if (!layer.modules.some((module) => lora.has(module))) return;
+    const { rank, scaling } = alikeOnExperts(config, layer, lora);
+    const factors = uploadFactors(model.gpu, layer.name, ...layer.modules.map((module) => lora.get(module)!));
+    const [dropout, stream] = [isTrained ? config.lora_dropout : 0, linears.size + i];
+    layer.lora = withGradients(model.gpu, layer, { ...factors, rank, scaling, dropout, stream, isTrained });
+  });
+}
+
+/** @throws {UserError} if a linear that the adapter has LoRA on is trained whole */
+function requireFrozen(module: string, { weightGrad }: Pick<Linear, "weightGrad">): void {
+  if (!weightGrad) return;
+  throw new UserError(
+    `Cannot train "${module}" whole: the adapter has LoRA on it. Leave it out of trainable_params and modules_to_save`,
+    { kind: "usage" },
+  );
 }
 
 /**
@@ -136,7 +212,8 @@ export async function exportAdapter(
   config: AdapterConfig,
   carried: Adapter["extra"] = new Map(),
 ): Promise<Adapter> {
-  const values = await readNamed(model.gpu, model.parameters());
+  const parameters = model.parameters().flatMap(partsOf);
+  const values = await readNamed(model.gpu, parameters);
   const lora = new Map<string, LoraPair>();
   for (const { name, lora: factors } of model.linears()) {
     if (factors) {
@@ -146,8 +223,14 @@ export async function exportAdapter(
       );
     }
   }
+  for (const { modules, lora: factors } of model.experts()) {
+    for (const module of factors ? modules : []) {
+      const [A, B] = [values.get(`${module}.lora_A.weight`)!, values.get(`${module}.lora_B.weight`)!];
+      lora.set(module, trimLora(factors!, A, B));
+    }
+  }
   const extra = new Map(carried);
-  for (const { name, value } of model.parameters()) {
+  for (const { name, value } of parameters) {
     if (/\.lora_[AB]\.weight$/.test(name)) continue;
     extra.set(name, { shape: value.shape, data: values.get(name)!, dtype: "F32" });
   }
@@ -158,22 +241,26 @@ export async function exportAdapter(
   return { config, lora, extra };
 }
 
-/** Uploads the factors, their rank padded with zeros. */
+/** Uploads the factors, their rank padded with zeros; those of several linears of one shape one behind the other. */
 export function uploadFactors(
   gpu: Gpu,
   module: string,
-  { A, B }: LoraPair,
+  ...pairs: readonly LoraPair[]
 ): { readonly A: Tensor; readonly B: Tensor } {
-  const [rank, inputs] = A.shape as [number, number];
-  const outputs = B.shape[0]!;
+  const [rank, inputs] = pairs[0]!.A.shape as [number, number];
+  const outputs = pairs[0]!.B.shape[0]!;
   const padded = paddedRank(rank);
-  const a = new Float32Array(padded * inputs);
-  a.set(A.data);
-  const b = new Float32Array(outputs * padded);
-  for (let row = 0; row < outputs; row++) b.set(B.data.subarray(row * rank, (row + 1) * rank), row * padded);
+  const a = new Float32Array(pairs.length * padded * inputs);
+  const b = new Float32Array(pairs.length * outputs * padded);
+  pairs.forEach(({ A, B }, i) => {
+    a.set(A.data, i * padded * inputs);
+    for (let row = 0; row < outputs; row++) {
+      b.set(B.data.subarray(row * rank, (row + 1) * rank), (i * outputs + row) * padded);
+    }
+  });
   return {
-    A: gpu.tensor([padded, inputs], a, { label: `${module}.lora_A` }),
-    B: gpu.tensor([outputs, padded], b, { label: `${module}.lora_B` }),
+    A: gpu.tensor([pairs.length * padded, inputs], a, { label: `${module}.lora_A` }),
+    B: gpu.tensor([pairs.length * outputs, padded], b, { label: `${module}.lora_B` }),
   };
 }
 
@@ -185,7 +272,7 @@ function paddedRank(rank: number): number {
 /** Zeros that pad the rank have gradients of zero, so they stay. */
 function withGradients(
   gpu: Gpu,
-  layer: Linear,
+  layer: Pick<Linear, "name">,
   { isTrained, ...lora }: Omit<Lora, "gradA" | "gradB"> & { readonly isTrained: boolean },
 ): Lora {
   using _ = gpu.memory.purpose("gradients");
@@ -196,7 +283,8 @@ function withGradients(
 
 /** The factors without the zeros of {@linkcode paddedRank}. */
 function trimLora({ A, B, rank }: Lora, a: Float32Array, b: Float32Array): LoraPair {
-  const [inputs, outputs, padded] = [A.width, B.rows, B.width];
+  const [inputs, padded] = [A.width, B.width];
+  const outputs = b.length / padded;
   const trimmed = new Float32Array(outputs * rank);
   for (let row = 0; row < outputs; row++) {
     trimmed.set(b.subarray(row * padded, row * padded + rank), row * rank);

@@ -9,7 +9,7 @@ import { type DropoutKey, type Linear, linear, linearBackward, type LinearOption
 
 /** An MLP in two halves: what its activation reads, and what comes of that. */
 export interface Mlp {
-  /** Computes the activation's inputs, each (rows, F). @param y (rows, C) */
+  /** Computes what the second half reads: the activation's inputs, each (rows, F), and the routing where there are experts. @param y (rows, C) */
   up(gpu: Gpu, y: Tensor, key: DropoutKey | undefined, firstRow: number): Tensor[];
 
   /** Computes the MLP's output, (rows, C). @param inputs of the activation, borrowed */

@@ -29,6 +29,8 @@ export interface ModelConfig extends Rope {
   readonly hidden_size: number;
   /** F: width of the MLP. */
   readonly intermediate_size: number;
+  /** Elements of the widest tensor that the MLP makes of a token; F unless given. */
+  readonly mlp_width?: number | undefined;
   /** Layers. */
   readonly num_hidden_layers: number;
   /** H: heads of the queries. */

@@ -1,6 +1,6 @@
 /** Names and shapes of a checkpoint's tensors. */
 import { architectureOf } from "./architectures.ts";
-import type { Layout, LinearSpec, NormSpec } from "./layout.ts";
+import type { Layout, LinearSpec, ModuleSpec, NormSpec } from "./layout.ts";
 import type { ModelConfig } from "./model_config.ts";
 
 /** Gives the module names of the config's architecture. */
@@ -8,28 +8,42 @@ export function layoutOf(config: ModelConfig): Layout {
   return architectureOf(config).layout(config);
 }
 
+/** Gives the modules of a layer, in the order in which they are loaded. */
+export function modulesOf(layout: Layout, layer: number): readonly ModuleSpec[] {
+  return layout.modulesOf?.(layer) ?? layout.modules;
+}
+
 /** Every linear of every layer in the order of the checkpoint, by its module, such as `model.layers.3.self_attn.q_proj`. */
 export function linearsOf(config: ModelConfig): Map<string, LinearSpec> {
-  const { layers, modules } = layoutOf(config);
-  const linears = modules.filter((module) => module.kind === "linear");
+  const layout = layoutOf(config);
   const all = new Map<string, LinearSpec>();
   for (let layer = 0; layer < config.num_hidden_layers; layer++) {
-    for (const linear of linears) all.set(`${layers}.${layer}.${linear.name}`, linear);
+    for (const module of modulesOf(layout, layer)) {
+      if (module.kind === "linear") all.set(`${layout.layers}.${layer}.${module.name}`, module);
+    }
   }
   return all;
 }
 
+/** k: experts that a token has in layers with experts; 0 where no layer has any. */
+export function expertsPerToken(config: ModelConfig): number {
+  for (const { expert } of linearsOf(config).values()) {
+    if (expert) return expert.perToken;
+  }
+  return 0;
+}
+
 /** Gives the weights of all norms by name, each with the value of its elements in a model that was never trained. */
 export function normWeights(config: ModelConfig): Map<string, number> {
-  const { layers, modules, norm } = layoutOf(config);
+  const layout = layoutOf(config);
   const weights = new Map<string, number>();
   const add = (name: string, { offset = 0 }: NormSpec) => weights.set(`${name}.weight`, 1 - offset);
   for (let layer = 0; layer < config.num_hidden_layers; layer++) {
-    for (const spec of modules) {
-      if (spec.kind === "norm") add(`${layers}.${layer}.${spec.name}`, spec);
+    for (const spec of modulesOf(layout, layer)) {
+      if (spec.kind === "norm") add(`${layout.layers}.${layer}.${spec.name}`, spec);
     }
   }
-  add(norm.name, norm);
+  add(layout.norm.name, layout.norm);
   return weights;
 }
 
@@ -44,7 +58,7 @@ export function checkpointTensors(config: ModelConfig): Map<string, readonly num
   const { vocab_size, hidden_size } = config;
   const layout = layoutOf(config);
   const tensors = new Map<string, readonly number[]>();
-  const add = (module: string, spec: LinearSpec | NormSpec) => {
+  const add = (module: string, spec: ModuleSpec) => {
     const shape = spec.kind === "norm" ? [spec.width] : spec.shape;
     tensors.set(`${module}.weight`, shape);
     if (spec.hasBias) tensors.set(`${module}.bias`, [shape[0]!]);
@@ -52,7 +66,7 @@ export function checkpointTensors(config: ModelConfig): Map<string, readonly num
   const [embeddings, head] = tablesOf(config);
   tensors.set(embeddings!, [vocab_size, hidden_size]);
   for (let layer = 0; layer < config.num_hidden_layers; layer++) {
-    for (const spec of layout.modules) add(`${layout.layers}.${layer}.${spec.name}`, spec);
+    for (const spec of modulesOf(layout, layer)) add(`${layout.layers}.${layer}.${spec.name}`, spec);
   }
   add(layout.norm.name, layout.norm);
   if (head) tensors.set(head, [vocab_size, hidden_size]);

@@ -14,6 +14,7 @@ import { openModelWeights } from "../model/load/model_weights.ts";
 import { adaptBase, grownWeights } from "../model/load/vocabulary.ts";
 import { applyAdapter, exportAdapter } from "../model/lora.ts";
 import { torchDtype } from "../model/number_formats.ts";
+import { partsOf } from "../model/parameter.ts";
 import { tensorSources } from "../model/read_back.ts";
 import { countParameters, layoutOf } from "../model/tensors.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
@@ -94,7 +95,9 @@ function keptNotes(names: readonly string[]): string[] {
 
 function describeMethod(model: LanguageModel, adapter: AdapterConfig | undefined): string {
   if (!adapter) return "all weights";
-  const linears = model.linears().filter(({ lora }) => lora).length;
+  const experts = model.experts().filter(({ lora }) => lora);
+  const linears = model.linears().filter(({ lora }) => lora).length +
+    experts.reduce((sum, { modules }) => sum + modules.length, 0);
   const { embeddings, head } = layoutOf(model.config);
   const groups: Record<string, string> = { [embeddings]: "embeddings", [head]: "head", norm: "norms" };
   const extras = Object.entries(groups).filter(([part]) =>
@@ -104,9 +107,12 @@ function describeMethod(model: LanguageModel, adapter: AdapterConfig | undefined
 }
 
 function countTrained(model: LanguageModel, config: ModelConfig) {
-  const lora = model.linears().reduce((sum, { lora: pair }) => {
+  const ofLinears = model.linears().reduce((sum, { lora: pair }) => {
     return sum + (pair ? pair.rank * (pair.A.width + pair.B.rows) : 0);
   }, 0);
+  const lora = model.experts().reduce((sum, { modules, lora: pair }) => {
+    return sum + (pair ? pair.rank * (modules.length * pair.A.width + pair.B.rows) : 0);
+  }, ofLinears);
   const whole = model.parameters().filter(({ name }) => !name.includes(".lora_"));
   return {
     trainableParameters: lora + whole.reduce((sum, { value }) => sum + value.size, 0),
@@ -135,7 +141,7 @@ export async function writeTrainee(
     const json = configJson(model.config);
     await writeModel(folder, {
       config: { ...json, ...torchDtype(json, ["F32"]) },
-      tensors: tensorSources(model.gpu, model.parameters()),
+      tensors: tensorSources(model.gpu, model.parameters().flatMap(partsOf)),
       filesFrom: base.folder,
     });
     return;

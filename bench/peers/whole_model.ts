@@ -161,6 +161,7 @@ async function load(gpu: Gpu, { config, format, matrices, norms }: HostModel): P
       dense.free();
       return Promise.resolve(weight);
     },
+    stack: () => Promise.reject(new RangeError("no model with experts is compared")),
     isTrained: () => false,
   });
 }

@@ -139,7 +139,8 @@ function shapeOf(weight: Weight): [number, number] {
   return weight instanceof Tensor ? [weight.rows, weight.width] : [...weight.shape];
 }
 
-function operandsOf(weight: Weight): readonly Operand[] {
+/** Runs of a weight's rows, each in one binding, as products read them. */
+export function operandsOf(weight: Weight): readonly Operand[] {
   if (!(weight instanceof Tensor)) return weight.operands();
   return weight.segments.map(({ start, rows }) => denseOperand(weight.slice(start, start + rows), start));
 }

@@ -5,6 +5,7 @@ import type { Tensor } from "../tensor.ts";
 import type { TileFamily } from "../weight.ts";
 import type { Constants, Kernel } from "../wgsl.ts";
 import { operandA } from "./operands/a.ts";
+import placementWgsl from "./placement.wgsl" with { type: "text" };
 import storeWgsl from "./store.wgsl" with { type: "text" };
 import sumPartsWgsl from "./sum_parts.wgsl" with { type: "text" };
 import type { Product } from "./variant.ts";
@@ -91,8 +92,15 @@ function kernelOf({ name, family, wgsl, libraries = [], constants }: Tile, { lay
   return {
     name: `matmul_${layout}_${b.name}_${name}`,
     wgsl,
-    libraries: [...libraries, storeWgsl, operandA(layout), ...pieces.libraries, ...b.libraries],
-    constants: { ...constants, ...pieces.constants },
+    libraries: [
+      ...libraries,
+      storeWgsl,
+      placementWgsl,
+      operandA(layout),
+      ...pieces.libraries,
+      ...b.libraries,
+    ],
+    constants: { ...constants, ...pieces.constants, ...b.constants },
   };
 }
 

@@ -2,7 +2,7 @@ import { GpuError } from "../errors.ts";
 import type { Gpu, Sharing } from "../gpu.ts";
 import { sumInto } from "../shared/sum.ts";
 import { ROW_ALIGNMENT, rowRanges, slices, type Tensor } from "../tensor.ts";
-import type { Operand, QuantisedWeight, Quantiser, VectorOperand } from "../weight.ts";
+import type { Operand, QuantisedStack, QuantisedWeight, Quantiser, VectorOperand } from "../weight.ts";
 import type { Kernel } from "../wgsl.ts";
 import { BLOCK, dynamicMap, NESTED_BLOCK } from "./format.ts";
 import {
@@ -26,13 +26,15 @@ export class Nf4Weight implements QuantisedWeight, Nf4Tensors {
   readonly codes: Tensor;
   readonly absmax: Tensor;
   readonly nested: NestedScaleTensors | undefined;
+  readonly parts: number;
 
-  constructor({ shape, label, codes, absmax, nested }: Nf4Tensors) {
+  constructor({ shape, label, codes, absmax, nested, parts }: Nf4Tensors) {
     this.shape = shape;
     this.label = label;
     this.codes = codes;
     this.absmax = absmax;
     this.nested = nested;
+    this.parts = parts;
   }
 
   get byteLength(): number {
@@ -55,6 +57,10 @@ export class Nf4Weight implements QuantisedWeight, Nf4Tensors {
     return y;
   }
 
+  stack(gpu: Gpu, count: number, label: string): Nf4Stack {
+    return new Nf4Stack(gpu, count, this, label);
+  }
+
   free(): void {
     for (const tensor of this.#tensors()) tensor.free();
   }
@@ -69,6 +75,8 @@ export class Nf4Weight implements QuantisedWeight, Nf4Tensors {
 export interface Nf4Options {
   /** Keep the scales in 8 bits too (0.127 instead of 0.5 bits a weight); true unless set. */
   readonly doubleQuant?: boolean;
+  /** Equal runs of rows that are quantised each for itself; one unless given. */
+  readonly parts?: number;
   readonly label?: string;
 }
 
@@ -169,22 +177,65 @@ export class Nf4Quantiser implements Quantiser {
 export function emptyNf4(
   gpu: Gpu,
   shape: readonly number[],
-  { doubleQuant = true, label = "nf4" }: Nf4Options = {},
+  { doubleQuant = true, label = "nf4", parts = 1 }: Nf4Options = {},
 ): Nf4Weight {
   const [rows, width] = shape;
   if (shape.length !== 2 || !rows || !width || width % 8 !== 0) {
     throw new GpuError(`Cannot hold "${label}" [${shape}] in NF4: it must be (N, K), K % 8 = 0`);
   }
   const blocks = blocksOf(shape);
+  if (parts > 1 && rows * width % (4 * BLOCK * parts) !== 0) {
+    throw new GpuError(
+      `Cannot hold "${label}" [${shape}] in NF4: ${parts} parts of it are no multiple of ${
+        4 * BLOCK
+      } weights each`,
+    );
+  }
   const codes = gpu.empty([rows, width / 8], "u32", label);
   if (!doubleQuant) {
     const absmax = gpu.empty([blocks], "f32", `${label} scales`);
-    return new Nf4Weight({ shape: [rows, width], label, codes, absmax, nested: undefined });
+    return new Nf4Weight({ shape: [rows, width], label, codes, absmax, nested: undefined, parts });
   }
   const map = gpu.tensor([256], dynamicMap(), { label: "dynamic map" });
-  const scales = gpu.empty([1 + Math.ceil(blocks / NESTED_BLOCK)], "f32", `${label} nested scales`);
+  const scales = gpu.empty(
+    [parts * (1 + Math.ceil(blocks / parts / NESTED_BLOCK))],
+    "f32",
+    `${label} nested scales`,
+  );
   const absmax = gpu.empty([Math.ceil(blocks / 4)], "u32", `${label} scales`);
-  return new Nf4Weight({ shape: [rows, width], label, codes, absmax, nested: { scales, map } });
+  return new Nf4Weight({ shape: [rows, width], label, codes, absmax, nested: { scales, map }, parts });
+}
+
+/** Matrices in NF4 one behind the other, each as if it were alone. */
+class Nf4Stack implements QuantisedStack {
+  readonly weight: Nf4Weight;
+  readonly #gpu: Gpu;
+
+  /** @throws {GpuError} if a matrix's weights are no multiple of 256 */
+  constructor(gpu: Gpu, count: number, { shape: [rows, width], nested }: Nf4Weight, label: string) {
+    this.#gpu = gpu;
+    const doubleQuant = nested !== undefined;
+    this.weight = emptyNf4(gpu, [count * rows, width], { doubleQuant, label, parts: count });
+  }
+
+  put(number: number, matrix: QuantisedWeight): void {
+    const [from, to] = [nf4Of(matrix), this.weight];
+    const copy = (source: Tensor, target: Tensor) =>
+      this.#gpu.copy(source, target.slice(number * source.rows, (number + 1) * source.rows));
+    if (from.shape[0] * to.parts !== to.shape[0] || !from.nested !== !to.nested) {
+      throw new GpuError(`Cannot put "${from.label}" [${from.shape}] into "${to.label}" [${to.shape}]`);
+    }
+    copy(from.codes, to.codes);
+    copy(from.absmax, to.absmax);
+    if (!from.nested || !to.nested) return;
+    copy(from.nested.scales, to.nested.scales);
+    if (number === 0) this.#gpu.copy(from.nested.map, to.nested.map);
+  }
+}
+
+function nf4Of(weight: QuantisedWeight): Nf4Weight {
+  if (weight instanceof Nf4Weight) return weight;
+  throw new GpuError(`"${weight.label}" is not in NF4`);
 }
 
 function blocksOf(shape: readonly number[]): number {

@@ -9,13 +9,14 @@ import vectorWgsl from "../matvec/operand_nf4.wgsl" with { type: "text" };
 import vectorWordsWgsl from "../matvec/operand_nf4_words.wgsl" with { type: "text" };
 import type { Tensor } from "../tensor.ts";
 import type { Operand, VectorOperand, WeightForm } from "../weight.ts";
-import type { Format } from "../wgsl.ts";
+import type { Constants, Format } from "../wgsl.ts";
 import codesWgsl from "./codes.wgsl" with { type: "text" };
 import dequantiseWgsl from "./dequantise.wgsl" with { type: "text" };
 import { BLOCK } from "./format.ts";
 import operandWgsl from "./operand.wgsl" with { type: "text" };
 import scaleWgsl from "./scale.wgsl" with { type: "text" };
 import scaleNestedWgsl from "./scale_nested.wgsl" with { type: "text" };
+import scaleNestedPartsWgsl from "./scale_nested_parts.wgsl" with { type: "text" };
 import shuffleWgsl from "./shuffle.wgsl" with { type: "text" };
 import tableWgsl from "./table.wgsl" with { type: "text" };
 
@@ -49,10 +50,12 @@ export interface Nf4Tensors {
   /** One scale per 64 weights: f32, or four 8-bit codes a word when `nested` is there. */
   readonly absmax: Tensor;
   readonly nested: NestedScaleTensors | undefined;
+  /** Equal runs of rows that were quantised each for itself. */
+  readonly parts: number;
 }
 
 export interface NestedScaleTensors {
-  /** The offset, then one f32 scale per 256 blocks. */
+  /** The offset, then one f32 scale per 256 blocks; so for each part one behind the other. */
   readonly scales: Tensor;
   /** (256) f32, the dynamic 8-bit map. */
   readonly map: Tensor;
@@ -60,14 +63,15 @@ export interface NestedScaleTensors {
 
 /** Operand B of products, by the bindings that the codes lie in. */
 export function nf4Operands(weight: Nf4Tensors): Operand[] {
-  const { codes, nested, shape: [, width] } = weight;
+  const { codes, shape: [, width] } = weight;
   return codes.segments.map(({ start, rows }) => ({
     form: NF4,
-    name: nested ? "nf4_nested" : "nf4",
+    name: nameOf(weight),
     start,
     rows,
     width,
     libraries: [operandWgsl, ...decodingLibraries(weight)],
+    constants: decodingConstants(weight),
     tensors: { b: codes.slice(start, start + rows), ...scaleTensors(weight) },
     format: undefined,
     firstQuad: start * width / 4,
@@ -78,10 +82,10 @@ export function nf4Operands(weight: Nf4Tensors): Operand[] {
 
 /** The same for matvec: where rows are whole chunks of 32 weights, threads load those. */
 export function nf4VectorOperands(weight: Nf4Tensors, sharing: Sharing): VectorOperand[] {
-  const { codes, nested, shape: [, width] } = weight;
+  const { codes, shape: [, width] } = weight;
   const wide = width % 32 === 0;
   return codes.segments.map(({ start, rows }) => ({
-    name: `nf4${wide ? "" : "_words"}${nested ? "_nested" : ""}`,
+    name: `nf4${wide ? "" : "_words"}${weight.nested ? "_nested" : ""}`,
     start,
     rows,
     tensors: { b: codes.slice(start, start + rows), ...scaleTensors(weight) },
@@ -111,13 +115,14 @@ export function dequantiseRows(
 
 /** Writes rows of a matrix, from `start` on, over `y` (rows, K): both in one binding. */
 export function dequantiseInto(gpu: Gpu, weight: Nf4Tensors, start: number, y: Tensor): void {
-  const { codes, nested, shape: [, width] } = weight;
+  const { codes, shape: [, width] } = weight;
   const quads = y.rows * width / 4;
   const groups = Math.ceil(quads / 64);
   const kernel = {
-    name: nested ? "dequantise_nf4_nested" : "dequantise_nf4",
+    name: `dequantise_${nameOf(weight)}`,
     wgsl: dequantiseWgsl,
     libraries: decodingLibraries(weight),
+    constants: decodingConstants(weight),
   };
   gpu.run(kernel, { y, b: codes.slice(start, start + y.rows), ...scaleTensors(weight) }, {
     grid: [Math.min(groups, GRID_X), Math.ceil(groups / GRID_X)],
@@ -126,8 +131,16 @@ export function dequantiseInto(gpu: Gpu, weight: Nf4Tensors, start: number, y: T
   });
 }
 
-function decodingLibraries({ nested }: Nf4Tensors): string[] {
-  return [codesWgsl, nested ? scaleNestedWgsl : scaleWgsl];
+function nameOf({ nested, parts }: Nf4Tensors): string {
+  return nested ? (parts > 1 ? "nf4_nested_parts" : "nf4_nested") : "nf4";
+}
+
+function decodingLibraries({ nested, parts }: Nf4Tensors): string[] {
+  return [codesWgsl, nested ? (parts > 1 ? scaleNestedPartsWgsl : scaleNestedWgsl) : scaleWgsl];
+}
+
+function decodingConstants({ nested, parts, shape: [rows, width] }: Nf4Tensors): Constants {
+  return nested && parts > 1 ? { BLOCKS: rows * width / BLOCK / parts } : {};
 }
 
 function scaleTensors({ absmax, nested }: Nf4Tensors): Record<string, Tensor> {

@@ -7,8 +7,15 @@ import { attentionShape, SelfAttention } from "../attention.ts";
 import { checked, count, layerCount, positive } from "../checked.ts";
 import { checkUnreadKeys } from "../config_keys.ts";
 import { DecoderLayer } from "../decoder_layer.ts";
+import {
+  expertModules,
+  type Experts,
+  mlpOfExperts,
+  problemOfExperts,
+  widthOfExperts,
+} from "../experts_config.ts";
 import type { LayerModules } from "../layer_modules.ts";
-import type { Layout, LinearSpec, NormSpec } from "../layout.ts";
+import type { Layout, LinearSpec, ModuleSpec, NormSpec } from "../layout.ts";
 import { swigluMlp } from "../mlp.ts";
 import { type LayerAttention, type ModelConfig, problemOfShape } from "../model_config.ts";
 import { separateProjections } from "../projections.ts";
@@ -29,6 +36,8 @@ export interface LlamaDifferences extends Multipliers {
   readonly block_norms?: "before" | "after";
   /** Factor of what each block gives; 1 unless given. */
   readonly residual_multiplier?: number | undefined;
+  /** Experts in place of the MLP, where some layers have them. */
+  readonly experts?: Experts | undefined;
   /** Attention of each layer. */
   readonly layers: readonly LayerAttention[];
 }
@@ -62,8 +71,16 @@ export interface LlamaLike<K> {
   readonly gguf: GgufForm<LlamaConfig>;
   readonly shapes: Architecture["shapes"];
 
-  /** @throws {UserError} if the keys do not fit each other; `path` is for messages */
-  differences(keys: K, layers: number, path: string): LlamaDifferences;
+  /**
+   * @param shape sizes that other keys give
+   * @throws {UserError} if the keys do not fit each other; `path` is for messages
+   */
+  differences(
+    keys: K,
+    layers: number,
+    path: string,
+    shape: Pick<ModelConfig, "intermediate_size">,
+  ): LlamaDifferences;
 }
 
 /** Llama's own form in llama.cpp, which also serves models with biases. */
@@ -130,6 +147,8 @@ function parseLlamaConfig<K>(
   const theta = defaults.rope_theta;
   const rope = parseRope(c, { head_dim, max_position_embeddings, share: 1, theta }, path);
   const kvHeads = c.num_key_value_heads === undefined ? defaults.num_key_value_heads : c.num_key_value_heads;
+  const different = differences(own, c.num_hidden_layers, path, c);
+  const { experts } = different;
   const config: LlamaConfig = {
     model_type: c.model_type,
     vocab_size: c.vocab_size,
@@ -145,11 +164,18 @@ function parseLlamaConfig<K>(
     rope_theta: rope.rope_theta,
     rope_scaling: rope.rope_scaling,
     tie_word_embeddings: c.tie_word_embeddings ?? defaults.tie_word_embeddings ?? false,
-    ...differences(own, c.num_hidden_layers, path),
+    ...different,
+    ...(experts && {
+      mlp_width: Math.max(
+        widthOfExperts(experts, c.hidden_size),
+        experts.layers.every(Boolean) ? 0 : c.intermediate_size,
+      ),
+    }),
     notes: [...notes, ...rope.notes],
     raw,
   };
-  const problem = problemOfLlama(config, c.hidden_act, rotatesPart) ?? problemOfShape(config);
+  const problem = problemOfLlama(config, c.hidden_act, rotatesPart) ?? problemOfShape(config) ??
+    (experts && problemOfExperts(experts, c.hidden_size));
   if (problem) throw new UserError(`Cannot use "${path}": ${problem}`);
   return config;
 }
@@ -208,7 +234,9 @@ function llamaLayer(modules: LayerModules, config: LlamaConfig): DecoderLayer {
       scale: config.attention_multiplier,
     }),
     mlpNorm: normOf("mlp"),
-    mlp: swigluMlp({ gate: mlp("gate_proj"), up: mlp("up_proj"), down: mlp("down_proj") }),
+    mlp: config.experts && modules.routers.length > 0
+      ? mlpOfExperts(modules, config.experts)
+      : swigluMlp({ gate: mlp("gate_proj"), up: mlp("up_proj"), down: mlp("down_proj") }),
     mlpOutputNorm: normOf("mlpOutput"),
     isParallel: false,
   });
@@ -252,23 +280,34 @@ function llamaLayout(config: LlamaConfig): Layout {
     norm("self_attn.q_norm", config.qk_norm === "head" ? head_dim : queries),
     norm("self_attn.k_norm", config.qk_norm === "head" ? head_dim : keys),
   ];
+  const { experts } = config;
+  const dense = [
+    mlp("gate_proj", [ffn, hidden]),
+    mlp("up_proj", [ffn, hidden]),
+    mlp("down_proj", [hidden, ffn]),
+  ];
+  const modulesWith = (mlpModules: readonly ModuleSpec[]) => [
+    ...(attentionNorm ? [norm(attentionNorm)] : []),
+    attention("q_proj", [queries, hidden]),
+    attention("k_proj", [keys, hidden]),
+    attention("v_proj", [keys, hidden]),
+    attention("o_proj", [hidden, queries]),
+    ...qkNorms,
+    ...(attentionOutput ? [norm(attentionOutput)] : []),
+    ...mlpModules,
+    ...(mlpNorm ? [norm(mlpNorm)] : []),
+    ...(mlpOutput ? [norm(mlpOutput)] : []),
+  ];
+  // Of all layers with the same MLP one list.
+  const lists = {
+    experts: experts && modulesWith(expertModules(experts, hidden)),
+    dense: modulesWith(dense),
+  };
   return {
     embeddings: "model.embed_tokens",
     layers: "model.layers",
-    modules: [
-      ...(attentionNorm ? [norm(attentionNorm)] : []),
-      attention("q_proj", [queries, hidden]),
-      attention("k_proj", [keys, hidden]),
-      attention("v_proj", [keys, hidden]),
-      attention("o_proj", [hidden, queries]),
-      ...qkNorms,
-      ...(attentionOutput ? [norm(attentionOutput)] : []),
-      mlp("gate_proj", [ffn, hidden]),
-      mlp("up_proj", [ffn, hidden]),
-      mlp("down_proj", [hidden, ffn]),
-      ...(mlpNorm ? [norm(mlpNorm)] : []),
-      ...(mlpOutput ? [norm(mlpOutput)] : []),
-    ],
+    modules: lists.experts ?? lists.dense,
+    modulesOf: (layer) => lists.experts && experts?.layers[layer] ? lists.experts : lists.dense,
     norm: norm("model.norm"),
     head: "lm_head",
   };

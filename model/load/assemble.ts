@@ -6,10 +6,12 @@ import { architectureOf } from "../architectures.ts";
 import { LanguageModel, type Table } from "../language_model.ts";
 import type { DecoderLayer } from "../decoder_layer.ts";
 import { LayerModules } from "../layer_modules.ts";
-import type { LinearSpec, NormSpec } from "../layout.ts";
+import type { LinearSpec, ModuleSpec, NormSpec, RouterSpec } from "../layout.ts";
+import type { ExpertLinears } from "../experts.ts";
 import type { Linear } from "../linear.ts";
 import type { ModelConfig } from "../model_config.ts";
 import type { Norm } from "../norm.ts";
+import { modulesOf } from "../tensors.ts";
 
 /** Source of a model's weights: a checkpoint, or random numbers. Names are those of the checkpoint. */
 export interface WeightSource {
@@ -19,6 +21,8 @@ export interface WeightSource {
   vector(name: string, length: number): Promise<Tensor>;
   /** A linear's matrix (N, K): dense or NF4. */
   matrix(name: string, shape: readonly [number, number]): Promise<Weight>;
+  /** Matrices of one shape (N, K), one behind the other: dense or NF4. @param label of them all */
+  stack(names: readonly string[], shape: readonly [number, number], label: string): Promise<Weight>;
   /** Whether the tensor is trained: then it gets a gradient. */
   isTrained(name: string): boolean;
 }
@@ -55,18 +59,38 @@ export async function assembleModel(
     const weightGrad = gradient(`${name}.weight`, weight);
     return { name, weight, weightGrad, ...await bias(name, shape[0], hasBias), scale, lora: undefined };
   };
+  const router = async (name: string, { shape }: RouterSpec): Promise<Linear> => {
+    const weight = await source.table(`${name}.weight`, shape);
+    const weightGrad = gradient(`${name}.weight`, weight);
+    return { name, weight, weightGrad, bias: undefined, biasGrad: undefined, lora: undefined };
+  };
+  const stack = async (name: string, modules: readonly string[], { shape }: LinearSpec) => {
+    const names = modules.map((module) => `${module}.weight`);
+    const weight = await source.stack(names, shape, name);
+    return { name, modules, weight, weightGrad: gradient(names[0]!, weight), lora: undefined };
+  };
   const embeddings = await table(layout.embeddings);
   const layers: DecoderLayer[] = [];
   for (let number = 0; number < config.num_hidden_layers; number++) {
     const within = `${layout.layers}.${number}`;
     const linears: Linear[] = [];
     const norms: Norm[] = [];
-    for (const spec of layout.modules) {
+    const routers: Linear[] = [];
+    const experts: ExpertLinears[] = [];
+    const modules = modulesOf(layout, number);
+    for (const spec of modules) {
       const name = `${within}.${spec.name}`;
       if (spec.kind === "norm") norms.push(await norm(name, spec));
-      else linears.push(await linear(name, spec));
+      else if (spec.kind === "router") routers.push(await router(name, spec));
+      else if (!spec.expert) linears.push(await linear(name, spec));
+      else if (isFirst(spec, modules)) {
+        const { stack: of } = spec.expert;
+        const all = modules.filter((each) => each.kind === "linear" && each.expert?.stack === of);
+        experts.push(await stack(`${within}.${of}`, all.map((each) => `${within}.${each.name}`), spec));
+      }
     }
-    layers.push(architecture.makeLayer(new LayerModules(within, linears, norms), config));
+    const lists = { linears, norms, routers, experts };
+    layers.push(architecture.makeLayer(new LayerModules(within, lists), config));
   }
   return new LanguageModel(gpu, {
     config,
@@ -76,4 +100,9 @@ export async function assembleModel(
     norm: await norm(layout.norm.name, layout.norm),
     head: config.tie_word_embeddings ? embeddings : await table(layout.head),
   });
+}
+
+/** Whether a linear is the first of its stack. */
+function isFirst(spec: LinearSpec, modules: readonly ModuleSpec[]): boolean {
+  return modules.find((each) => each.kind === "linear" && each.expert?.stack === spec.expert?.stack) === spec;
 }

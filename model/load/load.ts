@@ -8,7 +8,7 @@ import { emptyNf4, writeScales } from "../../kernels/nf4/nf4.ts";
 import { BLOCK, NESTED_BLOCK, NF4_VALUES } from "../../kernels/nf4/format.ts";
 import { METHODS, type Quantisation, type Quantised } from "../../kernels/quantisation.ts";
 import { bytesPerElement, type Tensor } from "../../kernels/tensor.ts";
-import type { Weight } from "../../kernels/weight.ts";
+import type { QuantisedStack, QuantisedWeight, Weight } from "../../kernels/weight.ts";
 import type { Format } from "../../kernels/wgsl.ts";
 import { assembleModel } from "./assemble.ts";
 import type { ModelConfig } from "../model_config.ts";
@@ -51,6 +51,7 @@ export async function loadModel(
     table: (name, shape) => tensors.load(name, shape),
     vector: (name, length) => tensors.load(name, [length], "f32"),
     matrix: (name, shape) => tensors.loadLinear(name, shape, quantisation),
+    stack: (names, shape, label) => tensors.loadStack(names, shape, label, quantisation),
     isTrained: options.isTrained ?? (() => false),
   });
 }
@@ -94,12 +95,19 @@ export class TensorLoader {
     const stored = Uploader.formatOf(source.dtype);
     const wanted = this.#isTrained(name) ? "f32" : format ?? stored;
     const tensor = gpu.empty(shape, wanted, name);
+    await this.#fill(source, tensor);
+    return tensor;
+  }
+
+  /** Writes a source's values over a tensor of its shape, cast to the tensor's format. */
+  async #fill(source: RowSource, tensor: Tensor): Promise<void> {
+    const { gpu } = this;
+    const stored = Uploader.formatOf(source.dtype);
     await this.#uploader.floats(source, (values, start, end) => {
       const rows = tensor.slice(start, end);
-      if (wanted === stored) gpu.write(rows, values);
+      if (tensor.dtype === stored) gpu.write(rows, values);
       else this.#staged(source, values, (stage) => castInto(gpu, stage, rows));
     });
-    return tensor;
   }
 
   /** A matrix of a linear: dense, or quantised if `quantisation` or the checkpoint says so. */
@@ -122,6 +130,45 @@ export class TensorLoader {
     }
     if (quantisation === "none" || trained) return await this.load(name, shape);
     return await this.#quantise(name, shape, quantisation);
+  }
+
+  /**
+   * Matrices of one shape, one behind the other in one tensor: dense, or each quantised for itself. No more than one is
+   * on the device besides.
+   * @param label of them all
+   */
+  async loadStack(
+    names: readonly string[],
+    shape: readonly [number, number],
+    label: string,
+    quantisation: Quantisation,
+  ): Promise<Weight> {
+    const { gpu } = this;
+    const [rows, width] = shape;
+    const all = [names.length * rows, width] as const;
+    const isTrained = alike(names, (name) => this.#isTrained(name), "trained");
+    const isPacked = alike(names, (name) => isBnb4(this.weights, name), "in 4 bits in the checkpoint");
+    const isReplaced = names.some((name) => this.options.replacements?.has(name));
+    if ((isPacked || quantisation !== "none") && !isTrained && !isReplaced) {
+      let stack: QuantisedStack | undefined;
+      for (const [number, name] of names.entries()) {
+        const matrix = await this.loadLinear(name, shape, quantisation) as QuantisedWeight;
+        using _ = gpu.memory.purpose("base");
+        stack ??= matrix.stack(gpu, names.length, label);
+        stack.put(number, matrix);
+        matrix.free();
+      }
+      return stack!.weight;
+    }
+    const first = names[0]!;
+    if (isPacked) return await this.loadLinear(first, shape, quantisation);
+    const stored = Uploader.formatOf(this.open(first, shape).dtype);
+    const tensor = gpu.empty(all, isTrained || isReplaced ? "f32" : stored, label);
+    for (const [number, name] of names.entries()) {
+      const source = number === 0 ? this.#source(name) : this.open(name, shape);
+      await this.#fill(source, tensor.slice(number * rows, (number + 1) * rows));
+    }
+    return tensor;
   }
 
   #isTrained(name: string): boolean {
@@ -179,10 +226,14 @@ export class TensorLoader {
   /** A dense tensor to be read: the adapter's where it replaces the checkpoint's. Counts as done. */
   open(name: string, shape: readonly number[]): RowSource {
     this.#count(name);
-    const replacement = this.options.replacements?.get(name);
-    const source = replacement ? ofArray(name, replacement) : this.#stored(name);
+    const source = this.#source(name);
     checkShape(name, source.shape, shape);
     return source;
+  }
+
+  #source(name: string): RowSource {
+    const replacement = this.options.replacements?.get(name);
+    return replacement ? ofArray(name, replacement) : this.#stored(name);
   }
 
   #stored(name: string): RowSource {
@@ -193,6 +244,18 @@ export class TensorLoader {
   #count(name: string): void {
     this.options.onProgress?.(name, ++this.#done, this.total);
   }
+}
+
+/** Whether something holds of all the experts' matrices, or of none. @throws {UserError} if of some */
+function alike(names: readonly string[], holds: (name: string) => boolean, what: string): boolean {
+  const first = holds(names[0]!);
+  const other = names.find((name) => holds(name) !== first);
+  if (other === undefined) return first;
+  const [one, rest] = first ? [names[0]!, other] : [other, names[0]!];
+  throw new UserError(
+    `Cannot load the experts: "${one}" is ${what}, but "${rest}" is not. Those of one layer and purpose are held together`,
+    { kind: "usage" },
+  );
 }
 
 function ofArray(name: string, { shape, data }: ExtraTensor): RowSource {

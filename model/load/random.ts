@@ -47,10 +47,16 @@ export async function randomModel(
     fillUniform(gpu, weight, { seed, stream: stream++, low: -bound, high: bound });
     return weight;
   };
-  const quantised = (name: string, shape: readonly [number, number], method: Quantised): Weight => {
+  const quantised = (
+    name: string,
+    shape: readonly [number, number],
+    method: Quantised,
+    parts = 1,
+  ): Weight => {
     requirePackable(name, shape, method);
-    return METHODS[method].random(gpu, shape, {
+    return METHODS[method].random(gpu, [parts * shape[0], shape[1]], {
       label: name,
+      parts,
       rms: 1 / Math.sqrt(shape[1]),
       seed,
       nextStream: () => stream++,
@@ -68,6 +74,15 @@ export async function randomModel(
           ? dense(name, shape)
           : quantised(name, shape, quantisation),
       ),
+    stack: (names, shape, label) => {
+      const [count, [rows, width]] = [names.length, shape];
+      // Under the name of the first: all are trained or none.
+      return Promise.resolve(
+        quantisation === "none" || isTrained(names[0]!)
+          ? dense(names[0]!, [count * rows, width])
+          : quantised(label, shape, quantisation, count),
+      );
+    },
     isTrained,
   });
 }

@@ -1,5 +1,6 @@
 /** Qwen3: Qwen2 with norms on the heads of q and k in place of biases. Yang et al. 2025, arXiv:2505.09388. */
 import { z } from "zod";
+import type { GgufForm } from "../architecture.ts";
 import { LLAMA_GGUF, llamaLike } from "../llama/family.ts";
 import { WINDOW_KEYS, windowedLayers } from "../qwen2/architecture.ts";
 
@@ -12,19 +13,22 @@ const SHARED = {
   num_key_value_heads: 8,
 };
 
+/** Qwen3's form in llama.cpp. */
+export const QWEN3_GGUF: GgufForm = {
+  architecture: "qwen3",
+  modules: {
+    ...LLAMA_GGUF.modules,
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+  },
+  interleaved: [],
+};
+
 export const QWEN3 = llamaLike({
   modelType: "qwen3",
   defaults: { max_position_embeddings: 32768, num_key_value_heads: 32, head_dim: 128 },
   keys: z.object({ ...WINDOW_KEYS, attention_bias: z.boolean().default(false) }),
-  gguf: {
-    architecture: "qwen3",
-    modules: {
-      ...LLAMA_GGUF.modules,
-      "self_attn.q_norm": "attn_q_norm",
-      "self_attn.k_norm": "attn_k_norm",
-    },
-    interleaved: [],
-  },
+  gguf: QWEN3_GGUF,
   shapes: {
     "qwen3-4b": {
       ...SHARED,

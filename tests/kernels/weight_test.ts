@@ -99,6 +99,10 @@ class Int8Weight implements QuantisedWeight {
     return gpu.tensor(this.shape, this.#values);
   }
 
+  stack(): never {
+    throw new Error("no model with experts here");
+  }
+
   free(): void {
     for (const tensor of Object.values(this.#tensors())) tensor.free();
   }

@@ -238,7 +238,12 @@ function flopsOf(args: TrainArgs, model: LanguageModel, batch: Batch): StepFlops
   };
   const windows = config.layers.map((layer) => layer.sliding_window);
   const pairs = new Map([...new Set(windows)].map((window) => [window, pairsWithin(window)]));
-  const ranks = new Map(model.linears().map(({ name, lora }) => [name, lora?.A.rows ?? 0]));
+  const ranks = new Map([
+    ...model.linears().map(({ name, lora }) => [name, lora?.A.rows ?? 0] as const),
+    ...model.experts().flatMap(({ modules, lora }) =>
+      modules.map((module) => [module, lora?.B.width ?? 0] as const)
+    ),
+  ]);
   return trainingFlops(config, {
     tokens: passes * batch.rows,
     pairs: passes * windows.reduce<number>((sum, window) => sum + pairs.get(window)!, 0) / windows.length,

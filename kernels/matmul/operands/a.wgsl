@@ -1,10 +1,12 @@
 // Operand A of a product: rows of quads along the depth, `p.a_stride` quads apart, from quad `p.a_offset` of each row.
 
+#needs a_row
+
 @group(0) @binding(0) var<storage, read> a: array<A>;
 
-// Quad `rq` of row `row`, as stored; rows past the end repeat the last one, whose results are not stored.
+// Quad `rq` of row `row`, as stored.
 fn a_raw(row: u32, rq: u32) -> A {
-  return a[min(row, p.rows - 1u) * p.a_stride + p.a_offset + rq];
+  return a[a_row(row) * p.a_stride + p.a_offset + rq];
 }
 
 // Rows 4 iq .. 4 iq + 3 at one quad of depth, as stored.

@@ -1,10 +1,12 @@
 // Dense operand B of a product: one row per column of the result, quads along the depth.
 
+#needs b_row
+
 @group(0) @binding(2) var<storage, read> b: array<B>;
 
 // Quad `rq` of the row of column `column`, as stored.
 fn b_raw(column: u32, rq: u32) -> B {
-  return b[min(column, p.b_rows - 1u) * p.b_stride + rq];
+  return b[b_row(column) * p.b_stride + rq];
 }
 
 // Columns 4 jq .. 4 jq + 3 at one quad of depth, as stored.

@@ -1,10 +1,12 @@
 // Dense operand B of a product, transposed in memory: one row per depth, quads along the columns of the result.
 
+#needs b_row
+
 @group(0) @binding(2) var<storage, read> b: array<B>;
 
 // Quad `jq` of the row at `depth`, as stored. Rows past the end repeat the last one: operand A is 0 there.
 fn b_raw(depth: u32, jq: u32) -> B {
-  return b[min(depth, p.b_rows - 1u) * p.b_stride + min(jq, p.cols - 1u)];
+  return b[b_row(depth) * p.b_stride + min(jq, p.cols - 1u)];
 }
 
 // Columns 4 jq .. 4 jq + 3 at one quad of depth, as stored.

@@ -9,16 +9,16 @@ import tileWgsl from "./tile.wgsl" with { type: "text" };
 
 /** Subgroups of 8, each for itself: for adapters that run on the CPU. */
 export const BY_SUBGROUP: readonly Variant[] = [
-  subgroupTile(4),
-  subgroupTile(2),
-  subgroupTile(1),
+  bySubgroup(4),
+  bySubgroup(2),
+  bySubgroup(1),
   narrowTile(1),
   narrowTile(2),
 ];
 
-/** Lanes own columns and share rows. @param groups rows of a tile by 8 */
-function subgroupTile(groups: number): Variant {
-  const tile = (layout: Layout): Tile => ({
+/** A tile of 32 columns whose lanes own columns and share rows. @param groups rows of the tile by 8 */
+export function subgroupTile(groups: number, layout: Layout): Tile {
+  return {
     name: "subgroup",
     family: "subgroup",
     rows: 8 * groups,
@@ -27,12 +27,15 @@ function subgroupTile(groups: number): Variant {
     wgsl: tileWgsl,
     libraries: [tileOfWgsl, layout === "tn" ? shareATransposedWgsl : shareAWgsl],
     constants: { GROUPS: groups },
-  });
+  };
+}
+
+function bySubgroup(groups: number): Variant {
   return {
     name: `subgroup ${8 * groups}x32`,
     risk: "matmul by subgroups",
     fits: (gpu, { form }) => form.families.includes("subgroup") && gpu.info.subgroupSize >= 8,
-    run: (gpu, product) => runTile(gpu, tile(product.layout), product),
+    run: (gpu, product) => runTile(gpu, subgroupTile(groups, product.layout), product),
   };
 }
 

@@ -5,7 +5,7 @@
 //
 // Grid: x * y = tiles of 8 GROUPS rows times tiles of 32 columns, z = parts of the depth.   Precision: sums in f32.
 
-#needs tile_of accumulate store share_a
+#needs tile_of product_begin depth_of accumulate store share_a
 #needs GROUPS
 
 struct Sums {
@@ -24,9 +24,11 @@ fn main(
   @builtin(subgroup_invocation_id) lane: u32,
 ) {
   let tile = tile_of(group, groups);
+  product_begin(tile);
+  let span = depth_of(tile);
   let jq = tile.y * 8u + lane;
   var sums = Sums();
-  accumulate(&sums, tile.x, jq, lane % 8u, tile.z * p.span, min((tile.z + 1u) * p.span, p.depth));
+  accumulate(&sums, tile.x, jq, lane % 8u, span.x, span.y);
   #for g in 0..GROUPS
     let row$g = 8u * (tile.x * GROUPS + $gu);
     #for e in 0..4

@@ -3,7 +3,7 @@
 //
 // Grid: x * y = tiles of 4 THREAD_ROWS x 4 THREAD_COLS, z = parts of the depth.   Precision: sums in f32.
 
-#needs tile_of b_begin QuadB b_fetch_quad b_value a_quad a_block b_block store
+#needs tile_of product_begin depth_of b_begin QuadB b_fetch_quad b_value a_quad a_block b_block store
 #needs THREAD_ROWS THREAD_COLS
 
 const THREADS = THREAD_ROWS * THREAD_COLS;
@@ -17,13 +17,15 @@ fn main(
 ) {
   b_begin(thread);
   let tile = tile_of(group, groups);
+  product_begin(tile);
+  let span = depth_of(tile);
   let iq = THREAD_ROWS * tile.x + thread / THREAD_COLS;
   let jq = THREAD_COLS * tile.y + thread % THREAD_COLS;
   #for e in 0..4
     var sum_$e = vec4f();
     var b_$e = QuadB();
   #end
-  for (var rq = tile.z * p.span; rq < min((tile.z + 1u) * p.span, p.depth); rq++) {
+  for (var rq = span.x; rq < span.y; rq++) {
     #for e in 0..4
       let a_$e = a_quad(iq, $eu, rq);
       b_fetch_quad(&b_$e, jq, $eu, rq);

@@ -8,16 +8,16 @@ import workgroupWgsl from "./workgroup.wgsl" with { type: "text" };
 
 /** Tiles in workgroup memory, or in the first cache: for GPUs. */
 export const BY_WORKGROUP: readonly Variant[] = [
-  workgroupTile({ threads: [16, 16], quads: [2, 1] }),
-  workgroupTile({ threads: [16, 16], quads: [1, 1] }),
-  workgroupTile({ threads: [16, 16], quads: [2, 1], step: 2 }),
-  workgroupTile({ threads: [16, 16], quads: [2, 2], step: 2 }),
-  workgroupTile({ threads: [32, 8], quads: [1, 1] }),
-  workgroupTile({ threads: [8, 32], quads: [1, 1] }),
-  workgroupTile({ threads: [4, 32], quads: [1, 1] }),
-  workgroupTile({ threads: [32, 4], quads: [1, 1] }),
-  directTile(8, 8),
-  directTile(4, 16),
+  byWorkgroup({ threads: [16, 16], quads: [2, 1] }),
+  byWorkgroup({ threads: [16, 16], quads: [1, 1] }),
+  byWorkgroup({ threads: [16, 16], quads: [2, 1], step: 2 }),
+  byWorkgroup({ threads: [16, 16], quads: [2, 2], step: 2 }),
+  byWorkgroup({ threads: [32, 8], quads: [1, 1] }),
+  byWorkgroup({ threads: [8, 32], quads: [1, 1] }),
+  byWorkgroup({ threads: [4, 32], quads: [1, 1] }),
+  byWorkgroup({ threads: [32, 4], quads: [1, 1] }),
+  direct(8, 8),
+  direct(4, 16),
 ];
 
 /** Shape of a tile in workgroup memory. */
@@ -31,14 +31,15 @@ interface TileShape {
 }
 
 /** Threads own squares of the tile; named by the tile, by what a thread sums, and by the depth of a step if it is 8. */
-function workgroupTile({ threads: [THREAD_ROWS, THREAD_COLS], quads, step: STEP = 4 }: TileShape): Variant {
+export function workgroupTile(
+  { threads: [THREAD_ROWS, THREAD_COLS], quads, step: STEP = 4 }: TileShape,
+  layout: Layout,
+): Tile {
   const [ROW_QUADS, COL_QUADS] = quads;
   const [rows, columns] = [4 * THREAD_ROWS * ROW_QUADS, 4 * THREAD_COLS * COL_QUADS];
   const name = `workgroup ${rows}x${columns} ${4 * ROW_QUADS}x${4 * COL_QUADS}${STEP === 2 ? " by 8" : ""}`;
   const threads = THREAD_ROWS * THREAD_COLS;
-  /** Both operands of two steps, each quad of the depth with its padding, and the table of NF4's values. */
-  const storageBytes = 2 * STEP * 16 * (rows + 4 + columns + 4) + 64;
-  const tile = (layout: Layout): Tile => ({
+  return {
     name: name.replaceAll(" ", "_"),
     family: "workgroup",
     rows,
@@ -57,21 +58,27 @@ function workgroupTile({ threads: [THREAD_ROWS, THREAD_COLS], quads, step: STEP 
       B_LOADS: Math.ceil(columns * STEP / threads),
       LANE_COLS: Math.min(8, THREAD_COLS),
     },
-  });
+  };
+}
+
+function byWorkgroup(shape: TileShape): Variant {
+  const { name, rows, columns, threads } = workgroupTile(shape, "nt");
+  /** Both operands of two steps, each quad of the depth with its padding, and the table of NF4's values. */
+  const storageBytes = 2 * (shape.step ?? 4) * 16 * (rows + 4 + columns + 4) + 64;
   return {
-    name,
+    name: name.replaceAll("_", " "),
     fits: ({ limits }, { form }) =>
       form.families.includes("workgroup") &&
       limits.maxComputeInvocationsPerWorkgroup >= threads &&
       limits.maxComputeWorkgroupStorageSize >= storageBytes,
-    run: (gpu, product) => runTile(gpu, tile(product.layout), product),
+    run: (gpu, product) => runTile(gpu, workgroupTile(shape, product.layout), product),
   };
 }
 
 /** Without workgroup memory: each thread sums 4 x 4. @param threadRows threads along the rows */
-function directTile(threadRows: number, threadColumns: number): Variant {
+export function directTile(threadRows: number, threadColumns: number, layout: Layout): Tile {
   const [rows, columns] = [4 * threadRows, 4 * threadColumns];
-  const tile = (layout: Layout): Tile => ({
+  return {
     name: `direct_${rows}x${columns}`,
     family: "workgroup",
     rows,
@@ -80,11 +87,15 @@ function directTile(threadRows: number, threadColumns: number): Variant {
     wgsl: directWgsl,
     libraries: [tileOfWgsl, quadsWgsl],
     constants: { ...alongDepth(layout), THREAD_ROWS: threadRows, THREAD_COLS: threadColumns },
-  });
+  };
+}
+
+function direct(threadRows: number, threadColumns: number): Variant {
+  const { name } = directTile(threadRows, threadColumns, "nt");
   return {
-    name: `direct ${rows}x${columns}`,
+    name: name.replaceAll("_", " "),
     fits: (_, { form }) => form.families.includes("workgroup"),
-    run: (gpu, product) => runTile(gpu, tile(product.layout), product),
+    run: (gpu, product) => runTile(gpu, directTile(threadRows, threadColumns, product.layout), product),
   };
 }
 

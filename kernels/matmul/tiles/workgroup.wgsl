@@ -8,7 +8,7 @@
 //
 // Grid: x * y = tiles, z = parts of the depth.   Precision: sums in f32.
 
-#needs tile_of b_begin QuadB b_fetch_quad b_value a_quad a_block b_block place store
+#needs tile_of product_begin depth_of b_begin QuadB b_fetch_quad b_value a_quad a_block b_block place store
 #needs THREAD_ROWS THREAD_COLS ROW_QUADS COL_QUADS
 #needs STEP                 // quads along the depth in a step
 #needs A_LOADS B_LOADS      // quads that a thread loads for a step
@@ -36,6 +36,7 @@ fn main(
 ) {
   b_begin(thread);
   let tile = tile_of(group, groups);
+  product_begin(tile);
   // 32 neighbours cover LANE_COLS columns of threads: squares read fewest different quads.
   let squares = THREAD_COLS / LANE_COLS;
   let square = thread / 32u;
@@ -48,8 +49,9 @@ fn main(
       #end
     #end
   #end
-  let begin = tile.z * p.span;
-  let end = min(begin + p.span, p.depth);
+  let span = depth_of(tile);
+  let begin = span.x;
+  let end = span.y;
   // Load the first step of both operands.
   #for n in 0..A_LOADS
     let a_at$n = place(thread + $nu * THREADS, A_QUADS, A_ALONG);
