@@ -91,8 +91,9 @@ async function append(file: Parameters<typeof writeAll>[0], bytes: Uint8Array): 
 
 async function appendTensor(file: Parameters<typeof writeAll>[0], tensor: GgufTensor): Promise<number> {
   const { name, shape, type } = tensor;
-  const rows = shape.length < 2 ? 1 : shape[0]!;
-  const width = shape.reduce((product, axis) => product * axis, 1) / rows;
+  const size = shape.reduce((product, axis) => product * axis, 1);
+  const width = shape.length < 2 ? size : shape.at(-1)!;
+  const rows = size / width;
   const most = Math.max(1, Math.floor(CHUNK_BYTES / (4 * width)));
   let written = 0;
   for (let start = 0; start < rows; start += most) {

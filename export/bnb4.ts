@@ -19,7 +19,7 @@ import { readOnHost } from "./host_tensors.ts";
 import { requirePackable, TensorLoader } from "../model/load/load.ts";
 import { openModelWeights, tableNotes } from "../model/load/model_weights.ts";
 import { type DtypeName, DTYPES, floatOf, TORCH_NAMES, torchDtype } from "../model/number_formats.ts";
-import { checkpointTensors, linearsOf } from "../model/tensors.ts";
+import { checkpointTensors, layoutOf, linearsOf, routersOf } from "../model/tensors.ts";
 
 /** Options of {@linkcode convertToBnb4}. */
 export interface Bnb4Options {
@@ -63,7 +63,7 @@ export async function convertToBnb4(
         config: {
           ...raw,
           ...torchDtype(raw, dtypes),
-          quantization_config: quantisationConfig(quantisation, dtypes[0]!),
+          quantization_config: quantisationConfig(config, quantisation, dtypes[0]!),
         },
         tensors,
         filesFrom: folder,
@@ -101,7 +101,13 @@ function writtenDtype(weights: WeightReader, name: string, dtype: "keep" | Dtype
 }
 
 /** `quantization_config` as `transformers` writes it; what is not named has its default. */
-function quantisationConfig(quantisation: Quantised, dtype: FloatDtype): Record<string, unknown> {
+function quantisationConfig(
+  config: ModelConfig,
+  quantisation: Quantised,
+  dtype: FloatDtype,
+): Record<string, unknown> {
+  // bitsandbytes would take routers for linears as any other.
+  const routers = routersOf(config);
   return {
     load_in_4bit: true,
     load_in_8bit: false,
@@ -110,6 +116,7 @@ function quantisationConfig(quantisation: Quantised, dtype: FloatDtype): Record<
     bnb_4bit_use_double_quant: quantisation === "nf4-double",
     bnb_4bit_compute_dtype: TORCH_NAMES[dtype],
     bnb_4bit_quant_storage: "uint8",
+    ...(routers.length > 0 && { llm_int8_skip_modules: [layoutOf(config).head, ...routers] }),
   };
 }
 

@@ -11,11 +11,12 @@ import { readConfig } from "../model/config.ts";
 import type { WorkHooks } from "../model/hooks.ts";
 import type { GgufForm } from "../model/architecture.ts";
 import { architectureOf, ARCHITECTURES } from "../model/architectures.ts";
+import type { ModuleSpec } from "../model/layout.ts";
 import type { ModelConfig } from "../model/model_config.ts";
 import { openModelWeights, tableNotes } from "../model/load/model_weights.ts";
 import { positionKeys, positionNotes, positionTensors, windowKeys } from "./gguf_positions.ts";
 import { ggufTokenizer } from "./gguf_tokenizer.ts";
-import { checkpointTensors, layoutOf, normWeights } from "../model/tensors.ts";
+import { checkpointTensors, layoutOf, modulesOf, normWeights } from "../model/tensors.ts";
 
 /** llama.cpp's numbers of the most common type in a file. */
 const FILE_TYPES: Readonly<Record<GgufType, number>> = { F32: 0, F16: 1, Q4_0: 2, Q8_0: 7, BF16: 32 };
@@ -48,9 +49,12 @@ export interface GgufExport {
 async function exportGguf(path: string, model: GgufExport): Promise<void> {
   const names = namesOf(model);
   const norms = normWeights(model.config);
-  const tensors = [...checkpointTensors(model.config)].map(([name, shape]) =>
-    tensorOf(model, name, shape, names, norms)
-  );
+  const tensors: GgufTensor[] = [];
+  for (const [name, shape] of checkpointTensors(model.config)) {
+    const { experts } = names.get(moduleOf(name))!;
+    if (!experts) tensors.push(tensorOf(model, name, shape, names, norms));
+    else if (experts[0] === moduleOf(name)) tensors.push(expertsTensor(model, experts, shape, names));
+  }
   tensors.push(...positionTensors(model.config));
   const { onProgress, note, overwrite = false } = model;
   if (overwrite) await refuseOtherFile(path);
@@ -81,11 +85,16 @@ interface GgufModule {
   readonly isInterleaved: boolean;
   /** Whether 4 bits harm it most. */
   readonly isTable: boolean;
+  /** Whether it is a router, which stays in F32. */
+  readonly isRouter?: boolean | undefined;
+  /** Modules of all experts, where the tensors of all are one. */
+  readonly experts?: readonly string[] | undefined;
 }
 
 /** Maps every module of the model to llama.cpp's. */
 function namesOf({ config, form }: GgufExport): Map<string, GgufModule> {
-  const { embeddings, layers, modules, norm, head } = layoutOf(config);
+  const layout = layoutOf(config);
+  const { embeddings, layers, norm, head } = layout;
   const plain = { isInterleaved: false, isTable: false };
   const names = new Map<string, GgufModule>([
     [embeddings, { ...plain, name: "token_embd", isTable: true }],
@@ -93,13 +102,80 @@ function namesOf({ config, form }: GgufExport): Map<string, GgufModule> {
     [head, { ...plain, name: "output", isTable: true }],
   ]);
   for (let layer = 0; layer < config.num_hidden_layers; layer++) {
-    for (const { name: module } of modules) {
-      const isInterleaved = form.interleaved.includes(module);
-      const name = `blk.${layer}.${form.modules[module]!}`;
-      names.set(`${layers}.${layer}.${module}`, { ...plain, name, isInterleaved });
+    const modules = modulesOf(layout, layer);
+    for (const spec of modules) {
+      const isInterleaved = form.interleaved.includes(spec.name);
+      const stack = stackOf(spec);
+      const name = `blk.${layer}.${form.modules[stack ?? spec.name]!}`;
+      const experts = stack === undefined
+        ? undefined
+        : modules.filter((each) => stackOf(each) === stack).map((each) => `${layers}.${layer}.${each.name}`);
+      names.set(`${layers}.${layer}.${spec.name}`, {
+        ...plain,
+        name,
+        isInterleaved,
+        experts,
+        isRouter: spec.kind === "router",
+      });
     }
   }
   return names;
+}
+
+/** Name of the experts' linears that a module is one of. */
+function stackOf(spec: ModuleSpec): string | undefined {
+  return spec.kind === "linear" ? spec.expert?.stack : undefined;
+}
+
+/** Module of a tensor. */
+function moduleOf(tensor: string): string {
+  return tensor.slice(0, tensor.lastIndexOf("."));
+}
+
+/** The matrices (N, K) of all experts as one tensor (E, N, K). */
+function expertsTensor(
+  { weights, type }: GgufExport,
+  experts: readonly string[],
+  [rows, width]: readonly number[],
+  names: ReadonlyMap<string, GgufModule>,
+): GgufTensor {
+  const tensors = experts.map((module) => `${module}.weight`);
+  const first = weights.info(tensors[0]!);
+  const other = tensors.find((name) => weights.info(name).dtype !== first.dtype);
+  if (other !== undefined) {
+    throw new UserError(
+      `Cannot write GGUF: "${other}" is ${weights.info(other).dtype}, but "${
+        tensors[0]
+      }" is ${first.dtype}, and ` +
+        "the experts of a layer become one tensor",
+    );
+  }
+  return {
+    name: `${names.get(experts[0]!)!.name}.weight`,
+    shape: [experts.length, rows!, width!],
+    type: storedType(type, width!, false),
+    readRows: async (start, count) => {
+      const chunks: Uint8Array[] = [];
+      for (let row = start; row < start + count;) {
+        const [expert, inside] = [Math.floor(row / rows!), row % rows!];
+        const here = Math.min(rows! - inside, start + count - row);
+        chunks.push(await readRows(weights, tensors[expert]!, inside, here));
+        row += here;
+      }
+      return { bytes: concat(chunks), dtype: first.dtype };
+    },
+  };
+}
+
+function concat(chunks: readonly Uint8Array[]): Uint8Array {
+  if (chunks.length === 1) return chunks[0]!;
+  const bytes = new Uint8Array(chunks.reduce((sum, chunk) => sum + chunk.length, 0));
+  let at = 0;
+  for (const chunk of chunks) {
+    bytes.set(chunk, at);
+    at += chunk.length;
+  }
+  return bytes;
 }
 
 function tensorOf(
@@ -109,15 +185,14 @@ function tensorOf(
   names: ReadonlyMap<string, GgufModule>,
   norms: ReadonlyMap<string, number>,
 ): GgufTensor {
-  const dot = name.lastIndexOf(".");
-  const { name: module, isInterleaved, isTable } = names.get(name.slice(0, dot))!;
+  const { name: module, isInterleaved, isTable, isRouter } = names.get(moduleOf(name))!;
   const { dtype } = weights.info(name);
   // llama.cpp has the factor itself, not what is added to 1.
   const offset = 1 - (norms.get(name) ?? 1);
   return {
-    name: `${module}${name.slice(dot)}`,
+    name: `${module}${name.slice(name.lastIndexOf("."))}`,
     shape,
-    type: shape.length < 2 ? "F32" : storedType(type, shape.at(-1)!, isTable),
+    type: shape.length < 2 || isRouter ? "F32" : storedType(type, shape.at(-1)!, isTable),
     readRows: async (start, count) => {
       if (shape.length < 2) {
         const bytes = await weights.read(name);
@@ -207,6 +282,9 @@ function metadataOf({ config, form, tokenizer, name, type, note }: GgufExport): 
     [`${architecture}.attention.layer_norm_rms_epsilon`, { f32: layoutOf(config).norm.eps }],
     ...Object.entries(form.numbers?.(config) ?? {}).map(([key, f32]) =>
       [`${architecture}.${key}`, { f32 }] as const
+    ),
+    ...Object.entries(form.counts?.(config) ?? {}).map(([key, count]) =>
+      [`${architecture}.${key}`, u32(count)] as const
     ),
     ...positionKeys(config, form),
     ...(form.hasWindows ? windowKeys(config, architecture) : []),

@@ -49,7 +49,7 @@ export const POSITION_KEYS: PositionKeys = { theta: "rope_theta", share: "partia
 export interface GgufForm<C extends ModelConfig = ModelConfig> {
   /** `general.architecture` */
   readonly architecture: string;
-  /** llama.cpp's names of a layer's modules, by ours. */
+  /** llama.cpp's names of a layer's modules, by ours; of experts, whose tensors it has as one, by that of their stack. */
   readonly modules: Readonly<Record<string, string>>;
   /** Modules whose rows llama.cpp wants in another order: it rotates neighbouring elements of a head there. */
   readonly interleaved: readonly string[];
@@ -58,6 +58,9 @@ export interface GgufForm<C extends ModelConfig = ModelConfig> {
 
   /** Numbers of the metadata that not all architectures have, f32, by keys after the architecture's name. */
   numbers?(config: C): Readonly<Record<string, number>>;
+
+  /** The same for whole numbers, u32. */
+  counts?(config: C): Readonly<Record<string, number>>;
 
   /** Says what of a model llama.cpp would compute otherwise; undefined if nothing. */
   problem?(config: C): string | undefined;

@@ -95,6 +95,11 @@ export function problemOfExperts({ intermediate_size: F }: Experts, hidden: numb
   return `experts of ${F} x ${hidden} are not supported: both must be multiples of 4, their product of 256`;
 }
 
+/** llama.cpp's keys for how many experts there are. */
+export function expertCounts({ experts, perToken }: Experts): Record<string, number> {
+  return { expert_count: experts, expert_used_count: perToken };
+}
+
 /** Elements of the widest tensor that a token's experts make. */
 export function widthOfExperts({ perToken, intermediate_size }: Experts, hidden: number): number {
   return perToken * Math.max(intermediate_size, hidden);

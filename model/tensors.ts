@@ -25,6 +25,18 @@ export function linearsOf(config: ModelConfig): Map<string, LinearSpec> {
   return all;
 }
 
+/** Every router of every layer, by its module. */
+export function routersOf(config: ModelConfig): string[] {
+  const layout = layoutOf(config);
+  return Array.from(
+    { length: config.num_hidden_layers },
+    (_, layer) =>
+      modulesOf(layout, layer).filter(({ kind }) => kind === "router").map(({ name }) =>
+        `${layout.layers}.${layer}.${name}`
+      ),
+  ).flat();
+}
+
 /** k: experts that a token has in layers with experts; 0 where no layer has any. */
 export function expertsPerToken(config: ModelConfig): number {
   for (const { expert } of linearsOf(config).values()) {

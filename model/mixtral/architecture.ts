@@ -1,7 +1,7 @@
 /** Mixtral: Mistral with experts in place of the MLP. Jiang et al. 2024, arXiv:2401.04088. */
 import { z } from "zod";
 import { count } from "../checked.ts";
-import { EXPERT_KEYS, type ExpertNames, parseExperts } from "../experts_config.ts";
+import { EXPERT_KEYS, expertCounts, type ExpertNames, parseExperts } from "../experts_config.ts";
 import { LLAMA_GGUF, llamaLike } from "../llama/family.ts";
 import { uniformLayers } from "../model_config.ts";
 
@@ -37,6 +37,7 @@ export const MIXTRAL = llamaLike({
   // llama.cpp has it as a LLaMA with experts.
   gguf: {
     ...LLAMA_GGUF,
+    counts: ({ experts }) => expertCounts(experts!),
     modules: {
       ...MODULES,
       "block_sparse_moe.gate": "ffn_gate_inp",

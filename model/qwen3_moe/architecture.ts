@@ -1,7 +1,7 @@
 /** Qwen3-MoE: Qwen3 with experts in place of the MLP of some layers or all. Yang et al. 2025, arXiv:2505.09388. */
 import { z } from "zod";
 import { count } from "../checked.ts";
-import { EXPERT_KEYS, type ExpertNames, parseExperts } from "../experts_config.ts";
+import { EXPERT_KEYS, expertCounts, type ExpertNames, parseExperts } from "../experts_config.ts";
 import { llamaLike } from "../llama/family.ts";
 import { uniformLayers } from "../model_config.ts";
 import { QWEN3_GGUF } from "../qwen3/architecture.ts";
@@ -44,6 +44,10 @@ export const QWEN3_MOE = llamaLike({
   gguf: {
     ...QWEN3_GGUF,
     architecture: "qwen3moe",
+    counts: ({ experts }) => ({
+      ...expertCounts(experts!),
+      expert_feed_forward_length: experts!.intermediate_size,
+    }),
     modules: {
       ...QWEN3_GGUF.modules,
       "mlp.gate": "ffn_gate_inp",

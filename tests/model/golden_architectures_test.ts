@@ -29,6 +29,8 @@ interface Family {
   readonly norm: string;
   /** Its linears, the one with the queries first; one for each of LLaMA's unless given. */
   readonly linears?: readonly string[];
+  /** Name of the routers in a layer, where there are experts: then there is no figure in NF4. */
+  readonly routers?: string;
   /** Undefined where llama.cpp computes otherwise than this model: gemma_test.ts has ones that it can. */
   readonly gguf?: {
     readonly architecture: string;
@@ -40,13 +42,17 @@ interface Family {
     readonly secondRow: number;
     /** llama.cpp's names of some tensors that are stored as they are. */
     readonly same: Readonly<Record<string, string>>;
+    /** llama.cpp's names of tensors of all experts, by ours with * for the expert. */
+    readonly experts?: Readonly<Record<string, string>>;
     /** Tensors outside the layers. */
     readonly others: readonly string[];
   };
 }
 
 const LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
-const BLOCKS = ["attn_k", "attn_output", "attn_q", "attn_v", "ffn_down", "ffn_gate", "ffn_up"];
+const ATTENTION = ["attn_k", "attn_output", "attn_q", "attn_v"];
+const BLOCKS = [...ATTENTION, "ffn_down", "ffn_gate", "ffn_up"];
+const EXPERTS = ["ffn_down_exps", "ffn_gate_exps", "ffn_gate_inp", "ffn_up_exps"];
 const TIED = ["output_norm.weight", "token_embd.weight"];
 
 const FAMILIES: Readonly<Record<string, Family>> = {
@@ -148,6 +154,54 @@ const FAMILIES: Readonly<Record<string, Family>> = {
       others: [...TIED, "output.weight"],
     },
   },
+  mixtral: {
+    norm: "post_attention_layernorm",
+    linears: ["q_proj", "k_proj", "v_proj", "o_proj", "w1", "w2", "w3"],
+    routers: "block_sparse_moe.gate",
+    gguf: {
+      architecture: "llama",
+      numbers: {
+        "block_count": 2,
+        "feed_forward_length": 64,
+        "expert_count": 4,
+        "expert_used_count": 2,
+        "rope.freq_base": 1000000,
+      },
+      modules: [...ATTENTION, ...EXPERTS, "attn_norm", "ffn_norm"],
+      secondRow: 8,
+      same: { "self_attn.v_proj": "attn_v", "block_sparse_moe.gate": "ffn_gate_inp" },
+      experts: {
+        "block_sparse_moe.experts.*.w1": "ffn_gate_exps",
+        "block_sparse_moe.experts.*.w3": "ffn_up_exps",
+        "block_sparse_moe.experts.*.w2": "ffn_down_exps",
+      },
+      others: [...TIED, "output.weight"],
+    },
+  },
+  qwen3_moe: {
+    norm: "self_attn.q_norm",
+    routers: "mlp.gate",
+    gguf: {
+      architecture: "qwen3moe",
+      numbers: {
+        "block_count": 2,
+        "feed_forward_length": 96,
+        "expert_feed_forward_length": 32,
+        "expert_count": 8,
+        "expert_used_count": 3,
+        "attention.key_length": 32,
+      },
+      modules: [...ATTENTION, ...EXPERTS, "attn_norm", "attn_k_norm", "attn_q_norm", "ffn_norm"],
+      secondRow: 1,
+      same: { "self_attn.k_norm": "attn_k_norm", "mlp.gate": "ffn_gate_inp" },
+      experts: {
+        "mlp.experts.*.gate_proj": "ffn_gate_exps",
+        "mlp.experts.*.up_proj": "ffn_up_exps",
+        "mlp.experts.*.down_proj": "ffn_down_exps",
+      },
+      others: [...TIED, "output.weight"],
+    },
+  },
   gemma2: { norm: "pre_feedforward_layernorm" },
   gemma3: { norm: "post_feedforward_layernorm" },
   smollm3: {
@@ -163,8 +217,12 @@ const FAMILIES: Readonly<Record<string, Family>> = {
   },
 };
 
-async function evaluate(baseModel: string) {
+async function evaluate(
+  baseModel: string,
+  options: Pick<Parameters<typeof evaluatePerplexity>[0], "peftModel" | "quantisation"> = {},
+) {
   return await evaluatePerplexity({
+    ...options,
     baseModel,
     dataPath: `${GOLDEN}/mistral/data.bin`,
     seqLen: 128,
@@ -181,6 +239,8 @@ for (const [name, family] of Object.entries(FAMILIES)) {
   const read = (file: string) => JSON.parse(Deno.readTextFileSync(`${folder}/${file}`));
   const expected = read("expected.json");
   const { linears = LINEARS } = family;
+  const assertRelative = (actual: number, wanted: number, tolerance: number) =>
+    assert(Math.abs(actual / wanted - 1) < tolerance, `${actual} for ${wanted}`);
   const assertLoss = (figure: string, actual: number) => {
     const wanted = expected[figure].val_loss;
     assert(Math.abs(actual / wanted - 1) < 1e-6, `${figure}: ${actual} for ${wanted}`);
@@ -288,10 +348,22 @@ for (const [name, family] of Object.entries(FAMILIES)) {
     await withFolder(async (root) => {
       const packed = `${root}/packed`;
       await convertToBnb4(folder, packed, { quantisation: "nf4-double", dtype: "keep" });
-      assertLoss("eval_128_nf4", (await evaluate(packed)).tokenLoss);
+      const { tokenLoss } = await evaluate(packed);
+      if (family.routers === undefined) assertLoss("eval_128_nf4", tokenLoss);
+      else {
+        // Experts are quantised each for itself, routers are not, whoever does it.
+        assertEquals(tokenLoss, (await evaluate(folder, { quantisation: "nf4-double" })).tokenLoss);
+        assertRelative(tokenLoss, expected.eval_128.val_loss, 0.02);
+      }
       const weights = await openWeights(packed);
       assertEquals(weights.info(`model.layers.0.self_attn.${linears[0]}.weight`).dtype, "U8");
       assertEquals(weights.info(`model.layers.0.${family.norm}.weight`).dtype, "F32");
+      const router = `model.layers.0.${family.routers}`;
+      if (family.routers) {
+        assertEquals(weights.info(`${router}.weight`).dtype, "F32");
+        const { quantization_config: form } = JSON.parse(await Deno.readTextFile(`${packed}/config.json`));
+        assert(form.llm_int8_skip_modules.includes(router), "bitsandbytes is told to leave routers");
+      }
       weights.close();
     });
   });
@@ -325,6 +397,15 @@ for (const [name, family] of Object.entries(FAMILIES)) {
         const size = shape.reduce((product, length) => product * Number(length), 1);
         return [...new Float32Array(bytes.slice(at, at + 4 * size).buffer)];
       };
+      for (const [ours, theirs] of Object.entries(form.experts ?? {})) {
+        const all: number[] = [];
+        for (let expert = 0; expert < Number(numbers.expert_count); expert++) {
+          all.push(...await stored(ours.replace("*", String(expert))));
+        }
+        assertEquals(written(theirs), all, theirs);
+        const { shape } = tensorInfos.find((each) => each.name === `blk.1.${theirs}.weight`)!;
+        assertEquals(Number(shape.at(-1)), Number(numbers.expert_count), "axes");
+      }
       for (const [ours, theirs] of Object.entries(same)) {
         assertEquals(written(theirs), await stored(ours), theirs);
       }
