@@ -112,8 +112,6 @@ export interface Quantiser {
 /** A matrix of random numbers. */
 export interface RandomWeightOptions {
   readonly label: string;
-  /** Equal runs of rows that are quantised for themselves; one unless given. */
-  readonly parts?: number;
   /** Root mean square of the weights. */
   readonly rms: number;
   /** u32 */

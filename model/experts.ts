@@ -69,7 +69,7 @@ const PART_TENSORS = 5;
  * softmax. Jiang et al. 2024, arXiv:2401.04088. Which tokens an expert has is known to the device alone; of the T k rows
  * those of an expert stand together. The router's product and softmax are in f32.
  *
- * Works on runs of rows of which all tensors lie in one binding each, and all products are short enough for a dispatch.
+ * Works on runs of rows of which all tensors lie in one binding each.
  */
 export function expertsMlp({ router, gate, up, down, options }: ExpertsMlpParts): Mlp {
   const { experts, perToken } = options;
@@ -77,8 +77,7 @@ export function expertsMlp({ router, gate, up, down, options }: ExpertsMlpParts)
 
   /** Runs of rows. */
   function runsOf(gpu: Gpu, rows: Tensor) {
-    const mostBytes = rowsWithin(gpu.maxBindingBytes, 4 * perToken * Math.max(C, F));
-    return rowRanges([rows], Math.min(mostBytes, rowsWithin(gpu.mostWork, perToken * C * F)));
+    return rowRanges([rows], rowsWithin(gpu.maxBindingBytes, 4 * perToken * Math.max(C, F)));
   }
 
   /** Reads back what {@linkcode tensorsOf} put in a row. */
@@ -129,13 +128,15 @@ export function expertsMlp({ router, gate, up, down, options }: ExpertsMlpParts)
     downBackward(gpu, dOut, inputs, key, firstRow) {
       for (const { start, end, logits, weights, routing, gate, up } of partsOf(gpu, inputs)) {
         const hidden = routedSwiglu(gpu, { gate, up }, weights, routing);
-        const dHidden = expertsLinearBackward(gpu, dOut.slice(start, end), hidden, down, {
+        const gradient = inOneBinding(gpu, dOut.slice(start, end));
+        const dHidden = expertsLinearBackward(gpu, gradient.tensor, hidden, down, {
           routing,
           rows: "tokens",
           xRows: "pairs",
           key,
           firstRow: (firstRow + start) * perToken,
         });
+        gradient.free();
         hidden.free();
         const dWeights = routedSwigluBackwardInPlace(gpu, dHidden, { gate, up }, weights, routing);
         dHidden.free();
@@ -170,6 +171,14 @@ export function expertsMlp({ router, gate, up, down, options }: ExpertsMlpParts)
       return dy;
     },
   };
+}
+
+/** Rows that experts are to read in any order: themselves, or a copy where they lie in several bindings. */
+function inOneBinding(gpu: Gpu, rows: Tensor): { readonly tensor: Tensor; free(): void } {
+  if (rows.segments.length === 1) return { tensor: rows, free() {} };
+  const copy = gpu.empty(rows.shape, rows.dtype, rows.label);
+  gpu.copy(rows, copy);
+  return { tensor: copy, free: () => copy.free() };
 }
 
 /** The rows of a product, and what LoRA's dropout draws from. */

@@ -5,7 +5,13 @@
 #needs PLACES_AT
 #needs ADDS    // whether y is added to
 
-struct Params { quads: u32, row_quads: u32, k: u32, pairs: u32 }
+struct Params {
+  quads: u32,
+  row_quads: u32,
+  k: u32,
+  pairs: u32,
+  first: u32,    // token of y's first row
+}
 
 @group(0) @binding(0) var<storage, read> x: array<X>;               // (T k, C)
 @group(0) @binding(1) var<storage, read_write> y: array<Y>;         // (T, C)
@@ -20,7 +26,7 @@ fn main(
 ) {
   let i = (group.y * groups.x + group.x) * 64u + lane;
   if (i >= p.quads) { return; }
-  let first = PLACES_AT * p.pairs + i / p.row_quads * p.k;
+  let first = PLACES_AT * p.pairs + (p.first + i / p.row_quads) * p.k;
   var sum = vec4f();
   for (var j = 0u; j < p.k; j++) {
     sum += load_X(x[table[first + j] * p.row_quads + i % p.row_quads]);

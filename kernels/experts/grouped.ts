@@ -5,6 +5,7 @@ import { operandA } from "../matmul/operands/a.ts";
 import { denseOperand } from "../matmul/operands/dense.ts";
 import { operandsOf, type ProductOptions } from "../matmul/matmul.ts";
 import type { Tile } from "../matmul/run_tile.ts";
+import type { RowRange } from "../shared/row_chunks.ts";
 import type { Tensor } from "../tensor.ts";
 import type { Layout, Operand, Weight } from "../weight.ts";
 import type { Constants, Kernel } from "../wgsl.ts";
@@ -92,38 +93,42 @@ export function groupedBackwardWeight(
   expect("groupedBackwardWeight", fits, dy, x, dWeight);
   const tile = depthTile(gpu);
   const operand = denseOperand(x);
+  const work = pairsOf(routing) / routing.experts * N * K;
   for (const { start, rows: count } of dWeight.segments) {
     const c = dWeight.slice(start, start + count);
-    gpu.run(
-      kernelOf(tile, "tn", operand, {
-        A_BY_TOKEN: rows === "tokens",
-        B_BY_TOKEN: xRows === "tokens",
-      }),
-      { a: dy, c, table: routing.table, ...operand.tensors },
-      {
-        grid: [Math.ceil(N / tile.rows), Math.ceil(K / tile.columns), routing.experts],
-        constants: { ADDS: beta !== 0 },
-        formats: { A: dy.format, B: x.format, C: c.format },
-        uniforms: {
-          rows: N,
-          cols: K / 4,
-          depth: 0,
-          a_stride: dy.width / 4,
-          a_offset: 0,
-          b_stride: x.width / 4,
-          b_first: 0,
-          band: 1,
-          outputs: N,
-          part_begin: start,
-          part_end: start + count,
-          ...tableAt(routing),
-          c_stride: K / 4,
-          alpha,
-          beta,
+    for (const experts of runs(routing.experts, gpu.mostWork / work)) {
+      gpu.run(
+        kernelOf(tile, "tn", operand, {
+          A_BY_TOKEN: rows === "tokens",
+          B_BY_TOKEN: xRows === "tokens",
+        }),
+        { a: dy, c, table: routing.table, ...operand.tensors },
+        {
+          grid: [Math.ceil(N / tile.rows), Math.ceil(K / tile.columns), experts.end - experts.start],
+          constants: { ADDS: beta !== 0 },
+          formats: { A: dy.format, B: x.format, C: c.format },
+          uniforms: {
+            rows: N,
+            cols: K / 4,
+            depth: 0,
+            a_stride: dy.width / 4,
+            a_offset: 0,
+            b_stride: x.width / 4,
+            b_first: 0,
+            band: 1,
+            outputs: N,
+            part_begin: start,
+            part_end: start + count,
+            ...tableAt(routing),
+            first: experts.start,
+            c_stride: K / 4,
+            alpha,
+            beta,
+          },
+          work: (experts.end - experts.start) * work,
         },
-        work: pairsOf(routing) * N * K,
-      },
-    );
+      );
+    }
   }
 }
 
@@ -150,29 +155,33 @@ function runGrouped(
   };
   // Where the weight lies in several bindings, what a matrix's second part gives is added to the first's.
   const isPart = b.rows !== routing.experts * outputs;
-  gpu.run(kernelOf(tile, layout, b, constants), { a, c, table: routing.table, ...b.tensors }, {
-    grid: [routing.tiles, Math.ceil(columns / tile.columns)],
-    constants: { ADDS: beta !== 0 || (layout === "nn" && isPart) },
-    formats: { A: a.format, C: c.format, ...(b.format ? { B: b.format } : {}) },
-    uniforms: {
-      rows: routing.tileRows,
-      cols: columns / 4,
-      depth: depth / 4,
-      a_stride: a.width / 4,
-      a_offset: 0,
-      b_stride: b.width / 4,
-      b_first: b.firstQuad,
-      band: 1,
-      outputs,
-      part_begin: b.start,
-      part_end: b.start + b.rows,
-      ...tableAt(routing),
-      c_stride: c.width / 4,
-      alpha,
-      beta,
-    },
-    work: pairsOf(routing) * columns * depth,
-  });
+  const work = routing.tileRows * columns * depth;
+  for (const { start, end } of runs(routing.tiles, gpu.mostWork / work)) {
+    gpu.run(kernelOf(tile, layout, b, constants), { a, c, table: routing.table, ...b.tensors }, {
+      grid: [end - start, Math.ceil(columns / tile.columns)],
+      constants: { ADDS: beta !== 0 || (layout === "nn" && isPart) },
+      formats: { A: a.format, C: c.format, ...(b.format ? { B: b.format } : {}) },
+      uniforms: {
+        rows: routing.tileRows,
+        cols: columns / 4,
+        depth: depth / 4,
+        a_stride: a.width / 4,
+        a_offset: 0,
+        b_stride: b.width / 4,
+        b_first: b.firstQuad,
+        band: 1,
+        outputs,
+        part_begin: b.start,
+        part_end: b.start + b.rows,
+        ...tableAt(routing),
+        first: start,
+        c_stride: c.width / 4,
+        alpha,
+        beta,
+      },
+      work: (end - start) * work,
+    });
+  }
 }
 
 function kernelOf(tile: Tile, layout: Layout, b: Operand, constants: Constants): Kernel {
@@ -191,6 +200,15 @@ function kernelOf(tile: Tile, layout: Layout, b: Operand, constants: Constants):
     ],
     constants: { ...tile.constants, ...pieces.constants, ...b.constants, ...constants },
   };
+}
+
+/** Cuts tiles, or experts, into runs of `most` each, of one at least: so many are short enough for a dispatch. */
+function runs(count: number, most: number): RowRange[] {
+  const step = Math.max(1, Math.min(count, Math.floor(most)));
+  return Array.from(
+    { length: Math.ceil(count / step) },
+    (_, i) => ({ start: i * step, end: Math.min(count, (i + 1) * step) }),
+  );
 }
 
 function tableAt(routing: Routing) {

@@ -17,6 +17,7 @@ struct Params {
   part_end: u32,
   starts_at: u32,     // of the table
   tiles_at: u32,
+  first: u32,         // tile, or expert, that the grid begins with
   c_stride: u32,
   alpha: f32,
   beta: f32,

@@ -12,7 +12,7 @@ var<private> tile_row: u32;
 var<private> span_begin: u32;
 
 fn product_begin(tile: vec3u) {
-  let at = p.tiles_at + 3u * tile.x;
+  let at = p.tiles_at + 3u * (p.first + tile.x);
   group_expert = table[at];
   group_begin = table[at + 1u];
   group_end = table[at + 2u];
@@ -21,7 +21,7 @@ fn product_begin(tile: vec3u) {
 }
 
 fn depth_of(tile: vec3u) -> vec2u {
-  let at = p.tiles_at + 3u * tile.x;
+  let at = p.tiles_at + 3u * (p.first + tile.x);
   let first = table[at] * p.outputs;
   let begin = max(first, p.part_begin);
   let end = min(first + p.outputs, p.part_end);

@@ -5,7 +5,7 @@ import sigmoidWgsl from "../activation/sigmoid.wgsl" with { type: "text" };
 import type { GatedInputs } from "../activation/gated.ts";
 import { quadsOf, rowQuadsOf, threadGrid, wrappedGrid } from "../shared/grid.ts";
 import { REDUCE_64 } from "../shared/reduce.ts";
-import type { Tensor } from "../tensor.ts";
+import { rowRanges, type Tensor } from "../tensor.ts";
 import combineWgsl from "./combine.wgsl" with { type: "text" };
 import type { Routing } from "./routing.ts";
 import swigluWgsl from "./routed_swiglu.wgsl" with { type: "text" };
@@ -83,12 +83,16 @@ export function combine(
   if (y.rows !== routing.tokens || y.width !== x.width) {
     throw new GpuError(`Cannot apply combine: [${x.shape}] does not make [${y.shape}] "${y.label}"`);
   }
-  gpu.run(COMBINE, { x, y, table: routing.table }, {
-    grid: threadGrid(quadsOf(y)),
-    constants: { ADDS: adds },
-    uniforms: { quads: quadsOf(y), row_quads: rowQuadsOf(y), k: routing.perToken, pairs: x.rows },
-    formats: { X: x.format, Y: y.format },
-  });
+  for (const { start, end } of rowRanges([y])) {
+    const part = y.slice(start, end);
+    const quads = quadsOf(part);
+    gpu.run(COMBINE, { x, y: part, table: routing.table }, {
+      grid: threadGrid(quads),
+      constants: { ADDS: adds },
+      uniforms: { quads, row_quads: rowQuadsOf(y), k: routing.perToken, pairs: x.rows, first: start },
+      formats: { X: x.format, Y: y.format },
+    });
+  }
 }
 
 function requireRows(op: string, { tokens, perToken }: Routing, ...tensors: readonly Tensor[]): void {

@@ -11,15 +11,15 @@ export function nf4Method({ doubleQuant }: { readonly doubleQuant: boolean }): Q
   return {
     widthUnit: 8,
     quantiser: (gpu, shape, label) => new Nf4Quantiser(gpu, shape, { doubleQuant, label }),
-    random(gpu, shape, { rms, label, parts = 1, seed, nextStream }) {
-      const weight = emptyNf4(gpu, shape, { doubleQuant, label, parts });
+    random(gpu, shape, { rms, label, seed, nextStream }) {
+      const weight = emptyNf4(gpu, shape, { doubleQuant, label });
       const scale = rms / rmsOf(NF4_VALUES);
       fillBits(gpu, weight.codes, seed, nextStream());
       if (weight.nested) {
         fillBits(gpu, weight.absmax, seed, nextStream());
         // The offset in front, then what the 8-bit codes from -1 to 1 are multiplied by.
         const nested = new Float32Array(weight.nested.scales.size).fill(SCALE_SPREAD * scale);
-        for (let part = 0; part < parts; part++) nested[part * nested.length / parts] = scale;
+        nested[0] = scale;
         gpu.write(weight.nested.scales, nested);
       } else {
         const [low, high] = [(1 - SCALE_SPREAD) * scale, (1 + SCALE_SPREAD) * scale];

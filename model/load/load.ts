@@ -150,15 +150,12 @@ export class TensorLoader {
     const isPacked = alike(names, (name) => isBnb4(this.weights, name), "in 4 bits in the checkpoint");
     const isReplaced = names.some((name) => this.options.replacements?.has(name));
     if ((isPacked || quantisation !== "none") && !isTrained && !isReplaced) {
-      let stack: QuantisedStack | undefined;
-      for (const [number, name] of names.entries()) {
-        const matrix = await this.loadLinear(name, shape, quantisation) as QuantisedWeight;
-        using _ = gpu.memory.purpose("base");
-        stack ??= matrix.stack(gpu, names.length, label);
-        stack.put(number, matrix);
-        matrix.free();
-      }
-      return stack!.weight;
+      return await stackOf(
+        gpu,
+        names,
+        label,
+        async (name) => await this.loadLinear(name, shape, quantisation) as QuantisedWeight,
+      );
     }
     const first = names[0]!;
     if (isPacked) return await this.loadLinear(first, shape, quantisation);
@@ -244,6 +241,23 @@ export class TensorLoader {
   #count(name: string): void {
     this.options.onProgress?.(name, ++this.#done, this.total);
   }
+}
+
+/** Puts matrices in fewer bits one behind the other, one after the other. @param make makes one, which is freed here */
+export async function stackOf(
+  gpu: Gpu,
+  names: readonly string[],
+  label: string,
+  make: (name: string) => Promise<QuantisedWeight>,
+): Promise<QuantisedWeight> {
+  let stack: QuantisedStack | undefined;
+  for (const [number, name] of names.entries()) {
+    const matrix = await make(name);
+    stack ??= matrix.stack(gpu, names.length, label);
+    stack.put(number, matrix);
+    matrix.free();
+  }
+  return stack!.weight;
 }
 
 /** Whether something holds of all the experts' matrices, or of none. @throws {UserError} if of some */

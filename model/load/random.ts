@@ -2,14 +2,14 @@ import { fillUniform } from "../../kernels/elementwise/fill_random.ts";
 import type { Gpu } from "../../kernels/gpu.ts";
 import { METHODS, type Quantisation, type Quantised } from "../../kernels/quantisation.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
-import type { Weight } from "../../kernels/weight.ts";
+import type { QuantisedWeight } from "../../kernels/weight.ts";
 import type { Format } from "../../kernels/wgsl.ts";
 import { assembleModel } from "./assemble.ts";
 import type { ModelConfig } from "../model_config.ts";
 import type { LanguageModel } from "../language_model.ts";
 import { torchDtypeOf } from "../number_formats.ts";
 import { normWeights } from "../tensors.ts";
-import { requirePackable } from "./load.ts";
+import { requirePackable, stackOf } from "./load.ts";
 import { Uploader } from "./read_ahead.ts";
 
 export interface RandomOptions {
@@ -51,12 +51,10 @@ export async function randomModel(
     name: string,
     shape: readonly [number, number],
     method: Quantised,
-    parts = 1,
-  ): Weight => {
+  ): QuantisedWeight => {
     requirePackable(name, shape, method);
-    return METHODS[method].random(gpu, [parts * shape[0], shape[1]], {
+    return METHODS[method].random(gpu, shape, {
       label: name,
-      parts,
       rms: 1 / Math.sqrt(shape[1]),
       seed,
       nextStream: () => stream++,
@@ -74,13 +72,15 @@ export async function randomModel(
           ? dense(name, shape)
           : quantised(name, shape, quantisation),
       ),
-    stack: (names, shape, label) => {
-      const [count, [rows, width]] = [names.length, shape];
+    stack: async (names, shape, label) => {
+      const [first, [rows, width]] = [names[0]!, shape];
       // Under the name of the first: all are trained or none.
-      return Promise.resolve(
-        quantisation === "none" || isTrained(names[0]!)
-          ? dense(names[0]!, [count * rows, width])
-          : quantised(label, shape, quantisation, count),
+      if (quantisation === "none" || isTrained(first)) return dense(first, [names.length * rows, width]);
+      return await stackOf(
+        gpu,
+        names,
+        label,
+        (name) => Promise.resolve(quantised(name, shape, quantisation)),
       );
     },
     isTrained,

@@ -98,6 +98,16 @@ const FUSED: ModelConfig = parseConfig({
   partial_rotary_factor: 0.5,
 }, "tests");
 
+/** Experts in two of three layers. */
+const ROUTED: ModelConfig = parseConfig({
+  ...SMALL.raw,
+  model_type: "qwen3_moe",
+  num_experts: 12,
+  num_experts_per_tok: 2,
+  moe_intermediate_size: 32,
+  mlp_only_layers: [1],
+}, "tests");
+
 /** Norms around the blocks, soft caps on scores and logits, a tied head, a window in two of three layers. */
 const CAPPED: ModelConfig = parseConfig({
   ...SMALL.raw,
@@ -200,6 +210,19 @@ const CASES: readonly Case[] = [
     given: { low_rank_training: false },
     lengths: [150],
     config: CAPPED,
+  },
+  {
+    name: "QLoRA with experts, bf16",
+    given: { bf16: true, lora_dropout: 0.1 },
+    lengths: [300],
+    config: ROUTED,
+  },
+  { name: "every weight, experts", given: { low_rank_training: false }, lengths: [150], config: ROUTED },
+  {
+    name: "LoRA on attention, experts, activations kept",
+    given: { load_in_4bit: false, gradient_checkpointing: false, target_modules: "q_proj,v_proj" },
+    lengths: [200],
+    config: ROUTED,
   },
   {
     name: "every weight, tied, bf16",
