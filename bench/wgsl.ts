@@ -19,7 +19,7 @@ const HELP = `Usage: deno task wgsl [flags] [NAME]
 Prints the WGSL that this machine's device compiles for a kernel; without a name, the names that there are.
 
 NAME is a class of products or attentions (matmul nt nf4 large), one of its variants (matmul nt nf4 large, workgroup
-64x64 8x8), or a kernel as traces and errors name it (rms_norm), of which all specialisations are printed.
+64x64 4x4), or a kernel as traces and errors name it (rms_norm), of which all specialisations are printed.
 
   --typical           for a GPU as most are, in place of this machine's
   --sharing MODE      subgroup or workgroup, in place of the adapter's own

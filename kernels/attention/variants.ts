@@ -207,12 +207,13 @@ function tileVariant(
   const rows = 4 * THREAD_ROWS * ROW_QUADS;
   const columns = 4 * THREAD_COLS;
   const D4 = headDim / 4;
-  // Threads past the end of a row read on, into the next one.
-  const stagedQuads = (staged: number) => staged * D4 + THREAD_COLS;
-  for (let CHUNK = divisorUpTo(D4, 8); CHUNK > 0; CHUNK = divisorUpTo(D4, CHUNK - 1)) {
-    const TILE = Math.max(CHUNK * (rows + columns + 2), stagedQuads(4));
-    if (16 * (TILE + THREAD_COLS * (rows + 1)) > memoryBytes) continue;
-    const STAGE = [64, 32, 16, 8, 4].find((staged) => staged <= columns && stagedQuads(staged) <= TILE)!;
+  const SUMS = Math.ceil(D4 / THREAD_COLS);
+  // Rows and columns side by side, or a head, of which threads past the end read on.
+  const LINE = odd(Math.max((rows + columns) / 4, SUMS * THREAD_COLS));
+  const weightQuads = 4 * THREAD_COLS * odd(rows / 4);
+  for (let CHUNK = divisorUpTo(D4, 4); CHUNK > 0; CHUNK = divisorUpTo(D4, CHUNK - 1)) {
+    if (16 * (2 * 4 * CHUNK * LINE + weightQuads) > memoryBytes) continue;
+    const STAGE = 2 ** Math.floor(Math.log2(4 * CHUNK));
     return {
       name: `workgroup ${rows}x${columns} by ${threads}`,
       block: { rows, columns },
@@ -227,10 +228,10 @@ function tileVariant(
           D4,
           CHUNK,
           STAGE,
-          TILE,
+          LINE,
           PRODUCTS,
           STAGED,
-          SUMS: Math.ceil(D4 / THREAD_COLS),
+          SUMS,
           ROW_LOADS: Math.ceil(rows * CHUNK / threads),
           COLUMN_LOADS: Math.ceil(columns * CHUNK / threads),
           STAGE_LOADS: Math.ceil(STAGE * D4 / threads),
@@ -239,6 +240,11 @@ function tileVariant(
     };
   }
   return undefined;
+}
+
+/** The number itself if it is odd, else the next one. */
+function odd(n: number): number {
+  return n + 1 - n % 2;
 }
 
 /** Matrix units, for 16 bits: they round to f16. Four subgroups, each with the rows of one matrix. */
