@@ -56,7 +56,7 @@ fn turn_tiles() {
 // Where quad number `n` of a chunk goes: its quad of the head, e, and i. Eight neighbours write to different banks.
 fn place(n: u32) -> vec3u {
   if (CHUNK % 2u == 0u) {
-    return vec3u(n % 2u + n / 8u % (CHUNK / 2u) * 2u, n / 2u % 4u, n / (4u * CHUNK));
+    return vec3u(n % 2u + n / 8u % max(CHUNK / 2u, 1u) * 2u, n / 2u % 4u, n / (4u * CHUNK));
   }
   return vec3u(n % CHUNK, n / CHUNK % 4u, n / (4u * CHUNK));
 }
