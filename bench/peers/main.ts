@@ -108,6 +108,12 @@ async function main(words: readonly string[], io: Io): Promise<number> {
   const filter = new RegExp(values.filter ?? "", "i");
   const all = values.models ? await modelContests(gpu) : kernelContests(gpu);
   const contests = all.filter(({ op, shape }) => filter.test(`${op} ${shape}`));
+  // Before the contests: files may change while they run.
+  const around = {
+    ...await lookAround(gpu.info, "cpu", []),
+    clock,
+    command: `deno task bench:peers ${words.join(" ")}`.trim(),
+  };
   const results: ContestResult[] = [];
   for (const contest of contests) {
     io.err(`${contest.op} ${contest.shape}`);
@@ -116,11 +122,6 @@ async function main(words: readonly string[], io: Io): Promise<number> {
     results.push(result);
     for (const { name, bestMs } of result.scores) io.err(`  ${name}: ${formatMs(bestMs)}`);
   }
-  const around = {
-    ...await lookAround(gpu.info, "cpu", []),
-    clock,
-    command: `deno task bench:peers ${words.join(" ")}`.trim(),
-  };
   io.out(describe(results));
   io.out(
     `\n${around.adapter}${
