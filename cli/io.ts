@@ -142,10 +142,12 @@ function linesOf(isTerminal: boolean, { prompt, complete, onInterrupt }: LineOpt
     completer: (line: string) => [complete(line), line],
   });
   reader.on("SIGINT", onInterrupt);
+  // Lines that come before anybody waits for them are kept only once there is an iterator.
+  const lines = reader[Symbol.asyncIterator]();
   return {
     ask: () => isTerminal && reader.prompt(),
     close: () => reader.close(),
-    [Symbol.asyncIterator]: () => reader[Symbol.asyncIterator](),
+    [Symbol.asyncIterator]: () => lines,
   };
 }
 

@@ -149,6 +149,26 @@ Deno.test("chat answers each line of its input, obeys its commands, and lives on
     ]);
   }));
 
+Deno.test("lines that come while a document is still read are not lost", async () => {
+  const script = `
+    import { terminalIo } from ${JSON.stringify(new URL("../../cli/io.ts", import.meta.url).href)};
+    const io = terminalIo();
+    const lines = io.lines({ prompt: "> ", complete: () => [], onInterrupt() {} });
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    for await (const line of lines) io.out(line);
+  `;
+  const process = new Deno.Command("deno", {
+    args: ["eval", "--no-check", `--config=${ROOT}deno.json`, script],
+    stdin: "piped",
+    stdout: "piped",
+  }).spawn();
+  const writer = process.stdin.getWriter();
+  await writer.write(new TextEncoder().encode("one\ntwo\n"));
+  await writer.close();
+  const { stdout } = await process.output();
+  assertEquals(new TextDecoder().decode(stdout), "one\ntwo\n");
+});
+
 Deno.test("with --enable_streaming text and conversation pass the context", async () => {
   const streaming = ["--enable_streaming", "--start_size", "4", "--recent_size", "100"];
   const { code, io } = await run(
