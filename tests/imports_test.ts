@@ -38,7 +38,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   ],
   tools: ["model", "checkpoint", "data", "train", "train_args", "cli"],
   // Commands of their own, which ask and print as those of cli/ do.
-  bench: ["kernels", "model", "checkpoint", "data", "train", "train_args", "cli"],
+  bench: ["kernels", "distributed", "model", "checkpoint", "data", "train", "train_args", "cli"],
 };
 
 /** Files at the root that every folder may import. */
