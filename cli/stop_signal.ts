@@ -4,14 +4,18 @@ import { CommandError } from "./exit.ts";
 import type { Io } from "./io.ts";
 import { permittedEnv } from "./user_cache.ts";
 
-/** SIGTERM is what schedulers send before they kill, SIGHUP what a terminal sends that is closed. */
+/**
+ * SIGTERM is what schedulers send before they kill, SIGHUP what a terminal sends that is closed, SIGUSR2 what `mpirun` passes on
+ * to all ranks without ending them.
+ */
 const SIGNALS: readonly Deno.Signal[] = Deno.build.os === "windows"
   ? ["SIGINT", "SIGBREAK"]
-  : ["SIGINT", "SIGTERM", "SIGHUP"];
+  : ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR2"];
 
 const NUMBERS: Readonly<Partial<Record<Deno.Signal, number>>> = {
   SIGHUP: 1,
   SIGINT: 2,
+  SIGUSR2: Deno.build.os === "darwin" ? 31 : 12,
   SIGTERM: 15,
   SIGBREAK: 21,
 };

@@ -131,7 +131,7 @@ export interface TrainHooks {
   readonly cacheFolder?: string | undefined;
   /**
    * The ranks that train together, each by a call of its own; one unless given. Of them the first alone writes, and calls
-   * what tells and asks the user.
+   * what tells and asks the user; all call {@linkcode TrainHooks.onStart} and {@linkcode TrainHooks.shouldStop}.
    */
   readonly ranks?: Communicator;
   /** Options that the device is opened with, `max_memory` aside; its defaults unless given. */

@@ -5,7 +5,7 @@ import type { Dataset } from "../data/dataset.ts";
 import type { Sample } from "../data/sample.ts";
 import { describePlaces, tokenizerPlaces } from "../data/tokenizer_files.ts";
 import config from "../deno.json" with { type: "json" };
-import { firstThenOthers, fromFirst, requireSame } from "../distributed/agreement.ts";
+import { firstThenOthers, fromFirst, gather, requireSame } from "../distributed/agreement.ts";
 import { ALONE, type Communicator } from "../distributed/communicator.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import { openGpu } from "../kernels/open.ts";
@@ -132,7 +132,7 @@ export async function runTraining(given: TrainArgs, givenHooks: TrainHooks = {})
     report: data.report,
     plan,
     length,
-    device: gpu.info.description,
+    device: devicesInWords(await gather(ranks, gpu.info.description)),
     startStep: resumed?.state.step ?? 0,
   });
   const saved = resumed?.state;
@@ -140,12 +140,13 @@ export async function runTraining(given: TrainArgs, givenHooks: TrainHooks = {})
   return await new TrainingLoop(parts).train();
 }
 
-/** Leaves of a rank's hooks what does not tell or ask the user. */
-function silent({ ranks, locate, cacheFolder, gpuOptions, shouldStop }: TrainHooks): TrainHooks {
+/** Leaves of a rank's hooks what does not tell or ask the user; from its start on it may be stopped. */
+function silent({ ranks, locate, cacheFolder, gpuOptions, onStart, shouldStop }: TrainHooks): TrainHooks {
   return {
     ...(ranks && { ranks }),
     ...(locate && { locate }),
     ...(gpuOptions && { gpuOptions }),
+    ...(onStart && { onStart }),
     ...(shouldStop && { shouldStop }),
     cacheFolder,
   };
@@ -160,6 +161,12 @@ async function findSameResume(
   const found = ranks.rank === 0 ? await findResume(args, hooks) : undefined;
   const path = await fromFirst(ranks, found?.path ?? null);
   return found ?? (path === null ? undefined : await openCheckpoint(path));
+}
+
+/** The devices of all ranks: `4 ranks on NVIDIA H100`. */
+function devicesInWords(devices: readonly string[]): string {
+  const names = [...new Set(devices)].join(" and ");
+  return devices.length === 1 ? names : `${devices.length} ranks on ${names}`;
 }
 
 /** Settings by name, as ranks compare them: all but where each keeps what it can make again. */

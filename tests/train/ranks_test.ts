@@ -5,6 +5,8 @@ import { asRows } from "../../kernels/optimizer/adamw_8bit.ts";
 import { Tensor } from "../../kernels/tensor.ts";
 import { allReduceBf16 } from "../../train/gradient_sum.ts";
 import { shardsOf } from "../../train/shards.ts";
+import { readConfig } from "../../model/config.ts";
+import { stepCost } from "../../train/plan/step_cost.ts";
 import { runTraining } from "../../train/run.ts";
 import { loadTrainArgs } from "../../train_args/load.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
@@ -225,4 +227,17 @@ Deno.test("Ranks that share sequences train as one rank, and one goes on with wh
       "sequence_parallel_size 2 does not divide the 1 ranks of this job",
     );
   });
+});
+
+Deno.test("A plan for several ranks counts each one's part of the optimiser's states", async () => {
+  const settings = { ...SETTINGS, low_rank_training: "false", load_in_4bit: "false", output_dir: "o" };
+  const bytes = async (zero_stage: string, worldSize: number) => {
+    const { args } = await loadTrainArgs(null, { ...settings, zero_stage });
+    const { peak } = await stepCost(args, await readConfig(SETTINGS.model_name_or_path), { worldSize });
+    return peak.byPurpose.optimiser;
+  };
+  const whole = await bytes("0", 4);
+  assertEquals(await bytes("1", 1), whole);
+  const part = await bytes("1", 4);
+  assert(part < 0.26 * whole && part > 0.2 * whole, `${part} of ${whole} bytes`);
 });
