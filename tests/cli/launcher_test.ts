@@ -283,3 +283,50 @@ posixTest(
     }
   },
 );
+
+posixTest(
+  "where MPI starts it, the library is found and granted to commands of ranks; nowhere else",
+  async () => {
+    const deno = fakeDeno("2.9.6").replace(
+      "shift\n",
+      'printf "[%s][%s]" "$LONGREACH_MPI" "$LONGREACH_MPI_GRANT"\n    shift\n',
+    );
+    const ldconfig =
+      '#!/bin/sh\n[ -z "$LISTED" ] || printf \'\\tlibmpi.so.40 (libc6,x86-64) => %s\\n\' "$LISTED"\n';
+    await using machine = await Machine.create({ deno, ldconfig });
+    const listed = `${machine.here}/libmpi.so.40`;
+    const beside = `${machine.here}/elsewhere/libmpich.so.12`;
+    for (const path of [listed, beside]) await Deno.writeTextFile(path, "");
+    const granted = (path: string) => `[${path}][--allow-ffi=${path}]`;
+    const cases: [setup: string, words: string[], out: string][] = [
+      [`export LONGREACH_MPI=/x LONGREACH_MPI_GRANT=--allow-all LISTED=${listed};`, ["train"], "[][]"],
+      [`export OMPI_COMM_WORLD_RANK=0 LISTED=${listed};`, ["train"], granted(listed)],
+      [`export PMIX_RANK=3 LISTED=${listed};`, ["passkey"], granted(listed)],
+      [
+        `export PMI_RANK=0 LD_LIBRARY_PATH=/nowhere:${machine.here}/elsewhere;`,
+        ["evaluate"],
+        granted(beside),
+      ],
+      ["export PMI_RANK=0 LONGREACH_MPI_LIBRARY=/my/lib.so;", ["train"], granted("/my/lib.so")],
+    ];
+    for (const [setup, words, wanted] of cases) {
+      const { code, out, err } = await machine.run(words, setup);
+      assertEquals([code, err], [0, ""], setup);
+      assert(out.startsWith(wanted), `${setup} gave ${out}`);
+    }
+    const refused: [setup: string, words: string[], message: string][] = [
+      ["export OMPI_COMM_WORLD_RANK=0;", ["train"], "its library is not found: install Open MPI or MPICH"],
+      [`export PMI_RANK=0 LISTED=${listed};`, ["train"], "its library is not found"],
+      [`export PMIX_RANK=0 LISTED=${listed};`, ["merge"], "merge runs as one process"],
+      ["export SLURM_STEP_NUM_TASKS=4 SLURM_PROCID=0;", ["train"], "use srun --mpi=pmix"],
+    ];
+    for (const [setup, words, message] of refused) {
+      const { code, out, err } = await machine.run(words, setup);
+      assertEquals([code, out], [1, ""], setup);
+      assertIncludes(err, message);
+      const others = setup.replace("RANK=0", "RANK=1").replace("PROCID=0", "PROCID=1");
+      const { code: second, err: said } = await machine.run(words, others);
+      assertEquals([second, said], [1, ""], "what fails alike on all is said once");
+    }
+  },
+);
