@@ -12,6 +12,9 @@ export interface FolderLock extends Disposable {
 /** The file that is locked. It stays where it is: removing it would let two processes lock two files. */
 const LOCK_NAME = ".longreach.lock";
 
+/** Milliseconds between two tries. */
+const PAUSE_MS = 100;
+
 /** Codes of file systems that have no locks. Temporary names are drawn at random, so writing is safe there too. */
 export const NO_LOCKS: ReadonlySet<string | undefined> = new Set([
   "ENOSYS",
@@ -24,14 +27,19 @@ export const NO_LOCKS: ReadonlySet<string | undefined> = new Set([
  * Takes the one right to write to a folder, making it if need be. Throws a {@linkcode UserError} naming the other
  * process if it has the right. The lock is the operating system's: it ends with the process however
  * that ends, so a file left behind by a killed run is no obstacle.
+ * @param options.patienceMs waits as long for a process that is about to end; not at all unless given
  */
-export async function lockFolder(outputDir: string): Promise<FolderLock> {
+export async function lockFolder(
+  outputDir: string,
+  { patienceMs = 0 }: { readonly patienceMs?: number } = {},
+): Promise<FolderLock> {
   try {
     await Deno.mkdir(outputDir, { recursive: true });
     const { file } = await lockFile(join(outputDir, LOCK_NAME), {
       refuse: (who) =>
         `Cannot write to "${outputDir}": ${who} is already training into it. ` +
         `Wait until it ends, stop it, or choose another output_dir`,
+      patienceMs,
     });
     return lockOf(() => {
       file.truncateSync(0);
@@ -92,12 +100,22 @@ function lockOf(free: () => void): FolderLock {
 /** Opens and locks a file, and writes the number of this process into it. */
 async function lockFile(
   path: string,
-  { refuse, isRemoved = false }: { refuse: (who: string) => string; isRemoved?: boolean },
+  { refuse, isRemoved = false, patienceMs = 0 }: {
+    refuse: (who: string) => string;
+    isRemoved?: boolean;
+    patienceMs?: number;
+  },
 ): Promise<{ readonly file: Deno.FsFile; readonly isLocked: boolean }> {
+  const until = performance.now() + patienceMs;
   for (;;) {
     const file = await Deno.open(path, { read: true, write: true, create: true });
     try {
       const isLocked = await tryLock(file);
+      if (isLocked === false && performance.now() < until) {
+        file.close();
+        await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+        continue;
+      }
       if (isLocked === false) throw new UserError(refuse(await holder(file)));
       if (isRemoved && !await isStill(file, path)) {
         file.close();

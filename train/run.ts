@@ -58,7 +58,9 @@ export async function runTraining(given: TrainArgs, givenHooks: TrainHooks = {})
     );
   }
   const hooks = isFirst ? givenHooks : silent(givenHooks);
-  using _lock = isFirst ? await lockFolder(given.output_dir) : undefined;
+  using _lock = isFirst
+    ? await lockFolder(given.output_dir, { patienceMs: ranks.size > 1 ? LAST_RANK_MS : 0 })
+    : undefined;
   if (isFirst) await removeRunLeftovers(given, hooks);
   await refuseOwnSources(given, await findPlaces(given));
   const resumed = await findSameResume(given, hooks, ranks);
@@ -139,6 +141,9 @@ export async function runTraining(given: TrainArgs, givenHooks: TrainHooks = {})
   const parts = { args, hooks, ranks, info, length, data, dataHash, evalData, base, trainee, trainer, saved };
   return await new TrainingLoop(parts).train();
 }
+
+/** Milliseconds in which the last process of a job that was killed is gone: the next one may be started at once. */
+const LAST_RANK_MS = 30_000;
 
 /** Leaves of a rank's hooks what does not tell or ask the user; from its start on it may be stopped. */
 function silent({ ranks, locate, cacheFolder, gpuOptions, onStart, shouldStop }: TrainHooks): TrainHooks {

@@ -194,6 +194,11 @@ async function finalFiles(out: string): Promise<Map<string, string>> {
   return files;
 }
 
+/** What a command said at last; of ranks what one says itself, before MPI does. */
+function whyOf(stderr: string): string {
+  return /^Rank \d+: .*$/m.exec(stderr)?.[0] ?? stderr.slice(-300);
+}
+
 /** Names in a folder; none where a start was killed before it made it. */
 async function namesThere(folder: string): Promise<string[]> {
   return await Deno.stat(folder).then(() => namesIn(folder), () => []);
@@ -251,7 +256,7 @@ async function* runKind(kind: Kind, kills: number, random: () => number, say: Ca
         }
         if (!ended.wasKilled) {
           duration = Math.min(duration, ended.milliseconds);
-          if (ended.code !== 0) faults.push(`${where}: does not go on: ${ended.stderr.slice(-300)}`);
+          if (ended.code !== 0) faults.push(`${where}: does not go on: ${whyOf(ended.stderr)}`);
           break;
         }
         killed++;

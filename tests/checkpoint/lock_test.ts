@@ -1,5 +1,11 @@
 import { join } from "../../checkpoint/deps.ts";
-import { lockTarget, removeLeftovers, saveFileAtomic, saveFolderAtomic } from "../../checkpoint/store.ts";
+import {
+  lockFolder,
+  lockTarget,
+  removeLeftovers,
+  saveFileAtomic,
+  saveFolderAtomic,
+} from "../../checkpoint/store.ts";
 import { finalName, removeUnfinished, temporaryName } from "../../data/temporary.ts";
 import { assertEquals, assertThrows } from "../support/assert_close.ts";
 import { namesIn, withFolder } from "../support/files.ts";
@@ -105,4 +111,14 @@ Deno.test("a folder that cannot be read is left alone", async () => {
   const notes: string[] = [];
   await removeLeftovers("/nowhere/at/all", { isLeftover: () => true, note: (line) => notes.push(line) });
   assertEquals(notes, []);
+});
+
+Deno.test("a folder's lock is waited for where a process is about to end, and refused at once otherwise", async () => {
+  await withFolder(async (folder) => {
+    const first = await lockFolder(folder);
+    await assertThrows(() => lockFolder(folder), "already training into it");
+    await assertThrows(() => lockFolder(folder, { patienceMs: 150 }), "already training into it");
+    setTimeout(() => first.release(), 150);
+    using _second = await lockFolder(folder, { patienceMs: 20_000 });
+  });
 });
