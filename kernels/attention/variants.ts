@@ -169,7 +169,7 @@ const TILE_SHAPES: Record<Part, Record<"small" | "large", readonly TileShape[]>>
     large: [tileShape(8, 16, 1), tileShape(16, 16, 1), tileShape(8, 8, 1)],
   },
   dq: {
-    small: [tileShape(8, 16, 2), tileShape(8, 16, 1), tileShape(16, 8, 1), tileShape(8, 8, 1)],
+    small: [tileShape(8, 16, 1), tileShape(8, 16, 2), tileShape(16, 8, 1), tileShape(8, 8, 1)],
     large: [tileShape(8, 16, 1), tileShape(16, 16, 1), tileShape(8, 8, 1)],
   },
   dkv: {
