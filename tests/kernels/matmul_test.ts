@@ -207,6 +207,26 @@ for (const variant of VARIANTS) {
   });
 }
 
+Deno.test("dequantise first: work in 16 bits multiplies weights rounded to f16", async () => {
+  const size = { M: 40, N: 72, K: 64 };
+  const { M, N, K } = size;
+  using gpu = await Gpu.open({
+    poison: true,
+    tuning: { "matmul nt nf4 128 rows": "dequantise first", "matmul nn nf4 128 rows": "dequantise first" },
+  });
+  const [x, dy] = [
+    inFormat(gpu, [M, K], normal(31, M * K), "bf16"),
+    inFormat(gpu, [M, N], normal(32, M * N), "bf16"),
+  ];
+  const weight = quantiseNf4(gpu, gpu.tensor([N, K], normal(33, N * K)));
+  const w = Float32Array.from(new Float16Array(await gpu.read(weight.dequantise(gpu))));
+  const y = await gpu.read(matmul(gpu, x.tensor, weight, { format: "f32" }));
+  assertProduct("y", y, matmulReference(x.values, w, size), matmulReference(abs(x.values), abs(w), size), K);
+  const dx = await gpu.read(matmulBackwardInput(gpu, dy.tensor, weight, { format: "f32" }));
+  const magnitude = matmulBackwardInputReference(abs(dy.values), abs(w), size);
+  assertProduct("dx", dx, matmulBackwardInputReference(dy.values, w, size), magnitude, N);
+});
+
 Deno.test("dequantise first: what does not fit a binding as floats is multiplied in parts", async () => {
   const size = { M: 40, N: 136, K: 136 };
   const { M, N, K } = size;
