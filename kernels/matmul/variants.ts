@@ -33,7 +33,11 @@ const LARGE = 2 ** 22;
 const DEQUANTISE_FIRST = dequantiseFirst(runProduct);
 
 /** Names of the variants to try first on matrix units, where those are not the processor's. */
-const MATRIX_DEFAULTS: Partial<Record<Size, string>> = { large: "matrix 128x128", medium: "matrix 64x64" };
+const MATRIX_DEFAULTS: Partial<Record<Size, string>> = {
+  "128 rows": "matrix 64x64",
+  large: "matrix 128x128",
+  medium: "matrix 64x64",
+};
 
 /**
  * Sizes at which a GPU writes quantised weights to memory as floats first. In the tile each of its rows' blocks decodes

@@ -1,4 +1,5 @@
-import { Gpu, type Sharing } from "../../kernels/gpu.ts";
+import { DRY_INFO, TYPICAL_LIMITS } from "../../kernels/dry_device.ts";
+import { Gpu, type GpuInfo, type Sharing } from "../../kernels/gpu.ts";
 import { matmul, matmulBackwardInput, matmulBackwardWeight } from "../../kernels/matmul/matmul.ts";
 import {
   matmulBackwardInputReference,
@@ -7,8 +8,11 @@ import {
   type Sizes,
 } from "../../kernels/matmul/reference.ts";
 import { type MatmulTunable, matmulTunables, variantFor } from "../../kernels/matmul/variants.ts";
+import { DENSE } from "../../kernels/matmul/operands/dense.ts";
 import { quantiseNf4 } from "../../kernels/nf4/nf4.ts";
+import { NF4 } from "../../kernels/nf4/operand.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
+import type { WeightForm } from "../../kernels/weight.ts";
 import type { Format } from "../../kernels/wgsl.ts";
 import { assertEquals, assertThrows } from "../support/assert_close.ts";
 import { inFormat } from "../support/numeric.ts";
@@ -338,6 +342,25 @@ Deno.test("Each class of products is measured by a shape of its own kind, and ru
       assertEquals(variantFor(tuned, kind, shape).name, variants.at(-1), key);
     }
   }
+});
+
+Deno.test("A GPU decodes weights in the tile for few rows and first for many; matrix units serve both", () => {
+  const matrices = [{ component: "f16", result: "f32", M: 16, N: 16, K: 16 }];
+  const nameOf = (info: GpuInfo, form: WeightForm, rows: number) => {
+    const gpu = Gpu.dry({ limits: { ...TYPICAL_LIMITS, maxComputeWorkgroupStorageSize: 49152 }, info });
+    return variantFor(gpu, { layout: "nt", form, format: "bf16" }, { rows, columns: 4096, depth: 4096 }).name;
+  };
+  assertEquals([nameOf(DRY_INFO, NF4, 128), nameOf(DRY_INFO, NF4, 129)], [
+    "workgroup 32x128 4x4",
+    "dequantise first",
+  ]);
+  assertEquals(nameOf(DRY_INFO, DENSE, 129), "workgroup 128x64 8x4");
+  const withMatrices = { ...DRY_INFO, matrices };
+  assertEquals([128, 129, 2048].map((rows) => nameOf(withMatrices, DENSE, rows)), [
+    "matrix 64x64",
+    "matrix 64x64",
+    "matrix 128x128",
+  ]);
 });
 
 Deno.test("Products of shapes that do not fit are refused with both shapes", async () => {
