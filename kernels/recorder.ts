@@ -59,6 +59,8 @@ export class Recorder {
   #workRecorded = 0;
   #pipelinesSent = 0;
   #submits = 0;
+  /** Recorded whole, and not sent. */
+  #finished: GPUCommandBuffer[] = [];
   #encoder: GPUCommandEncoder | undefined;
   #pass: GPUComputePassEncoder | undefined;
 
@@ -136,11 +138,15 @@ export class Recorder {
     return this.#encode();
   }
 
+  /** Ends the recording of what goes together, so that sending it later takes less time. Not where dispatches are timed. */
+  seal(): void {
+    if (!this.#profiler) this.#finish();
+  }
+
   /** Sends what is recorded to the device. */
   submit(): void {
-    if (!this.#encoder) return;
-    this.#endPass();
-    this.#profiler?.resolve(this.#encoder);
+    this.#finish();
+    if (this.#finished.length === 0) return;
     const { queue } = this.#device;
     if (this.#slotsUsed > 0) {
       queue.writeBuffer(this.#ring.gpu, 0, this.#slots.subarray(0, this.#slotsUsed * this.#slotBytes));
@@ -149,10 +155,10 @@ export class Recorder {
       this.#pipelinesSent = this.#pipelines.count;
       this.#options.onCompile?.(this.#pipelinesSent);
     }
-    queue.submit([this.#encoder.finish()]);
+    queue.submit(this.#finished);
     this.#submits++;
-    this.#discards.add(1);
-    this.#encoder = undefined;
+    this.#discards.add(this.#finished.length);
+    this.#finished = [];
     this.#slotsUsed = this.#workRecorded = 0;
   }
 
@@ -180,6 +186,14 @@ export class Recorder {
   async timings(): Promise<KernelTiming[]> {
     this.submit();
     return await this.#profiler?.collect() ?? [];
+  }
+
+  #finish(): void {
+    if (!this.#encoder) return;
+    this.#endPass();
+    this.#profiler?.resolve(this.#encoder);
+    this.#finished.push(this.#encoder.finish());
+    this.#encoder = undefined;
   }
 
   #encode(): GPUCommandEncoder {

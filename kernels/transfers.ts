@@ -125,6 +125,7 @@ export class Transfers {
       }
       return staging;
     });
+    this.#recorder.seal();
     const { submits } = this.#recorder;
     return {
       bytes: async () => {
