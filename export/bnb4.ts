@@ -107,7 +107,7 @@ function quantisationConfig(
   dtype: FloatDtype,
 ): Record<string, unknown> {
   // bitsandbytes would take routers for linears as any other.
-  const routers = routersOf(config);
+  const routers = [...routersOf(config).keys()];
   return {
     load_in_4bit: true,
     load_in_8bit: false,

@@ -132,6 +132,8 @@ const CHANGING: Readonly<Record<string, IsNeutral>> = {
   num_experts: only(0, 1),
   num_local_experts: only(0, 1),
   n_routed_experts: only(0, 1),
+  n_shared_experts: only(0),
+  shared_expert_intermediate_size: only(0),
   num_experts_per_tok: only(0, 1),
   layer_types: (value) => Array.isArray(value) && value.every((type) => type === "full_attention"),
 };

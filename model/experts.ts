@@ -13,6 +13,7 @@ import {
   type RouterOptions,
   type Routing,
   routingShape,
+  sectionsOf,
 } from "../kernels/experts/routing.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import { product } from "../kernels/matvec/matvec.ts";
@@ -20,7 +21,14 @@ import { rowsWithin } from "../kernels/shared/row_chunks.ts";
 import { rowRanges, type Tensor } from "../kernels/tensor.ts";
 import type { Weight } from "../kernels/weight.ts";
 import { free } from "./chunks.ts";
-import { dropInput, type DropoutKey, type Linear, linearBackward, type Lora } from "./linear.ts";
+import {
+  dropInput,
+  type DropoutKey,
+  type Linear,
+  linearBackward,
+  type Lora,
+  type PairRows,
+} from "./linear.ts";
 import type { Mlp } from "./mlp.ts";
 
 /** The linears that the experts of a layer have for one purpose, in one tensor. */
@@ -116,7 +124,7 @@ export function expertsMlp({ router, gate, up, down, options }: ExpertsMlpParts)
         gpu.empty([parts.at(-1)!.end, C], parts[0]!.gate.dtype, "output of experts");
       for (const { start, end, weights, routing, gate, up } of parts) {
         const hidden = routedSwiglu(gpu, { gate, up }, weights, routing);
-        const at = { routing, rows: "pairs", key, firstRow: (firstRow + start) * perToken } as const;
+        const at = { routing, rows: "pairs", key, firstRow: firstRow + start } as const;
         const y = expertsLinear(gpu, hidden, down, at);
         hidden.free();
         combine(gpu, y, out.slice(start, end), routing, { adds: addTo !== undefined });
@@ -134,7 +142,7 @@ export function expertsMlp({ router, gate, up, down, options }: ExpertsMlpParts)
           rows: "tokens",
           xRows: "pairs",
           key,
-          firstRow: (firstRow + start) * perToken,
+          firstRow: firstRow + start,
         });
         gradient.free();
         hidden.free();
@@ -187,7 +195,7 @@ interface RoutedRows {
   /** Rows of the left operand. */
   readonly rows: RowsOf;
   readonly key: DropoutKey | undefined;
-  /** Number of the first of these rows in the batch. */
+  /** Number in the batch of the first token. */
   readonly firstRow: number;
 }
 
@@ -197,13 +205,20 @@ function expertsLinear(gpu: Gpu, x: Tensor, layer: ExpertLinears, at: RoutedRows
   const y = groupedMatmul(gpu, x, layer.weight, { routing, rows });
   if (layer.lora) {
     const { A, B, scaling } = layer.lora;
-    const dropped = dropInput(gpu, x, layer.lora, key, firstRow);
+    const dropped = dropInput(gpu, x, layer.lora, key, firstRow, pairsOf(routing, rows));
     const h = groupedMatmul(gpu, dropped, A, { routing, rows, format: "f32" });
     groupedMatmul(gpu, h, B, { routing, rows: "pairs", into: y, alpha: scaling, beta: 1 });
     h.free();
     if (dropped !== x) dropped.free();
   }
   return y;
+}
+
+/** Rows of the table have dropout's mask by their pair, so that it does not depend on which rows are sorted together. */
+function pairsOf(routing: Routing, rows: RowsOf): PairRows | undefined {
+  if (rows === "tokens") return undefined;
+  const { table, perToken } = routing;
+  return { numbers: { table, at: sectionsOf(routing).pairs }, perToken };
 }
 
 /**
@@ -232,7 +247,8 @@ function expertsLinearBackward(
   });
   if (!lora) return dx;
   const { A, B, gradA, gradB, scaling } = lora;
-  const dropped = dropInput(gpu, x, lora, key, firstRow);
+  const pairs = pairsOf(routing, xRows);
+  const dropped = dropInput(gpu, x, lora, key, firstRow, pairs);
   if (gradB) {
     const h = groupedMatmul(gpu, dropped, A, { routing, rows: xRows, format: "f32" });
     groupedBackwardWeight(gpu, dy, h, {
@@ -253,7 +269,7 @@ function expertsLinearBackward(
     dropped.free();
     const dDropped = groupedBackwardInput(gpu, g, A, { routing, rows: "pairs", format: dx.format });
     if (xRows === "pairs") {
-      const dInput = dropInput(gpu, dDropped, lora, key, firstRow);
+      const dInput = dropInput(gpu, dDropped, lora, key, firstRow, pairs);
       addInto(gpu, dx, dInput);
       dInput.free();
     } else {

@@ -1,7 +1,7 @@
 /** Arithmetic of a pass, from a model's shape alone. A multiplication and an addition count as two. */
 import type { ModelConfig } from "./model_config.ts";
 import type { LinearSpec } from "./layout.ts";
-import { layoutOf, linearsOf } from "./tensors.ts";
+import { layoutOf, linearsOf, routersOf } from "./tensors.ts";
 
 /** Floating-point operations by part of the model. */
 export interface Flops {
@@ -9,7 +9,7 @@ export interface Flops {
   readonly attention: number;
   /** Products with q, k, v and o. */
   readonly projections: number;
-  /** Products with gate, up and down. */
+  /** Products with gate, up and down, of the experts that tokens have, and with routers. */
   readonly ffn: number;
   /** The product with the head. */
   readonly head: number;
@@ -142,9 +142,16 @@ function headProduct({ hidden_size, vocab_size }: ModelConfig, tokens: number): 
   return 2 * tokens * hidden_size * vocab_size;
 }
 
+/** Sums over the linears of all layers, and over the routers. */
 function sumOver(config: ModelConfig, value: (linear: LinearSpec, module: string) => number): number {
   let sum = 0;
   for (const [module, linear] of linearsOf(config)) sum += value(linear, module);
+  for (const [module, { shape }] of routersOf(config)) {
+    sum += value(
+      { kind: "linear", name: module, part: "mlp", shape, hasBias: false, isRecomputed: true },
+      module,
+    );
+  }
   return sum;
 }
 

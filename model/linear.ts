@@ -1,5 +1,5 @@
 import { columnSum } from "../kernels/elementwise/column_sum.ts";
-import { dropout } from "../kernels/elementwise/dropout.ts";
+import { dropout, type RowNumbers } from "../kernels/elementwise/dropout.ts";
 import { addBias, addInto } from "../kernels/elementwise/elementwise.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import { matmul, matmulBackwardInput, matmulBackwardWeight } from "../kernels/matmul/matmul.ts";
@@ -149,21 +149,37 @@ function loraBackward(
   g.free();
 }
 
-/** Drops some inputs of LoRA in training. @returns `x` itself where nothing is dropped */
+/** Rows of which a token has several, in an order of their own. */
+export interface PairRows {
+  /** Number of each: that of its token times rows of a token, and its place among these. */
+  readonly numbers: RowNumbers;
+  /** Rows of a token. */
+  readonly perToken: number;
+}
+
+/**
+ * Drops some inputs of LoRA in training.
+ * @param firstRow number of the first token
+ * @param pairs where x has several rows for each token
+ * @returns `x` itself where nothing is dropped
+ */
 export function dropInput(
   gpu: Gpu,
   x: Tensor,
   lora: Lora,
   key: DropoutKey | undefined,
   firstRow: number,
+  pairs?: PairRows,
 ): Tensor {
   if (!key || lora.dropout === 0) return x;
   const stream = streamOf(key, lora.stream);
+  const first = ((key.firstRow ?? 0) + firstRow) * (pairs?.perToken ?? 1);
   return dropout(gpu, x, {
     p: lora.dropout,
     seed: key.seed,
     stream,
-    offset: ((key.firstRow ?? 0) + firstRow) * x.width,
+    offset: first * x.width,
+    numbers: pairs?.numbers,
   });
 }
 

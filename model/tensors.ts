@@ -1,6 +1,6 @@
 /** Names and shapes of a checkpoint's tensors. */
 import { architectureOf } from "./architectures.ts";
-import type { Layout, LinearSpec, ModuleSpec, NormSpec } from "./layout.ts";
+import type { Layout, LinearSpec, ModuleSpec, NormSpec, RouterSpec } from "./layout.ts";
 import type { ModelConfig } from "./model_config.ts";
 
 /** Gives the module names of the config's architecture. */
@@ -26,15 +26,15 @@ export function linearsOf(config: ModelConfig): Map<string, LinearSpec> {
 }
 
 /** Every router of every layer, by its module. */
-export function routersOf(config: ModelConfig): string[] {
+export function routersOf(config: ModelConfig): Map<string, RouterSpec> {
   const layout = layoutOf(config);
-  return Array.from(
-    { length: config.num_hidden_layers },
-    (_, layer) =>
-      modulesOf(layout, layer).filter(({ kind }) => kind === "router").map(({ name }) =>
-        `${layout.layers}.${layer}.${name}`
-      ),
-  ).flat();
+  const all = new Map<string, RouterSpec>();
+  for (let layer = 0; layer < config.num_hidden_layers; layer++) {
+    for (const module of modulesOf(layout, layer)) {
+      if (module.kind === "router") all.set(`${layout.layers}.${layer}.${module.name}`, module);
+    }
+  }
+  return all;
 }
 
 /** k: experts that a token has in layers with experts; 0 where no layer has any. */

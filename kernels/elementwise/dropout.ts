@@ -3,9 +3,16 @@ import type { Gpu } from "../gpu.ts";
 import { quadsOf, threadGrid } from "../shared/grid.ts";
 import threefryWgsl from "../shared/threefry.wgsl" with { type: "text" };
 import { rowRanges, type Tensor } from "../tensor.ts";
+import inOrderWgsl from "./rows_in_order.wgsl" with { type: "text" };
+import numberedWgsl from "./rows_numbered.wgsl" with { type: "text" };
 import dropoutWgsl from "./dropout.wgsl" with { type: "text" };
 
-const DROPOUT = { name: "dropout", wgsl: dropoutWgsl, libraries: [threefryWgsl] };
+const DROPOUT = { name: "dropout", wgsl: dropoutWgsl, libraries: [threefryWgsl, inOrderWgsl] };
+const NUMBERED = {
+  name: "dropout_numbered",
+  wgsl: dropoutWgsl,
+  libraries: [threefryWgsl, numberedWgsl],
+};
 
 /** Key of a mask: the same key gives the same mask, on every device. */
 export interface DropoutKey {
@@ -17,6 +24,16 @@ export interface DropoutKey {
   readonly stream: number;
   /** Number of the first element of `x` within the stream, a multiple of 4; 0 unless `x` is a part of a whole. */
   readonly offset?: number;
+  /** Numbers of the rows of `x`, where they stand in another order than in the stream. */
+  readonly numbers?: RowNumbers | undefined;
+}
+
+/** A number for each row, in one tensor with others. */
+export interface RowNumbers {
+  /** u32 */
+  readonly table: Tensor;
+  /** Place of the first row's. */
+  readonly at: number;
 }
 
 /**
@@ -27,7 +44,7 @@ export interface DropoutKey {
  * @returns the shape and format of `x`; the caller frees it
  * @throws {GpuError} if `p` is not in [0, 1), or elements pass the 2^53 of a stream
  */
-export function dropout(gpu: Gpu, x: Tensor, { p, seed, stream, offset = 0 }: DropoutKey): Tensor {
+export function dropout(gpu: Gpu, x: Tensor, { p, seed, stream, offset = 0, numbers }: DropoutKey): Tensor {
   if (!(p >= 0 && p < 1)) throw new GpuError(`Cannot apply dropout: p must be in [0, 1), got ${p}`);
   if (offset % 4 !== 0 || offset < 0 || offset + x.size > 2 ** 53) {
     throw new GpuError(
@@ -38,8 +55,9 @@ export function dropout(gpu: Gpu, x: Tensor, { p, seed, stream, offset = 0 }: Dr
   for (const { start, end } of rowRanges([x, y])) {
     const part = x.slice(start, end);
     const quads = quadsOf(part);
-    const firstQuad = (offset + start * x.width) / 4;
-    gpu.run(DROPOUT, { x: part, y: y.slice(start, end) }, {
+    const firstQuad = (offset + (numbers ? 0 : start * x.width)) / 4;
+    const tensors = { x: part, y: y.slice(start, end) };
+    gpu.run(numbers ? NUMBERED : DROPOUT, numbers ? { ...tensors, numbers: numbers.table } : tensors, {
       grid: threadGrid(quads),
       uniforms: {
         quads,
@@ -49,6 +67,8 @@ export function dropout(gpu: Gpu, x: Tensor, { p, seed, stream, offset = 0 }: Dr
         stream,
         threshold: dropThreshold(p),
         scale: 1 / (1 - p),
+        row_quads: numbers ? x.width / 4 : 0,
+        numbers_at: numbers ? numbers.at + start : 0,
       },
       formats: { X: x.format },
     });

@@ -3,9 +3,19 @@
 //
 // Grid: one thread per quad, wrapped.
 
-#needs random_words
+#needs random_words number_of
 
-struct Params { quads: u32, first_quad: u32, first_quad_high: u32, seed: u32, stream: u32, threshold: u32, scale: f32 }
+struct Params {
+  quads: u32,
+  first_quad: u32,
+  first_quad_high: u32,
+  seed: u32,
+  stream: u32,
+  threshold: u32,
+  scale: f32,
+  row_quads: u32,
+  numbers_at: u32,
+}
 
 @group(0) @binding(0) var<storage, read> x: array<X>;
 @group(0) @binding(1) var<storage, read_write> y: array<X>;
@@ -19,8 +29,9 @@ fn main(
 ) {
   let i = (group.y * groups.x + group.x) * 64u + lane;
   if (i >= p.quads) { return; }
-  let low = p.first_quad + i;
-  let high = p.first_quad_high + select(0u, 1u, low < i);
+  let number = number_of(i);
+  let low = p.first_quad + number;
+  let high = p.first_quad_high + select(0u, 1u, low < number);
   let words = random_words(vec2u(p.seed, p.stream), vec2u(low, high));
   y[i] = store_X(select(vec4f(), load_X(x[i]) * p.scale, words >= vec4u(p.threshold)));
 }

@@ -65,7 +65,7 @@ export function routingShape(
 /** Places of the table's sections that host code hands to kernels. */
 export function sectionsOf({ tokens, perToken, experts }: RoutingShape) {
   const starts = 4 * tokens * perToken + experts;
-  return { starts, tiles: starts + experts + 1 };
+  return { pairs: tokens * perToken, starts, tiles: starts + experts + 1 };
 }
 
 /**

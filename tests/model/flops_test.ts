@@ -102,6 +102,18 @@ const MODELS: Readonly<
     ),
     targets: ["o_proj", "down_proj"],
   },
+  "experts in one of three layers": {
+    config: parseConfig({
+      ...SHAPE,
+      model_type: "qwen3_moe",
+      num_key_value_heads: 3,
+      num_experts: 4,
+      num_experts_per_tok: 2,
+      moe_intermediate_size: 64,
+      decoder_sparse_step: 2,
+    }, "tests"),
+    targets: ["q_proj", "down_proj"],
+  },
   "GPT-NeoX": { config: parseConfig(NEOX, "tests"), targets: ["dense", "dense_4h_to_h"] },
   "GPT-NeoX, MLP after attention": {
     config: parseConfig({ ...NEOX, use_parallel_residual: false }, "tests"),
@@ -120,6 +132,10 @@ async function countStep({ config, targets }: typeof MODELS[string], setup: Setu
   let flops = 0;
   const onDispatch = ({ kernel, uniforms: u }: Dispatch) => {
     if (kernel.startsWith("matmul")) flops += 2 * u.rows! * (4 * u.cols!) * u.depth_rows!;
+    if (!kernel.startsWith("grouped_matmul")) return;
+    // Behind four sections of the table, of the rows that all experts have together, and the counts of 4 experts.
+    const pairs = (u.starts_at! - 4) / 4;
+    flops += 2 * pairs * (4 * u.cols!) * (kernel.includes("_tn_") ? u.rows! : 4 * u.depth!);
   };
   const gpu = Gpu.dry({ limits: TYPICAL_LIMITS, onDispatch });
   const isTrained = (name: string) => setup.full || /lm_head|embed_out/.test(name);
