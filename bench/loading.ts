@@ -117,6 +117,8 @@ async function load(gpu: Gpu, root: string, config: ModelConfig, quantisation: Q
         embeddings.weight,
         head.weight,
         ...model.linears().map(({ weight }) => weight),
+        ...model.experts().map(({ weight }) => weight),
+        ...model.parts.layers.flatMap(({ routers }) => routers.map(({ weight }) => weight)),
       ]
     ) {
       weight.free();

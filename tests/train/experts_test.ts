@@ -5,6 +5,8 @@ import { openWeights } from "../../checkpoint/weights.ts";
 import { evaluatePerplexity } from "../../eval/perplexity.ts";
 import { mergeAdapter } from "../../export/merge.ts";
 import { Gpu } from "../../kernels/gpu.ts";
+import { quantiseNf4 } from "../../kernels/nf4/nf4.ts";
+import { Tensor } from "../../kernels/tensor.ts";
 import { makeBatch } from "../../model/batch.ts";
 import { parseConfig } from "../../model/config.ts";
 import { freshWeights } from "../../model/load/fresh.ts";
@@ -120,7 +122,7 @@ Deno.test("Whole models with experts are trained and saved under the names of th
   });
 });
 
-Deno.test("Experts in 4 bits compute what their dequantised weights compute", async () => {
+Deno.test("Experts are in 4 bits each as if it were alone, and compute what their dequantised weights compute", async () => {
   using gpu = await Gpu.open({ poison: true });
   const config = parse({});
   const weights = await openWeights(MODEL);
@@ -128,12 +130,23 @@ Deno.test("Experts in 4 bits compute what their dequantised weights compute", as
   const packed = await loadModel(gpu, weights, { ...options, quantisation: "nf4-double" });
   const dense = await loadModel(gpu, weights, { ...options, quantisation: "none" });
   weights.close();
+  for (const [i, { weight, modules: { length: experts } }] of dense.experts().entries()) {
+    const all = packed.experts()[i]!.weight;
+    assert(weight instanceof Tensor && !(all instanceof Tensor), "forms of weights");
+    const rows = weight.rows / experts;
+    const values = await gpu.read(all.dequantise(gpu));
+    for (const expert of [0, experts - 1]) {
+      const alone = quantiseNf4(gpu, weight.slice(expert * rows, (expert + 1) * rows)).dequantise(gpu);
+      const from = expert * alone.size;
+      assertEquals(values.slice(from, from + alone.size), await gpu.read(alone), `expert ${expert}`);
+    }
+  }
   const pairs = [
     ...dense.linears().map((linear, i) => [linear.weight, packed.linears()[i]!.weight] as const),
     ...dense.experts().map((stack, i) => [stack.weight, packed.experts()[i]!.weight] as const),
   ];
   for (const [to, from] of pairs) {
-    assert("dequantise" in from && !("dequantise" in to), "forms of weights");
+    assert(to instanceof Tensor && !(from instanceof Tensor), "forms of weights");
     const values = from.dequantise(gpu);
     gpu.copy(values, to);
     values.free();
