@@ -47,7 +47,9 @@ async function gradientsOf(
   });
   if (!isFull) {
     addLora(model, adapterConfig({ r: 8, lora_alpha: 16, lora_dropout: 0.1, target_modules: null }), 3);
-    model.linears().forEach(({ lora }, i) => gpu.write(lora!.B, normal(i, lora!.B.size, 0.05)));
+    [...model.linears(), ...model.experts()].forEach(({ lora }, i) =>
+      gpu.write(lora!.B, normal(i, lora!.B.size, 0.05))
+    );
   }
   model.chunkBytes = 64 * 3 * config.intermediate_size * 4;
   const lossSum = gpu.zeros([1]);
@@ -101,6 +103,19 @@ const WAYS: Readonly<Record<string, readonly [size: number, sequences: readonly 
   ],
   "no shift": [2, sequencesOf(128), { rule: { groupSize: 32, shift: false } }],
   "all weights": [2, sequencesOf(192), { isFull: true }],
+  "experts": [
+    3,
+    sequencesOf(333),
+    {
+      config: parseConfig({
+        ...CONFIG.raw,
+        model_type: "qwen3_moe",
+        num_experts: 4,
+        num_experts_per_tok: 2,
+        moe_intermediate_size: 16,
+      }, "tests"),
+    },
+  ],
   "windows in some layers, two rotations": [
     2,
     sequencesOf(256),
