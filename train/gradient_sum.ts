@@ -32,27 +32,41 @@ export async function sumOverRanks(
 }
 
 /**
- * Sums values over ranks in place, with half the bytes: each rank gets its part of all others in bf16, adds them up in f32 in
- * the order of the ranks, and gives the sum to all in bf16. So a value is rounded twice, however many ranks there are.
+ * Sums values over ranks in place, with half the bytes: each rank gives its part of {@linkcode reduceScatterBf16} to all in
+ * bf16. So a value is rounded twice, however many ranks there are.
  */
 export async function allReduceBf16(ranks: Communicator, values: Float32Array): Promise<void> {
+  const sums = await ranks.allGather(fromF32(await reduceScatterBf16(ranks, values), "BF16"));
+  sums.forEach((bytes, of) => partOf(values, of, ranks.size).set(toF32(bytes, "BF16")));
+}
+
+/**
+ * Sums values over ranks and returns this rank's part of the sum, the last ones being shorter where the ranks do not divide the
+ * values. Each rank gets its part of all others in bf16, and adds them up in f32 in the order of the ranks.
+ */
+export async function reduceScatterBf16(
+  ranks: Communicator,
+  values: Float32Array,
+): Promise<Float32Array> {
   const { rank, size } = ranks;
-  const part = Math.ceil(values.length / size);
-  const partOf = (whole: Float32Array, of: number) => whole.subarray(of * part, (of + 1) * part);
-  const own = partOf(values, rank);
+  const own = partOf(values, rank, size);
   const parts: Float32Array[] = [];
   parts[rank] = toF32(fromF32(own, "BF16"), "BF16");
   for (let distance = 1; distance < size; distance++) {
     const [to, from] = [(rank + distance) % size, (rank - distance + size) % size];
     const received = new Uint8Array(2 * own.length);
-    await ranks.exchange({ rank: to, bytes: fromF32(partOf(values, to), "BF16") }, {
-      rank: from,
-      bytes: received,
-    });
+    await ranks.exchange(
+      { rank: to, bytes: fromF32(partOf(values, to, size), "BF16") },
+      { rank: from, bytes: received },
+    );
     parts[from] = toF32(received, "BF16");
   }
   const sum = new Float32Array(own.length);
   for (const addend of parts) addend.forEach((value, i) => sum[i]! += value);
-  const sums = await ranks.allGather(fromF32(sum, "BF16"));
-  sums.forEach((bytes, of) => partOf(values, of).set(toF32(bytes, "BF16")));
+  return sum;
+}
+
+function partOf(values: Float32Array, rank: number, size: number): Float32Array {
+  const length = Math.ceil(values.length / size);
+  return values.subarray(rank * length, (rank + 1) * length);
 }

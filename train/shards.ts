@@ -9,6 +9,7 @@ import { asRows, STATE_BLOCK } from "../kernels/optimizer/adamw_8bit.ts";
 import type { RowRange } from "../kernels/shared/row_chunks.ts";
 import { ROW_ALIGNMENT, type Tensor } from "../kernels/tensor.ts";
 import { bucketsOf, readTogether, writeTogether } from "./buckets.ts";
+import { reduceScatterBf16, type WireFormat } from "./gradient_sum.ts";
 
 /** The rows of one parameter that each rank updates, as {@linkcode asRows} counts them; some may have none. */
 export type Shards = readonly RowRange[];
@@ -77,6 +78,7 @@ export async function sumShards(
   ranks: Communicator,
   tensors: readonly Tensor[],
   shards: readonly Shards[],
+  wire: WireFormat,
 ): Promise<void> {
   if (gpu.isDry) return;
   let onWire: Promise<void> = Promise.resolve();
@@ -100,7 +102,8 @@ export async function sumShards(
       at += rows.size;
     }
     await onWire;
-    onWire = ranks.reduceScatter(byRank).then((sum) => {
+    const summing = wire === "f32" ? ranks.reduceScatter(byRank) : reduceScatterBf16(ranks, byRank);
+    onWire = summing.then((sum) => {
       const own = parts.flatMap(({ rows, shards }) => sliced(rows, shards[ranks.rank]!));
       writeTogether(gpu, own, sum.subarray(0, sizes[ranks.rank]));
     });

@@ -259,7 +259,7 @@ export class Trainer {
     const { gpu } = this;
     const { ranks, wire } = this.#options;
     const grads = this.optimised.map(({ grad }) => grad);
-    if (this.#shards) await sumShards(gpu, ranks, grads, this.#shards);
+    if (this.#shards) await sumShards(gpu, ranks, grads, this.#shards, wire);
     else await sumOverRanks(gpu, ranks, grads, wire);
     await sumOverRanks(gpu, ranks, [this.#lossSum]);
   }

@@ -196,10 +196,13 @@ Deno.test("Gradients in bf16 between ranks train to nearly the same losses", asy
   await withFolder(async (folder) => {
     const settings = { eval_strategy: "no", max_steps: "3", lora_dropout: "0" };
     const exact = await train(2, { ...settings, output_dir: `${folder}/f32` });
-    const rounded = await train(2, { ...settings, output_dir: `${folder}/bf16`, ddp_comm_hook: "bf16" });
-    assertClose("losses", rounded.losses, exact.losses, { rtol: 1e-4, atol: 0 });
-    assert(rounded.losses[2] !== exact.losses[2], "nothing was rounded");
-    assertEquals(rounded.losses[0], exact.losses[0], "losses are not rounded");
+    for (const zero_stage of ["0", "1"]) {
+      const output_dir = `${folder}/bf16-${zero_stage}`;
+      const rounded = await train(2, { ...settings, output_dir, ddp_comm_hook: "bf16", zero_stage });
+      assertClose("losses", rounded.losses, exact.losses, { rtol: 1e-4, atol: 0 });
+      assert(rounded.losses[2] !== exact.losses[2], `nothing was rounded, zero_stage ${zero_stage}`);
+      assertEquals(rounded.losses[0], exact.losses[0], "losses are not rounded");
+    }
   });
 });
 
