@@ -45,6 +45,7 @@ export { runTraining } from "./train/run.ts";
 export type { StepMetrics, TrainHooks, TrainInfo, TrainResult } from "./train/hooks.ts";
 export type { Communicator, Message as RankMessage } from "./distributed/communicator.ts";
 export { type Job, joinJob } from "./distributed/mpi.ts";
+export type { WireFormat } from "./train/gradient_sum.ts";
 export type { DataPreview, PreviewPart } from "./data/preview.ts";
 export { type Plan, type PlanOptions, planTraining, requireFit } from "./train/plan/plan.ts";
 export {

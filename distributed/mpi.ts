@@ -4,6 +4,7 @@ import type { Communicator, Message } from "./communicator.ts";
 
 /** The ranks of a job that MPI started, and its two ends. */
 export interface Job {
+  /** This process among the others. */
   readonly ranks: Communicator;
   /** Ends all processes of the job at once. */
   abort(exitCode: number): void;
