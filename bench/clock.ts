@@ -44,12 +44,17 @@ async function timedByProcessor(gpu: Gpu, work: () => void): Promise<Elapsed> {
   return { ms, wholeMs: ms };
 }
 
-/** Processor time is only known to about 0.1 ms, and waiting takes some: by it each sample is at least this long. */
+/**
+ * Each sample is at least this long: processor time is only known to about 0.1 ms, and waiting takes some; a GPU that
+ * waits for work lowers its clock, so that one short dispatch after a wait is slow.
+ */
 const LONG_ENOUGH_MS = 20;
+/** Repetitions of a sample at most. */
+const MOST_REPEATS: Record<Clock, number> = { device: 50, cpu: 1000 };
 
 /** Repetitions of work that takes `ms`, in one sample of a clock. */
 export function repeatsFor(clock: Clock, ms: number): number {
-  return clock === "device" ? 1 : Math.min(1000, Math.ceil(LONG_ENOUGH_MS / Math.max(ms, 0.02)));
+  return Math.min(MOST_REPEATS[clock], Math.ceil(LONG_ENOUGH_MS / Math.max(ms, 0.02)));
 }
 
 /** The time of `work` on average over several runs recorded together. */

@@ -19,7 +19,7 @@ import {
   quantiseScalesReference,
 } from "../kernels/nf4/reference.ts";
 import { randomWord } from "../kernels/shared/threefry.ts";
-import { largestError } from "../kernels/trials.ts";
+import { largestError } from "../kernels/trial.ts";
 
 /** Result of one kernel on small random inputs. */
 export interface KernelCheck {

@@ -86,6 +86,7 @@ function isForbidden(error: unknown): boolean {
 }
 
 function isVerdict(value: unknown): value is Verdict {
-  const { kernel, risk, ok } = (value ?? {}) as Partial<Record<keyof Verdict, unknown>>;
-  return typeof kernel === "string" && typeof risk === "string" && typeof ok === "boolean";
+  const { kernel, risks, ok, wrong } = (value ?? {}) as Partial<Record<keyof Verdict, unknown>>;
+  return typeof kernel === "string" && Array.isArray(risks) && typeof ok === "boolean" &&
+    Array.isArray(wrong);
 }

@@ -15,26 +15,27 @@ const COMMAND = 'start the command as "./longreach COMMAND --webgpu dawn" or "de
  * Toggles of Dawn. Subgroup matrices are behind `allow_unsafe_apis`. NVIDIA's devices have no f16, and so no matrices of
  * it, without `vulkan_enable_f16_on_nvidia`, which does nothing on others. Timestamps are rounded to 0.1 ms unless told.
  */
-const FLAGS = [
-  "enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_on_nvidia",
-  "disable-dawn-features=timestamp_quantization",
-];
+const TOGGLES = ["allow_unsafe_apis", "vulkan_enable_f16_on_nvidia", "-timestamp_quantization"];
 
 interface DawnPackage {
   create(flags: string[]): GPU;
 }
 
-let opened: Promise<GPU> | undefined;
+/** Dawn by its toggles. An instance is kept as long as the process lives: one that is collected takes it along. */
+const opened = new Map<string, Promise<GPU>>();
 
 /**
  * Loads Dawn, once for the process.
+ * @param toggles besides the usual ones, with a minus before those to turn off
  * @throws {UserError} if native code is not permitted, or the package cannot be had
  */
-export function openDawn(): Promise<GPU> {
-  return opened ??= load();
+export function openDawn(toggles: readonly string[] = []): Promise<GPU> {
+  const key = toggles.join();
+  if (!opened.has(key)) opened.set(key, load([...TOGGLES, ...toggles]));
+  return opened.get(key)!;
 }
 
-async function load(): Promise<GPU> {
+async function load(toggles: readonly string[]): Promise<GPU> {
   const { state } = await Deno.permissions.query({ name: "ffi" });
   if (state !== "granted") {
     throw new UserError(`Cannot load Dawn without permission for native code (--allow-ffi): ${COMMAND}`);
@@ -42,7 +43,12 @@ async function load(): Promise<GPU> {
   try {
     const { create } = await import(PACKAGE) as DawnPackage;
     const backend = Deno.build.os === "linux" ? ["backend=vulkan"] : [];
-    return withDirectives(create([...FLAGS, ...backend]));
+    const [off, on] = [true, false].map((isOff) => toggles.filter((name) => name.startsWith("-") === isOff));
+    return withDirectives(create([
+      `enable-dawn-features=${on!.join()}`,
+      `disable-dawn-features=${off!.map((name) => name.slice(1)).join()}`,
+      ...backend,
+    ]));
   } catch (error) {
     const [reason] = (error instanceof Error ? error.message : String(error)).split("\n");
     throw new UserError(

@@ -69,21 +69,17 @@ const SOFTWARE = /llvmpipe|lavapipe|swiftshader|softpipe|software|basic render/i
 
 /**
  * Finds the adapter to work on; `null` if none answers.
+ * @param toggles of Dawn, besides its usual ones
  * @throws {UserError} if Dawn is asked for and cannot be loaded
  */
-export async function findAdapter(webgpu: WebGpu): Promise<GPUAdapter | null> {
-  const gpu = webgpu === "dawn" ? await openDawn() : navigator.gpu;
+export async function findAdapter(webgpu: WebGpu, toggles?: readonly string[]): Promise<GPUAdapter | null> {
+  const gpu = webgpu === "dawn" ? await openDawn(toggles) : navigator.gpu;
   return await gpu?.requestAdapter({ powerPreference: "high-performance" }) ?? null;
 }
 
 /** Tells whether the adapter is a driver that runs on the processor: right, but slow. */
 export function isSoftware({ isFallbackAdapter, vendor, device, description }: GPUAdapterInfo): boolean {
   return isFallbackAdapter || SOFTWARE.test(`${vendor} ${device} ${description}`);
-}
-
-/** Tells whether NVIDIA made it: Dawn names vendors, Deno gives their PCI numbers. */
-export function isNvidia({ vendor }: Pick<GpuInfo, "vendor">): boolean {
-  return /^(nvidia|4318|0x10de)$/i.test(vendor);
 }
 
 /** Lists the matrices that the adapter's subgroups multiply. */
@@ -99,19 +95,26 @@ export function matricesOf({ info, features }: Pick<GPUAdapter, "info" | "featur
 /**
  * Opens the adapter with all it offers.
  * @param options.timestamps ask for timestamp queries
+ * @param options.toggles of Dawn, besides its usual ones
+ * @param options.without features not to ask for
  * @param options.find finds the adapter; {@linkcode findAdapter} unless given
  * @throws {UserError} if no adapter answers
  * @throws {GpuError} if it has no timestamp queries, though asked for
  */
 export async function openDevice(
   webgpu: WebGpu,
-  { timestamps, find = findAdapter }: { readonly timestamps: boolean; readonly find?: typeof findAdapter },
+  { timestamps, toggles, without = [], find = findAdapter }: {
+    readonly timestamps: boolean;
+    readonly toggles?: readonly string[] | undefined;
+    readonly without?: readonly string[] | undefined;
+    readonly find?: typeof findAdapter;
+  },
 ): Promise<OpenDevice> {
-  const adapter = await find(webgpu);
+  const adapter = await find(webgpu, toggles);
   if (!adapter) throw new UserError(noAdapter(webgpu));
   const { device, granted } = await requestDevice(adapter, {
     required: timestamps ? [requireTimestamps(adapter)] : [],
-    wanted: wantedFeatures(webgpu, adapter),
+    wanted: wantedFeatures(webgpu, adapter, without),
   });
   const subgroups = granted.has("subgroups");
   const { description, vendor, subgroupMinSize, subgroupMaxSize } = adapter.info;
@@ -148,12 +151,17 @@ function requireTimestamps({ features, info }: GPUAdapter): string {
 }
 
 /** Features to do without where they are refused, each with those that it is of no use without. */
-function wantedFeatures(webgpu: WebGpu, { features }: GPUAdapter): ReadonlyMap<string, readonly string[]> {
+function wantedFeatures(
+  webgpu: WebGpu,
+  { features }: GPUAdapter,
+  without: readonly string[],
+): ReadonlyMap<string, readonly string[]> {
   const wanted = new Map<string, readonly string[]>();
   // Deno grants the first two without listing them; Dawn refuses the second for not being one of its own.
   wanted.set("subgroups", []);
   if (webgpu === "deno") wanted.set(MAPPABLE_BUFFERS, []);
   if (features.has(MATRICES as GPUFeatureName)) wanted.set(F16, []).set(MATRICES, ["subgroups"]);
+  for (const feature of without) wanted.delete(feature);
   return wanted;
 }
 

@@ -136,8 +136,9 @@ export class Gpu {
    * @throws {GpuError} if the adapter cannot time or share as asked
    */
   static async open(options: GpuOptions = {}): Promise<Gpu> {
-    const { webgpu = "deno", sharing, tuning = {}, profile = false, onTiming } = options;
-    const { device, info } = await openDevice(webgpu, { timestamps: profile || onTiming !== undefined });
+    const { webgpu = "deno", sharing, tuning = {}, profile = false, onTiming, toggles, without } = options;
+    const timestamps = profile || onTiming !== undefined;
+    const { device, info } = await openDevice(webgpu, { timestamps, toggles, without });
     if (sharing === "subgroup" && info.subgroupSize < 8) {
       device.destroy();
       throw new GpuError(
@@ -268,6 +269,11 @@ export class Gpu {
   /** Times of the dispatches since the last call; empty unless opened with `profile`. */
   async timings(): Promise<KernelTiming[]> {
     return await this.#recorder.timings();
+  }
+
+  /** Whether dispatches are timed from here on, on a device opened with `profile`: timing takes time. */
+  set isTimed(isTimed: boolean) {
+    this.#recorder.isTimed = isTimed;
   }
 
   /** Kernels compiled so far, each specialisation counted. */

@@ -16,6 +16,10 @@ export type Sharing = "subgroup" | "workgroup";
 export interface GpuOptions {
   /** Implementation of WebGPU that drives the device; "deno" unless given. */
   readonly webgpu?: WebGpu;
+  /** Toggles of Dawn besides its usual ones, with a minus before those to turn off: to find out what one changes. */
+  readonly toggles?: readonly string[];
+  /** Features of WebGPU to do without, as if the adapter had them not (tests). */
+  readonly without?: readonly string[];
   /**
    * Variants of kernels for this device, or what finds them once the device is known; each kernel's default unless
    * given. With `sharing` nothing is looked up: variants are measured in the mode that the device has by itself.
@@ -59,7 +63,16 @@ export interface GpuOptions {
 export interface DryOptions extends
   Omit<
     GpuOptions,
-    "webgpu" | "tuning" | "refused" | "verdicts" | "onRefusal" | "onTiming" | "profile" | "poison"
+    | "webgpu"
+    | "toggles"
+    | "without"
+    | "tuning"
+    | "refused"
+    | "verdicts"
+    | "onRefusal"
+    | "onTiming"
+    | "profile"
+    | "poison"
   > {
   /** Limits of buffers and workgroups. */
   readonly limits: DeviceLimits;

@@ -1,7 +1,8 @@
 /** Opens devices for work: kernels that depend on what drivers differ in are tried before they are trusted. */
 import { Gpu, type GpuInfo, type GpuOptions } from "./gpu.ts";
 import type { Risk, Verdict, VerdictStore } from "./refusal.ts";
-import { failedTrial, runTrial, type Trial, trialsOf } from "./trials.ts";
+import { failedTrial, runTrial, type Trial } from "./trial.ts";
+import { trialsOf } from "./trials.ts";
 
 /**
  * Opens the adapter with all it offers, as {@linkcode Gpu.open}, but trusts no kernel unseen: those of its choices that
@@ -17,7 +18,7 @@ export async function openGpu(
   openTrial: (options: GpuOptions) => Promise<Gpu> = Gpu.open,
 ): Promise<Gpu> {
   if (options.sharing !== undefined || options.refused !== undefined) return await Gpu.open(options);
-  const { webgpu = "deno", verdicts = IN_MEMORY, onRefusal } = options;
+  const { webgpu = "deno", toggles = [], without = [], verdicts = IN_MEMORY, onRefusal } = options;
   return await Gpu.open({
     ...options,
     refused: async (device) => {
@@ -26,12 +27,12 @@ export async function openGpu(
         trialsOf(Gpu.dry(device)),
         info,
         verdicts,
-        () => openTrial({ webgpu, tuning }),
+        () => openTrial({ webgpu, toggles, without, tuning }),
       );
       const refused = new Set<Risk>();
       for (const verdict of found.filter(({ ok }) => !ok)) {
-        if (!refused.has(verdict.risk)) onRefusal?.(verdict);
-        refused.add(verdict.risk);
+        if (verdict.risks.some((risk) => !refused.has(risk))) onRefusal?.(verdict);
+        for (const risk of verdict.risks) refused.add(risk);
       }
       return refused;
     },

@@ -50,6 +50,8 @@ export class Recorder {
   readonly #options: RecorderOptions;
   readonly #pipelines: PipelineCache;
   readonly #profiler: Profiler | undefined;
+  /** The profiler while dispatches are timed. */
+  #timing: Profiler | undefined;
   readonly #discards = new Discards();
   /** Uniforms of the dispatches that are recorded, a slot each. */
   readonly #ring: PooledBuffer;
@@ -73,7 +75,7 @@ export class Recorder {
       (error) => failures.addCompileFailure(error),
       (groups) => this.#discards.add(groups),
     );
-    this.#profiler = options.isTimed ? new Profiler(device) : undefined;
+    this.#timing = this.#profiler = options.isTimed ? new Profiler(device) : undefined;
     this.#slotBytes = Math.max(256, device.limits.minUniformBufferOffsetAlignment);
     this.#slots = new Uint8Array(RING_SLOTS * this.#slotBytes);
     const { UNIFORM, COPY_DST } = GPUBufferUsage;
@@ -119,7 +121,7 @@ export class Recorder {
     });
     if (this.#options.isDry) return;
     const pipeline = this.#pipelines.get(kernel, launch);
-    const isFull = this.#slotsUsed === (this.#profiler ? TIMED_LAUNCHES : RING_SLOTS);
+    const isFull = this.#slotsUsed === (this.#timing ? TIMED_LAUNCHES : RING_SLOTS);
     if (isFull || this.#workRecorded + work > this.#options.mostWork) this.submit();
     this.#workRecorded += work;
     const slot = this.#slotsUsed++ * this.#slotBytes;
@@ -129,7 +131,13 @@ export class Recorder {
     const group = this.#pipelines.bindGroup(pipeline, bounds, this.#ring.gpu);
     pass.setBindGroup(0, group, pipeline.interface.uniforms.length > 0 ? [slot] : []);
     pass.dispatchWorkgroups(x, y, z);
-    if (this.#profiler) this.#endPass();
+    if (this.#timing) this.#endPass();
+  }
+
+  /** Whether dispatches are timed from here on; has no effect where they are never timed. */
+  set isTimed(isTimed: boolean) {
+    this.submit();
+    this.#timing = isTimed ? this.#profiler : undefined;
   }
 
   /** The encoder for commands that belong to no pass: they come after all that is recorded. */
@@ -207,7 +215,7 @@ export class Recorder {
   ): GPUComputePassEncoder {
     if (this.#pass) return this.#pass;
     const bytes = Object.values(bounds).reduce((sum, { size }) => sum + size, 0);
-    const timestampWrites = this.#profiler?.begin(name, grid, bytes);
+    const timestampWrites = this.#timing?.begin(name, grid, bytes);
     return this.#pass = this.#encode().beginComputePass(timestampWrites ? { timestampWrites } : {});
   }
 

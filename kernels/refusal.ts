@@ -31,7 +31,7 @@ export interface Verdict {
   /** The kernel, with its variant: "matmul nt nf4 matrix 64x64". */
   readonly kernel: string;
   /** What is refused where it is wrong. */
-  readonly risk: Risk;
+  readonly risks: readonly Risk[];
   /** Whether the error is within the tolerance. */
   readonly ok: boolean;
   /** Largest difference from float64 as a share of the largest value; `null` where that is no number. */
@@ -40,6 +40,19 @@ export interface Verdict {
   readonly tolerance: number;
   /** The error that was thrown instead. */
   readonly failure: string | null;
+  /** Parts of the values that are further off than is allowed. */
+  readonly wrong: readonly Wrong[];
+}
+
+/** A part of a trial's values in which some are wrong. */
+export interface Wrong {
+  /** Name of the part; empty where there is one. */
+  readonly part: string;
+  /** Values that are wrong, and all of the part. */
+  readonly count: number;
+  readonly of: number;
+  /** Index of the first that is wrong. */
+  readonly first: number;
 }
 
 /** Keeps the verdicts on an adapter's kernels, so that each is tried once. Neither method throws. */
@@ -51,8 +64,22 @@ export interface VerdictStore {
 }
 
 /** Says in one line what is not used and why. */
-export function describeRefusal({ kernel, risk, error, tolerance, failure }: Verdict): string {
-  const found = failure ??
-    (error === null ? "not a number" : `an error of ${error.toExponential(1)}, ${tolerance} is allowed`);
-  return `Not used on this adapter, where it is not right: ${risk} (${kernel}: ${found}). Plain kernels stand in`;
+export function describeRefusal(verdict: Verdict): string {
+  const { kernel, risks } = verdict;
+  return `Not used on this adapter, where it is not right: ${risks.join(", ")} (${kernel}: ${
+    describeFault(verdict)
+  }). ` +
+    `Plain kernels stand in`;
+}
+
+/** Says what is wrong with a kernel, of which there is a verdict that it is. */
+export function describeFault({ error, tolerance, failure, wrong }: Verdict): string {
+  if (failure !== null) return failure;
+  const [first] = wrong;
+  if (first === undefined || first.part === "") {
+    return error === null ? "not a number" : `an error of ${error.toExponential(1)}, ${tolerance} is allowed`;
+  }
+  const { part, count, of, first: index } = first;
+  const others = wrong.length === 1 ? "" : `, and ${wrong.length - 1} parts more`;
+  return `${part}: ${count} of ${of} values are wrong, the first at ${index}${others}`;
 }

@@ -22,17 +22,13 @@ import { matvec } from "./matvec/matvec.ts";
 import { uploadNf4 } from "./nf4/nf4.ts";
 import { NF4 } from "./nf4/operand.ts";
 import { dequantiseNf4Reference, quantiseNf4Reference } from "./nf4/reference.ts";
-import type { Risk, Verdict } from "./refusal.ts";
+import { matrixTrials } from "./matrix_trials/matrix_trials.ts";
+import type { Risk } from "./refusal.ts";
 import { randomWord } from "./shared/threefry.ts";
 import type { Tensor } from "./tensor.ts";
+import type { Trial } from "./trial.ts";
 import type { Layout, Weight } from "./weight.ts";
 import type { Format } from "./wgsl.ts";
-
-/** One kernel to try. */
-export interface Trial extends Pick<Verdict, "kernel" | "risk" | "tolerance"> {
-  /** Computes the device's values and the expected ones. */
-  readonly run: (gpu: Gpu) => Promise<readonly [ArrayLike<number>, ArrayLike<number>]>;
-}
 
 /**
  * Largest errors, as shares of the largest value. Sums in f32 reach 1e-6, and exponentials may be computed less exactly;
@@ -56,47 +52,13 @@ const CACHE = { capacity: 64, positions: [50], longest: 51 };
  * @param gpu a device, dry or not, that makes the choices
  */
 export function trialsOf(gpu: Gpu): Trial[] {
+  const kernels = [...matmulTrials(gpu), ...attentionTrials(gpu)];
+  const isOnMatrices = kernels.some(({ risks }) => risks.some((risk) => risk.endsWith("by matrices")));
   return [
-    ...matmulTrials(gpu),
-    ...attentionTrials(gpu),
+    ...(isOnMatrices ? matrixTrials(gpu) : []),
+    ...kernels,
     ...(gpu.sharing === "subgroup" ? [MATVEC, MATVEC_NF4, CACHE_ATTENTION] : []),
   ];
-}
-
-/** Runs a trial. Never throws: what it throws is its failure. */
-export async function runTrial(gpu: Gpu, trial: Trial): Promise<Verdict> {
-  const { kernel, risk, tolerance, run } = trial;
-  const of = { kernel, risk, tolerance };
-  try {
-    const error = largestError(...await run(gpu));
-    return {
-      ...of,
-      ok: error <= tolerance,
-      error: Number.isFinite(error) ? error : null,
-      failure: null,
-    };
-  } catch (error) {
-    return failedTrial(trial, error);
-  }
-}
-
-/** The verdict on a kernel that gave no values. */
-export function failedTrial({ kernel, risk, tolerance }: Trial, error: unknown): Verdict {
-  const failure = (error as Error).message.split("\n")[0]!;
-  return { kernel, risk, tolerance, ok: false, error: null, failure };
-}
-
-/** Largest difference as a share of the largest expected value; infinite where a value is NaN or missing. */
-export function largestError(actual: ArrayLike<number>, expected: ArrayLike<number>): number {
-  if (actual.length !== expected.length) return Infinity;
-  let [difference, largest] = [0, 0];
-  for (let i = 0; i < expected.length; i++) {
-    const off = Math.abs(actual[i]! - expected[i]!);
-    if (!(off <= Number.MAX_VALUE)) return Infinity;
-    difference = Math.max(difference, off);
-    largest = Math.max(largest, Math.abs(expected[i]!));
-  }
-  return difference / largest;
 }
 
 /** Values in (-1, 1), the same everywhere; of 8 bits each where they are to be exact in 16-bit formats. */
@@ -126,7 +88,7 @@ function matmulTrials(gpu: Gpu): Trial[] {
     const kernel = `matmul ${layout} ${name} ${format === "f32" ? "" : "16-bit "}${variant.name}`;
     trials.set(kernel, {
       kernel,
-      risk: variant.risk,
+      risks: [variant.risk],
       tolerance: kind.form === NF4 && format !== "f32" ? TOLERANCE.quantisedIn16Bits : TOLERANCE.sums,
       run: (gpu) => runProduct(gpu, kind, variant, SIZES[variant.risk!]!),
     });
@@ -184,7 +146,7 @@ function attentionTrials(gpu: Gpu): Trial[] {
         if (risk === undefined || isIn16Bits !== (format === "bf16")) return [];
         return [{
           kernel: `attention ${part} ${headDim} ${isIn16Bits ? "16-bit " : ""}${name}`,
-          risk,
+          risks: [risk],
           tolerance: isIn16Bits ? TOLERANCE.attentionIn16Bits : TOLERANCE.exponentials,
           run: (gpu: Gpu) => runAttention(gpu, part, headDim, format),
         }];
@@ -236,7 +198,7 @@ function matvecTrial(
 ): Trial {
   return {
     kernel,
-    risk: "matvec by subgroups" satisfies Risk,
+    risks: ["matvec by subgroups"],
     tolerance: TOLERANCE.sums,
     run: async (gpu) => {
       const { N, K } = VECTOR;
@@ -250,7 +212,7 @@ function matvecTrial(
 
 const CACHE_ATTENTION: Trial = {
   kernel: "cache attention subgroup",
-  risk: "cache attention by subgroups",
+  risks: ["cache attention by subgroups"],
   tolerance: TOLERANCE.exponentials,
   run: async (gpu) => {
     const headDim = 32;

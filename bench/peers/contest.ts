@@ -1,4 +1,4 @@
-import { largestError } from "../../kernels/trials.ts";
+import { largestError } from "../../kernels/trial.ts";
 import { median } from "../measure.ts";
 import type { Entrant } from "./entrant.ts";
 

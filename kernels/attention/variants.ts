@@ -2,7 +2,7 @@
  * The kernels of attention, and which serves what: every variant is a source, the blocks that its workgroups take, and
  * what it needs of the device.
  */
-import { type GpuInfo, isNvidia } from "../device.ts";
+import type { GpuInfo } from "../device.ts";
 import type { Gpu } from "../gpu.ts";
 import { CAP_SCORES } from "../shared/cap_scores.ts";
 import type { Risk } from "../refusal.ts";
@@ -100,8 +100,6 @@ function variantsOf(gpu: Gpu, part: Part, headDim: number, format: Format): Vari
 
 /** In the order to try them. */
 function familiesOf(info: GpuInfo, plain: readonly Family[]): readonly Family[] {
-  // Measured on an H100: o is wrong by about its own size, though the same kernel is right on other devices.
-  if (isNvidia(info)) return plain;
   // On a processor matrices are only emulated.
   return info.isSoftware ? [...plain, byMatrix] : [byMatrix, ...plain];
 }

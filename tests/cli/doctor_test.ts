@@ -3,7 +3,7 @@ import { checkKernels } from "../../cli/kernel_check.ts";
 import { runCli } from "../../cli/main.ts";
 import { GpuError } from "../../kernels/errors.ts";
 import { Gpu, type GpuOptions } from "../../kernels/gpu.ts";
-import { largestError } from "../../kernels/trials.ts";
+import { largestError } from "../../kernels/trial.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
 import { assertIncludes } from "../support/text.ts";
 import { MemoryIo } from "./memory_io.ts";

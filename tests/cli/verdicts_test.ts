@@ -11,11 +11,12 @@ import { MemoryIo } from "./memory_io.ts";
 
 const WRONG: Verdict = {
   kernel: "matmul nt nf4 16-bit matrix 64x64",
-  risk: "matmul by matrices",
+  risks: ["matmul by matrices"],
   ok: false,
   error: 0.7,
   tolerance: 0.002,
   failure: null,
+  wrong: [],
 };
 
 const neverNoted = (note: string): never => {

@@ -15,6 +15,15 @@ import {
   matmulReference,
 } from "../../kernels/matmul/reference.ts";
 import { matmulTunables } from "../../kernels/matmul/variants.ts";
+import {
+  MATRIX_TOPICS,
+  type MatrixTopic,
+  matrixTrials,
+  topicOf,
+} from "../../kernels/matrix_trials/matrix_trials.ts";
+import { openGpu } from "../../kernels/open.ts";
+import { describeFault, type Verdict } from "../../kernels/refusal.ts";
+import { runTrial } from "../../kernels/trial.ts";
 import { largestMagnitudes } from "../../kernels/shared/matrix_unit.ts";
 import type { Format } from "../../kernels/wgsl.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
@@ -239,5 +248,136 @@ dawnTest(
     using gpu = await openWithMatrices({ maxBindingBytes: 64 * 4 * 32 * 2 });
     assert(gpu.empty([300, 128], "bf16").segments.length > 1, "in several parts");
     await assertAttends(gpu, { heads: 4, kvHeads: 4, headDim: 32, starts: [0, 100], rows: 300 });
+  },
+);
+
+dawnTest(
+  "what matrix units are counted on holds on this device, each trial with a name of its own",
+  matrices,
+  async () => {
+    using gpu = await openDawn({ poison: true });
+    const trials = matrixTrials(gpu);
+    assertEquals(new Set(trials.map(({ kernel }) => kernel)).size, trials.length);
+    assertEquals(new Set(trials.map(({ kernel }) => topicOf(kernel))), new Set(MATRIX_TOPICS));
+    for (const trial of trials) {
+      const verdict = await runTrial(gpu, trial);
+      assert(verdict.ok && verdict.error === 0, describeFault(verdict));
+    }
+  },
+);
+
+/** Faults of drivers, as changes of the kernels: where they must show, and what is refused for them. */
+const FAULTS: readonly {
+  change: readonly [RegExp, string];
+  topic: MatrixTopic;
+  parts: RegExp;
+  matmul: boolean;
+}[] = [
+  {
+    change: [/<Right, row_major>/g, "<Right, col_major>"],
+    topic: "loads",
+    parts: /^Right by rows/,
+    matmul: false,
+  },
+  {
+    change: [/<Left, row_major>\(&tile, at/g, "<Left, row_major>(&tile, 2u * at"],
+    topic: "loads",
+    parts: /^Left by rows/,
+    matmul: true,
+  },
+  {
+    change: [/fill\(thread, 0u\);(?=[^]*left_\$i)/, "fill(thread, 1u);"],
+    topic: "overwrite",
+    parts: /^used/,
+    matmul: false,
+  },
+  { change: [/Sums\(0\.0\)/, "Sums(1.0)"], topic: "reset", parts: /^Sums\(0\.0\) in a loop/, matmul: false },
+  {
+    change: [/<Sums, row_major>\(&wide, SN/, "<Sums, row_major>(&wide, 0u"],
+    topic: "sums",
+    parts: /lines of \d+$/,
+    matmul: false,
+  },
+  {
+    change: [/= f16\(value_of\(row \* 2u/, "= f16(1.0 + value_of(row * 2u"],
+    topic: "f16 stores",
+    parts: /./,
+    matmul: true,
+  },
+  { change: [/1u << \$su/, "2u << $su"], topic: "lanes", parts: /^shuffle/, matmul: false },
+];
+
+dawnTest(
+  "a fault of matrix units is found by the trial of its name, and refuses what counts on it",
+  matrices,
+  async () => {
+    using gpu = await openDawn({ poison: true });
+    const trials = matrixTrials(gpu);
+    const run = gpu.run.bind(gpu);
+    for (const { change, topic, parts, matmul } of FAULTS) {
+      gpu.run = (kernel, ...rest) =>
+        run(
+          { ...kernel, name: `${kernel.name} ${topic} ${change[1]}`, wgsl: kernel.wgsl.replace(...change) },
+          ...rest,
+        );
+      // One of the topic shows it.
+      const { kernel, ...of } = trials.find(({ kernel }) => topicOf(kernel) === topic)!;
+      const verdict = await runTrial(gpu, { kernel, ...of });
+      const label = `${topic}: ${JSON.stringify(verdict)}`;
+      assert(!verdict.ok && verdict.failure === null && verdict.wrong.length > 0, label);
+      assert(verdict.wrong.every(({ part }) => parts.test(part)), label);
+      assertEquals(verdict.risks.includes("matmul by matrices"), matmul, label);
+      assert(verdict.risks.includes("attention by matrices"), label);
+      assert(describeFault(verdict).includes(verdict.wrong[0]!.part), label);
+    }
+  },
+);
+
+dawnTest(
+  "a device on which matrix units fail a trial does without them, and works on",
+  matrices,
+  async () => {
+    using probe = await openDawn();
+    const tuning = Object.fromEntries(
+      attentionTunables(probe).flatMap(({ key, variants }) => {
+        const onMatrices = variants.find((name) => name.startsWith("matrix"));
+        return onMatrices && key.includes(" 32 ") ? [[key, onMatrices]] : [];
+      }),
+    );
+    assertEquals(Object.keys(tuning).length, 1, "the class tried");
+    const told: Verdict[] = [];
+    const store: Verdict[] = [];
+    using gpu = await openGpu(
+      {
+        webgpu: "dawn",
+        tuning,
+        verdicts: {
+          read: () => Promise.resolve([]),
+          save: (_, all) => Promise.resolve(void store.push(...all)),
+        },
+        onRefusal: (verdict) => told.push(verdict),
+      },
+      async (options) => {
+        const device = await Gpu.open(options);
+        const run = device.run.bind(device);
+        device.run = ({ wgsl, ...kernel }, ...rest) =>
+          run({
+            ...kernel,
+            wgsl: wgsl.replace(
+              "let left_$i = subgroupMatrixLoad",
+              "fill(thread, 1u); let left_$i = subgroupMatrixLoad",
+            ),
+          }, ...rest);
+        return device;
+      },
+    );
+    const wrong = store.filter(({ ok }) => !ok).map(({ kernel }) => topicOf(kernel));
+    assertEquals(new Set(wrong), new Set(["overwrite"]));
+    assertEquals([...gpu.refused], ["attention by matrices"]);
+    assertEquals(told.map(({ kernel }) => topicOf(kernel)), ["overwrite"]);
+    assert(
+      attentionTunables(gpu).every(({ variants }) => !variants.some((name) => name.startsWith("matrix"))),
+      "none",
+    );
   },
 );

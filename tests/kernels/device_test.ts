@@ -40,8 +40,8 @@ function fakeAdapter(refused: readonly string[], listed: readonly string[] = [])
   return { adapter: adapter as unknown as GPUAdapter, asked };
 }
 
-async function open({ adapter }: Fake, webgpu: WebGpu, timestamps = false) {
-  const { info } = await openDevice(webgpu, { timestamps, find: () => Promise.resolve(adapter) });
+async function open({ adapter }: Fake, webgpu: WebGpu, timestamps = false, without: string[] = []) {
+  const { info } = await openDevice(webgpu, { timestamps, without, find: () => Promise.resolve(adapter) });
   return { ...info, features: [...info.features].sort() };
 }
 
@@ -74,6 +74,14 @@ Deno.test("a feature that is refused takes no other with it, but those that need
   assertEquals((await open(fakeAdapter(["subgroups"]), "deno")).features, [MAPPABLE]);
   assertEquals((await open(fakeAdapter([MAPPABLE]), "deno")).features, ["subgroups"]);
   assertEquals((await open(fakeAdapter(["subgroups", MAPPABLE]), "deno")).features, []);
+});
+
+Deno.test("a feature that is withheld is not asked for, nor what is of no use without it", async () => {
+  const fake = fakeAdapter([], [MATRICES]);
+  const { features, subgroupSize } = await open(fake, "dawn", false, ["subgroups"]);
+  assertEquals([features, subgroupSize], [["shader-f16"], 0]);
+  assert(fake.asked.every((asked) => !asked.includes("subgroups")), JSON.stringify(fake.asked));
+  assertEquals((await open(fakeAdapter([]), "deno", false, [MAPPABLE])).features, ["subgroups"]);
 });
 
 Deno.test("timestamps are asked for alone, and an adapter without them is refused by name", async () => {
