@@ -1,10 +1,14 @@
 /** Measurements in words: tables, changes, and where they were made. */
 import { formatMs, formatTable } from "../text.ts";
-import type { Peaks } from "./probe.ts";
+import type { ClockState, Peaks } from "./probe.ts";
 import type { Change, Row, Surroundings } from "./result.ts";
 
-/** Describes machine, commit and command of a measurement in two lines. */
-export function describeSurroundings(around: Surroundings, peaks: Peaks): string {
+/** Describes machine, commit, command and, of a GPU, the clock of a measurement in two lines. */
+export function describeSurroundings(
+  around: Surroundings,
+  peaks: Peaks,
+  gpuClock?: ClockState | null,
+): string {
   const clock = around.clock === "cpu" ? "processor time" : "pass timestamps";
   const threads = around.threads === null ? "" : `, LP_NUM_THREADS=${around.threads}`;
   const commit = `${around.commit}${around.dirty ? " with changes" : ""}`;
@@ -12,7 +16,13 @@ export function describeSurroundings(around: Surroundings, peaks: Peaks): string
     `By ${clock}. Probes reach ${peaks.gflops.toFixed(1)} GFLOP/s f32 and read ${
       peaks.gbps.toFixed(1)
     } GB/s; ` +
-    `"peak" is the share of what they allow`;
+    `"peak" is the share of what they allow${gpuClock ? `. ${describeClock(gpuClock)}` : ""}`;
+}
+
+/** Says by the multiply-add probe at which clock a GPU ran. */
+function describeClock({ cold, warm, end }: ClockState): string {
+  const of = (rate: number) => `${(100 * rate / warm).toFixed(0)} %`;
+  return `The GPU's clock by that probe: ${of(cold)} of the warm one when idle, ${of(end)} of it at the end`;
 }
 
 /** The rows as an aligned table; rates are those of the best run. */

@@ -2,12 +2,15 @@
 import { formatSeconds } from "../text.ts";
 import { gpuOptionsOf } from "../cli/gpu_options.ts";
 import { type Io, terminalIo } from "../cli/io.ts";
+import { fileVerdicts, tellOnce } from "../cli/verdicts.ts";
+import { describeRefusal } from "../kernels/refusal.ts";
 import { createProgress } from "../cli/progress.ts";
 import { readTuning, saveTuning, tuningFile } from "../cli/tuning.ts";
 import { EXIT, exitCodeOf } from "../cli/exit.ts";
 import { UserError } from "../errors.ts";
 import { GpuError } from "../kernels/errors.ts";
 import { Gpu, type GpuInfo, type Sharing } from "../kernels/gpu.ts";
+import { openGpu as openTrusted } from "../kernels/open.ts";
 import type { Tuning } from "../kernels/tuning.ts";
 import { TYPICAL_DEVICE } from "../train/plan/step_cost.ts";
 import { answerRate, decodeCases, decodeModel } from "./decode.ts";
@@ -15,7 +18,7 @@ import { benchLoad, describeLoad } from "./loading.ts";
 import type { Effort } from "./measure.ts";
 import { describeMemory, planMemory } from "./memory.ts";
 import { type BenchOptions, HELP, readOptions } from "./options.ts";
-import { type Peaks, probe } from "./probe.ts";
+import { type ClockState, clockState, type Peaks, probe, warmUp } from "./probe.ts";
 import { describeChanges, describeRows, describeSurroundings } from "./describe.ts";
 import {
   type BenchResult,
@@ -43,6 +46,7 @@ const STEP_SECONDS = 10;
 /** Measurements, and the device they were made on. */
 interface Measured {
   readonly peaks: Peaks;
+  readonly gpuClock: ClockState | null;
   readonly info: GpuInfo;
   readonly rows: readonly Row[];
   readonly steps: readonly StepReport[];
@@ -62,7 +66,7 @@ async function runBench(
   try {
     const options = readOptions(words, env);
     if (options === null) io.out(HELP.trimEnd());
-    else if (options.mode === "tune") await runTuner(options, io);
+    else if (options.mode === "tune" || options.mode === "variants") await runTuner(options, io);
     else if (options.mode === "memory") await runMemory(options, words, io);
     else if (options.mode === "load") await runLoad(options, words, io, env?.("TMPDIR"));
     else await report(options, words, io);
@@ -75,19 +79,20 @@ async function runBench(
 }
 
 async function runTuner(options: BenchOptions, io: Io): Promise<void> {
-  const file = tuningFile();
+  const file = options.mode === "variants" ? undefined : tuningFile();
   if (file === null) {
     throw new UserError("Cannot keep the tuning: set HOME or XDG_CACHE_HOME to a folder that can be written");
   }
-  const { clock, filter, webgpu } = options;
+  const { clock, filter, webgpu, toggles } = options;
   if (options.sharing !== undefined) {
-    throw new UserError("--tune measures every sharing mode: leave out --sharing and --both", {
+    throw new UserError("--tune and --variants measure every sharing mode: leave out --sharing and --both", {
       kind: "usage",
     });
   }
   let info: GpuInfo | undefined;
   const open = async (tuning: Tuning) => {
-    const gpu = await Gpu.open({ webgpu, profile: clock === "device", tuning });
+    const gpu = await Gpu.open({ webgpu, toggles, profile: clock === "device", tuning });
+    if (info === undefined) await warmUp(gpu, { clock, budgetMs: 0 });
     info = gpu.info;
     return gpu;
   };
@@ -97,10 +102,11 @@ async function runTuner(options: BenchOptions, io: Io): Promise<void> {
     progressOf: (total) => createProgress(io, "class", total),
   });
   io.out(describeChoices(choices));
+  await save(options, choices);
+  if (file === undefined) return;
   const before = await readTuning(info!, file);
   await saveTuning(info!, { ...before.tuning, ...tuningOf(choices) }, file);
   io.out(`\nSaved in ${file} for ${info!.description}; every command uses it from now on`);
-  await save(options, choices);
 }
 
 async function runMemory(options: BenchOptions, words: readonly string[], io: Io): Promise<void> {
@@ -139,7 +145,7 @@ async function report(options: BenchOptions, words: readonly string[], io: Io): 
   if (rows.length > 0) io.out(`${describeRows(rows)}\n`);
   for (const step of steps) io.out(`${describeStep(step, peaks.gflops)}\n`);
   for (const line of [...judgeS2(rows), ...notes]) io.out(line);
-  io.out(describeSurroundings(surroundings, peaks));
+  io.out(describeSurroundings(surroundings, peaks, result.gpuClock));
   await save(options, result);
   if (old) io.out(`\n${describeChanges(compareRows(old.rows, rows), options.compare!)}`);
 }
@@ -150,6 +156,7 @@ async function benchCases(options: BenchOptions, io: Io): Promise<Measured> {
   const notes: string[] = [];
   let peaks: Peaks | undefined;
   let info: GpuInfo | undefined;
+  let gpuClock: ClockState | null = null;
   for (const sharing of await sharingsOf(options, io)) {
     using gpu = await openGpu(options, io, sharing);
     info = gpu.info;
@@ -158,6 +165,7 @@ async function benchCases(options: BenchOptions, io: Io): Promise<Measured> {
     if (cases.length === 0) {
       throw new UserError(`--filter: no row has ${options.filter} in it`, { kind: "usage" });
     }
+    const begun = await warmUp(gpu, effort);
     peaks ??= await probe(gpu, effort);
     const progress = createProgress(io, "row", cases.length);
     try {
@@ -165,6 +173,7 @@ async function benchCases(options: BenchOptions, io: Io): Promise<Measured> {
       const roomBytes = room * 2 ** 30;
       const { rows: measured, tooLarge } = await runCases(gpu, cases, { effort, peaks, roomBytes, progress });
       rows.push(...measured);
+      gpuClock = await clockState(gpu, begun);
       if (tooLarge.length > 0) {
         progress.note(`Left out, as they need more than ${room} GiB: ${tooLarge.join("; ")}`);
       }
@@ -173,7 +182,7 @@ async function benchCases(options: BenchOptions, io: Io): Promise<Measured> {
     }
   }
   io.err(`${rows.length} rows in ${formatSeconds((performance.now() - started) / 1000)}`);
-  return { peaks: peaks!, info: info!, rows, steps: [], notes };
+  return { peaks: peaks!, gpuClock, info: info!, rows, steps: [], notes };
 }
 
 async function benchStep(options: BenchOptions, io: Io): Promise<Measured> {
@@ -184,11 +193,20 @@ async function benchStep(options: BenchOptions, io: Io): Promise<Measured> {
   }
   using gpu = await openGpu(options, io, options.sharing);
   const effort = effortOf(options, gpu);
+  const begun = await warmUp(gpu, effort);
   const peaks = await probe(gpu, effort);
   gpu.memory.trim();
   gpu.memory.resetPeak();
   const step = await measureStep(gpu, options, options.seconds ?? STEP_SECONDS);
-  return { peaks, info: gpu.info, rows: [stepRow(step, gpu.sharing, peaks)], steps: [step], notes: [] };
+  const gpuClock = await clockState(gpu, begun);
+  return {
+    peaks,
+    gpuClock,
+    info: gpu.info,
+    rows: [stepRow(step, gpu.sharing, peaks)],
+    steps: [step],
+    notes: [],
+  };
 }
 
 async function casesOf(options: BenchOptions, gpu: Gpu, notes: string[]): Promise<Case[]> {
@@ -209,9 +227,21 @@ async function casesOf(options: BenchOptions, gpu: Gpu, notes: string[]): Promis
   }
 }
 
-async function openGpu({ clock, webgpu }: BenchOptions, io: Io, sharing?: Sharing): Promise<Gpu> {
-  const options = { ...gpuOptionsOf(io, webgpu), profile: clock === "device" };
-  return await Gpu.open(sharing ? { ...options, sharing } : options);
+/** Opens the device as commands do: without kernels that are wrong on it. */
+async function openGpu(
+  { clock, webgpu, toggles, mostWork }: BenchOptions,
+  io: Io,
+  sharing?: Sharing,
+): Promise<Gpu> {
+  // What is known of the adapter's kernels is known with Dawn's usual toggles.
+  const { verdicts: _, ...others } = io;
+  return await openTrusted({
+    ...gpuOptionsOf(toggles.length > 0 ? others : io, webgpu),
+    profile: clock === "device",
+    ...(toggles.length > 0 && { toggles }),
+    ...(mostWork !== undefined && { mostWork }),
+    ...(sharing && { sharing }),
+  });
 }
 
 function extentOf({ extent }: BenchOptions, gpu: Gpu): Extent {
@@ -234,6 +264,13 @@ if (import.meta.main) {
   const from = Deno.env.get("INIT_CWD");
   if (from !== undefined && from !== "") Deno.chdir(from);
   // What is measured is what the commands run.
-  const io: Io = { ...terminalIo(), tuning: async (info) => (await readTuning(info)).tuning };
+  const terminal = terminalIo();
+  const tell = tellOnce((text) => terminal.err(text));
+  const io: Io = {
+    ...terminal,
+    tuning: async (info) => (await readTuning(info)).tuning,
+    verdicts: fileVerdicts({ onNote: tell }),
+    onRefusal: (verdict) => tell(describeRefusal(verdict)),
+  };
   Deno.exit(await runBench(Deno.args, io, (name) => Deno.env.get(name)));
 }

@@ -7,7 +7,7 @@ import type { Clock } from "./clock.ts";
 import type { Extent } from "./suites/case.ts";
 
 /** Kind of measurement. */
-export type Mode = "kernels" | "s2" | "step" | "decode" | "memory" | "load" | "tune";
+export type Mode = "kernels" | "s2" | "step" | "decode" | "memory" | "load" | "tune" | "variants";
 
 /** The command line, read. */
 export interface BenchOptions {
@@ -20,6 +20,10 @@ export interface BenchOptions {
   readonly sharing: Sharing | "both" | undefined;
   /** Implementation of WebGPU: Deno's unless set, here or in the environment. */
   readonly webgpu: WebGpu;
+  /** Toggles of Dawn besides its usual ones. */
+  readonly toggles: readonly string[];
+  /** Most multiply-adds of a submit; the device's own unless set. */
+  readonly mostWork: number | undefined;
   /** `device` unless set. */
   readonly clock: Clock;
   /** Seconds a row; by the extent unless set. */
@@ -53,6 +57,7 @@ What to measure (kernels, unless one of these is given)
   --memory            what real models take on the device, as planned, and the longest contexts; needs no adapter
   --load              loading a model against reading its files
   --tune              the variants of each kernel; keeps the fastest for this adapter in the user's cache folder
+  --variants          the variants of each kernel; keeps nothing
 
 How much
   --quick             small shapes, about two minutes on a software adapter (the default there)
@@ -63,6 +68,8 @@ How much
   --sharing MODE      subgroup or workgroup, in place of the adapter's own
   --both              every sharing mode that the adapter can run
   --webgpu NAME       deno (default) or dawn, which has tensor cores: deno task bench:dawn
+  --toggles NAMES     toggles of Dawn, with commas; a minus before a name turns it off: disable_robustness,-use_spirv_1_4
+  --most-work N       multiply-adds after which work is submitted (default: 2^40)
   --clock CLOCK       device: pass timestamps (default); cpu: processor time of this process, for a software adapter
                       on a machine that others use too, best with LP_NUM_THREADS=1 in the environment
 
@@ -85,6 +92,9 @@ const FLAGS = {
   memory: { type: "boolean" },
   load: { type: "boolean" },
   tune: { type: "boolean" },
+  variants: { type: "boolean" },
+  toggles: { type: "string" },
+  "most-work": { type: "string" },
   quick: { type: "boolean" },
   all: { type: "boolean" },
   filter: { type: "string" },
@@ -120,6 +130,8 @@ export function readOptions(
     filter: values.filter === undefined ? undefined : readFilter(values.filter),
     sharing: values.both ? "both" : oneOf("sharing", values.sharing, ["subgroup", "workgroup"]),
     webgpu: oneOf("webgpu", values.webgpu ?? env("LONGREACH_WEBGPU"), WEBGPUS) ?? "deno",
+    toggles: values.toggles?.split(",").filter(Boolean) ?? [],
+    mostWork: readNumber("most-work", values["most-work"]),
     clock: oneOf("clock", values.clock, ["device", "cpu"]) ?? "device",
     seconds: readNumber("seconds", values.seconds),
     room: readNumber("room", values.room),
@@ -149,7 +161,9 @@ function parse(words: readonly string[]) {
 }
 
 function readMode(values: Partial<Record<Mode, boolean>>): Mode {
-  const asked = (["s2", "step", "decode", "memory", "load", "tune"] as const).filter((mode) => values[mode]);
+  const asked = (["s2", "step", "decode", "memory", "load", "tune", "variants"] as const).filter((mode) =>
+    values[mode]
+  );
   if (asked.length > 1) throw usage(`Only one of ${asked.map((mode) => `--${mode}`).join(", ")} at a time`);
   return asked[0] ?? "kernels";
 }

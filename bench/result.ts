@@ -2,11 +2,12 @@ import { UserError } from "../errors.ts";
 import type { WebGpu } from "../kernels/device.ts";
 import type { GpuInfo, Sharing } from "../kernels/gpu.ts";
 import type { Clock } from "./clock.ts";
+import type { Commands } from "./commands.ts";
 import type { LoadReport } from "./loading.ts";
 import type { RunTimes } from "./measure.ts";
 import type { MemoryReport } from "./memory.ts";
 import type { Mode } from "./options.ts";
-import type { Peaks } from "./probe.ts";
+import type { ClockState, Peaks } from "./probe.ts";
 import type { Case } from "./suites/case.ts";
 
 /** One measured case. */
@@ -49,7 +50,7 @@ export interface KernelShare {
   readonly ms: number;
 }
 
-/** A step as measured; times are those of the step that was quickest on the clock. */
+/** A step as measured: the step that was quickest on the clock, untimed by the device, and one more that it timed. */
 export interface StepReport {
   readonly name: string;
   readonly tokens: number;
@@ -59,6 +60,10 @@ export interface StepReport {
   readonly steps: number;
   readonly wallMs: number;
   readonly medianMs: number;
+  /** Processor time of this process in that step. */
+  readonly cpuMs?: number;
+  readonly commands?: Commands;
+  /** Milliseconds on the device, of the step that it timed. */
   readonly deviceMs: number;
   /** Shares of the device's time. */
   readonly productsAndAttention: number;
@@ -81,8 +86,10 @@ export interface AnyResult {
 
 /** File that `--json` writes of times. */
 export interface BenchResult extends AnyResult {
-  readonly kind: Exclude<Mode, "memory" | "load" | "tune">;
+  readonly kind: Exclude<Mode, "memory" | "load" | "tune" | "variants">;
   readonly peaks: Peaks;
+  /** The clock of the GPU; `null` where nothing tells it. */
+  readonly gpuClock?: ClockState | null;
   readonly rows: readonly Row[];
   readonly steps: readonly StepReport[];
 }

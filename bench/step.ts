@@ -15,6 +15,8 @@ import { addFreshLora, trainedNames } from "../train/lora.ts";
 import { formatOf, trainerOptions } from "../train/options.ts";
 import { Trainer } from "../train/trainer.ts";
 import { loadTrainArgs, type TrainArgs } from "../train_args/load.ts";
+import { processorMs } from "./clock.ts";
+import { type Commands, countCommands } from "./commands.ts";
 import { randomIds } from "./inputs.ts";
 import { median } from "./measure.ts";
 import type { BenchOptions } from "./options.ts";
@@ -29,7 +31,7 @@ const DEMO_MODEL = new URL("../demo/model", import.meta.url).pathname;
 const DEFAULTS = { demo: { tokens: 1024 }, real: { tokens: 8192, rank: 64 } } as const;
 
 /**
- * Trains on random tokens with random weights, and times each step.
+ * Trains on random tokens with random weights, and times each step: on the clock, and then one by the device.
  * @param gpu opened with `profile`
  * @throws {UserError} if the shape is not known
  */
@@ -41,18 +43,23 @@ export async function measureStep(gpu: Gpu, options: BenchOptions, seconds: numb
       inputIds: randomIds(args.max_seq_length, config.vocab_size),
     })),
   );
+  const countedSince = countCommands(gpu);
   const step = async () => {
-    const start = performance.now();
+    countedSince();
+    const [start, cpu] = [performance.now(), processorMs()];
     await trainer.step([batch], 1e-5);
-    const wallMs = performance.now() - start;
-    return { wallMs, timings: await gpu.timings() };
+    return { wallMs: performance.now() - start, cpuMs: processorMs() - cpu, commands: countedSince() };
   };
+  // Timing each dispatch takes time: the clock on the wall is read without.
+  gpu.isTimed = false;
   const first = await step();
   const steps: Awaited<ReturnType<typeof step>>[] = [];
   const started = performance.now();
   do steps.push(await step()); while (performance.now() - started < 1000 * seconds && steps.length < 50);
   const best = steps.reduce((a, b) => b.wallMs < a.wallMs ? b : a);
-  const byKernel = sumByKernel(best.timings);
+  gpu.isTimed = true;
+  await step();
+  const byKernel = sumByKernel(await gpu.timings());
   const deviceMs = byKernel.reduce((sum, { ms }) => sum + ms, 0);
   const cost = await stepCost(args, config, { device: planDevice(gpu) });
   const flops = totalFlops(addFlops(cost.flops.forward, cost.flops.recompute, cost.flops.backward));
@@ -64,6 +71,8 @@ export async function measureStep(gpu: Gpu, options: BenchOptions, seconds: numb
     steps: steps.length,
     wallMs: best.wallMs,
     medianMs: median(steps.map(({ wallMs }) => wallMs)),
+    cpuMs: best.cpuMs,
+    commands: best.commands,
     deviceMs,
     productsAndAttention: byKernel.filter(({ kernel }) => isProductOrAttention(kernel))
       .reduce((sum, { ms }) => sum + ms, 0) / deviceMs,
@@ -121,6 +130,15 @@ export async function baseConfig(shape: string): Promise<ModelConfig> {
   return shape === "demo" ? await readConfig(DEMO_MODEL) : shapeConfig(shape);
 }
 
+function describeCommands(
+  { submits, passes, dispatches, clears, lastSubmitMs }: Commands,
+  cpuMs: number,
+): string {
+  return `${dispatches} dispatches and ${clears} clears in ${passes} passes and ${submits} submits, the last after ${
+    formatMs(lastSubmitMs)
+  }; ${formatMs(cpuMs)} of processor time`;
+}
+
 function nameOf(shape: string, args: TrainArgs): string {
   const batch = args.per_device_train_batch_size;
   return `${shape}, ${batch > 1 ? `${batch} x ` : ""}${args.max_seq_length} tokens, ` +
@@ -168,6 +186,9 @@ export function describeStep(report: StepReport, peakGflops: number): string {
   const rows = [
     ["step", report.name],
     ["time", `${formatMs(wallMs)}, median ${formatMs(report.medianMs)} of ${report.steps}`],
+    ...(report.commands && report.cpuMs !== undefined
+      ? [["commands", describeCommands(report.commands, report.cpuMs)]]
+      : []),
     ["first step", `${formatMs(report.compileMs)} longer, compiling ${report.kernels} kernels`],
     ["tokens per second", (1000 * report.tokens / wallMs).toFixed(1)],
     [
