@@ -17,12 +17,14 @@ import { attentionBackwardReference, attentionReference } from "../../kernels/at
 import { attentionTunables, type Part, variantFor } from "../../kernels/attention/variants.ts";
 import { visitedByKernels, visitedPairs } from "../../kernels/attention/visits.ts";
 import { DRY_INFO, TYPICAL_LIMITS } from "../../kernels/dry_device.ts";
-import { Gpu, type Sharing } from "../../kernels/gpu.ts";
+import { Gpu } from "../../kernels/gpu.ts";
+import type { Risk } from "../../kernels/refusal.ts";
 import type { RowRange } from "../../kernels/shared/row_chunks.ts";
 import { rowRanges, type Tensor } from "../../kernels/tensor.ts";
 import type { Format, Kernel } from "../../kernels/wgsl.ts";
 import { assert, assertClose, assertEquals, assertThrows, reduction } from "../support/assert_close.ts";
 import { normal } from "../support/random.ts";
+import { ALL_SHARINGS, sharingTest } from "../support/sharing.ts";
 
 interface Case extends RowLayout, AttentionShape {
   readonly format?: Format;
@@ -36,7 +38,6 @@ interface Case extends RowLayout, AttentionShape {
 type Name = "o" | "lse" | "dq" | "dk" | "dv";
 type Inputs = Record<"q" | "k" | "v" | "dO", Float32Array>;
 
-const MODES: readonly Sharing[] = ["subgroup", "workgroup"];
 const MHA = { heads: 2, kvHeads: 2, headDim: 32 };
 const ODD_KV = { heads: 6, kvHeads: 3, headDim: 32 };
 
@@ -118,16 +119,20 @@ async function assertMatches(gpu: Gpu, of: Case): Promise<void> {
   }
 }
 
-for (const sharing of MODES) {
-  Deno.test(`Attention and its gradients match float64, ${sharing}: lengths around the blocks`, async () => {
-    using gpu = await Gpu.open({ sharing, poison: true });
-    for (const rows of [1, 2, 7, 8, 9, 16, 17, 31, 32, 33, 63, 64, 65, 97, 257]) {
-      await assertMatches(gpu, { ...MHA, starts: [0], rows });
-      await assertMatches(gpu, { ...MHA, starts: [0], rows, groupSize: Math.max(1, rows >> 2) });
-    }
-  });
+for (const sharing of ALL_SHARINGS) {
+  sharingTest(
+    sharing,
+    `Attention and its gradients match float64, ${sharing}: lengths around the blocks`,
+    async () => {
+      using gpu = await Gpu.open({ sharing, poison: true });
+      for (const rows of [1, 2, 7, 8, 9, 16, 17, 31, 32, 33, 63, 64, 65, 97, 257]) {
+        await assertMatches(gpu, { ...MHA, starts: [0], rows });
+        await assertMatches(gpu, { ...MHA, starts: [0], rows, groupSize: Math.max(1, rows >> 2) });
+      }
+    },
+  );
 
-  Deno.test(`Attention and its gradients match float64, ${sharing}: who sees whom`, async () => {
+  sharingTest(sharing, `Attention and its gradients match float64, ${sharing}: who sees whom`, async () => {
     using gpu = await Gpu.open({ sharing, poison: true });
     const unequal = { starts: [0, 33, 34, 97], rows: 131 };
     for (
@@ -146,28 +151,28 @@ for (const sharing of MODES) {
     await assertMatches(gpu, { heads: 1, kvHeads: 1, headDim: 32, ...unequal });
   });
 
-  Deno.test(`Attention and its gradients match float64, ${sharing}: head sizes`, async () => {
+  sharingTest(sharing, `Attention and its gradients match float64, ${sharing}: head sizes`, async () => {
     using gpu = await Gpu.open({ sharing, poison: true });
     for (const headDim of [16, 64, 80, 96, 128, 256]) {
       await assertMatches(gpu, { heads: 4, kvHeads: 2, headDim, starts: [0, 30], rows: 97, groupSize: 24 });
     }
   });
 
-  Deno.test(`Attention and its gradients match float64, ${sharing}: another scale`, async () => {
+  sharingTest(sharing, `Attention and its gradients match float64, ${sharing}: another scale`, async () => {
     using gpu = await Gpu.open({ sharing, poison: true });
     for (const scale of [0.0375, 0.5]) {
       await assertMatches(gpu, { ...ODD_KV, starts: [0, 30], rows: 97, groupSize: 24, scale });
     }
   });
 
-  Deno.test(`Attention and its gradients match float64, ${sharing}: capped scores`, async () => {
+  sharingTest(sharing, `Attention and its gradients match float64, ${sharing}: capped scores`, async () => {
     using gpu = await Gpu.open({ sharing, poison: true });
     const layout = { starts: [0, 30], rows: 97, groupSize: 24 };
     await assertMatches(gpu, { ...ODD_KV, ...layout, scale: 0.9, cap: 2 });
     await assertMatches(gpu, { ...MHA, ...layout, loud: 20, cap: 5 });
   });
 
-  Deno.test(`Large scores stay finite, ${sharing}`, async () => {
+  sharingTest(sharing, `Large scores stay finite, ${sharing}`, async () => {
     using gpu = await Gpu.open({ sharing, poison: true });
     const of = { ...MHA, starts: [0], rows: 97, groupSize: 32, loud: 100 };
     const actual = await onGpu(gpu, of, inputsOf(of));
@@ -178,7 +183,7 @@ for (const sharing of MODES) {
     }
   });
 
-  Deno.test(`16-bit formats lose no more than their rounding does, ${sharing}`, async () => {
+  sharingTest(sharing, `16-bit formats lose no more than their rounding does, ${sharing}`, async () => {
     using gpu = await Gpu.open({ sharing, poison: true });
     const of = { heads: 4, kvHeads: 2, headDim: 32, starts: [0, 30], rows: 97, groupSize: 24 };
     for (const format of ["f32", "bf16", "f16"] as const) {
@@ -195,7 +200,7 @@ for (const sharing of MODES) {
     }
   });
 
-  Deno.test(`Gradients reach what a query sees and nothing else, ${sharing}`, async () => {
+  sharingTest(sharing, `Gradients reach what a query sees and nothing else, ${sharing}`, async () => {
     using gpu = await Gpu.open({ sharing, poison: true });
     const of = { ...MHA, starts: [0, 30], rows: 97, groupSize: 24, documents: [0, 50] };
     const { first } = firstKeys(of);
@@ -221,7 +226,7 @@ for (const sharing of MODES) {
     }
   });
 
-  Deno.test(`Kernels visit the blocks that are counted and no others, ${sharing}`, async () => {
+  sharingTest(sharing, `Kernels visit the blocks that are counted and no others, ${sharing}`, async () => {
     using gpu = await Gpu.open({ sharing, poison: true });
     const shape = { heads: 6, kvHeads: 6, headDim: 32 };
     for (const layout of [{ starts: [0], rows: 150 }, { starts: [0, 70], rows: 150, groupSize: 20 }]) {
@@ -241,7 +246,7 @@ for (const sharing of MODES) {
     }
   });
 
-  Deno.test(`Repeated runs give the same bits, ${sharing}`, async () => {
+  sharingTest(sharing, `Repeated runs give the same bits, ${sharing}`, async () => {
     using gpu = await Gpu.open({ sharing, poison: true });
     const of = { ...ODD_KV, starts: [0, 30], rows: 257, groupSize: 64 };
     const once = await onGpu(gpu, of, inputsOf(of));
@@ -251,22 +256,26 @@ for (const sharing of MODES) {
     }
   });
 
-  Deno.test(`Tensors split over several bindings give the values of whole ones, ${sharing}`, async () => {
-    const of = { heads: 4, kvHeads: 2, headDim: 32, starts: [0, 100], rows: 300 };
-    // 512 bytes a row of q and 256 of k: five parts by three; half of it in bf16.
-    using split = await Gpu.open({ sharing, poison: true, maxBindingBytes: 64 * 512 });
-    assert(split.empty([of.rows, 128]).segments.length === 5, "q lies in five parts");
-    assert(split.empty([of.rows, 64]).segments.length === 3, "k lies in three parts");
-    await assertMatches(split, of);
-    await assertMatches(split, { ...of, groupSize: 80 });
-    await assertMatches(split, { ...of, groupSize: 7 });
-    const half = await onGpu(split, { ...of, kvHeads: 4, format: "bf16" }, inputsOf({ ...of, kvHeads: 4 }));
-    const expected = inFloat64({ ...of, kvHeads: 4 }, half);
-    // Sums are rounded to 8 bits between parts.
-    for (const name of NAMES) assertClose(name, half[name], expected[name], { rtol: 2e-2, atol: 2e-2 });
-  });
+  sharingTest(
+    sharing,
+    `Tensors split over several bindings give the values of whole ones, ${sharing}`,
+    async () => {
+      const of = { heads: 4, kvHeads: 2, headDim: 32, starts: [0, 100], rows: 300 };
+      // 512 bytes a row of q and 256 of k: five parts by three; half of it in bf16.
+      using split = await Gpu.open({ sharing, poison: true, maxBindingBytes: 64 * 512 });
+      assert(split.empty([of.rows, 128]).segments.length === 5, "q lies in five parts");
+      assert(split.empty([of.rows, 64]).segments.length === 3, "k lies in three parts");
+      await assertMatches(split, of);
+      await assertMatches(split, { ...of, groupSize: 80 });
+      await assertMatches(split, { ...of, groupSize: 7 });
+      const half = await onGpu(split, { ...of, kvHeads: 4, format: "bf16" }, inputsOf({ ...of, kvHeads: 4 }));
+      const expected = inFloat64({ ...of, kvHeads: 4 }, half);
+      // Sums are rounded to 8 bits between parts.
+      for (const name of NAMES) assertClose(name, half[name], expected[name], { rtol: 2e-2, atol: 2e-2 });
+    },
+  );
 
-  Deno.test(`Work cut into several dispatches gives the values of one, ${sharing}`, async () => {
+  sharingTest(sharing, `Work cut into several dispatches gives the values of one, ${sharing}`, async () => {
     const of = { heads: 4, kvHeads: 2, headDim: 32, starts: [0, 100], rows: 300 };
     const dispatches: string[] = [];
     // Of the longest sequence 128 rows of the forward pass, and 64 of the others.
@@ -285,7 +294,7 @@ for (const sharing of MODES) {
     await assertMatches(cut, { ...of, groupSize: 80 });
   });
 
-  Deno.test(`Gradients match finite differences, ${sharing}`, async () => {
+  sharingTest(sharing, `Gradients match finite differences, ${sharing}`, async () => {
     using gpu = await Gpu.open({ sharing, poison: true });
     const of = { heads: 4, kvHeads: 2, headDim: 4, starts: [0, 3], rows: 12, groupSize: 5 };
     const inputs = inputsOf(of);
@@ -321,14 +330,18 @@ Deno.test("Every variant matches float64", async () => {
   }
 });
 
-Deno.test("Matrix units attend in 16 bits where there are some, but not NVIDIA's, on which the kernel is wrong", () => {
+Deno.test("Matrix units attend in 16 bits where there are some, unless the device is wrong on them", () => {
   const matrices = [{ component: "f16", result: "f32", M: 16, N: 16, K: 16 }];
-  const firstOf = (vendor: string) => {
-    const gpu = Gpu.dry({ limits: TYPICAL_LIMITS, info: { ...DRY_INFO, vendor, matrices } });
+  const firstOf = (vendor: string, ...refused: Risk[]) => {
+    const info = { ...DRY_INFO, vendor, matrices };
+    const gpu = Gpu.dry({ limits: TYPICAL_LIMITS, info, refused: new Set(refused) });
     return variantFor(gpu, "forward", 128, "bf16").name;
   };
-  assert(firstOf("amd").startsWith("matrix"), firstOf("amd"));
-  for (const vendor of ["nvidia", "4318"]) assert(!firstOf(vendor).startsWith("matrix"), firstOf(vendor));
+  for (const vendor of ["amd", "nvidia", "4318"]) {
+    assert(firstOf(vendor).startsWith("matrix"), firstOf(vendor));
+    const plain = firstOf(vendor, "attention by matrices");
+    assert(!plain.startsWith("matrix"), plain);
+  }
 });
 
 Deno.test("Tiles shrink to the memory of a workgroup; a variant that the device lacks is refused by name", async () => {
@@ -464,29 +477,33 @@ async function onPart(gpu: Gpu, of: Case, inputs: Inputs, range: RowRange) {
   };
 }
 
-for (const sharing of MODES) {
-  Deno.test(`Parts of a batch, with the keys before them, give together what it gives: ${sharing}`, async () => {
-    using gpu = await Gpu.open({ sharing, poison: true });
-    const layouts = [
-      { starts: [0], rows: 200, groupSize: 50, cuts: [50, 150] },
-      { starts: [0, 33], rows: 210, groupSize: 25, documents: [0, 33, 140], cuts: [25, 83, 133, 183] },
-      { starts: [0], rows: 300, window: 70, cuts: [100, 171] },
-      { starts: [0], rows: 90, cuts: [40] },
-    ];
-    for (const { cuts, ...layout } of layouts) {
-      const of = { ...ODD_KV, ...layout };
-      const expected = inFloat64(of, inputsOf(of));
-      const bounds = [0, ...cuts, of.rows];
-      const parts: Record<Name, Float32Array>[] = [];
-      for (const [i, start] of bounds.slice(0, -1).entries()) {
-        parts.push(await onPart(gpu, of, inputsOf(of), { start, end: bounds[i + 1]! }));
+for (const sharing of ALL_SHARINGS) {
+  sharingTest(
+    sharing,
+    `Parts of a batch, with the keys before them, give together what it gives: ${sharing}`,
+    async () => {
+      using gpu = await Gpu.open({ sharing, poison: true });
+      const layouts = [
+        { starts: [0], rows: 200, groupSize: 50, cuts: [50, 150] },
+        { starts: [0, 33], rows: 210, groupSize: 25, documents: [0, 33, 140], cuts: [25, 83, 133, 183] },
+        { starts: [0], rows: 300, window: 70, cuts: [100, 171] },
+        { starts: [0], rows: 90, cuts: [40] },
+      ];
+      for (const { cuts, ...layout } of layouts) {
+        const of = { ...ODD_KV, ...layout };
+        const expected = inFloat64(of, inputsOf(of));
+        const bounds = [0, ...cuts, of.rows];
+        const parts: Record<Name, Float32Array>[] = [];
+        for (const [i, start] of bounds.slice(0, -1).entries()) {
+          parts.push(await onPart(gpu, of, inputsOf(of), { start, end: bounds[i + 1]! }));
+        }
+        for (const name of NAMES) {
+          const sum = expected[name].map((_, at) => parts.reduce((sum, part) => sum + part[name][at]!, 0));
+          assertClose(`${name} of ${JSON.stringify(of)}`, sum, expected[name], reduction(2 * of.rows));
+        }
       }
-      for (const name of NAMES) {
-        const sum = expected[name].map((_, at) => parts.reduce((sum, part) => sum + part[name][at]!, 0));
-        assertClose(`${name} of ${JSON.stringify(of)}`, sum, expected[name], reduction(2 * of.rows));
-      }
-    }
-  });
+    },
+  );
 }
 
 Deno.test("The float64 gradients match finite differences", () => {

@@ -10,12 +10,13 @@ import {
   quantiseRows,
 } from "../../kernels/cache_attention/cache_attention.ts";
 import { cacheAttentionReference, quantiseRowsReference } from "../../kernels/cache_attention/reference.ts";
-import { Gpu, type GpuOptions, type Sharing } from "../../kernels/gpu.ts";
+import { Gpu, type GpuOptions } from "../../kernels/gpu.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { Format } from "../../kernels/wgsl.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { assertRounded, inFormat } from "../support/numeric.ts";
 import { normal } from "../support/random.ts";
+import { ALL_SHARINGS, SHARINGS, sharingTest } from "../support/sharing.ts";
 
 interface Case {
   readonly heads: number;
@@ -197,7 +198,7 @@ const WAYS: Record<string, GpuOptions> = {
 };
 
 for (const [way, options] of Object.entries(WAYS)) {
-  Deno.test(`New rows see the keys up to their own, ${way}`, async () => {
+  sharingTest(options.sharing!, `New rows see the keys up to their own, ${way}`, async () => {
     using gpu = await Gpu.open({ poison: true, ...options });
     for (const [i, c] of CASES.entries()) {
       // 64 rows of a cache are the least that a binding holds.
@@ -208,8 +209,8 @@ for (const [way, options] of Object.entries(WAYS)) {
   });
 }
 
-for (const sharing of ["subgroup", "workgroup"] satisfies Sharing[]) {
-  Deno.test(`Long contexts are split and put together again, ${sharing} sharing`, async () => {
+for (const sharing of ALL_SHARINGS) {
+  sharingTest(sharing, `Long contexts are split and put together again, ${sharing} sharing`, async () => {
     using gpu = await Gpu.open({ poison: true, sharing });
     await check(gpu, {
       heads: 2,
@@ -221,7 +222,7 @@ for (const sharing of ["subgroup", "workgroup"] satisfies Sharing[]) {
     }, 5);
   });
 
-  Deno.test(`Scores far apart do not overflow, ${sharing} sharing`, async () => {
+  sharingTest(sharing, `Scores far apart do not overflow, ${sharing} sharing`, async () => {
     using gpu = await Gpu.open({ poison: true, sharing });
     const [headDim, keys, capacity] = [8, 200, 256];
     const q = new Float32Array(headDim).fill(30);
@@ -329,7 +330,7 @@ for (const maxBindingBytes of [2 ** 30, 64 * 56]) {
 
 Deno.test("In 8 bits keys and values that are not finite give attention that is not", async () => {
   const shape = { heads: 1, kvHeads: 1, headDim: 8 };
-  for (const sharing of ["subgroup", "workgroup"] satisfies Sharing[]) {
+  for (const sharing of SHARINGS) {
     for (const [name, bad] of [["k", NaN], ["k", Infinity], ["v", NaN], ["v", -Infinity]] as const) {
       using gpu = await Gpu.open({ poison: true, sharing });
       const positions = gpu.tensor([3], Uint32Array.of(0, 1, 2));
@@ -386,7 +387,7 @@ Deno.test("What 8 bits change in attention is within its bound", async () => {
 
 Deno.test("Attention of the last rows alone is that of all rows, cut", async () => {
   const [rows, width, shape] = [150, 32, { heads: 4, kvHeads: 2, headDim: 8 }];
-  for (const sharing of ["subgroup", "workgroup"] as const) {
+  for (const sharing of SHARINGS) {
     using gpu = await Gpu.open({ poison: true, sharing, maxBindingBytes: 64 * width * 4 });
     const q = normal(1, rows * width);
     const k = gpu.tensor([rows, width / 2], normal(2, rows * width / 2));

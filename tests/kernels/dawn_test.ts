@@ -99,7 +99,7 @@ dawnTest("a process that used it ends by itself, with exit code 0", dawn, async 
     const ones = gpu.tensor([4, 4], new Float32Array(16).fill(1));
     console.log(gpu.info.webgpu, (await gpu.read(matmul(gpu, ones, ones))).join(" "));
     gpu.close();`;
-  const { code: status, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+  const { code: status, stdout, stderr } = await new Deno.Command("deno", {
     args: ["eval", "--quiet", "--ext=ts", "--lock=dawn.lock", code],
     cwd: ROOT,
     signal: AbortSignal.timeout(120_000),

@@ -1,5 +1,5 @@
 import { DRY_INFO, TYPICAL_LIMITS } from "../../kernels/dry_device.ts";
-import { Gpu, type GpuInfo, type Sharing } from "../../kernels/gpu.ts";
+import { Gpu, type GpuInfo } from "../../kernels/gpu.ts";
 import { matmul, matmulBackwardInput, matmulBackwardWeight } from "../../kernels/matmul/matmul.ts";
 import {
   matmulBackwardInputReference,
@@ -17,6 +17,7 @@ import type { Format } from "../../kernels/wgsl.ts";
 import { assertEquals, assertThrows } from "../support/assert_close.ts";
 import { inFormat } from "../support/numeric.ts";
 import { normal } from "../support/random.ts";
+import { ALL_SHARINGS, SHARINGS, sharingTest } from "../support/sharing.ts";
 
 /** Relative rounding of one value stored in a format. */
 const UNIT: Record<Format, number> = { f32: 2 ** -24, bf16: 2 ** -8, f16: 2 ** -11 };
@@ -59,8 +60,8 @@ const SIZES: Sizes[] = [
 /** Depths that are summed in parts, the last one short. */
 const DEEP: Sizes[] = [{ M: 5, N: 12, K: 1100 }, { M: 40, N: 1100, K: 36 }, { M: 1100, N: 20, K: 12 }];
 
-for (const sharing of ["subgroup", "workgroup"] satisfies Sharing[]) {
-  Deno.test(`The three products match float64, ${sharing} sharing`, async () => {
+for (const sharing of ALL_SHARINGS) {
+  sharingTest(sharing, `The three products match float64, ${sharing} sharing`, async () => {
     using gpu = await Gpu.open({ sharing, poison: true });
     for (const [seed, size] of [...SIZES, ...DEEP].entries()) {
       const { M, N, K } = size;
@@ -78,45 +79,49 @@ for (const sharing of ["subgroup", "workgroup"] satisfies Sharing[]) {
     }
   });
 
-  Deno.test(`Products over split tensors and in several dispatches are those over whole ones, ${sharing} sharing`, async () => {
-    const size = { M: 200, N: 136, K: 136 };
-    const { M, N, K } = size;
-    const run = async (gpu: Gpu) => {
-      const tx = gpu.tensor([M, K], normal(6, M * K));
-      const tw = gpu.tensor([N, K], normal(7, N * K));
-      const tdy = gpu.tensor([M, N], normal(8, M * N));
-      const nf4 = quantiseNf4(gpu, tw);
-      const results: Tensor[] = [
-        matmul(gpu, tx, tw),
-        matmulBackwardInput(gpu, tdy, tw),
-        matmulBackwardWeight(gpu, tdy, tx, { into: gpu.empty([N, K]) }),
-        matmul(gpu, tx, nf4),
-        matmulBackwardInput(gpu, tdy, nf4),
-      ];
-      return {
-        parts: tw.segments.length,
-        values: await Promise.all(results.map((result) => gpu.read(result))),
+  sharingTest(
+    sharing,
+    `Products over split tensors and in several dispatches are those over whole ones, ${sharing} sharing`,
+    async () => {
+      const size = { M: 200, N: 136, K: 136 };
+      const { M, N, K } = size;
+      const run = async (gpu: Gpu) => {
+        const tx = gpu.tensor([M, K], normal(6, M * K));
+        const tw = gpu.tensor([N, K], normal(7, N * K));
+        const tdy = gpu.tensor([M, N], normal(8, M * N));
+        const nf4 = quantiseNf4(gpu, tw);
+        const results: Tensor[] = [
+          matmul(gpu, tx, tw),
+          matmulBackwardInput(gpu, tdy, tw),
+          matmulBackwardWeight(gpu, tdy, tx, { into: gpu.empty([N, K]) }),
+          matmul(gpu, tx, nf4),
+          matmulBackwardInput(gpu, tdy, nf4),
+        ];
+        return {
+          parts: tw.segments.length,
+          values: await Promise.all(results.map((result) => gpu.read(result))),
+        };
       };
-    };
-    using whole = await Gpu.open({ sharing, poison: true });
-    using split = await Gpu.open({ sharing, poison: true, maxBindingBytes: 64 * 136 * 4 });
-    let dispatches = 0;
-    using cut = await Gpu.open({
-      sharing,
-      poison: true,
-      mostWork: 64 * N * K,
-      onDispatch: ({ kernel }) => dispatches += kernel.startsWith("matmul") ? 1 : 0,
-    });
-    const expected = await run(whole);
-    const parted = await run(split);
-    assertEquals([expected.parts, parted.parts], [1, 3]);
-    const inTurns = await run(cut);
-    assertEquals([inTurns.parts, dispatches], [1, 5 * Math.ceil(M / 64)]);
-    for (const [i, value] of [...parted.values, ...inTurns.values].entries()) {
-      const reference = Float64Array.from(expected.values[i % expected.values.length]!);
-      assertProduct(`result ${i}`, value, reference, abs(reference).map((v) => v + 8), M + N);
-    }
-  });
+      using whole = await Gpu.open({ sharing, poison: true });
+      using split = await Gpu.open({ sharing, poison: true, maxBindingBytes: 64 * 136 * 4 });
+      let dispatches = 0;
+      using cut = await Gpu.open({
+        sharing,
+        poison: true,
+        mostWork: 64 * N * K,
+        onDispatch: ({ kernel }) => dispatches += kernel.startsWith("matmul") ? 1 : 0,
+      });
+      const expected = await run(whole);
+      const parted = await run(split);
+      assertEquals([expected.parts, parted.parts], [1, 3]);
+      const inTurns = await run(cut);
+      assertEquals([inTurns.parts, dispatches], [1, 5 * Math.ceil(M / 64)]);
+      for (const [i, value] of [...parted.values, ...inTurns.values].entries()) {
+        const reference = Float64Array.from(expected.values[i % expected.values.length]!);
+        assertProduct(`result ${i}`, value, reference, abs(reference).map((v) => v + 8), M + N);
+      }
+    },
+  );
 }
 
 /** Every variant that the adapter can run. */
@@ -309,7 +314,7 @@ Deno.test("alpha and beta scale the product and what is there; columns that pad 
 
 Deno.test("A depth summed in parts is scaled once, and added to once", async () => {
   const size = { M: 6, N: 64, K: 1280 };
-  for (const sharing of ["subgroup", "workgroup"] satisfies Sharing[]) {
+  for (const sharing of SHARINGS) {
     using gpu = await Gpu.open({ sharing, poison: true });
     const [x, old] = [normal(15, 6 * 1280), normal(16, 6 * 64)];
     const weight = quantiseNf4(gpu, gpu.tensor([64, 1280], normal(17, 64 * 1280)));
@@ -332,7 +337,7 @@ Deno.test("The depth is not summed in parts where those would not fit a binding"
 });
 
 Deno.test("Each class of products is measured by a shape of its own kind, and runs what it was tuned to", async () => {
-  for (const sharing of ["subgroup", "workgroup"] satisfies Sharing[]) {
+  for (const sharing of SHARINGS) {
     using gpu = await Gpu.open({ sharing });
     const classes = matmulTunables(gpu);
     assertEquals(new Set(classes.map(({ key }) => key)).size, classes.length);

@@ -1,4 +1,4 @@
-import { Gpu, type Sharing } from "../../kernels/gpu.ts";
+import { Gpu } from "../../kernels/gpu.ts";
 import { matmulReference } from "../../kernels/matmul/reference.ts";
 import { matvec, MATVEC_ROWS, product } from "../../kernels/matvec/matvec.ts";
 import { quantiseNf4 } from "../../kernels/nf4/nf4.ts";
@@ -6,6 +6,7 @@ import type { Format } from "../../kernels/wgsl.ts";
 import { assertEquals, assertThrows } from "../support/assert_close.ts";
 import { inFormat } from "../support/numeric.ts";
 import { normal } from "../support/random.ts";
+import { ALL_SHARINGS, sharingTest } from "../support/sharing.ts";
 
 /** Relative rounding of one value stored in a format. */
 const UNIT: Record<Format, number> = { f32: 2 ** -24, bf16: 2 ** -8, f16: 2 ** -11 };
@@ -56,8 +57,8 @@ const CASES: Case[] = [
   { M: 1, N: 12, K: 4100 },
 ];
 
-for (const sharing of ["subgroup", "workgroup"] satisfies Sharing[]) {
-  Deno.test(`matvec matches float64 for every format, ${sharing} sharing`, async () => {
+for (const sharing of ALL_SHARINGS) {
+  sharingTest(sharing, `matvec matches float64 for every format, ${sharing} sharing`, async () => {
     using gpu = await Gpu.open({ sharing, poison: true });
     const formats = [["f32", "f32"], ["bf16", "bf16"], ["f16", "f16"], ["bf16", "f32"], [
       "f32",
@@ -74,7 +75,7 @@ for (const sharing of ["subgroup", "workgroup"] satisfies Sharing[]) {
     }
   });
 
-  Deno.test(`matvec reads NF4 as dequantising does, ${sharing} sharing`, async () => {
+  sharingTest(sharing, `matvec reads NF4 as dequantising does, ${sharing} sharing`, async () => {
     using gpu = await Gpu.open({ sharing, poison: true });
     const sizes = [{ M: 1, N: 70, K: 176 }, { M: 1, N: 36, K: 1088 }, { M: 3, N: 9, K: 64 }, {
       M: 8,
@@ -93,38 +94,46 @@ for (const sharing of ["subgroup", "workgroup"] satisfies Sharing[]) {
     }
   });
 
-  Deno.test(`matvec over a split weight is that over a whole one, ${sharing} sharing`, async () => {
-    const { M, N, K } = { M: 2, N: 150, K: 136 };
-    const run = async (gpu: Gpu) => {
-      const weight = gpu.tensor([N, K], normal(7, N * K));
-      const x = gpu.tensor([M, K], normal(6, M * K));
-      const results = [matvec(gpu, x, weight), matvec(gpu, x, quantiseNf4(gpu, weight))];
-      return { parts: weight.segments.length, values: await Promise.all(results.map((y) => gpu.read(y))) };
-    };
-    using whole = await Gpu.open({ sharing, poison: true });
-    using split = await Gpu.open({ sharing, poison: true, maxBindingBytes: 64 * K * 4 });
-    const [expected, actual] = [await run(whole), await run(split)];
-    assertEquals([expected.parts, actual.parts], [1, 3]);
-    assertEquals(actual.values.map((y) => [...y]), expected.values.map((y) => [...y]));
-  });
+  sharingTest(
+    sharing,
+    `matvec over a split weight is that over a whole one, ${sharing} sharing`,
+    async () => {
+      const { M, N, K } = { M: 2, N: 150, K: 136 };
+      const run = async (gpu: Gpu) => {
+        const weight = gpu.tensor([N, K], normal(7, N * K));
+        const x = gpu.tensor([M, K], normal(6, M * K));
+        const results = [matvec(gpu, x, weight), matvec(gpu, x, quantiseNf4(gpu, weight))];
+        return { parts: weight.segments.length, values: await Promise.all(results.map((y) => gpu.read(y))) };
+      };
+      using whole = await Gpu.open({ sharing, poison: true });
+      using split = await Gpu.open({ sharing, poison: true, maxBindingBytes: 64 * K * 4 });
+      const [expected, actual] = [await run(whole), await run(split)];
+      assertEquals([expected.parts, actual.parts], [1, 3]);
+      assertEquals(actual.values.map((y) => [...y]), expected.values.map((y) => [...y]));
+    },
+  );
 
-  Deno.test(`matvec scales by alpha and adds beta times what is there, ${sharing} sharing`, async () => {
-    using gpu = await Gpu.open({ sharing, poison: true });
-    const size = { M: 3, N: 20, K: 16 };
-    const [x, w, old] = [normal(9, 48), normal(10, 320), normal(11, 60)];
-    const y = gpu.tensor([3, 20], old);
-    const result = matvec(gpu, gpu.tensor([3, 16], x), gpu.tensor([20, 16], w), {
-      into: y,
-      alpha: 0.25,
-      beta: -2,
-    });
-    assertEquals(result === y, true, "the result is the given tensor");
-    const added = (m: number, n: number) => -2 * old[m * 20 + n]!;
-    assertProduct("y", await gpu.read(y), { x, w }, size, { alpha: 0.25, added });
-    const half = matvec(gpu, gpu.tensor([3, 16], x), gpu.tensor([20, 16], w), { format: "bf16" });
-    assertEquals(half.dtype, "bf16");
-    assertProduct("bf16", await gpu.read(half), { x, w }, size, { stored: "bf16" });
-  });
+  sharingTest(
+    sharing,
+    `matvec scales by alpha and adds beta times what is there, ${sharing} sharing`,
+    async () => {
+      using gpu = await Gpu.open({ sharing, poison: true });
+      const size = { M: 3, N: 20, K: 16 };
+      const [x, w, old] = [normal(9, 48), normal(10, 320), normal(11, 60)];
+      const y = gpu.tensor([3, 20], old);
+      const result = matvec(gpu, gpu.tensor([3, 16], x), gpu.tensor([20, 16], w), {
+        into: y,
+        alpha: 0.25,
+        beta: -2,
+      });
+      assertEquals(result === y, true, "the result is the given tensor");
+      const added = (m: number, n: number) => -2 * old[m * 20 + n]!;
+      assertProduct("y", await gpu.read(y), { x, w }, size, { alpha: 0.25, added });
+      const half = matvec(gpu, gpu.tensor([3, 16], x), gpu.tensor([20, 16], w), { format: "bf16" });
+      assertEquals(half.dtype, "bf16");
+      assertProduct("bf16", await gpu.read(half), { x, w }, size, { stored: "bf16" });
+    },
+  );
 }
 
 Deno.test("product takes few rows by matvec and more by matmul; matvec refuses more, and what does not fit", async () => {

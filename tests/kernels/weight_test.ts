@@ -7,6 +7,7 @@ import type { Tensor } from "../../kernels/tensor.ts";
 import type { Operand, QuantisedWeight, VectorOperand, WeightForm } from "../../kernels/weight.ts";
 import { assert } from "../support/assert_close.ts";
 import { normal } from "../support/random.ts";
+import { ALL_SHARINGS, sharingTest } from "../support/sharing.ts";
 
 /** Four weights of 8 bits a word; the largest magnitude of a row is its scale. */
 const WORDS = `
@@ -112,8 +113,8 @@ class Int8Weight implements QuantisedWeight {
   }
 }
 
-for (const sharing of ["subgroup", "workgroup"] satisfies Sharing[]) {
-  Deno.test(`A weight of 8 bits multiplies as its values do, ${sharing} sharing`, async () => {
+for (const sharing of ALL_SHARINGS) {
+  sharingTest(sharing, `A weight of 8 bits multiplies as its values do, ${sharing} sharing`, async () => {
     for (const tuning of [{}, { "matmul nt int8 medium": "dequantise first" }] as Record<string, string>[]) {
       using gpu = await Gpu.open({ sharing, poison: true, tuning });
       for (const [M, N, K] of [[1, 12, 8], [5, 36, 68], [70, 44, 100]] as const) {

@@ -6,6 +6,7 @@ import { runEveryKernel, SMALL_LLAMA, SMALL_OTHERS } from "../../bench/every_ker
 import { Gpu } from "../../kernels/gpu.ts";
 import { assemble, type Kernel, readInterface } from "../../kernels/wgsl.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
+import { ALL_SHARINGS, sharingTest } from "../support/sharing.ts";
 
 /** Kernels on matrix units, and their trials. */
 const ON_MATRICES = /matrix\.wgsl$|\/matrix_trials\//;
@@ -22,7 +23,7 @@ async function wgslFiles(folder: string, all = false): Promise<string[]> {
   return files.sort();
 }
 
-Deno.test("Training and writing compile every .wgsl file without a complaint", async () => {
+sharingTest("subgroup", "Training and writing compile every .wgsl file without a complaint", async () => {
   const compiled: string[] = [];
   const original = GPUDevice.prototype.createShaderModule;
   const problems: Promise<string[]>[] = [];
@@ -37,7 +38,7 @@ Deno.test("Training and writing compile every .wgsl file without a complaint", a
     return module;
   };
   try {
-    for (const sharing of ["subgroup", "workgroup"] as const) {
+    for (const sharing of ALL_SHARINGS) {
       for (const format of ["f32", "bf16", "f16"] as const) {
         using gpu = await Gpu.open({ sharing });
         await runEveryKernel(gpu, SMALL_LLAMA, format);

@@ -1,0 +1,19 @@
+/** Tests of a way of sharing operands that a device may lack: there they are skipped by name. */
+import { Gpu, type Sharing } from "../../kernels/gpu.ts";
+
+/** Both ways. */
+export const ALL_SHARINGS: readonly Sharing[] = ["subgroup", "workgroup"];
+
+const probe = await Gpu.open();
+const { description, subgroupSize } = probe.info;
+probe.close();
+
+/** Those that this device can run. */
+export const SHARINGS = ALL_SHARINGS.filter((sharing) => sharing === "workgroup" || subgroupSize >= 8);
+
+/** Defines a test of one way. */
+export function sharingTest(sharing: Sharing, name: string, fn: () => Promise<void>): void {
+  const ignore = !SHARINGS.includes(sharing);
+  const note = ignore ? ` (skipped: "${description}" has no subgroups of 8 or more)` : "";
+  Deno.test({ name: `${name}${note}`, ignore, fn });
+}
