@@ -1,6 +1,6 @@
 /**
- * Goals for speed and memory: against other WebGPU libraries on the same adapter, against what the hardware can do,
- * against unsloth's longest contexts, and in bytes that models must fit into; and where in the results each figure is.
+ * Goals for speed and memory: against other WebGPU libraries on the same adapter, against unsloth's longest contexts, and
+ * in bytes that models must fit into; and where in the results each figure is. What a GPU can do: gpu/goals.ts.
  */
 import { formatBytes } from "../text.ts";
 import type { ContestResult, Score } from "./peers/contest.ts";
@@ -26,8 +26,8 @@ export interface PeersResult extends AnyResult {
 }
 
 export type Kind = keyof DeviceResults;
-/** Kinds of devices: a driver on the processor, a GPU by Deno's WebGPU, a GPU by Dawn. */
-export type Device = "software" | "gpu" | "dawn";
+/** Kinds of devices: a driver on the processor, a GPU. */
+export type Device = "software" | "gpu";
 
 /** A figure and what it is held against. */
 export interface Figure {
@@ -108,8 +108,8 @@ export const GOALS: readonly Goal[] = [
         isMet: full >= unsloth,
       })),
   },
-  ...(["software", "gpu"] as const).map((device): Goal => ({
-    device,
+  {
+    device: "software",
     kind: "step",
     what: "peak as measured, against the plan",
     goal: "within 5 %",
@@ -120,7 +120,7 @@ export const GOALS: readonly Goal[] = [
         ratio: (peakBytes / plannedBytes).toFixed(3),
         isMet: Math.abs(peakBytes / plannedBytes - 1) <= 0.05,
       })),
-  })),
+  },
   {
     device: "software",
     kind: "load",
@@ -140,53 +140,8 @@ export const GOALS: readonly Goal[] = [
         isMet: hostBytes <= 2 ** 31,
       })),
   },
-  ...(["software", "gpu"] as const).flatMap(s2Goals),
-  ...(["software", "gpu"] as const).map(decodeGoal),
-  shareGoal(
-    "f32 matmul, M8192 N4096 K4096",
-    { op: /^x W/, shape: /^M8192 N4096 K4096$/, format: "f32" },
-    0.6,
-  ),
-  {
-    device: "gpu",
-    kind: "kernels",
-    what: "NF4 matmul against our f32, M8192 N4096 K4096",
-    goal: "0.9x or more",
-    read: ({ kernels }) => ratioOfRows(kernels.rows, /^M8192 N4096 K4096$/, "nf4, x f32", "f32", 0.9),
-  },
-  shareGoal(
-    "attention forward, D128",
-    { op: /^attention$/, shape: /^H32 D128 T8192$/, format: "bf16" },
-    0.45,
-  ),
-  shareGoal("attention backward, D128", {
-    op: /^attention backward$/,
-    shape: /^H32 D128 T8192$/,
-    format: "bf16",
-  }, 0.35),
-  {
-    device: "gpu",
-    kind: "step",
-    what: "Llama-2-7B QLoRA step at 8192, of the f32 peak",
-    goal: "50 % or more",
-    read: ({ step: { steps, peaks } }) =>
-      steps.filter(({ name }) => name.startsWith("llama2-7b")).map(({ gflops }) => {
-        const share = gflops / peaks.gflops;
-        return { ours: `${gflops.toFixed(0)} GFLOP/s`, share, isMet: share >= 0.5 };
-      }),
-  },
-  {
-    device: "dawn",
-    kind: "kernels",
-    what: "matmul on tensor cores (bf16, M8192 N4096 K4096), of the f32 peak by Deno's WebGPU",
-    goal: "5x our f32 matmul there",
-    read: ({ kernels }) =>
-      find(kernels.rows, { op: /^x W/, shape: /^M8192 N4096 K4096$/, format: "bf16" }).map((row) => ({
-        ours: rate(row),
-        share: row.share,
-        isMet: row.share >= 3,
-      })),
-  },
+  ...s2Goals(),
+  decodeGoal(),
 ];
 
 function peerGoal(what: string, op: RegExp, peer: string, least: number): Goal {
@@ -242,12 +197,12 @@ function againstPeer(
   }];
 }
 
-function s2Goals(device: "software" | "gpu"): Goal[] {
+function s2Goals(): Goal[] {
   const own = (rows: readonly Row[], suite: string) =>
     rows.filter((row) => row.suite === suite && row.op === "attention");
   return [
     {
-      device,
+      device: "software",
       kind: "s2",
       what: "S2-Attn at fixed G: time per token from 8k to 64k",
       goal: "within 10 %",
@@ -260,7 +215,7 @@ function s2Goals(device: "software" | "gpu"): Goal[] {
       },
     },
     {
-      device,
+      device: "software",
       kind: "s2",
       what: "S2-Attn at N = 32768, G = N / 4, of full attention's time",
       goal: "0.3 or less",
@@ -279,71 +234,20 @@ function s2Goals(device: "software" | "gpu"): Goal[] {
   ];
 }
 
-function decodeGoal(device: "software" | "gpu"): Goal {
+function decodeGoal(): Goal {
   return {
-    device,
+    device: "software",
     kind: "decode",
     what: "writing a token, of the memory's rate",
-    goal: device === "gpu" ? "70 % or more" : "",
+    goal: "",
     read: ({ decode }) =>
       decode.rows.map((row) => ({
         ours: `${row.shape}: ${row.bestMs.toFixed(2)} ms, ${row.gbps.toFixed(1)} GB/s`,
         share: row.share,
         // A driver on the processor is limited by its instructions, not by memory.
-        isMet: device === "gpu" ? row.share >= 0.7 : null,
+        isMet: null,
       })),
   };
-}
-
-interface RowFilter {
-  readonly op: RegExp;
-  readonly shape: RegExp;
-  readonly format: string;
-}
-
-function shareGoal(what: string, filter: RowFilter, least: number): Goal {
-  return {
-    device: "gpu",
-    kind: "kernels",
-    what: `${what}, of the f32 peak`,
-    goal: `${100 * least} % or more`,
-    read: ({ kernels: { rows, peaks } }) =>
-      find(rows, filter).map((row) => {
-        const share = row.gflops! / peaks.gflops;
-        return { ours: rate(row), share, isMet: share >= least };
-      }),
-  };
-}
-
-function find(rows: readonly Row[], { op, shape, format }: RowFilter): Row[] {
-  return rows.filter((row) => op.test(row.op) && shape.test(row.shape) && row.format === format);
-}
-
-/** The product x W^T in one format against the same in another. */
-function ratioOfRows(
-  rows: readonly Row[],
-  shape: RegExp,
-  format: string,
-  other: string,
-  least: number,
-): Figure[] {
-  const [[a], [b]] = [format, other].map((each) => find(rows, { op: /^x W/, shape, format: each })) as [
-    Row[],
-    Row[],
-  ];
-  if (!a || !b) return [];
-  const ratio = b.bestMs / a.bestMs;
-  return [{
-    ours: rate(a),
-    peer: rate(b),
-    ratio: `${ratio.toFixed(2)}x`,
-    share: a.share,
-    isMet: ratio >= least,
-  }];
-}
-
-function rate({ gflops }: Row): string {
-  return `${gflops!.toFixed(1)} GFLOP/s`;
 }
 
 function percent(share: number): string {

@@ -15,7 +15,7 @@ interface MemoryGoal {
   readonly gib: number;
 }
 
-const MEMORY_GOALS: readonly MemoryGoal[] = [
+export const MEMORY_GOALS: readonly MemoryGoal[] = [
   { shape: "llama2-7b", tokens: 8192, rank: 64, gib: 10 },
   { shape: "llama2-13b", tokens: 8192, rank: 64, gib: 16 },
   { shape: "llama2-7b", tokens: 12288, rank: 64, gib: 12 },
@@ -95,7 +95,8 @@ export async function planMemory(
   return { goals, longest };
 }
 
-async function settings(tokens: number, rank: number): Promise<TrainArgs> {
+/** QLoRA on all linears in bf16. */
+export async function settings(tokens: number, rank: number): Promise<TrainArgs> {
   const { args } = await loadTrainArgs(null, {
     model_name_or_path: "unused",
     train_file: "unused",

@@ -1,9 +1,11 @@
 /**
- * Fills the tables of docs/performance.md and of the pages it links from bench/results/<device>/<kind>.json:
- * `deno task bench:report`. A table is what stands between `<!-- table: NAME -->` and `<!-- end -->`.
+ * Fills the tables of docs/performance.md and of the pages it links from bench/results/<device>/<kind>.json,
+ * and from the last check of each GPU: `deno task bench:report`. A table is what stands between `<!-- table: NAME -->` and `<!-- end -->`.
  */
 import { formatBytes, formatMs } from "../text.ts";
 import { type Device, type DeviceResults, type Figure, GOALS, type Kind, type PeersResult } from "./goals.ts";
+import { judge, number } from "./gpu/goals.ts";
+import { type GpuReport, lastReport } from "./gpu/report.ts";
 import type { Score } from "./peers/contest.ts";
 import { LOAD_HEAD, loadRows } from "./loading.ts";
 import { memoryTables } from "./memory.ts";
@@ -13,11 +15,17 @@ const PAGES = ["performance.md", "performance/software.md", "performance/gpu.md"
   .map((name) => new URL(`../docs/${name}`, import.meta.url));
 const RESULTS = new URL("./results/", import.meta.url);
 
-const DEVICES: readonly Device[] = ["software", "gpu", "dawn"];
+const DEVICES: readonly Device[] = ["software", "gpu"];
 const KINDS: readonly Kind[] = ["kernels", "peers", "models", "s2", "step", "decode", "memory", "load"];
-const NAMES: Record<Device, string> = { software: "software", gpu: "GPU", dawn: "GPU, Dawn" };
+const NAMES: Record<Device, string> = { software: "software", gpu: "GPU" };
+/** Makers of GPUs that are named where none of theirs was measured. */
+const MAKERS = ["Apple", "AMD", "Intel"] as const;
 
-type Results = Record<Device, DeviceResults>;
+/** All that was measured. */
+interface Results extends Record<Device, DeviceResults> {
+  /** The last check of each GPU. */
+  readonly gpus: readonly GpuReport[];
+}
 
 /** The page with its tables made anew. @throws {Error} if a table has a name that nobody knows */
 export function fill(page: string, results: Results): string {
@@ -29,6 +37,8 @@ export function fill(page: string, results: Results): string {
 
 function tableOf(name: string, results: Results): string {
   if (name === "goals") return goalsTable(results);
+  if (name === "gpu goals") return gpuGoalsTable(results.gpus);
+  if (name === "gpu figures") return gpuFiguresTable(results.gpus);
   const [kind, device] = name.split(" ") as [Kind, Device];
   const result = results[device]?.[kind];
   if (!KINDS.includes(kind) || !DEVICES.includes(device)) throw new Error(`No table is called "${name}"`);
@@ -70,6 +80,41 @@ function goalsTable(results: Results): string {
     ]);
   });
   return table(["figure", "adapter", "goal", "ours", "peer", "ratio", "of peak", "", "commit, date"], rows);
+}
+
+/** The goals of each GPU that was measured, and which makers' were not. */
+function gpuGoalsTable(gpus: readonly GpuReport[]): string {
+  const rows = gpus.flatMap((report) =>
+    judge(report.figures, report.adapter).map(({ what, goal, ours, verdict }) => [
+      what,
+      report.adapter,
+      goal,
+      ours,
+      verdict,
+      `${report.commit}, ${report.date.slice(0, 10)}`,
+    ])
+  );
+  const unknown = MAKERS.filter((maker) => !gpus.some(({ adapter }) => new RegExp(maker, "i").test(adapter)));
+  const missing = unknown.map((
+    maker,
+  ) => ["all of these", maker, "", "not measured", "", "`deno task gpu` there"]);
+  return table(["figure", "adapter", "goal", "ours", "", "commit, date"], [...rows, ...missing]);
+}
+
+/** All figures of each GPU's last report. */
+function gpuFiguresTable(gpus: readonly GpuReport[]): string {
+  if (gpus.length === 0) return "Not measured.";
+  return gpus.map((report) => {
+    const { adapter, deno, commit, dirty, date, command, source, figures } = report;
+    const rows = Object.entries(figures).map(([name, value]) => {
+      const [webgpu, what, unit] = name.split(" | ");
+      return [what!, webgpu === "dawn" ? "Dawn" : "Deno", `${number(value)} ${unit}`];
+    });
+    const origin = `\`${command}\`; ${adapter}; Deno ${deno}; commit ${commit}${
+      dirty ? " with changes" : ""
+    }; ${date.slice(0, 10)}${source === undefined ? "" : `; ${source}`}`;
+    return `${origin}\n\n${table(["figure", "WebGPU", "value"], rows)}`;
+  }).join("\n\n");
 }
 
 const BODIES: Record<Kind, (result: never) => string> = {
@@ -161,7 +206,7 @@ function percent(share: number): string {
 }
 
 async function readResults(): Promise<Results> {
-  const results: Record<Device, Partial<Record<Kind, AnyResult>>> = { software: {}, gpu: {}, dawn: {} };
+  const results: Record<Device, Partial<Record<Kind, AnyResult>>> = { software: {}, gpu: {} };
   for (const device of DEVICES) {
     for (const kind of KINDS) {
       try {
@@ -173,7 +218,13 @@ async function readResults(): Promise<Results> {
       }
     }
   }
-  return results as Results;
+  const folders = (await Array.fromAsync(Deno.readDir(RESULTS))).filter(({ isDirectory }) => isDirectory)
+    .map(({ name }) => name).sort();
+  const last = await Promise.all(
+    folders.map((name) => lastReport(decodeURI(new URL(name, RESULTS).pathname))),
+  );
+  const gpus = last.filter((report) => report !== undefined && !report.isSoftware);
+  return { ...results as Record<Device, DeviceResults>, gpus: gpus as GpuReport[] };
 }
 
 if (import.meta.main) {

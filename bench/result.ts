@@ -155,7 +155,7 @@ export async function lookAround(
 }
 
 /** Runs git and returns what it prints; null where it is not there or not allowed. */
-async function git(words: string[]): Promise<string | null> {
+export async function git(words: string[]): Promise<string | null> {
   try {
     const { success, stdout } = await new Deno.Command("git", {
       args: words,

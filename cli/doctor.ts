@@ -18,7 +18,7 @@ import { formatJson, paint } from "./format.ts";
 import { gpuOptionsOf } from "./gpu_options.ts";
 import type { Io } from "./io.ts";
 import type { KernelCheck } from "./kernel_check.ts";
-import { describeRefusal, type Verdict } from "../kernels/refusal.ts";
+import { describeFault, describeRefusal, type Verdict } from "../kernels/refusal.ts";
 import type { KnownTuning } from "./tuning.ts";
 
 /** The object that `doctor --json` prints. */
@@ -38,6 +38,8 @@ export interface DoctorReport {
   readonly adapter: AdapterReport | null;
   /** Kernels against float64; empty where no device opens. */
   readonly kernels: readonly KernelCheck[];
+  /** What kernels on matrix units count on, tried one thing at a time; empty where there are none. */
+  readonly units: readonly Verdict[];
   /** Date when variants of kernels were chosen for this adapter, or why those are not used; `null` without a device. */
   readonly tuning: Pick<KnownTuning, "date" | "note"> | null;
   /** Kernels that are not used on this adapter, because they are wrong there: of each kind the first. */
@@ -92,9 +94,10 @@ const VENDORS: Readonly<Record<string, string>> = {
 export function build(summary: string, io: Io): BuiltCommand {
   return newCommand("doctor", summary, io, { examples: ["doctor", "doctor --json"] }).action(
     async ({ json, webgpu }) => {
-      const [{ checkKernels }, { Gpu }] = await Promise.all([
+      const [{ checkKernels }, { Gpu }, { tryMatrixUnits }] = await Promise.all([
         import("./kernel_check.ts"),
         import("../kernels/gpu.ts"),
+        import("../kernels/matrix_trials/matrix_trials.ts"),
       ]);
       const seen = await examine(webgpu);
       const isOpen = seen.adapter?.deviceError === null;
@@ -104,7 +107,9 @@ export function build(summary: string, io: Io): BuiltCommand {
       const [tuning, refused] = isOpen
         ? await Promise.all([findTuning(open), findRefused(gpuOptions)])
         : [null, []];
-      const report = { ...seen, kernels, tuning, refused };
+      const hasMatrices = isOpen && seen.adapter!.matrices.length > 0;
+      const units = hasMatrices ? await tryMatrixUnits(() => open({ tuning: {} })) : [];
+      const report = { ...seen, kernels, units, tuning, refused };
       io.out(json ? formatJson(report) : describe(report, io.color));
       const problem = problemOf(report);
       if (problem !== null) throw new CommandError(problem, { isTold: true });
@@ -128,6 +133,7 @@ export async function examine(webgpu: WebGpu = "deno", find = findAdapter): Prom
     webgpu,
     adapter: adapter === null ? null : await examineAdapter(adapter),
     kernels: [],
+    units: [],
     tuning: null,
     refused: [],
   };
@@ -217,10 +223,17 @@ export function describe(report: DoctorReport, color: boolean): string {
     rows.push([name, `${adapter.features.includes(name) ? "yes" : "no"} (${use})`]);
   }
   rows.push(["matrix units", describeMatrices(adapter.matrices)]);
+  if (report.units.length > 0) {
+    const right = report.units.filter(({ ok }) => ok).length;
+    rows.push(["trials of them", `${right} of ${report.units.length} right`]);
+  }
   for (const [name, show] of Object.entries(LIMITS)) rows.push([name, show(adapter.limits[name]!)]);
   if (report.tuning !== null) rows.push(["tuned", describeTuning(report.tuning)]);
   const lines = [formatTable(rows)];
   if (report.kernels.length > 0) lines.push("", describeKernels(report.kernels, color));
+  for (const verdict of report.units.filter(({ ok }) => !ok)) {
+    lines.push("", paint(`Wrong on ${verdict.kernel}: ${describeFault(verdict)}`, "yellow", color));
+  }
   for (const verdict of report.refused) {
     lines.push("", paint(describeRefusal(verdict), "yellow", color));
   }

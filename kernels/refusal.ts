@@ -80,6 +80,8 @@ export function describeFault({ error, tolerance, failure, wrong }: Verdict): st
     return error === null ? "not a number" : `an error of ${error.toExponential(1)}, ${tolerance} is allowed`;
   }
   const { part, count, of, first: index } = first;
-  const others = wrong.length === 1 ? "" : `, and ${wrong.length - 1} parts more`;
+  const others = wrong.length === 1
+    ? ""
+    : `, and ${wrong.length - 1} part${wrong.length === 2 ? "" : "s"} more`;
   return `${part}: ${count} of ${of} values are wrong, the first at ${index}${others}`;
 }

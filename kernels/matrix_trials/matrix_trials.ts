@@ -4,9 +4,9 @@
  * from memory, f16 written one by one, the numbers of lanes. Sizes are those of the device's own matrices.
  */
 import type { Gpu } from "../gpu.ts";
-import type { Risk } from "../refusal.ts";
+import type { Risk, Verdict } from "../refusal.ts";
 import { matrixPieces, type MatrixUnit, matrixUnit } from "../shared/matrix_unit.ts";
-import type { Part, Trial } from "../trial.ts";
+import { type Part, runTrial, type Trial } from "../trial.ts";
 import type { Kernel } from "../wgsl.ts";
 import f16StoresWgsl from "./f16_stores.wgsl" with { type: "text" };
 import foldsWgsl from "./folds.wgsl" with { type: "text" };
@@ -72,6 +72,20 @@ export function matrixTrials(gpu: Gpu): Trial[] {
     f16Stores(unit),
     lanes(unit),
   ];
+}
+
+/** Runs all trials of a device's matrix units, each failure on a device that is opened again. */
+export async function tryMatrixUnits(open: () => Promise<Gpu>): Promise<Verdict[]> {
+  const verdicts: Verdict[] = [];
+  let gpu = await open();
+  for (const trial of matrixTrials(gpu)) {
+    verdicts.push(await runTrial(gpu, trial));
+    if (verdicts.at(-1)!.failure === null) continue;
+    gpu.close();
+    gpu = await open();
+  }
+  gpu.close();
+  return verdicts;
 }
 
 /** The integer of an element, as folds.wgsl has it. */

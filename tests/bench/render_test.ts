@@ -1,4 +1,5 @@
 import { type DeviceResults, GOALS } from "../../bench/goals.ts";
+import type { GpuReport } from "../../bench/gpu/report.ts";
 import { fill } from "../../bench/render.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { assertIncludes } from "../support/text.ts";
@@ -79,7 +80,7 @@ const MODELS = {
 };
 
 function withResults(software: object) {
-  return { software: software as DeviceResults, gpu: {}, dawn: {} };
+  return { software: software as DeviceResults, gpu: {}, gpus: [] as GpuReport[] };
 }
 
 Deno.test("every goal is a row, and says where it was not measured", () => {
@@ -91,14 +92,10 @@ Deno.test("every goal is a row, and says where it was not measured", () => {
 });
 
 Deno.test("figures come from the results, and are held against the goals", () => {
-  const results = { ...withResults({ peers: PEERS }), gpu: { kernels: KERNELS } as unknown as DeviceResults };
+  const results = withResults({ peers: PEERS });
   const page = fill("<!-- table: goals -->\n<!-- end -->", results);
   const line = (text: string) => page.split("\n").find((each) => each.includes(text))!;
   assertIncludes(line("NF4 matmul against our f32 |"), "M1: 40.0 GFLOP/s | 20.0 GFLOP/s | 2.0x |  | met");
-  assertIncludes(
-    line("NF4 matmul against our f32, M8192"),
-    "75.0 GFLOP/s | 50.0 GFLOP/s | 1.50x | 75 % | met",
-  );
   assertIncludes(
     line("against jax-js | software | 3x"),
     "M1: 40.0 GFLOP/s | 16.0 GFLOP/s | 2.5x |  | **missed**",
@@ -120,16 +117,42 @@ Deno.test("models are held against the peer by tokens a second, reading and writ
 
 Deno.test("a table says how it was made, one without results that it was not, others stay", () => {
   const text = "before\n<!-- table: kernels software -->\n<!-- end -->\nbetween\n" +
-    "<!-- table: kernels gpu -->\n<!-- end -->\nafter\n";
+    "<!-- table: step software -->\n<!-- end -->\nafter\n";
   const page = fill(text, withResults({ kernels: KERNELS }));
   assertIncludes(
     page,
     "`deno task bench --quick`, LP_NUM_THREADS=1; an adapter; Deno 2.9.6; commit 0123456789;",
   );
   assertIncludes(page, "| x W^T | M8192 N4096 K4096 | nf4, x f32 | 6.00 ms |");
-  assertIncludes(page, "<!-- table: kernels gpu -->\n\nNot measured.");
+  assertIncludes(page, "<!-- table: step software -->\n\nNot measured.");
   assert(/^before\n[\s\S]*\nbetween\n[\s\S]*\nafter\n$/.test(page), page);
   assertEquals(fill(page, withResults({ kernels: KERNELS })), page);
+});
+
+Deno.test("every GPU's last report is held against the goals, and makers without one are named", () => {
+  const report = {
+    adapter: "NVIDIA X",
+    commit: "0123456789",
+    date: "2026-11-26T00:00:00.000Z",
+    deno: "2.9.6",
+    command: "deno task gpu",
+    figures: {
+      "deno | f32 probe | TFLOP/s": 10,
+      "deno | x W^T M8192 N4096 K4096 bf16 | TFLOP/s": 8,
+    },
+  } as unknown as GpuReport;
+  const results = { ...withResults({}), gpus: [report] };
+  const goals = fill("<!-- table: gpu goals -->\n<!-- end -->", results);
+  assertIncludes(
+    goals,
+    "| x W^T, bf16, M8192 N4096 K4096 | NVIDIA X | 75 % or more of the f32 probe | 80.0 % | met | 0123456789, 2026-11-26 |",
+  );
+  for (const maker of ["Apple", "AMD", "Intel"]) {
+    assertIncludes(goals, `| all of these | ${maker} |  | not measured |  | \`deno task gpu\` there |`);
+  }
+  const figures = fill("<!-- table: gpu figures -->\n<!-- end -->", results);
+  assertIncludes(figures, "| x W^T M8192 N4096 K4096 bf16 | Deno | 8 TFLOP/s |");
+  assertIncludes(fill("<!-- table: gpu figures -->\n<!-- end -->", withResults({})), "Not measured.");
 });
 
 Deno.test("a table that nobody knows is refused", async () => {

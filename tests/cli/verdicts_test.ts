@@ -115,3 +115,21 @@ Deno.test("doctor lists what is refused", async () => {
   const text = describe({ ...report, refused: [WRONG] }, false);
   assertIncludes(text, "matmul by matrices (matmul nt nf4 16-bit matrix 64x64: an error of 7.0e-1");
 });
+
+Deno.test("doctor says in words what matrix units get wrong", async () => {
+  const report = await examine();
+  const part = { part: "used once", count: 3, of: 64, first: 17 };
+  const overwrite = {
+    ...WRONG,
+    kernel: "matrix units, overwrite",
+    wrong: [part, { ...part, part: "used twice" }],
+  };
+  const right = { ...WRONG, kernel: "matrix units, reset", ok: true };
+  const text = describe({ ...report, units: [overwrite, right] }, false);
+  assertIncludes(text, "1 of 2 right");
+  assertIncludes(
+    text,
+    "Wrong on matrix units, overwrite: used once: 3 of 64 values are wrong, the first at 17, and 1 part more",
+  );
+  assert(!text.includes("Wrong on matrix units, reset"), text);
+});
