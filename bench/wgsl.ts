@@ -6,6 +6,7 @@ import { EXIT, exitCodeOf } from "../cli/exit.ts";
 import { UserError } from "../errors.ts";
 import { type WebGpu, WEBGPUS } from "../kernels/device.ts";
 import { Gpu, type Sharing } from "../kernels/gpu.ts";
+import { matrixTrials } from "../kernels/matrix_trials/matrix_trials.ts";
 import type { Tuning } from "../kernels/tuning.ts";
 import { nearest } from "../nearest.ts";
 import { type PlanDevice, planDevice, TYPICAL_DEVICE } from "../train/plan/step_cost.ts";
@@ -55,6 +56,8 @@ export async function sourcesOf(device: PlanDevice): Promise<Sources> {
       run();
     }
   }
+  const gpu = open(tuning);
+  for (const { run } of matrixTrials(gpu)) await run(gpu);
   for (const format of ["f32", "bf16", "f16"] as const) {
     for (const config of [SMALL_LLAMA, ...SMALL_OTHERS]) await runEveryKernel(open(tuning), config, format);
   }

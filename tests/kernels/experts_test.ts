@@ -20,14 +20,19 @@ import { quantiseNf4 } from "../../kernels/nf4/nf4.ts";
 import { assert, assertClose, assertEquals, assertThrows, reduction } from "../support/assert_close.ts";
 import { assertRounded, dot, inFormat, numericalGradient } from "../support/numeric.ts";
 import { normal } from "../support/random.ts";
+import { ALL_SHARINGS, SHARINGS, sharingTest } from "../support/sharing.ts";
 
 const WAYS = await Promise.all(
-  (["subgroup", "workgroup"] as const).map(async (sharing) => ({
+  SHARINGS.map(async (sharing) => ({
     sharing,
     whole: await Gpu.open({ poison: true, sharing }),
     split: await Gpu.open({ poison: true, sharing, maxBindingBytes: 64 * 40 * 4, mostWork: 2 ** 15 }),
   })),
 );
+
+for (const sharing of ALL_SHARINGS.filter((sharing) => !SHARINGS.includes(sharing))) {
+  sharingTest(sharing, `Experts, ${sharing}`, () => Promise.resolve());
+}
 
 interface Case extends RouterOptions {
   readonly tokens: number;
@@ -268,7 +273,8 @@ Deno.test("A routing's sizes are known before it is made; more than the kernels 
   const gpu = WAYS[0]!.whole;
   assertEquals(routingShape(gpu, 1, { experts: 128, perToken: 8 }).tiles, 8);
   const { tileRows, tiles } = routingShape(gpu, 4096, { experts: 4, perToken: 2 });
-  assertEquals([tileRows, tiles], [32, 8192 / 32 + 3]);
+  const rows = gpu.sharing === "subgroup" ? 32 : 64;
+  assertEquals([tileRows, tiles], [rows, 8192 / rows + 3]);
   const one = { experts: 4, perToken: 5, isNormalised: true };
   await assertThrows(() => void route(gpu, gpu.zeros([3, 4]), one), "5 of 4 experts");
 });
