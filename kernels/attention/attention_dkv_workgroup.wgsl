@@ -2,7 +2,7 @@
 // one kv head and goes over the query heads of that kv head, COLUMNS queries a step, always in the same order. Thread
 // (r, c) holds the sums of quads c, c + THREAD_COLS, .. of its rows.
 
-#needs Side scores_0 scores_1 stage capped before_cap
+#needs Side scores_0 scores_1 load_stage_0 stage capped before_cap
 #needs D4 THREADS THREAD_COLS ROWS ROW_QUADS THREAD_ROWS COLUMNS STAGE
 #needs SUMS      // quads of a row that a thread sums: D4 / THREAD_COLS, rounded up
 #needs RESUME    // whether to add to the dk and dv of earlier queries
