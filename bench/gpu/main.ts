@@ -8,7 +8,7 @@ import { parseArgs } from "../deps.ts";
 import { git } from "../result.ts";
 import { type Figures, figuresOfAnswer, figuresOfBench, figuresOfFit } from "./figures.ts";
 import { judge } from "./goals.ts";
-import { type Part, PARTS, TESTS, type Topic, TOPICS, USUAL } from "./parts.ts";
+import { type Part, PARTS, SECONDS, TESTS, type Topic, TOPICS, USUAL } from "./parts.ts";
 import {
   describeReport,
   fileNameOf,
@@ -20,8 +20,6 @@ import {
 import { suspectsOf, type UnitsRun } from "./suspects.ts";
 
 const ROOT = decodeURI(new URL("../..", import.meta.url).pathname);
-/** Seconds of a whole check, unless told. */
-const SECONDS = 240;
 /** A part is not begun with less time than this left. */
 const LEAST_SECONDS = 5;
 /** Times as long that a part may take on a processor. */
@@ -38,7 +36,8 @@ adapter's name and set beside the last one there: send it along.
 
   --parts NAMES    with commas, of ${TOPICS.join(", ")}
                    (default: all but toggles, which repeats attention's trials and a step with other toggles of Dawn)
-  --seconds N      for everything (default: ${SECONDS}); parts for which no time is left are left out, and named
+  --seconds N      for everything (default: ${SECONDS}), with longer limits for parts if it is more; parts for which no time
+                   is left are left out, and named
   --json FILE      writes the report there instead
   --help           this text
 `;
@@ -180,12 +179,13 @@ async function check({ topics, seconds }: Options, words: readonly string[], io:
       if (reason === undefined) {
         io.err(`${part.name} (${part.webgpu}) ...`);
         const isSoftware = found.doctor.deno?.adapter?.isSoftware ?? false;
+        const share = Math.max(1, seconds / SECONDS);
         keep(
           found,
           part,
           await runPart(part, {
             isSoftware,
-            limit: Math.min(left, part.limit * (isSoftware ? SLOWER : 1)),
+            limit: Math.min(left, part.limit * share * (isSoftware ? SLOWER : 1)),
             folder,
           }),
         );

@@ -26,7 +26,7 @@ export interface Part {
   readonly name: string;
   readonly topic: Topic;
   readonly webgpu: WebGpu;
-  /** Seconds after which it is ended. */
+  /** Seconds after which it is ended, in a check of {@linkcode SECONDS}. */
   readonly limit: number;
   /** Script, from the project's root, and its words. */
   readonly script: string;
@@ -36,6 +36,9 @@ export interface Part {
   /** Whether it takes `--json FILE` and writes its result there; otherwise its output is the result. */
   readonly writesJson: boolean;
 }
+
+/** Seconds of a whole check, unless told. */
+export const SECONDS = 240;
 
 const BENCH = "bench/main.ts";
 /** Runs tests, and takes the seconds after which it is to end. */
@@ -56,20 +59,20 @@ const EXPERIMENTS: readonly {
   { name: "submits 16 times as large", toggles: "", mostWork: String(2 ** 44) },
 ];
 
-/** In the order of a check that has little time: what is right, then the step, then the kernels. */
+/** In the order of a check that has little time: doctor's verdicts, the step, its kernels, then all tests. */
 export const PARTS: readonly Part[] = [
   doctor("deno"),
   doctor("dawn"),
   units("units", "units", ""),
-  tests("tests", "deno", ["tests/kernels"], 60),
-  tests("parity", "deno", ["tests/parity"], 60),
+  step("deno", 2048, 30),
   step("deno", 8192, 60),
-  step("dawn", 8192, 60),
+  step("dawn", 8192, 80),
   kernels("deno"),
   kernels("dawn"),
-  tests("tests", "dawn", ["tests/kernels"], 60),
-  step("deno", 2048, 30),
+  tests("tests", "deno", ["tests/kernels"], 50),
+  tests("parity", "deno", ["tests/parity"], 50),
   step("dawn", 2048, 40),
+  tests("tests", "dawn", ["tests/kernels"], 50),
   bench("decode", "deno", 30, ["--decode", "--shape", "llama2-7b", "--seconds", "0.4"], [
     "--decode",
     "--filter",

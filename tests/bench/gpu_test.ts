@@ -1,4 +1,4 @@
-import { compareFigures, figuresOfBench, figuresOfFit, nameOf } from "../../bench/gpu/figures.ts";
+import { compareFigures, figuresOfBench, figuresOfFit, nameOf, nameOfRow } from "../../bench/gpu/figures.ts";
 import { GPU_GOALS, judge } from "../../bench/gpu/goals.ts";
 import { readGpuOptions } from "../../bench/gpu/main.ts";
 import { PARTS, TOPICS, USUAL } from "../../bench/gpu/parts.ts";
@@ -6,6 +6,10 @@ import { describeReport, folderOf, type GpuReport, lastReport } from "../../benc
 import { suspectsOf } from "../../bench/gpu/suspects.ts";
 import type { UnitsResult } from "../../bench/gpu/units.ts";
 import type { BenchResult } from "../../bench/result.ts";
+import { selectCases } from "../../bench/run_cases.ts";
+import { attentionCases } from "../../bench/suites/attention.ts";
+import { productCases } from "../../bench/suites/products.ts";
+import { s2Cases } from "../../bench/suites/s2.ts";
 import type { Verdict } from "../../kernels/refusal.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { withFolder } from "../support/files.ts";
@@ -119,6 +123,28 @@ Deno.test("figures of a bench are held against the goals; those of another adapt
     others.length < judged.length && !others.some(({ goal }) => /TFLOP\/s or more/.test(goal)),
     JSON.stringify(others),
   );
+});
+
+Deno.test("goals read rows that the bench has, and that the parts ask for", () => {
+  const cases = [...productCases("all"), ...attentionCases("all"), ...s2Cases("all")];
+  const filterOf = (topic: string) => {
+    const { words } = PARTS.find((part) => part.topic === topic)!;
+    return new RegExp(words[words.indexOf("--filter") + 1]!, "i");
+  };
+  const measured = new Set(
+    (["kernels", "s2"] as const).flatMap((topic) => selectCases(cases, filterOf(topic))).map(nameOfRow),
+  );
+  const others =
+    /^(step of (8192|2048) tokens|f32 probe$|memory probe$|an answer, |one token llama2-7b, after 1024 nf4, x bf16, cache bf16$)/;
+  const rows: string[] = [];
+  for (const { read } of GPU_GOALS) {
+    read((_, what) => {
+      if (!others.test(what)) rows.push(what);
+      return 1;
+    });
+  }
+  assert(rows.length > 10, `${rows.length} rows`);
+  assertEquals(rows.filter((row) => !measured.has(row)), []);
 });
 
 Deno.test("figures are compared so that more is better, whatever the unit", () => {
