@@ -7,6 +7,7 @@
 import type { OptionName } from "./schema.ts";
 
 const ONE_PROCESS = "mpirun or srun say how many ranks there are, each with a GPU of its own";
+const OWN_SHARING = "sequence_parallel_size sets how many ranks share a sequence, under S2-Attn";
 const NO_WORKERS = "data is read in the same process";
 const OWN_EVALUATION = "evaluation while training is set by eval_strategy and eval_file";
 const NO_TRACKER = "metrics are in metrics.jsonl, TensorBoard's events (runs/) and report.html";
@@ -18,6 +19,12 @@ const NO_TORCH = "there is no PyTorch underneath";
 
 /** Foreign key -> why it has no effect, completing "has no effect: ...". */
 export const FOREIGN_KEYS: ReadonlyMap<string, string> = new Map([
+  ...notes(OWN_SHARING, [
+    "sequence_parallel_degree",
+    "context_parallel_size",
+    "heads_k_stride",
+    "ring_attn_func",
+  ]),
   ...notes(ONE_PROCESS, [
     "device",
     "devices",
@@ -26,13 +33,9 @@ export const FOREIGN_KEYS: ReadonlyMap<string, string> = new Map([
     "ddp",
     "fsdp_version",
     "fsdp_final_state_dict_type",
-    "sequence_parallel_degree",
-    "context_parallel_size",
     "tensor_parallel_size",
     "dp_shard_size",
     "dp_replicate_size",
-    "heads_k_stride",
-    "ring_attn_func",
     "qlora_sharded_model_loading",
     "custom_sharded_layers",
     "fsdp_cpu_offload",

@@ -1,7 +1,9 @@
 /**
  * The step of many ranks, reckoned from that of one: the time of its own work, and of its messages by their number and
- * bytes. Nothing is taken to overlap, so messages cost at most what is said here.
+ * bytes. The sum of gradients comes after all other work. Keys and values come between layers, and hold a rank up only as
+ * far as they are late, see {@linkcode lateSeconds}.
  */
+import { addFlops, totalFlops } from "../../model/flops.ts";
 import type { StepCost } from "./step_cost.ts";
 
 /** Ways that messages between ranks take. */
@@ -36,13 +38,13 @@ export interface Scaling extends Omit<Ranks, "wireBytes"> {
   readonly exchanges: number;
   /** Bytes of those. */
   readonly exchangedBytes: number;
-  /** Seconds of those. */
+  /** Seconds by which those hold a rank up; without measured rates, that they are on the wire. */
   readonly exchangeSeconds: number;
   /** Seconds of a rank's own work; `null` without measured rates. */
   readonly computeSeconds: number | null;
   /** Seconds of the step. */
   readonly stepSeconds: number | null;
-  /** Part of the step in which messages are on their way. */
+  /** Part of the step that waits for messages. */
   readonly communicationShare: number | null;
   /** Tokens a second of a rank, against those of one that works alone. */
   readonly efficiency: number | null;
@@ -50,7 +52,7 @@ export interface Scaling extends Omit<Ranks, "wireBytes"> {
 
 /** A step's cost, and its seconds without messages: `null` where nobody knows. */
 export interface TimedCost {
-  readonly cost: Pick<StepCost, "tokens" | "traffic" | "trainable">;
+  readonly cost: Pick<StepCost, "tokens" | "traffic" | "trainable" | "passes" | "flops">;
   readonly seconds: number | null;
 }
 
@@ -66,11 +68,23 @@ export function predictScaling(
   network: Network,
 ): Scaling {
   const { exchanges, exchangedBytes } = cost.traffic;
+  const { forward, recompute, backward } = cost.flops;
   const reducedBytes = ranks > 1 ? wireBytes * cost.trainable : 0;
   const reduceSeconds = allReduceSeconds(reducedBytes, ranks, network) +
     2 * (4 * reducedBytes / wireBytes) / network.hostBytesPerSecond;
-  const exchangeSeconds = exchanges * network.latencySeconds + exchangedBytes / network.bytesPerSecond +
+  const wireSeconds = exchanges * network.latencySeconds + exchangedBytes / network.bytesPerSecond +
     HOST_BYTES * exchangedBytes / network.hostBytesPerSecond;
+  const forwardShare = totalFlops(forward) / totalFlops(addFlops(forward, recompute, backward));
+  const late = (share: number) =>
+    lateSeconds(wireSeconds / 2 / cost.passes, (seconds ?? 0) * share / cost.passes, {
+      messages: exchanges / 2 / cost.passes,
+      hops: sequenceParallel - 1,
+    });
+  const exchangeSeconds = exchanges === 0
+    ? 0
+    : seconds === null
+    ? wireSeconds
+    : cost.passes * (late(forwardShare) + late(1 - forwardShare));
   const messageSeconds = reduceSeconds + exchangeSeconds;
   const stepSeconds = seconds === null ? null : seconds + messageSeconds;
   return {
@@ -89,6 +103,19 @@ export function predictScaling(
       ? null
       : alone.seconds / (sequenceParallel * stepSeconds),
   };
+}
+
+/**
+ * Seconds by which messages between layers make a pass longer. Ranks only wait for the one before (in the backward pass, the
+ * one behind), and start together: the first of them waits for nobody, and each further one is late by one message, in
+ * whichever layer. Only where a message takes longer than a layer does every layer wait for the rest of it.
+ */
+function lateSeconds(
+  wireSeconds: number,
+  workSeconds: number,
+  { messages, hops }: { readonly messages: number; readonly hops: number },
+): number {
+  return Math.max(Math.min(hops, messages) * wireSeconds / messages, wireSeconds - workSeconds);
 }
 
 /** Bytes that are read from the device or written to it for one on the wire: those of all heads, of which half travel. */

@@ -59,6 +59,8 @@ export interface StepCost {
   readonly trafficBytes: number;
   /** Dispatches of an optimiser step. */
   readonly dispatches: number;
+  /** Forward passes of an optimiser step. */
+  readonly passes: number;
   /** Tokens of an optimiser step of the ranks that share its batches. */
   readonly tokens: number;
   /** What each of them has; of one rank, all. */
@@ -172,6 +174,7 @@ async function rankCost(
     flops: flopsOf(args, model, trainer.share(whole)),
     trafficBytes: passes * counted.trafficBytes,
     dispatches: passes * counted.dispatches,
+    passes,
     tokens: passes * whole.rows,
     traffic: {
       exchanges: passes * ranks.traffic.exchanges,
