@@ -185,7 +185,10 @@ async function rankCost(
 }
 
 /** Works out the seconds of an optimiser step at a measured throughput. */
-export function secondsOf({ flops, trafficBytes }: StepCost, throughput: Throughput): number {
+export function secondsOf(
+  { flops, trafficBytes }: Pick<StepCost, "flops" | "trafficBytes">,
+  throughput: Throughput,
+): number {
   const all = addFlops(flops.forward, flops.recompute, flops.backward);
   return (totalFlops(all) - all.attention) / throughput.productFlops +
     all.attention / throughput.attentionFlops + trafficBytes / throughput.bytesPerSecond;
