@@ -1,7 +1,6 @@
 /** Everything about this machine's GPU in one command: `deno task gpu`; `--help` tells the flags. */
 import { type Io, terminalIo } from "../../cli/io.ts";
 import { EXIT, exitCodeOf } from "../../cli/exit.ts";
-import type { DoctorReport } from "../../cli/doctor.ts";
 import { UserError } from "../../errors.ts";
 import type { WebGpu } from "../../kernels/device.ts";
 import { parseArgs } from "../deps.ts";
@@ -151,13 +150,21 @@ function parse(text: string | undefined): unknown {
   }
 }
 
+/** What `doctor --json` prints, as far as a check reads it. */
+interface DoctorOutput {
+  readonly platform: string;
+  readonly adapter:
+    | { readonly description: string; readonly device: string; readonly is_software: boolean }
+    | null;
+}
+
 /** What a check has found so far. */
 interface Found {
   readonly parts: PartReport[];
   readonly units: UnitsRun[];
   readonly figures: Record<string, number>;
   /** What doctor says, by WebGPU. */
-  readonly doctor: Partial<Record<WebGpu, DoctorReport>>;
+  readonly doctor: Partial<Record<WebGpu, DoctorOutput>>;
 }
 
 /** Doctor, which names the adapter and tells whether there is one, comes with every other part. */
@@ -178,7 +185,7 @@ async function check({ topics, seconds }: Options, words: readonly string[], io:
       const reason = reasonToLeaveOut(part, found, left);
       if (reason === undefined) {
         io.err(`${part.name} (${part.webgpu}) ...`);
-        const isSoftware = found.doctor.deno?.adapter?.isSoftware ?? false;
+        const isSoftware = found.doctor.deno?.adapter?.is_software ?? false;
         const share = Math.max(1, seconds / SECONDS);
         keep(
           found,
@@ -213,7 +220,7 @@ async function check({ topics, seconds }: Options, words: readonly string[], io:
     version: 1,
     kind: "gpu",
     adapter,
-    isSoftware: deno?.adapter?.isSoftware ?? false,
+    isSoftware: deno?.adapter?.is_software ?? false,
     platform: deno?.platform ?? `${Deno.build.os} ${Deno.build.arch}`,
     deno: Deno.version.deno,
     commit: await git(["rev-parse", "--short=10", "HEAD"]) ?? "unknown",
@@ -241,7 +248,7 @@ function keep(
 ): void {
   const { topic, webgpu, script } = part;
   if (topic === "doctor" && result) {
-    doctor[webgpu] = result as DoctorReport;
+    doctor[webgpu] = result as DoctorOutput;
     // Without Dawn all else can be found out.
     const isMissing = webgpu === "dawn" && doctor.dawn?.adapter === null;
     parts.push(isMissing ? { ...report, status: "left out" } : report);

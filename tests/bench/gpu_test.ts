@@ -10,6 +10,7 @@ import { selectCases } from "../../bench/run_cases.ts";
 import { attentionCases } from "../../bench/suites/attention.ts";
 import { productCases } from "../../bench/suites/products.ts";
 import { s2Cases } from "../../bench/suites/s2.ts";
+import { Gpu } from "../../kernels/gpu.ts";
 import type { Verdict } from "../../kernels/refusal.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { withFolder } from "../support/files.ts";
@@ -270,6 +271,8 @@ Deno.test("the command runs a part with what time it has, names what it left out
       Object.keys(report.figures).some((name) => name.includes("largest plan that fits")),
       JSON.stringify(report),
     );
+    using gpu = await Gpu.open();
+    assertEquals([report.adapter, report.isSoftware], [gpu.info.description, gpu.info.isSoftware]);
     assertHas(out, "not measured", file);
     const hurried = await run("--parts", "memory", "--seconds", "1");
     assertEquals(hurried.report.parts.map(({ status, output }) => [status, output]), [
