@@ -51,10 +51,13 @@ export { type Plan, type PlanOptions, planTraining, requireFit } from "./train/p
 export {
   type PlanDevice,
   planDevice,
+  type RankShare,
   type StepCost,
   type StepOptions,
   TYPICAL_DEVICE,
 } from "./train/plan/step_cost.ts";
+export type { Network, Ranks, Scaling } from "./train/plan/scaling.ts";
+export type { Traffic } from "./distributed/dry_communicator.ts";
 export type { Placement } from "./train/options.ts";
 export type { Flops, StepFlops } from "./model/flops.ts";
 export { measureThroughput, type Throughput } from "./train/plan/throughput.ts";
