@@ -1,7 +1,7 @@
 /** Memory on the device as planned: the goals for real models, and the longest contexts by size of card. No adapter is used. */
 import { formatBytes, formatTable } from "../text.ts";
 import { shapeConfig } from "../model/shapes.ts";
-import { planTraining } from "../train/plan/plan.ts";
+import { resolvePlacement } from "../train/plan/placement.ts";
 import { longestContext } from "../train/plan/longest_context.ts";
 import { loadTrainArgs, type TrainArgs } from "../train_args/load.ts";
 
@@ -72,10 +72,8 @@ export async function planMemory(
   for (const goal of MEMORY_GOALS) {
     const { shape, tokens, rank, gib } = goal;
     if (!isWanted(`${shape}, ${tokens} tokens`)) continue;
-    const { peak, hostBytes } = await planTraining(
-      { ...await settings(tokens, rank), max_memory: gib * GIB },
-      shapeConfig(shape),
-    );
+    const args = await settings(tokens, rank);
+    const { cost: { peak, hostBytes } } = await resolvePlacement(args, shapeConfig(shape), gib * GIB);
     goals.push({ ...goal, plannedBytes: peak.heldBytes, phase: peak.phase, hostBytes });
   }
   const longest: LongestContexts[] = [];

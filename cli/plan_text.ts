@@ -97,6 +97,16 @@ function describeMemory({ peak, hostBytes, largestBinding, device, placement, tr
         formatBytes(largestBinding.bytes),
         `of ${formatBytes(limit)} (${largestBinding.kernel})`,
       ],
+      ...(placement.decodesLayers
+        ? [["Weights in 4 bits", "as floats", "of a whole layer at a time, as max_memory has room"]]
+        : []),
+      ...(placement.chunkBytes === undefined ? [] : [
+        [
+          "Chunks of rows",
+          formatBytes(placement.chunkBytes),
+          "larger where max_memory has room: fewer dispatches",
+        ],
+      ]),
     ]),
   ].join("\n");
 }

@@ -15,6 +15,13 @@ export type DeviceLimits = Pick<
   | "minUniformBufferOffsetAlignment"
 >;
 
+/** Reads a device's limits once: WebGPU answers each time anew, which takes microseconds. */
+export function limitsOf({ limits }: Pick<GPUDevice, "limits">): DeviceLimits {
+  return Object.fromEntries(
+    Object.keys(TYPICAL_LIMITS).map((name) => [name, limits[name as keyof DeviceLimits]]),
+  ) as unknown as DeviceLimits;
+}
+
 /** Limits that discrete GPUs have in common under Vulkan, Metal and Direct3D 12. */
 export const TYPICAL_LIMITS: DeviceLimits = {
   maxBufferSize: 2 ** 31,

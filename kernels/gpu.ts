@@ -1,15 +1,15 @@
 import { type GpuInfo, MAPPABLE_BUFFERS, openDevice } from "./device.ts";
-import { type DeviceLimits, DRY_INFO, dryDevice } from "./dry_device.ts";
+import { type DeviceLimits, DRY_INFO, dryDevice, limitsOf } from "./dry_device.ts";
 import { GpuError } from "./errors.ts";
 import { Failures } from "./failures.ts";
 import type { DryOptions, GpuOptions, Sharing } from "./gpu_options.ts";
 import { HostMemory } from "./host.ts";
-import { DeviceMemory } from "./memory.ts";
+import { DeviceMemory, type NamedShape } from "./memory.ts";
 import type { MemoryUse, Purpose } from "./pool.ts";
 import type { KernelTiming } from "./profiler.ts";
 import { type Dispatch, type Launch, Recorder } from "./recorder.ts";
 import type { Refused } from "./refusal.ts";
-import type { Bound, Dtype, Tensor } from "./tensor.ts";
+import { type Bound, type Dtype, joined, type Tensor } from "./tensor.ts";
 import { type Reading, type TensorValues, toFloat32, Transfers } from "./transfers.ts";
 import type { Tuning } from "./tuning.ts";
 import type { Kernel } from "./wgsl.ts";
@@ -93,8 +93,8 @@ export class Gpu {
     this.sharing = options.sharing ?? (info.isSoftware && info.subgroupSize >= 8 ? "subgroup" : "workgroup");
     this.tuning = tuning;
     this.refused = options.refused ?? new Set();
-    this.limits = device.limits;
-    const { maxStorageBufferBindingSize, maxBufferSize } = device.limits;
+    this.limits = limitsOf(device);
+    const { maxStorageBufferBindingSize, maxBufferSize } = this.limits;
     this.maxBindingBytes = Math.min(
       maxStorageBufferBindingSize,
       maxBufferSize,
@@ -179,6 +179,23 @@ export class Gpu {
     return tensor;
   }
 
+  /** Makes uninitialised tensors side by side in memory: what treats all alike can then be one dispatch. */
+  emptyTogether(wanted: readonly NamedShape[], dtype: Dtype): Tensor[] {
+    const tensors = this.memory.allocateTogether(wanted, dtype);
+    if (this.#poison) tensors.forEach((tensor) => this.#transfers.poison(tensor));
+    return tensors;
+  }
+
+  /**
+   * Makes f32 tensors of zeros side by side in memory: {@linkcode joined} makes one of them again, for ops that treat all
+   * alike.
+   */
+  zerosTogether(wanted: readonly NamedShape[]): Tensor[] {
+    const tensors = this.memory.allocateTogether(wanted, "f32");
+    this.clearAll(tensors);
+    return tensors;
+  }
+
   /**
    * Makes a tensor of the given values: f32 or u32 by the array's type; bytes for other dtypes. A function that makes f32
    * values is not called on a dry device.
@@ -198,6 +215,11 @@ export class Gpu {
   /** Sets every byte of the tensor to zero. */
   clear(tensor: Tensor): void {
     this.#transfers.clear(tensor);
+  }
+
+  /** Sets every byte of f32 tensors to zero, of neighbours at once. */
+  clearAll(tensors: readonly Tensor[]): void {
+    joined(tensors)[0]!.forEach((tensor) => this.clear(tensor));
   }
 
   /** Overwrites a tensor's values. @throws {GpuError} if `values` are not as many bytes as it has */

@@ -1,6 +1,6 @@
 import { GpuError } from "./errors.ts";
 import { BufferPool, type MemoryUse, type PooledBuffer, type Purpose } from "./pool.ts";
-import { bytesPerElement, type Dtype, ROW_ALIGNMENT, type Segment, Tensor } from "./tensor.ts";
+import { bytesPerElement, type Dtype, OFFSET_BYTES, ROW_ALIGNMENT, type Segment, Tensor } from "./tensor.ts";
 
 /** Limits of a device's memory. */
 export interface MemoryOptions {
@@ -12,8 +12,18 @@ export interface MemoryOptions {
   readonly beforeDestroy: () => void;
 }
 
+/** Bytes of tensors that share a buffer, at most: more would be hard to find in one piece. */
+const SHARED_BYTES = 2 ** 29;
+
 /** Bytes of idle buffers for reads that are kept for later reads. */
 const STAGING_BYTES = 64 * 2 ** 20;
+
+/** A tensor to be made. */
+export interface NamedShape {
+  readonly shape: readonly number[];
+  /** Name in errors. */
+  readonly label: string;
+}
 
 /**
  * The buffers of one device: makes tensors of them, and counts them by what they are for. Buffers that the host maps lie
@@ -117,6 +127,50 @@ export class DeviceMemory {
    */
   allocate(shape: readonly number[], dtype: Dtype, label: string): Tensor {
     return this.#allocate(this.#pool, shape, dtype, label);
+  }
+
+  /**
+   * Makes uninitialised tensors one after the other, in few buffers, each where a binding may begin; those that are too
+   * large have their own. A buffer is given back when all its tensors are freed.
+   * @throws {GpuError} and {@linkcode GpuMemoryError} as {@linkcode allocate}
+   * @internal
+   */
+  allocateTogether(wanted: readonly NamedShape[], dtype: Dtype): Tensor[] {
+    const most = Math.min(SHARED_BYTES, this.#options.maxBindingBytes);
+    const tensors: Tensor[] = [];
+    for (let first = 0; first < wanted.length;) {
+      const offsets: number[] = [];
+      let end = 0;
+      for (const { shape } of wanted.slice(first)) {
+        const bytes = shape.reduce((product, axis) => product * axis, 1) * bytesPerElement(dtype);
+        const offset = Math.ceil(end / OFFSET_BYTES) * OFFSET_BYTES;
+        if (offset + bytes > most) break;
+        offsets.push(offset);
+        end = offset + bytes;
+      }
+      if (offsets.length < 2) {
+        const { shape, label } = wanted[first++]!;
+        tensors.push(this.allocate(shape, dtype, label));
+        continue;
+      }
+      const group = wanted.slice(first, first += offsets.length);
+      tensors.push(...this.#share(end, group, offsets, dtype));
+    }
+    return tensors;
+  }
+
+  /** Makes a buffer of `bytes` with a tensor at each offset. */
+  #share(bytes: number, group: readonly NamedShape[], offsets: readonly number[], dtype: Dtype): Tensor[] {
+    const buffer = this.#pool.take(bytes, `${group[0]!.label} and ${group.length - 1} more`);
+    let left = group.length;
+    const free = () => {
+      if (--left === 0) this.#pool.give(buffer);
+    };
+    return group.map(({ shape, label }, i) => {
+      const width = shape.length < 2 ? 1 : shape.at(-1)!;
+      const rows = shape.reduce((product, axis) => product * axis, 1) / width;
+      return new Tensor(shape, dtype, label, [{ buffer, start: 0, rows, offset: offsets[i]! }], free);
+    });
   }
 
   /**

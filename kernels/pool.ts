@@ -58,6 +58,8 @@ const IDLE_SHARE = 1 / 16;
 /** Buffers in use may be this much larger than what was asked for, as a share of the most that ever was; or this much. */
 const WASTE_SHARE = 1 / 50;
 const WASTE_BYTES = 64 * 2 ** 20;
+/** Room to make where a buffer has to go for another, as a share of all that are held. */
+const LEAST_ROOM = 1 / 128;
 /** More are destroyed to make room for others only where the lengths of samples change from step to step. */
 const CHURN = 64;
 
@@ -271,12 +273,13 @@ export class BufferPool {
 
   /**
    * Destroys idle buffers until at most `bytes` are held or none is left: the smallest that is enough, or else the largest.
+   * Less than {@linkcode LEAST_ROOM} is not enough, or small buffers of two sizes would take turns to destroy each other.
    */
   #trimTo(bytes: number): void {
     if (this.#heldBytes <= bytes || this.#idle.size === 0) return;
     this.#options.beforeDestroy();
     while (this.#heldBytes > bytes && this.#idle.size > 0) {
-      const missing = this.#heldBytes - bytes;
+      const missing = Math.max(this.#heldBytes - bytes, this.#heldBytes * LEAST_ROOM);
       let best = 0;
       for (const size of this.#idle.keys()) {
         if (best < missing ? size > best : size >= missing && size < best) best = size;

@@ -57,6 +57,8 @@ export class Recorder {
   readonly #ring: PooledBuffer;
   readonly #slots: Uint8Array<ArrayBuffer>;
   readonly #slotBytes: number;
+  /** Workgroups along an axis of a grid. */
+  readonly #mostGroups: number;
   #slotsUsed = 0;
   #workRecorded = 0;
   #pipelinesSent = 0;
@@ -76,7 +78,9 @@ export class Recorder {
       (groups) => this.#discards.add(groups),
     );
     this.#timing = this.#profiler = options.isTimed ? new Profiler(device) : undefined;
-    this.#slotBytes = Math.max(256, device.limits.minUniformBufferOffsetAlignment);
+    const { minUniformBufferOffsetAlignment, maxComputeWorkgroupsPerDimension } = device.limits;
+    this.#slotBytes = Math.max(256, minUniformBufferOffsetAlignment);
+    this.#mostGroups = maxComputeWorkgroupsPerDimension;
     this.#slots = new Uint8Array(RING_SLOTS * this.#slotBytes);
     const { UNIFORM, COPY_DST } = GPUBufferUsage;
     this.#ring = memory.make(this.#slots.length, "uniform ring", UNIFORM | COPY_DST);
@@ -104,7 +108,7 @@ export class Recorder {
    */
   run(kernel: Kernel, bounds: Readonly<Record<string, Bound>>, launch: Launch): void {
     const [x, y = 1, z = 1] = launch.grid;
-    const most = this.#device.limits.maxComputeWorkgroupsPerDimension;
+    const most = this.#mostGroups;
     if (!(x >= 0 && y >= 0 && z >= 0 && x <= most && y <= most && z <= most)) {
       throw new GpuError(
         `Cannot run "${kernel.name}" over ${x} x ${y} x ${z} workgroups: at most ${most} an axis`,

@@ -188,6 +188,42 @@ export function rowRanges(tensors: readonly Tensor[], longest = Infinity): { sta
   return ranges;
 }
 
+/** Where a tensor may begin in a buffer: a legal offset of a binding on every device. */
+export const OFFSET_BYTES = 256;
+
+/**
+ * Joins f32 tensors that lie side by side, as `Gpu.zerosTogether` makes them, so that an op over all of them is one dispatch.
+ * What lies between two of them is zero and belongs to none.
+ *
+ * @param lists as many tensors each, those at one place of a size: joined alike, or not
+ * @returns each list with its neighbours as one vector, borrowed
+ */
+export function joined(...lists: readonly (readonly Tensor[])[]): Tensor[][] {
+  const [first] = lists as [readonly Tensor[]];
+  const runs: { start: number; end: number }[] = [];
+  for (let i = 0; i < first.length; i++) {
+    const run = runs.at(-1);
+    if (run && lists.every((list) => isBeside(list[i - 1]!, list[i]!))) run.end = i + 1;
+    else runs.push({ start: i, end: i + 1 });
+  }
+  return lists.map((list) => runs.map(({ start, end }) => spanOf(list[start]!, list[end - 1]!)));
+}
+
+function isBeside(before: Tensor, next: Tensor): boolean {
+  const [[a], [b]] = [before.segments, next.segments];
+  return before.segments.length === 1 && next.segments.length === 1 && a!.buffer === b!.buffer &&
+    before.dtype === "f32" && next.dtype === "f32" &&
+    Math.ceil((a!.offset + before.byteLength) / OFFSET_BYTES) * OFFSET_BYTES === b!.offset;
+}
+
+/** All from the first of neighbours to the last. */
+function spanOf(first: Tensor, last: Tensor): Tensor {
+  if (first === last) return first;
+  const [from, to] = [first.segments[0]!, last.segments[0]!];
+  const rows = (to.offset + last.byteLength - from.offset) / 4;
+  return new Tensor([rows], "f32", first.label, [{ ...from, start: 0, rows }]);
+}
+
 /** Rows `start` to `end` (excluded) of each tensor, borrowed. */
 export function slices<T extends Readonly<Record<string, Tensor>>>(
   tensors: T,

@@ -60,8 +60,9 @@ export class Transfers {
 
   /** Fills the tensor's buffers with NaN in every float format, far out of range as an index. */
   poison(tensor: Tensor): void {
-    for (const { buffer } of tensor.segments) {
-      this.#upload(buffer.gpu, 0, new Uint8Array(buffer.size).fill(0xff));
+    for (const { buffer, offset, rows } of tensor.segments) {
+      const bytes = buffer.asked === tensor.byteLength ? buffer.size : wholeWords(rows * tensor.rowBytes);
+      this.#upload(buffer.gpu, offset, new Uint8Array(bytes).fill(0xff));
     }
   }
 

@@ -27,6 +27,8 @@ export interface QuantisedWeight {
   dequantise(gpu: Gpu): Tensor;
   /** Makes room for so many matrices like it. @throws {GpuError} if they cannot lie one behind the other */
   stack(gpu: Gpu, count: number, label: string): QuantisedStack;
+  /** Writes the weights over `y` (N, K), in any float format. Absent where only products decode them. */
+  dequantiseInto?(gpu: Gpu, y: Tensor): void;
   /** Gives its memory back. @throws {GpuError} the second time */
   free(): void;
 }

@@ -6,8 +6,8 @@
  *
  * - A name in capitals that the file does not declare is a constant of the kernel or of its launch. `const NAME = 4u;`
  *   is prepended for each. There are no overrides: a pipeline is made for each set of constants anyway.
- * - `#for i in 0..N` ... `#end` repeats the lines between with `$i` replaced by 0, 1, ... N-1. The bound is a whole
- *   number or the name of a constant (`0..N/2` also works); loops nest. Registers must have names: the CPU driver turns
+ * - `#for i in 0..N` ... `#end` repeats the lines between with `$i` replaced by 0, 1, ... N-1. The bounds are whole
+ *   numbers or names of constants (`0..N/2` also works); loops nest. Registers must have names: the CPU driver turns
  *   arrays indexed in a loop into memory, which halves the speed of a matmul (docs/lab-log.md). On a GPU it is not
  *   measured whether arrays and plain loops would do.
  * - `#needs a_fetch store` names what other pieces must define. What none of them does is an error by its name.
@@ -131,11 +131,11 @@ function unroll(kernel: string, source: string, constants: Constants): string[] 
     const out: string[] = [];
     while (at < lines.length) {
       const line = lines[at++]!;
-      const loop = /^\s*#for (\w+) in (\d+)\.\.(\S+)\s*$/.exec(line);
+      const loop = /^\s*#for (\w+) in (\w+)\.\.(\S+)\s*$/.exec(line);
       if (loop) {
         const [, name, first, last] = loop;
         const body = block(true);
-        for (let i = Number(first); i < bound(last!); i++) {
+        for (let i = bound(first!); i < bound(last!); i++) {
           out.push(...body.map((text) => text.replace(/^ {2}/, "").replaceAll(`$${name}`, String(i))));
         }
       } else if (/^\s*#end\s*$/.test(line)) {

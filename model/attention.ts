@@ -162,10 +162,13 @@ export class SelfAttention {
   /** @param before rows of keys and values before those of x */
   #emptyQkv(gpu: Gpu, x: Tensor, before: number): Qkv {
     const { heads, kvHeads, headDim } = this.shape;
-    const make = (rows: number, count: number, label: string) =>
-      gpu.empty([rows, count * headDim], x.dtype, label);
     const keyRows = before + x.rows;
-    return { q: make(x.rows, heads, "q"), k: make(keyRows, kvHeads, "k"), v: make(keyRows, kvHeads, "v") };
+    const wanted = [["q", heads, x.rows], ["k", kvHeads, keyRows], ["v", kvHeads, keyRows]] as const;
+    const [q, k, v] = gpu.emptyTogether(
+      wanted.map(([label, count, rows]) => ({ shape: [rows, count * headDim], label })),
+      x.dtype,
+    ) as [Tensor, Tensor, Tensor];
+    return { q, k, v };
   }
 
   /** Computes queries, keys and values of a range of rows. @param into of all rows */

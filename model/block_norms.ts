@@ -62,10 +62,11 @@ export function blockOutput(
   run: (options: LinearOptions) => Tensor,
 ): Tensor {
   if (!own) return run(options);
-  const { firstRow = 0, into, addTo } = options;
+  const { firstRow = 0, into, addTo, addend } = options;
   const product = run({ firstRow });
   const { y, stats } = norm(gpu, product, own, into);
   free(product, stats);
+  if (addend) addInto(gpu, y, addend);
   if (!addTo) return y;
   addInto(gpu, addTo, y);
   y.free();

@@ -1,4 +1,3 @@
-import { addInto } from "../kernels/elementwise/elementwise.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import type { Attended, SelfAttention } from "./attention.ts";
@@ -13,7 +12,7 @@ import { chunksOf, free, type Rows } from "./chunks.ts";
 import type { NewRows, Pass } from "./pass.ts";
 import type { ExpertLinears } from "./experts.ts";
 import type { LayerModuleLists } from "./layer_modules.ts";
-import type { DropoutKey, Linear, LinearOptions } from "./linear.ts";
+import { type DropoutKey, type Linear, type LinearOptions, withFloats } from "./linear.ts";
 import type { Mlp } from "./mlp.ts";
 import type { Norm } from "./norm.ts";
 
@@ -83,6 +82,7 @@ export class DecoderLayer implements LayerModuleLists {
 
   /** @param x (rows, C), borrowed  @returns (rows, C) */
   async forward(gpu: Gpu, x: Tensor, pass: Pass): Promise<Tensor> {
+    using _ = this.#decoded(gpu, x, pass);
     const { q, k, v, o, lse } = await this.#attention.attend(gpu, x, pass);
     free(q, k, v, lse);
     // Heads that together are as wide as x, as most models have them, need no second tensor.
@@ -99,6 +99,7 @@ export class DecoderLayer implements LayerModuleLists {
 
   /** Runs {@linkcode forward} and keeps what spares {@linkcode backward} from running it again. */
   async forwardKeeping(gpu: Gpu, x: Tensor, pass: Pass): Promise<{ out: Tensor; saved: DecoderSaved }> {
+    using _ = this.#decoded(gpu, x, pass);
     const attended = await this.#attention.attend(gpu, x, pass);
     const rows = chunksOf(x, Infinity)[0]!;
     const h = this.#addAttention(gpu, x, attended.o, pass.dropout, rows);
@@ -116,6 +117,7 @@ export class DecoderLayer implements LayerModuleLists {
    * @returns dx (rows, C), in the memory of `dOut`
    */
   async backward(gpu: Gpu, dOut: Tensor, x: Tensor, pass: Pass, saved?: DecoderSaved): Promise<Tensor> {
+    using _ = this.#decoded(gpu, x, pass);
     const { q, k, v, o, lse } = saved ?? await this.#attention.attend(gpu, x, pass);
     const { dropout } = pass;
     const stats = gpu.empty([x.rows, 2 * this.#attention.shape.heads], "f32", "attention stats");
@@ -151,11 +153,15 @@ export class DecoderLayer implements LayerModuleLists {
     free(o, ...inputs);
   }
 
+  /** The layer's weights as floats, if the pass has them so, until it is disposed of. */
+  #decoded(gpu: Gpu, x: Tensor, { chunkRows, decodesLayers }: Pass): Disposable | undefined {
+    const rows = Math.min(x.rows, chunkRows);
+    return decodesLayers ? withFloats(gpu, this.linears, { rows, format: x.format }) : undefined;
+  }
+
   /** h = x + attention: (end - start, C) of the chunk alone. */
   #addAttention(gpu: Gpu, x: Tensor, o: Tensor, dropout: DropoutKey | undefined, rows: Rows): Tensor {
-    const h = this.#attention.output(gpu, rows.of(o), dropout, { firstRow: rows.start });
-    addInto(gpu, h, rows.of(x));
-    return h;
+    return this.#attention.output(gpu, rows.of(o), dropout, { firstRow: rows.start, addend: rows.of(x) });
   }
 
   /** Computes the inputs of the activation from what the MLP reads, (end - start, C). */
@@ -185,9 +191,7 @@ export class DecoderLayer implements LayerModuleLists {
     rows: Rows,
     out: Tensor,
   ): void {
-    const into = rows.of(out);
-    this.#down(gpu, inputs, dropout, { firstRow: rows.start, into });
-    addInto(gpu, into, h);
+    this.#down(gpu, inputs, dropout, { firstRow: rows.start, into: rows.of(out), addend: h });
   }
 
   /** Adds the gradient of what the MLP reads to `dOut`, both (end - start, C). @param kept freed; computed again unless given */

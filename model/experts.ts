@@ -118,7 +118,7 @@ export function expertsMlp({ router, gate, up, down, options }: ExpertsMlpParts)
         return [logits, weights, routing.table, ...inputs];
       }),
 
-    down(gpu, inputs, key, { firstRow = 0, into, addTo }) {
+    down(gpu, inputs, key, { firstRow = 0, into, addTo, addend }) {
       const parts = partsOf(gpu, inputs);
       const out = addTo ?? into ??
         gpu.empty([parts.at(-1)!.end, C], parts[0]!.gate.dtype, "output of experts");
@@ -130,6 +130,7 @@ export function expertsMlp({ router, gate, up, down, options }: ExpertsMlpParts)
         combine(gpu, y, out.slice(start, end), routing, { adds: addTo !== undefined });
         y.free();
       }
+      if (addend) addInto(gpu, out, addend);
       return out;
     },
 

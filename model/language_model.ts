@@ -65,7 +65,7 @@ export interface Predictions {
 /** Logits of one chunk of rows at most: the head is never applied to all rows at once. */
 const LOGITS_BYTES = 64 * 2 ** 20;
 /** The three widest tensors of a chunk of rows in a layer, at most: enough rows to fill any GPU. */
-const CHUNK_BYTES = 192 * 2 ** 20;
+export const CHUNK_BYTES = 192 * 2 ** 20;
 
 /** A layer's input that waits for the backward pass. */
 interface Kept {
@@ -96,6 +96,8 @@ export class LanguageModel {
   readonly parts: ModelParts;
   /** Bytes of the three widest tensors, such as gate, up and their product, in one chunk of rows. */
   chunkBytes: number = CHUNK_BYTES;
+  /** Whether the weights of a layer are decoded together while it is worked on: faster, in more memory. */
+  decodesLayers = false;
   readonly #ropes: LayerRopes;
 
   /**
@@ -152,11 +154,14 @@ export class LanguageModel {
     };
     add(`${embeddings.name}.weight`, embeddings.weight, embeddings.grad);
     layers.forEach(({ norms }) => norms.forEach(addNorm));
-    for (const { name, weight, bias, weightGrad, biasGrad, lora } of this.linears()) {
+    for (const { name, weight, bias, weightGrad, biasGrad } of this.linears()) {
       if (weightGrad) add(`${name}.weight`, weight as Tensor, weightGrad);
       add(`${name}.bias`, bias, biasGrad);
-      add(`${name}.lora_A.weight`, lora?.A, lora?.gradA);
-      add(`${name}.lora_B.weight`, lora?.B, lora?.gradB);
+    }
+    // In the order of their memory.
+    for (const { linears } of layers) {
+      linears.forEach(({ name, lora }) => add(`${name}.lora_A.weight`, lora?.A, lora?.gradA));
+      linears.forEach(({ name, lora }) => add(`${name}.lora_B.weight`, lora?.B, lora?.gradB));
     }
     layers.forEach(({ routers }) =>
       routers.forEach(({ name, weight, weightGrad }) => {
@@ -365,6 +370,7 @@ export class LanguageModel {
       rope: ropes[layer]!,
       dropout: dropout && part ? { ...dropout, firstRow: part.start } : dropout,
       chunkRows,
+      decodesLayers: this.decodesLayers,
     }));
   }
 }

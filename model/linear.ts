@@ -1,11 +1,18 @@
 import { columnSum } from "../kernels/elementwise/column_sum.ts";
-import { dropout, type RowNumbers } from "../kernels/elementwise/dropout.ts";
-import { addBias, addInto } from "../kernels/elementwise/elementwise.ts";
+import { dropout, type DropoutKey as Mask, type RowNumbers } from "../kernels/elementwise/dropout.ts";
+import { addBias } from "../kernels/elementwise/elementwise.ts";
 import type { Gpu } from "../kernels/gpu.ts";
-import { matmul, matmulBackwardInput, matmulBackwardWeight } from "../kernels/matmul/matmul.ts";
+import { decodeAhead } from "../kernels/matmul/decode_ahead.ts";
+import {
+  matmulBackwardInput,
+  matmulBackwardInputs,
+  matmulBackwardWeight,
+  matmulBackwardWeights,
+} from "../kernels/matmul/matmul.ts";
 import type { Weight } from "../kernels/weight.ts";
-import { product } from "../kernels/matvec/matvec.ts";
+import { products } from "../kernels/matvec/matvec.ts";
 import type { Tensor } from "../kernels/tensor.ts";
+import type { Format } from "../kernels/wgsl.ts";
 
 /** The two factors of a LoRA update: y += scaling B A drop(x).   Hu et al. 2021, arXiv:2106.09685, section 4.1. */
 export interface Lora {
@@ -46,6 +53,30 @@ export interface Linear {
   /** Factor of all that it gives; 1 unless given. */
   readonly scale?: number | undefined;
   lora: Lora | undefined;
+  /** The weight as floats, while a layer's products read it; see {@linkcode withFloats}. */
+  floats?: Tensor | undefined;
+}
+
+/**
+ * Decodes the weights of linears for all products until the result is disposed of: each once, and those of one shape side
+ * by side, so that they are multiplied with the same rows in one dispatch.
+ * @param use rows and format of what they multiply
+ */
+export function withFloats(
+  gpu: Gpu,
+  layers: readonly Linear[],
+  use: { readonly rows: number; readonly format: Format },
+): Disposable {
+  const floats = decodeAhead(gpu, layers.map(({ weight }) => weight), use);
+  layers.forEach((layer, i) => layer.floats = floats[i]);
+  return {
+    [Symbol.dispose]() {
+      for (const layer of layers) {
+        layer.floats?.free();
+        layer.floats = undefined;
+      }
+    },
+  };
 }
 
 /** Position of a product's rows in the batch, and its destination. */
@@ -56,6 +87,8 @@ export interface LinearOptions {
   readonly into?: Tensor;
   /** (rows, N): the result is added to it, in place of `into`. */
   readonly addTo?: Tensor;
+  /** (rows, N) of other memory: added to the result. */
+  readonly addend?: Tensor;
 }
 
 /** @param x (rows, K)  @returns y (rows, N) */
@@ -64,25 +97,41 @@ export function linear(
   x: Tensor,
   layer: Linear,
   key: DropoutKey | undefined,
-  { firstRow = 0, into, addTo }: LinearOptions = {},
+  { firstRow = 0, ...target }: LinearOptions = {},
 ): Tensor {
-  const { scale: alpha = 1 } = layer;
-  const y = product(
-    gpu,
-    x,
-    layer.weight,
-    addTo ? { into: addTo, alpha, beta: 1 } : into ? { into, alpha } : { alpha },
-  );
-  if (layer.bias) addBias(gpu, y, layer.bias, alpha);
-  if (layer.lora) {
-    const { A, B, scaling } = layer.lora;
-    const dropped = dropInput(gpu, x, layer.lora, key, firstRow);
-    const h = product(gpu, dropped, A, { format: "f32" });
-    product(gpu, h, B, { into: y, alpha: alpha * scaling, beta: 1 });
-    h.free();
-    if (dropped !== x) dropped.free();
-  }
-  return y;
+  return linears(gpu, x, [layer], key, { firstRow, targets: [target] })[0]!;
+}
+
+/** Position of rows that several linears read, and what each does with its result. */
+export interface LinearsOptions extends Pick<LinearOptions, "firstRow"> {
+  /** One for each linear; new tensors unless given. */
+  readonly targets?: readonly Omit<LinearOptions, "firstRow">[];
+}
+
+/** Runs linears on the same rows. @param x (rows, K)  @returns y (rows, N) of each */
+export function linears(
+  gpu: Gpu,
+  x: Tensor,
+  layers: readonly Linear[],
+  key: DropoutKey | undefined,
+  { firstRow = 0, targets = [] }: LinearsOptions = {},
+): Tensor[] {
+  const low = lowRank(gpu, x, layers, key, firstRow);
+  const calls = layers.map((layer, i) => {
+    const { weight, floats, lora, scale: alpha = 1 } = layer;
+    const { into, addTo, addend } = targets[i] ?? {};
+    return {
+      x,
+      weight: floats ?? weight,
+      alpha,
+      inner: low && lora && { x: low.h, first: low.firsts[i]!, weight: lora.B },
+      ...(addTo ? { into: addTo, beta: 1 } : { into, addend, beta: addend ? 1 : 0 }),
+    };
+  });
+  const ys = products(gpu, calls);
+  low?.h.free();
+  layers.forEach(({ bias, scale = 1 }, i) => bias && addBias(gpu, ys[i]!, bias, scale));
+  return ys;
 }
 
 /** Position of a gradient's rows in the batch, and its destination. */
@@ -106,47 +155,54 @@ export function linearBackward(
   x: Tensor,
   layer: Linear,
   key: DropoutKey | undefined,
-  { firstRow = 0, addTo }: LinearBackwardOptions = {},
+  options: LinearBackwardOptions = {},
 ): Tensor {
-  const { weight, weightGrad, biasGrad, lora, scale: alpha = 1 } = layer;
-  if (weightGrad) matmulBackwardWeight(gpu, dy, x, { into: weightGrad, alpha, beta: 1 });
-  if (biasGrad) columnSum(gpu, dy, biasGrad, alpha);
-  const dx = matmulBackwardInput(gpu, dy, weight, addTo ? { into: addTo, alpha, beta: 1 } : { alpha });
-  if (lora) {
-    const scaled = { ...lora, scaling: alpha * lora.scaling };
-    loraBackward(gpu, dy, x, scaled, (input) => dropInput(gpu, input, lora, key, firstRow), dx);
-  }
-  return dx;
+  return linearsBackward(gpu, [dy], x, [layer], key, options);
 }
 
-/** dB += s dy^T h, dA += g^T drop(x), dx += drop(g A), with h = drop(x) A^T and g = s dy B. */
-function loraBackward(
+/**
+ * Runs {@linkcode linears} backward: adds the layers' own gradients to what they hold.
+ *
+ * @param dys (rows, N) of each
+ * @param x (rows, K), the input of the forward pass
+ * @returns dx (rows, K), of all together
+ */
+export function linearsBackward(
   gpu: Gpu,
-  dy: Tensor,
+  dys: readonly Tensor[],
   x: Tensor,
-  { A, B, gradA, gradB, scaling }: Lora,
-  drop: (input: Tensor) => Tensor,
-  dx: Tensor,
-): void {
-  const dropped = drop(x);
-  if (gradB) {
-    const h = matmul(gpu, dropped, A, { format: "f32" });
-    matmulBackwardWeight(gpu, dy, h, { into: gradB, alpha: scaling, beta: 1 });
-    h.free();
-  }
-  const g = matmulBackwardInput(gpu, dy, B, { alpha: scaling, format: "f32" });
-  if (gradA) matmulBackwardWeight(gpu, g, dropped, { into: gradA, beta: 1 });
-  if (dropped === x) {
-    matmulBackwardInput(gpu, g, A, { into: dx, beta: 1 });
-  } else {
-    dropped.free();
-    const dDropped = matmulBackwardInput(gpu, g, A, { format: dx.format });
-    const dInput = drop(dDropped);
-    dDropped.free();
-    addInto(gpu, dx, dInput);
-    dInput.free();
-  }
-  g.free();
+  layers: readonly Linear[],
+  key: DropoutKey | undefined,
+  { firstRow = 0, addTo }: LinearBackwardOptions = {},
+): Tensor {
+  layers.forEach(({ weightGrad, biasGrad, scale: alpha = 1 }, i) => {
+    if (weightGrad) matmulBackwardWeight(gpu, dys[i]!, x, { into: weightGrad, alpha, beta: 1 });
+    if (biasGrad) columnSum(gpu, dys[i]!, biasGrad, alpha);
+  });
+  const low = loraBackward(gpu, dys, x, layers, key, firstRow);
+  let dx = addTo;
+  layers.forEach(({ weight, floats, lora, scale: alpha = 1 }, i) => {
+    const inner = low && lora && {
+      x: low.g,
+      first: low.firsts[i]!,
+      weight: lora.A,
+      mask: maskOf(lora, key, firstRow, x),
+    };
+    dx = matmulBackwardInput(gpu, dys[i]!, floats ?? weight, {
+      ...(dx && { into: dx, beta: 1 }),
+      alpha,
+      inner,
+    });
+  });
+  low?.g.free();
+  return dx!;
+}
+
+/** Places of the ranks of several adapters in rows that have all of them, and how many columns that makes. */
+function ranksOf(layers: readonly Linear[]): { readonly firsts: readonly number[]; readonly width: number } {
+  let width = 0;
+  const firsts = layers.map(({ lora }) => (width += lora?.A.rows ?? 0) - (lora?.A.rows ?? 0));
+  return { firsts, width };
 }
 
 /** Rows of which a token has several, in an order of their own. */
@@ -171,16 +227,102 @@ export function dropInput(
   firstRow: number,
   pairs?: PairRows,
 ): Tensor {
-  if (!key || lora.dropout === 0) return x;
-  const stream = streamOf(key, lora.stream);
-  const first = ((key.firstRow ?? 0) + firstRow) * (pairs?.perToken ?? 1);
-  return dropout(gpu, x, {
-    p: lora.dropout,
-    seed: key.seed,
-    stream,
-    offset: first * x.width,
-    numbers: pairs?.numbers,
-  });
+  const mask = maskOf(lora, key, firstRow, x, pairs?.perToken);
+  return mask ? dropout(gpu, x, { ...mask, numbers: pairs?.numbers }) : x;
+}
+
+/** h = s / (1 - p) drop(x) A^T of every adapter, side by side, (rows, ranks) f32, with drop() a mask of 0 and 1. */
+function lowRank(
+  gpu: Gpu,
+  x: Tensor,
+  layers: readonly Linear[],
+  key: DropoutKey | undefined,
+  firstRow: number,
+): { readonly h: Tensor; readonly firsts: readonly number[] } | undefined {
+  const { firsts, width } = ranksOf(layers);
+  if (width === 0) return undefined;
+  const h = gpu.empty([x.rows, width], "f32", "h");
+  const calls = layers.flatMap(({ lora }, i) =>
+    lora
+      ? [{
+        x,
+        weight: lora.A,
+        alpha: factorOf(lora, key),
+        mask: maskOf(lora, key, firstRow, x),
+        into: h,
+        first: firsts[i]!,
+      }]
+      : []
+  );
+  products(gpu, calls);
+  return { h, firsts };
+}
+
+/**
+ * dB += dy^T h, dA += g^T drop(x), with h as in the forward pass and g = s / (1 - p) dy B.
+ * @returns g of every adapter, side by side, (rows, ranks) f32
+ */
+function loraBackward(
+  gpu: Gpu,
+  dys: readonly Tensor[],
+  x: Tensor,
+  layers: readonly Linear[],
+  key: DropoutKey | undefined,
+  firstRow: number,
+): { readonly g: Tensor; readonly firsts: readonly number[] } | undefined {
+  const { firsts, width } = ranksOf(layers);
+  if (width === 0) return undefined;
+  const adapted = layers.flatMap(({ lora, scale: alpha = 1 }, i) =>
+    lora ? [{ lora, alpha, dy: dys[i]!, first: firsts[i]! }] : []
+  );
+  const trained = adapted.filter(({ lora }) => lora.gradA);
+  if (trained.length > 0) {
+    const { h } = lowRank(gpu, x, layers, key, firstRow)!;
+    matmulBackwardWeights(
+      gpu,
+      trained.map(({ lora, alpha, dy, first }) => (
+        { dy, x: h, xFirst: first, into: lora.gradB!, alpha, beta: 1 }
+      )),
+    );
+    h.free();
+  }
+  const g = gpu.empty([x.rows, width], "f32", "g");
+  matmulBackwardInputs(
+    gpu,
+    adapted.map(({ lora, dy, first }) => ({
+      dy,
+      weight: lora.B,
+      into: g,
+      first,
+      alpha: factorOf(lora, key),
+    })),
+  );
+  matmulBackwardWeights(
+    gpu,
+    trained.map(({ lora, alpha, first }) => {
+      const mask = maskOf(lora, key, firstRow, x);
+      return { dy: g, dyFirst: first, x, into: lora.gradA!, alpha, beta: 1, mask };
+    }),
+  );
+  return { g, firsts };
+}
+
+/** Scaling of the update, over what dropout keeps. */
+function factorOf({ scaling, dropout }: Lora, key: DropoutKey | undefined): number {
+  return key ? scaling / (1 - dropout) : scaling;
+}
+
+/** The mask of an adapter's input x; undefined where nothing is dropped. @param firstRow as in {@linkcode LinearOptions} */
+function maskOf(
+  { dropout: p, stream }: Lora,
+  key: DropoutKey | undefined,
+  firstRow: number,
+  { width }: Tensor,
+  perToken = 1,
+): Mask | undefined {
+  if (!key || p === 0) return undefined;
+  const offset = ((key.firstRow ?? 0) + firstRow) * perToken * width;
+  return { p, seed: key.seed, stream: streamOf(key, stream), offset };
 }
 
 /** More than the linears of any LLaMA, so that no two passes share a stream. */

@@ -8,7 +8,7 @@ import {
 } from "../checkpoint/peft.ts";
 import { UserError } from "../errors.ts";
 import { fillUniform } from "../kernels/elementwise/fill_random.ts";
-import type { Gpu } from "../kernels/gpu.ts";
+import type { Gpu, Purpose } from "../kernels/gpu.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import type { ExpertLinears } from "./experts.ts";
 import type { Linear, Lora } from "./linear.ts";
@@ -41,20 +41,14 @@ export function addLora(
     ...model.experts().filter(({ weightGrad }) => weightGrad).flatMap(({ modules }) => modules),
   ]);
   const chosen = chooseTargets(model.config, config, (module) => whole.has(module), { isStrict });
-  using _ = gpu.memory.purpose("adapters");
-  linears.forEach((layer, stream) => {
-    if (!chosen.includes(layer.name)) return;
-    const [outputs, inputs] = layer.weight.shape as [number, number];
-    const rank = loraRank(config, layer.name);
-    const padded = paddedRank(rank);
-    const A = gpu.zeros([padded, inputs], "f32", `${layer.name}.lora_A`);
-    const B = gpu.zeros([outputs, padded], "f32", `${layer.name}.lora_B`);
-    const bound = 1 / Math.sqrt(inputs);
+  putFactors(model, chosen, config, { isTrained: true });
+  for (const { name, lora } of linears) {
+    if (!lora || !chosen.includes(name)) continue;
+    const { A, rank, stream } = lora;
+    const bound = 1 / Math.sqrt(A.width);
     fillUniform(gpu, A.slice(0, rank), { seed: seed ^ SEED_MARK, stream, low: -bound, high: bound });
-    const scaling = loraScaling(config, layer.name);
-    const dropout = config.lora_dropout;
-    layer.lora = withGradients(gpu, layer, { A, B, rank, scaling, dropout, stream, isTrained: true });
-  });
+  }
+  using _ = gpu.memory.purpose("adapters");
   model.experts().forEach((layer, i) => {
     if (!layer.modules.some((module) => chosen.includes(module))) return;
     const { rank, scaling } = alikeOnExperts(config, layer, new Set(chosen));
@@ -121,8 +115,8 @@ export function applyAdapter(
   { isTrained }: { readonly isTrained: boolean },
 ): void {
   const { config, lora } = adapter;
-  using _ = model.gpu.memory.purpose("adapters");
-  const linears = new Map(model.linears().map((layer, stream) => [layer.name, { layer, stream }]));
+  const { gpu } = model;
+  const linears = new Map(model.linears().map((layer) => [layer.name, layer]));
   const experts = model.experts();
   const expertShapes = new Map(experts.flatMap((layer) => {
     const { modules, weight: { shape: [rows, width] } } = layer;
@@ -136,17 +130,19 @@ export function applyAdapter(
       requireFrozen(module, expert.layer);
       continue;
     }
-    const target = linears.get(module);
-    requireFit(config, module, pair, target?.layer.weight.shape);
-    if (!target) continue;
-    const scaling = loraScaling(config, module);
-    const { layer, stream } = target;
-    requireFrozen(module, layer);
-    const factors = uploadFactors(model.gpu, module, pair);
-    const rank = pair.A.shape[0]!;
-    const dropout = isTrained ? config.lora_dropout : 0;
-    layer.lora = withGradients(model.gpu, layer, { ...factors, rank, scaling, dropout, stream, isTrained });
+    const layer = linears.get(module);
+    requireFit(config, module, pair, layer?.weight.shape);
+    if (layer) requireFrozen(module, layer);
   }
+  putFactors(model, [...lora.keys()], config, { isTrained });
+  for (const [module, pair] of lora) {
+    const factors = linears.get(module)?.lora;
+    if (!factors) continue;
+    const { a, b } = paddedFactors([pair]);
+    gpu.write(factors.A, a);
+    gpu.write(factors.B, b);
+  }
+  using _ = gpu.memory.purpose("adapters");
   experts.forEach((layer, i) => {
     if (!layer.modules.some((module) => lora.has(module))) return;
     const { rank, scaling } = alikeOnExperts(config, layer, lora);
@@ -248,6 +244,19 @@ export function uploadFactors(
   ...pairs: readonly LoraPair[]
 ): { readonly A: Tensor; readonly B: Tensor } {
   const [rank, inputs] = pairs[0]!.A.shape as [number, number];
+  const [outputs, padded] = [pairs[0]!.B.shape[0]!, paddedRank(rank)];
+  const { a, b } = paddedFactors(pairs);
+  return {
+    A: gpu.tensor([pairs.length * padded, inputs], a, { label: `${module}.lora_A` }),
+    B: gpu.tensor([pairs.length * outputs, padded], b, { label: `${module}.lora_B` }),
+  };
+}
+
+/** Factors of linears of one shape, one behind the other, their rank padded with zeros. */
+function paddedFactors(
+  pairs: readonly LoraPair[],
+): { readonly a: Float32Array<ArrayBuffer>; readonly b: Float32Array<ArrayBuffer> } {
+  const [rank, inputs] = pairs[0]!.A.shape as [number, number];
   const outputs = pairs[0]!.B.shape[0]!;
   const padded = paddedRank(rank);
   const a = new Float32Array(pairs.length * padded * inputs);
@@ -258,15 +267,62 @@ export function uploadFactors(
       b.set(B.data.subarray(row * rank, (row + 1) * rank), (i * outputs + row) * padded);
     }
   });
-  return {
-    A: gpu.tensor([pairs.length * padded, inputs], a, { label: `${module}.lora_A` }),
-    B: gpu.tensor([pairs.length * outputs, padded], b, { label: `${module}.lora_B` }),
-  };
+  return { a, b };
 }
 
 /** Rows of quads need ranks that are multiples of 4: the rest is zeros. */
 function paddedRank(rank: number): number {
   return Math.ceil(rank / 4) * 4;
+}
+
+/**
+ * Puts factors of zeros on linears, and gradients where they are trained. All lie side by side in the order of
+ * {@linkcode LanguageModel.parameters}, of a layer every A before every B: what treats all alike is then one dispatch, and
+ * what reads the same rows finds their A together. Zeros that pad a rank have gradients of zero, so they stay.
+ */
+function putFactors(
+  { gpu, parts }: LanguageModel,
+  modules: readonly string[],
+  config: AdapterConfig,
+  { isTrained }: { readonly isTrained: boolean },
+): void {
+  const chosen = new Set(modules);
+  const layers = parts.layers.map(({ linears }) => linears.filter(({ name }) => chosen.has(name)));
+  const shapes = layers.flatMap((linears) =>
+    (["A", "B"] as const).flatMap((factor) =>
+      linears.map(({ name, weight }) => {
+        const rank = paddedRank(loraRank(config, name));
+        const [outputs, inputs] = weight.shape as [number, number];
+        return { label: `${name}.lora_${factor}`, shape: factor === "A" ? [rank, inputs] : [outputs, rank] };
+      })
+    )
+  );
+  const make = (purpose: Purpose): Iterator<Tensor> => {
+    using _ = gpu.memory.purpose(purpose);
+    return gpu.zerosTogether(shapes).values();
+  };
+  const values = make("adapters");
+  const gradients = isTrained ? make("gradients") : undefined;
+  let stream = 0;
+  for (const layer of parts.layers) {
+    const linears = layer.linears.filter(({ name }) => chosen.has(name));
+    const take = (from: Iterator<Tensor> | undefined) => linears.map(() => from?.next().value);
+    const [A, B] = [take(values), take(values)] as [Tensor[], Tensor[]];
+    const [gradA, gradB] = [take(gradients), take(gradients)];
+    linears.forEach((linear, i) => {
+      linear.lora = {
+        A: A[i]!,
+        B: B[i]!,
+        gradA: gradA[i],
+        gradB: gradB[i],
+        rank: loraRank(config, linear.name),
+        scaling: loraScaling(config, linear.name),
+        dropout: isTrained ? config.lora_dropout : 0,
+        stream: stream + layer.linears.indexOf(linear),
+      };
+    });
+    stream += layer.linears.length;
+  }
 }
 
 /** Zeros that pad the rank have gradients of zero, so they stay. */

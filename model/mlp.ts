@@ -5,7 +5,16 @@ import { fusedSwiglu, fusedSwigluBackwardInPlace } from "../kernels/activation/f
 import { swiglu, swigluBackwardInPlace } from "../kernels/activation/swiglu.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import type { Tensor } from "../kernels/tensor.ts";
-import { type DropoutKey, type Linear, linear, linearBackward, type LinearOptions } from "./linear.ts";
+import { free } from "./chunks.ts";
+import {
+  type DropoutKey,
+  type Linear,
+  linear,
+  linearBackward,
+  type LinearOptions,
+  linears,
+  linearsBackward,
+} from "./linear.ts";
 
 /** An MLP in two halves: what its activation reads, and what comes of that. */
 export interface Mlp {
@@ -71,10 +80,12 @@ function gatedMlp(
   act: { readonly forward: typeof swiglu; readonly backwardInPlace: typeof swigluBackwardInPlace },
 ): Mlp {
   return {
-    up: (gpu, y, key, firstRow) => [
-      linear(gpu, y, w.gate, key, { firstRow }),
-      linear(gpu, y, w.up, key, { firstRow }),
-    ],
+    up(gpu, y, key, firstRow) {
+      const layers = [w.gate, w.up];
+      const wanted = layers.map(({ name, weight }) => ({ shape: [y.rows, weight.shape[0]!], label: name }));
+      const targets = gpu.emptyTogether(wanted, y.dtype).map((into) => ({ into }));
+      return linears(gpu, y, layers, key, { firstRow, targets });
+    },
     down(gpu, [gate, up], key, options) {
       const hidden = act.forward(gpu, gate!, up!);
       const out = linear(gpu, hidden, w.down, key, options);
@@ -89,11 +100,9 @@ function gatedMlp(
       dHidden.free();
       return [dGate, dUp];
     },
-    upBackward(gpu, [dGate, dUp], y, key, firstRow) {
-      const dy = linearBackward(gpu, dGate!, y, w.gate, key, { firstRow });
-      dGate!.free();
-      linearBackward(gpu, dUp!, y, w.up, key, { firstRow, addTo: dy });
-      dUp!.free();
+    upBackward(gpu, gradients, y, key, firstRow) {
+      const dy = linearsBackward(gpu, gradients, y, [w.gate, w.up], key, { firstRow });
+      free(...gradients);
       return dy;
     },
   };

@@ -31,6 +31,8 @@ export interface Pass extends Positions {
   readonly dropout: DropoutKey | undefined;
   /** Most rows for which anything wider than C, or any temporary, exists at once. */
   readonly chunkRows: number;
+  /** Whether a layer's weights are all decoded once, before its first chunk, in place of anew for each product. */
+  readonly decodesLayers: boolean;
 }
 
 /** Rows that go through a layer together after others of their sequences. */
@@ -53,5 +55,5 @@ export function applyRope(
   if (!table) return;
   const { cos, sin } = table;
   const options = { inverse, rotaryDim: 2 * cos.width };
-  for (const tensor of tensors) rope(gpu, tensor, cos, sin, positions, headDim, options);
+  rope(gpu, tensors, cos, sin, positions, headDim, options);
 }

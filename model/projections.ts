@@ -2,7 +2,7 @@
 import type { Gpu } from "../kernels/gpu.ts";
 import { mergeQkv, type Qkv, splitQkv } from "../kernels/qkv/qkv.ts";
 import type { Tensor } from "../kernels/tensor.ts";
-import { type DropoutKey, type Linear, linear, linearBackward } from "./linear.ts";
+import { type DropoutKey, type Linear, linear, linearBackward, linears, linearsBackward } from "./linear.ts";
 import { type Norm, norm, normInputGradient } from "./norm.ts";
 
 /** Queries, keys and values as a function of normed rows, with its backward pass. */
@@ -29,36 +29,32 @@ export interface SeparateProjections {
 const NAMES = ["q", "k", "v"] as const;
 
 /** A linear for each, as LLaMA has them; q = norm(linear(y)) and k likewise where there are norms. */
-export function separateProjections({ linears, norms }: SeparateProjections): Projections {
+export function separateProjections({ linears: modules, norms }: SeparateProjections): Projections {
   const normOf = (name: keyof Qkv): Norm | undefined => name === "v" ? undefined : norms?.[name];
   return {
     forward(gpu, y, key, firstRow, into) {
-      for (const name of NAMES) {
+      const targets = NAMES.map((name) => normOf(name) ? {} : { into: into[name] });
+      const products = linears(gpu, y, NAMES.map((name) => modules[name]), key, { firstRow, targets });
+      NAMES.forEach((name, i) => {
         const own = normOf(name);
-        if (!own) {
-          linear(gpu, y, linears[name], key, { firstRow, into: into[name] });
-          continue;
-        }
-        const product = linear(gpu, y, linears[name], key, { firstRow });
+        if (!own) return;
         const width = own.weight.size;
-        norm(gpu, product.asRows(width), own, into[name].asRows(width)).stats.free();
-        product.free();
-      }
+        norm(gpu, products[i]!.asRows(width), own, into[name].asRows(width)).stats.free();
+        products[i]!.free();
+      });
     },
     backward(gpu, gradients, y, key, firstRow) {
-      let dy: Tensor | undefined;
-      for (const name of NAMES) {
+      const before = NAMES.map((name) => {
         const own = normOf(name);
-        let gradient = gradients[name];
-        if (own) {
-          const product = linear(gpu, y, linears[name], key, { firstRow });
-          gradient = normInputGradient(gpu, gradient, product, own);
-          product.free();
-        }
-        dy = linearBackward(gpu, gradient, y, linears[name], key, { firstRow, ...(dy && { addTo: dy }) });
-        if (own) gradient.free();
-      }
-      return dy!;
+        if (!own) return gradients[name];
+        const product = linear(gpu, y, modules[name], key, { firstRow });
+        const gradient = normInputGradient(gpu, gradients[name], product, own);
+        product.free();
+        return gradient;
+      });
+      const dy = linearsBackward(gpu, before, y, NAMES.map((name) => modules[name]), key, { firstRow });
+      NAMES.forEach((name, i) => normOf(name) && before[i]!.free());
+      return dy;
     },
   };
 }

@@ -1,6 +1,6 @@
 import type { Gpu } from "../kernels/gpu.ts";
 import type { HostTensor } from "../kernels/host.ts";
-import { adamW, type AdamWOptions } from "../kernels/optimizer/adamw.ts";
+import { adamW, type AdamWOptions, type AdamWState } from "../kernels/optimizer/adamw.ts";
 import {
   adamW8bit,
   adamW8bitMaps,
@@ -30,6 +30,8 @@ const PAGE_BYTES = 32 * 2 ** 20;
 export interface AdamStates {
   /** The tensors that a checkpoint holds, by name. */
   readonly parts: Readonly<Record<string, StateTensor>>;
+  /** The parameter and its states where all are on the device in 32 bits: such are updated together. */
+  readonly whole?: AdamWState | undefined;
   /** Updates the parameter and its states. @param status see `STATUS`, written by `globalNorm` */
   update(status: Tensor, options: AdamWOptions): Promise<void>;
 }
@@ -73,24 +75,67 @@ export function makeOptimizerStates(
 ): AdamStates[] {
   const isCoded = ({ value, wholeSize = value.size }: Updated) => hasCodes(form, wholeSize);
   const maps = parameters.some(isCoded) ? adamW8bitMaps(gpu) : undefined;
-  return parameters.map((parameter) =>
-    maps && isCoded(parameter)
-      ? new CodedStates(gpu, parameter, form, maps)
-      : new WideStates(gpu, parameter, form)
-  );
+  const wide = parameters.filter((parameter) => !isCoded(parameter));
+  const [m, v] = (["m", "v"] as const).map((name) =>
+    form.paged ? [] : gpu.zerosTogether(wide.map((parameter) => ({
+      shape: asRows(parameter.value).shape,
+      label: `${name} of ${parameter.name}`,
+    })))
+  ) as [Tensor[], Tensor[]];
+  return parameters.map((parameter) => {
+    if (maps && isCoded(parameter)) return new CodedStates(gpu, parameter, form, maps);
+    const at = wide.indexOf(parameter);
+    return new WideStates(gpu, parameter, form, { m: m[at], v: v[at] });
+  });
+}
+
+/**
+ * Updates parameters by their gradients: those whose states are on the device in as few dispatches as their memory allows,
+ * the others one by one.
+ * @param optionsOf the options for a parameter, one of a few objects
+ */
+export async function updateAll(
+  gpu: Gpu,
+  optimised: readonly { readonly name: string; readonly states: AdamStates }[],
+  status: Tensor,
+  optionsOf: (name: string) => AdamWOptions,
+): Promise<void> {
+  const together = new Map<AdamWOptions, AdamWState[]>();
+  for (const { name, states } of optimised) {
+    const options = optionsOf(name);
+    if (states.whole) {
+      if (!together.has(options)) together.set(options, []);
+      together.get(options)!.push(states.whole);
+      continue;
+    }
+    await states.update(status, options);
+    await gpu.yieldToEvents();
+  }
+  for (const [options, states] of together) adamW(gpu, states, status, options);
 }
 
 /** States in 32 bits. */
 class WideStates implements AdamStates {
   readonly parts: Readonly<Record<"m" | "v", StateTensor>>;
+  readonly whole: AdamWState | undefined;
   readonly #gpu: Gpu;
   readonly #parameter: Parameter;
 
-  constructor(gpu: Gpu, parameter: Parameter, form: OptimizerStateForm) {
+  /** @param device zeros for the states, unless they are paged */
+  constructor(
+    gpu: Gpu,
+    parameter: Parameter,
+    form: OptimizerStateForm,
+    device: { readonly m: Tensor | undefined; readonly v: Tensor | undefined },
+  ) {
     this.#gpu = gpu;
     this.#parameter = parameter;
-    const make = (name: string) =>
+    const [param, grad] = [asRows(parameter.value), asRows(parameter.grad)];
+    const { m, v } = device;
+    this.whole = m && v && { param, grad, m, v };
+    const make = (name: "m" | "v") =>
       new StateTensor(gpu, {
+        device: device[name],
         label: `${name} of ${parameter.name}`,
         shape: asRows(parameter.value).shape,
         dtype: "f32",
@@ -105,7 +150,7 @@ class WideStates implements AdamStates {
     for (const { start, end } of rowChunks(param.rows, m.pageRows)) {
       const page = { m: await m.take(start, end), v: await v.take(start, end) };
       const part = { param: param.slice(start, end), grad: grad.slice(start, end) };
-      adamW(this.#gpu, { ...part, ...page }, status, options);
+      adamW(this.#gpu, [{ ...part, ...page }], status, options);
       await m.giveBack(page.m, start);
       await v.giveBack(page.v, start);
     }
@@ -159,6 +204,8 @@ class CodedStates implements AdamStates {
 }
 
 interface StateTensorOptions {
+  /** Zeros on the device; made unless given. */
+  readonly device?: Tensor | undefined;
   readonly label: string;
   /** (rows, width) */
   readonly shape: readonly number[];
@@ -175,11 +222,11 @@ export class StateTensor {
   readonly pageRows: number;
   readonly #gpu: Gpu;
 
-  constructor(gpu: Gpu, { label, shape, dtype, form }: StateTensorOptions) {
+  constructor(gpu: Gpu, { device, label, shape, dtype, form }: StateTensorOptions) {
     this.#gpu = gpu;
     this.pageRows = Infinity;
     if (!form.paged) {
-      this.device = gpu.zeros(shape, dtype, label);
+      this.device = device ?? gpu.zeros(shape, dtype, label);
       return;
     }
     this.host = gpu.host.empty(shape, dtype, label);

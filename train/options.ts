@@ -14,6 +14,10 @@ export interface Placement {
   readonly offloadActivations: boolean;
   /** Whether the optimizer states are on the host, if the optimiser's name says `paged`. */
   readonly pageStates: boolean;
+  /** Bytes of a chunk of rows, see `LanguageModel.chunkBytes`; the model's own unless given. */
+  readonly chunkBytes?: number | undefined;
+  /** See `LanguageModel.decodesLayers`; false unless given. */
+  readonly decodesLayers?: boolean | undefined;
 }
 
 /** LongLoRA's rule for fine-tuning: groups of a quarter of a length that is a multiple of this, else `sft_group_size`. */
@@ -46,6 +50,8 @@ export function trainerOptions(
     attention: attentionRule(args),
     checkpointing: args.gradient_checkpointing,
     offloadActivations: placement.offloadActivations,
+    chunkBytes: placement.chunkBytes,
+    decodesLayers: placement.decodesLayers,
     optimizerStates: {
       bits: stateBits(args.optim),
       paged: placement.pageStates && args.optim.startsWith("paged"),

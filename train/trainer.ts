@@ -14,6 +14,7 @@ import {
   type AdamStates,
   makeOptimizerStates,
   type OptimizerStateForm,
+  updateAll,
   type Updated,
 } from "./optimizer_states.ts";
 import { gatherShards, type Shards, shardsOf, sliced, sumShards } from "./shards.ts";
@@ -37,6 +38,10 @@ export interface TrainerOptions {
   readonly checkpointing?: boolean;
   /** Keep layers' inputs in host memory until the backward pass, with checkpointing; on the device unless true. */
   readonly offloadActivations?: boolean;
+  /** Bytes of a chunk of rows, see `LanguageModel.chunkBytes`; the model's own unless given. */
+  readonly chunkBytes?: number | undefined;
+  /** See `LanguageModel.decodesLayers`; as the model has it unless given. */
+  readonly decodesLayers?: boolean | undefined;
   /** Form of the optimizer states; 32 bits on the device unless given. */
   readonly optimizerStates?: OptimizerStateForm;
   /** Scale the loss so that small gradients survive in f16, and adapt the scale; false unless given. */
@@ -173,6 +178,8 @@ export class Trainer {
     this.model = model;
     this.#options = options;
     this.sharing = new SequenceParallel(options.ranks, options.sequenceParallelSize);
+    if (options.chunkBytes !== undefined) model.chunkBytes = options.chunkBytes;
+    if (options.decodesLayers !== undefined) model.decodesLayers = options.decodesLayers;
     using _ = this.gpu.memory.purpose("optimiser");
     const parameters = model.parameters();
     this.stateForm = options.optimizerStates ?? { bits: 32, paged: false };
@@ -197,6 +204,8 @@ export class Trainer {
     this.#lossSum = this.gpu.empty([1], "f32", "loss sum");
     this.#status = this.gpu.zeros([STATUS.length], "f32", "step status");
     if (options.lossScaling) this.state.lossScale = LOSS_SCALE.initial;
+    // What loading left idle would serve a step's requests with other sizes than planned.
+    this.gpu.memory.trim();
   }
 
   /**
@@ -235,7 +244,7 @@ export class Trainer {
     const { seed, attention, checkpointing, offloadActivations: offload = false, noiseAlpha } = this.#options;
     const { replica, replicas } = this.sharing;
     const grads = this.optimised.map(({ grad }) => grad);
-    for (const grad of grads) gpu.clear(grad);
+    gpu.clearAll(grads);
     gpu.clear(this.#lossSum);
     for (const [i, batch] of batches.entries()) {
       // Ranks that share a batch of few groups may have none of it.
@@ -277,10 +286,8 @@ export class Trainer {
     const inverseScale = 1 / this.state.lossScale;
     await this.#measure({ maxNorm, inverseScale });
     const adam = { beta1, beta2, epsilon, weightDecay, learningRate, step: this.state.updates + 1 };
-    for (const { name, states } of this.optimised) {
-      await states.update(this.#status, isDecayed(name) ? adam : { ...adam, weightDecay: 0 });
-      await gpu.yieldToEvents();
-    }
+    const undecayed = { ...adam, weightDecay: 0 };
+    await updateAll(gpu, this.optimised, this.#status, (name) => isDecayed(name) ? adam : undecayed);
     if (this.#shards) {
       const values = this.optimised.map(({ value }) => value);
       await gatherShards(gpu, this.#options.ranks, values, this.#shards);

@@ -86,7 +86,7 @@ function ropeCase({ tokens, width, headDim }: Sizes, format: Format): Case {
     const [cos, sin] = [randomTensor(gpu, [tokens, headDim / 2]), randomTensor(gpu, [tokens, headDim / 2])];
     const positions = gpu.tensor([tokens], Uint32Array.from({ length: tokens }, (_, i) => i));
     return prepared([x, cos, sin, positions], () => {
-      rope(gpu, x, cos, sin, positions, headDim);
+      rope(gpu, [x], cos, sin, positions, headDim);
       return [];
     });
   });
@@ -188,7 +188,7 @@ function optimiserCases({ parameters }: Sizes): Case[] {
       const [m, v, status] = [gpu.zeros(shape), gpu.zeros(shape), gpu.zeros([STATUS.length])];
       globalNorm(gpu, [grad], status, { maxNorm: 1, inverseScale: 1 });
       return prepared([param, grad, m, v, status], () => {
-        adamW(gpu, { param, grad, m, v }, status, hyper);
+        adamW(gpu, [{ param, grad, m, v }], status, hyper);
         return [];
       });
     }),

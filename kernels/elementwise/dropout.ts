@@ -1,18 +1,18 @@
 import { GpuError } from "../errors.ts";
 import type { Gpu } from "../gpu.ts";
 import { quadsOf, threadGrid } from "../shared/grid.ts";
+import maskWgsl from "../shared/mask.wgsl" with { type: "text" };
 import threefryWgsl from "../shared/threefry.wgsl" with { type: "text" };
 import { rowRanges, type Tensor } from "../tensor.ts";
 import inOrderWgsl from "./rows_in_order.wgsl" with { type: "text" };
 import numberedWgsl from "./rows_numbered.wgsl" with { type: "text" };
 import dropoutWgsl from "./dropout.wgsl" with { type: "text" };
 
-const DROPOUT = { name: "dropout", wgsl: dropoutWgsl, libraries: [threefryWgsl, inOrderWgsl] };
-const NUMBERED = {
-  name: "dropout_numbered",
-  wgsl: dropoutWgsl,
-  libraries: [threefryWgsl, numberedWgsl],
-};
+/** WGSL of masks, which `maskUniforms` go with. */
+export const MASK: readonly string[] = [maskWgsl, threefryWgsl];
+
+const DROPOUT = { name: "dropout", wgsl: dropoutWgsl, libraries: [...MASK, inOrderWgsl] };
+const NUMBERED = { name: "dropout_numbered", wgsl: dropoutWgsl, libraries: [...MASK, numberedWgsl] };
 
 /** Key of a mask: the same key gives the same mask, on every device. */
 export interface DropoutKey {
@@ -36,6 +36,11 @@ export interface RowNumbers {
   readonly at: number;
 }
 
+export interface DropoutOptions {
+  /** Factor of what is kept; 1 / (1 - p) unless given. */
+  readonly factor?: number;
+}
+
 /**
  * Sets each element to 0 with probability `p`, and divides the others by 1 - p. The gradient is the same function
  * of the gradient, with the same key.
@@ -44,29 +49,25 @@ export interface RowNumbers {
  * @returns the shape and format of `x`; the caller frees it
  * @throws {GpuError} if `p` is not in [0, 1), or elements pass the 2^53 of a stream
  */
-export function dropout(gpu: Gpu, x: Tensor, { p, seed, stream, offset = 0, numbers }: DropoutKey): Tensor {
-  if (!(p >= 0 && p < 1)) throw new GpuError(`Cannot apply dropout: p must be in [0, 1), got ${p}`);
-  if (offset % 4 !== 0 || offset < 0 || offset + x.size > 2 ** 53) {
-    throw new GpuError(
-      `Cannot apply dropout: elements ${offset} to ${offset + x.size} are not quads of a stream of 2^53`,
-    );
-  }
+export function dropout(
+  gpu: Gpu,
+  x: Tensor,
+  key: DropoutKey,
+  { factor = 1 / (1 - key.p) }: DropoutOptions = {},
+): Tensor {
+  requireMask("dropout", key, x.size);
   const y = gpu.empty(x.shape, x.dtype, "dropout");
   for (const { start, end } of rowRanges([x, y])) {
     const part = x.slice(start, end);
     const quads = quadsOf(part);
-    const firstQuad = (offset + (numbers ? 0 : start * x.width)) / 4;
+    const { numbers } = key;
     const tensors = { x: part, y: y.slice(start, end) };
     gpu.run(numbers ? NUMBERED : DROPOUT, numbers ? { ...tensors, numbers: numbers.table } : tensors, {
       grid: threadGrid(quads),
       uniforms: {
         quads,
-        first_quad: firstQuad % 2 ** 32,
-        first_quad_high: Math.floor(firstQuad / 2 ** 32),
-        seed,
-        stream,
-        threshold: dropThreshold(p),
-        scale: 1 / (1 - p),
+        ...maskUniforms(key, numbers ? 0 : start * x.width),
+        factor,
         row_quads: numbers ? x.width / 4 : 0,
         numbers_at: numbers ? numbers.at + start : 0,
       },
@@ -74,6 +75,28 @@ export function dropout(gpu: Gpu, x: Tensor, { p, seed, stream, offset = 0, numb
     });
   }
   return y;
+}
+
+/** @throws {GpuError} if `p` is not in [0, 1), or `size` elements pass the 2^53 of a stream */
+export function requireMask(op: string, { p, offset = 0 }: DropoutKey, size: number): void {
+  if (!(p >= 0 && p < 1)) throw new GpuError(`Cannot apply ${op}: p must be in [0, 1), got ${p}`);
+  if (offset % 4 !== 0 || offset < 0 || offset + size > 2 ** 53) {
+    throw new GpuError(
+      `Cannot apply ${op}: elements ${offset} to ${offset + size} are not quads of a stream of 2^53`,
+    );
+  }
+}
+
+/** What `shared/mask.wgsl` reads of a key. @param first number of the first element that a dispatch is about, within the key's */
+export function maskUniforms({ p, seed, stream, offset = 0 }: DropoutKey, first = 0) {
+  const firstQuad = (offset + first) / 4;
+  return {
+    mask_quad: firstQuad % 2 ** 32,
+    mask_quad_high: Math.floor(firstQuad / 2 ** 32),
+    mask_seed: seed,
+    mask_stream: stream,
+    mask_threshold: dropThreshold(p),
+  };
 }
 
 /** Random words below this drop their element. */

@@ -3,16 +3,18 @@ import { randomWord } from "../shared/threefry.ts";
 import { type DropoutKey, dropThreshold } from "./dropout.ts";
 import type { UniformKey } from "./fill_random.ts";
 
-/** x / (1 - p), or 0 where the element's random word is below p. */
-export function dropoutReference(
-  x: ArrayLike<number>,
+/** The mask of `length` elements: 0 where an element's random word is below p, else 1. */
+export function maskReference(
+  length: number,
   { p, seed, stream, offset = 0 }: DropoutKey,
 ): Float64Array {
   const threshold = dropThreshold(p);
-  return Float64Array.from(
-    x,
-    (value, i) => randomWord(seed, stream, offset + i) < threshold ? 0 : value / (1 - p),
-  );
+  return Float64Array.from({ length }, (_, i) => randomWord(seed, stream, offset + i) < threshold ? 0 : 1);
+}
+
+/** x / (1 - p), or 0 where the mask is. */
+export function dropoutReference(x: ArrayLike<number>, key: DropoutKey): Float64Array {
+  return maskReference(x.length, key).map((kept, i) => kept * x[i]! / (1 - key.p));
 }
 
 /** Sum of each column of `x` (rows, width). */

@@ -9,11 +9,15 @@ import type { RowRange } from "../shared/row_chunks.ts";
 import type { Tensor } from "../tensor.ts";
 import type { Layout, Operand, Weight } from "../weight.ts";
 import type { Constants, Kernel } from "../wgsl.ts";
+import keepAllWgsl from "../shared/keep_all.wgsl" with { type: "text" };
 import paramsWgsl from "./grouped_params.wgsl" with { type: "text" };
 import depthWgsl from "./grouped_depth.wgsl" with { type: "text" };
 import rowsWgsl from "./grouped_rows.wgsl" with { type: "text" };
 import { type Routing, sectionsOf } from "./routing.ts";
 import { depthTile, tileOf } from "./tiles.ts";
+
+/** No operand has a mask. */
+const UNMASKED = { DROPS_A: false, DROPS_B: false };
 
 /** Which rows an operand has: one for each token, or for each row of the table, those of an expert together. */
 export type RowsOf = "tokens" | "pairs";
@@ -193,12 +197,13 @@ function kernelOf(tile: Tile, layout: Layout, b: Operand, constants: Constants):
     libraries: [
       ...libraries,
       paramsWgsl,
+      keepAllWgsl,
       layout === "tn" ? depthWgsl : rowsWgsl,
       operandA(layout),
       ...pieces.libraries,
       ...b.libraries,
     ],
-    constants: { ...tile.constants, ...pieces.constants, ...b.constants, ...constants },
+    constants: { ...tile.constants, ...pieces.constants, ...b.constants, ...constants, ...UNMASKED },
   };
 }
 

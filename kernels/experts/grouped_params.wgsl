@@ -1,7 +1,8 @@
 // The sizes of a grouped product, whose weight (E, N, K) is a matrix for each expert. What operands are asked for by the
 // pieces that read them has the names of a plain product's.
 
-#needs ADDS    // whether C is added to
+#needs ADDS               // whether C is added to
+#needs DROPS_A DROPS_B    // false
 
 struct Params {
   rows: u32,          // rows of C that a workgroup may make of one expert
@@ -30,6 +31,11 @@ struct Params {
 var<private> group_expert: u32;
 var<private> group_begin: u32;    // rows of the table, from the first to before the last
 var<private> group_end: u32;
+
+// Operands begin where they are bound, and have no masks.
+fn a_start() -> u32 { return 0u; }
+fn b_start() -> u32 { return 0u; }
+fn mask_start() -> u32 { return 0u; }
 
 fn add_to_c(at: u32, sum: vec4f, beta: f32) {
   var value = p.alpha * sum;

@@ -1,8 +1,9 @@
 import type { Gpu } from "../gpu.ts";
 import { rowChunks, type RowRange, rowsWithin } from "../shared/row_chunks.ts";
 import { bytesPerElement } from "../tensor.ts";
+import { floatsOf } from "./floats.ts";
 import { DENSE, denseOperand } from "./operands/dense.ts";
-import type { Product, Variant } from "./variant.ts";
+import { LATER, type Product, type Variant } from "./variant.ts";
 
 /**
  * Writes quantised weights to memory as floats, then multiplies those. Each weight is decoded once, not once for every
@@ -13,11 +14,12 @@ import type { Product, Variant } from "./variant.ts";
 export function dequantiseFirst(runDense: (gpu: Gpu, product: Product) => void): Variant {
   return {
     name: "dequantise first",
+    fuses: true,
     sizes: ["128 rows", "large", "medium"],
     fits: (_, { form }) => form !== DENSE,
     run(gpu, product) {
       const { a, b } = product;
-      const format = a.format === "f32" ? "f32" : "f16";
+      const format = floatsOf(a.format);
       using _ = gpu.memory.purpose("scratch");
       const most = rowsWithin(gpu.maxBindingBytes, b.width * bytesPerElement(format));
       for (const rows of rowChunks(b.rows, most)) {
@@ -30,8 +32,13 @@ export function dequantiseFirst(runDense: (gpu: Gpu, product: Product) => void):
 }
 
 /** The part of a product that some rows of its weight make: columns of x W^T, or a summand of dy W. */
-function share({ layout, aFirst, cFirst, beta }: Product, { start, end }: RowRange): Partial<Product> {
+function share(product: Product, { start, end }: RowRange): Partial<Product> {
+  const { layout, aFirst, cFirst, inner } = product;
   return layout === "nt"
-    ? { columns: end - start, cFirst: cFirst + start }
-    : { depth: end - start, aFirst: aFirst + start, beta: start === 0 ? beta : 1 };
+    ? {
+      columns: end - start,
+      cFirst: cFirst + start,
+      inner: inner && { ...inner, b: inner.b.slice(start, end) },
+    }
+    : { depth: end - start, aFirst: aFirst + start, ...(start > 0 && LATER) };
 }

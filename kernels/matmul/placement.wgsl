@@ -1,14 +1,31 @@
 // Which rows of its operands a product takes: all of them, in their order. Past the end the last one stands in, whose
 // results are not stored.
 
-#needs p
+#needs p block
 
 // Called by every thread, first.
-fn product_begin(tile: vec3u) {}
+fn product_begin(tile: vec3u) {
+  block = tile.z / p.parts;
+}
 
 // Quads along the depth that a tile sums, from the first to before the last: a part of them all.
 fn depth_of(tile: vec3u) -> vec2u {
-  return vec2u(tile.z * p.span, min((tile.z + 1u) * p.span, p.depth));
+  let part = tile.z % p.parts;
+  return vec2u(part * p.span, min((part + 1u) * p.span, p.depth));
+}
+
+// Quad of A, and of B, that the block begins with.
+fn a_start() -> u32 {
+  return block * p.a_block;
+}
+
+fn b_start() -> u32 {
+  return block * p.b_block;
+}
+
+// The block's stream of random numbers, from that of the first on.
+fn mask_start() -> u32 {
+  return block * p.mask_step;
 }
 
 // Row of A in memory, for a row of C.

@@ -1,16 +1,18 @@
 /** Products of tiles: one workgroup for each, which sums over the depth or over a part of it. */
+import { MASK, maskUniforms } from "../elementwise/dropout.ts";
 import type { Gpu, Sharing } from "../gpu.ts";
 import { threadGrid } from "../shared/grid.ts";
+import keepAllWgsl from "../shared/keep_all.wgsl" with { type: "text" };
 import type { Tensor } from "../tensor.ts";
 import type { TileFamily } from "../weight.ts";
 import type { Constants, Kernel } from "../wgsl.ts";
+import addCWgsl from "./add_c.wgsl" with { type: "text" };
+import addDWgsl from "./add_d.wgsl" with { type: "text" };
 import { operandA } from "./operands/a.ts";
 import placementWgsl from "./placement.wgsl" with { type: "text" };
 import storeWgsl from "./store.wgsl" with { type: "text" };
 import sumPartsWgsl from "./sum_parts.wgsl" with { type: "text" };
-import type { Product } from "./variant.ts";
-
-const SUM_PARTS: Kernel = { name: "sum_product_parts", wgsl: sumPartsWgsl };
+import type { Blocks, Product } from "./variant.ts";
 
 /** A kernel whose workgroups each make one tile of C. */
 export interface Tile {
@@ -34,8 +36,11 @@ export interface TileExtras {
   readonly constants?: Constants;
 }
 
-/** Threads that keep an adapter busy: of a CPU a few subgroups, of a large GPU 512 on each of its cores. */
-const BUSY: Record<Sharing, number> = { subgroup: 32, workgroup: 2 ** 16 };
+const ONE: Blocks = { count: 1, aStep: 0, bStep: 0, cStep: 0, innerAStep: 0, innerBStep: 0 };
+const NO_MASK = { p: 0, seed: 0, stream: 0 };
+
+/** Threads that keep an adapter busy: of a CPU a few subgroups, of a large GPU 256 on each of its cores. */
+const BUSY: Record<Sharing, number> = { subgroup: 32, workgroup: 2 ** 15 };
 /** Depth up to which a product is mostly the writing of its result. */
 const SHORT = 64;
 /** Tiles, one below the other, that share the columns of B in a processor's cache while C's rows stay in reach. */
@@ -48,25 +53,54 @@ const LEAST_SPAN = 256;
  * of each, and a second dispatch sums their parts.
  */
 export function runTile(gpu: Gpu, tile: Tile, product: Product, extras: TileExtras = {}): void {
-  const { a, b, c, rows, columns, depth, alpha, beta } = product;
+  const { a, b, c, rows, columns, depth, alpha, beta, inner, blocks = ONE } = product;
   const [down, across] = [Math.ceil(rows / tile.rows), Math.ceil(columns / tile.columns)];
   const cols = Math.ceil(columns / 4);
-  const idle = Math.ceil(BUSY[gpu.sharing] / (down * across * tile.threads));
-  const span = spanOf(depth, Math.min(idle, Math.floor(gpu.maxBindingBytes / (16 * rows * cols))));
+  const idle = Math.ceil(BUSY[gpu.sharing] / (blocks.count * down * across * tile.threads));
+  const room = Math.floor(gpu.maxBindingBytes / (16 * blocks.count * rows * cols));
+  const span = spanOf(depth, Math.min(idle, room));
   const parts = Math.ceil(depth / span);
-  const sums = parts === 1 ? undefined : gpu.empty([parts * rows, 4 * cols], "f32", "parts of a product");
-  const { into, ...result } = sums
-    ? { into: sums, c_stride: cols, c_offset: 0, c_part: rows * cols, alpha: 1, beta: 0 }
-    : { into: c, c_stride: c.width / 4, c_offset: product.cFirst / 4, c_part: 0, alpha, beta };
-  gpu.run(kernelOf(tile, product), { a, c: into, ...b.tensors, ...extras.tensors }, {
-    grid: [down, across, parts],
-    constants: { ...extras.constants, ADDS: result.beta !== 0 },
-    formats: { A: a.format, C: into.format, ...(b.format ? { B: b.format } : {}) },
+  const sums = parts === 1
+    ? undefined
+    : gpu.empty([blocks.count * parts * rows, 4 * cols], "f32", "parts of a product");
+  const result = resultOf(product);
+  const { into, ...where } = sums
+    ? {
+      into: sums,
+      c_stride: cols,
+      c_offset: 0,
+      c_part: rows * cols,
+      c_block: parts * rows * cols,
+      alpha: 1,
+      beta: 0,
+    }
+    : { into: c, ...result.where, c_part: 0, alpha, beta };
+  const adds = !sums && beta !== 0;
+  const mask = product.mask ?? inner?.mask;
+  const { kernel, constants } = kernelOf(tile, product, adds ? result.addend : addCWgsl);
+  const tensors = {
+    a,
+    c: into,
+    ...b.tensors,
+    ...(inner && { inner_a: inner.a, inner_b: inner.b }),
+    ...(adds && result.tensors),
+    ...extras.tensors,
+  };
+  gpu.run(kernel, tensors, {
+    grid: [down, across, blocks.count * parts],
+    constants: { ...extras.constants, ...constants, ADDS: adds },
+    formats: {
+      A: a.format,
+      C: into.format,
+      ...(b.format ? { B: b.format } : {}),
+      ...(adds && result.formats),
+    },
     uniforms: {
       rows,
       cols,
       depth: Math.ceil(depth / 4),
       span: span / 4,
+      parts,
       depth_rows: depth,
       a_stride: a.width / 4,
       a_offset: product.aFirst / 4,
@@ -74,33 +108,72 @@ export function runTile(gpu: Gpu, tile: Tile, product: Product, extras: TileExtr
       b_rows: b.rows,
       b_first: b.firstQuad,
       band: depth <= SHORT ? 1 : BAND,
-      ...result,
+      a_block: blocks.aStep / 4,
+      b_block: blocks.bStep / 4,
+      inner_a_block: blocks.innerAStep / 4,
+      inner_b_block: blocks.innerBStep / 4,
+      inner_depth: (inner?.depth ?? 0) / 4,
+      inner_a_stride: (inner?.a.width ?? 0) / 4,
+      inner_a_offset: (inner?.aFirst ?? 0) / 4,
+      inner_b_stride: (inner?.b.width ?? 0) / 4,
+      ...maskUniforms(mask ?? NO_MASK),
+      mask_step: mask?.streamStep ?? 0,
+      ...where,
     },
-    work: rows * columns * depth,
+    work: blocks.count * rows * columns * depth,
   });
   if (!sums) return;
-  gpu.run(SUM_PARTS, { sums, c }, {
-    grid: threadGrid(rows * cols),
-    formats: { C: c.format },
-    uniforms: { parts, rows, cols, c_stride: c.width / 4, c_offset: product.cFirst / 4, alpha, beta },
+  const sumParts: Kernel = {
+    name: "sum_product_parts",
+    wgsl: sumPartsWgsl,
+    libraries: [beta === 0 ? addCWgsl : result.addend],
+  };
+  gpu.run(sumParts, { sums, c, ...(beta !== 0 && result.tensors) }, {
+    grid: threadGrid(blocks.count * rows * cols),
+    constants: { ADDS: beta !== 0 },
+    formats: { C: c.format, ...(beta !== 0 && result.formats) },
+    uniforms: { blocks: blocks.count, parts, rows, cols, ...result.where, alpha, beta },
   });
   sums.free();
 }
 
-function kernelOf({ name, family, wgsl, libraries = [], constants }: Tile, { layout, b }: Product): Kernel {
-  const pieces = b.form.pieces(family, layout, b.width);
+/** Where a product's result goes, and what it is added to. */
+function resultOf({ c, cFirst, addend, blocks = ONE }: Product) {
   return {
-    name: `matmul_${layout}_${b.name}_${name}`,
-    wgsl,
-    libraries: [
-      ...libraries,
-      storeWgsl,
-      placementWgsl,
-      operandA(layout),
-      ...pieces.libraries,
-      ...b.libraries,
-    ],
-    constants: { ...constants, ...pieces.constants, ...b.constants },
+    where: { c_stride: c.width / 4, c_offset: cFirst / 4, c_block: blocks.cStep / 4 },
+    addend: addend ? addDWgsl : addCWgsl,
+    tensors: addend ? { d: addend } : {},
+    formats: addend ? { D: addend.format } : {},
+  };
+}
+
+function kernelOf(
+  { name, family, wgsl, libraries = [], constants }: Tile,
+  { layout, b, mask, inner }: Product,
+  addend: string,
+): { readonly kernel: Kernel; readonly constants: Constants } {
+  const pieces = b.form.pieces(family, layout, b.width);
+  const masks = mask || inner?.mask ? MASK : [keepAllWgsl];
+  return {
+    kernel: {
+      name: `matmul_${layout}_${b.name}_${name}`,
+      wgsl,
+      libraries: [
+        ...libraries,
+        storeWgsl,
+        placementWgsl,
+        addend,
+        ...masks,
+        operandA(layout),
+        ...pieces.libraries,
+        ...b.libraries,
+      ],
+      constants: { ...constants, ...pieces.constants, ...b.constants },
+    },
+    constants: {
+      DROPS_A: mask !== undefined && layout !== "tn",
+      DROPS_B: mask !== undefined && layout === "tn",
+    },
   };
 }
 

@@ -1,18 +1,23 @@
-// The result of a product whose depth was summed in parts: C = alpha (part 0 + part 1 + ...) + beta C, in that order.
+// The result of a product whose depth was summed in parts: C = alpha (part 0 + part 1 + ...) + beta D, in that order.
 //
 // Grid: x * 64 + thread quads of C, wrapped.
 
+#needs addend
+#needs ADDS         // whether something is added
+
 struct Params {
+  blocks: u32,
   parts: u32,
-  rows: u32,
-  cols: u32,          // quads of a row
+  rows: u32,          // in a block
+  cols: u32,          // quads of a row, in a block
+  c_block: u32,       // quads from one block to the next
   c_stride: u32,
   c_offset: u32,
   alpha: f32,
   beta: f32,
 }
 
-@group(0) @binding(0) var<storage, read> sums: array<vec4f>;        // (parts, rows, cols)
+@group(0) @binding(0) var<storage, read> sums: array<vec4f>;        // (blocks, parts, rows, cols)
 @group(0) @binding(1) var<storage, read_write> c: array<C>;
 @group(0) @binding(2) var<uniform> p: Params;
 
@@ -24,17 +29,20 @@ fn main(
 ) {
   let q = (group.y * groups.x + group.x) * 64u + thread;
   let quads = p.rows * p.cols;
-  if (q >= quads) {
+  let block = q / quads;
+  if (block >= p.blocks) {
     return;
   }
-  var sum = sums[q];
+  let within = q % quads;
+  let first = block * p.parts * quads + within;
+  var sum = sums[first];
   for (var part = 1u; part < p.parts; part++) {
-    sum += sums[part * quads + q];
+    sum += sums[first + part * quads];
   }
-  let at = (q / p.cols) * p.c_stride + p.c_offset + q % p.cols;
+  let at = block * p.c_block + (within / p.cols) * p.c_stride + p.c_offset + within % p.cols;
   var value = p.alpha * sum;
-  if (p.beta != 0.0) {
-    value += p.beta * load_C(c[at]);
+  if (ADDS) {
+    value += p.beta * addend(at);
   }
   c[at] = store_C(value);
 }

@@ -2,7 +2,9 @@
 import type { Gpu, Sharing } from "../gpu.ts";
 import { NF4 } from "../nf4/operand.ts";
 import { chosenVariant, type Tunable } from "../tuning.ts";
-import type { WeightForm } from "../weight.ts";
+import type { QuantisedWeight, WeightForm } from "../weight.ts";
+import type { Format } from "../wgsl.ts";
+import { runApart } from "./apart.ts";
 import { dequantiseFirst } from "./dequantise_first.ts";
 import { DENSE } from "./operands/dense.ts";
 import { BY_SUBGROUP } from "./software/software.ts";
@@ -34,6 +36,7 @@ const DEQUANTISE_FIRST = dequantiseFirst(runProduct);
 
 /** Names of the variants to try first on matrix units, where those are not the processor's. */
 const MATRIX_DEFAULTS: Partial<Record<Size, string>> = {
+  "128 columns": "matrix 64x64",
   "128 rows": "matrix 64x64",
   large: "matrix 128x128",
   medium: "matrix 64x64",
@@ -52,6 +55,7 @@ const DEFAULTS: Record<Sharing, Record<Size, string>> = {
     "16 rows": "subgroup 16x32",
     "8 columns": "subgroup 32x8",
     "16 columns": "subgroup 32x16",
+    "128 columns": "subgroup 32x32",
     "128 rows": "subgroup 32x32",
     large: "subgroup 32x32",
     medium: "subgroup 32x32",
@@ -61,6 +65,7 @@ const DEFAULTS: Record<Sharing, Record<Size, string>> = {
     "16 rows": "workgroup 16x128 4x4",
     "8 columns": "workgroup 128x16 4x4",
     "16 columns": "workgroup 128x16 4x4",
+    "128 columns": "workgroup 64x64 4x4",
     "128 rows": "workgroup 32x128 4x4",
     large: "workgroup 128x64 8x4",
     medium: "workgroup 128x64 8x4",
@@ -69,8 +74,32 @@ const DEFAULTS: Record<Sharing, Record<Size, string>> = {
 
 /** Records a product by the variant for it. */
 export function runProduct(gpu: Gpu, product: Product): void {
-  const kind: ProductKind = { layout: product.layout, form: product.b.form, format: product.a.format };
-  variantFor(gpu, kind, product).run(gpu, product);
+  const variant = variantOf(gpu, product);
+  if ((product.mask || product.inner) && !variant.fuses) runApart(gpu, product, runProduct);
+  else variant.run(gpu, product);
+}
+
+/** Whether products of a weight with so many rows write it as floats first. */
+export function decodesFirst(
+  gpu: Gpu,
+  weight: QuantisedWeight,
+  { rows, format }: { readonly rows: number; readonly format: Format },
+): boolean {
+  const [columns, depth] = weight.shape;
+  const { form } = weight.operands()[0]!;
+  return (["nt", "nn"] as const).every((layout) =>
+    variantFor(gpu, { layout, form, format }, { rows, columns, depth }) === DEQUANTISE_FIRST
+  );
+}
+
+/** Whether the variant for a product takes several like it as one. */
+export function takesBlocks(gpu: Gpu, product: Product): boolean {
+  return variantOf(gpu, product).fuses ?? false;
+}
+
+function variantOf(gpu: Gpu, product: Product): Variant {
+  const { layout, b, a } = product;
+  return variantFor(gpu, { layout, form: b.form, format: a.format }, product);
 }
 
 /** The variant for a product: the tuned one of its class, else the default. */
@@ -129,6 +158,7 @@ function variantsOf(gpu: Gpu, kind: ProductKind, size: Size): Variant[] {
 function sizeOf({ rows, columns }: ProductShape): Size {
   if (rows <= 16) return rows <= 8 ? "8 rows" : "16 rows";
   if (columns <= 16) return columns <= 8 ? "8 columns" : "16 columns";
+  if (columns <= 128) return "128 columns";
   if (rows <= 128) return "128 rows";
   return rows * columns >= LARGE ? "large" : "medium";
 }
@@ -145,6 +175,8 @@ function exampleOf(gpu: Gpu, size: Size): ProductShape {
       return { rows: columns, columns: 8, depth };
     case "16 columns":
       return { rows: columns, columns: 16, depth };
+    case "128 columns":
+      return { rows: columns, columns: 64, depth };
     case "128 rows":
       return { rows: 128, columns, depth };
     case "large":

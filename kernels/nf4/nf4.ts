@@ -51,10 +51,14 @@ export class Nf4Weight implements QuantisedWeight, Nf4Tensors {
 
   dequantise(gpu: Gpu): Tensor {
     const y = gpu.empty(this.shape, "f32", this.label);
+    this.dequantiseInto(gpu, y);
+    return y;
+  }
+
+  dequantiseInto(gpu: Gpu, y: Tensor): void {
     for (const { start, end } of rowRanges([y, this.codes])) {
       dequantiseInto(gpu, this, start, y.slice(start, end));
     }
-    return y;
   }
 
   stack(gpu: Gpu, count: number, label: string): Nf4Stack {

@@ -3,7 +3,7 @@ import type { Gpu } from "../gpu.ts";
 import { quadsOf, requireVector, wrappedGrid } from "../shared/grid.ts";
 import { REDUCE_64 } from "../shared/reduce.ts";
 import { sumInto } from "../shared/sum.ts";
-import { rowRanges, type Tensor } from "../tensor.ts";
+import { joined, rowRanges, type Tensor } from "../tensor.ts";
 import clipWgsl from "./clip.wgsl" with { type: "text" };
 import sumOfSquaresWgsl from "./sum_of_squares.wgsl" with { type: "text" };
 
@@ -29,7 +29,7 @@ export interface ClipOptions {
  * Writes to `status`: the norm times `inverseScale`, before clipping; 1 if no gradient is NaN or infinite, else 0;
  * the factor for the gradients, `inverseScale * min(1, maxNorm / (norm + 1e-6))`. Sums run in a fixed order.
  *
- * @param grads f32, of any shapes with multiples of 4 elements
+ * @param grads f32, of any shapes with multiples of 4 elements; neighbours are read in one dispatch
  * @param status see {@linkcode STATUS}
  * @throws {GpuError} if a type or size does not fit
  * @see torch.nn.utils.clip_grad_norm_
@@ -41,7 +41,7 @@ export function globalNorm(
   { maxNorm, inverseScale }: ClipOptions,
 ): void {
   requireVector("globalNorm", status, STATUS.length, "f32");
-  const parts = grads.flatMap((grad) => {
+  const parts = joined(grads)[0]!.flatMap((grad) => {
     if (grad.dtype !== "f32") {
       throw new GpuError(`Cannot apply globalNorm: "${grad.label}" is ${grad.dtype}, not f32`);
     }

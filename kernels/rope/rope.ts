@@ -1,7 +1,7 @@
 import { GpuError } from "../errors.ts";
 import type { Gpu } from "../gpu.ts";
 import { requireVector, threadGrid } from "../shared/grid.ts";
-import { rowRanges, type Tensor } from "../tensor.ts";
+import { rowRanges, slices, type Tensor } from "../tensor.ts";
 import ropeWgsl from "./rope.wgsl" with { type: "text" };
 import word16Wgsl from "./word_16.wgsl" with { type: "text" };
 import wordF32Wgsl from "./word_f32.wgsl" with { type: "text" };
@@ -13,7 +13,7 @@ const ROPE_16 = { name: "rope_16", wgsl: ropeWgsl, libraries: [word16Wgsl] };
  * Applies rotary position embedding in place: rotates the pairs (i, i + R / 2) among the first R elements of each head by
  * the angles of the row's position.
  *
- * @param x (rows, H * D), any format
+ * @param tensors one or two (rows, H * D), of any format and each its own H: queries and keys, say
  * @param cos (P, R / 2) f32, cosines of the angles of each position
  * @param sin (P, R / 2) f32, their sines
  * @param positions (rows) u32, each below P
@@ -25,7 +25,7 @@ const ROPE_16 = { name: "rope_16", wgsl: ropeWgsl, libraries: [word16Wgsl] };
  */
 export function rope(
   gpu: Gpu,
-  x: Tensor,
+  tensors: readonly Tensor[],
   cos: Tensor,
   sin: Tensor,
   positions: Tensor,
@@ -40,10 +40,16 @@ export function rope(
       `Cannot apply rope: ${rotaryDim} of a head of ${headDim} is not a multiple of 4 of it`,
     );
   }
-  if (x.width % headDim !== 0) {
-    throw new GpuError(
-      `Cannot apply rope: rows of ${x.width} elements do not divide into heads of ${headDim}`,
-    );
+  const [x, other] = tensors as [Tensor, Tensor?];
+  for (const { width, rows, format } of tensors) {
+    if (width % headDim !== 0) {
+      throw new GpuError(
+        `Cannot apply rope: rows of ${width} elements do not divide into heads of ${headDim}`,
+      );
+    }
+    if (tensors.length > 2 || rows !== x.rows || format !== x.format) {
+      throw new GpuError(`Cannot apply rope: it takes two tensors at most, of as many rows and one format`);
+    }
   }
   if (cos.width !== rotaryDim / 2 || sin.width !== rotaryDim / 2 || cos.rows !== sin.rows) {
     throw new GpuError(
@@ -51,18 +57,23 @@ export function rope(
     );
   }
   requireVector("rope", positions, x.rows, "u32");
-  const heads = x.width / headDim;
+  const [heads, otherHeads] = [x.width / headDim, (other?.width ?? 0) / headDim];
   const halfWords = rotaryDim / 4;
-  for (const { start, end } of rowRanges([x, positions])) {
-    const rows = end - start;
-    gpu.run(
-      x.format === "f32" ? ROPE_F32 : ROPE_16,
-      { x: x.slice(start, end), cosines: cos, sines: sin, positions: positions.slice(start, end) },
-      {
-        grid: threadGrid(rows * heads * halfWords),
-        uniforms: { rows, heads, half_words: halfWords, head_words: headDim / 2, sign: inverse ? -1 : 1 },
-        formats: { X: x.format },
+  for (const range of rowRanges([...tensors, positions])) {
+    const rows = range.end - range.start;
+    const parts = slices({ x_0: x, ...(other && { x_1: other }), positions }, range);
+    gpu.run(x.format === "f32" ? ROPE_F32 : ROPE_16, { ...parts, cosines: cos, sines: sin }, {
+      grid: threadGrid(rows * (heads + otherHeads) * halfWords),
+      constants: { TENSORS: tensors.length },
+      uniforms: {
+        rows,
+        heads_0: heads,
+        heads_1: otherHeads,
+        half_words: halfWords,
+        head_words: headDim / 2,
+        sign: inverse ? -1 : 1,
       },
-    );
+      formats: { X: x.format },
+    });
   }
 }

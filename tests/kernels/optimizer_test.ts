@@ -14,6 +14,7 @@ import {
   globalNormReference,
 } from "../../kernels/optimizer/reference.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
+import type { Tensor } from "../../kernels/tensor.ts";
 import { normal } from "../support/random.ts";
 
 const whole = await Gpu.open({ poison: true });
@@ -90,7 +91,7 @@ Deno.test("A gradient that is not finite sets the flag, and AdamW then changes n
     const before = await gpu.readBytes(kept);
     const status = gpu.zeros([STATUS.length]);
     globalNorm(gpu, [gpu.tensor([8], normal(5, 8)), state.grad], status, { maxNorm: 1, inverseScale: 1 });
-    adamW(gpu, state, status, { ...OPTIONS, step: 3 });
+    adamW(gpu, [state], status, { ...OPTIONS, step: 3 });
     const [, isFinite, factor] = await gpu.read(status);
     assertEquals([isFinite, factor], [0, 0], String(bad));
     const after = await gpu.readBytes(kept);
@@ -121,7 +122,7 @@ for (const [seed, shape] of ([[4], [3, 20], [64, 4], [65, 4], [300, 8], [2, 4096
     for (let step = 1; step <= 4; step++) {
       const options = { ...OPTIONS, weightDecay: seed % 3 ? 0.1 : 0, step };
       const grad = make(normal(100 * seed + step, size));
-      adamW(gpu, { param: param.tensor, grad: grad.tensor, m: m.tensor, v: v.tensor }, status, options);
+      adamW(gpu, [{ param: param.tensor, grad: grad.tensor, m: m.tensor, v: v.tensor }], status, options);
       const clipped = grad.values.map((value) => value * factor);
       adamWReference({ param: param.values, grad: clipped, m: m.values, v: v.values }, options);
     }
@@ -130,6 +131,71 @@ for (const [seed, shape] of ([[4], [3, 20], [64, 4], [65, 4], [300, 8], [2, 4096
     assertClose("v", await gpu.read(v.tensor), v.values, { rtol: 2e-6, atol: 1e-12 });
   });
 }
+
+Deno.test("Tensors side by side are normed, updated and cleared in one dispatch, with the values of each alone", async () => {
+  const kernels: string[] = [];
+  using gpu = await Gpu.open({ poison: true, onDispatch: ({ kernel }) => kernels.push(kernel) });
+  // Not all end where a binding may begin; the third is none of the optimiser's.
+  const shapes = [[3, 4], [64], [8], [5, 68], [1, 4]];
+  const wanted = shapes.map((shape, i) => ({ shape, label: `tensor ${i}` }));
+  const make = (seed: number, isTogether: boolean) => {
+    const tensors = isTogether ? gpu.zerosTogether(wanted) : shapes.map((shape) => gpu.zeros(shape));
+    tensors.forEach((tensor, i) => gpu.write(tensor, normal(seed + i, tensor.size).map(Math.abs)));
+    return tensors;
+  };
+  const run = async (isTogether: boolean) => {
+    const [params, grads, ms, vs] = [10, 20, 30, 40].map((seed) => make(seed, isTogether)) as [
+      Tensor[],
+      Tensor[],
+      Tensor[],
+      Tensor[],
+    ];
+    const status = gpu.zeros([STATUS.length]);
+    const chosen = [0, 1, 3, 4];
+    kernels.length = 0;
+    globalNorm(gpu, chosen.map((i) => grads[i]!), status, { maxNorm: 1, inverseScale: 1 });
+    const states = chosen.map((i) => ({ param: params[i]!, grad: grads[i]!, m: ms[i]!, v: vs[i]! }));
+    adamW(gpu, states, status, { ...OPTIONS, step: 2 });
+    const counts = ["sum_of_squares", "adamw"].map((name) =>
+      kernels.filter((kernel) => kernel === name).length
+    );
+    const values = await Promise.all([...params, ...ms, ...vs, status].map((tensor) => gpu.read(tensor)));
+    gpu.clearAll(chosen.map((i) => grads[i]!));
+    const cleared = await Promise.all(grads.map((grad) => gpu.read(grad)));
+    assertEquals(cleared.map((grad) => grad.every((value) => value === 0)), [true, true, false, true, true]);
+    return { counts, values };
+  };
+  const [together, apart] = [await run(true), await run(false)];
+  assertEquals([together.counts, apart.counts], [[2, 2], [4, 4]]);
+  together.values.forEach((value, i) =>
+    assertClose(`tensor ${i}`, value, apart.values[i]!, { rtol: 1e-6, atol: 0 })
+  );
+});
+
+Deno.test("Tensors made together share buffers as far as bindings allow, which go when the last is freed", async () => {
+  using gpu = await Gpu.open({ maxBindingBytes: 2 ** 12 });
+  const before = gpu.memory.liveBytes;
+  const tensors = gpu.zerosTogether([[16], [500], [256, 16], [300], [3, 100], [700], [4]].map((shape, i) => ({
+    shape,
+    label: `tensor ${i}`,
+  })));
+  const buffers = tensors.map(({ segments }) => segments.map(({ buffer }) => buffer.id));
+  const first = buffers[0]![0]!;
+  assertEquals(buffers.slice(0, 2), [[first], [first]], "the first two");
+  assertEquals(
+    [buffers[2]!.length, buffers[3]![0] === buffers[4]![0]],
+    [4, true],
+    "one of four bindings, and two",
+  );
+  assert(buffers[5]![0] !== buffers[4]![0] && buffers[5]![0] === buffers[6]![0], "the last two");
+  for (const { segments } of tensors) assert(segments.every(({ offset }) => offset % 256 === 0), "offsets");
+  tensors[0]!.free();
+  const held = gpu.memory.liveBytes;
+  tensors[1]!.free();
+  assertEquals(held - gpu.memory.liveBytes, 256 + 2000);
+  tensors.slice(2).forEach((tensor) => tensor.free());
+  assertEquals(gpu.memory.liveBytes, before);
+});
 
 Deno.test("globalNorm() and adamW() refuse what does not fit", async () => {
   const gpu = whole;
@@ -140,8 +206,8 @@ Deno.test("globalNorm() and adamW() refuse what does not fit", async () => {
   await assertThrows(() => globalNorm(gpu, [gpu.zeros([3])], status, clip), "not a multiple of 4");
   await assertThrows(() => globalNorm(gpu, [x], gpu.zeros([4]), clip), "must hold 3 f32");
   const state = { param: x, grad: x, m: gpu.zeros([2, 4]), v: gpu.zeros([4, 4]) };
-  await assertThrows(() => adamW(gpu, state, status, { ...OPTIONS, step: 1 }), "differ in shape");
-  await assertThrows(() => adamW(gpu, state, status, { ...OPTIONS, step: 0 }), "steps count from 1");
+  await assertThrows(() => adamW(gpu, [state], status, { ...OPTIONS, step: 1 }), "differ in shape");
+  await assertThrows(() => adamW(gpu, [state], status, { ...OPTIONS, step: 0 }), "steps count from 1");
 });
 
 /** States of 8 bits on the device and in float64, from nothing. */

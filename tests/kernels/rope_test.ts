@@ -43,7 +43,7 @@ for (
     for (const format of ["f32", "bf16", "f16"] as const) {
       const x = inFormat(gpu, [rows, width], normal(seed, rows * width), format);
       const expected = ropeReference(x.values, cos, sin, positions, headDim);
-      rope(gpu, x.tensor, ...tensors, headDim);
+      rope(gpu, [x.tensor], ...tensors, headDim);
       const y = await gpu.read(x.tensor);
       assertRounded("y", y, expected, format);
       if (format === "f32") assertClose("y", y, expected, F32);
@@ -51,9 +51,9 @@ for (
     const x = normal(seed + 1, rows * width);
     const dy = normal(seed + 2, rows * width);
     const dx = gpu.tensor([rows, width], dy);
-    rope(gpu, dx, ...tensors, headDim, { inverse: true });
+    rope(gpu, [dx], ...tensors, headDim, { inverse: true });
     if (rows * width > 1000) {
-      rope(gpu, dx, ...tensors, headDim);
+      rope(gpu, [dx], ...tensors, headDim);
       assertClose("forward after inverse", await gpu.read(dx), dy, F32);
     } else {
       const loss = (v: Float64Array) => dot(ropeReference(v, cos, sin, positions, headDim), dy);
@@ -73,7 +73,7 @@ for (
     const { cos, sin, positions, tensors } = inputs(gpu, rows, rotaryDim, seed);
     for (const format of ["f32", "bf16", "f16"] as const) {
       const x = inFormat(gpu, [rows, width], normal(seed, rows * width), format);
-      rope(gpu, x.tensor, ...tensors, headDim, { rotaryDim });
+      rope(gpu, [x.tensor], ...tensors, headDim, { rotaryDim });
       const y = await gpu.read(x.tensor);
       assertRounded("y", y, ropeReference(x.values, cos, sin, positions, headDim, rotaryDim), format);
       const rest = (values: ArrayLike<number>) =>
@@ -82,19 +82,44 @@ for (
     }
     const [x, dy] = [normal(seed + 1, rows * width), normal(seed + 2, rows * width)];
     const dx = gpu.tensor([rows, width], dy);
-    rope(gpu, dx, ...tensors, headDim, { inverse: true, rotaryDim });
+    rope(gpu, [dx], ...tensors, headDim, { inverse: true, rotaryDim });
     if (rows * width > 1000) return;
     const loss = (v: Float64Array) => dot(ropeReference(v, cos, sin, positions, headDim, rotaryDim), dy);
     assertClose("dx", await gpu.read(dx), numericalGradient(loss, Float64Array.from(x)), F32);
   });
 }
 
+Deno.test("rope() turns queries and keys of fewer heads in one dispatch, with the bytes of one for each", async () => {
+  const kernels: string[] = [];
+  using gpu = await Gpu.open({ poison: true, onDispatch: ({ kernel }) => kernels.push(kernel) });
+  const [rows, headDim] = [37, 12];
+  const { tensors } = inputs(gpu, rows, headDim, 3);
+  for (const format of ["f32", "bf16"] as const) {
+    const make = () =>
+      [5, 2].map((heads) =>
+        inFormat(gpu, [rows, heads * headDim], normal(heads, rows * heads * headDim), format).tensor
+      );
+    const [together, apart] = [make(), make()];
+    kernels.length = 0;
+    rope(gpu, together, ...tensors, headDim);
+    assertEquals(kernels.length, 1);
+    apart.forEach((x) => rope(gpu, [x], ...tensors, headDim));
+    for (const [i, x] of together.entries()) {
+      assertEquals(await gpu.read(x), await gpu.read(apart[i]!), `${i}`);
+    }
+  }
+  await assertThrows(
+    () => rope(gpu, [gpu.zeros([rows, 12]), gpu.zeros([rows + 1, 12])], ...tensors, headDim),
+    "of as many rows",
+  );
+});
+
 Deno.test("rope() turns tensors that span buffers", async () => {
   const { tensors, cos, sin, positions } = inputs(split, 300, 4, 1);
   const values = normal(2, 300 * 8);
   const x = split.tensor([300, 8], values);
   assertEquals(x.segments.length, 3);
-  rope(split, x, ...tensors, 4);
+  rope(split, [x], ...tensors, 4);
   assertClose("y", await split.read(x), ropeReference(values, cos, sin, positions, 4), F32);
 });
 
@@ -108,7 +133,7 @@ Deno.test("rope() numbers threads past one axis of the grid", async () => {
   for (let r = 0; r < rows; r++) values.set(row, r * width);
   const x = gpu.tensor([rows, width], values);
   const repeated = gpu.tensor([rows], new Uint32Array(rows).fill(positions[0]!));
-  rope(gpu, x, tensors[0], tensors[1], repeated, 8);
+  rope(gpu, [x], tensors[0], tensors[1], repeated, 8);
   const y = await gpu.read(x);
   const expected = ropeReference(row, cos, sin, positions, 8);
   for (const r of [0, rows - 1]) {
@@ -119,11 +144,11 @@ Deno.test("rope() numbers threads past one axis of the grid", async () => {
 
 Deno.test("rope() refuses shapes that do not fit", async () => {
   const { tensors } = inputs(whole, 2, 8, 1);
-  await assertThrows(() => rope(whole, whole.zeros([2, 12]), ...tensors, 6), "head size 6");
-  await assertThrows(() => rope(whole, whole.zeros([2, 12]), ...tensors, 8), "heads of 8");
-  await assertThrows(() => rope(whole, whole.zeros([2, 32]), ...tensors, 16), "tables must be (P, 8)");
-  await assertThrows(() => rope(whole, whole.zeros([3, 16]), ...tensors, 8), "must hold 3 u32");
-  const turned = (rotaryDim: number) => rope(whole, whole.zeros([2, 16]), ...tensors, 8, { rotaryDim });
+  await assertThrows(() => rope(whole, [whole.zeros([2, 12])], ...tensors, 6), "head size 6");
+  await assertThrows(() => rope(whole, [whole.zeros([2, 12])], ...tensors, 8), "heads of 8");
+  await assertThrows(() => rope(whole, [whole.zeros([2, 32])], ...tensors, 16), "tables must be (P, 8)");
+  await assertThrows(() => rope(whole, [whole.zeros([3, 16])], ...tensors, 8), "must hold 3 u32");
+  const turned = (rotaryDim: number) => rope(whole, [whole.zeros([2, 16])], ...tensors, 8, { rotaryDim });
   await assertThrows(() => turned(4), "tables must be (P, 2)");
   await assertThrows(() => turned(6), "6 of a head of 8");
   await assertThrows(() => turned(12), "12 of a head of 8");

@@ -126,6 +126,7 @@ async function logitsBy(gpu: Gpu, layers: readonly ModelConfig[], ids: Uint32Arr
       rope: new LayerRopes(gpu, config).forLength(ids.length)[i]!,
       dropout: undefined,
       chunkRows: Infinity,
+      decodesLayers: false,
     });
   }
   const { y } = norm(gpu, x, parts.norm);

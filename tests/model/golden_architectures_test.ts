@@ -291,6 +291,7 @@ for (const [name, family] of Object.entries(FAMILIES)) {
         rope: ropes[i]!,
         dropout: undefined,
         chunkRows: Infinity,
+        decodesLayers: false,
       });
       const values: number[] = expected.first_window.layers[i];
       const { hidden_size } = config;

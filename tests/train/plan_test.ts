@@ -11,6 +11,7 @@ import { describeAttention } from "../../train/describe.ts";
 import type { TrainInfo } from "../../train/hooks.ts";
 import { planTraining, requireFit } from "../../train/plan/plan.ts";
 import { longestContext } from "../../train/plan/longest_context.ts";
+import { CHUNK_BYTES } from "../../model/language_model.ts";
 import { resolvePlacement } from "../../train/plan/placement.ts";
 import { runTraining } from "../../train/run.ts";
 import { addFreshLora, trainedNames } from "../../train/lora.ts";
@@ -442,6 +443,23 @@ Deno.test("What may wait on the host goes there only where it must, the states f
     false,
   ]);
   assertEquals((await at(null, { ...args, offload_activations: true })).placed, [false, true]);
+});
+
+Deno.test("Chunks of rows are as large as the memory allows, and the run's are the plan's", async () => {
+  const args = await settings({ max_seq_length: 4096, load_in_4bit: false });
+  const config = { ...SMALL, intermediate_size: 2 ** 15 };
+  const plan = (max_memory: number | null) => planTraining({ ...args, max_memory }, config);
+  const least = await plan(null);
+  assertEquals(least.placement.chunkBytes, undefined);
+  const most = await plan(2 ** 40);
+  const more = await plan(most.peak.heldBytes - 1);
+  const sizes = [most, more].map(({ placement }) => placement.chunkBytes! / CHUNK_BYTES);
+  assertEquals(sizes, [8, 4], "of 2^29 bytes three times, in turns of 192 MiB");
+  assertEquals((await plan(least.peak.heldBytes)).placement, least.placement);
+  assert(most.peak.heldBytes > more.peak.heldBytes && more.peak.heldBytes > least.peak.heldBytes, "memory");
+  assert(most.dispatches < more.dispatches && more.dispatches < least.dispatches, "dispatches");
+  const again = await stepCost({ ...args, max_memory: null }, config, { placement: most.placement });
+  assertEquals(again, { ...again, peak: most.peak, dispatches: most.dispatches });
 });
 
 Deno.test("Where a run does not fit, each change saves something and the last one makes it fit", async () => {

@@ -1,4 +1,5 @@
 /** Places of what may wait in host memory, found by dry runs. */
+import { CHUNK_BYTES } from "../../model/language_model.ts";
 import type { ModelConfig } from "../../model/model_config.ts";
 import type { TrainArgs } from "../../train_args/schema.ts";
 import type { Placement } from "../options.ts";
@@ -38,4 +39,30 @@ export async function resolvePlacement(
     if (memoryBytes === null || found.cost.peak.heldBytes <= memoryBytes) break;
   }
   return found!;
+}
+
+/**
+ * Lets a step that fits take more memory, as far as there is, for the same work in fewer dispatches: weights that are
+ * decoded once for a whole layer, then larger chunks of rows.
+ * @param placed a step that fits `memoryBytes`
+ */
+export async function withMoreMemory(
+  placed: PlacedCost,
+  args: TrainArgs,
+  base: ModelConfig,
+  memoryBytes: number,
+  options: StepOptions = {},
+): Promise<PlacedCost> {
+  let best = placed;
+  const tries = async (change: Partial<Placement>): Promise<boolean> => {
+    const placement = { ...best.placement, ...change };
+    const cost = await stepCost(args, base, { ...options, placement });
+    const isBetter = cost.dispatches < best.cost.dispatches && cost.peak.heldBytes <= memoryBytes;
+    if (isBetter) best = { placement, cost };
+    return isBetter;
+  };
+  await tries({ decodesLayers: true });
+  let chunkBytes = 2 * CHUNK_BYTES;
+  while (await tries({ chunkBytes })) chunkBytes *= 2;
+  return best;
 }

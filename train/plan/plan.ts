@@ -4,7 +4,7 @@ import { UserError } from "../../errors.ts";
 import type { ModelConfig } from "../../model/model_config.ts";
 import type { TrainArgs } from "../../train_args/schema.ts";
 import type { Throughput } from "./throughput.ts";
-import { resolvePlacement } from "./placement.ts";
+import { resolvePlacement, withMoreMemory } from "./placement.ts";
 import { type Network, predictScaling, type Scaling } from "./scaling.ts";
 import { findSuggestions, type Suggestion } from "./suggestions.ts";
 import type { Placement } from "../options.ts";
@@ -63,8 +63,11 @@ export async function planTraining(
 ): Promise<Plan> {
   const { max_memory: memoryBytes, sequence_parallel_size: sequenceParallel } = args;
   const { worldSize: ranks = sequenceParallel } = options;
-  const { placement, cost } = await resolvePlacement(args, base, memoryBytes, options);
-  const fits = memoryBytes === null ? null : cost.peak.heldBytes <= memoryBytes;
+  const least = await resolvePlacement(args, base, memoryBytes, options);
+  const fits = memoryBytes === null ? null : least.cost.peak.heldBytes <= memoryBytes;
+  const { placement, cost } = memoryBytes !== null && fits
+    ? await withMoreMemory(least, args, base, memoryBytes, options)
+    : least;
   const timed = (cost: StepCost) => ({ cost, seconds: throughput && secondsOf(cost, throughput) });
   const predict = async (network: Network) => {
     const alone = sequenceParallel === 1

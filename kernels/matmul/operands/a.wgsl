@@ -1,12 +1,17 @@
-// Operand A of a product: rows of quads along the depth, `p.a_stride` quads apart, from quad `p.a_offset` of each row.
+// Operand A of a product: rows of quads along the depth, `p.a_stride` quads apart, from quad `p.a_offset` of each row. A mask
+// may drop elements: those count as 0.
 
-#needs a_row
+#needs a_row a_start mask_start kept
+#needs DROPS_A
 
 @group(0) @binding(0) var<storage, read> a: array<A>;
 
 // Quad `rq` of row `row`, as stored.
 fn a_raw(row: u32, rq: u32) -> A {
-  return a[a_row(row) * p.a_stride + p.a_offset + rq];
+  let at = a_row(row) * p.a_stride + p.a_offset + rq;
+  let quad = a[a_start() + at];
+  if (DROPS_A) { return store_A(select(vec4f(), load_A(quad), kept(mask_start(), at))); }
+  return quad;
 }
 
 // Rows 4 iq .. 4 iq + 3 at one quad of depth, as stored.

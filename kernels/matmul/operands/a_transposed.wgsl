@@ -1,13 +1,13 @@
 // Operand A of a product, transposed in memory: one row per depth, quads along the rows of the result.
 
-#needs a_depth has_depth
+#needs a_depth has_depth a_start
 
 @group(0) @binding(0) var<storage, read> a: array<A>;
 
 // Rows 4 iq .. 4 iq + 3 at one depth, as stored; 0 past the end of either.
 fn a_raw(depth: u32, iq: u32) -> A {
   let inside = has_depth(depth) && 4u * iq < p.rows;
-  let quad = a[a_depth(depth) * p.a_stride + p.a_offset + min(iq, (p.rows - 1u) / 4u)];
+  let quad = a[a_start() + a_depth(depth) * p.a_stride + p.a_offset + min(iq, (p.rows - 1u) / 4u)];
   return select(A(), quad, inside);
 }
 

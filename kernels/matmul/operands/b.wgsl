@@ -1,12 +1,12 @@
 // Dense operand B of a product: one row per column of the result, quads along the depth.
 
-#needs b_row
+#needs b_row b_start
 
 @group(0) @binding(2) var<storage, read> b: array<B>;
 
 // Quad `rq` of the row of column `column`, as stored.
 fn b_raw(column: u32, rq: u32) -> B {
-  return b[b_row(column) * p.b_stride + rq];
+  return b[b_start() + b_row(column) * p.b_stride + p.b_first + rq];
 }
 
 // Columns 4 jq .. 4 jq + 3 at one quad of depth, as stored.

@@ -1,12 +1,17 @@
-// Dense operand B of a product, transposed in memory: one row per depth, quads along the columns of the result.
+// Dense operand B of a product, transposed in memory: one row per depth, quads along the columns of the result. A
+// mask may drop elements: those count as 0.
 
-#needs b_row
+#needs b_row b_start mask_start kept
+#needs DROPS_B
 
 @group(0) @binding(2) var<storage, read> b: array<B>;
 
 // Quad `jq` of the row at `depth`, as stored. Rows past the end repeat the last one: operand A is 0 there.
 fn b_raw(depth: u32, jq: u32) -> B {
-  return b[b_row(depth) * p.b_stride + min(jq, p.cols - 1u)];
+  let at = b_row(depth) * p.b_stride + p.b_first + min(jq, p.cols - 1u);
+  let quad = b[b_start() + at];
+  if (DROPS_B) { return store_B(select(vec4f(), load_B(quad), kept(mask_start(), at))); }
+  return quad;
 }
 
 // Columns 4 jq .. 4 jq + 3 at one quad of depth, as stored.

@@ -1,8 +1,10 @@
 import type { Layout } from "../../weight.ts";
+import innerWgsl from "../operands/inner.wgsl" with { type: "text" };
+import pairWgsl from "../operands/pair.wgsl" with { type: "text" };
 import quadsWgsl from "../operands/quads.wgsl" with { type: "text" };
 import { runTile, type Tile } from "../run_tile.ts";
 import tileOfWgsl from "../tile_of.wgsl" with { type: "text" };
-import type { Variant } from "../variant.ts";
+import type { InnerProduct, Variant } from "../variant.ts";
 import directWgsl from "./direct.wgsl" with { type: "text" };
 import workgroupWgsl from "./workgroup.wgsl" with { type: "text" };
 
@@ -34,6 +36,7 @@ interface TileShape {
 export function workgroupTile(
   { threads: [THREAD_ROWS, THREAD_COLS], quads, step: STEP = 4 }: TileShape,
   layout: Layout,
+  inner?: InnerProduct,
 ): Tile {
   const [ROW_QUADS, COL_QUADS] = quads;
   const [rows, columns] = [4 * THREAD_ROWS * ROW_QUADS, 4 * THREAD_COLS * COL_QUADS];
@@ -46,9 +49,11 @@ export function workgroupTile(
     columns,
     threads,
     wgsl: workgroupWgsl,
-    libraries: [tileOfWgsl, quadsWgsl],
+    libraries: [tileOfWgsl, quadsWgsl, pairWgsl, ...(inner ? [innerWgsl] : [])],
     constants: {
       ...alongDepth(layout),
+      FIRST_PAIR: inner ? 0 : 1,
+      DROPS_INNER: inner?.mask !== undefined,
       THREAD_ROWS,
       THREAD_COLS,
       ROW_QUADS,
@@ -67,11 +72,12 @@ function byWorkgroup(shape: TileShape): Variant {
   const storageBytes = 2 * (shape.step ?? 4) * 16 * (rows + 4 + columns + 4) + 64;
   return {
     name: name.replaceAll("_", " "),
+    fuses: true,
     fits: ({ limits }, { form }) =>
       form.families.includes("workgroup") &&
       limits.maxComputeInvocationsPerWorkgroup >= threads &&
       limits.maxComputeWorkgroupStorageSize >= storageBytes,
-    run: (gpu, product) => runTile(gpu, workgroupTile(shape, product.layout), product),
+    run: (gpu, product) => runTile(gpu, workgroupTile(shape, product.layout, product.inner), product),
   };
 }
 

@@ -6,9 +6,14 @@
 // a step are under way while the step before is multiplied; then they are decoded, once, into the tile that the step
 // before that has left.
 //
-// Grid: x * y = tiles, z = parts of the depth.   Precision: sums in f32.
+// Before the pair of operands it may sum another, of an inner product: pair 0, whose sums a mask may drop.
+//
+// Grid: x * y = tiles, z = blocks times parts of the depth.   Precision: sums in f32.
 
-#needs tile_of product_begin depth_of b_begin QuadB b_fetch_quad b_value a_quad a_block b_block place store
+#needs tile_of product_begin b_begin A_1 QuadB_1 a_quad_1 load_A_1 b_fetch_quad_1 b_value_1 span_1
+#needs a_block b_block place store kept mask_start
+#needs FIRST_PAIR           // 0 where there is an inner product, else 1
+#needs DROPS_INNER          // whether a mask drops elements of that
 #needs THREAD_ROWS THREAD_COLS ROW_QUADS COL_QUADS
 #needs STEP                 // quads along the depth in a step
 #needs A_LOADS B_LOADS      // quads that a thread loads for a step
@@ -49,71 +54,94 @@ fn main(
       #end
     #end
   #end
-  let span = depth_of(tile);
-  let begin = span.x;
-  let end = span.y;
-  // Load the first step of both operands.
   #for n in 0..A_LOADS
     let a_at$n = place(thread + $nu * THREADS, A_QUADS, A_ALONG);
     let a_row$n = A_QUADS * tile.x + a_at$n.z;
     let loads_a$n = thread + $nu * THREADS < 4u * STEP * A_QUADS;
-    var a_next$n = A();
-    if (loads_a$n && begin + a_at$n.x < end) { a_next$n = a_quad(a_row$n, a_at$n.y, begin + a_at$n.x); }
   #end
   #for n in 0..B_LOADS
     let b_at$n = place(thread + $nu * THREADS, B_QUADS, B_ALONG);
     let b_column$n = B_QUADS * tile.y + b_at$n.z;
     let loads_b$n = thread + $nu * THREADS < 4u * STEP * B_QUADS;
-    var b_next$n = QuadB();
-    if (loads_b$n && begin + b_at$n.x < end) { b_fetch_quad(&b_next$n, b_column$n, b_at$n.y, begin + b_at$n.x); }
   #end
   var turn = 0u;
-  for (var rq = begin; rq < end; rq += STEP) {
-    // Decode what was loaded into this step's tiles.
-    #for n in 0..A_LOADS
-      if (loads_a$n) { a_tile[turn + a_at$n.x][a_at$n.y][a_at$n.z] = load_A(a_next$n); }
-    #end
-    #for n in 0..B_LOADS
-      if (loads_b$n) { b_tile[turn + b_at$n.x][b_at$n.y][b_at$n.z] = b_value(b_next$n); }
-    #end
-    workgroupBarrier();
-    // Load the next step. Past the end A is 0, and B whatever it was.
-    let next = rq + STEP;
-    #for n in 0..A_LOADS
-      a_next$n = A();
-      if (loads_a$n && next + a_at$n.x < end) { a_next$n = a_quad(a_row$n, a_at$n.y, next + a_at$n.x); }
-    #end
-    #for n in 0..B_LOADS
-      if (loads_b$n && next + b_at$n.x < end) { b_fetch_quad(&b_next$n, b_column$n, b_at$n.y, next + b_at$n.x); }
-    #end
-    // Multiply.
-    for (var q = turn; q < turn + STEP; q++) {
-      #for s in 0..COL_QUADS
-        let b$s = b_block(mat4x4f(
-          b_tile[q][0][$su * THREAD_COLS + column],
-          b_tile[q][1][$su * THREAD_COLS + column],
-          b_tile[q][2][$su * THREAD_COLS + column],
-          b_tile[q][3][$su * THREAD_COLS + column],
-        ));
+  #for pair in FIRST_PAIR..2
+    {
+      let span = span_$pair(tile);
+      // Load the first step of both operands.
+      #for n in 0..A_LOADS
+        var a_next$n = A_$pair();
+        if (loads_a$n && span.x + a_at$n.x < span.y) { a_next$n = a_quad_$pair(a_row$n, a_at$n.y, span.x + a_at$n.x); }
       #end
-      #for r in 0..ROW_QUADS
-        let a$r = a_block(mat4x4f(
-          a_tile[q][0][$ru * THREAD_ROWS + row],
-          a_tile[q][1][$ru * THREAD_ROWS + row],
-          a_tile[q][2][$ru * THREAD_ROWS + row],
-          a_tile[q][3][$ru * THREAD_ROWS + row],
-        ));
-        #for d in 0..4
+      #for n in 0..B_LOADS
+        var b_next$n = QuadB_$pair();
+        if (loads_b$n && span.x + b_at$n.x < span.y) { b_fetch_quad_$pair(&b_next$n, b_column$n, b_at$n.y, span.x + b_at$n.x); }
+      #end
+      for (var rq = span.x; rq < span.y; rq += STEP) {
+        // Decode what was loaded into this step's tiles.
+        #for n in 0..A_LOADS
+          if (loads_a$n) { a_tile[turn + a_at$n.x][a_at$n.y][a_at$n.z] = load_A_$pair(a_next$n); }
+        #end
+        #for n in 0..B_LOADS
+          if (loads_b$n) { b_tile[turn + b_at$n.x][b_at$n.y][b_at$n.z] = b_value_$pair(b_next$n); }
+        #end
+        workgroupBarrier();
+        // Load the next step. Past the end A is 0, and B whatever it was.
+        let next = rq + STEP;
+        #for n in 0..A_LOADS
+          a_next$n = A_$pair();
+          if (loads_a$n && next + a_at$n.x < span.y) { a_next$n = a_quad_$pair(a_row$n, a_at$n.y, next + a_at$n.x); }
+        #end
+        #for n in 0..B_LOADS
+          if (loads_b$n && next + b_at$n.x < span.y) { b_fetch_quad_$pair(&b_next$n, b_column$n, b_at$n.y, next + b_at$n.x); }
+        #end
+        // Multiply.
+        for (var q = turn; q < turn + STEP; q++) {
+          #for s in 0..COL_QUADS
+            let b$s = b_block(mat4x4f(
+              b_tile[q][0][$su * THREAD_COLS + column],
+              b_tile[q][1][$su * THREAD_COLS + column],
+              b_tile[q][2][$su * THREAD_COLS + column],
+              b_tile[q][3][$su * THREAD_COLS + column],
+            ));
+          #end
+          #for r in 0..ROW_QUADS
+            let a$r = a_block(mat4x4f(
+              a_tile[q][0][$ru * THREAD_ROWS + row],
+              a_tile[q][1][$ru * THREAD_ROWS + row],
+              a_tile[q][2][$ru * THREAD_ROWS + row],
+              a_tile[q][3][$ru * THREAD_ROWS + row],
+            ));
+            #for d in 0..4
+              #for s in 0..COL_QUADS
+                #for e in 0..4
+                  sum$r_$s_$e = fma(vec4f(a$r[$d][$e]), b$s[$d], sum$r_$s_$e);
+                #end
+              #end
+            #end
+          #end
+        }
+        turn = STEP - turn;
+      }
+      if (DROPS_INNER && $pair == 0) {
+        #for r in 0..ROW_QUADS
           #for s in 0..COL_QUADS
             #for e in 0..4
-              sum$r_$s_$e = fma(vec4f(a$r[$d][$e]), b$s[$d], sum$r_$s_$e);
+              sum$r_$s_$e = select(
+                vec4f(),
+                sum$r_$s_$e,
+                kept(
+                  mask_start(),
+                  (4u * (A_QUADS * tile.x + $ru * THREAD_ROWS + row) + $eu) * p.c_stride +
+                    B_QUADS * tile.y + $su * THREAD_COLS + column,
+                ),
+              );
             #end
           #end
         #end
-      #end
+      }
     }
-    turn = STEP - turn;
-  }
+  #end
   // Write.
   #for r in 0..ROW_QUADS
     #for s in 0..COL_QUADS

@@ -1,0 +1,3 @@
+// The mask of a product without dropout.
+
+fn kept(stream: u32, quad: u32) -> vec4<bool> { return vec4<bool>(true); }
