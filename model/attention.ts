@@ -192,23 +192,36 @@ export class SelfAttention {
     use: (gradients: Qkv, rows: Rows) => void,
   ): Promise<void> {
     const { before } = map;
+    const chunks = chunksOf(attended.q, chunkRows);
+    // Those of a single chunk lie side by side, as their products want them.
+    const { q: dq, ...into } = chunks.length === 1 ? this.#emptyQkv(gpu, attended.q, 0) : {};
     const queries = (rows: RowRange) =>
-      attentionBackwardQueries(gpu, attended, map, this.shape, rows, this.#scoring);
-    const keys = ({ start, end }: RowRange): KeysAndValues => {
+      attentionBackwardQueries(gpu, attended, map, this.shape, rows, this.#scoring, dq);
+    const keys = ({ start, end }: RowRange, into?: Partial<KeysAndValues>): KeysAndValues => {
       const rows = { start: before + start, end: before + end };
-      const { dk: k, dv: v } = attentionBackwardKeys(gpu, attended, map, this.shape, rows, this.#scoring);
-      return { k, v };
+      const { k: dk, v: dv } = into ?? {};
+      const scoring = this.#scoring;
+      const made = attentionBackwardKeys(
+        gpu,
+        attended,
+        map,
+        this.shape,
+        rows,
+        scoring,
+        dk && dv && { dk, dv },
+      );
+      return { k: made.dk, v: made.dv };
     };
     const theirs = before > 0 ? keys({ start: -before, end: 0 }) : undefined;
     const returned = exchange?.returnGradients(gpu, theirs, this.shape);
     if (theirs) free(theirs.k, theirs.v);
     const all = { start: 0, end: attended.q.rows };
     // Every query may read every key and the other way round: one side's gradients cannot wait for their chunk's turn.
-    const allKeys = 2 * attended.k.width <= attended.q.width ? keys(all) : undefined;
+    const allKeys = 2 * attended.k.width <= attended.q.width ? keys(all, into) : undefined;
     const allQueries = allKeys ? undefined : queries(all);
-    for (const rows of chunksOf(attended.q, chunkRows)) {
+    for (const rows of chunks) {
       const q = allQueries ? rows.of(allQueries) : queries(rows);
-      const { k, v } = allKeys ? { k: rows.of(allKeys.k), v: rows.of(allKeys.v) } : keys(rows);
+      const { k, v } = allKeys ? { k: rows.of(allKeys.k), v: rows.of(allKeys.v) } : keys(rows, into);
       if (exchange && rows.end > exchange.tail) {
         gpu.submit();
         addTail(gpu, { k, v }, rows, await returned, exchange.tail);

@@ -107,6 +107,7 @@ export function attentionBackward(
 /**
  * Gradient of {@linkcode attention} for the queries of some rows.
  * @param range rows of q, from a multiple of {@linkcode ROW_ALIGNMENT} on
+ * @param into overwritten with dq; a new tensor unless given
  * @returns dq (end - start, heads * headDim) in the dtype of q. The caller frees it
  * @throws {GpuError} if shapes or dtypes do not fit together
  */
@@ -117,9 +118,10 @@ export function attentionBackwardQueries(
   shape: AttentionShape,
   { start, end }: RowRange,
   scoring: Scoring = {},
+  into?: Tensor,
 ): Tensor {
   check({ q, k, v, dO }, map, shape, map.rows - map.before);
-  const dq = gpu.empty([end - start, q.width], q.dtype, "attention dq");
+  const dq = into ?? gpu.empty([end - start, q.width], q.dtype, "attention dq");
   pass(gpu, "dq", { map, shape, scoring }, {
     byQuery: { ...slices({ q, d_o: dO, stats }, { start, end }), dq },
     byKey: { k, v },
@@ -132,6 +134,7 @@ export function attentionBackwardQueries(
 /**
  * Gradients of {@linkcode attention} for the keys and values of some rows.
  * @param range rows of k, from a multiple of {@linkcode ROW_ALIGNMENT} on
+ * @param into overwritten with dk and dv; new tensors unless given
  * @returns dk and dv (end - start, kvHeads * headDim) in the dtype of k. The caller frees both
  * @throws {GpuError} if shapes or dtypes do not fit together
  */
@@ -142,10 +145,11 @@ export function attentionBackwardKeys(
   shape: AttentionShape,
   { start, end }: RowRange,
   scoring: Scoring = {},
+  into?: { readonly dk: Tensor; readonly dv: Tensor },
 ): { dk: Tensor; dv: Tensor } {
   check({ q, k, v, dO }, map, shape, map.rows - map.before);
-  const dk = gpu.empty([end - start, k.width], k.dtype, "attention dk");
-  const dv = gpu.empty([end - start, v.width], v.dtype, "attention dv");
+  const dk = into?.dk ?? gpu.empty([end - start, k.width], k.dtype, "attention dk");
+  const dv = into?.dv ?? gpu.empty([end - start, v.width], v.dtype, "attention dv");
   pass(gpu, "dkv", { map, shape, scoring }, {
     byQuery: { q, d_o: dO, stats },
     byKey: { ...slices({ k, v }, { start, end }), dk, dv },

@@ -287,7 +287,9 @@ async function measure(
 
 /** With copies by JavaScript a tensor on its way to the host may take its memory a little longer, or not. */
 const DEVICES: readonly { options: GpuOptions; names: readonly string[]; tolerance: number }[] = [
-  { options: {}, names: CASES.map(({ name }) => name), tolerance: 0 },
+  { options: {}, names: CASES.slice(0, -1).map(({ name }) => name), tolerance: 0 },
+  // By itself: what others leave idle would serve some of its requests.
+  { options: { hostCopies: "commands" }, names: [CASES.at(-1)!.name], tolerance: 0 },
   {
     options: { maxBindingBytes: 2 ** 16, hostCopies: "javascript" },
     names: ["LoRA with dropout", "inputs on the host", "all on the host, 8 bits"],
@@ -311,11 +313,8 @@ for (const { options, names, tolerance } of DEVICES) {
       const hostBefore = gpu.host.liveBytes;
       gpu.host.resetPeak();
       const measured = await measure(gpu, args, each, placement);
-      assertEquals(
-        [hostBytes, peak.phase],
-        [measured.hostBytes - hostBefore, gpu.memory.peak.phase],
-        each.name,
-      );
+      assertEquals(hostBytes, measured.hostBytes - hostBefore, each.name);
+      if (tolerance === 0) assertEquals(peak.phase, gpu.memory.peak.phase, each.name);
       const error = (peak.liveBytes - ring) / measured.liveBytes - 1;
       assert(Math.abs(error) <= tolerance, `${each.name}: the plan is off by ${100 * error} %`);
       for (const { heldBytes, liveBytes } of [peak, gpu.memory.peak]) {
@@ -460,6 +459,24 @@ Deno.test("Chunks of rows are as large as the memory allows, and the run's are t
   assert(most.dispatches < more.dispatches && more.dispatches < least.dispatches, "dispatches");
   const again = await stepCost({ ...args, max_memory: null }, config, { placement: most.placement });
   assertEquals(again, { ...again, peak: most.peak, dispatches: most.dispatches });
+});
+
+Deno.test("A step of llama2-7b at 8192 tokens is 2,500 dispatches at most where it has 10 GiB", async () => {
+  const args = await settings({
+    max_seq_length: 8192,
+    lora_rank: 64,
+    lora_dropout: 0.1,
+    bf16: true,
+    optim: "adamw_torch",
+  });
+  const plan = (max_memory: number | null) => planTraining({ ...args, max_memory }, shapeConfig("llama2-7b"));
+  const [least, most] = [await plan(null), await plan(10 * GIB)];
+  assert(most.dispatches <= 2500, `${most.dispatches} dispatches`);
+  assertEquals(most.placement.decodesLayers, true);
+  assert(
+    least.dispatches <= 10_200 && least.peak.heldBytes < 9.1 * GIB,
+    `${least.dispatches} in the least memory`,
+  );
 });
 
 Deno.test("Where a run does not fit, each change saves something and the last one makes it fit", async () => {
