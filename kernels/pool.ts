@@ -52,7 +52,7 @@ export interface PoolOptions {
 }
 
 /** A freed buffer serves a later request at once if at most this much larger than it. */
-const LARGEST_WASTE = 1.25;
+const LARGEST_WASTE = 1.125;
 /** Idle buffers may make it hold this much more than was ever asked for, as a share: less, and steps make buffers anew. */
 const IDLE_SHARE = 1 / 16;
 /** Buffers in use may be this much larger than what was asked for, as a share of the most that ever was; or this much. */
