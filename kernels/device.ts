@@ -63,6 +63,8 @@ interface DawnAdapterInfo {
 export const MAPPABLE_BUFFERS = "mappable-primary-buffers";
 const MATRICES = "chromium-experimental-subgroup-matrix";
 const F16 = "shader-f16";
+/** Kernels may say how many lanes their subgroups have. */
+export const SIZE_CONTROL = "subgroup-size-control";
 
 /** Names by which drivers on the processor give themselves away where `isFallbackAdapter` is not set. */
 const SOFTWARE = /llvmpipe|lavapipe|swiftshader|softpipe|software|basic render/i;
@@ -153,14 +155,18 @@ function requireTimestamps({ features, info }: GPUAdapter): string {
 /** Features to do without where they are refused, each with those that it is of no use without. */
 function wantedFeatures(
   webgpu: WebGpu,
-  { features }: GPUAdapter,
+  { features, info }: GPUAdapter,
   without: readonly string[],
 ): ReadonlyMap<string, readonly string[]> {
   const wanted = new Map<string, readonly string[]>();
   // Deno grants the first two without listing them; Dawn refuses the second for not being one of its own.
   wanted.set("subgroups", []);
   if (webgpu === "deno") wanted.set(MAPPABLE_BUFFERS, []);
-  if (features.has(MATRICES as GPUFeatureName)) wanted.set(F16, []).set(MATRICES, ["subgroups"]);
+  if (features.has(MATRICES as GPUFeatureName)) {
+    wanted.set(F16, []).set(MATRICES, ["subgroups"]);
+    const isVaried = info.subgroupMinSize !== info.subgroupMaxSize;
+    if (isVaried && features.has(SIZE_CONTROL as GPUFeatureName)) wanted.set(SIZE_CONTROL, ["subgroups"]);
+  }
   for (const feature of without) wanted.delete(feature);
   return wanted;
 }

@@ -6,6 +6,7 @@ import type { Tuning } from "./tuning.ts";
 /** Ops with kernels that depend on what drivers differ in: subgroups, or matrix units and f16. */
 export type Risk =
   | `${"matmul" | "attention"} by ${"subgroups" | "matrices"}`
+  | "attention gradients by matrices"
   | `${
     | "matvec"
     | "cache attention"} by subgroups`;

@@ -56,8 +56,9 @@ export interface WeightForm {
   /**
    * Functions that a tile of one of these families calls, as its `#needs` say.
    * @param width K of the weight
+   * @param format of its elements, for tiles on matrix units; undefined if quantised
    */
-  pieces(family: TileFamily, layout: Layout, width: number): Pieces;
+  pieces(family: TileFamily, layout: Layout, width: number, format?: Format): Pieces;
 }
 
 /** Operand B of a product: a run of rows of a matrix (N, K) in one binding. */

@@ -1,10 +1,10 @@
 import { GpuError } from "../errors.ts";
 import type { Gpu } from "../gpu.ts";
-import { largestMagnitudes } from "../shared/matrix_unit.ts";
 import { type RowRange, rowsWithin } from "../shared/row_chunks.ts";
-import { rowRanges, slices, type Tensor } from "../tensor.ts";
+import { threadGrid } from "../shared/grid.ts";
+import { ROW_ALIGNMENT, rowRanges, slices, type Tensor } from "../tensor.ts";
 import type { AttentionMap } from "./map.ts";
-import { type Part, STATS, variantFor } from "./variants.ts";
+import { HALVES, type Part, STATS, variantFor } from "./variants.ts";
 
 /** Head counts of one attention layer. Query head h uses kv head floor(h / (heads / kvHeads)). */
 export interface AttentionShape {
@@ -209,18 +209,15 @@ function pass(
 ): void {
   const { format } = byQuery.q;
   const { scale = 1 / Math.sqrt(shape.headDim), cap } = scoring;
-  const { kernel, block, isScaled } = variantFor(gpu, part, shape.headDim, format);
-  // The values of f16 are in its range as they are.
-  const SCALED = format !== "f16";
-  const largest = isScaled
-    ? largestMagnitudes(gpu, [byQuery.q, byKey.k, byKey.v].map((x) => SCALED && x))
-    : undefined;
+  const { kernel, block, takesHalves, names = {} } = variantFor(gpu, part, shape.headDim, format);
+  const halves = takesHalves ? halvesOf(gpu, { ...byQuery, ...byKey }, shape) : {};
+  const heads = takesHalves ? { HEADS: shape.heads, KV_HEADS: shape.kvHeads } : {};
   const side = part === "dkv" ? "keys" : "queries";
   const rowWork = PRODUCTS[part] * shape.heads * shape.headDim * map.reach;
   const longest = Math.min(LONGEST, rowsWithin(gpu.mostWork, rowWork));
   const ranges = {
-    queries: rowRanges(Object.values(byQuery), side === "queries" ? longest : LONGEST),
-    keys: rowRanges(Object.values(byKey), side === "keys" ? longest : LONGEST),
+    queries: rowRanges(withHalves(byQuery, halves), side === "queries" ? longest : LONGEST),
+    keys: rowRanges(withHalves(byKey, halves), side === "keys" ? longest : LONGEST),
   };
   for (const mine of ranges[side]) {
     const pairs = side === "queries"
@@ -230,8 +227,14 @@ function pass(
       overlap({ queries: shift(queries, firstQuery), keys: shift(keys, firstKey) }, map)
     );
     seen.forEach(({ queries, keys }, turn) => {
-      const tensors = { ...slices(byQuery, queries), ...slices(byKey, keys), ...table };
-      gpu.run(kernel, largest ? { ...tensors, largest } : tensors, {
+      const tensors = {
+        ...slices(byQuery, queries),
+        ...slices(byKey, keys),
+        ...table,
+        ...wholeMatrices(halves, byQuery, queries),
+        ...wholeMatrices(halves, byKey, keys),
+      };
+      gpu.run(kernel, renamed(tensors, names), {
         grid: [
           Math.ceil((mine.end - mine.start) / block.rows),
           side === "queries" ? shape.heads : shape.kvHeads,
@@ -247,13 +250,61 @@ function pass(
           scale,
           cap: cap ?? 0,
         },
-        constants: { RESUME: turn > 0, CAPPED: cap !== undefined, ...(largest ? { SCALED } : {}) },
+        constants: { RESUME: turn > 0, CAPPED: cap !== undefined, ...heads },
         formats: { X: format },
         work: (mine.end - mine.start) * rowWork,
       });
     });
   }
-  largest?.free();
+  for (const tensor of Object.values(halves)) tensor.free();
+}
+
+/**
+ * The factors of all products in f16, for matrix units: each head of a row with its own scale behind it
+ * (attention_halves_matrix.wgsl), and rows up to a multiple of {@linkcode ROW_ALIGNMENT}, so that the last matrix is whole.
+ * @returns by the tensors' names. The caller frees them
+ */
+function halvesOf(gpu: Gpu, tensors: Tensors, { heads, kvHeads, headDim }: AttentionShape): Tensors {
+  using _ = gpu.memory.purpose("scratch");
+  const halves: Record<string, Tensor> = {};
+  for (const [name, ofRow] of [["q", heads], ["d_o", heads], ["k", kvHeads], ["v", kvHeads]] as const) {
+    const x = tensors[name];
+    if (!x) continue;
+    const rows = Math.ceil(x.rows / ROW_ALIGNMENT) * ROW_ALIGNMENT;
+    const to = halves[name] = gpu.empty([rows, ofRow * (headDim + 8)], "f16", `${name} in f16`);
+    for (const { start, end } of rowRanges([x, to.slice(0, x.rows)])) {
+      const range = { start, end: end === x.rows ? rows : end };
+      const octets = (range.end - range.start) * ofRow * (headDim / 8 + 1);
+      gpu.run(HALVES, { x: x.slice(start, end), halves: to.slice(range.start, range.end) }, {
+        grid: threadGrid(octets),
+        uniforms: { octets, rows: end - start, heads: ofRow },
+        constants: { D8: headDim / 8 },
+        formats: { X: x.format, H: "f16" },
+      });
+    }
+  }
+  return halves;
+}
+
+/** The tensors of a side, and the halves of those among them, cut to as many rows. */
+function withHalves(side: Tensors, halves: Tensors): Tensor[] {
+  return Object.entries(side).flatMap(([name, tensor]) =>
+    halves[name] ? [tensor, halves[name].slice(0, tensor.rows)] : [tensor]
+  );
+}
+
+/** The halves of a side's tensors for a range of rows, and up to the end of the last matrix. */
+function wholeMatrices(halves: Tensors, side: Tensors, { start, end }: RowRange): Tensors {
+  return Object.fromEntries(
+    Object.entries(halves).filter(([name]) => side[name]).map(([name, tensor]) => [
+      name,
+      tensor.slice(start, Math.ceil(end / ROW_ALIGNMENT) * ROW_ALIGNMENT),
+    ]),
+  );
+}
+
+function renamed(tensors: Tensors, names: Readonly<Record<string, string>>): Tensors {
+  return Object.fromEntries(Object.entries(tensors).map(([name, tensor]) => [names[name] ?? name, tensor]));
 }
 
 function shift({ start, end }: RowRange, by: number): RowRange {

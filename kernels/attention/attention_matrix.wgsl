@@ -1,22 +1,29 @@
-// Flash attention, forward, on matrix units: f16 factors, f32 sums.
+// Flash attention, forward, on matrix units: f16 factors, f32 sums.   FlashAttention-2 (arXiv 2307.08691), algorithm 1.
 
 enable f16;
 enable chromium_experimental_subgroup_matrix;
 requires subgroup_id;
 diagnostic(off, chromium.subgroup_matrix_uniformity);  // offsets differ between subgroups, not within one
 
-// A workgroup takes ROWS query rows of one head, SM for each subgroup, and goes over its keys, COLUMNS a step. Scores leave
-// the matrices through workgroup memory, since only whole matrices have an address: lane l of a subgroup weighs row
-// l % SM of its rows, of which it has one part in PARTS. Sums stay in matrices, which cannot be scaled by rows; so a
+// A workgroup takes ROWS query rows of one head, SM for each subgroup, and goes over its keys, COLUMNS a step. Drivers have been
+// seen to get less than this wrong, so matrices are loaded in one direction only (values are turned on their way into the
+// tile), from octets, at constant strides, where they are used, and sums begin with a product.
+//
+// Scores leave the matrices through workgroup memory, since only whole matrices have an address: lane l of a subgroup weighs
+// row l % SM of its rows, of which it has one part in PARTS. Sums stay in matrices, which cannot be scaled by rows; so a
 // row's weights are relative to a running max that moves only when a score passes it by 2^SLACK, which it does for the first
-// few keys and hardly again.
+// few keys and hardly again. A value's scale (attention_halves_matrix.wgsl) counts as part of its score there, and in the weights.
+//
+// Barriers, two a step: after one all scores are there and nobody reads the keys or the values of the step before; after
+// the other the weights, these values and the next keys are there.
 
-#needs range_of soft_cap CAPPED
+#needs soft_cap CAPPED turned_first turned_second octet_of
 #needs Left Right Sums SM SN SK LANES    // of the matrix unit
-#needs D4 SUBGROUPS
-#needs LEFTS SUMS                        // matrices of a row of queries, and of a row of results
-#needs RESUME    // whether to go on from the o and lse of earlier keys
-#needs SCALED    // whether q, k and v are scaled: f16 is in range as it is
+#needs D8 HEADS KV_HEADS SUBGROUPS COLUMNS
+#needs LEFTS SCORES ROUNDS               // matrices of a row of queries; of a row of scores; times that, of a row of o
+#needs OCTETS                            // of scores that a lane weighs
+#needs KEY_LOADS VALUE_LOADS             // octets of keys, and words of eight values, that a thread loads for a step
+#needs RESUME                            // whether to go on from the o and lse of earlier keys
 
 struct Params {
   heads: u32,
@@ -29,25 +36,25 @@ struct Params {
   scale: f32,
   cap: f32,      // soft cap of the scores
 }
-@group(0) @binding(0) var<storage, read> q: array<X>;            // (q_rows, heads, D4)
-@group(0) @binding(1) var<storage, read> k: array<X>;            // (k_rows, kv_heads, D4)
-@group(0) @binding(2) var<storage, read> v: array<X>;            // (k_rows, kv_heads, D4)
+@group(0) @binding(0) var<storage, read> q: array<vec4u>;        // (q_rows or more, HEADS, HEAD)
+@group(0) @binding(1) var<storage, read> k: array<vec4u>;        // (k_rows or more, KV_HEADS, HEAD)
+@group(0) @binding(2) var<storage, read> v: array<vec4u>;        // (k_rows or more, KV_HEADS, HEAD)
 @group(0) @binding(3) var<storage, read> first: array<u32>;      // (2, rows)
-@group(0) @binding(4) var<storage, read_write> o: array<X>;      // (q_rows, heads, D4)
-@group(0) @binding(5) var<storage, read_write> lse: array<f32>;  // (q_rows, heads)
-@group(0) @binding(6) var<storage, read> largest: array<u32>;    // bits of the largest finite magnitude in q, k and v
-@group(0) @binding(7) var<uniform> p: Params;
+@group(0) @binding(4) var<storage, read_write> o: array<X>;      // (q_rows, HEADS, D4)
+@group(0) @binding(5) var<storage, read_write> lse: array<f32>;  // (q_rows, HEADS)
+@group(0) @binding(6) var<uniform> p: Params;
 
-const D = 4u * D4;
+const D4 = 2u * D8;
+const WORDS = 4u * D8;                   // of two elements
+const HEAD = D8 + 1u;                    // octets of a head, and one that begins with its scale
 const ROWS = SUBGROUPS * SM;
-const COLUMNS = ROWS / 2u;
 const THREADS = SUBGROUPS * LANES;
-const PARTS = LANES / SM;
-const PART = COLUMNS / PARTS;
-// Rows of each in workgroup memory; 16 bytes more keep them off the same banks.
-const LINE = D + 8u;
-const SCORE_LINE = COLUMNS + 4u;
-const WEIGHT_LINE = COLUMNS + 8u;
+const PART = 8u * OCTETS;                // columns of a lane
+// Rows in workgroup memory, in octets and quads: one more keeps them off the same banks.
+const KEY_LINE = D8 + 1u;
+const VALUE_LINE = COLUMNS / 8u + 1u;
+const SCORE_LINE = COLUMNS / 4u + 1u;
+const WEIGHT_LINE = COLUMNS / 8u + 1u;
 
 // Running max of a row that has seen no key.
 const MASKED = -1e30;
@@ -55,22 +62,60 @@ const MASKED = -1e30;
 const SLACK = 8.0;
 const LOG2_E = 1.4426950408889634;
 
-var<workgroup> tile: array<f16, ROWS * LINE>;           // COLUMNS keys, then as many values; first ROWS queries
-var<workgroup> scores: array<f32, ROWS * SCORE_LINE>;   // and sums on their way in and out
-var<workgroup> weights: array<f16, ROWS * WEIGHT_LINE>;
-var<workgroup> factors: array<f32, ROWS>;               // of the rows' sums
-var<workgroup> moves: u32;                             // 1 if any row's running max moves
+var<workgroup> key_tile: array<vec4u, COLUMNS * KEY_LINE>;          // by keys
+var<workgroup> value_tile: array<vec4u, 8u * D8 * VALUE_LINE>;      // by elements of the head
+var<workgroup> scores: array<vec4f, ROWS * SCORE_LINE>;             // and sums on their way in and out
+var<workgroup> weights: array<vec4u, ROWS * WEIGHT_LINE>;
+var<workgroup> key_scales: array<vec4f, COLUMNS / 4u>;
+var<workgroup> value_scales: array<vec4f, COLUMNS / 4u>;
+var<workgroup> factors: array<vec2f, ROWS>;                         // of the rows' sums, and of the o of earlier keys
+var<workgroup> moves: u32;                                          // 1 if any row's running max moves
 
-// A score times LOG2_E, from the product of the scaled factors.
-fn log2_score(product: f32, score_scale: f32) -> f32 {
-  if (CAPPED) { return soft_cap(vec4f(product * score_scale), p.cap * LOG2_E).x; }
-  return product * score_scale;
+// Where the head of a key begins; keys past the end repeat the last one.
+fn key_at(key: u32, key_end: u32, kv_head: u32) -> u32 {
+  return ((min(key, key_end - 1u) - p.k_start) * KV_HEADS + kv_head) * HEAD;
 }
 
-fn put(row: u32, quad: u32, value: vec4f) {
+// Word of a value: two of its elements.
+fn value_word(key: u32, key_end: u32, kv_head: u32, word: u32) -> u32 {
+  return v[key_at(key, key_end, kv_head) + word / 4u][word % 4u];
+}
+
+// Loads octet n of a tile of keys; those past the tile load its last one.
+fn key_octet(n: u32, key: u32, key_end: u32, kv_head: u32) -> vec4u {
+  let at = min(n, COLUMNS * D8 - 1u);
+  return k[key_at(key + at / D8, key_end, kv_head) + at % D8];
+}
+
+fn put_key(n: u32, octet: vec4u) {
+  if (n < COLUMNS * D8) { key_tile[n / D8 * KEY_LINE + n % D8] = octet; }
+}
+
+// Scales of four keys and of their values.
+fn put_scales(n: u32, key: u32, key_end: u32, kv_head: u32) {
+  var of_keys = vec4f();
+  var of_values = vec4f();
   #for e in 0..4
-    tile[row * LINE + 4u * quad + $eu] = f16(value[$e]);
+    let at_$e = key_at(key + 4u * n + $eu, key_end, kv_head) + D8;
+    of_keys[$e] = bitcast<f32>(k[at_$e].x);
+    of_values[$e] = bitcast<f32>(v[at_$e].x);
   #end
+  key_scales[n] = of_keys;
+  value_scales[n] = of_values;
+}
+
+// Scores times LOG2_E, from the products of f16 factors and their scales.
+fn log2_scores(products: vec4f, scales: vec4f) -> vec4f {
+  if (CAPPED) { return soft_cap(products * scales, p.cap * LOG2_E); }
+  return products * scales;
+}
+
+fn exponents(powers: vec4f) -> vec4f {
+  return vec4f(vec4i(bitcast<vec4u>(powers) >> vec4u(23u)) - 127);
+}
+
+fn most_of(x: vec4f) -> f32 {
+  return max(max(x.x, x.y), max(x.z, x.w));
 }
 
 @compute @workgroup_size(THREADS)
@@ -81,85 +126,96 @@ fn main(
   @builtin(subgroup_id) subgroup: u32,
   @builtin(subgroup_invocation_id) lane: u32,
 ) {
-  let q_range = range_of(SCALED, largest[0]);
-  let k_range = range_of(SCALED, largest[1]);
-  let v_range = range_of(SCALED, largest[2]);
-  let score_scale = q_range.down * k_range.down * p.scale * LOG2_E;
   let head = group.y;
-  let kv_head = head / (p.heads / p.kv_heads);
-  let table = select(0u, p.rows, 2u * head >= p.heads);
+  let kv_head = head / (HEADS / KV_HEADS);
+  let table = select(0u, p.rows, 2u * head >= HEADS);
   // The last rows have most keys: they start first.
   let start = (groups.x - 1u - group.x) * ROWS;
   let key_end = min(p.q_start + min(start + ROWS, p.q_rows), p.k_start + p.k_rows);
+  let key_start = max(first[table + p.q_start + start], p.k_start);
   let base = subgroup * SM;                   // its first row in the block
-  let tile_row = base + lane % SM;                 // the lane's row in the block
+  let tile_row = base + lane % SM;            // the lane's row in the block
   let column0 = lane / SM * PART;             // and its first column of a step
   let row = min(start + tile_row, p.q_rows - 1u);
-  let from_key = first[table + p.q_start + row];
-  let to_key = min(p.q_start + row, key_end - 1u);
-
-  // Load the queries to registers, through the tile.
-  for (var n = thread; n < ROWS * D4; n += THREADS) {
-    let at = (min(start + n / D4, p.q_rows - 1u) * p.heads + head) * D4 + n % D4;
-    put(n / D4, n % D4, load_X(q[at]) * q_range.up);
-  }
-  workgroupBarrier();
-  #for e in 0..LEFTS
-    let q_$e = subgroupMatrixLoad<Left, row_major>(&tile, base * LINE + $eu * SK, LINE);
-  #end
-  #for i in 0..SUMS
-    var o_$i = Sums();
-  #end
+  let from_key = vec4u(first[table + p.q_start + row]);
+  let to_key = vec4u(min(p.q_start + row, key_end - 1u));
+  // q has whole matrices of rows; a subgroup past them takes the last one.
+  let q_at = (min(start + base, (p.q_rows - 1u) / SM * SM) * HEADS + head) * HEAD;
+  let row_scale = bitcast<f32>(q[(row * HEADS + head) * HEAD + D8].x) * p.scale * LOG2_E;
   var running_max = MASKED;
   var sum = 0.0;
-  if (RESUME) {
-    let before = lse[row * p.heads + head] * LOG2_E;
-    if (before > 0.5 * MASKED) {
-      running_max = before;
-      sum = select(0.0, 1.0, column0 == 0u);
-    }
-    #for i in 0..SUMS
-      workgroupBarrier();
-      for (var n = lane; n < SM * SN / 4u; n += LANES) {
-        let at = (min(start + base + n / (SN / 4u), p.q_rows - 1u) * p.heads + head) * D4 + $iu * (SN / 4u) + n % (SN / 4u);
-        let value = load_X(o[at]) * v_range.up;
-        let to = (base + n / (SN / 4u)) * SCORE_LINE + n % (SN / 4u) * 4u;
-        #for e in 0..4
-          scores[to + $eu] = value[$e];
-        #end
-      }
-      workgroupBarrier();
-      o_$i = subgroupMatrixLoad<Sums, row_major>(&scores, base * SCORE_LINE, SCORE_LINE);
+  #for g in 0..ROUNDS
+    #for i in 0..SCORES
+      var o_$g_$i = Sums();
+    #end
+  #end
+  if (thread == 0u) { moves = 0u; }
+  if (key_start < key_end) {
+    if (thread < COLUMNS / 4u) { put_scales(thread, key_start, key_end, kv_head); }
+    #for n in 0..KEY_LOADS
+      put_key(thread + $nu * THREADS, key_octet(thread + $nu * THREADS, key_start, key_end, kv_head));
     #end
   }
+  workgroupBarrier();
 
-  for (var key = max(first[table + p.q_start + start], p.k_start); key < key_end; key += COLUMNS) {
-    // Load a tile of keys and values.
-    workgroupBarrier();
-    for (var n = thread; n < COLUMNS * D4; n += THREADS) {
-      let at = ((min(key + n / D4, key_end - 1u) - p.k_start) * p.kv_heads + kv_head) * D4 + n % D4;
-      put(n / D4, n % D4, load_X(k[at]) * k_range.up);
-      put(COLUMNS + n / D4, n % D4, load_X(v[at]) * v_range.up);
-    }
-    if (thread == 0u) { moves = 0u; }
-    workgroupBarrier();
-    // Scores.
-    for (var j = 0u; j < COLUMNS; j += SN) {
-      // A declaration without a value would keep the last one in a loop: Dawn sets it once.
-      var x = Sums();
-      #for e in 0..LEFTS
-        x = subgroupMatrixMultiplyAccumulate(
-          q_$e, subgroupMatrixLoad<Right, col_major>(&tile, j * LINE + $eu * SK, LINE), x);
+  for (var key = key_start; key < key_end; key += COLUMNS) {
+    // Load these values and the next keys, under the products.
+    #for n in 0..KEY_LOADS
+      let key_octet_$n = key_octet(thread + $nu * THREADS, key + COLUMNS, key_end, kv_head);
+    #end
+    #for n in 0..VALUE_LOADS
+      let pack_$n = thread + $nu * THREADS;
+      let word_$n = min(pack_$n / (COLUMNS / 8u), WORDS - 1u);
+      let octet_$n = pack_$n % (COLUMNS / 8u);
+      var even_$n = vec4u();
+      var odd_$n = vec4u();
+      #for e in 0..4
+        even_$n[$e] = value_word(key + 8u * octet_$n + 2u * $eu, key_end, kv_head, word_$n);
+        odd_$n[$e] = value_word(key + 8u * octet_$n + 2u * $eu + 1u, key_end, kv_head, word_$n);
       #end
-      subgroupMatrixStore<row_major>(&scores, base * SCORE_LINE + j, x, SCORE_LINE);
-    }
+    #end
+    // Scores.
+    let q_0 = subgroupMatrixLoad<Left, row_major>(&q, q_at, HEADS * HEAD);
+    #for j in 0..SCORES
+      var x_$j = subgroupMatrixMultiply<f32>(
+        q_0, subgroupMatrixLoad<Right, col_major>(&key_tile, $ju * SN * KEY_LINE, KEY_LINE));
+    #end
+    #for e in 1..LEFTS
+      let q_$e = subgroupMatrixLoad<Left, row_major>(&q, q_at + $eu * SK / 8u, HEADS * HEAD);
+      #for j in 0..SCORES
+        x_$j = subgroupMatrixMultiplyAccumulate(
+          q_$e, subgroupMatrixLoad<Right, col_major>(&key_tile, $ju * SN * KEY_LINE + $eu * SK / 8u, KEY_LINE), x_$j);
+      #end
+    #end
+    #for j in 0..SCORES
+      subgroupMatrixStore<row_major>(&scores, base * SCORE_LINE + $ju * SN / 4u, x_$j, SCORE_LINE);
+    #end
     workgroupBarrier();
+    #for n in 0..KEY_LOADS
+      put_key(thread + $nu * THREADS, key_octet_$n);
+    #end
+    #for n in 0..VALUE_LOADS
+      if (pack_$n < WORDS * (COLUMNS / 8u)) {
+        value_tile[2u * word_$n * VALUE_LINE + octet_$n] = turned_first(even_$n, odd_$n);
+        value_tile[(2u * word_$n + 1u) * VALUE_LINE + octet_$n] = turned_second(even_$n, odd_$n);
+      }
+    #end
     // The running max, and by what it rescales the sums so far.
     var step_max = MASKED;
-    for (var n = column0; n < column0 + PART; n++) {
-      let is_seen = key + n >= from_key && key + n <= to_key;
-      step_max = max(step_max, select(MASKED, log2_score(scores[tile_row * SCORE_LINE + n], score_scale), is_seen));
-    }
+    #for i in 0..OCTETS
+      #for h in 0..2
+        let column_$i_$h = column0 + 8u * $iu + 4u * $hu;
+        let at_$i_$h = vec4u(key + column_$i_$h) + vec4u(0u, 1u, 2u, 3u);
+        let seen_$i_$h = (at_$i_$h >= from_key) & (at_$i_$h <= to_key);
+        let score_$i_$h = select(
+          vec4f(MASKED),
+          log2_scores(scores[tile_row * SCORE_LINE + column_$i_$h / 4u], row_scale * key_scales[column_$i_$h / 4u]),
+          seen_$i_$h,
+        );
+        let down_$i_$h = value_scales[column_$i_$h / 4u];
+        step_max = max(step_max, most_of(score_$i_$h + exponents(down_$i_$h)));
+      #end
+    #end
     for (var offset = SM; offset < LANES; offset *= 2u) { step_max = max(step_max, subgroupShuffleXor(step_max, offset)); }
     var rescale = 1.0;
     if (running_max <= 0.5 * MASKED) {
@@ -171,55 +227,80 @@ fn main(
     }
     // Weights, masked.
     sum *= rescale;
-    for (var n = column0; n < column0 + PART; n++) {
-      let is_seen = key + n >= from_key && key + n <= to_key;
-      let weight = select(0.0, exp2(log2_score(scores[tile_row * SCORE_LINE + n], score_scale) - running_max), is_seen);
-      sum += weight;
-      weights[tile_row * WEIGHT_LINE + n] = f16(weight);
-    }
+    #for i in 0..OCTETS
+      #for h in 0..2
+        let power_$i_$h = select(vec4f(), exp2(score_$i_$h - running_max), seen_$i_$h);
+        sum += dot(power_$i_$h, vec4f(1.0));
+      #end
+      weights[tile_row * WEIGHT_LINE + column0 / 8u + $iu] = octet_of(power_$i_0 * down_$i_0, power_$i_1 * down_$i_1);
+    #end
+    if (column0 == 0u) { factors[tile_row] = vec2f(rescale, 0.0); }
     // Rescale o.
     if (workgroupUniformLoad(&moves) == 1u) {
-      if (column0 == 0u) { factors[tile_row] = rescale; }
-      #for i in 0..SUMS
+      #for g in 0..ROUNDS
+        #for j in 0..SCORES
+          subgroupMatrixStore<row_major>(&scores, base * SCORE_LINE + $ju * SN / 4u, o_$g_$j, SCORE_LINE);
+        #end
         workgroupBarrier();
-        subgroupMatrixStore<row_major>(&scores, base * SCORE_LINE, o_$i, SCORE_LINE);
+        for (var n = lane; n < SM * COLUMNS / 4u; n += LANES) {
+          let mine = base + n / (COLUMNS / 4u);
+          scores[mine * SCORE_LINE + n % (COLUMNS / 4u)] *= factors[mine].x;
+        }
         workgroupBarrier();
-        for (var n = lane; n < SM * SN; n += LANES) { scores[(base + n / SN) * SCORE_LINE + n % SN] *= factors[base + n / SN]; }
-        workgroupBarrier();
-        o_$i = subgroupMatrixLoad<Sums, row_major>(&scores, base * SCORE_LINE, SCORE_LINE);
+        #for j in 0..SCORES
+          o_$g_$j = subgroupMatrixLoad<Sums, row_major>(&scores, base * SCORE_LINE + $ju * SN / 4u, SCORE_LINE);
+        #end
       #end
     }
     // Add weights x V.
-    workgroupBarrier();
     for (var j = 0u; j < COLUMNS; j += SK) {
-      let w = subgroupMatrixLoad<Left, row_major>(&weights, base * WEIGHT_LINE + j, WEIGHT_LINE);
-      #for i in 0..SUMS
-        o_$i = subgroupMatrixMultiplyAccumulate(
-          w, subgroupMatrixLoad<Right, row_major>(&tile, (COLUMNS + j) * LINE + $iu * SN, LINE), o_$i);
+      let w = subgroupMatrixLoad<Left, row_major>(&weights, base * WEIGHT_LINE + j / 8u, WEIGHT_LINE);
+      #for g in 0..ROUNDS
+        #for i in 0..SCORES
+          o_$g_$i = subgroupMatrixMultiplyAccumulate(
+            w,
+            subgroupMatrixLoad<Right, col_major>(&value_tile, ($gu * SCORES + $iu) * SN * VALUE_LINE + j / 8u, VALUE_LINE),
+            o_$g_$i,
+          );
+        #end
       #end
     }
+    if (thread == 0u) { moves = 0u; }
+    if (thread < COLUMNS / 4u) { put_scales(thread, key + COLUMNS, key_end, kv_head); }
   }
 
-  // Write o and lse.
+  // Write o and lse, with those of earlier keys.
   for (var offset = SM; offset < LANES; offset *= 2u) { sum += subgroupShuffleXor(sum, offset); }
-  // Nothing was summed if all keys that the row sees lie in offset parts.
-  sum = max(sum, 1e-30);
+  // Nothing was summed if all keys that the row sees lie in other parts.
+  let mine_log2 = running_max + log2(max(sum, 1e-30));
+  var all_log2 = mine_log2;
+  var before_share = 0.0;
+  if (RESUME) {
+    let before_log2 = lse[row * HEADS + head] * LOG2_E;
+    let most = max(mine_log2, before_log2);
+    all_log2 = most + log2(exp2(mine_log2 - most) + exp2(before_log2 - most));
+    before_share = exp2(before_log2 - all_log2);
+  }
   workgroupBarrier();
   if (column0 == 0u) {
-    factors[tile_row] = v_range.down / sum;
-    if (start + tile_row < p.q_rows) { lse[row * p.heads + head] = (running_max + log2(sum)) / LOG2_E; }
+    factors[tile_row] = vec2f(exp2(mine_log2 - all_log2) / max(sum, 1e-30), before_share);
+    if (start + tile_row < p.q_rows) { lse[row * HEADS + head] = all_log2 / LOG2_E; }
   }
-  #for i in 0..SUMS
+  #for g in 0..ROUNDS
+    #for j in 0..SCORES
+      subgroupMatrixStore<row_major>(&scores, base * SCORE_LINE + $ju * SN / 4u, o_$g_$j, SCORE_LINE);
+    #end
     workgroupBarrier();
-    subgroupMatrixStore<row_major>(&scores, base * SCORE_LINE, o_$i, SCORE_LINE);
-    workgroupBarrier();
-    for (var n = lane; n < SM * SN / 4u; n += LANES) {
-      let mine = base + n / (SN / 4u);
-      let at = mine * SCORE_LINE + n % (SN / 4u) * 4u;
+    for (var n = lane; n < SM * COLUMNS / 4u; n += LANES) {
+      let mine = base + n / (COLUMNS / 4u);
+      let quad = n % (COLUMNS / 4u);
       if (start + mine < p.q_rows) {
-        o[((start + mine) * p.heads + head) * D4 + $iu * (SN / 4u) + n % (SN / 4u)] =
-          store_X(vec4f(scores[at], scores[at + 1u], scores[at + 2u], scores[at + 3u]) * factors[mine]);
+        let at = ((start + mine) * HEADS + head) * D4 + $gu * (COLUMNS / 4u) + quad;
+        var value = scores[mine * SCORE_LINE + quad] * factors[mine].x;
+        if (RESUME) { value += load_X(o[at]) * factors[mine].y; }
+        o[at] = store_X(value);
       }
     }
+    workgroupBarrier();
   #end
 }

@@ -6,14 +6,17 @@ import type { GpuInfo } from "../device.ts";
 import type { Gpu } from "../gpu.ts";
 import { CAP_SCORES } from "../shared/cap_scores.ts";
 import type { Risk } from "../refusal.ts";
+import { ROW_ALIGNMENT } from "../tensor.ts";
 import { chosenVariant, type Tunable } from "../tuning.ts";
-import { matrixPieces, matrixUnit } from "../shared/matrix_unit.ts";
+import { type MatrixUnit, matrixUnit, onUnit, unitConstants } from "../shared/matrix_unit.ts";
 import type { Format, Kernel } from "../wgsl.ts";
+import backwardMatrixWgsl from "./attention_backward_matrix.wgsl" with { type: "text" };
 import dkvSubgroupWgsl from "./attention_dkv_subgroup.wgsl" with { type: "text" };
 import dkvWorkgroupWgsl from "./attention_dkv_workgroup.wgsl" with { type: "text" };
 import dqSubgroupWgsl from "./attention_dq_subgroup.wgsl" with { type: "text" };
 import dqWorkgroupWgsl from "./attention_dq_workgroup.wgsl" with { type: "text" };
 import statsWgsl from "./attention_stats.wgsl" with { type: "text" };
+import halvesWgsl from "./attention_halves_matrix.wgsl" with { type: "text" };
 import forwardMatrixWgsl from "./attention_matrix.wgsl" with { type: "text" };
 import forwardSubgroupWgsl from "./attention_subgroup.wgsl" with { type: "text" };
 import tileWgsl from "./attention_tile.wgsl" with { type: "text" };
@@ -32,11 +35,13 @@ export interface Block {
   readonly columns: number;
 }
 
-/** One way to run a part for one head size. All variants of a part bind the same tensors, but for `isScaled`. */
+/** One way to run a part for one head size. All variants of a part bind the same tensors. */
 export interface Variant {
   readonly name: string;
-  /** Whether it binds the largest magnitudes of q, k and v too, last. */
-  readonly isScaled?: boolean;
+  /** Whether it takes q, k, v and dO as {@linkcode HALVES} writes them, and the numbers of heads as constants. */
+  readonly takesHalves?: boolean;
+  /** Names of its bindings, where they are not the tensors' own. */
+  readonly names?: Readonly<Record<string, string>>;
   /** What it is refused with, where drivers differ in what it depends on; plain variants have none. */
   readonly risk?: Risk;
   readonly block: Block;
@@ -60,6 +65,9 @@ type HeadSize = typeof HEAD_SIZES[number];
 /** For each row and head lse and the sum of dO * O. */
 export const STATS: Kernel = { name: "attention stats", wgsl: statsWgsl };
 
+/** Brings rows of heads into f16 for matrix units, each head with its own scale. */
+export const HALVES: Kernel = { name: "attention halves", wgsl: halvesWgsl };
+
 /** The variant for a part: the tuned one of its class, else the default. */
 export function variantFor(gpu: Gpu, part: Part, headDim: number, format: Format = "f32"): Variant {
   const name = chosenVariant(gpu.tuning, tunableOf(gpu, part, headDim, format));
@@ -71,9 +79,8 @@ export function variantFor(gpu: Gpu, part: Part, headDim: number, format: Format
  * classes of its own where the device has matrix units.
  */
 export function attentionTunables(gpu: Gpu): readonly AttentionTunable[] {
-  const formats = mayRound(gpu, "bf16") ? ["f32", "bf16"] as const : ["f32"] as const;
-  return formats.flatMap((format) =>
-    ALL_PARTS.flatMap((part) =>
+  return (["f32", "bf16"] as const).flatMap((format) =>
+    ALL_PARTS.filter((part) => format === "f32" || mayRound(gpu, part, format)).flatMap((part) =>
       HEAD_SIZES.map((headDim) => ({ ...tunableOf(gpu, part, headDim, format), part, headDim, format }))
     )
   );
@@ -83,14 +90,19 @@ function tunableOf(gpu: Gpu, part: Part, headDim: number, format: Format): Tunab
   const all = variantsOf(gpu, part, headDim, format);
   const isRefused = ({ risk }: Variant) => risk !== undefined && gpu.refused.has(risk);
   const [first, ...others] = all.filter((variant) => !isRefused(variant)).map(({ name }) => name);
-  const refused = all.filter(isRefused).map(({ name }) => name);
-  const key = `attention ${part} ${headSizeOf(headDim)}${mayRound(gpu, format) ? " 16-bit" : ""}`;
+  // A variant of the class that does not divide this head counts as refused: the default serves it.
+  const ofClass = variantsOf(gpu, part, headSizeOf(headDim), format).map(({ name }) => name);
+  const refused = [
+    ...all.filter(isRefused).map(({ name }) => name),
+    ...ofClass.filter((name) => !all.some((variant) => variant.name === name)),
+  ];
+  const key = `attention ${part} ${headSizeOf(headDim)}${mayRound(gpu, part, format) ? " 16-bit" : ""}`;
   return { key, variants: [first!, ...others], refused };
 }
 
-/** Whether attention in this format may be rounded to f16, on matrix units. */
-function mayRound({ info, refused }: Gpu, format: Format): boolean {
-  return format !== "f32" && matrixUnit(info) !== undefined && !refused.has("attention by matrices");
+/** Whether this part of attention may be rounded to f16 in this format, on matrix units. */
+function mayRound({ info, refused }: Gpu, part: Part, format: Format): boolean {
+  return format !== "f32" && matrixUnit(info) !== undefined && !refused.has(MATRIX_RISKS[part]);
 }
 
 function variantsOf(gpu: Gpu, part: Part, headDim: number, format: Format): Variant[] {
@@ -245,33 +257,123 @@ function odd(n: number): number {
   return n + 1 - n % 2;
 }
 
-/** Matrix units, for 16 bits: they round to f16. Four subgroups, each with the rows of one matrix. */
+/** Subgroups of a workgroup on matrix units, and columns of a step. */
+type MatrixShape = readonly [subgroups: number, columns: number];
+
+/**
+ * By part, the one to try first in front. More columns a step mean fewer barriers; more subgroups share what is loaded,
+ * fewer leave room for several workgroups, which work while another waits.
+ */
+const MATRIX_SHAPES: Record<Part, readonly MatrixShape[]> = {
+  forward: [[4, 32], [8, 32], [4, 16], [8, 16], [2, 16]],
+  dq: [[4, 16], [8, 16], [4, 32], [2, 32], [2, 16]],
+  dkv: [[4, 16], [8, 16], [4, 32], [2, 32], [2, 16]],
+};
+
+const MATRIX_RISKS: Record<Part, Risk> = {
+  forward: "attention by matrices",
+  dq: "attention gradients by matrices",
+  dkv: "attention gradients by matrices",
+};
+
+/** What the backward kernel on matrix units calls the tensors: its rows are queries, or keys. */
+const BACKWARD_NAMES = {
+  dq: { q: "rows_0", d_o: "rows_1", k: "columns_0", v: "columns_1", first: "ends", dq: "result_0" },
+  dkv: {
+    k: "rows_0",
+    v: "rows_1",
+    q: "columns_0",
+    d_o: "columns_1",
+    last: "ends",
+    dk: "result_0",
+    dv: "result_1",
+  },
+} as const;
+
+/** Most numbers of the results that a lane holds: with factors, scores and addresses they fill a GPU's registers. */
+const MOST_HELD = 128;
+/** Most matrices of the results on a processor, whose driver writes out the lanes of each product. */
+const MOST_MATRICES = 16;
+
+/** Matrix units, for 16 bits: they round to f16. Each subgroup has the rows of one matrix. */
 function byMatrix({ info, limits }: Gpu, part: Part, headDim: number, format: Format): Variant[] {
   const unit = matrixUnit(info);
-  if (part !== "forward" || format === "f32" || !unit) return [];
+  if (format === "f32" || !unit) return [];
+  const results = part === "dkv" ? 2 : 1;
+  const held = info.isSoftware
+    ? results * headDim / unit.N <= MOST_MATRICES
+    : results * headDim * unit.M / unit.lanes <= MOST_HELD;
+  if (!held || headDim % unit.N !== 0 || headDim % unit.K !== 0) return [];
+  return MATRIX_SHAPES[part]
+    .filter((shape) =>
+      matrixShapeFits(unit, shape, headDim) &&
+      shape[0] * unit.lanes <= limits.maxComputeInvocationsPerWorkgroup &&
+      matrixBytes(unit, shape, part, headDim) <= limits.maxComputeWorkgroupStorageSize
+    )
+    .map((shape) => matrixVariant(unit, shape, part, headDim));
+}
+
+/** Whether matrices divide the scores of a step, those divide a row of results, and lanes have whole octets of scores. */
+function matrixShapeFits({ M, N, K, lanes }: MatrixUnit, [, columns]: MatrixShape, headDim: number): boolean {
+  return lanes % M === 0 && ROW_ALIGNMENT % M === 0 && columns % N === 0 && columns % K === 0 &&
+    headDim % columns === 0 && columns % (8 * lanes / M) === 0;
+}
+
+/** Bytes in workgroup memory: of columns, by columns and turned; and of rows, scores and weights. */
+function matrixBytes(
+  { M }: MatrixUnit,
+  [subgroups, columns]: MatrixShape,
+  part: Part,
+  headDim: number,
+): number {
+  const [tiles, turned, scores, weights] = {
+    forward: [1, 1, 1, 1],
+    dq: [2, 1, 2, 1],
+    dkv: [2, 2, 2, 2],
+  }[part] as [number, number, number, number];
+  const ofColumns = tiles * columns * 2 * (headDim + 8) + turned * headDim * 2 * (columns + 8);
+  const ofRow = scores * 4 * (columns + 4) + weights * 2 * (columns + 8) + (part === "forward" ? 8 : 0);
+  return ofColumns + subgroups * M * ofRow + 16 * columns + 16;
+}
+
+function matrixVariant(
+  unit: MatrixUnit,
+  [subgroups, columns]: MatrixShape,
+  part: Part,
+  headDim: number,
+): Variant {
   const { M, N, K, lanes } = unit;
-  const SUBGROUPS = 4;
-  const rows = SUBGROUPS * M;
-  const columns = rows / 2;
-  const bytes = 2 * rows * (headDim + 8) + 4 * rows * (columns + 4) + 2 * rows * (columns + 8) + 4 * rows +
-    16;
-  const fits = headDim % N === 0 && headDim % K === 0 && columns % N === 0 && columns % K === 0 &&
-    lanes % M === 0 && SUBGROUPS * lanes <= limits.maxComputeInvocationsPerWorkgroup &&
-    bytes <= limits.maxComputeWorkgroupStorageSize;
-  if (!fits) return [];
-  const { libraries, constants } = matrixPieces(unit);
-  return [{
+  const rows = subgroups * M;
+  const threads = subgroups * lanes;
+  const { wgsl, libraries } = onUnit(unit, part === "forward" ? forwardMatrixWgsl : backwardMatrixWgsl);
+  const loads = Math.ceil(columns * headDim / 8 / threads);
+  const turnedLoads = Math.ceil(columns * headDim / 16 / threads);
+  const ofPart = part === "forward"
+    ? { KEY_LOADS: loads, VALUE_LOADS: turnedLoads }
+    : { LOADS: loads, TURNED_LOADS: turnedLoads, OF_KEYS: part === "dkv", RESULTS: part === "dkv" ? 2 : 1 };
+  return {
     name: `matrix ${rows}x${columns}`,
-    isScaled: true,
-    risk: "attention by matrices",
+    takesHalves: true,
+    ...(part === "forward" ? {} : { names: BACKWARD_NAMES[part] }),
+    risk: MATRIX_RISKS[part],
     block: { rows, columns },
     kernel: {
       name: `attention ${part} by matrices of ${headDim}`,
-      wgsl: forwardMatrixWgsl,
+      wgsl,
       libraries: [...libraries, ...CAP_SCORES],
-      constants: { ...constants, SUBGROUPS, D4: headDim / 4, LEFTS: headDim / K, SUMS: headDim / N },
+      constants: {
+        ...unitConstants(unit),
+        SUBGROUPS: subgroups,
+        COLUMNS: columns,
+        D8: headDim / 8,
+        LEFTS: headDim / K,
+        SCORES: columns / N,
+        ROUNDS: headDim / columns,
+        OCTETS: columns / 8 / (lanes / M),
+        ...ofPart,
+      },
     },
-  }];
+  };
 }
 
 /** The largest divisor of n that is at most `most`; 0 if `most` is. */

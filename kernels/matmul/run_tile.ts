@@ -9,6 +9,7 @@ import type { Constants, Kernel } from "../wgsl.ts";
 import addCWgsl from "./add_c.wgsl" with { type: "text" };
 import addDWgsl from "./add_d.wgsl" with { type: "text" };
 import { operandA } from "./operands/a.ts";
+import { octetPieces } from "./operands/octets.ts";
 import placementWgsl from "./placement.wgsl" with { type: "text" };
 import storeWgsl from "./store.wgsl" with { type: "text" };
 import sumPartsWgsl from "./sum_parts.wgsl" with { type: "text" };
@@ -149,10 +150,11 @@ function resultOf({ c, cFirst, addend, blocks = ONE }: Product) {
 
 function kernelOf(
   { name, family, wgsl, libraries = [], constants }: Tile,
-  { layout, b, mask, inner }: Product,
+  product: Product,
   addend: string,
 ): { readonly kernel: Kernel; readonly constants: Constants } {
-  const pieces = b.form.pieces(family, layout, b.width);
+  const { layout, b, mask, inner } = product;
+  const pieces = b.form.pieces(family, layout, b.width, b.format);
   const masks = mask || inner?.mask ? MASK : [keepAllWgsl];
   return {
     kernel: {
@@ -164,7 +166,7 @@ function kernelOf(
         placementWgsl,
         addend,
         ...masks,
-        operandA(layout),
+        ...(family === "matrix" ? octetsOfA(product) : [operandA(layout)]),
         ...pieces.libraries,
         ...b.libraries,
       ],
@@ -175,6 +177,10 @@ function kernelOf(
       DROPS_B: mask !== undefined && layout === "tn",
     },
   };
+}
+
+function octetsOfA({ layout, a, aFirst }: Product): readonly string[] {
+  return octetPieces("a", { format: a.format, isTurned: layout === "tn", width: a.width, first: aFirst });
 }
 
 /** Depth of one part, where `wanted` parts would keep the device busy: a multiple of LEAST_SPAN, or all of it. */

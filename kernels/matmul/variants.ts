@@ -39,7 +39,7 @@ const MATRIX_DEFAULTS: Partial<Record<Size, string>> = {
   "128 columns": "matrix 64x64",
   "128 rows": "matrix 64x64",
   large: "matrix 128x128",
-  medium: "matrix 64x64",
+  medium: "matrix 64x128",
 };
 
 /**
@@ -136,8 +136,8 @@ function tunableOf(gpu: Gpu, kind: ProductKind, size: Size, variants: readonly V
     )
   ) as [string[], string[]];
   const wanted = [
-    onMatrices && !gpu.info.isSoftware && MATRIX_DEFAULTS[size],
     kind.form !== DENSE && !gpu.info.isSoftware && DEQUANTISED.has(size) && DEQUANTISE_FIRST.name,
+    onMatrices && !gpu.info.isSoftware && MATRIX_DEFAULTS[size],
     DEFAULTS[gpu.sharing][size],
     DEFAULTS.workgroup[size],
   ].find((name) => name && trusted.includes(name)) || trusted[0]!;

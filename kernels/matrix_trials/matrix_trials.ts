@@ -5,7 +5,7 @@
  */
 import type { Gpu } from "../gpu.ts";
 import type { Risk, Verdict } from "../refusal.ts";
-import { matrixPieces, type MatrixUnit, matrixUnit } from "../shared/matrix_unit.ts";
+import { type MatrixUnit, matrixUnit, onUnit, unitConstants } from "../shared/matrix_unit.ts";
 import { type Part, runTrial, type Trial } from "../trial.ts";
 import type { Kernel } from "../wgsl.ts";
 import f16StoresWgsl from "./f16_stores.wgsl" with { type: "text" };
@@ -26,9 +26,9 @@ export const MATRIX_TOPICS = ["loads", "overwrite", "reset", "sums", "f16 stores
 export type MatrixTopic = typeof MATRIX_TOPICS[number];
 
 /** What attention counts on: all of it. */
-const ATTENTION: readonly Risk[] = ["attention by matrices"];
+const ATTENTION: readonly Risk[] = ["attention by matrices", "attention gradients by matrices"];
 /** What products count on too. */
-const BOTH: readonly Risk[] = ["matmul by matrices", "attention by matrices"];
+const BOTH: readonly Risk[] = ["matmul by matrices", ...ATTENTION];
 
 /** Where the first matrix lies, in elements. */
 const AT = 8;
@@ -139,11 +139,12 @@ function trial(
   },
 ): Trial {
   const name = `matrix units, ${topic}${detail === undefined ? "" : `, ${detail}`}`;
-  const pieces = matrixPieces({ M, N, K, lanes, ...unit });
+  const of = { M, N, K, lanes, ...unit };
+  const pieces = { ...onUnit(of, wgsl), constants: unitConstants(of) };
   const isOfLanes = topic === "lanes";
   const kernel: Kernel = {
     name,
-    wgsl,
+    wgsl: pieces.wgsl,
     libraries: isOfLanes ? [] : [...pieces.libraries, foldsWgsl, ...libraries],
     constants: { ...(isOfLanes ? { LANES: lanes } : pieces.constants), ...constants },
   };

@@ -1,8 +1,8 @@
 /** WGSL by which products read weights in NF4. */
 import type { Gpu, Sharing } from "../gpu.ts";
 import quadWgsl from "../matmul/operands/b_nf4_quad.wgsl" with { type: "text" };
-import blockWgsl from "../matmul/operands/b_nf4.wgsl" with { type: "text" };
-import blockTransposedWgsl from "../matmul/operands/b_nf4_transposed.wgsl" with { type: "text" };
+import octetsWgsl from "../matmul/operands/octets_nf4_matrix.wgsl" with { type: "text" };
+import turnedWgsl from "../matmul/operands/turned_nf4_matrix.wgsl" with { type: "text" };
 import depthWgsl from "../matmul/software/depth_nf4.wgsl" with { type: "text" };
 import depthTransposedWgsl from "../matmul/software/depth_nf4_transposed.wgsl" with { type: "text" };
 import vectorWgsl from "../matvec/operand_nf4.wgsl" with { type: "text" };
@@ -37,7 +37,7 @@ export const NF4: WeightForm = {
       };
     }
     if (family === "workgroup") return { libraries: [quadWgsl, tableWgsl], constants: { STRETCH } };
-    return { libraries: [layout === "nt" ? blockWgsl : blockTransposedWgsl, tableWgsl] };
+    return { libraries: [layout === "nt" ? octetsWgsl : turnedWgsl, tableWgsl] };
   },
 };
 

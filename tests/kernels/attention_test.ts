@@ -330,18 +330,28 @@ Deno.test("Every variant matches float64", async () => {
   }
 });
 
-Deno.test("Matrix units attend in 16 bits where there are some, unless the device is wrong on them", () => {
+Deno.test("Matrix units attend in 16 bits where there are some, each way until it is refused", () => {
   const matrices = [{ component: "f16", result: "f32", M: 16, N: 16, K: 16 }];
-  const firstOf = (vendor: string, ...refused: Risk[]) => {
-    const info = { ...DRY_INFO, vendor, matrices };
-    const gpu = Gpu.dry({ limits: TYPICAL_LIMITS, info, refused: new Set(refused) });
-    return variantFor(gpu, "forward", 128, "bf16").name;
+  const firstOf = (part: Part, format: Format, ...refused: Risk[]) => {
+    const gpu = Gpu.dry({
+      limits: TYPICAL_LIMITS,
+      info: { ...DRY_INFO, matrices },
+      refused: new Set(refused),
+    });
+    return variantFor(gpu, part, 128, format).name.split(" ")[0];
   };
-  for (const vendor of ["amd", "nvidia", "4318"]) {
-    assert(firstOf(vendor).startsWith("matrix"), firstOf(vendor));
-    const plain = firstOf(vendor, "attention by matrices");
-    assert(!plain.startsWith("matrix"), plain);
-  }
+  const parts = ["forward", "dq", "dkv"] as const;
+  assertEquals(parts.map((part) => firstOf(part, "bf16")), ["matrix", "matrix", "matrix"]);
+  assertEquals(parts.map((part) => firstOf(part, "f32")), ["workgroup", "workgroup", "workgroup"]);
+  assertEquals(parts.map((part) => firstOf(part, "bf16", "attention by matrices")), [
+    "workgroup",
+    "matrix",
+    "matrix",
+  ]);
+  assertEquals(
+    parts.map((part) => firstOf(part, "bf16", "attention gradients by matrices")),
+    ["matrix", "workgroup", "workgroup"],
+  );
 });
 
 Deno.test("Tiles shrink to the memory of a workgroup; a variant that the device lacks is refused by name", async () => {

@@ -3,9 +3,9 @@
  * kernels on it; without the permission, the package, an adapter or the units the tests say so and are skipped.
  */
 import { findAdapter, matricesOf } from "../../kernels/device.ts";
-import { attention } from "../../kernels/attention/attention.ts";
+import { attention, attentionBackward } from "../../kernels/attention/attention.ts";
 import { firstKeys, makeAttentionMap, type RowLayout } from "../../kernels/attention/map.ts";
-import { attentionReference } from "../../kernels/attention/reference.ts";
+import { attentionBackwardReference, attentionReference } from "../../kernels/attention/reference.ts";
 import { attentionTunables } from "../../kernels/attention/variants.ts";
 import { Gpu, type GpuOptions } from "../../kernels/gpu.ts";
 import { matmul, matmulBackwardInput, matmulBackwardWeight } from "../../kernels/matmul/matmul.ts";
@@ -24,7 +24,7 @@ import {
 import { openGpu } from "../../kernels/open.ts";
 import { describeFault, type Verdict } from "../../kernels/refusal.ts";
 import { runTrial } from "../../kernels/trial.ts";
-import { largestMagnitudes } from "../../kernels/shared/matrix_unit.ts";
+import type { Tensor } from "../../kernels/tensor.ts";
 import type { Format } from "../../kernels/wgsl.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
 import { inFormat } from "../support/numeric.ts";
@@ -121,20 +121,6 @@ dawnTest("it opens beside a device of Deno's own, each with its own kernels and 
   for (const product of products) assert(worst(product, expected, abs(expected)) < 2 ** -16, `${product}`);
 });
 
-dawnTest("the largest magnitude of a tensor is found, whatever else is in it", dawn, async () => {
-  using gpu = await openDawn({ poison: true, maxBindingBytes: 64 * 64 * 4 });
-  const values = normal(1, 300 * 64);
-  values[299 * 64 + 3] = -77.5;
-  values[5] = NaN;
-  values[6] = -Infinity;
-  const wide = gpu.tensor([300, 64], values);
-  assert(wide.segments.length > 1, "in several parts");
-  const half = inFormat(gpu, [1, 8], Float32Array.of(0, 1e-30, -3e-30, 0, 0, 0, 0, 0), "bf16");
-  const bits = await gpu.readU32(largestMagnitudes(gpu, [wide, undefined, half.tensor]));
-  const expected = Float32Array.of(77.5, 0, Math.abs(half.values[2]!));
-  assertEquals([...new Float32Array(bits.buffer)], [...expected]);
-});
-
 dawnTest(
   "products on matrix units are exact for 16 bits far outside the range of f16",
   matrices,
@@ -178,6 +164,19 @@ dawnTest("rows of small values keep their bits beside rows of large ones", matri
   assert(error < 2 ** -11, `${error}`);
 });
 
+dawnTest("products on matrix units are right where operands grow along the depth", matrices, async () => {
+  using gpu = await openWithMatrices();
+  const [M, N, K] = [33, 32, 64];
+  // After steps of small values: sums must be scaled down with what comes.
+  const grown = (seed: number, rows: number) =>
+    normal(seed, rows * K).map((value, i) => i % K < K / 2 ? value : 8 * value);
+  const [x, w] = [inFormat(gpu, [M, K], grown(12, M), "bf16"), inFormat(gpu, [N, K], grown(13, N), "bf16")];
+  const y = await gpu.read(matmul(gpu, x.tensor, w.tensor, { format: "f32" }));
+  const magnitude = matmulReference(abs(x.values), abs(w.values), { M, N, K });
+  const error = worst(y, matmulReference(x.values, w.values, { M, N, K }), magnitude);
+  assert(error < 8 * 2 ** -24, `${error}`);
+});
+
 dawnTest("what is not finite reaches its own row, and no other", matrices, async () => {
   using gpu = await openWithMatrices();
   const [M, N, K] = [33, 32, 64];
@@ -199,55 +198,96 @@ interface Heads {
   readonly headDim: number;
 }
 
-/** Attention on matrix units against float64: o to the rounding of its format, lse to that of f32. */
+interface Sizes {
+  readonly format?: Format;
+  /** Size of q, and so of scores; no gradients are compared where it is large, for there they cancel. */
+  readonly loud?: number;
+  /** Size of v. */
+  readonly size?: number;
+  /** Size of the gradient of o. */
+  readonly gradient?: number;
+  /** By how much v and the gradient are larger in the last third of the rows. */
+  readonly growth?: number;
+  readonly cap?: number;
+}
+
+/** Attention on matrix units and its gradients against float64: to the rounding of their format, lse to that of f32. */
 async function assertAttends(
   gpu: Gpu,
   of: RowLayout & Heads,
-  { format = "bf16", loud = 1, size = 1 }: { format?: Format; loud?: number; size?: number } = {},
+  { format = "bf16", loud = 1, size = 1, gradient = 1, growth = 1, cap }: Sizes = {},
 ): Promise<void> {
   const { rows, heads, kvHeads, headDim } = of;
   const before = gpu.memory.liveBytes;
   const map = makeAttentionMap(gpu, of);
-  const q = inFormat(gpu, [rows, heads * headDim], normal(8, rows * heads * headDim, loud), format);
-  const k = inFormat(gpu, [rows, kvHeads * headDim], normal(9, rows * kvHeads * headDim), format);
-  const v = inFormat(gpu, [rows, kvHeads * headDim], normal(10, rows * kvHeads * headDim, size), format);
-  const { o, lse } = attention(gpu, q.tensor, k.tensor, v.tensor, map, of);
-  const expected = attentionReference({ q: q.values, k: k.values, v: v.values }, firstKeys(of), of);
-  const label = JSON.stringify({ ...of, format, loud, size });
+  const [wide, narrow] = [[rows, heads * headDim], [rows, kvHeads * headDim]] as const;
+  const make = (seed: number, shape: readonly [number, number], of: number, growth = 1) => {
+    const values = normal(seed, shape[0] * shape[1], of);
+    return inFormat(gpu, shape, values.map((x, i) => i < 2 / 3 * values.length ? x : growth * x), format);
+  };
+  const [q, k, v, dO] = [
+    make(8, wide, loud),
+    make(9, narrow, 1),
+    make(10, narrow, size, growth),
+    make(11, wide, gradient, growth),
+  ];
+  const scoring = cap === undefined ? {} : { cap };
+  const label = JSON.stringify({ ...of, format, loud, size, gradient, growth, cap });
   const unit = format === "bf16" ? 2 ** -8 : 2 ** -10;
-  const scale = new Float64Array(expected.o.length).fill(Math.max(...abs(expected.o)));
-  const error = worst(await gpu.read(o), expected.o, scale);
-  assert(error < unit, `o of ${label}: ${error}`);
+  const assertWithin = async (name: string, actual: Tensor, expected: Float64Array, bound: number) => {
+    const scale = new Float64Array(expected.length).fill(Math.max(...abs(expected)));
+    const error = worst(await gpu.read(actual), expected, scale);
+    assert(error < bound, `${name} of ${label}: ${error}`);
+  };
+  const values = { q: q.values, k: k.values, v: v.values };
+  const { o, lse } = attention(gpu, q.tensor, k.tensor, v.tensor, map, of, scoring);
+  const expected = attentionReference(values, firstKeys(of), of, scoring);
+  await assertWithin("o", o, expected.o, unit);
   const lseError = worst(await gpu.read(lse), expected.lse, expected.lse.map((x) => Math.abs(x) + loud));
   assert(lseError < 2 ** -20, `lse of ${label}: ${lseError}`);
-  for (const tensor of [q.tensor, k.tensor, v.tensor, o, lse]) tensor.free();
+  if (loud === 1) {
+    const saved = { q: q.tensor, k: k.tensor, v: v.tensor, o, lse };
+    const { dq, dk, dv } = attentionBackward(gpu, dO.tensor, saved, map, of, scoring);
+    const gradients = attentionBackwardReference(dO.values, values, firstKeys(of), of, scoring);
+    await assertWithin("dq", dq, gradients.dq, 2 * unit);
+    await assertWithin("dk", dk, gradients.dk, 2 * unit);
+    await assertWithin("dv", dv, gradients.dv, 2 * unit);
+    for (const tensor of [dq, dk, dv]) tensor.free();
+  }
+  for (const tensor of [q.tensor, k.tensor, v.tensor, dO.tensor, o, lse]) tensor.free();
   map.free();
   assertEquals(gpu.memory.liveBytes, before, "live bytes");
 }
 
 dawnTest(
-  "attention on matrix units matches float64, whoever sees whom, at any size of its values",
+  "attention on matrix units and its gradients match float64, whoever sees whom, at any size of the values",
   matrices,
   async () => {
     using gpu = await openWithMatrices();
-    const of = { heads: 4, kvHeads: 2, headDim: 32, starts: [0, 30], rows: 97 };
+    const of = { heads: 4, kvHeads: 2, headDim: 16, starts: [0, 30], rows: 97 };
+    await assertAttends(gpu, { ...of, starts: [0], rows: 1 }, { loud: 2 });
     for (const rows of [31, 32, 33, 97]) await assertAttends(gpu, { ...of, rows });
     await assertAttends(gpu, { ...of, groupSize: 24 });
     await assertAttends(gpu, { ...of, rows: 131, documents: [0, 3, 40, 41, 72] });
     // Peaks that move far within a row, and values outside the range of f16.
     await assertAttends(gpu, of, { loud: 20, size: 1e6 });
     await assertAttends(gpu, of, { loud: 100, size: 1e-9 });
-    await assertAttends(gpu, of, { format: "f16" });
+    await assertAttends(gpu, of, { size: 1e6, gradient: 1e-9 });
+    await assertAttends(gpu, of, { size: 1e-9, gradient: 1e6 });
+    await assertAttends(gpu, of, { growth: 2 ** 12 });
+    // One kv head for all heads; rows of results that are several rows of scores.
+    await assertAttends(gpu, { ...of, kvHeads: 1, headDim: 32 }, { format: "f16", cap: 2 });
   },
 );
 
 dawnTest(
-  "attention on matrix units goes on from earlier keys where tensors are split",
+  "attention on matrix units goes on from earlier keys and queries where tensors are split",
   matrices,
   async () => {
-    using gpu = await openWithMatrices({ maxBindingBytes: 64 * 4 * 32 * 2 });
-    assert(gpu.empty([300, 128], "bf16").segments.length > 1, "in several parts");
-    await assertAttends(gpu, { heads: 4, kvHeads: 4, headDim: 32, starts: [0, 100], rows: 300 });
+    // In f16 with their scales 64 rows of q have as many bytes.
+    using gpu = await openWithMatrices({ maxBindingBytes: 64 * 4 * (16 + 8) * 2 });
+    assert(gpu.empty([300, 64], "bf16").segments.length > 1, "in several parts");
+    await assertAttends(gpu, { heads: 4, kvHeads: 2, headDim: 16, starts: [0, 100], rows: 300 });
   },
 );
 
@@ -340,8 +380,8 @@ dawnTest(
     using probe = await openDawn();
     const tuning = Object.fromEntries(
       attentionTunables(probe).flatMap(({ key, variants }) => {
-        const onMatrices = variants.find((name) => name.startsWith("matrix"));
-        return onMatrices && key.includes(" 32 ") ? [[key, onMatrices]] : [];
+        const onMatrices = variants.findLast((name) => name.startsWith("matrix"));
+        return onMatrices && key.startsWith("attention forward 32") ? [[key, onMatrices]] : [];
       }),
     );
     assertEquals(Object.keys(tuning).length, 1, "the class tried");
@@ -373,11 +413,25 @@ dawnTest(
     );
     const wrong = store.filter(({ ok }) => !ok).map(({ kernel }) => topicOf(kernel));
     assertEquals(new Set(wrong), new Set(["overwrite"]));
-    assertEquals([...gpu.refused], ["attention by matrices"]);
-    assertEquals(told.map(({ kernel }) => topicOf(kernel)), ["overwrite"]);
+    assertEquals([...gpu.refused].sort(), ["attention by matrices", "attention gradients by matrices"]);
+    assertEquals(new Set(told.map(({ kernel }) => topicOf(kernel))), new Set(["overwrite"]));
     assert(
       attentionTunables(gpu).every(({ variants }) => !variants.some((name) => name.startsWith("matrix"))),
       "none",
     );
   },
 );
+
+dawnTest("attention on matrix units gives the same bits again", matrices, async () => {
+  using gpu = await openWithMatrices();
+  const of = { heads: 4, kvHeads: 2, headDim: 16, starts: [0, 30], rows: 97 };
+  const map = makeAttentionMap(gpu, of);
+  const [q, dO] = [8, 11].map((seed) => inFormat(gpu, [97, 64], normal(seed, 97 * 64), "bf16").tensor);
+  const [k, v] = [9, 10].map((seed) => inFormat(gpu, [97, 32], normal(seed, 97 * 32), "bf16").tensor);
+  const run = async () => {
+    const { o, lse } = attention(gpu, q!, k!, v!, map, of);
+    const { dq, dk, dv } = attentionBackward(gpu, dO!, { q: q!, k: k!, v: v!, o, lse }, map, of);
+    return await gpu.readBytes([o, lse, dq, dk, dv]);
+  };
+  assertEquals(await run(), await run());
+});

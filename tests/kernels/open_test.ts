@@ -3,6 +3,8 @@ import { Gpu, type GpuInfo, type GpuOptions } from "../../kernels/gpu.ts";
 import { matmul } from "../../kernels/matmul/matmul.ts";
 import { matmulReference } from "../../kernels/matmul/reference.ts";
 import { matmulTunables } from "../../kernels/matmul/variants.ts";
+import { attention } from "../../kernels/attention/attention.ts";
+import { makeAttentionMap } from "../../kernels/attention/map.ts";
 import { attentionTunables } from "../../kernels/attention/variants.ts";
 import { matvec } from "../../kernels/matvec/matvec.ts";
 import { openGpu } from "../../kernels/open.ts";
@@ -94,22 +96,58 @@ Deno.test("matrix units are tried in every layout and form, where they are chose
   });
   const names = trialsOf(gpu).map(({ kernel }) => kernel);
   for (const product of ["nt dense", "nn dense", "tn dense", "nt nf4", "nn nf4"]) {
-    for (const tile of ["64x64", "128x128"]) {
+    // Of many rows NF4 is dequantised first.
+    for (const tile of product.endsWith("nf4") ? ["64x64"] : ["64x64", "64x128", "128x128"]) {
       assert(names.includes(`matmul ${product} 16-bit matrix ${tile}`), `${product} ${tile} in ${names}`);
     }
   }
-  for (const headDim of [32, 64, 128]) {
-    assert(names.some((name) => name.startsWith(`attention forward ${headDim} 16-bit matrix`)), `${names}`);
+  for (const part of ["forward", "dq", "dkv"]) {
+    for (const headDim of [32, 64, 128]) {
+      const kernel = `attention ${part} ${headDim} 16-bit matrix`;
+      assert(names.some((name) => name.startsWith(kernel)), `${kernel} in ${names}`);
+    }
   }
   const refused = Gpu.dry({
     limits: gpu.limits,
     info: gpu.info,
-    refused: new Set<Risk>(["matmul by matrices", "attention by matrices"]),
+    refused: new Set<Risk>([
+      "matmul by matrices",
+      "attention by matrices",
+      "attention gradients by matrices",
+    ]),
   });
   assertEquals(trialsOf(refused), []);
   const all = [...matmulTunables(refused), ...attentionTunables(refused)];
   assert(all.every(({ variants }) => variants.every((name) => !name.startsWith("matrix"))), "no matrices");
   assertEquals(new Set(all.map(({ key }) => key)).size, all.length, "classes of their own");
+});
+
+Deno.test("matrix units are used where subgroups vary in size only if kernels can say which", () => {
+  const matrices = [{ component: "f16", result: "f32", M: 16, N: 16, K: 16 }];
+  const sourcesOn = (features: readonly string[], subgroupSize: number, subgroupMaxSize: number) => {
+    const sources: string[] = [];
+    const gpu = Gpu.dry({
+      limits: { ...TYPICAL_LIMITS, maxComputeWorkgroupStorageSize: 2 ** 16 },
+      info: { ...DRY_INFO, matrices, features: new Set(features), subgroupSize, subgroupMaxSize },
+      onDispatch: ({ source }) => sources.push(source()),
+    });
+    const [x, w] = [gpu.empty([256, 64], "bf16"), gpu.empty([64, 64], "bf16")];
+    const map = makeAttentionMap(gpu, { starts: [0], rows: 256 });
+    const q = matmul(gpu, x, w);
+    attention(gpu, q, q, q, map, { heads: 2, kvHeads: 2, headDim: 32 });
+    return sources.filter((source) => source.includes("subgroup_matrix_left"));
+  };
+  const asking = (sources: string[]) =>
+    sources.map((source) => {
+      const [, lanes] = /const LANES = (\d+)u;/.exec(source)!;
+      const asks = source.includes("@subgroup_size(LANES)") &&
+        source.includes("enable subgroup_size_control;");
+      return `${lanes}${asks ? " asked for" : ""}`;
+    });
+  assertEquals(asking(sourcesOn([], 32, 32)), ["32", "32"]);
+  assertEquals(asking(sourcesOn([], 32, 64)), []);
+  assertEquals(asking(sourcesOn(["subgroup-size-control"], 32, 64)), ["32 asked for", "32 asked for"]);
+  assertEquals(asking(sourcesOn(["subgroup-size-control"], 8, 16)), ["16 asked for", "16 asked for"]);
 });
 
 subgroupTest("a kernel that is wrong is not used: results are right, and it is said", async () => {

@@ -84,10 +84,10 @@ Deno.test("A kernel file with one name misspelt stops the run, naming the kernel
 
 /** Functions of WGSL itself that kernels call. */
 const BUILTIN = new Set(
-  ("abs all any array atomicAdd atomicLoad atomicMax atomicOr bitcast ceil clamp cos countOneBits dot exp exp2 f16 f32 " +
+  ("abs all any array atomicAdd atomicLoad atomicMax atomicOr atomicStore bitcast ceil clamp cos countOneBits dot exp exp2 f16 f32 " +
     "firstLeadingBit floor fma i32 inverseSqrt log log2 mat2x4f mat4x4f max min pack2x16float pow round saturate select sign sin sqrt " +
     "storageBarrier subgroupAdd subgroupBroadcast subgroupMatrixLoad subgroupMatrixMultiply " +
-    "subgroupMatrixMultiplyAccumulate " +
+    "subgroupMatrixMultiplyAccumulate subgroupMatrixScalarMultiply " +
     "subgroupMatrixStore subgroupMax subgroupShuffle subgroupShuffleXor tanh transpose trunc u32 unpack2x16float " +
     "unpack2x16unorm vec2f vec2h vec2u vec3f vec3u vec4 vec4f vec4i vec4u workgroupBarrier workgroupUniformLoad")
     .split(

@@ -3,6 +3,7 @@ import type { Operand, WeightForm } from "../../weight.ts";
 import bWgsl from "./b.wgsl" with { type: "text" };
 import bTransposedWgsl from "./b_transposed.wgsl" with { type: "text" };
 import bQuadWgsl from "./b_quad.wgsl" with { type: "text" };
+import { octetPieces } from "./octets.ts";
 import depthDenseWgsl from "../software/depth_dense.wgsl" with { type: "text" };
 import shareBWgsl from "../software/share_b.wgsl" with { type: "text" };
 import shareBTransposedWgsl from "../software/share_b_transposed.wgsl" with { type: "text" };
@@ -12,7 +13,10 @@ export const DENSE: WeightForm = {
   name: "dense",
   layouts: ["nt", "nn", "tn"],
   families: ["workgroup", "matrix", "subgroup", "narrow subgroup"],
-  pieces(family, layout) {
+  pieces(family, layout, width, format) {
+    if (family === "matrix") {
+      return { libraries: octetPieces("b", { format: format!, isTurned: layout !== "nt", width, first: 0 }) };
+    }
     const block = layout === "nt" ? bWgsl : bTransposedWgsl;
     if (family === "subgroup") return { libraries: [depthDenseWgsl, block] };
     if (family === "narrow subgroup") {

@@ -1,27 +1,40 @@
 /** Products on matrix units: which tiles there are, and what they are made of on one device. */
 import type { Gpu } from "../../gpu.ts";
-import { largestMagnitudes, matrixPieces, type MatrixUnit, matrixUnit } from "../../shared/matrix_unit.ts";
+import { type MatrixUnit, matrixUnit, onUnit, unitConstants } from "../../shared/matrix_unit.ts";
 import { runTile, type Tile } from "../run_tile.ts";
+import tileOfWgsl from "../tile_of.wgsl" with { type: "text" };
 import type { Product, ProductKind, Variant } from "../variant.ts";
 import matrixWgsl from "./matrix.wgsl" with { type: "text" };
-import rangeWgsl from "./range_matrix.wgsl" with { type: "text" };
 
-/** Subgroups of a workgroup, down and across its tile. */
-const [SUBGROUPS_DOWN, SUBGROUPS_ACROSS] = [2, 2];
-const SUBGROUPS = SUBGROUPS_DOWN * SUBGROUPS_ACROSS;
+/** Shape of a tile on matrix units. */
+interface TileShape {
+  readonly rows: number;
+  readonly columns: number;
+  /** Subgroups of a workgroup, down and across the tile. */
+  readonly subgroups: readonly [number, number];
+  /** Depth of a step; more where each thread would not have a pack of each operand to load. */
+  readonly depth: number;
+}
 
 /**
- * Matrices that a subgroup may sum, and the least depth of a step. More matrices do not fit in the registers of a GPU;
- * a processor's driver, which writes out the lanes of each product, takes minutes to compile more.
+ * Matrices that a subgroup may sum. More do not fit in the registers of a GPU; a processor's driver, which writes out the
+ * lanes of each product, takes minutes to compile more.
  */
-const BOUNDS = { gpu: { most: 16, depth: 32 }, software: { most: 4, depth: 8 } } as const;
+const MOST_MATRICES = { gpu: 16, software: 4 } as const;
+
+/** Most matrices of a row that leave through workgroup memory together: fewer barriers, more memory. */
+const MOST_STAGED = 4;
 
 /** On matrix units, for operands of 16 bits. From the largest. */
 export const BY_MATRIX: readonly Variant[] = [
-  matrixTile(128, 128),
-  matrixTile(128, 64),
-  matrixTile(64, 64),
-  matrixTile(32, 32),
+  matrixTile(128, 256, [2, 4]),
+  matrixTile(128, 128, [2, 4]),
+  matrixTile(128, 128, [2, 2]),
+  matrixTile(128, 128, [2, 2], 16),
+  matrixTile(64, 128, [2, 2]),
+  matrixTile(128, 64, [2, 2]),
+  matrixTile(64, 64, [2, 2]),
+  matrixTile(32, 32, [2, 2], 8),
 ];
 
 /** Whether products of this kind may run on matrix units here. */
@@ -29,93 +42,99 @@ export function usesMatrices(gpu: Gpu, { format }: Pick<ProductKind, "format">):
   return format !== "f32" && matrixUnit(gpu.info) !== undefined && !gpu.refused.has("matmul by matrices");
 }
 
-/** Subgroups multiply matrices of f16, to whose range the operands are scaled first. */
-function matrixTile(rows: number, columns: number): Variant {
+/** Named by the tile, by its subgroups if they are not the usual 2 x 4 of a large one, and by its depth if that is 16. */
+function matrixTile(
+  rows: number,
+  columns: number,
+  subgroups: readonly [number, number],
+  depth = 32,
+): Variant {
+  const shape: TileShape = { rows, columns, subgroups, depth };
+  const name = `matrix ${rows}x${columns}${rows * columns === 2 ** 14 && subgroups[1] === 2 ? " by 4" : ""}${
+    depth === 16 ? " depth 16" : ""
+  }`;
   return {
-    name: `matrix ${rows}x${columns}`,
+    name,
     risk: "matmul by matrices",
     fits(gpu, kind) {
       const unit = matrixUnit(gpu.info);
       return kind.form.families.includes("matrix") && usesMatrices(gpu, kind) && unit !== undefined &&
-        fitsDevice(gpu, unit, rows, columns);
+        make(gpu, unit, shape) !== undefined;
     },
     run(gpu, product) {
-      const scaled = scaledOperands(product);
-      const largest = largestMagnitudes(gpu, scaled);
-      const [A_SCALED, B_SCALED] = scaled.map(Boolean) as [boolean, boolean];
-      const tile = tileOf(gpu, matrixUnit(gpu.info)!, rows, columns);
-      runTile(gpu, tile, product, { tensors: { largest }, constants: { A_SCALED, B_SCALED } });
-      largest.free();
+      const unit = matrixUnit(gpu.info)!;
+      runTile(gpu, tileOf(name, unit, shape, make(gpu, unit, shape)!, product), product);
     },
   };
-}
-
-/** Operands A and B where they have to be scaled: f16 and what is quantised are in range as they are. */
-function scaledOperands({ a, b }: Product) {
-  return [a.format !== "f16" && a, b.format !== undefined && b.format !== "f16" && b.tensors.b!] as const;
-}
-
-function tileOf(gpu: Gpu, unit: MatrixUnit, rows: number, columns: number): Tile {
-  const { depth, matrices, blocks } = make(gpu, unit, rows, columns);
-  const { libraries, constants } = matrixPieces(unit);
-  return {
-    name: `matrix_${rows}x${columns}`,
-    family: "matrix",
-    rows,
-    columns,
-    // As if subgroups had the 32 lanes that most GPUs' have.
-    threads: 32 * SUBGROUPS,
-    wgsl: matrixWgsl,
-    libraries: [...libraries, rangeWgsl],
-    constants: {
-      ...constants,
-      ROWS: rows,
-      COLUMNS: columns,
-      DEPTH: depth,
-      SUBGROUPS_DOWN,
-      SUBGROUPS_ACROSS,
-      SUBGROUPS,
-      DOWN: matrices[0],
-      ACROSS: matrices[1],
-      A_BLOCKS: blocks[0],
-      B_BLOCKS: blocks[1],
-    },
-  };
-}
-
-/** Whether the matrices and lanes of the unit divide the tile, and the device has the memory for it. */
-function fitsDevice(gpu: Gpu, unit: MatrixUnit, rows: number, columns: number): boolean {
-  const { maxComputeInvocationsPerWorkgroup, maxComputeWorkgroupStorageSize } = gpu.limits;
-  const { depth, matrices: [down, across], blocks } = make(gpu, unit, rows, columns);
-  const bytes = 2 * (rows + columns) * (depth + 8) + 4 * SUBGROUPS * unit.M * unit.N;
-  return [down, across, ...blocks, depth / unit.K].every(Number.isInteger) &&
-    down * across <= boundsOf(gpu).most &&
-    SUBGROUPS * unit.lanes <= maxComputeInvocationsPerWorkgroup &&
-    // The table of NF4 and what a compiler adds.
-    bytes + 128 <= maxComputeWorkgroupStorageSize;
 }
 
 /** Sizes of a tile on one device. */
 interface Made {
-  /** Bytes of both operands in workgroup memory at once. */
   readonly depth: number;
   /** Matrices that a subgroup sums, down and across. */
   readonly matrices: readonly [number, number];
-  /** Blocks of 4 x 4 of A and of B that a thread loads for one step. */
-  readonly blocks: readonly [number, number];
+  /** Packs of A and of B (an octet of two lines) that a thread loads for one step. */
+  readonly packs: readonly [number, number];
+  /** Matrices of a row that leave together. */
+  readonly staged: number;
 }
 
-function make(gpu: Gpu, { M, N, lanes }: MatrixUnit, rows: number, columns: number): Made {
-  const threads = SUBGROUPS * lanes;
-  // Every thread has a block of each operand to load.
-  const depth = Math.max(boundsOf(gpu).depth, 16 * threads / Math.min(rows, columns));
+function tileOf(
+  name: string,
+  unit: MatrixUnit,
+  shape: TileShape,
+  made: Made,
+  { layout, a, b }: Product,
+): Tile {
+  const { rows, columns, subgroups: [down, across] } = shape;
+  const { depth, matrices, packs, staged } = made;
+  const { wgsl, libraries } = onUnit(unit, matrixWgsl);
   return {
-    depth,
-    matrices: [rows / SUBGROUPS_DOWN / M, columns / SUBGROUPS_ACROSS / N],
-    blocks: [rows * depth / 16 / threads, columns * depth / 16 / threads],
+    name: name.replaceAll(" ", "_"),
+    family: "matrix",
+    rows,
+    columns,
+    // As if subgroups had the 32 lanes that most GPUs' have.
+    threads: 32 * down * across,
+    wgsl,
+    libraries: [...libraries, tileOfWgsl],
+    constants: {
+      ...unitConstants(unit),
+      ROWS: rows,
+      COLUMNS: columns,
+      DEPTH: depth,
+      SUBGROUPS_DOWN: down,
+      SUBGROUPS_ACROSS: across,
+      SUBGROUPS: down * across,
+      DOWN: matrices[0],
+      STAGED: staged,
+      ROUNDS: matrices[1] / staged,
+      A_PACKS: packs[0],
+      B_PACKS: packs[1],
+      A_TURNED: layout === "tn",
+      // f16, and what is quantised, are in range as they are.
+      A_SCALED: a.format !== "f16",
+      B_SCALED: b.format !== undefined && b.format !== "f16",
+    },
   };
 }
 
-function boundsOf(gpu: Gpu) {
-  return BOUNDS[gpu.info.isSoftware ? "software" : "gpu"];
+/** Sizes of the tile here; `undefined` unless matrices and lanes divide it, and the device has the memory for it. */
+function make(gpu: Gpu, { M, N, K, lanes }: MatrixUnit, shape: TileShape): Made | undefined {
+  const { rows, columns, subgroups: [down, across] } = shape;
+  const threads = down * across * lanes;
+  const depth = Math.max(shape.depth, 16 * threads / Math.min(rows, columns));
+  const matrices = [rows / down / M, columns / across / N] as const;
+  const packs = [rows * depth / 16 / threads, columns * depth / 16 / threads] as const;
+  const { maxComputeInvocationsPerWorkgroup, maxComputeWorkgroupStorageSize } = gpu.limits;
+  // Besides the operands: the table of NF4, the largest magnitudes and what a compiler adds.
+  const left = maxComputeWorkgroupStorageSize - 2 * (rows + columns) * (depth + 8) - 192;
+  const staged = Array.from({ length: MOST_STAGED }, (_, i) => MOST_STAGED - i)
+    .find((staged) => matrices[1] % staged === 0 && down * across * M * 4 * (staged * N + 4) <= left);
+  const most = MOST_MATRICES[gpu.info.isSoftware ? "software" : "gpu"];
+  const isWhole = [...matrices, ...packs, depth / K, depth / 8].every(Number.isInteger);
+  return isWhole && staged && matrices[0] * matrices[1] <= most &&
+      threads <= maxComputeInvocationsPerWorkgroup
+    ? { depth, matrices, packs, staged }
+    : undefined;
 }
