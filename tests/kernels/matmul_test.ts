@@ -217,7 +217,7 @@ for (const variant of VARIANTS) {
 }
 
 Deno.test("dequantise first: work in 16 bits multiplies weights rounded to f16", async () => {
-  const size = { M: 40, N: 72, K: 64 };
+  const size = { M: 40, N: 136, K: 136 };
   const { M, N, K } = size;
   using gpu = await Gpu.open({
     poison: true,
