@@ -114,13 +114,21 @@ export { tokenizeFiles, type TokenizeOptions, type TokenizeReport } from "./data
 // Models: loading, writing text, one step of training, saving.
 export { type DeviceLimits, Gpu, type GpuInfo, type GpuOptions, type Sharing } from "./kernels/gpu.ts";
 export { openGpu } from "./kernels/open.ts";
-export type { Choosing, FindRefused, Refused, Risk, Verdict, VerdictStore } from "./kernels/refusal.ts";
+export type {
+  Choosing,
+  FindRefused,
+  Refused,
+  Risk,
+  Verdict,
+  VerdictStore,
+  Wrong,
+} from "./kernels/refusal.ts";
 export { type Dtype, Tensor } from "./kernels/tensor.ts";
 export type { KernelTiming } from "./kernels/profiler.ts";
 export { type MemoryUse, type Purpose, PURPOSES } from "./kernels/pool.ts";
 export type { MatrixShape, WebGpu } from "./kernels/device.ts";
-export type { DeviceMemory } from "./kernels/memory.ts";
-export type { TensorValues } from "./kernels/transfers.ts";
+export type { DeviceMemory, NamedShape } from "./kernels/memory.ts";
+export type { Reading, TensorValues } from "./kernels/transfers.ts";
 export type { FindTuning, Tuning } from "./kernels/tuning.ts";
 export type { Format } from "./kernels/wgsl.ts";
 export type { AttentionRule } from "./kernels/attention/map.ts";

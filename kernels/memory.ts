@@ -20,6 +20,7 @@ const STAGING_BYTES = 64 * 2 ** 20;
 
 /** A tensor to be made. */
 export interface NamedShape {
+  /** Rows and columns, or one axis. */
   readonly shape: readonly number[];
   /** Name in errors. */
   readonly label: string;

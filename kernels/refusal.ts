@@ -49,8 +49,9 @@ export interface Verdict {
 export interface Wrong {
   /** Name of the part; empty where there is one. */
   readonly part: string;
-  /** Values that are wrong, and all of the part. */
+  /** Values that are wrong. */
   readonly count: number;
+  /** Values of the part. */
   readonly of: number;
   /** Index of the first that is wrong. */
   readonly first: number;
