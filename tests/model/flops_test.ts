@@ -130,8 +130,11 @@ interface Setup {
 /** Adds up what the dispatches of a step say they multiply. */
 async function countStep({ config, targets }: typeof MODELS[string], setup: Setup): Promise<number> {
   let flops = 0;
-  const onDispatch = ({ kernel, uniforms: u }: Dispatch) => {
-    if (kernel.startsWith("matmul")) flops += 2 * u.rows! * (4 * u.cols!) * u.depth_rows!;
+  const onDispatch = ({ kernel, uniforms: u, grid }: Dispatch) => {
+    if (kernel.startsWith("matmul")) {
+      const products = grid[2]! / u.parts!;
+      flops += 2 * products * u.rows! * (4 * u.cols!) * (u.depth_rows! + 4 * (u.inner_depth ?? 0));
+    }
     if (!kernel.startsWith("grouped_matmul")) return;
     // Behind four sections of the table, of the rows that all experts have together, and the counts of 4 experts.
     const pairs = (u.starts_at! - 4) / 4;
