@@ -14,6 +14,7 @@ import {
   writeWhole,
 } from "./files.ts";
 import { tensorByteLength, type TensorSource, writeSafetensors } from "./safetensors.ts";
+import type { WeightReader } from "./weights.ts";
 
 /** Contents of a model's folder. */
 export interface ModelFolder {
@@ -23,6 +24,8 @@ export interface ModelFolder {
   readonly tensors: Iterable<TensorSource>;
   /** Folder whose tokenizer files and generation_config.json are copied, as far as they are there. */
   readonly filesFrom?: string;
+  /** Names of further files of that folder to copy, as far as they are there. */
+  readonly alsoCopied?: readonly string[];
   /** Tokenizer files by name, in place of those of `filesFrom`. */
   readonly tokenizer?: ReadonlyMap<string, string>;
   /** Written to tokenizer_config.json as `model_max_length`; the copied file's own unless given. */
@@ -43,6 +46,12 @@ export interface WrittenModel {
 
 /** `transformers`' default of older versions, which every hub and tool takes. */
 const MAX_SHARD_BYTES = 5e9;
+
+/** Files of a model that also reads pictures, in which transformers has how they become tensors. */
+export const PROCESSOR_FILES = ["preprocessor_config.json", "processor_config.json"] as const;
+
+/** Bytes of a copied tensor that are in memory at once. */
+const PIECE = 2 ** 24;
 
 const COPY_LIMIT = FILE_LIMITS.tokenizer;
 
@@ -75,12 +84,28 @@ export async function writeModel(
   }
   if (filesFrom !== undefined) {
     const tokenizer = model.tokenizer ?? (await tokenizerPlaces(filesFrom)).paths;
-    const generation = join(filesFrom, "generation_config.json");
     await copyTokenizer(tokenizer, folder, { modelMaxLength, files });
-    if (await exists(generation)) await copyFile(generation, join(folder, "generation_config.json"), files);
+    for (const name of ["generation_config.json", ...model.alsoCopied ?? []]) {
+      const path = join(filesFrom, name);
+      if (await exists(path)) await copyFile(path, join(folder, name), files);
+    }
   }
   await writeFile(join(folder, "config.json"), new TextEncoder().encode(encodeConfig(config)), files);
   return { shards: names, totalBytes };
+}
+
+/** Makes a tensor to write of one that is stored: byte for byte, one piece in memory at a time. @param onRead called first */
+export function copiedTensor(weights: WeightReader, name: string, onRead: () => void): TensorSource {
+  const { dtype, shape, byteLength } = weights.info(name);
+  async function* read(): AsyncGenerator<Uint8Array> {
+    onRead();
+    for (let from = 0; from < byteLength; from += PIECE) {
+      const bytes = new Uint8Array(Math.min(PIECE, byteLength - from));
+      await weights.readInto(name, from, bytes);
+      yield bytes;
+    }
+  }
+  return { name, dtype, shape, read };
 }
 
 /** Keys that `transformers` wants to be floats: 2 is refused or warned about where 2.0 is meant. */

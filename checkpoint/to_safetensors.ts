@@ -6,12 +6,9 @@ import { join } from "./deps.ts";
 import { exists, readJson } from "./files.ts";
 import { readAdapter, writeAdapter } from "./peft.ts";
 import type { TensorSource } from "./safetensors.ts";
-import { copyTokenizer, writeModel } from "./save_model.ts";
+import { copiedTensor, copyTokenizer, PROCESSOR_FILES, writeModel } from "./save_model.ts";
 import { saveFolderAtomic } from "./store.ts";
 import { openWeights, type WeightReader } from "./weights.ts";
-
-/** Bytes of a tensor that are in memory at once. */
-const PIECE = 2 ** 24;
 
 /** Options of {@linkcode convertToSafetensors}. */
 export interface SafetensorsOptions {
@@ -59,6 +56,7 @@ export async function convertToSafetensors(
         config: config as Record<string, unknown>,
         tensors: copies(weights, onProgress),
         filesFrom: folder,
+        alsoCopied: PROCESSOR_FILES,
         maxShardBytes: maxShardSize,
       });
     }, { ...(note && { note }) });
@@ -73,16 +71,5 @@ function copies(
 ): TensorSource[] {
   const names = [...weights.names()];
   let done = 0;
-  return names.map((name) => {
-    const { dtype, shape, byteLength } = weights.info(name);
-    async function* read(): AsyncGenerator<Uint8Array> {
-      onProgress?.(++done, names.length, name);
-      for (let from = 0; from < byteLength; from += PIECE) {
-        const bytes = new Uint8Array(Math.min(PIECE, byteLength - from));
-        await weights.readInto(name, from, bytes);
-        yield bytes;
-      }
-    }
-    return { name, dtype, shape, read };
-  });
+  return names.map((name) => copiedTensor(weights, name, () => onProgress?.(++done, names.length, name)));
 }

@@ -49,6 +49,9 @@ export function build(summary: string, io: Io): BuiltCommand {
     .addOption(
       booleanFlag("load_in_4bit", "merge onto the base as training in 4 bits saw it: to NF4 and back", false),
     )
+    .addOption(
+      booleanFlag("text_only", "of a base that also reads pictures write the text model alone", false),
+    )
     .action(async ({ json, webgpu, ...flags }) => {
       const { locate } = await import("./hub.ts");
       const options = {
@@ -59,6 +62,7 @@ export function build(summary: string, io: Io): BuiltCommand {
         dtype: flags.dtype,
         maxShardSize: flags.max_shard_size,
         quantisation: quantisationOf(flags),
+        textOnly: flags.text_only,
         gpuOptions: gpuOptionsOf(io, webgpu),
       };
       narrowFetched();
@@ -100,6 +104,9 @@ function describeResult(result: MergeResult & { readonly gguf: string | null }):
     ...(result.gguf === null ? {} : { gguf: result.gguf }),
     merged: `LoRA into ${formatCount(result.mergedLinears)} linears, ` +
       `${formatCount(result.replacedTensors)} tensors replaced`,
+    ...(result.copiedTensors > 0 && {
+      copied: `${formatCount(result.copiedTensors)} tensors of the part that reads pictures`,
+    }),
     context: `${formatCount(result.contextSize)} tokens, ` +
       (scaling ? `rope_scaling ${scaling.type} by ${scaling.factor}` : "no rope_scaling"),
     compared: check === null ? "no, see above" : describeCheck(check, "base and adapter"),

@@ -14,6 +14,7 @@ import type { Quantised } from "../kernels/quantisation.ts";
 import { readConfig } from "../model/config.ts";
 import type { ModelConfig } from "../model/model_config.ts";
 import { requireNoMore } from "../model/load/fits.ts";
+import { textAloneNotes } from "../model/wrapper.ts";
 import type { WorkHooks } from "../model/hooks.ts";
 import { readOnHost } from "./host_tensors.ts";
 import { requirePackable, TensorLoader } from "../model/load/load.ts";
@@ -50,7 +51,9 @@ export async function convertToBnb4(
   const weights = await openModelWeights(folder, config);
   try {
     requireDense(folder, config, weights);
-    [...config.notes, ...await tableNotes(folder, config)].forEach((line) => hooks.note?.(line));
+    [...config.notes, ...textAloneNotes(config), ...await tableNotes(folder, config)].forEach((line) =>
+      hooks.note?.(line)
+    );
     using gpu = await openGpu(gpuOptions);
     const { raw } = config;
     const tensors = bnb4Tensors(gpu, weights, config, { quantisation, dtype }, hooks);

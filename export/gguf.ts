@@ -14,6 +14,7 @@ import { architectureOf, ARCHITECTURES } from "../model/architectures.ts";
 import type { ModuleSpec } from "../model/layout.ts";
 import type { ModelConfig } from "../model/model_config.ts";
 import { openModelWeights, tableNotes } from "../model/load/model_weights.ts";
+import { textAloneNotes } from "../model/wrapper.ts";
 import { positionKeys, positionNotes, positionTensors, windowKeys } from "./gguf_positions.ts";
 import { ggufTokenizer } from "./gguf_tokenizer.ts";
 import { checkpointTensors, layoutOf, modulesOf, normWeights } from "../model/tensors.ts";
@@ -328,7 +329,12 @@ export async function convertToGguf(
     const problem = form.problem?.(config);
     if (problem !== undefined) throw new UserError(`Cannot write GGUF: ${problem}`);
     const positions = form.hasWindows ? [] : positionNotes(config);
-    const notes = [...config.notes, ...positions, ...await tableNotes(folder, config)];
+    const notes = [
+      ...config.notes,
+      ...textAloneNotes(config),
+      ...positions,
+      ...await tableNotes(folder, config),
+    ];
     notes.forEach((line) => hooks.note?.(line));
     const name = basename(folder);
     await exportGguf(path, {

@@ -2,7 +2,7 @@
 import type { FloatDtype } from "../checkpoint/dtype.ts";
 import { roomNote } from "../checkpoint/free_room.ts";
 import { readAdapter } from "../checkpoint/peft.ts";
-import { writeModel, type WrittenModel } from "../checkpoint/save_model.ts";
+import { PROCESSOR_FILES, writeModel, type WrittenModel } from "../checkpoint/save_model.ts";
 import { saveFolderAtomic } from "../checkpoint/store.ts";
 import { Random } from "../data/random.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
@@ -24,9 +24,10 @@ import { otherBaseNote } from "../model/load/fingerprint.ts";
 import type { WorkHooks } from "../model/hooks.ts";
 import { writeCard } from "./local_card.ts";
 import { mergedTensors, type MergePlan, planMerge } from "./merged_tensors.ts";
-import { openModelWeights, tableNotes } from "../model/load/model_weights.ts";
-import { type DtypeName, torchDtype } from "../model/number_formats.ts";
+import { namesInFiles, openModelWeights, tableNotes } from "../model/load/model_weights.ts";
+import { type DtypeName, torchDtype, torchDtypeOf } from "../model/number_formats.ts";
 import { openModel, type OpenOptions } from "../model/load/open.ts";
+import { textAloneNotes, wrapperJson } from "../model/wrapper.ts";
 
 /** Options of {@linkcode mergeAdapter}. */
 export interface MergeOptions {
@@ -44,6 +45,8 @@ export interface MergeOptions {
   readonly maxShardSize?: number;
   /** Merge onto the base as training saw it: its linears quantised to this and back; "none" unless given. */
   readonly quantisation?: Quantisation;
+  /** Of a base that also reads pictures write the text model alone; false unless given. */
+  readonly textOnly?: boolean;
   /** Options of the devices, which are opened one after the other; their defaults unless given. */
   readonly gpuOptions?: GpuOptions;
 }
@@ -78,7 +81,9 @@ export interface MergeResult {
   readonly mergedLinears: number;
   /** Tensors that the adapter replaced as a whole: embeddings, norms. */
   readonly replacedTensors: number;
-  /** Number formats of the weights written. */
+  /** Tensors around the text model, which are as the base has them: of a base that also reads pictures. */
+  readonly copiedTensors: number;
+  /** Number formats of the weights written, without those copied. */
   readonly dtypes: readonly FloatDtype[];
   /** Bytes of all tensors. */
   readonly totalBytes: number;
@@ -103,7 +108,8 @@ const EXPECTED: Readonly<Record<FloatDtype, number>> = { F32: 1e-3, F16: 2e-2, B
 
 /**
  * Merges an adapter into its base model: W + scaling B A in f32, trained embeddings and norms in place of the base's,
- * and a config.json with the positions of the context. Then compares logits of base and adapter with those of what was
+ * and a config.json with the positions of the context. A base that also reads pictures stays one, under the names that it
+ * came with, and what it has around its text model is copied. Then compares logits of base and adapter with those of what was
  * written. One tensor is in memory at a time; nothing is under `savePath` until all of it is.
  *
  * @throws {UserError} if `savePath` is not empty, a file is missing or damaged, a tensor is not finite or does not fit
@@ -144,7 +150,8 @@ export async function mergeAdapter(
       }
     }
     const tokenizerNote = describePlaces(tokenizer, peftModel);
-    const plan = planMerge(weights, config, adapter, options.dtype ?? "keep");
+    const storedName = base.wrapper && !options.textOnly ? await namesInFiles(baseModel) : undefined;
+    const plan = planMerge(weights, config, adapter, options.dtype ?? "keep", storedName);
     let shards: readonly string[] = [];
     let checks = NOT_COMPARED;
     const isOfOtherBase = !plan.isQuantised && trained?.load_in_4bit === true &&
@@ -177,6 +184,7 @@ export async function mergeAdapter(
       ropeTheta: config.rope_theta,
       mergedLinears: adapter.lora.size,
       replacedTensors: adapter.extra.size,
+      copiedTensors: plan.copied.length,
       dtypes: plan.dtypes,
       totalBytes: plan.totalBytes,
       shards,
@@ -192,7 +200,7 @@ export async function mergeAdapter(
 /** Notes for the user before the merge. */
 function planNotes(
   plan: MergePlan,
-  { dtype = "keep" }: MergeOptions,
+  { dtype = "keep", textOnly = false }: MergeOptions,
   isOfOtherBase: boolean,
 ): string[] {
   const notes: string[] = [];
@@ -207,6 +215,17 @@ function planNotes(
         "--load_in_4bit merges onto what training saw",
     );
   }
+  if (plan.copied.length > 0) {
+    notes.push(
+      `The merged model reads pictures as the base does: ${plan.copied.length} tensors around the text model are copied ` +
+        "as they are. --text_only leaves them out",
+    );
+  } else if (plan.config.wrapper && !textOnly) {
+    notes.push("The base's files hold nothing of the part that reads pictures");
+  } else if (textOnly && !plan.config.wrapper) {
+    notes.push("--text_only changes nothing: the base is a text model");
+  }
+  if (plan.copied.length === 0) notes.push(...textAloneNotes(plan.config));
   if (plan.leftOut.length > 0) {
     const names = plan.leftOut.slice(0, 3).join(", ") + (plan.leftOut.length > 3 ? ", ..." : "");
     notes.push(`Left out ${plan.leftOut.length} tensors that are no part of the model: ${names}`);
@@ -224,12 +243,14 @@ async function writeMerged(
 ): Promise<WrittenModel> {
   const { config } = plan;
   const { quantization_config: _, ...kept } = configJson(config);
+  const text = { ...kept, ...torchDtype(kept, plan.dtypes) };
+  const isSaid = plan.dtypes.length === 1 && plan.dtypes[0] === torchDtypeOf(config);
+  const isWhole = plan.copied.length > 0;
   const context_length = contextLength(config);
   using gpu = await openGpu(gpuOptions);
   const written = await writeModel(folder, {
     config: {
-      ...kept,
-      ...torchDtype(kept, plan.dtypes),
+      ...(isWhole ? wrapperJson(config.wrapper!, isSaid ? kept : text) : text),
       longreach: {
         base_model: baseModel,
         peft_model: peftModel,
@@ -242,6 +263,7 @@ async function writeMerged(
       onProgress: (name, done, total) => hooks.onProgress?.(done, total, name),
     }),
     filesFrom: baseModel,
+    alsoCopied: isWhole ? PROCESSOR_FILES : [],
     tokenizer,
     modelMaxLength: context_length,
     maxShardBytes: maxShardSize,

@@ -3,6 +3,7 @@ import { isBnb4 } from "../checkpoint/bitsandbytes.ts";
 import type { FloatDtype } from "../checkpoint/dtype.ts";
 import { type Adapter, type LoraPair, loraScaling } from "../checkpoint/peft.ts";
 import { tensorByteLength, type TensorSource } from "../checkpoint/safetensors.ts";
+import { copiedTensor } from "../checkpoint/save_model.ts";
 import type { WeightReader } from "../checkpoint/weights.ts";
 import { UserError } from "../errors.ts";
 import { cast } from "../kernels/elementwise/elementwise.ts";
@@ -31,8 +32,12 @@ export interface MergePlan {
   readonly totalBytes: number;
   /** Whether the base holds linears in 4 bits. */
   readonly isQuantised: boolean;
-  /** Tensors of the base that are no part of the model. */
+  /** Tensors of the base that are no part of the model, and are not written. */
   readonly leftOut: readonly string[];
+  /** Tensors of the base around its text model, which are copied; none where the text model is written alone. */
+  readonly copied: readonly string[];
+  /** The names under which the model's tensors are written. */
+  readonly writtenName: (name: string) => string;
 }
 
 interface PlannedTensor {
@@ -45,13 +50,17 @@ interface PlannedTensor {
 
 /**
  * Checks that adapter, base and config are of one model, as far as names and shapes tell.
- * @throws {UserError} naming the tensor or module that does not fit
+ *
+ * @param storedName of the text model's tensors in the files of one that also reads pictures, where that is written; its
+ *   text model alone is, or what is one, unless given
+ * @throws {UserError} naming the tensor or module that does not fit, or one around the text model that is in 4 bits
  */
 export function planMerge(
   weights: WeightReader,
   config: ModelConfig,
   adapter: Adapter,
   dtype: "keep" | DtypeName,
+  storedName?: (name: string) => string,
 ): MergePlan {
   const expected = checkpointTensors(config);
   const linears = linearsOf(config);
@@ -75,15 +84,32 @@ export function planMerge(
   });
   // After the base: where that is cut short, the adapter is not to blame.
   requireAll(adapter, linears.keys());
+  const others = [...weights.names()].filter((name) => !expected.has(name) && !isExpendable(name, config));
+  // A config.json that names a part which is not there would get it, of random numbers, where it is loaded.
+  const isWhole = storedName !== undefined && others.length > 0;
+  const copied = isWhole ? others : [];
+  const packed = copied.find((name) => name.endsWith(".weight") && isBnb4(weights, name));
+  if (packed !== undefined) {
+    throw new UserError(
+      `Cannot merge: "${packed}", of the part that reads pictures, is in 4 bits, and the merged model is not. ` +
+        "Pass --text_only, or merge onto the model in 16 bits",
+    );
+  }
+  const copiedBytes = copied.reduce((sum, name) => sum + weights.info(name).byteLength, 0);
   return {
     weights,
     config,
     adapter,
     tensors,
     dtypes: [...new Set(tensors.map((tensor) => tensor.dtype))],
-    totalBytes: tensors.reduce((sum, tensor) => sum + tensorByteLength(tensor.dtype, tensor.shape), 0),
+    totalBytes: tensors.reduce(
+      (sum, tensor) => sum + tensorByteLength(tensor.dtype, tensor.shape),
+      copiedBytes,
+    ),
     isQuantised,
-    leftOut: [...weights.names()].filter((name) => !expected.has(name) && !isExpendable(name, config)),
+    leftOut: isWhole ? [] : others,
+    copied,
+    writtenName: isWhole ? storedName : (name) => name,
   };
 }
 
@@ -100,15 +126,20 @@ export function mergedTensors(
     readonly onProgress: (tensor: string, done: number, total: number) => void;
   },
 ): TensorSource[] {
-  const { weights, adapter, tensors } = plan;
-  const options = { replacements: adapter.extra, onProgress };
-  const loader = new TensorLoader(gpu, weights, options, tensors.length);
-  return tensors.map(({ name, shape, dtype, linear }) => {
+  const { weights, adapter, tensors, copied } = plan;
+  const total = tensors.length + copied.length;
+  let done = 0;
+  const count = (name: string) => onProgress(name, ++done, total);
+  const loader = new TensorLoader(gpu, weights, { replacements: adapter.extra, onProgress: count }, total);
+  const merged = tensors.map(({ name, shape, dtype, linear }): TensorSource => {
+    const written = plan.writtenName(name);
     const pair = linear === undefined ? undefined : adapter.lora.get(linear);
     const isWhole = adapter.extra.has(name);
     const onDevice = linear !== undefined && !isWhole &&
       (pair || quantisation !== "none" || isBnb4(weights, name));
-    if (!onDevice) return { name, dtype, shape, read: () => readOnHost(loader, name, shape, dtype) };
+    if (!onDevice) {
+      return { name: written, dtype, shape, read: () => readOnHost(loader, name, shape, dtype) };
+    }
     const read = async (): Promise<Uint8Array> => {
       const weight = await loader.loadLinear(name, shape as [number, number], quantisation);
       const merged = toDense(gpu, weight);
@@ -117,8 +148,9 @@ export function mergedTensors(
       merged.free();
       return encode(name, values, dtype);
     };
-    return { name, dtype, shape, read };
+    return { name: written, dtype, shape, read };
   });
+  return [...merged, ...copied.map((name) => copiedTensor(weights, name, () => count(name)))];
 }
 
 /** W += scaling B A, (N, K) f32 in place. */

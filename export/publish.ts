@@ -17,7 +17,7 @@ import { type CardFacts, isUnchanged, modelCard } from "./model_card.ts";
 
 /** Files by name; a run's logs, checkpoints and optimiser stay here. */
 const PUBLISHED =
-  /^(README\.md|config\.json|generation_config\.json|tokenizer.*|special_tokens_map\.json|added_tokens\.json|chat_template\.\w+|additional_chat_templates\/[\w-]+\.jinja|model[-.].*safetensors.*|pytorch_model.*\.bin.*|adapter_model\.(safetensors|bin)|trainable_params\.(safetensors|bin))$/;
+  /^(README\.md|config\.json|(generation|preprocessor|processor)_config\.json|tokenizer.*|special_tokens_map\.json|added_tokens\.json|chat_template\.\w+|additional_chat_templates\/[\w-]+\.jinja|model[-.].*safetensors.*|pytorch_model.*\.bin.*|adapter_model\.(safetensors|bin)|trainable_params\.(safetensors|bin))$/;
 
 type Values = Readonly<Record<string, unknown>>;
 

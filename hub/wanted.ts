@@ -2,7 +2,7 @@
 import { dataAmong } from "../data/rows.ts";
 
 const MODEL_FILES =
-  /^(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|chat_template)\.json$|^chat_template\.jinja$|^additional_chat_templates\/[\w-]+\.jinja$/;
+  /^(config|generation_config|preprocessor_config|processor_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|chat_template)\.json$|^chat_template\.jinja$|^additional_chat_templates\/[\w-]+\.jinja$/;
 
 /** A model or adapter: configuration, tokenizer, and safetensors or, where there are none, `.bin` weights. */
 export function modelFiles(names: readonly string[]): string[] {

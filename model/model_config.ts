@@ -61,6 +61,8 @@ export interface ModelConfig extends Rope {
   readonly notes: readonly string[];
   /** The file as it is: `merge` writes it back with what changed. */
   readonly raw: Readonly<Record<string, unknown>>;
+  /** The file as it is of a model that also reads pictures, where this is its text model; `raw` is then what it says of that. */
+  readonly wrapper?: Readonly<Record<string, unknown>> | undefined;
 }
 
 /** Layers that are all alike and rotate as the model does. @param window most tokens that a query sees; null: all */

@@ -22,6 +22,7 @@ import type { Start } from "./inputs.ts";
 import { addFreshLora, trainedNames } from "./lora.ts";
 import { formatOf } from "./options.ts";
 import { quantisationOf } from "../model/quantisation.ts";
+import { textAloneNotes } from "../model/wrapper.ts";
 
 /** A model ready to be trained. */
 export interface Trainee {
@@ -78,7 +79,11 @@ export async function loadTrainee(
     model,
     adapter,
     replacements,
-    notes: [...start.notes, ...keptNotes([...replacements.keys()].filter((name) => !isTrained(name)))],
+    notes: [
+      ...start.notes,
+      ...(adapter ? [] : textAloneNotes(config)),
+      ...keptNotes([...replacements.keys()].filter((name) => !isTrained(name))),
+    ],
     method: describeMethod(model, adapter),
     ...countTrained(model, config),
   };

@@ -57,10 +57,8 @@ function parseGemma3(raw: Readonly<Record<string, unknown>>, path: string): Gemm
   const common = Object.entries(rest).filter(([key]) => !OF_PICTURES.includes(key));
   const names = { model_type: "gemma3_text", architectures: ["Gemma3ForCausalLM"] };
   const config = parseTextModel({ ...text, ...Object.fromEntries(common), ...names }, path);
-  const note =
-    "The model reads pictures too. That part of it is left out: what is trained, evaluated and written is the " +
-    "text model alone, as Gemma3ForCausalLM";
-  return { ...config, notes: [note, ...config.notes] };
+  const note = "The model reads pictures too, which is not done here: its text model is used";
+  return { ...config, notes: [note, ...config.notes], wrapper: raw };
 }
 
 function parseTextModel(raw: Readonly<Record<string, unknown>>, path: string): GemmaConfig {

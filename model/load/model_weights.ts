@@ -1,6 +1,6 @@
 /** A base model's weights under the names that its config gives them, whichever of several the files have. */
 import { toF32 } from "../../checkpoint/dtype.ts";
-import { textName } from "../../checkpoint/text_names.ts";
+import { storedNames, textName } from "../../checkpoint/text_names.ts";
 import { openWeights, type WeightReader } from "../../checkpoint/weights.ts";
 import { UserError } from "../../errors.ts";
 import type { ModelConfig } from "../model_config.ts";
@@ -46,6 +46,19 @@ export function underNamesOf(base: ModelConfig, opened: WeightReader, folder: st
       );
     },
   };
+}
+
+/**
+ * Finds the names that a folder's files have for the tensors of its text model, by those that its config gives them.
+ * @throws {UserError} as {@linkcode openWeights}
+ */
+export async function namesInFiles(folder: string): Promise<(name: string) => string> {
+  const weights = await openWeights(folder);
+  try {
+    return storedNames(weights.names());
+  } finally {
+    weights.close();
+  }
 }
 
 /**

@@ -136,12 +136,14 @@ Deno.test("merge makes a folder that evaluate gives the adapter's figures, and s
 
 Deno.test("merge --json prints one object, and refuses a folder in use with exit code 2", async () => {
   await withFolder(async (root) => {
-    const line = `${MERGE} --save_path ${root}/merged --dtype bf16 --json`;
+    const line = `${MERGE} --save_path ${root}/merged --dtype bf16 --text_only --json`;
     const { code, io } = await run(line);
     assertEquals(code, 0);
     const result = JSON.parse(io.stdout);
     assertEquals([result.dtypes, result.shards, result.context_size], [["BF16"], ["model.safetensors"], 128]);
     assert(result.verification!.argmax_agreement > 0.9, "the comparison");
+    assertEquals(result.copied_tensors, 0);
+    assertIncludes(io.stderr, "--text_only changes nothing: the base is a text model");
     const again = await run(line);
     assertEquals([again.code, JSON.parse(again.io.stdout).error.exit_code], [2, 2]);
     assertIncludes(again.io.stderr, "not empty");

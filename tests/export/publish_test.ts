@@ -116,8 +116,11 @@ Deno.test("a model's card tells its context, and the base where the hub has it",
     const raw = JSON.parse(await Deno.readTextFile(`${folder}/config.json`));
     const longreach = { base_model: "org/tiny", peft_model: "/home/x" };
     await Deno.writeTextFile(`${folder}/config.json`, JSON.stringify({ ...raw, longreach }));
+    for (const name of ["preprocessor_config.json", "processor_config.json", "other_config.json"]) {
+      await Deno.writeTextFile(`${folder}/${name}`, "{}");
+    }
     const { kind, files, card } = await preparePublication(folder, "me/merged");
-    assertEquals([kind, files.length], ["model", 7]);
+    assertEquals([kind, files.length], ["model", 9]);
     const { rope_scaling } = parseConfig(raw, "config.json");
     assertIncludes(card!, `| RoPE scaling | llama3 by ${rope_scaling!.factor} |`);
     assertIncludes(card!, "base_model: org/tiny");

@@ -160,6 +160,7 @@ Deno.test("modelFiles() takes nothing where there are no weights, and of two for
   const model = [
     ...["config", "generation_config", "tokenizer", "tokenizer_config"].map((name) => `${name}.json`),
     ...["special_tokens_map", "added_tokens", "chat_template"].map((name) => `${name}.json`),
+    ...["preprocessor_config.json", "processor_config.json"],
     "chat_template.jinja",
     "additional_chat_templates/tool-use.jinja",
     "model-00001-of-00001.safetensors",

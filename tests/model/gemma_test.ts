@@ -1,19 +1,26 @@
 /** What only Gemma has; its figures are among those of golden_architectures_test.ts. */
 import { gguf } from "@huggingface/gguf";
-import { toF32 } from "../../checkpoint/dtype.ts";
-import { writeSafetensors } from "../../checkpoint/safetensors.ts";
+import { type Dtype, fromF32, toF32 } from "../../checkpoint/dtype.ts";
+import { tensorByteLength, type TensorSource, writeSafetensors } from "../../checkpoint/safetensors.ts";
+import { convertToSafetensors } from "../../checkpoint/to_safetensors.ts";
+import { writeModel } from "../../checkpoint/save_model.ts";
 import { openWeights, openWeightsFile } from "../../checkpoint/weights.ts";
 import { evaluatePerplexity } from "../../eval/perplexity.ts";
+import { convertToBnb4 } from "../../export/bnb4.ts";
 import { convertToGguf } from "../../export/gguf.ts";
-import { mergeAdapter } from "../../export/merge.ts";
+import { mergeAdapter, type MergeOptions } from "../../export/merge.ts";
 import { parseConfig, readConfig } from "../../model/config.ts";
 import { configJson } from "../../model/config_json.ts";
 import { embeddingFactor } from "../../model/language_model.ts";
 import { contextLength, extendContext } from "../../model/positions.ts";
 import { shapeConfig } from "../../model/shapes.ts";
 import { countParameters, normWeights } from "../../model/tensors.ts";
+import { wrapperJson } from "../../model/wrapper.ts";
+import { runTraining } from "../../train/run.ts";
+import { loadTrainArgs } from "../../train_args/load.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
-import { GOLDEN, withFolder } from "../support/files.ts";
+import { GOLDEN, namesIn, withFolder } from "../support/files.ts";
+import { assertIncludes } from "../support/text.ts";
 
 const read = (file: string) => JSON.parse(Deno.readTextFileSync(`${GOLDEN}/${file}`));
 const gemma3 = (changes: Record<string, unknown> = {}) =>
@@ -136,73 +143,284 @@ Deno.test("Gemma's fresh norms are 0, and its factor of the embeddings is rounde
   assertEquals(embeddingFactor({ config, format: "f16" }), 33.9375);
 });
 
-/** Writes all tensors of a file under other names. */
-async function writeRenamed(from: string, to: string, rename: (name: string) => string): Promise<void> {
+/** All tensors of a file, as F32 under other names. */
+async function renamedTensors(from: string, rename: (name: string) => string): Promise<TensorSource[]> {
   const weights = await openWeightsFile(from);
-  const tensors = [...weights.names()].map((name) => {
-    const { shape } = weights.info(name);
-    return { name: rename(name), dtype: "F32" as const, shape, read: () => weights.read(name) };
-  });
-  const tower = { name: "vision_tower.vision_model.post_layernorm.bias", dtype: "F32" as const, shape: [8] };
-  const isModel = tensors.some(({ name }) => name.endsWith("embed_tokens.weight"));
-  const read = () => Promise.resolve(new Uint8Array(32));
-  await writeSafetensors(to, isModel ? [...tensors, { ...tower, read }] : tensors);
+  const tensors = await Promise.all(
+    [...weights.names()].map(async (name) => {
+      const bytes = await weights.read(name);
+      const { shape } = weights.info(name);
+      return { name: rename(name), dtype: "F32" as const, shape, read: () => Promise.resolve(bytes) };
+    }),
+  );
   weights.close();
+  return tensors;
 }
 
-const FORMS = { "before 4.52": "language_model.model.", "since 4.52": "model.language_model." };
+/** A tensor of bytes that are other ones in each piece that is copied at once. */
+function anyTensor(name: string, dtype: Dtype, shape: readonly number[]): TensorSource {
+  const bytes = new Uint8Array(tensorByteLength(dtype, shape));
+  for (let i = 0; i < bytes.length; i++) bytes[i] = i % 251;
+  return { name, dtype, shape, read: () => Promise.resolve(bytes) };
+}
 
-for (const [form, prefix] of Object.entries(FORMS)) {
-  Deno.test(`The text model of a Gemma 3 that reads pictures is used and merged alone, transformers ${form}`, async () => {
-    await withFolder(async (root) => {
-      const [base, adapter] = [`${root}/base`, `${root}/adapter`];
-      const { architectures: _, eos_token_id: __, ...text_config } = read("gemma3/config.json");
-      await Deno.mkdir(base);
-      await Deno.mkdir(adapter);
-      const config = {
-        architectures: ["Gemma3ForConditionalGeneration"],
-        model_type: "gemma3",
-        eos_token_id: [258, 257],
-        mm_tokens_per_image: 256,
-        text_config,
-        torch_dtype: "float32",
-        vision_config: { model_type: "siglip_vision_model" },
-      };
-      await Deno.writeTextFile(`${base}/config.json`, JSON.stringify(config));
-      for (const file of ["tokenizer.json", "tokenizer_config.json"]) {
-        await Deno.copyFile(`${GOLDEN}/gemma3/${file}`, `${base}/${file}`);
-      }
-      await writeRenamed(
+/** Parts around the text model, as transformers names them before 4.52; one is longer than a piece that is copied at once. */
+const PICTURES = [
+  anyTensor("vision_tower.vision_model.embeddings.patch_embedding.weight", "BF16", [3, 2, 2, 2]),
+  anyTensor("vision_tower.vision_model.post_layernorm.bias", "F32", [7]),
+  anyTensor("vision_tower.vision_model.embeddings.position_ids", "I64", [1, 5]),
+  anyTensor("multi_modal_projector.mm_input_projection_weight", "F16", [2 ** 23 + 3]),
+];
+
+const FORMS = {
+  "before 4.52": { file: "config.json", prefix: "language_model.model.", around: "", maxShardBytes: 5e9 },
+  "since 5": {
+    file: "config-v5.json",
+    prefix: "model.language_model.",
+    around: "model.",
+    maxShardBytes: 300_000,
+  },
+};
+type Form = (typeof FORMS)[keyof typeof FORMS];
+
+/** Writes the golden Gemma 3 and its adapter as parts of a model that reads pictures. @returns its config.json */
+async function writeWrapped(
+  root: string,
+  { file, prefix, around, maxShardBytes }: Form,
+  pictures: readonly TensorSource[] = PICTURES,
+): Promise<Record<string, unknown>> {
+  const { architectures: _, eos_token_id: __, torch_dtype, dtype, ...text_config } = read(`gemma3/${file}`);
+  const config = {
+    architectures: ["Gemma3ForConditionalGeneration"],
+    model_type: "gemma3",
+    eos_token_id: [258, 257],
+    mm_tokens_per_image: 256,
+    text_config,
+    ...(dtype ? { dtype } : { torch_dtype }),
+    vision_config: { model_type: "siglip_vision_model" },
+  };
+  const [base, adapter] = [`${root}/base`, `${root}/adapter`];
+  await Deno.mkdir(base);
+  await Deno.mkdir(adapter);
+  await writeModel(base, {
+    config,
+    tensors: [
+      ...await renamedTensors(
         `${GOLDEN}/gemma3/model.safetensors`,
-        `${base}/model.safetensors`,
         (name) => name.replace(/^model\./, prefix),
-      );
-      await Deno.copyFile(`${GOLDEN}/gemma3/adapter/adapter_config.json`, `${adapter}/adapter_config.json`);
-      await writeRenamed(
-        `${GOLDEN}/gemma3/adapter/adapter_model.safetensors`,
-        `${adapter}/adapter_model.safetensors`,
-        (name) => name.replace("base_model.model.model.", `base_model.model.${prefix}`),
-      );
-      const { notes } = await readConfig(base);
-      assertEquals(notes.map((note) => note.slice(0, 28)), ["The model reads pictures too"]);
+      ),
+      ...pictures.map((tensor) => ({ ...tensor, name: around + tensor.name })),
+    ],
+    filesFrom: `${GOLDEN}/gemma3`,
+    maxShardBytes,
+  });
+  for (const name of ["preprocessor_config.json", "processor_config.json", "chat_template.json"]) {
+    await Deno.writeTextFile(`${base}/${name}`, `{ "name":"${name}" }`);
+  }
+  await Deno.copyFile(`${GOLDEN}/gemma3/adapter/adapter_config.json`, `${adapter}/adapter_config.json`);
+  await writeSafetensors(
+    `${adapter}/adapter_model.safetensors`,
+    await renamedTensors(
+      `${GOLDEN}/gemma3/adapter/adapter_model.safetensors`,
+      (name) => name.replace("base_model.model.model.", `base_model.model.${prefix}`),
+    ),
+  );
+  return config;
+}
+
+async function mergeWrapped(root: string, options: Partial<MergeOptions> = {}) {
+  const notes: string[] = [];
+  const savePath = `${root}/merged`;
+  const result = await mergeAdapter(
+    { baseModel: `${root}/base`, peftModel: `${root}/adapter`, contextSize: 128, savePath, ...options },
+    { note: (line) => notes.push(line) },
+  );
+  const config = JSON.parse(await Deno.readTextFile(`${savePath}/config.json`));
+  return { result, notes: notes.join("\n"), config, savePath };
+}
+
+for (const [form, names] of Object.entries(FORMS)) {
+  Deno.test(`A Gemma 3 that reads pictures is merged with what it reads them by, transformers ${form}`, async () => {
+    await withFolder(async (root) => {
+      const whole = await writeWrapped(root, names);
+      const [base, adapter] = [`${root}/base`, `${root}/adapter`];
+      const { notes: ofConfig } = await readConfig(base);
+      assertEquals(ofConfig.map((note) => note.slice(0, 28)), ["The model reads pictures too"]);
       await assertEvaluates(base, "eval_128", "gemma3");
       await assertEvaluates(base, "eval_adapter_128", "gemma3", adapter);
-      const savePath = `${root}/merged`;
-      await mergeAdapter(
-        { baseModel: base, peftModel: adapter, contextSize: 128, savePath, dtype: "keep" },
-        {},
+
+      const { result, notes, config: { longreach: _, ...config }, savePath } = await mergeWrapped(root, {
+        maxShardSize: names.maxShardBytes,
+      });
+      assertEquals(config, whole);
+      assertIncludes(notes, "4 tensors around the text model are copied as they are");
+      assertEquals([result.copiedTensors, result.shards.length > 1], [4, names.maxShardBytes < 1e9]);
+      const [from, to] = [await openWeights(base), await openWeights(savePath)];
+      assertEquals([...to.names()].sort(), [...from.names()].sort());
+      assertEquals(
+        result.totalBytes,
+        [...from.names()].reduce((sum, name) => sum + from.info(name).byteLength, 0),
       );
+      for (const { name, dtype, shape, read } of PICTURES) {
+        const copied = to.info(names.around + name);
+        assertEquals([copied.dtype, copied.shape], [dtype, shape]);
+        const [wanted, bytes] = [await read() as Uint8Array, await to.read(names.around + name)];
+        assert(bytes.length === wanted.length && bytes.every((byte, i) => byte === wanted[i]), name);
+      }
+      [from, to].forEach((weights) => weights.close());
+      for (const name of ["preprocessor_config.json", "processor_config.json", "chat_template.json"]) {
+        assertEquals(await Deno.readTextFile(`${savePath}/${name}`), `{ "name":"${name}" }`);
+      }
       await assertEvaluates(savePath, "eval_adapter_128", "gemma3");
-      const merged = JSON.parse(await Deno.readTextFile(`${savePath}/config.json`));
-      assertEquals([merged.model_type, merged.architectures, merged.vision_config, merged.eos_token_id], [
+    });
+  });
+
+  Deno.test(`The text model of a Gemma 3 that reads pictures is merged alone where asked, transformers ${form}`, async () => {
+    await withFolder(async (root) => {
+      await writeWrapped(root, names);
+      const { notes, config, savePath } = await mergeWrapped(root, { textOnly: true });
+      assertIncludes(notes, "the text model alone is written, as Gemma3ForCausalLM");
+      assertEquals([config.model_type, config.architectures, config.vision_config, config.eos_token_id], [
         "gemma3_text",
         ["Gemma3ForCausalLM"],
         undefined,
         [258, 257],
       ]);
+      const weights = await openWeights(savePath);
+      assertEquals(
+        [...weights.names()].filter((name) => !/^model\.(layers|norm|embed_tokens)\./.test(name)),
+        [],
+      );
+      weights.close();
+      assertEquals(namesIn(savePath).filter((name) => name.includes("processor")), []);
+      await assertEvaluates(savePath, "eval_adapter_128", "gemma3");
     });
   });
+
+  Deno.test(`A longer context changes the text_config alone, and reads back, transformers ${form}`, () => {
+    const text_config = read(`gemma3/${names.file}`);
+    const whole = { model_type: "gemma3", text_config, mm_tokens_per_image: 256, vision_config: {} };
+    const own = parseConfig(whole, "config.json");
+    assertEquals(wrapperJson(whole, configJson(own)), whole);
+    const packed = { ...whole, quantization_config: { quant_method: "bitsandbytes", load_in_4bit: true } };
+    assertEquals(wrapperJson(packed, configJson(own)), whole);
+    const longer = extendContext(own, 250_000);
+    const written = wrapperJson(whole, configJson(longer));
+    assertEquals({ ...written, text_config }, whole);
+    const changed = Object.entries(written.text_config as Record<string, unknown>)
+      .filter(([key, value]) => JSON.stringify(value) !== JSON.stringify(text_config[key]))
+      .map(([key]) => key);
+    const places = names.file === "config.json"
+      ? ["rope_scaling"]
+      : ["rope_parameters", "rope_scaling", "rope_theta"];
+    assertEquals(changed.sort(), ["max_position_embeddings", ...places]);
+    const again = parseConfig(written, "config.json");
+    assertEquals([contextLength(again), again.rope_scaling], [262144, { type: "linear", factor: 16 }]);
+  });
 }
+
+Deno.test("A head that an adapter parts from the embeddings has the name of its kind among pictures' tensors", async () => {
+  await withFolder(async (root) => {
+    await writeWrapped(root, FORMS["before 4.52"], PICTURES.slice(0, 1));
+    const file = `${root}/adapter/adapter_config.json`;
+    const settings = JSON.parse(await Deno.readTextFile(file));
+    await Deno.writeTextFile(file, JSON.stringify({ ...settings, modules_to_save: ["lm_head"] }));
+    const key = "base_model.model.language_model.lm_head.weight";
+    const adapter = `${root}/adapter/adapter_model.safetensors`;
+    const factors = await renamedTensors(adapter, (name) => name);
+    const head = new Float32Array(320 * 64).map((_, i) => Math.sin(i) / 8);
+    const values = () => Promise.resolve(fromF32(head, "F32"));
+    await writeSafetensors(adapter, [...factors, {
+      name: key,
+      dtype: "F32",
+      shape: [320, 64],
+      read: values,
+    }]);
+    const { result, config, savePath } = await mergeWrapped(root, { dtype: "fp16" });
+    const weights = await openWeights(savePath);
+    assertEquals(weights.info("language_model.lm_head.weight").dtype, "F16");
+    assertEquals(weights.info(PICTURES[0]!.name).dtype, "BF16");
+    weights.close();
+    const said = [config.tie_word_embeddings, config.text_config.tie_word_embeddings, config.torch_dtype];
+    assertEquals(said, [false, false, "float16"]);
+    assert(result.verification!.maxRelativeDifference < 2e-2, "the merged model has the adapter's head");
+  });
+});
+
+Deno.test("Pictures' tensors in 4 bits are refused by name, and where there are none the text model is written", async () => {
+  await withFolder(async (root) => {
+    const packed = PICTURES[0]!.name;
+    const state = anyTensor(`${packed}.quant_state.bitsandbytes__nf4`, "U8", [4]);
+    await writeWrapped(root, FORMS["before 4.52"], [PICTURES[0]!, state]);
+    await assertThrows(
+      () => mergeWrapped(root),
+      `"${packed}", of the part that reads pictures`,
+      "--text_only",
+    );
+  });
+  await withFolder(async (root) => {
+    await writeWrapped(root, FORMS["since 5"], []);
+    const { notes, config, savePath } = await mergeWrapped(root);
+    assertIncludes(notes, "files hold nothing of the part that reads pictures");
+    assertEquals(config.architectures, ["Gemma3ForCausalLM"]);
+    const weights = await openWeights(savePath);
+    assert(weights.has("model.norm.weight"), "names of the text model alone");
+    weights.close();
+  });
+});
+
+Deno.test("As safetensors a Gemma 3 that reads pictures is written with all that it has", async () => {
+  await withFolder(async (root) => {
+    await writeWrapped(root, FORMS["since 5"], PICTURES.slice(0, 1));
+    await convertToSafetensors(`${root}/base`, `${root}/copy`);
+    const names = namesIn(`${root}/base`).filter((name) => !name.startsWith("model"));
+    assertEquals(namesIn(`${root}/copy`), [...names, "model.safetensors"].sort());
+  });
+});
+
+Deno.test("GGUF, 4 bits and training of all weights write the text model alone, and say so", async () => {
+  await withFolder(async (root) => {
+    const whole = await writeWrapped(root, FORMS["before 4.52"], PICTURES.slice(0, 1));
+    const base = `${root}/base`;
+    const said = "the text model alone is written, as Gemma3ForCausalLM";
+    const notes: string[] = [];
+    const takeNotes = () => notes.splice(0).join("\n");
+    const hooks = { note: (line: string) => void notes.push(line) };
+    const architectureOf = (folder: string) =>
+      JSON.parse(Deno.readTextFileSync(`${folder}/config.json`)).architectures;
+
+    await convertToBnb4(base, `${root}/bnb4`, {}, hooks);
+    assertIncludes(takeNotes(), said);
+    assertEquals(architectureOf(`${root}/bnb4`), ["Gemma3ForCausalLM"]);
+
+    const { args } = await loadTrainArgs(null, {
+      model_name_or_path: base,
+      train_file: `${GOLDEN}/mistral/train.jsonl`,
+      dataset_cache_dir: "false",
+      model_max_length: "32",
+      load_in_4bit: "false",
+      low_rank_training: "false",
+      max_steps: "1",
+      output_dir: `${root}/run`,
+    });
+    const onEvent = () => {};
+    await runTraining(args, {
+      onStart: onEvent,
+      onStep: onEvent,
+      onSave: onEvent,
+      shouldStop: () => false,
+      ...hooks,
+    });
+    assertIncludes(takeNotes(), said);
+    assertEquals(architectureOf(`${root}/run`), ["Gemma3ForCausalLM"]);
+
+    const full = new Array(4).fill("sliding_attention");
+    const text_config = { ...whole.text_config as object, query_pre_attn_scalar: 24, layer_types: full };
+    await Deno.writeTextFile(`${base}/config.json`, JSON.stringify({ ...whole, text_config }));
+    await convertToGguf(base, `${root}/model.gguf`, { outtype: "f32" }, hooks);
+    assertIncludes(takeNotes(), said);
+  });
+});
 
 Deno.test("A Gemma 3 that reads pictures without settings of its text model is refused", async () => {
   await assertThrows(() => parseConfig({ model_type: "gemma3" }, "config.json"), "it has no text_config");
