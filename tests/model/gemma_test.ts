@@ -347,6 +347,42 @@ Deno.test("A head that an adapter parts from the embeddings has the name of its 
   });
 });
 
+Deno.test("A text model in 4 bits is merged as floats, and what reads pictures is copied", async () => {
+  await withFolder(async (root) => {
+    const { file, prefix } = FORMS["before 4.52"];
+    await writeWrapped(root, FORMS["before 4.52"], []);
+    const packed = `${root}/packed`;
+    await convertToBnb4(`${GOLDEN}/gemma3`, packed);
+    const weights = await openWeights(packed);
+    const tensors = [...weights.names()].map((name) => {
+      const { dtype, shape } = weights.info(name);
+      return { name: name.replace(/^model\./, prefix), dtype, shape, read: () => weights.read(name) };
+    });
+    const { quantization_config } = JSON.parse(await Deno.readTextFile(`${packed}/config.json`));
+    const whole = {
+      model_type: "gemma3",
+      text_config: read(`gemma3/${file}`),
+      torch_dtype: "float32",
+      vision_config: {},
+    };
+    const [picture] = PICTURES;
+    await Deno.remove(`${root}/base/model.safetensors`);
+    await writeModel(`${root}/base`, {
+      config: { ...whole, quantization_config },
+      tensors: [...tensors, picture!],
+    });
+    weights.close();
+    const { result, config: { longreach: _, ...config }, savePath } = await mergeWrapped(root);
+    assertEquals(config, whole);
+    assertEquals([result.copiedTensors, result.dtypes], [1, ["F32"]]);
+    assert(result.verification!.maxRelativeDifference < 1e-4, "logits agree");
+    const merged = await openWeights(savePath);
+    assertEquals(await merged.read(picture!.name), await picture!.read());
+    assertEquals([...merged.names()].filter((name) => /absmax|quant/.test(name)), []);
+    merged.close();
+  });
+});
+
 Deno.test("Pictures' tensors in 4 bits are refused by name, and where there are none the text model is written", async () => {
   await withFolder(async (root) => {
     const packed = PICTURES[0]!.name;
