@@ -1,6 +1,6 @@
 import { columnSum } from "../kernels/elementwise/column_sum.ts";
 import { dropout, type DropoutKey as Mask, type RowNumbers } from "../kernels/elementwise/dropout.ts";
-import { addBias } from "../kernels/elementwise/elementwise.ts";
+import { addBias, addInto } from "../kernels/elementwise/elementwise.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import { decodeAhead } from "../kernels/matmul/decode_ahead.ts";
 import {
@@ -8,9 +8,10 @@ import {
   matmulBackwardInputs,
   matmulBackwardWeight,
   matmulBackwardWeights,
+  matmuls,
 } from "../kernels/matmul/matmul.ts";
 import type { Weight } from "../kernels/weight.ts";
-import { products } from "../kernels/matvec/matvec.ts";
+import { matvec, MATVEC_ROWS } from "../kernels/matvec/matvec.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import type { Format } from "../kernels/wgsl.ts";
 
@@ -116,6 +117,9 @@ export function linears(
   key: DropoutKey | undefined,
   { firstRow = 0, targets = [] }: LinearsOptions = {},
 ): Tensor[] {
+  if (x.rows <= MATVEC_ROWS) {
+    return layers.map((layer, i) => linearOfFewRows(gpu, x, layer, key, { firstRow, ...targets[i] }));
+  }
   const low = lowRank(gpu, x, layers, key, firstRow);
   const calls = layers.map((layer, i) => {
     const { weight, floats, lora, scale: alpha = 1 } = layer;
@@ -128,10 +132,31 @@ export function linears(
       ...(addTo ? { into: addTo, beta: 1 } : { into, addend, beta: addend ? 1 : 0 }),
     };
   });
-  const ys = products(gpu, calls);
+  const ys = matmuls(gpu, calls);
   low?.h.free();
   layers.forEach(({ bias, scale = 1 }, i) => bias && addBias(gpu, ys[i]!, bias, scale));
   return ys;
+}
+
+/** Runs a linear on so few rows that the time is that of reading weights, as when text is written. */
+function linearOfFewRows(
+  gpu: Gpu,
+  x: Tensor,
+  { weight, floats, lora, bias, scale: alpha = 1 }: Linear,
+  key: DropoutKey | undefined,
+  { firstRow = 0, into, addTo, addend }: LinearOptions,
+): Tensor {
+  const y = matvec(gpu, x, floats ?? weight, { alpha, ...(addTo ? { into: addTo, beta: 1 } : { into }) });
+  if (lora) {
+    const dropped = dropInput(gpu, x, lora, key, firstRow);
+    const h = matvec(gpu, dropped, lora.A, { alpha: lora.scaling, format: "f32" });
+    if (dropped !== x) dropped.free();
+    matvec(gpu, h, lora.B, { into: y, alpha, beta: 1 });
+    h.free();
+  }
+  if (addend) addInto(gpu, y, addend);
+  if (bias) addBias(gpu, y, bias, alpha);
+  return y;
 }
 
 /** Position of a gradient's rows in the batch, and its destination. */
@@ -254,7 +279,7 @@ function lowRank(
       }]
       : []
   );
-  products(gpu, calls);
+  matmuls(gpu, calls);
   return { h, firsts };
 }
 

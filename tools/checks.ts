@@ -53,7 +53,7 @@ const LONGEST = ["tests/parity", "tests/train", "tests/model", "tests/cli", "tes
 /**
  * Runs the tests of files and folders, and shows each file's when it is through. Each folder of tests is a process, as
  * many of them at once as there are cores, up to four: environment, working folder and device are no two tests' own. A
- * process that breaks off before its summary counts as one failure.
+ * process that breaks off before its summary counts as one failure; one that a signal ends after it is told.
  */
 export async function tests(paths: readonly string[]): Promise<TestRun> {
   const folders = Map.groupBy(await testFiles(paths), (path) => path.split("/").slice(0, -1).join("/"));
@@ -99,11 +99,16 @@ async function testProcess(files: readonly string[]): Promise<TestRun> {
       shown = next + 1;
     }
   };
-  const [{ success }] = await Promise.all([child.status, show(child.stdout), show(child.stderr)]);
+  const [{ success, signal }] = await Promise.all([child.status, show(child.stdout), show(child.stderr)]);
   print(output.slice(shown));
   const summary = /^(?:ok|FAILED) \| (\d+) passed.*? \| (\d+) failed/m.exec(output);
-  const failed = Number(summary?.[2] ?? 0);
-  return { passed: Number(summary?.[1] ?? 0), failed: success ? failed : Math.max(1, failed), output };
+  const [passed, failed] = [Number(summary?.[1] ?? 0), Number(summary?.[2] ?? 0)];
+  if (success || failed > 0) return { passed, failed, output };
+  // Drivers are taken down when all is done.
+  if (summary && signal) {
+    print(`(ended by ${signal} after its last test, in the taking down of the driver)\n`);
+  }
+  return { passed, failed: summary && signal ? 0 : 1, output };
 }
 
 /** Format, lint and types of the whole project, as {@linkcode check} takes them. */

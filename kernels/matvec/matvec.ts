@@ -1,6 +1,6 @@
 import { GpuError } from "../errors.ts";
 import type { Gpu } from "../gpu.ts";
-import { type MatmulCall, matmuls, type ProductOptions } from "../matmul/matmul.ts";
+import { matmul, type ProductOptions } from "../matmul/matmul.ts";
 import { sharingOf } from "../shared/sharing.ts";
 import { Tensor } from "../tensor.ts";
 import type { VectorOperand, Weight } from "../weight.ts";
@@ -45,18 +45,9 @@ export function matvec(gpu: Gpu, x: Tensor, weight: Weight, options: ProductOpti
   return y;
 }
 
-/** y = alpha x W^T + beta y by {@linkcode matvec} where x has few rows, by {@linkcode matmuls} where it has more. */
+/** y = alpha x W^T + beta y by {@linkcode matvec} where x has few rows, by {@linkcode matmul} where it has more. */
 export function product(gpu: Gpu, x: Tensor, weight: Weight, options: ProductOptions = {}): Tensor {
-  return products(gpu, [{ x, weight, ...options }])[0]!;
-}
-
-/** Several of {@linkcode matmuls}, by {@linkcode matvec} where x has few rows and it can make them. */
-export function products(gpu: Gpu, calls: readonly MatmulCall[]): Tensor[] {
-  const isFew = calls.every(({ x, addend, mask, first, inner }) =>
-    x.rows <= MATVEC_ROWS && !addend && !mask && first === undefined && !inner
-  );
-  if (!isFew) return matmuls(gpu, calls);
-  return calls.map(({ x, weight, ...options }) => matvec(gpu, x, weight, options));
+  return x.rows <= MATVEC_ROWS ? matvec(gpu, x, weight, options) : matmul(gpu, x, weight, options);
 }
 
 function run(

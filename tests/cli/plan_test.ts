@@ -38,7 +38,7 @@ Deno.test("plan shows settings, memory, arithmetic and whether it fits", async (
       "1 x 1 x 8,192 tokens, S2-Attn in 4 groups of 2,048, activations in bf16",
       "Memory on the device at its peak: backward, layer 32",
       "base model                 3.6 GiB",
-      "Host memory      0 B",
+      "Host memory        0 B",
       "of 2.0 GiB",
       "It fits in 10.0 GiB",
       "Time of a step: not known",
