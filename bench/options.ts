@@ -28,7 +28,7 @@ export interface BenchOptions {
   readonly clock: Clock;
   /** Seconds a row; by the extent unless set. */
   readonly seconds: number | undefined;
-  /** GiB on the device that a row may take; by the adapter unless set. */
+  /** GiB on the device that a row may take, by the adapter unless set; or a step, which takes the least unless set. */
   readonly room: number | undefined;
   /** Path of the result as JSON. */
   readonly json: string | undefined;
@@ -64,7 +64,8 @@ How much
   --all               shapes of real models (the default on a GPU)
   --filter TEXT       rows with this regular expression in suite, op, shape or format
   --seconds N         time for each row
-  --room GIB          leaves out rows that take more on the device (default: 3 on a software adapter, 12 on a GPU)
+  --room GIB          leaves out rows that take more on the device (default: 3 on a software adapter, 12 on a GPU);
+                      of --step what it may take, as max_memory, for fewer dispatches (default: the least)
   --sharing MODE      subgroup or workgroup, in place of the adapter's own
   --both              every sharing mode that the adapter can run
   --webgpu NAME       deno (default) or dawn, which has tensor cores: deno task bench:dawn

@@ -10,9 +10,10 @@ import { addFlops, totalFlops } from "../model/flops.ts";
 import { randomModel } from "../model/load/random.ts";
 import { quantisationOf } from "../model/quantisation.ts";
 import { shapeConfig } from "../model/shapes.ts";
-import { planDevice, stepCost } from "../train/plan/step_cost.ts";
+import { planTraining } from "../train/plan/plan.ts";
+import { planDevice } from "../train/plan/step_cost.ts";
 import { addFreshLora, trainedNames } from "../train/lora.ts";
-import { formatOf, trainerOptions } from "../train/options.ts";
+import { formatOf, type Placement, trainerOptions } from "../train/options.ts";
 import { Trainer } from "../train/trainer.ts";
 import { loadTrainArgs, type TrainArgs } from "../train_args/load.ts";
 import { processorMs } from "./clock.ts";
@@ -37,7 +38,8 @@ const DEFAULTS = { demo: { tokens: 1024 }, real: { tokens: 8192, rank: 64 } } as
  */
 export async function measureStep(gpu: Gpu, options: BenchOptions, seconds: number): Promise<StepReport> {
   const { args, config } = await settingsOf(options);
-  const trainer = await makeTrainer(gpu, args, config);
+  const plan = await planTraining(args, config, { device: planDevice(gpu) });
+  const trainer = await makeTrainer(gpu, args, config, plan.placement);
   const batch = makeBatch(
     Array.from({ length: args.per_device_train_batch_size }, () => ({
       inputIds: randomIds(args.max_seq_length, config.vocab_size),
@@ -61,8 +63,7 @@ export async function measureStep(gpu: Gpu, options: BenchOptions, seconds: numb
   await step();
   const byKernel = sumByKernel(await gpu.timings());
   const deviceMs = byKernel.reduce((sum, { ms }) => sum + ms, 0);
-  const cost = await stepCost(args, config, { device: planDevice(gpu) });
-  const flops = totalFlops(addFlops(cost.flops.forward, cost.flops.recompute, cost.flops.backward));
+  const flops = totalFlops(addFlops(plan.flops.forward, plan.flops.recompute, plan.flops.backward));
   return {
     name: nameOf(options.shape, args),
     tokens: batch.rows,
@@ -79,13 +80,18 @@ export async function measureStep(gpu: Gpu, options: BenchOptions, seconds: numb
     onDevice: deviceMs / best.wallMs,
     flops,
     gflops: flops / best.wallMs / 1e6,
-    plannedBytes: cost.peak.heldBytes,
+    plannedBytes: plan.peak.heldBytes,
     peakBytes: gpu.memory.peakBytes,
     byKernel,
   };
 }
 
-async function makeTrainer(gpu: Gpu, args: TrainArgs, base: ModelConfig): Promise<Trainer> {
+async function makeTrainer(
+  gpu: Gpu,
+  args: TrainArgs,
+  base: ModelConfig,
+  placement: Placement,
+): Promise<Trainer> {
   const config = configForPositions(base, args);
   const model = await randomModel(gpu, config, {
     format: formatOf(args),
@@ -93,17 +99,22 @@ async function makeTrainer(gpu: Gpu, args: TrainArgs, base: ModelConfig): Promis
     isTrained: trainedNames(config, args),
   });
   addFreshLora(model, args);
-  return new Trainer(model, trainerOptions(args));
+  return new Trainer(model, trainerOptions(args, placement));
 }
 
 /** The demo's own recipe, or QLoRA as LongQLoRA does it: NF4, bf16, LoRA on every linear, checkpointing. */
 async function settingsOf(
-  { shape, tokens, rank, full }: BenchOptions,
+  { shape, tokens, rank, full, room }: BenchOptions,
 ): Promise<{ args: TrainArgs; config: ModelConfig }> {
   const isDemo = shape === "demo";
   const length = String(tokens ?? DEFAULTS[isDemo ? "demo" : "real"].tokens);
   const lengths = { max_seq_length: length, model_max_length: length, use_full_attn: String(full) };
-  const paths = { model_name_or_path: DEMO_MODEL, train_file: "unused", output_dir: "unused" };
+  const paths = {
+    model_name_or_path: DEMO_MODEL,
+    train_file: "unused",
+    output_dir: "unused",
+    ...(room === undefined ? {} : { max_memory: `${room}GiB` }),
+  };
   if (isDemo) {
     const { args } = await loadTrainArgs(DEMO_RECIPE, {
       ...paths,

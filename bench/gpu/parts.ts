@@ -168,7 +168,7 @@ function step(webgpu: WebGpu, tokens: 2048 | 8192, limit: number): Part {
     `step-${tokens}`,
     webgpu,
     limit,
-    ["--step", "--shape", "llama2-7b", "--tokens", String(tokens), "--seconds", "0.5"],
+    ["--step", "--shape", "llama2-7b", "--tokens", String(tokens), "--room", "12", "--seconds", "0.5"],
     ["--step", "--tokens", String(tokens / 32), "--seconds", "0.1"],
   );
 }
