@@ -55,6 +55,10 @@ const MPICH: Abi = {
 const MPI_THREAD_SERIALIZED = 2;
 /** Elements of one call at most: MPI counts them in 31 bits. */
 const MOST_ELEMENTS = 2 ** 28;
+/** Sums of so many bytes at most are made at once where all ranks are there: a thread would take as long as they do. */
+const QUICK_BYTES = 8 * 2 ** 20;
+/** Looks in a row whether all have come to a barrier, before the first pause: some ten microseconds. */
+const EARLY_LOOKS = 100;
 /** Milliseconds between two looks whether all have come to a barrier, at first and at most. */
 const LOOKS = { first: 0.25, most: 20 } as const;
 
@@ -70,6 +74,7 @@ function declarations(H: "pointer" | "i32") {
     MPI_Comm_rank: now(H, "buffer"),
     MPI_Comm_size: now(H, "buffer"),
     MPI_Allreduce: waiting("isize", ...values, H, H),
+    allreduceNow: { name: "MPI_Allreduce", ...now("isize", ...values, H, H) },
     MPI_Reduce_scatter_block: waiting("buffer", ...values, H, H),
     MPI_Allgather: waiting(...values, ...values, H),
     MPI_Allgatherv: waiting(...values, "buffer", "buffer", "buffer", H, H),
@@ -146,7 +151,11 @@ class MpiRanks implements Communicator {
   async allReduce(values: Float32Array): Promise<void> {
     const { inPlace, float, sum, world } = this.#abi;
     for (const part of parts(values)) {
-      await this.#call("MPI_Allreduce", inPlace, part, part.length, float, sum, world);
+      const isQuick = part.byteLength <= QUICK_BYTES;
+      // What a rank that is late would hold up is then only this, which leaves it the processor.
+      if (isQuick) await this.barrier();
+      const name = isQuick ? "allreduceNow" : "MPI_Allreduce";
+      await this.#call(name, inPlace, part, part.length, float, sum, world);
     }
   }
 
@@ -196,6 +205,10 @@ class MpiRanks implements Communicator {
     const request = new BigUint64Array(1);
     const isDone = new Int32Array(1);
     await this.#call("MPI_Ibarrier", this.#abi.world, request);
+    for (let i = 0; i < EARLY_LOOKS; i++) {
+      await this.#call("MPI_Test", request, isDone, this.#abi.ignoreStatus);
+      if (isDone[0] !== 0) return;
+    }
     for (let wait: number = LOOKS.first;; wait = Math.min(2 * wait, LOOKS.most)) {
       await this.#call("MPI_Test", request, isDone, this.#abi.ignoreStatus);
       if (isDone[0] !== 0) return;
