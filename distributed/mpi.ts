@@ -55,7 +55,7 @@ const MPICH: Abi = {
 const MPI_THREAD_SERIALIZED = 2;
 /** Elements of one call at most: MPI counts them in 31 bits. */
 const MOST_ELEMENTS = 2 ** 28;
-/** Sums of so many bytes at most are made at once where all ranks are there: a thread would take as long as they do. */
+/** Sums of at most so many bytes do not wait in a thread, whose start would take as long as they do. */
 const QUICK_BYTES = 8 * 2 ** 20;
 /** Looks in a row whether all have come to a barrier, before the first pause: some ten microseconds. */
 const EARLY_LOOKS = 100;
@@ -152,7 +152,7 @@ class MpiRanks implements Communicator {
     const { inPlace, float, sum, world } = this.#abi;
     for (const part of parts(values)) {
       const isQuick = part.byteLength <= QUICK_BYTES;
-      // What a rank that is late would hold up is then only this, which leaves it the processor.
+      // The barrier waits for late ranks with pauses; the sum then takes as long as its bytes.
       if (isQuick) await this.barrier();
       const name = isQuick ? "allreduceNow" : "MPI_Allreduce";
       await this.#call(name, inPlace, part, part.length, float, sum, world);
