@@ -118,18 +118,18 @@ export function cutTables(
 ): { readonly tables: KeyTables; readonly before: number } {
   const before = Math.ceil(rowsSeenBefore(whole, start) / ROW_ALIGNMENT) * ROW_ALIGNMENT;
   const [rows, offset] = [before + end - start, start - before];
-  const cut = (table: Uint32Array, value: (row: number, at: number, table: Uint32Array) => number) => {
+  const cut = (table: Uint32Array, value: (at: number, table: Uint32Array) => number) => {
     const sets = [table.subarray(0, table.length / 2), table.subarray(table.length / 2)];
     return Uint32Array.from({ length: 2 * rows }, (_, i) => {
       const row = i % rows;
-      return row + offset < 0 ? 0 : value(row, row + offset, sets[i < rows ? 0 : 1]!) - offset;
+      return row + offset < 0 ? 0 : value(row + offset, sets[i < rows ? 0 : 1]!) - offset;
     });
   };
   return {
     tables: {
       // Nobody asks what rows before the first query see.
-      first: cut(whole.first, (_, at, first) => Math.min(at, first[Math.max(at, start)]!)),
-      last: cut(whole.last, (_, at, last) => Math.min(last[at]!, end - 1)),
+      first: cut(whole.first, (at, first) => Math.min(at, first[Math.max(at, start)]!)),
+      last: cut(whole.last, (at, last) => Math.min(last[at]!, end - 1)),
     },
     before,
   };

@@ -3,7 +3,6 @@ import { MASK, maskUniforms } from "../elementwise/dropout.ts";
 import type { Gpu, Sharing } from "../gpu.ts";
 import { threadGrid } from "../shared/grid.ts";
 import keepAllWgsl from "../shared/keep_all.wgsl" with { type: "text" };
-import type { Tensor } from "../tensor.ts";
 import type { TileFamily } from "../weight.ts";
 import type { Constants, Kernel } from "../wgsl.ts";
 import addCWgsl from "./add_c.wgsl" with { type: "text" };
@@ -31,12 +30,6 @@ export interface Tile {
   readonly constants: Constants;
 }
 
-/** Bindings of a tile besides the operands. */
-export interface TileExtras {
-  readonly tensors?: Readonly<Record<string, Tensor>>;
-  readonly constants?: Constants;
-}
-
 const ONE: Blocks = { count: 1, aStep: 0, bStep: 0, cStep: 0, innerAStep: 0, innerBStep: 0 };
 const NO_MASK = { p: 0, seed: 0, stream: 0 };
 
@@ -53,7 +46,7 @@ const LEAST_SPAN = 256;
  * Records a product by tiles. Where there are too few of them to keep the device busy, several workgroups share the depth
  * of each, and a second dispatch sums their parts.
  */
-export function runTile(gpu: Gpu, tile: Tile, product: Product, extras: TileExtras = {}): void {
+export function runTile(gpu: Gpu, tile: Tile, product: Product): void {
   const { a, b, c, rows, columns, depth, alpha, beta, inner, blocks = ONE } = product;
   const [down, across] = [Math.ceil(rows / tile.rows), Math.ceil(columns / tile.columns)];
   const cols = Math.ceil(columns / 4);
@@ -85,11 +78,10 @@ export function runTile(gpu: Gpu, tile: Tile, product: Product, extras: TileExtr
     ...b.tensors,
     ...(inner && { inner_a: inner.a, inner_b: inner.b }),
     ...(adds && result.tensors),
-    ...extras.tensors,
   };
   gpu.run(kernel, tensors, {
     grid: [down, across, blocks.count * parts],
-    constants: { ...extras.constants, ...constants, ADDS: adds },
+    constants: { ...constants, ADDS: adds },
     formats: {
       A: a.format,
       C: into.format,
