@@ -3,7 +3,7 @@ import { readTokens } from "../data/tokenize.ts";
 import { gather, inRounds } from "../distributed/agreement.ts";
 import { ALONE, type Communicator } from "../distributed/communicator.ts";
 import { UserError } from "../errors.ts";
-import { freeBatch, makeBatch } from "../model/batch.ts";
+import { freeBatch, inParts, makeBatch } from "../model/batch.ts";
 import type { WorkHooks } from "../model/hooks.ts";
 import type { LanguageModel } from "../model/language_model.ts";
 import { requireSameMeasurement } from "./identity.ts";
@@ -163,11 +163,11 @@ export async function scoreWindows(
   // Summed loss of the target at each position; that of the first is none.
   const byPosition = new Float64Array(seqLen);
   let [batches, done] = [0, 0];
-  const all = Array.from(
-    { length: Math.ceil(starts.length / batchSize) },
-    (_, i) => starts.slice(i * batchSize, (i + 1) * batchSize),
+  const scored = inRounds(
+    ranks,
+    inParts(starts, batchSize),
+    (windows) => scoreBatch(model, tokens, windows, byPosition),
   );
-  const scored = inRounds(ranks, all, (windows) => scoreBatch(model, tokens, windows, byPosition));
   for await (const { item: windows, result: { loss, hits, targetHits } } of scored) {
     sums.batchLoss += loss / (windows.length * targets);
     sums.batchAccuracy += hits / (windows.length * seqLen);

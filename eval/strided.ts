@@ -4,7 +4,7 @@ import { readDocumentTokens } from "../data/tokenize.ts";
 import { inRounds } from "../distributed/agreement.ts";
 import { ALONE, type Communicator } from "../distributed/communicator.ts";
 import { UserError } from "../errors.ts";
-import { freeBatch, makeBatch } from "../model/batch.ts";
+import { freeBatch, inParts, makeBatch } from "../model/batch.ts";
 import type { WorkHooks } from "../model/hooks.ts";
 import type { LanguageModel } from "../model/language_model.ts";
 import { requireSameMeasurement } from "./identity.ts";
@@ -110,10 +110,6 @@ export async function scoreStrided(
   );
   const loss = new Float64Array(documents.length);
   const targets = new Float64Array(documents.length);
-  const batches = Array.from(
-    { length: Math.ceil(windows.length / batchSize) },
-    (_, i) => windows.slice(i * batchSize, (i + 1) * batchSize),
-  );
   const score = async (batch: typeof windows) => {
     const sequences = batch.map(({ document, start, end, first }) => {
       const own = Array.prototype.slice.call(documents[document]!, start, end) as number[];
@@ -143,7 +139,7 @@ export async function scoreStrided(
     });
   };
   let done = 0;
-  for await (const { result } of inRounds(ranks, batches, score)) {
+  for await (const { result } of inRounds(ranks, inParts(windows, batchSize), score)) {
     for (const { document, targetLosses } of result) {
       for (const each of targetLosses) loss[document]! += each;
       targets[document]! += targetLosses.length;
@@ -226,9 +222,9 @@ export async function evaluateStrided(
     );
   }
   const [bosId] = tokenizer.lackingBefore([]);
+  await requireSameMeasurement(options, { maxLength, stride, batchSize, minLength }, documents);
   using opened = await settled.open(hooks);
   const started = performance.now();
-  await requireSameMeasurement(options, { maxLength, stride, batchSize, minLength }, documents);
   const scores = await scoreStrided(
     opened.model,
     documents,

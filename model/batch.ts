@@ -22,6 +22,14 @@ export interface Sequence {
   readonly documents?: Uint32Array;
 }
 
+/** Cuts a list into parts of `size`, of which the last may be shorter. */
+export function inParts<T>(items: readonly T[], size: number): T[][] {
+  return Array.from(
+    { length: Math.ceil(items.length / size) },
+    (_, i) => items.slice(i * size, (i + 1) * size),
+  );
+}
+
 /** Sequences one after the other as rows, without padding. */
 export interface Batch {
   /** (rows) */

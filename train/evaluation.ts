@@ -3,7 +3,7 @@ import type { Sample } from "../data/sample.ts";
 import { shared } from "../distributed/agreement.ts";
 import { ALONE, type Communicator } from "../distributed/communicator.ts";
 import { UserError } from "../errors.ts";
-import { freeBatch, makeBatch } from "../model/batch.ts";
+import { freeBatch, inParts, makeBatch } from "../model/batch.ts";
 import type { LanguageModel } from "../model/language_model.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
 
@@ -69,9 +69,8 @@ export class Evaluation {
   ): Promise<Evaluated & { readonly tokensPerSecond: number }> {
     const began = performance.now();
     const size = this.#args.per_device_eval_batch_size;
-    const starts = Array.from({ length: Math.ceil(this.#samples.length / size) }, (_, i) => i * size);
-    const batches = await shared(this.#ranks, starts, async (at) => {
-      const batch = makeBatch(this.#samples.slice(at, at + size));
+    const batches = await shared(this.#ranks, inParts(this.#samples, size), async (samples) => {
+      const batch = makeBatch(samples);
       const device = model.upload(batch);
       const { losses } = await model.predict(device);
       freeBatch(device);

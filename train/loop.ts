@@ -2,12 +2,11 @@
 import { TRAIN_ARGS } from "../checkpoint/train_args_file.ts";
 import { writeFileAtomic } from "../checkpoint/store.ts";
 import type { Dataset } from "../data/dataset.ts";
-import type { Sample } from "../data/sample.ts";
 import { Sampler } from "../data/sampler.ts";
 import { onAny } from "../distributed/agreement.ts";
 import type { Communicator } from "../distributed/communicator.ts";
 import { UserError } from "../errors.ts";
-import { makeBatch } from "../model/batch.ts";
+import { inParts, makeBatch } from "../model/batch.ts";
 import { dumpTrainArgs } from "../train_args/describe.ts";
 import type { TrainArgs } from "../train_args/schema.ts";
 import { Evaluation } from "./evaluation.ts";
@@ -148,7 +147,7 @@ export class TrainingLoop {
     const { replica, replicas } = trainer.sharing;
     const rate = learningRate(length.schedule, this.#step + 1);
     const samples = this.#sampler.nextInEpoch(length.sequencesPerStep).map((index) => data.samples[index]!);
-    const batches = chunks(samples, args.per_device_train_batch_size)
+    const batches = inParts(samples, args.per_device_train_batch_size)
       .filter((_, i) => i % replicas === replica)
       .map((chunk) => makeBatch(chunk));
     const began = performance.now();
@@ -248,11 +247,4 @@ export class TrainingLoop {
     const { args, info, data: { preview }, trainer: { gpu } } = this.#run;
     return reportHtml({ args, info, preview, ...this.#progress, peakBytes: gpu.memory.peakBytes });
   }
-}
-
-function chunks(samples: readonly Sample[], size: number): Sample[][] {
-  return Array.from(
-    { length: Math.ceil(samples.length / size) },
-    (_, i) => samples.slice(i * size, (i + 1) * size),
-  );
 }
