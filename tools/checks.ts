@@ -1,7 +1,7 @@
 /** Running the checks and tests of the project as processes of their own, and adding up what they say. */
 
 /** Permissions of all tests: the same for each, so that none needs more by accident. */
-const PERMISSIONS = [
+export const TEST_PERMISSIONS = [
   "--allow-read",
   "--allow-write",
   "--allow-env",
@@ -87,7 +87,8 @@ async function testFiles(paths: readonly string[]): Promise<string[]> {
 
 /** Runs files of tests in a process of their own. What it prints comes file by file, so that those of several do not mix. */
 async function testProcess(files: readonly string[]): Promise<TestRun> {
-  const child = deno(["test", "--no-prompt", "--frozen", "--no-check", ...PERMISSIONS, ...files]).spawn();
+  const child = deno(["test", "--no-prompt", "--frozen", "--no-check", ...TEST_PERMISSIONS, ...files])
+    .spawn();
   let output = "";
   let shown = 0;
   const show = async (stream: ReadableStream<Uint8Array<ArrayBuffer>>) => {

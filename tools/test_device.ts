@@ -5,7 +5,7 @@
  * (seen on Dawn, in vkGetDeviceProcAddr). So `deno test --parallel` is not for Dawn.
  */
 import { parseArgs } from "./deps.ts";
-import { conclude, type Count, print } from "./checks.ts";
+import { conclude, type Count, print, TEST_PERMISSIONS } from "./checks.ts";
 
 const ROOT = decodeURI(new URL("..", import.meta.url).pathname);
 /** Processes side by side at most: each holds memory of the device. */
@@ -32,13 +32,6 @@ async function testFiles(path: string): Promise<string[]> {
 
 /** Runs one file and prints what it says in one piece, tests that passed left out. */
 async function runFile(file: string, device: TestDevice, signal: AbortSignal): Promise<Count> {
-  const permissions = [
-    "--allow-read",
-    "--allow-write",
-    "--allow-env",
-    "--allow-run=deno,sh",
-    "--allow-net=127.0.0.1",
-  ];
   const { success, stdout, stderr } = await new Deno.Command("deno", {
     args: [
       "test",
@@ -48,7 +41,7 @@ async function runFile(file: string, device: TestDevice, signal: AbortSignal): P
       "--frozen",
       ...(device.webgpu === "dawn" ? ["--lock=dawn.lock", "--allow-ffi"] : []),
       "--preload=tests/support/on_device.ts",
-      ...permissions,
+      ...TEST_PERMISSIONS,
       file,
     ],
     cwd: ROOT,
