@@ -17,6 +17,7 @@ import type { Tensor } from "../kernels/tensor.ts";
 import { KvCache, kvCacheTokenBytes } from "./kv_cache.ts";
 import { attentionShape } from "./attention.ts";
 import type { DecoderLayer } from "./decoder_layer.ts";
+import type { Linear } from "./linear.ts";
 import { embeddingFactor, type LanguageModel, logitScale } from "./language_model.ts";
 import { norm } from "./norm.ts";
 import { LayerRopes } from "./layer_ropes.ts";
@@ -286,10 +287,7 @@ export class Decoder {
   /** Bytes that a step of {@linkcode sample} and {@linkcode advance} cannot do without reading: weights, keys, values. */
   stepBytes(): number {
     const { head, embeddings } = this.model.parts;
-    const linears = this.model.linears().reduce(
-      (sum, { weight, lora }) => sum + weight.byteLength + (lora ? lora.A.byteLength + lora.B.byteLength : 0),
-      0,
-    );
+    const linears = this.model.linears().reduce((sum, linear) => sum + bytesOf(linear), 0);
     const experts = this.model.parts.layers.reduce((sum, layer) => sum + this.#expertBytes(layer), 0);
     const tokens = this.#sequences.reduce((sum, { cached }) => sum + cached, 0);
     return linears + experts + head.weight.byteLength + this.sequences * embeddings.weight.rowBytes +
@@ -300,10 +298,10 @@ export class Decoder {
   #expertBytes({ routers, experts }: DecoderLayer): number {
     const perToken = expertsPerToken(this.model.config);
     return routers.reduce((sum, { weight }) => sum + weight.byteLength, 0) +
-      experts.reduce((sum, { modules, weight, lora }) => {
-        const bytes = weight.byteLength + (lora ? lora.A.byteLength + lora.B.byteLength : 0);
-        return sum + bytes * Math.min(1, this.sequences * perToken / modules.length);
-      }, 0);
+      experts.reduce(
+        (sum, layer) => sum + bytesOf(layer) * Math.min(1, this.sequences * perToken / layer.modules.length),
+        0,
+      );
   }
 
   /** Frees the cache and all else that it holds; the model stays. */
@@ -368,4 +366,9 @@ export class Decoder {
     this.#gpu.write(this.#last.positions, last);
     this.#gpu.write(this.#last.seen, seen);
   }
+}
+
+/** Bytes of a weight and its LoRA factors. */
+function bytesOf({ weight, lora }: Pick<Linear, "weight" | "lora">): number {
+  return weight.byteLength + (lora ? lora.A.byteLength + lora.B.byteLength : 0);
 }

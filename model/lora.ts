@@ -304,8 +304,8 @@ function putFactors(
   const values = make("adapters");
   const gradients = isTrained ? make("gradients") : undefined;
   let stream = 0;
-  for (const layer of parts.layers) {
-    const linears = layer.linears.filter(({ name }) => chosen.has(name));
+  for (const [number, layer] of parts.layers.entries()) {
+    const linears = layers[number]!;
     const take = (from: Iterator<Tensor> | undefined) => linears.map(() => from?.next().value);
     const [A, B] = [take(values), take(values)] as [Tensor[], Tensor[]];
     const [gradA, gradB] = [take(gradients), take(gradients)];

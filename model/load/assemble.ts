@@ -6,7 +6,7 @@ import { architectureOf } from "../architectures.ts";
 import { LanguageModel, type Table } from "../language_model.ts";
 import type { DecoderLayer } from "../decoder_layer.ts";
 import { LayerModules } from "../layer_modules.ts";
-import type { LinearSpec, ModuleSpec, NormSpec, RouterSpec } from "../layout.ts";
+import type { LinearSpec, NormSpec, RouterSpec } from "../layout.ts";
 import type { ExpertLinears } from "../experts.ts";
 import type { Linear } from "../linear.ts";
 import type { ModelConfig } from "../model_config.ts";
@@ -83,8 +83,9 @@ export async function assembleModel(
       if (spec.kind === "norm") norms.push(await norm(name, spec));
       else if (spec.kind === "router") routers.push(await router(name, spec));
       else if (!spec.expert) linears.push(await linear(name, spec));
-      else if (isFirst(spec, modules)) {
+      else {
         const { stack: of } = spec.expert;
+        if (experts.some((each) => each.name === `${within}.${of}`)) continue;
         const all = modules.filter((each) => each.kind === "linear" && each.expert?.stack === of);
         experts.push(await stack(`${within}.${of}`, all.map((each) => `${within}.${each.name}`), spec));
       }
@@ -100,9 +101,4 @@ export async function assembleModel(
     norm: await norm(layout.norm.name, layout.norm),
     head: config.tie_word_embeddings ? embeddings : await table(layout.head),
   });
-}
-
-/** Whether a linear is the first of its stack. */
-function isFirst(spec: LinearSpec, modules: readonly ModuleSpec[]): boolean {
-  return modules.find((each) => each.kind === "linear" && each.expert?.stack === spec.expert?.stack) === spec;
 }
