@@ -5,15 +5,12 @@ import type { KernelTiming } from "../kernels/profiler.ts";
 import { makeBatch } from "../model/batch.ts";
 import { readConfig } from "../model/config.ts";
 import type { ModelConfig } from "../model/model_config.ts";
-import { configForPositions } from "../model/positions.ts";
 import { addFlops, totalFlops } from "../model/flops.ts";
-import { randomModel } from "../model/load/random.ts";
-import { quantisationOf } from "../model/quantisation.ts";
 import { shapeConfig } from "../model/shapes.ts";
 import { planTraining } from "../train/plan/plan.ts";
+import { randomTrainee } from "../train/plan/random_trainee.ts";
 import { planDevice } from "../train/plan/step_cost.ts";
-import { addFreshLora, trainedNames } from "../train/lora.ts";
-import { formatOf, type Placement, trainerOptions } from "../train/options.ts";
+import { trainerOptions } from "../train/options.ts";
 import { Trainer } from "../train/trainer.ts";
 import { loadTrainArgs, type TrainArgs } from "../train_args/load.ts";
 import { processorMs } from "./clock.ts";
@@ -39,7 +36,7 @@ const DEFAULTS = { demo: { tokens: 1024 }, real: { tokens: 8192, rank: 64 } } as
 export async function measureStep(gpu: Gpu, options: BenchOptions, seconds: number): Promise<StepReport> {
   const { args, config } = await settingsOf(options);
   const plan = await planTraining(args, config, { device: planDevice(gpu) });
-  const trainer = await makeTrainer(gpu, args, config, plan.placement);
+  const trainer = new Trainer(await randomTrainee(gpu, args, config), trainerOptions(args, plan.placement));
   const batch = makeBatch(
     Array.from({ length: args.per_device_train_batch_size }, () => ({
       inputIds: randomIds(args.max_seq_length, config.vocab_size),
@@ -84,22 +81,6 @@ export async function measureStep(gpu: Gpu, options: BenchOptions, seconds: numb
     peakBytes: gpu.memory.peakBytes,
     byKernel,
   };
-}
-
-async function makeTrainer(
-  gpu: Gpu,
-  args: TrainArgs,
-  base: ModelConfig,
-  placement: Placement,
-): Promise<Trainer> {
-  const config = configForPositions(base, args);
-  const model = await randomModel(gpu, config, {
-    format: formatOf(args),
-    quantisation: quantisationOf(args),
-    isTrained: trainedNames(config, args),
-  });
-  addFreshLora(model, args);
-  return new Trainer(model, trainerOptions(args, placement));
 }
 
 /** The demo's own recipe, or QLoRA as LongQLoRA does it: NF4, bf16, LoRA on every linear, checkpointing. */

@@ -72,11 +72,16 @@ export async function tests(paths: readonly string[]): Promise<TestRun> {
   return total;
 }
 
-/** Files of tests among `paths` and below them, relative to the project; all of them unless given. */
-async function testFiles(paths: readonly string[]): Promise<string[]> {
+/** Files of tests among `paths` and below them, relative to the project; all of them unless given. Of a path that is not there it says so, and ends. */
+export async function testFiles(paths: readonly string[]): Promise<string[]> {
   const files: string[] = [];
   const visit = async (path: string): Promise<void> => {
-    if (!(await Deno.stat(path)).isDirectory) return void files.push(path);
+    const found = await Deno.stat(path).catch(() => undefined);
+    if (!found) {
+      print(`Cannot run tests: there is no file or folder "${path}"\n`);
+      Deno.exit(2);
+    }
+    if (found.isFile) return void files.push(path);
     for await (const { name, isDirectory } of Deno.readDir(path)) {
       if (isDirectory || name.endsWith("_test.ts")) await visit(`${path}/${name}`);
     }
@@ -102,14 +107,22 @@ async function testProcess(files: readonly string[]): Promise<TestRun> {
   };
   const [{ success, signal }] = await Promise.all([child.status, show(child.stdout), show(child.stderr)]);
   print(output.slice(shown));
-  const summary = /^(?:ok|FAILED) \| (\d+) passed.*? \| (\d+) failed/m.exec(output);
-  const [passed, failed] = [Number(summary?.[1] ?? 0), Number(summary?.[2] ?? 0)];
+  const summary = summaryOf(output);
+  const { passed, failed } = summary ?? { passed: 0, failed: 0 };
   if (success || failed > 0) return { passed, failed, output };
   // Drivers are taken down when all is done.
   if (summary && signal) {
     print(`(ended by ${signal} after its last test, in the taking down of the driver)\n`);
   }
   return { passed, failed: summary && signal ? 0 : 1, output };
+}
+
+/** Reads what a process of tests says of itself at its end; undefined where it did not get so far. */
+export function summaryOf(output: string): Count & { readonly ignored: number } | undefined {
+  const summary = /^(?:ok|FAILED) \| (\d+) passed.*? \| (\d+) failed(?: \| (\d+) ignored)?/m.exec(output);
+  if (!summary) return undefined;
+  const [, passed, failed, ignored = "0"] = summary;
+  return { passed: Number(passed), failed: Number(failed), ignored: Number(ignored) };
 }
 
 /** Format, lint and types of the whole project, as {@linkcode check} takes them. */

@@ -5,7 +5,7 @@
  * (seen on Dawn, in vkGetDeviceProcAddr). So `deno test --parallel` is not for Dawn.
  */
 import { parseArgs } from "./deps.ts";
-import { conclude, type Count, print, TEST_PERMISSIONS } from "./checks.ts";
+import { conclude, type Count, print, summaryOf, TEST_PERMISSIONS, testFiles } from "./checks.ts";
 
 const ROOT = decodeURI(new URL("..", import.meta.url).pathname);
 /** Processes side by side at most: each holds memory of the device. */
@@ -18,16 +18,6 @@ export interface TestDevice {
   readonly webgpu: string;
   readonly without: readonly string[];
   readonly toggles: readonly string[];
-}
-
-async function testFiles(path: string): Promise<string[]> {
-  if ((await Deno.stat(`${ROOT}${path}`)).isFile) return [path];
-  const files = await Array.fromAsync(Deno.readDir(`${ROOT}${path}`));
-  const found = await Promise.all(files.map(async ({ name, isDirectory }) => {
-    const inside = `${path}/${name}`;
-    return isDirectory ? await testFiles(inside) : name.endsWith("_test.ts") ? [inside] : [];
-  }));
-  return found.flat().sort();
 }
 
 /** Runs one file and prints what it says in one piece, tests that passed left out. */
@@ -44,17 +34,15 @@ async function runFile(file: string, device: TestDevice, signal: AbortSignal): P
       ...TEST_PERMISSIONS,
       file,
     ],
-    cwd: ROOT,
     signal,
     env: { NO_COLOR: "1", LONGREACH_TEST_DEVICE: JSON.stringify(device) },
   }).output();
   const text = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes)).join("");
-  const [, passed = "0", failed = "0", ignored = "0"] =
-    /(\d+) passed.*? \| (\d+) failed(?: \| (\d+) ignored)?/.exec(text) ?? [];
-  const skipped = ignored === "0" ? "" : `, ${ignored} skipped`;
+  const { passed, failed, ignored } = summaryOf(text) ?? { passed: 0, failed: 0, ignored: 0 };
+  const skipped = ignored === 0 ? "" : `, ${ignored} skipped`;
   print(`${file}: ${passed} passed, ${failed} failed${skipped}${success ? "" : " (FAILED)"}\n`);
   if (!success) print(text.split("\n").filter((line) => !/ ok \(/.test(line)).join("\n"));
-  return { passed: Number(passed), failed: success ? Number(failed) : Math.max(1, Number(failed)) };
+  return { passed, failed: success ? failed : Math.max(1, failed) };
 }
 
 if (import.meta.main) {
@@ -71,7 +59,8 @@ if (import.meta.main) {
   });
   const list = (text: string) => text.split(",").filter(Boolean);
   const device = { webgpu: values.webgpu, without: list(values.without), toggles: list(values.toggles) };
-  const files = (await Promise.all(positionals.map(testFiles))).flat()
+  Deno.chdir(ROOT);
+  const files = (await testFiles(positionals))
     .filter((file) => device.webgpu !== "dawn" || file !== NOT_ON_DAWN);
   const jobs = Number(values.jobs ?? Math.max(1, Math.min(MOST_JOBS, navigator.hardwareConcurrency / 2 | 0)));
   const counts: Count[] = [];

@@ -4,12 +4,9 @@ import { gather } from "../../distributed/agreement.ts";
 import { joinJob } from "../../distributed/mpi.ts";
 import type { Communicator } from "../../distributed/communicator.ts";
 import { makeBatch } from "../../model/batch.ts";
-import { configForPositions } from "../../model/positions.ts";
-import { randomModel } from "../../model/load/random.ts";
-import { quantisationOf } from "../../model/quantisation.ts";
 import { shapeConfig } from "../../model/shapes.ts";
-import { addFreshLora, trainedNames } from "../../train/lora.ts";
-import { formatOf, trainerOptions } from "../../train/options.ts";
+import { trainerOptions } from "../../train/options.ts";
+import { randomTrainee } from "../../train/plan/random_trainee.ts";
 import { predictScaling } from "../../train/plan/scaling.ts";
 import { secondsOf, stepCost } from "../../train/plan/step_cost.ts";
 import { Trainer } from "../../train/trainer.ts";
@@ -70,13 +67,7 @@ async function measure(ranks: Communicator): Promise<RankReport> {
 
   const simulated = simulateGpu();
   const { gpu } = simulated;
-  const config = configForPositions(base, args);
-  const model = await randomModel(gpu, config, {
-    format: formatOf(args),
-    quantisation: quantisationOf(args),
-    isTrained: trainedNames(config, args),
-  });
-  addFreshLora(model, args);
+  const model = await randomTrainee(gpu, args, base);
   const trainer = new Trainer(model, { ...trainerOptions(args), ranks });
   const batch = makeBatch([{ inputIds: new Uint32Array(args.max_seq_length) }]);
 

@@ -3,10 +3,8 @@
 //
 // Grid: one workgroup per token, wrapped. A lane looks after experts lane, lane + 64, ..., of which `taken` has a bit each.
 
-#needs workgroup_max workgroup_sum EXPERTS_AT
+#needs workgroup_max exponentials LOWEST EXPERTS_AT
 #needs LANES NORMALISED
-
-const LOWEST = -1e38;
 
 struct Params {
   rows: u32,       // tokens of this dispatch
@@ -34,16 +32,7 @@ fn main(
   // The same for the whole workgroup, so leaving here splits no barrier.
   if (row >= p.rows) { return; }
   let base = row * p.width;
-  var most = LOWEST;
-  for (var e = lane; e < p.experts; e += LANES) {
-    most = max(most, logits[base + e]);
-  }
-  most = workgroup_max(lane, most);
-  var sum = 0.0;
-  for (var e = lane; e < p.experts; e += LANES) {
-    sum += exp(logits[base + e] - most);
-  }
-  sum = workgroup_sum(lane, sum);
+  let softmax = exponentials(lane, base);
   var taken = 0u;
   for (var j = 0u; j < p.k; j++) {
     var best = LOWEST;
@@ -61,7 +50,7 @@ fn main(
     let expert = u32(-workgroup_max(lane, select(-16777215.0, -f32(best_expert), best == row_best)));
     if (expert % LANES == lane) {
       taken |= 1u << (expert / LANES);
-      chosen[j] = exp(logits[base + expert] - most) / sum;
+      chosen[j] = exp(logits[base + expert] - softmax.most) / softmax.sum;
       table[EXPERTS_AT * p.pairs + (p.first + row) * p.k + j] = expert;
     }
   }

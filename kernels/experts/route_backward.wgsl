@@ -4,7 +4,7 @@
 //
 // Grid: one workgroup per token, wrapped.
 
-#needs workgroup_max workgroup_sum EXPERTS_AT
+#needs exponentials EXPERTS_AT
 #needs LANES NORMALISED
 
 struct Params { rows: u32, width: u32, experts: u32, k: u32, first: u32, pairs: u32 }
@@ -26,16 +26,7 @@ fn main(
   if (row >= p.rows) { return; }
   let base = row * p.width;
   let pair = (p.first + row) * p.k;
-  var most = -1e38;
-  for (var e = lane; e < p.experts; e += LANES) {
-    most = max(most, logits[base + e]);
-  }
-  most = workgroup_max(lane, most);
-  var sum = 0.0;
-  for (var e = lane; e < p.experts; e += LANES) {
-    sum += exp(logits[base + e] - most);
-  }
-  sum = workgroup_sum(lane, sum);
+  let softmax = exponentials(lane, base);
   var shared_part = 0.0;
   for (var j = 0u; j < p.k; j++) {
     shared_part += weights[pair + j] * d_weights[pair + j];
@@ -50,7 +41,7 @@ fn main(
       }
     }
     var share = weight;
-    if (!NORMALISED) { share = exp(logits[base + e] - most) / sum; }
+    if (!NORMALISED) { share = exp(logits[base + e] - softmax.most) / softmax.sum; }
     logits[base + e] = select(0.0, weight * d_weight - share * shared_part, e < p.experts);
   }
 }

@@ -4,13 +4,14 @@ import { requireVector, wrappedGrid } from "../shared/grid.ts";
 import { REDUCE_64 } from "../shared/reduce.ts";
 import { rowRanges, type Tensor } from "../tensor.ts";
 import countWgsl from "./count.wgsl" with { type: "text" };
+import exponentialsWgsl from "./exponentials.wgsl" with { type: "text" };
 import routeWgsl from "./route.wgsl" with { type: "text" };
 import routeBackwardWgsl from "./route_backward.wgsl" with { type: "text" };
 import sortWgsl from "./sort.wgsl" with { type: "text" };
 import tableWgsl from "./table.wgsl" with { type: "text" };
 import { tileRowsFor } from "./tiles.ts";
 
-const SHARED = { ...REDUCE_64, libraries: [...REDUCE_64.libraries, tableWgsl] };
+const SHARED = { ...REDUCE_64, libraries: [...REDUCE_64.libraries, tableWgsl, exponentialsWgsl] };
 const ROUTE = { name: "route", wgsl: routeWgsl, ...SHARED };
 const ROUTE_BACKWARD = { name: "route_backward", wgsl: routeBackwardWgsl, ...SHARED };
 const COUNT = { name: "count_by_expert", wgsl: countWgsl, libraries: [tableWgsl] };

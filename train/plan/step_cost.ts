@@ -10,20 +10,17 @@ import type { GpuInfo } from "../../kernels/device.ts";
 import type { Refused } from "../../kernels/refusal.ts";
 import type { Tuning } from "../../kernels/tuning.ts";
 import { type Batch, freeBatch, layerRule, makeBatch, type Sequence } from "../../model/batch.ts";
-import { isPackedIn4bit } from "../../model/config.ts";
 import type { ModelConfig } from "../../model/model_config.ts";
-import { configForPositions } from "../../model/positions.ts";
 import { visitedPairs } from "../../kernels/attention/visits.ts";
 import { addFlops, type StepFlops, totalFlops, trainingFlops } from "../../model/flops.ts";
 import type { LanguageModel } from "../../model/language_model.ts";
-import { randomModel } from "../../model/load/random.ts";
-import { quantisationOf } from "../../model/quantisation.ts";
 import type { TrainArgs } from "../../train_args/schema.ts";
 import type { Throughput } from "./throughput.ts";
-import { addFreshLora, trainedNames } from "../lora.ts";
-import { formatOf, type Placement, trainerOptions } from "../options.ts";
+import { trainedNames } from "../lora.ts";
+import { type Placement, trainerOptions } from "../options.ts";
 import { cutRows } from "../sequence_parallel.ts";
 import { Trainer } from "../trainer.ts";
+import { randomTrainee } from "./random_trainee.ts";
 
 /** The device that a step is counted for. */
 export interface PlanDevice extends Pick<GpuOptions, "sharing" | "maxBindingBytes" | "hostCopies"> {
@@ -142,19 +139,10 @@ async function rankCost(
   whole: Batch,
   place: number,
 ): Promise<Omit<StepCost, "ranks">> {
-  const config = configForPositions(base, args);
   const tally = new Tally();
   const gpu = Gpu.dry({ ...device, onDispatch: (dispatch) => tally.add(dispatch) });
   gpu.memory.at("loading");
-  const model = await randomModel(gpu, config, {
-    format: formatOf(args),
-    quantisation: quantisationOf({
-      load_in_4bit: args.load_in_4bit || isPackedIn4bit(base.raw),
-      double_quant: args.double_quant,
-    }),
-    isTrained: trainedNames(config, args),
-  });
-  if (args.low_rank_training) addFreshLora(model, args);
+  const model = await randomTrainee(gpu, args, base);
   const ranks = dryCommunicator(place, worldSize);
   const trainer = new Trainer(model, { ...trainerOptions(args, placement), ranks });
   tally.start();
@@ -162,7 +150,7 @@ async function rankCost(
   const counted = { dispatches: tally.dispatches, trafficBytes: tally.trafficBytes };
   if (evalLengths.length > 0) {
     gpu.memory.at("evaluation");
-    const batch = model.upload(makeBatch(sequencesOf(evalLengths, config)));
+    const batch = model.upload(makeBatch(sequencesOf(evalLengths, base)));
     await model.predict(batch);
     freeBatch(batch);
   }
