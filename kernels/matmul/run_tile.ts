@@ -76,6 +76,7 @@ export function runTile(gpu: Gpu, tile: Tile, product: Product): void {
     a,
     c: into,
     ...b.tensors,
+    ...(product.aFactors && { a_factors: product.aFactors }),
     ...(inner && { inner_a: inner.a, inner_b: inner.b }),
     ...(adds && result.tensors),
   };

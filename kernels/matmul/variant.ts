@@ -62,6 +62,8 @@ export interface Product extends ProductShape {
   readonly c: Tensor;
   /** First column of A that takes part. */
   readonly aFirst: number;
+  /** (rows) f32: what each row of A is taken times, for variants on matrix units; 1 unless given. */
+  readonly aFactors?: Tensor | undefined;
   /** First column of C that is made. */
   readonly cFirst: number;
   readonly alpha: number;

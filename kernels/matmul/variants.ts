@@ -35,11 +35,11 @@ const LARGE = 2 ** 22;
 const DEQUANTISE_FIRST = dequantiseFirst(runProduct);
 
 /** Names of the variants to try first on matrix units, where those are not the processor's. */
-const MATRIX_DEFAULTS: Partial<Record<Size, string>> = {
-  "128 columns": "matrix 64x64",
-  "128 rows": "matrix 64x64",
-  large: "matrix 128x128",
-  medium: "matrix 64x128",
+const MATRIX_DEFAULTS: Partial<Record<Size, readonly string[]>> = {
+  "128 columns": ["matrix 64x64"],
+  "128 rows": ["matrix 64x64"],
+  large: ["matrix 128x128 of halves", "matrix 128x128"],
+  medium: ["matrix 64x128"],
 };
 
 /**
@@ -135,12 +135,13 @@ function tunableOf(gpu: Gpu, kind: ProductKind, size: Size, variants: readonly V
       name
     )
   ) as [string[], string[]];
+  const decodes = kind.form !== DENSE && !gpu.info.isSoftware && DEQUANTISED.has(size);
   const wanted = [
-    kind.form !== DENSE && !gpu.info.isSoftware && DEQUANTISED.has(size) && DEQUANTISE_FIRST.name,
-    onMatrices && !gpu.info.isSoftware && MATRIX_DEFAULTS[size],
+    ...decodes ? [DEQUANTISE_FIRST.name] : [],
+    ...onMatrices && !gpu.info.isSoftware ? MATRIX_DEFAULTS[size] ?? [] : [],
     DEFAULTS[gpu.sharing][size],
     DEFAULTS.workgroup[size],
-  ].find((name) => name && trusted.includes(name)) || trusted[0]!;
+  ].find((name) => trusted.includes(name)) ?? trusted[0]!;
   const others = trusted.filter((name) => name !== wanted);
   const key = `matmul ${kind.layout} ${kind.form.name} ${size}${onMatrices ? " 16-bit" : ""}`;
   return { key, variants: [wanted, ...others], refused };

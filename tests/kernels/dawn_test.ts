@@ -56,12 +56,14 @@ function dawnTest(name: string, reason: string | undefined, fn: () => Promise<vo
   Deno.test({ name: `Dawn: ${name}${note}`, ignore: reason !== undefined, fn });
 }
 
-/** A device on which all that matrix units can do is done on them. */
-async function openWithMatrices(options: GpuOptions = {}): Promise<Gpu> {
+/** A device on which all that matrix units can do is done on them. @param ofHalves whether rows of products are written as f16 first */
+async function openWithMatrices(options: GpuOptions = {}, ofHalves = false): Promise<Gpu> {
   using probe = await openDawn();
   const tuning: Record<string, string> = {};
   for (const { key, variants } of [...matmulTunables(probe), ...attentionTunables(probe)]) {
-    const onMatrices = variants.findLast((name) => name.startsWith("matrix"));
+    const ofMatrices = variants.filter((name) => name.startsWith("matrix"));
+    const onMatrices = ofMatrices.findLast((name) => name.endsWith("of halves") === ofHalves) ??
+      ofMatrices.at(-1);
     if (onMatrices) tuning[key] = onMatrices;
   }
   assert(Object.keys(tuning).length > 0, "classes that matrix units serve");
@@ -177,9 +179,60 @@ dawnTest("products on matrix units are right where operands grow along the depth
   assert(error < 8 * 2 ** -24, `${error}`);
 });
 
+dawnTest(
+  "rows written as f16 first, each by its own power of two, give exact products",
+  matrices,
+  async () => {
+    const dispatches: string[] = [];
+    const onDispatch = ({ kernel }: { readonly kernel: string }) => dispatches.push(kernel);
+    const shapes = [
+      { M: 131, N: 136, K: 144, format: "f32", bound: 8 * 2 ** -24 },
+      // A weight in two parts, of which the second reads later columns of dy.
+      { M: 190, N: 344, K: 400, format: "bf16", bound: 2 ** -8 },
+    ] as const;
+    using gpu = await openWithMatrices({ maxBindingBytes: 155_648, onDispatch }, true);
+    for (const { M, N, K, format, bound } of shapes) {
+      // Rows from the least of f32 to the largest, and one of nothing.
+      const make = (seed: number, width: number) => {
+        const values = normal(seed, M * width).map((value, i) => {
+          const row = Math.floor(i / width);
+          return row === 5 ? 0 : value * 2 ** (97 * row % 200 - 110);
+        });
+        return inFormat(gpu, [M, width], values, "bf16");
+      };
+      const [x, dy] = [make(21, K), make(22, N)];
+      const w = inFormat(gpu, [N, K], normal(23, N * K), "bf16");
+      const addend = inFormat(gpu, [M, N], normal(24, M * N), format);
+      const y = matmul(gpu, x.tensor, w.tensor, { format, alpha: 2, beta: 0.5, addend: addend.tensor });
+      const dx = matmulBackwardInput(gpu, dy.tensor, w.tensor, { format });
+      const size = { M, N, K };
+      const plus = (products: Float64Array, addends: ArrayLike<number>) =>
+        products.map((value, i) => 2 * value + addends[i]! / 2);
+      const ofY = worst(
+        await gpu.read(y),
+        plus(matmulReference(x.values, w.values, size), addend.values),
+        plus(matmulReference(abs(x.values), abs(w.values), size), abs(addend.values)),
+      );
+      assert(ofY < bound, `x W^T of ${M}, ${N}, ${K}: ${ofY}`);
+      const ofDx = worst(
+        await gpu.read(dx),
+        matmulBackwardInputReference(dy.values, w.values, size),
+        // Below 1e-38 f32 does not have all of its bits.
+        matmulBackwardInputReference(abs(dy.values), abs(w.values), size).map((value) => value + 1e-38),
+      );
+      assert(ofDx < bound, `dy W of ${M}, ${N}, ${K}: ${ofDx}`);
+    }
+    assertEquals(dispatches.filter((kernel) => kernel === "half_rows").length, 6, "rows as f16");
+  },
+);
+
 dawnTest("what is not finite reaches its own row, and no other", matrices, async () => {
-  using gpu = await openWithMatrices();
-  const [M, N, K] = [33, 32, 64];
+  for (const ofHalves of [false, true]) await assertOwnRows(ofHalves);
+});
+
+async function assertOwnRows(ofHalves: boolean): Promise<void> {
+  using gpu = await openWithMatrices({}, ofHalves);
+  const [M, N, K] = ofHalves ? [129, 132, 64] : [33, 32, 64];
   const values = normal(6, M * K);
   values[2 * K + 5] = NaN;
   values[7 * K + 9] = Infinity;
@@ -190,7 +243,7 @@ dawnTest("what is not finite reaches its own row, and no other", matrices, async
     const isFinite = y.subarray(row * N, row * N + N).map((value) => Number(Number.isFinite(value)));
     assertEquals(new Set(isFinite), new Set([row === 2 || row === 7 ? 0 : 1]), `row ${row}`);
   }
-});
+}
 
 interface Heads {
   readonly heads: number;

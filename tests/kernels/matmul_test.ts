@@ -364,8 +364,15 @@ Deno.test("A GPU decodes weights in the tile for few rows and first for many; ma
   assertEquals([128, 129, 2048].map((rows) => nameOf(withMatrices, DENSE, rows)), [
     "matrix 64x64",
     "matrix 64x128",
-    "matrix 128x128",
+    "matrix 128x128 of halves",
   ]);
+  const gpu = Gpu.dry({
+    limits: { ...TYPICAL_LIMITS, maxComputeWorkgroupStorageSize: 49152 },
+    info: withMatrices,
+  });
+  const kind = { layout: "tn", form: DENSE, format: "bf16" } as const;
+  const shape = { rows: 4096, columns: 4096, depth: 2048 };
+  assertEquals(variantFor(gpu, kind, shape).name, "matrix 128x128", "the depth has no rows of its own");
 });
 
 Deno.test("Products of shapes that do not fit are refused with both shapes", async () => {

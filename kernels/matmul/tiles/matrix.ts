@@ -1,6 +1,8 @@
 /** Products on matrix units: which tiles there are, and what they are made of on one device. */
 import type { Gpu } from "../../gpu.ts";
 import { type MatrixUnit, matrixUnit, onUnit, unitConstants } from "../../shared/matrix_unit.ts";
+import { halvesFirst } from "../halves_first.ts";
+import aFactorsWgsl from "../operands/a_factors_matrix.wgsl" with { type: "text" };
 import { runTile, type Tile } from "../run_tile.ts";
 import tileOfWgsl from "../tile_of.wgsl" with { type: "text" };
 import type { Product, ProductKind, Variant } from "../variant.ts";
@@ -35,7 +37,7 @@ export const BY_MATRIX: readonly Variant[] = [
   matrixTile(128, 64, [2, 2]),
   matrixTile(64, 64, [2, 2]),
   matrixTile(32, 32, [2, 2], 8),
-];
+].flatMap((tile) => [tile, halvesFirst(tile)]);
 
 /** Whether products of this kind may run on matrix units here. */
 export function usesMatrices(gpu: Gpu, { format }: Pick<ProductKind, "format">): boolean {
@@ -84,7 +86,7 @@ function tileOf(
   unit: MatrixUnit,
   shape: TileShape,
   made: Made,
-  { layout, a, b }: Product,
+  { layout, a, b, aFactors }: Product,
 ): Tile {
   const { rows, columns, subgroups: [down, across] } = shape;
   const { depth, matrices, packs, staged } = made;
@@ -97,7 +99,11 @@ function tileOf(
     // As if subgroups had the 32 lanes that most GPUs' have.
     threads: 32 * down * across,
     wgsl,
-    libraries: [...libraries, tileOfWgsl],
+    libraries: [
+      ...libraries,
+      tileOfWgsl,
+      aFactors ? aFactorsWgsl : "fn a_factor(row: u32) -> f32 { return 1.0; }",
+    ],
     constants: {
       ...unitConstants(unit),
       ROWS: rows,

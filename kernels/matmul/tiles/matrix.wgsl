@@ -14,7 +14,7 @@ diagnostic(off, chromium.subgroup_matrix_uniformity);  // offsets differ between
 //
 // Grid: x = rows of a tile, y = columns of a tile, z = parts of the depth.
 
-#needs b_begin RawA RawB a_fetch b_fetch a_most b_most a_octets b_octets store tile_of
+#needs b_begin RawA RawB a_fetch b_fetch a_most b_most a_octets b_octets a_factor store tile_of
 #needs Sums SM SN SK LANES    // of the matrix unit
 #needs ROWS COLUMNS DEPTH
 #needs SUBGROUPS SUBGROUPS_DOWN SUBGROUPS_ACROSS
@@ -191,11 +191,12 @@ fn main(
       for (var n = lane; n < SM * STAGED * SN / 4u; n += LANES) {
         let row = n / (STAGED * SN / 4u);
         let quad = n % (STAGED * SN / 4u);
+        let c_row = tile.x * ROWS + part_row + $iu * SM + row;
         store(
           tile.z,
-          tile.x * ROWS + part_row + $iu * SM + row,
+          c_row,
           (tile.y * COLUMNS + part_column + $gu * STAGED * SN) / 4u + quad,
-          sums[base + row * SUM_LINE + quad] * reciprocal(a_up) * reciprocal(b_up),
+          sums[base + row * SUM_LINE + quad] * reciprocal(a_up) * reciprocal(b_up) * a_factor(c_row),
         );
       }
     #end
