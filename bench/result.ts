@@ -54,7 +54,7 @@ export interface KernelShare {
 export interface StepReport {
   readonly name: string;
   readonly tokens: number;
-  /** Milliseconds that the first step took longer than the best, compiling. */
+  /** Milliseconds of compiling: the kernels of the plan ahead, and what the first step took longer than the best. */
   readonly compileMs: number;
   readonly kernels: number;
   readonly steps: number;

@@ -8,6 +8,7 @@ import { type WebGpu, WEBGPUS } from "../kernels/device.ts";
 import { Gpu, type Sharing } from "../kernels/gpu.ts";
 import { matrixTrials } from "../kernels/matrix_trials/matrix_trials.ts";
 import type { Tuning } from "../kernels/tuning.ts";
+import { assemble } from "../kernels/wgsl.ts";
 import { nearest } from "../nearest.ts";
 import { type PlanDevice, planDevice, TYPICAL_DEVICE } from "../train/plan/step_cost.ts";
 import { parseArgs } from "./deps.ts";
@@ -44,7 +45,8 @@ export async function sourcesOf(device: PlanDevice): Promise<Sources> {
     Gpu.dry({
       ...device,
       tuning,
-      onDispatch: ({ kernel, source }) => [kernel, ...namesOf()].forEach((name) => add(name, source())),
+      onDispatch: ({ kernel, form }) =>
+        [kernel, ...namesOf()].forEach((name) => add(name, assemble(form.kernel, form))),
     });
   const { tuning = {} } = device;
   for (const { tunable: { key, variants }, work } of tunableCases(open({}))) {

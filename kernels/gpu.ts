@@ -12,7 +12,7 @@ import type { Refused } from "./refusal.ts";
 import { type Bound, type Dtype, joined, type Tensor } from "./tensor.ts";
 import { type Reading, type TensorValues, toFloat32, Transfers } from "./transfers.ts";
 import type { Tuning } from "./tuning.ts";
-import type { Kernel } from "./wgsl.ts";
+import type { Kernel, KernelForm } from "./wgsl.ts";
 
 export type { DeviceLimits, Dispatch, DryOptions, GpuInfo, GpuOptions, Launch, MemoryUse, Purpose, Sharing };
 
@@ -301,6 +301,14 @@ export class Gpu {
   /** Kernels compiled so far, each specialisation counted. */
   get pipelineCount(): number {
     return this.#recorder.pipelineCount;
+  }
+
+  /**
+   * Compiles kernels ahead of the work that needs them: side by side, where the implementation of WebGPU has threads for it,
+   * and meanwhile the program goes on. A kernel that fails is reported by the next read.
+   */
+  async compile(forms: readonly KernelForm[]): Promise<void> {
+    await this.#recorder.prepare(forms);
   }
 
   /**

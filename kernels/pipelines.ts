@@ -1,6 +1,13 @@
 import { GpuError } from "./errors.ts";
 import type { Bound } from "./tensor.ts";
-import { assemble, type Interface, type Kernel, readInterface, type Specialisation } from "./wgsl.ts";
+import {
+  assemble,
+  type Interface,
+  type Kernel,
+  type KernelForm,
+  readInterface,
+  type Specialisation,
+} from "./wgsl.ts";
 
 /** A compiled specialisation of a kernel. */
 export interface Pipeline {
@@ -45,15 +52,38 @@ export class PipelineCache {
     return this.#pipelines.size;
   }
 
-  get(kernel: Kernel, specialisation: Specialisation): Pipeline {
-    const { constants, formats } = specialisation;
-    const key = `${kernel.name} ${JSON.stringify([kernel.constants, constants, formats])}`;
+  /** Gives the pipeline of a kernel, compiled now if it has not been. */
+  get(kernel: Kernel, { constants, formats }: Specialisation): Pipeline {
+    const form = { kernel, constants, formats };
+    const key = keyOf(form);
     let pipeline = this.#pipelines.get(key);
     if (!pipeline) {
-      pipeline = this.#compile(kernel, specialisation);
+      pipeline = this.#compile(form);
       this.#pipelines.set(key, pipeline);
     }
     return pipeline;
+  }
+
+  /**
+   * Compiles kernels that are not compiled yet, side by side where the implementation has threads for it. One that fails is
+   * reported by its name.
+   */
+  async prepare(forms: readonly KernelForm[]): Promise<void> {
+    const missing = new Map(forms.map((form) => [keyOf(form), form]));
+    await Promise.all([...missing].map(async ([key, form]) => {
+      if (this.#pipelines.has(key)) return;
+      this.#device.pushErrorScope("validation");
+      const { descriptor, ...made } = this.#describe(form);
+      // What is wrong with a module is wrong with its pipeline, which says so.
+      const heard = this.#device.popErrorScope();
+      try {
+        const [gpu] = await Promise.all([this.#device.createComputePipelineAsync(descriptor), heard]);
+        // Some work may have needed it meanwhile.
+        if (!this.#pipelines.has(key)) this.#pipelines.set(key, { id: this.#pipelines.size, ...made, gpu });
+      } catch (error) {
+        this.#report(form, error as Error);
+      }
+    }));
   }
 
   /** @throws {GpuError} unless there is a tensor for every binding of the kernel, and no other */
@@ -129,12 +159,30 @@ export class PipelineCache {
     await Promise.all(waiting);
   }
 
-  #compile(kernel: Kernel, specialisation: Specialisation): Pipeline {
+  #compile(form: KernelForm): Pipeline {
+    this.#device.pushErrorScope("validation");
+    const { descriptor, ...made } = this.#describe(form);
+    const gpu = this.#device.createComputePipeline(descriptor);
+    this.#compiling.push(
+      this.#device.popErrorScope().then((error) => {
+        if (error) this.#report(form, error);
+      }),
+    );
+    return { id: this.#pipelines.size, ...made, gpu };
+  }
+
+  #report({ kernel: { name } }: KernelForm, { message }: { readonly message: string }): void {
+    this.#onFailure(new GpuError(`Kernel "${name}" does not compile: ${message}`));
+  }
+
+  /** Makes everything of a pipeline but itself. */
+  #describe(
+    { kernel, ...specialisation }: KernelForm,
+  ): Omit<Pipeline, "id" | "gpu"> & { readonly descriptor: GPUComputePipelineDescriptor } {
     const { name } = kernel;
     const code = assemble(kernel, specialisation);
     const declared = readInterface(code);
     const device = this.#device;
-    device.pushErrorScope("validation");
     const layout = device.createBindGroupLayout({
       label: name,
       entries: declared.bindings.map(({ index, type }) => ({
@@ -143,20 +191,19 @@ export class PipelineCache {
         buffer: { type, hasDynamicOffset: type === "uniform" },
       })),
     });
-    const module = device.createShaderModule({ label: name, code });
-    const gpu = device.createComputePipeline({
+    const descriptor = {
       label: name,
       layout: device.createPipelineLayout({ label: name, bindGroupLayouts: [layout] }),
-      compute: { module, entryPoint: "main" },
-    });
-    this.#compiling.push(
-      device.popErrorScope().then((error) => {
-        if (error) this.#onFailure(new GpuError(`Kernel "${name}" does not compile: ${error.message}`));
-      }),
-    );
+      compute: { module: device.createShaderModule({ label: name, code }), entryPoint: "main" },
+    };
     const tensors = declared.bindings.filter(({ type }) => type !== "uniform").map(({ name }) => name);
-    return { id: this.#pipelines.size, name, interface: declared, tensors, gpu, layout };
+    return { name, interface: declared, tensors, layout, descriptor };
   }
+}
+
+/** What tells a pipeline from all others. */
+export function keyOf({ kernel, constants, formats }: KernelForm): string {
+  return `${kernel.name} ${JSON.stringify([kernel.constants, constants, formats])}`;
 }
 
 function uniformBytes(pipeline: Pipeline): number {

@@ -6,7 +6,7 @@ import { type Pipeline, PipelineCache } from "./pipelines.ts";
 import type { PooledBuffer } from "./pool.ts";
 import { type KernelTiming, Profiler, TIMED_LAUNCHES } from "./profiler.ts";
 import type { Bound } from "./tensor.ts";
-import { assemble, type Kernel, type Specialisation } from "./wgsl.ts";
+import type { Kernel, KernelForm, Specialisation } from "./wgsl.ts";
 
 /** One dispatch: workgroups along x, y, z; the fields of the kernel's `struct Params`; what its pipeline fixes. */
 export interface Launch extends Specialisation {
@@ -22,8 +22,8 @@ export interface Dispatch {
   readonly grid: readonly [number, number, number];
   readonly uniforms: Readonly<Record<string, number>>;
   readonly bindings: readonly Bound[];
-  /** Returns the text that its device compiles. */
-  readonly source: () => string;
+  /** What its device compiles. */
+  readonly form: KernelForm;
 }
 
 /** Options of a recorder. */
@@ -96,6 +96,11 @@ export class Recorder {
     return this.#submits;
   }
 
+  /** Compiles kernels ahead, as {@linkcode PipelineCache.prepare} does. */
+  async prepare(forms: readonly KernelForm[]): Promise<void> {
+    await this.#pipelines.prepare(forms);
+  }
+
   /** Whether the compilers of all kernels recorded so far have been waited for. */
   get isCompiled(): boolean {
     return this.#pipelines.isSettled;
@@ -121,7 +126,7 @@ export class Recorder {
       grid: [x, y, z],
       uniforms,
       bindings: Object.values(bounds),
-      source: () => assemble(kernel, launch),
+      form: { kernel, constants: launch.constants, formats: launch.formats },
     });
     if (this.#options.isDry) return;
     const pipeline = this.#pipelines.get(kernel, launch);

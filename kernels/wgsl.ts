@@ -33,8 +33,13 @@ export interface Kernel {
 
 /** Values fixed when a pipeline is made. */
 export interface Specialisation {
-  readonly constants?: Constants;
-  readonly formats?: Readonly<Record<string, Format>>;
+  readonly constants?: Constants | undefined;
+  readonly formats?: Readonly<Record<string, Format>> | undefined;
+}
+
+/** A kernel as a pipeline is made of it. */
+export interface KernelForm extends Specialisation {
+  readonly kernel: Kernel;
 }
 
 export interface Binding {

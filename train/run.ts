@@ -105,7 +105,10 @@ export async function runTraining(given: TrainArgs, givenHooks: TrainHooks = {})
     onCompile: (kernels) => hooks.onCompile?.(kernels),
   });
   const plan = await planRun(gpu, args, model.config, { data, evalData, worldSize: ranks.size });
+  // While the weights are read.
+  const compiled = gpu.compile(plan.kernels);
   const trainee = await loadTrainee(gpu, args, model.config, start);
+  await compiled;
   tell(trainee.notes);
   const trainer = new Trainer(trainee.model, { ...trainerOptions(args, plan.placement), ranks });
   if (resumed) {

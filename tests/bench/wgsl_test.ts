@@ -2,6 +2,7 @@ import { tunableCases } from "../../bench/suites/tunables.ts";
 import { runWgsl, sourcesOf } from "../../bench/wgsl.ts";
 import { Gpu } from "../../kernels/gpu.ts";
 import { matmulBackwardInput } from "../../kernels/matmul/matmul.ts";
+import { assemble } from "../../kernels/wgsl.ts";
 import { type PlanDevice, planDevice, TYPICAL_DEVICE } from "../../train/plan/step_cost.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
 import { assertIncludes } from "../support/text.ts";
@@ -40,7 +41,10 @@ Deno.test("every .wgsl file is part of a kernel that is printed for one device o
     [...sources.values()].flatMap((each) => [...each])
   );
   // f32 beside rows of 16 bits, as LoRA's factors are, in a product of more than 16 columns.
-  const gpu = Gpu.dry({ ...WITH_MATRICES, onDispatch: ({ source }) => texts.push(source()) });
+  const gpu = Gpu.dry({
+    ...WITH_MATRICES,
+    onDispatch: ({ form }) => texts.push(assemble(form.kernel, form)),
+  });
   matmulBackwardInput(gpu, gpu.empty([256, 64], "bf16"), gpu.empty([64, 64]));
   for (const file of await wgslFiles("kernels")) {
     const [header] = (await Deno.readTextFile(file)).split("\n");

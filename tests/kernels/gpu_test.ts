@@ -118,6 +118,20 @@ Deno.test("A kernel that does not compile stops the next read by name", async ()
   await assertThrows(() => gpu.read(x), `Kernel "broken" does not compile`);
 });
 
+Deno.test("Kernels compiled ahead are those that work then uses, and one that does not compile is told", async () => {
+  using gpu = await Gpu.open();
+  const form = { kernel: DOUBLE, constants: undefined, formats: { X: "f32" } } as const;
+  await gpu.compile([form, { ...form, formats: { X: "bf16" } }, form]);
+  assertEquals(gpu.pipelineCount, 2);
+  const y = double(gpu, gpu.tensor([1, 4], Float32Array.of(1, 2, 3, 4)), 3);
+  assertEquals([...await gpu.read(y)], [3, 6, 9, 12]);
+  await gpu.compile([form]);
+  assertEquals(gpu.pipelineCount, 2, "none is made twice");
+  const kernel = { ...DOUBLE, name: "broken", wgsl: DOUBLE.wgsl.replace("p.factor", "p.missing") };
+  await gpu.compile([{ ...form, kernel }]);
+  await assertThrows(() => gpu.read(y), `Kernel "broken" does not compile`);
+});
+
 Deno.test("Tensors over the binding limit span buffers and read back whole", async () => {
   using gpu = await Gpu.open({ maxBindingBytes: 4096 });
   const values = normal(4, 200 * 8);

@@ -256,7 +256,7 @@ const CASES: readonly Case[] = [
   },
 ];
 
-/** Bytes that loading and two steps on a device take, besides what was there, and bytes on the host. */
+/** Bytes that loading and two steps on a device take, besides what was there, and bytes on the host; kernels compiled in the steps. */
 async function measure(
   gpu: Gpu,
   args: TrainArgs,
@@ -274,6 +274,7 @@ async function measure(
   });
   if (args.low_rank_training) addFreshLora(model, args);
   const trainer = new Trainer(model, { ...trainerOptions(args, at), ranks });
+  const compiled = gpu.pipelineCount;
   const sequences = lengths.map((length, i): Sequence => ({
     inputIds: integers(i, length, config.vocab_size),
     ...(documents ? { documents: Uint32Array.from(documents) } : {}),
@@ -282,7 +283,11 @@ async function measure(
     const batches = new Array(args.gradient_accumulation_steps).fill(makeBatch(sequences));
     await trainer.step(batches, 1e-3);
   }
-  return { liveBytes: gpu.memory.peak.liveBytes - before, hostBytes: gpu.host.peakBytes };
+  return {
+    liveBytes: gpu.memory.peak.liveBytes - before,
+    hostBytes: gpu.host.peakBytes,
+    kernels: gpu.pipelineCount - compiled,
+  };
 }
 
 /** With copies by JavaScript a tensor on its way to the host may take its memory a little longer, or not. */
@@ -305,15 +310,17 @@ for (const { options, names, tolerance } of DEVICES) {
       const { config = SMALL, given, lengths, paged = false } = each;
       const args = await settings({ max_seq_length: Math.max(...lengths), ...given });
       const placement = { pageStates: paged, offloadActivations: args.offload_activations === true };
-      const { peak, hostBytes } = await stepCost(args, config, {
+      const { peak, hostBytes, kernels } = await stepCost(args, config, {
         device: planDevice(gpu),
         lengths,
         placement,
       });
+      await gpu.compile(kernels);
       const hostBefore = gpu.host.liveBytes;
       gpu.host.resetPeak();
       const measured = await measure(gpu, args, each, placement);
       assertEquals(hostBytes, measured.hostBytes - hostBefore, each.name);
+      assertEquals(measured.kernels, 0, `${each.name}: kernels that the plan does not name`);
       if (tolerance === 0) assertEquals(peak.phase, gpu.memory.peak.phase, each.name);
       const error = (peak.liveBytes - ring) / measured.liveBytes - 1;
       assert(Math.abs(error) <= tolerance, `${each.name}: the plan is off by ${100 * error} %`);

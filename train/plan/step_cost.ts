@@ -7,6 +7,8 @@ import { cutTables, firstKeys } from "../../kernels/attention/map.ts";
 import { DRY_INFO, TYPICAL_LIMITS } from "../../kernels/dry_device.ts";
 import { type DeviceLimits, type Dispatch, Gpu, type GpuOptions, type MemoryUse } from "../../kernels/gpu.ts";
 import type { GpuInfo } from "../../kernels/device.ts";
+import { keyOf } from "../../kernels/pipelines.ts";
+import type { KernelForm } from "../../kernels/wgsl.ts";
 import type { Refused } from "../../kernels/refusal.ts";
 import type { Tuning } from "../../kernels/tuning.ts";
 import { type Batch, freeBatch, layerRule, makeBatch, type Sequence } from "../../model/batch.ts";
@@ -66,6 +68,8 @@ export interface StepCost {
   readonly traffic: Readonly<Traffic>;
   /** Numbers the optimiser changes. */
   readonly trainable: number;
+  /** Kernels of loading, a step and an evaluation. */
+  readonly kernels: readonly KernelForm[];
 }
 
 /** Options of {@linkcode stepCost}. */
@@ -168,6 +172,7 @@ async function rankCost(
       exchanges: passes * ranks.traffic.exchanges,
       exchangedBytes: passes * ranks.traffic.exchangedBytes,
     },
+    kernels: tally.kernels,
     trainable: trainer.optimised.reduce((sum, { value }) => sum + value.size, 0),
   };
 }
@@ -187,9 +192,15 @@ class Tally {
   largest = { bytes: 0, kernel: "" };
   trafficBytes = 0;
   dispatches = 0;
+  readonly #kernels = new Map<string, KernelForm>();
 
-  add({ kernel, bindings }: Dispatch): void {
+  get kernels(): KernelForm[] {
+    return [...this.#kernels.values()];
+  }
+
+  add({ kernel, form, bindings }: Dispatch): void {
     this.dispatches++;
+    this.#kernels.set(keyOf(form), form);
     const isTraffic = !kernel.startsWith("matmul") && !kernel.startsWith("attention");
     for (const { size } of bindings) {
       if (size > this.largest.bytes) this.largest = { bytes: size, kernel };
@@ -197,7 +208,7 @@ class Tally {
     }
   }
 
-  /** Forgets the dispatches so far, but not their bindings. */
+  /** Forgets the dispatches so far, but not their bindings and kernels. */
   start(): void {
     this.dispatches = this.trafficBytes = 0;
   }
