@@ -56,7 +56,7 @@ const CASES: Case[] = [
     window: 40,
     cap: 1.5,
   },
-  { heads: 2, kvHeads: 1, headDim: 128, capacity: 320, positions: [[300], [7]], format: "f32", window: 150 },
+  { heads: 4, kvHeads: 2, headDim: 64, capacity: 448, positions: [[430], [7]], format: "f32", window: 260 },
   {
     heads: 2,
     kvHeads: 1,
@@ -254,7 +254,9 @@ for (const sharing of ALL_SHARINGS) {
     using gpu = await Gpu.open({ poison: true, sharing, onDispatch: ({ kernel }) => kernels.push(kernel) });
     for (const cacheFormat of ["f32", "q8"] as const) {
       // 16,384 elements of a head's keys are the most that are not split.
-      for (const [last, dispatches] of [[255, 1], [256, 2]] as const) {
+      const few = [[255], [256], [300, 256], [300, 257]] as const;
+      for (const [i, [last, window]] of few.entries()) {
+        const dispatches = i % 2 + 1;
         const [heads, headDim, capacity] = [2, 64, 320];
         const held = { kvHeads: 2, headDim, format: cacheFormat };
         const [k, v] = [
@@ -265,8 +267,15 @@ for (const sharing of ALL_SHARINGS) {
         const q = gpu.tensor([1, heads * headDim], normal(3, heads * headDim));
         const at = gpu.tensor([1], Uint32Array.of(last));
         const shape = { heads, kvHeads: 2, headDim };
-        cacheAttention(gpu, q, { k: k.tensor, v: v.tensor, capacity }, at, shape, { longest: last + 1 });
-        assertEquals(kernels.length, dispatches, `${cacheFormat}, ${last + 1} keys: ${kernels}`);
+        cacheAttention(gpu, q, { k: k.tensor, v: v.tensor, capacity }, at, shape, {
+          longest: last + 1,
+          window,
+        });
+        assertEquals(
+          kernels.length,
+          dispatches,
+          `${cacheFormat}, ${last + 1} keys, window ${window}: ${kernels}`,
+        );
       }
     }
   });
