@@ -469,10 +469,12 @@ async function checkNewRows(gpu: Gpu, c: NewRowsCase, cacheFormat: CacheFormat):
 for (const maxBindingBytes of [2 ** 30, 64 * 256 * 4]) {
   Deno.test(`New rows are rotated and land at their positions, bindings of ${maxBindingBytes} bytes`, async () => {
     using gpu = await Gpu.open({ poison: true, maxBindingBytes });
-    for (const c of NEW_ROWS) {
+    for (const [i, c] of NEW_ROWS.entries()) {
       // 64 rows of a cache are the least that a binding holds, with 8 bits' scale beside them.
       if (64 * c.kvHeads * (c.headDim + 4) * 4 > maxBindingBytes) continue;
-      for (const cacheFormat of CACHE_FORMATS) await checkNewRows(gpu, c, cacheFormat);
+      for (const cacheFormat of [CACHE_FORMATS[i % 3]!, "q8"] as const) {
+        await checkNewRows(gpu, c, cacheFormat);
+      }
     }
   });
 }
