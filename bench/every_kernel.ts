@@ -46,9 +46,9 @@ export const SMALL_OTHERS: readonly ModelConfig[] = [
 const LONG = 4096;
 
 /**
- * Runs one training step and writes tokens of text, the first and after many, with a cache of floats and one of 8 bits, with everything on: LoRA with dropout, biases, trained norms,
- * embeddings and head, both NF4 forms, states in 8 bits and in 32. Together the models and both sharing modes run every
- * kernel.
+ * Runs one training step and writes tokens of text, after few and after many, with a cache of floats and one of 8 bits.
+ * Everything is on: LoRA with dropout, biases, trained norms, embeddings and head, both NF4 forms, states in 8 bits and
+ * in 32. Together the models and both sharing modes run every kernel.
  */
 export async function runEveryKernel(gpu: Gpu, config: ModelConfig, format: Format): Promise<void> {
   const weights = freshWeights(config, 1);

@@ -1,12 +1,13 @@
 // Puts the keys and values of new rows where their positions belong in the cache, in the cache's own format; where the
-// layer rotates, keys on the way and queries in place.
+// layer rotates, rotates keys on the way and queries in place.
+// New rows are bound for writing, since those of queries, keys and values may lie in one buffer.
 //
 // Grid: one thread per quad of a new row's keys and values, then those that rotate queries; wrapped.
 
 #needs Params place key_quad load_word rotate_query
 
-@group(0) @binding(0) var<storage, read_write> k: array<Word>;        // (rows, 2 quads), only read
-@group(0) @binding(1) var<storage, read_write> v: array<Word>;        // only read, too
+@group(0) @binding(0) var<storage, read_write> k: array<Word>;        // (rows, 2 quads)
+@group(0) @binding(1) var<storage, read_write> v: array<Word>;
 @group(0) @binding(2) var<storage, read> positions: array<u32>;       // (rows)
 @group(0) @binding(3) var<storage, read_write> cached_k: array<C>;    // (k_rows, quads)
 @group(0) @binding(4) var<storage, read_write> cached_v: array<C>;

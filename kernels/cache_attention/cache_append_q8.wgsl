@@ -1,5 +1,6 @@
 // Puts the heads of new rows where their positions belong in a cache of 8 bits (codes_q8.wgsl); where the layer rotates,
-// keys on the way and queries in place. A head with a NaN or an infinity gets the scale NaN, so that it shows.
+// rotates keys on the way and queries in place. A head with a NaN or an infinity gets the scale NaN, so that it shows.
+// New rows are bound for writing, since those of queries, keys and values may lie in one buffer.
 //
 // Grid: one workgroup per head of a new row, all keys and then all values; then those that rotate queries; wrapped.
 
@@ -8,7 +9,7 @@
 #needs D4        // quads of a head: LANES at most
 #needs VALUES    // 1; 0 where k is all there is
 
-@group(0) @binding(0) var<storage, read_write> k: array<Word>;        // (rows, kv_heads, 2 D4), only read
+@group(0) @binding(0) var<storage, read_write> k: array<Word>;        // (rows, kv_heads, 2 D4)
 @group(0) @binding(2) var<storage, read> positions: array<u32>;       // (rows)
 @group(0) @binding(3) var<storage, read_write> cached_k: array<C>;    // (k_rows, kv_heads, HEAD)
 #for i in 0..VALUES

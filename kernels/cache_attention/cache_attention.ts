@@ -27,7 +27,7 @@ const SPLIT = {
 const GROUPS = { subgroup: 16, workgroup: 1024 };
 /** Keys of a split at least: below, putting splits together costs as much as they save. */
 const LEAST_SPAN = 64;
-/** Elements of a head's keys up to which they are not split: putting splits together is a dispatch, which takes longer. */
+/** Elements of a head's keys up to which they are not split: a further dispatch to put splits together takes longer. */
 const WHOLE_ELEMENTS = 16384;
 /** Queries that share a load of keys and values at most, by elements of all: their sums are held in registers. */
 const QUERY_ELEMENTS = 1024;
@@ -51,7 +51,7 @@ export interface CacheAttentionOptions extends Scoring {
 /** Window of a query that sees all keys: more than any cache has. */
 const NO_WINDOW = 2 ** 32 - 1;
 
-/** The split kernels by how they share loads, what they read the cache by, and whether their sums are of all keys. */
+/** A kernel in all its forms: what it reads the cache by, and whether its sums are of a split of the keys or of all. */
 function splitKernels(name: string, wgsl: string) {
   const kernel = (suffix: string, cached: readonly string[], sums: string): Kernel => ({
     name: `${name}${suffix}`,
@@ -67,8 +67,8 @@ function splitKernels(name: string, wgsl: string) {
 
 /**
  * Computes the attention of a few new rows of each sequence over its cache, which has their own keys and values already.
- * Each row sees the keys up to its own position. The keys are split among workgroups, so that one token of one sequence fills a GPU;
- * the heads of a kv head share every load.
+ * Each row sees the keys up to its own position. Many keys are split among workgroups, so that one token of one sequence
+ * fills a GPU; the heads of a kv head share every load.
  *
  * @param q (sequences * rows of each, heads * headDim), any format, positions applied
  * @param positions (rows of q) u32 in their sequences, ascending in each

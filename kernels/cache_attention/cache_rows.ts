@@ -72,8 +72,9 @@ export function appendToCache(
   const { heads, kvHeads, headDim } = shape;
   const row = cacheRow(formatOf(cache.k), shape);
   if (
-    k.width !== kvHeads * headDim || cache.k.width !== row.width || headDim > MOST_HEAD ||
-    q.width !== heads * headDim || [q, v].some(({ rows, dtype }) => rows !== k.rows || dtype !== k.dtype) ||
+    k.width !== kvHeads * headDim || cache.k.width !== row.width || headDim % 4 !== 0 ||
+    headDim > MOST_HEAD || q.width !== heads * headDim ||
+    [q, v].some(({ rows, dtype }) => rows !== k.rows || dtype !== k.dtype) ||
     v.width !== k.width
   ) {
     throw new GpuError(
@@ -168,7 +169,7 @@ interface Heads {
   readonly table: RopeTable | null;
 }
 
-/** Records one dispatch for rows and a part of the cache that lie in one binding each; without values, k is all there is. */
+/** Records one dispatch for rows and a part of the cache in one binding each. Without values, k is all there is. */
 function append(
   gpu: Gpu,
   { q, k, v, positions }: { readonly q?: Tensor; k: Tensor; readonly v?: Tensor; readonly positions: Tensor },

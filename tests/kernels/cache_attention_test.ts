@@ -632,6 +632,12 @@ Deno.test("A cache and rows that do not belong together are refused", async () =
   await assertThrows(() => appendToCache(gpu, rows, cache, two, shape, table), "12 of a head of 8");
   const narrow = { ...rows, q: gpu.zeros([2, 8]) };
   await assertThrows(() => appendToCache(gpu, narrow, cache, two, shape, null), "queries [2,8]");
+  const six = { q: gpu.zeros([2, 12]), k: gpu.zeros([2, 6]), v: gpu.zeros([2, 6]) };
+  const caches = { k: gpu.zeros([128, 6]), v: gpu.zeros([128, 6]), capacity: 64 };
+  await assertThrows(
+    () => appendToCache(gpu, six, caches, two, { ...shape, headDim: 6 }, null),
+    "2 and 1 heads of 6",
+  );
   const half = { ...rows, v: gpu.zeros([2, 8], "f16") };
   await assertThrows(() => appendToCache(gpu, half, cache, two, shape, null), "values [2,8] f16");
   const q8 = { k: gpu.zeros([128, 3], "u32"), v: gpu.zeros([128, 3], "u32"), capacity: 64 };
