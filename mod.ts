@@ -143,7 +143,7 @@ export { continueAll, generate, generateBatch, type GenerateOptions } from "./mo
 export type { Logprob, TokenLogprob } from "./model/logprobs.ts";
 export { Decoder, type DecoderOptions } from "./model/decoder.ts";
 export type { Sampling } from "./kernels/sample/sample.ts";
-export type { CacheFormat } from "./kernels/cache_attention/cache_attention.ts";
+export type { CacheFormat } from "./kernels/cache_attention/cache_rows.ts";
 export { type Answer, type AnswerOptions, Engine, type EngineOptions } from "./chat/engine.ts";
 export type { Sinks } from "./chat/cache.ts";
 export type { AnswerLogprob, TextLogprob } from "./chat/text_logprobs.ts";

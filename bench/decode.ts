@@ -1,5 +1,5 @@
 /** Writing one token after another: the device's time for one, by the length of what stands before it. */
-import type { CacheFormat } from "../kernels/cache_attention/cache_attention.ts";
+import type { CacheFormat } from "../kernels/cache_attention/cache_rows.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import { Decoder } from "../model/decoder.ts";
 import { generate } from "../model/generate.ts";

@@ -42,10 +42,13 @@ export const SMALL_OTHERS: readonly ModelConfig[] = [
   },
 ].map((own) => ({ ...parseConfig({ ...SHAPE, ...own }, "small"), final_logit_softcapping: 30 }));
 
+/** Tokens that attention splits, of heads of 4 elements and more. */
+const LONG = 4096;
+
 /**
- * Runs one training step and writes two tokens of text, with a cache of floats and one of 8 bits, with everything on: LoRA with dropout, biases, trained norms,
- * embeddings and head, both NF4 forms, states in 8 bits and in 32. Together the models and both sharing modes run every
- * kernel.
+ * Runs one training step and writes tokens of text, after few and after many, with a cache of floats and one of 8 bits.
+ * Everything is on: LoRA with dropout, biases, trained norms, embeddings and head, both NF4 forms, states in 8 bits and
+ * in 32. Together the models and both sharing modes run every kernel.
  */
 export async function runEveryKernel(gpu: Gpu, config: ModelConfig, format: Format): Promise<void> {
   const weights = freshWeights(config, 1);
@@ -76,9 +79,13 @@ export async function runEveryKernel(gpu: Gpu, config: ModelConfig, format: Form
   const long = gpu.zeros([4, 1024], format);
   const made: Tensor[] = [matmul(gpu, long, long), matvec(gpu, long, long), cast(gpu, dequantised, format)];
   await generate(model, [1, 2], { maxNewTokens: 2 });
-  const decoder = new Decoder(model, { capacity: 4, cacheFormat: "q8" });
-  decoder.prefill(0, [1, 2]);
-  decoder.advance();
-  decoder.free();
+  for (const cacheFormat of [format, "q8"] as const) {
+    const decoder = new Decoder(model, { capacity: LONG + 1, cacheFormat });
+    decoder.prefill(0, [1, 2]);
+    decoder.advance();
+    decoder.fillRandomly(LONG);
+    decoder.advance();
+    decoder.free();
+  }
   await gpu.readBytes(made);
 }

@@ -3,7 +3,7 @@ import { answerEnds, chatTemplateOf, encodePrompt, type TemplateChoice } from ".
 import type { ChatTemplate, Message } from "../data/templates.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
-import type { CacheFormat } from "../kernels/cache_attention/cache_attention.ts";
+import type { CacheFormat } from "../kernels/cache_attention/cache_rows.ts";
 import type { Gpu, GpuOptions } from "../kernels/gpu.ts";
 import { openGpu } from "../kernels/open.ts";
 import type { Quantisation } from "../kernels/quantisation.ts";

@@ -148,14 +148,13 @@ export class SelfAttention {
   }
 
   /** Computes for new rows what {@linkcode attend} computes for a batch. @param x (rows, C)  @returns o (rows, H * D) */
-  attendNew(gpu: Gpu, x: Tensor, { attend, ...positions }: NewRows): Tensor {
+  attendNew(gpu: Gpu, x: Tensor, { attend }: NewRows): Tensor {
     const input = blockInput(gpu, x, this.#norm);
-    const { q, k, v } = this.#emptyQkv(gpu, x, 0);
-    this.#projections.forward(gpu, input.y, undefined, 0, { q, k, v });
-    applyRope(gpu, [q, k], positions, this.shape.headDim);
-    const o = attend(q, k, v);
+    const rows = this.#emptyQkv(gpu, x, 0);
+    this.#projections.forward(gpu, input.y, undefined, 0, rows);
+    const o = attend(rows);
     freeInput(input);
-    free(q, k, v);
+    free(rows.q, rows.k, rows.v);
     return o;
   }
 

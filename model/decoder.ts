@@ -1,17 +1,15 @@
 import { attention, type AttentionShape, type Scoring } from "../kernels/attention/attention.ts";
 import { makeAttentionMap } from "../kernels/attention/map.ts";
-import {
-  appendToCache,
-  cacheAttention,
-  type CacheFormat,
-  quantiseRows,
-} from "../kernels/cache_attention/cache_attention.ts";
+import { cacheAttention } from "../kernels/cache_attention/cache_attention.ts";
+import { appendToCache, type CacheFormat, quantiseRows } from "../kernels/cache_attention/cache_rows.ts";
 import { fillUniform } from "../kernels/elementwise/fill_random.ts";
 import { embed } from "../kernels/embedding/embedding.ts";
 import { GpuError } from "../kernels/errors.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import { softCapInPlace } from "../kernels/loss/soft_cap.ts";
 import { product } from "../kernels/matvec/matvec.ts";
+import type { Qkv } from "../kernels/qkv/qkv.ts";
+import type { RopeTable } from "../kernels/rope/rope.ts";
 import { type LastTokens, sample, type Sampling } from "../kernels/sample/sample.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import { KvCache, kvCacheTokenBytes } from "./kv_cache.ts";
@@ -37,8 +35,8 @@ export interface DecoderOptions {
 /** Tokens of a prompt that go through the layers at once, which bounds the memory of activations. */
 const PREFILL_ROWS = 1024;
 
-/** Computes attention of one layer from the queries, keys and values of new rows. */
-type Attend = (layer: number, q: Tensor, k: Tensor, v: Tensor) => Tensor;
+/** Computes attention of one layer from new rows' queries, keys and values, and the layer's rotation. */
+type Attend = (layer: number, rows: Qkv, table: RopeTable | null) => Tensor;
 
 /** A sequence as the host knows it. */
 interface Sequence {
@@ -144,18 +142,18 @@ export class Decoder {
       throw new GpuError(`Cannot write token ${longest}: the cache holds ${this.capacity}`);
     }
     const { tokens, positions } = this.#last;
-    const attend: Attend = (layer, q, k, v) => {
+    const attend: Attend = (layer, rows, table) => {
       const cache = this.cache.layers[layer]!;
-      appendToCache(this.#gpu, k, v, cache, positions);
+      appendToCache(this.#gpu, rows, cache, positions, this.#shape, table);
       const window = this.#windows[layer] ?? undefined;
-      return cacheAttention(this.#gpu, q, cache, positions, this.#shape, {
+      return cacheAttention(this.#gpu, rows.q, cache, positions, this.#shape, {
         longest,
         window,
         ...this.#scoring,
       });
     };
     this.#hidden.free();
-    this.#hidden = this.#layers(tokens, positions, attend);
+    this.#hidden = this.#layers(tokens, attend);
     for (const sequence of this.#sequences) sequence.cached++;
   }
 
@@ -325,31 +323,27 @@ export class Decoder {
         makeAttentionMap(gpu, { rows: end, starts: [0], window: window ?? undefined }),
       ]),
     );
-    const attend: Attend = (layer, q, k, v) => {
-      appendToCache(gpu, k, v, this.cache.of(layer, sequence), positions);
+    const attend: Attend = (layer, rows, table) => {
+      appendToCache(gpu, rows, this.cache.of(layer, sequence), positions, this.#shape, table);
       const map = maps.get(this.#windows[layer]!)!;
-      return this.cache.withRows({ layer, sequence, length: end }, q.format, (keys, values) => {
-        const { o, lse } = attention(gpu, q, keys, values, map, this.#shape, this.#scoring);
+      return this.cache.withRows({ layer, sequence, length: end }, rows.q.format, (keys, values) => {
+        const { o, lse } = attention(gpu, rows.q, keys, values, map, this.#shape, this.#scoring);
         lse.free();
         return o;
       });
     };
-    const hidden = this.#layers(ids, positions, attend);
+    const hidden = this.#layers(ids, attend);
     gpu.copy(hidden.slice(rows - 1, rows), this.#hidden.slice(sequence, sequence + 1));
     for (const each of [ids, positions, ...maps.values(), hidden]) each.free();
   }
 
-  /** The layers' last output (rows, C) for new tokens (rows). @param positions (rows) u32 */
-  #layers(tokens: Tensor, positions: Tensor, attend: Attend): Tensor {
+  /** The layers' last output (rows, C) for new tokens (rows). */
+  #layers(tokens: Tensor, attend: Attend): Tensor {
     const { layers, embeddings, format } = this.model.parts;
     const x = embed(this.#gpu, tokens, embeddings.weight, format, embeddingFactor(this.model.parts));
-    const ropes = this.#ropes.forLength(this.capacity);
+    const tables = this.#ropes.forLength(this.capacity);
     layers.forEach((layer, number) => {
-      layer.decode(this.#gpu, x, {
-        positions,
-        rope: ropes[number]!,
-        attend: (q, k, v) => attend(number, q, k, v),
-      });
+      layer.decode(this.#gpu, x, { attend: (rows) => attend(number, rows, tables[number]!) });
     });
     return x;
   }

@@ -3,7 +3,7 @@ import {
   cacheRow,
   dequantiseRows,
   type LayerCache,
-} from "../kernels/cache_attention/cache_attention.ts";
+} from "../kernels/cache_attention/cache_rows.ts";
 import { cast } from "../kernels/elementwise/elementwise.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import { bytesPerElement, ROW_ALIGNMENT, type Tensor } from "../kernels/tensor.ts";

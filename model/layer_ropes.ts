@@ -1,5 +1,5 @@
 import type { Gpu } from "../kernels/gpu.ts";
-import type { RopeTable } from "./pass.ts";
+import type { RopeTable } from "../kernels/rope/rope.ts";
 import type { ModelConfig } from "./model_config.ts";
 import { type RopeShape, ropeShift, type RopeTables, ropeTables, tablesServe } from "./rope.ts";
 

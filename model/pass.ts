@@ -1,17 +1,11 @@
 /** Inputs of a layer besides its rows: positions, mask, dropout. */
 import type { AttentionMap } from "../kernels/attention/map.ts";
 import type { Gpu } from "../kernels/gpu.ts";
-import { rope } from "../kernels/rope/rope.ts";
+import type { Qkv } from "../kernels/qkv/qkv.ts";
+import { rope, type RopeTable } from "../kernels/rope/rope.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import type { KeyExchange } from "./key_exchange.ts";
 import type { DropoutKey } from "./linear.ts";
-
-/** Cosines and sines of the angles of each position. */
-export interface RopeTable {
-  /** (P, R / 2) f32 for the R elements of a head that rotate. */
-  readonly cos: Tensor;
-  readonly sin: Tensor;
-}
 
 /** Positions of rows in their sequences, and the layer's rotation by them. */
 export interface Positions {
@@ -36,9 +30,9 @@ export interface Pass extends Positions {
 }
 
 /** Rows that go through a layer together after others of their sequences. */
-export interface NewRows extends Positions {
-  /** Computes attention from the rows' queries, keys and values (rows, ...), borrowed; (rows, H * D). */
-  readonly attend: (q: Tensor, k: Tensor, v: Tensor) => Tensor;
+export interface NewRows {
+  /** Rotates the rows' queries and keys (rows, ...), lent with their values, and computes attention, (rows, H * D). */
+  readonly attend: (rows: Qkv) => Tensor;
 }
 
 /**

@@ -2,25 +2,22 @@ import type { AttentionShape, Scoring } from "../attention/attention.ts";
 import { GpuError } from "../errors.ts";
 import type { Gpu, Sharing } from "../gpu.ts";
 import { CAP_SCORES } from "../shared/cap_scores.ts";
-import { requireVector, threadGrid, wrappedGrid } from "../shared/grid.ts";
 import reduceWgsl from "../shared/reduce.wgsl" with { type: "text" };
+import { wrappedGrid } from "../shared/grid.ts";
 import { sharingOf } from "../shared/sharing.ts";
-import { type Dtype, ROW_ALIGNMENT, rowRanges, slices, type Tensor } from "../tensor.ts";
-import type { Format, Kernel } from "../wgsl.ts";
-import appendWgsl from "./cache_append.wgsl" with { type: "text" };
-import appendQ8Wgsl from "./cache_append_q8.wgsl" with { type: "text" };
+import { rowRanges, slices, type Tensor } from "../tensor.ts";
+import type { Kernel } from "../wgsl.ts";
 import combineWgsl from "./cache_combine.wgsl" with { type: "text" };
-import dequantiseWgsl from "./cache_dequantise.wgsl" with { type: "text" };
-import placeWgsl from "./cache_place.wgsl" with { type: "text" };
 import spanWgsl from "./cache_span.wgsl" with { type: "text" };
 import subgroupWgsl from "./cache_split_subgroup.wgsl" with { type: "text" };
 import workgroupWgsl from "./cache_split_workgroup.wgsl" with { type: "text" };
+import { cacheRow, formatOf, type LayerCache, MOST_HEAD, rowsOfEach } from "./cache_rows.ts";
 import codesQ8Wgsl from "./codes_q8.wgsl" with { type: "text" };
 import scaleNoneWgsl from "./scale_none.wgsl" with { type: "text" };
 import scaleQ8Wgsl from "./scale_q8.wgsl" with { type: "text" };
+import sumsOfAllWgsl from "./sums_of_all.wgsl" with { type: "text" };
+import sumsOfSplitWgsl from "./sums_of_split.wgsl" with { type: "text" };
 
-const APPEND = { name: "cache_append", wgsl: appendWgsl, libraries: [placeWgsl] };
-/** The split kernels with what they read the cache by. */
 const SPLIT = {
   subgroup: splitKernels("cache_attention", subgroupWgsl),
   workgroup: splitKernels("cache_attention_by_tiles", workgroupWgsl),
@@ -30,23 +27,17 @@ const SPLIT = {
 const GROUPS = { subgroup: 16, workgroup: 1024 };
 /** Keys of a split at least: below, putting splits together costs as much as they save. */
 const LEAST_SPAN = 64;
+/** Elements of a head's keys up to which they are not split: a further dispatch to put splits together takes longer. */
+const WHOLE_ELEMENTS = 16384;
 /** Queries that share a load of keys and values at most, by elements of all: their sums are held in registers. */
 const QUERY_ELEMENTS = 1024;
-/** Threads that put one head's splits together, and that quantise one head: the most quads of a head. */
-const COMBINE_LANES = 64;
 const COMBINE = {
   name: "cache_combine",
   wgsl: combineWgsl,
   libraries: [reduceWgsl],
-  constants: { LANES: COMBINE_LANES },
+  // Threads that put one head's splits together: the most quads of a head.
+  constants: { LANES: MOST_HEAD / 4 },
 };
-const APPEND_Q8 = {
-  name: "cache_append_q8",
-  wgsl: appendQ8Wgsl,
-  libraries: [placeWgsl, codesQ8Wgsl, reduceWgsl],
-  constants: { LANES: COMBINE_LANES },
-};
-const DEQUANTISE = { name: "cache_dequantise", wgsl: dequantiseWgsl, libraries: [codesQ8Wgsl] };
 /** Bytes of keys that pass through workgroup memory at once. */
 const TILE_BYTES = 4096;
 
@@ -60,183 +51,24 @@ export interface CacheAttentionOptions extends Scoring {
 /** Window of a query that sees all keys: more than any cache has. */
 const NO_WINDOW = 2 ** 32 - 1;
 
-/** How a cache holds its elements: as floats, or in 8 bits with one f32 scale for each head of a row. */
-export type CacheFormat = Format | "q8";
-
-/**
- * Gives what a row of keys, or of values, is stored as. In 8 bits each head has `headDim / 4` words of four codes and then
- * its scale.
- */
-export function cacheRow(
-  format: CacheFormat,
-  { kvHeads, headDim }: Pick<AttentionShape, "kvHeads" | "headDim">,
-): { readonly width: number; readonly dtype: Dtype } {
-  return format === "q8"
-    ? { width: kvHeads * (headDim / 4 + 1), dtype: "u32" }
-    : { width: kvHeads * headDim, dtype: format };
-}
-
-/** Keys and values of one layer: `capacity` rows for each sequence, one sequence after the other. */
-export interface LayerCache {
-  /** (sequences * capacity, width) as {@linkcode cacheRow} gives it, positions applied. */
-  readonly k: Tensor;
-  /** Like `k`. */
-  readonly v: Tensor;
-  /** A multiple of 64, so that no sequence's rows share an alignment unit. */
-  readonly capacity: number;
-}
-
-/**
- * Writes the keys and values of new rows into the cache.
- *
- * @param k (sequences * rows of each, kvHeads * headDim), any format, positions applied
- * @param v like `k`
- * @param positions (rows) u32 in their sequences; rows at or past the capacity are left out
- * @throws {GpuError} if shapes do not fit
- */
-export function appendToCache(gpu: Gpu, k: Tensor, v: Tensor, cache: LayerCache, positions: Tensor): void {
-  const perSequence = rowsOfEach("appendToCache", k, cache, positions);
-  const isQ8 = formatOf(cache.k) === "q8";
-  if (
-    (isQ8 ? headsQ8(k, cache.k) === null : k.width !== cache.k.width) || v.width !== k.width ||
-    v.rows !== k.rows || v.dtype !== k.dtype
-  ) {
-    throw new GpuError(
-      `Cannot apply appendToCache: keys [${k.shape}] ${k.dtype} and values [${v.shape}] ${v.dtype} do not make rows ` +
-        `of a cache [${cache.k.shape}]`,
-    );
-  }
-  if (isQ8) {
-    const { capacity } = cache;
-    appendQ8(gpu, k, cache.k, positions, { perSequence, capacity });
-    appendQ8(gpu, v, cache.v, positions, { perSequence, capacity });
-    return;
-  }
-  const quads = k.width / 4;
-  for (const part of rowRanges([cache.k, cache.v])) {
-    gpu.run(
-      APPEND,
-      { k, v, positions, ...slices({ cached_k: cache.k, cached_v: cache.v }, part) },
-      {
-        grid: threadGrid(k.rows * quads),
-        uniforms: {
-          rows: k.rows,
-          per_row: quads,
-          per_sequence: perSequence,
-          capacity: cache.capacity,
-          k_start: part.start,
-          k_rows: part.end - part.start,
-        },
-        formats: { X: k.format, C: cache.k.format },
-      },
-    );
-  }
-}
-
-/**
- * Quantises rows to those of a cache of 8 bits: each head by its largest magnitude.
- *
- * @param x (rows, kvHeads * headDim), any format
- * @param cached (rows, width) u32, overwritten
- * @throws {GpuError} if shapes do not fit
- */
-export function quantiseRows(gpu: Gpu, x: Tensor, cached: Tensor): void {
-  if (x.rows !== cached.rows || cached.dtype !== "u32" || headsQ8(x, cached) === null) {
-    throw new GpuError(
-      `Cannot quantise rows [${x.shape}] ${x.dtype} to rows [${cached.shape}] ${cached.dtype} of a cache of 8 bits`,
-    );
-  }
-  const positions = gpu.tensor([x.rows], Uint32Array.from({ length: x.rows }, (_, row) => row));
-  for (const { start, end } of rowRanges([x, cached])) {
-    const rows = end - start;
-    appendQ8(gpu, x.slice(start, end), cached.slice(start, end), positions.slice(0, rows), {
-      perSequence: rows,
-      capacity: rows,
-    });
-  }
-  positions.free();
-}
-
-/**
- * Writes rows of a cache of 8 bits as floats.
- *
- * @param cached (rows, width) u32
- * @returns (rows, kvHeads * headDim) in `format`; the caller frees it
- * @throws {GpuError} if the rows are not of these heads
- */
-export function dequantiseRows(
-  gpu: Gpu,
-  cached: Tensor,
-  { kvHeads, headDim }: Pick<AttentionShape, "kvHeads" | "headDim">,
-  format: Format,
-): Tensor {
-  const { width, dtype } = cacheRow("q8", { kvHeads, headDim });
-  if (cached.width !== width || cached.dtype !== dtype) {
-    throw new GpuError(
-      `Cannot dequantise rows [${cached.shape}] ${cached.dtype}: they are not of ${kvHeads} heads of ${headDim} in 8 bits`,
-    );
-  }
-  const x = gpu.empty([cached.rows, kvHeads * headDim], format, `${cached.label} as ${format}`);
-  for (const part of rowRanges([cached, x])) {
-    const quads = (part.end - part.start) * kvHeads * headDim / 4;
-    gpu.run(DEQUANTISE, slices({ cached, x }, part), {
-      grid: threadGrid(quads),
-      constants: { D4: headDim / 4 },
-      formats: { X: format },
-      uniforms: { quads },
-    });
-  }
-  return x;
-}
-
-function appendQ8(
-  gpu: Gpu,
-  x: Tensor,
-  cached: Tensor,
-  positions: Tensor,
-  { perSequence, capacity }: { readonly perSequence: number; readonly capacity: number },
-): void {
-  const heads = headsQ8(x, cached)!;
-  for (const { start, end } of rowRanges([cached])) {
-    gpu.run(APPEND_Q8, { x, positions, cached: cached.slice(start, end) }, {
-      grid: wrappedGrid(x.rows * heads),
-      constants: { D4: x.width / heads / 4 },
-      formats: { X: x.format },
-      uniforms: {
-        rows: x.rows,
-        per_row: heads,
-        per_sequence: perSequence,
-        capacity,
-        k_start: start,
-        k_rows: end - start,
-      },
-    });
-  }
-}
-
-function splitKernels(name: string, wgsl: string): Record<"floats" | "q8", Kernel> {
-  return {
-    floats: { name, wgsl, libraries: [spanWgsl, ...CAP_SCORES, scaleNoneWgsl] },
-    q8: { name: `${name}_q8`, wgsl, libraries: [spanWgsl, ...CAP_SCORES, codesQ8Wgsl, scaleQ8Wgsl] },
-  };
-}
-
-function formatOf({ dtype }: Tensor): CacheFormat {
-  return dtype === "u32" ? "q8" : dtype;
-}
-
-/** The kv heads of rows `x` that are held as `cached` in 8 bits; null where they cannot be. */
-function headsQ8(x: Tensor, cached: Tensor): number | null {
-  // Each head has one word besides its quads.
-  const heads = cached.width - x.width / 4;
-  const quads = x.width / 4 / heads;
-  return heads > 0 && Number.isInteger(quads) && quads <= COMBINE_LANES ? heads : null;
+/** A kernel in all its forms: what it reads the cache by, and whether its sums are of a split of the keys or of all. */
+function splitKernels(name: string, wgsl: string) {
+  const kernel = (suffix: string, cached: readonly string[], sums: string): Kernel => ({
+    name: `${name}${suffix}`,
+    wgsl,
+    libraries: [spanWgsl, ...CAP_SCORES, ...cached, sums],
+  });
+  const forms = (suffix: string, cached: readonly string[]) => ({
+    split: kernel(suffix, cached, sumsOfSplitWgsl),
+    whole: kernel(`${suffix}_whole`, cached, sumsOfAllWgsl),
+  });
+  return { floats: forms("", [scaleNoneWgsl]), q8: forms("_q8", [codesQ8Wgsl, scaleQ8Wgsl]) };
 }
 
 /**
  * Computes the attention of a few new rows of each sequence over its cache, which has their own keys and values already.
- * Each row sees the keys up to its own position. The keys are split among workgroups, so that one token of one sequence fills a GPU;
- * the heads of a kv head share every load.
+ * Each row sees the keys up to its own position. Many keys are split among workgroups, so that one token of one sequence
+ * fills a GPU; the heads of a kv head share every load.
  *
  * @param q (sequences * rows of each, heads * headDim), any format, positions applied
  * @param positions (rows of q) u32 in their sequences, ascending in each
@@ -263,21 +95,27 @@ export function cacheAttention(
   const rowGroups = kvHeads * Math.ceil(sharing / QUERIES);
   const sequences = q.rows / perSequence;
   const visible = visibleRanges(cache, sequences, longest);
-  const fits = Math.floor(gpu.maxBindingBytes / (pairs * headDim * 4)) - visible.length;
-  const span = spanOf(longest, Math.min(fits, Math.ceil(GROUPS[mode] / (rowGroups * sequences))));
+  // Each part of the cache may have as many splits as are wanted.
+  const fits = Math.floor(gpu.maxBindingBytes / (pairs * headDim * 4 * visible.length));
+  const isShort = Math.min(longest, window + perSequence - 1) * headDim <= WHOLE_ELEMENTS;
+  const wanted = isShort ? 1 : Math.min(fits, Math.ceil(GROUPS[mode] / (rowGroups * sequences)));
+  const span = spanOf(longest, wanted);
   const ranges = visible.map((range) => ({
     ...range,
     splits: Math.ceil(Math.min(range.end - range.start, longest) / span),
   }));
   const splits = ranges.reduce((sum, range) => sum + range.splits, 0);
-  const parts = gpu.empty([splits, pairs * headDim], "f32", "attention by splits");
-  const stats = gpu.empty([splits, pairs * 2], "f32", "attention split stats");
+  const o = gpu.empty(q.shape, q.dtype, "attention o");
+  const sums = splits === 1 ? { o } : {
+    parts: gpu.empty([splits, pairs * headDim], "f32", "attention by splits"),
+    stats: gpu.empty([splits, pairs * 2], "f32", "attention split stats"),
+  };
   const format = formatOf(cache.k);
   let firstSplit = 0;
   for (const { start, end, splits } of ranges) {
     gpu.run(
-      SPLIT[mode][format === "q8" ? "q8" : "floats"],
-      { q, ...slices({ k: cache.k, v: cache.v }, { start, end }), positions, parts, stats },
+      SPLIT[mode][format === "q8" ? "q8" : "floats"][sums.o ? "whole" : "split"],
+      { q, ...slices({ k: cache.k, v: cache.v }, { start, end }), positions, ...sums },
       {
         grid: [splits, rowGroups, sequences],
         constants: { QUERIES, D4: headDim / 4, CAPPED: cap !== undefined, ...byMode(mode, cache, headDim) },
@@ -300,7 +138,8 @@ export function cacheAttention(
     );
     firstSplit += splits;
   }
-  const o = gpu.empty(q.shape, q.dtype, "attention o");
+  if (sums.o) return o;
+  const { parts, stats } = sums;
   gpu.run(COMBINE, { parts, stats, o }, {
     grid: wrappedGrid(pairs),
     constants: { D4: headDim / 4 },
@@ -332,24 +171,12 @@ function visibleRanges({ k, v, capacity }: LayerCache, sequences: number, longes
   );
 }
 
-function rowsOfEach(op: string, rows: Tensor, { k, v, capacity }: LayerCache, positions: Tensor): number {
-  requireVector(op, positions, rows.rows, "u32");
-  const sequences = k.rows / capacity;
-  const fits = Number.isInteger(sequences) && capacity % ROW_ALIGNMENT === 0 && rows.rows % sequences === 0 &&
-    v.rows === k.rows && v.width === k.width && v.dtype === k.dtype;
-  if (fits) return rows.rows / sequences;
-  throw new GpuError(
-    `Cannot apply ${op}: ${rows.rows} rows do not belong to sequences of ${capacity} rows in a cache of keys ` +
-      `[${k.shape}] ${k.dtype} and values [${v.shape}] ${v.dtype}`,
-  );
-}
-
 function check(q: Tensor, { k, capacity }: LayerCache, shape: AttentionShape, longest: number): void {
   const { heads, kvHeads, headDim } = shape;
-  if (heads % kvHeads !== 0 || headDim % 4 !== 0 || headDim > 4 * COMBINE_LANES) {
+  if (heads % kvHeads !== 0 || headDim % 4 !== 0 || headDim > MOST_HEAD) {
     throw new GpuError(
       `Cannot attend with ${heads} heads of ${headDim} and ${kvHeads} kv heads: kv heads must divide the heads, and a ` +
-        `head have a multiple of 4 elements, ${4 * COMBINE_LANES} at most`,
+        `head have a multiple of 4 elements, ${MOST_HEAD} at most`,
     );
   }
   if (

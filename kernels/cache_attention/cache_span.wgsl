@@ -22,8 +22,6 @@ struct Params {
 @group(0) @binding(1) var<storage, read> k: array<C>;                   // (k_rows, kv_heads, HEAD)
 @group(0) @binding(2) var<storage, read> v: array<C>;
 @group(0) @binding(3) var<storage, read> positions: array<u32>;         // (rows)
-@group(0) @binding(4) var<storage, read_write> parts: array<vec4f>;     // (splits, rows, heads, D4)
-@group(0) @binding(5) var<storage, read_write> stats: array<vec2f>;     // (splits, rows, heads): maximum, sum
 @group(0) @binding(6) var<uniform> p: Params;
 
 // Score of a key that a query may not see.
@@ -79,8 +77,4 @@ fn key_at(s: Span, key: u32) -> u32 {
 
 fn pair_of(query: vec2u) -> u32 {
   return query.x * p.heads + query.y;
-}
-
-fn part_of(group: vec3u, query: vec2u) -> u32 {
-  return (p.first_split + group.x) * p.rows * p.heads + pair_of(query);
 }

@@ -5,7 +5,7 @@
 //
 // Grid: x = splits, y = kv heads by groups of QUERIES queries, z = sequences.
 
-#needs span_of query_of pair_of key_at sees has_query part_of k_scale v_scale capped_one
+#needs span_of query_of pair_of key_at sees has_query write_quad k_scale v_scale capped_one
 #needs MASKED ROUNDS QUERIES
 #needs D4    // quads of a head
 
@@ -70,16 +70,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
       #end
     }
   }
-  // Write the split's sums.
   #for i in 0..QUERIES
     if (has_query(s, $iu)) {
-      let part = part_of(group, query_$i);
-      if (lane == 0u) {
-        stats[part] = vec2f(running_max_$i, sum_$i);
-      }
       #for j in 0..ROUNDS
         if (in_$i_$j) {
-          parts[part * D4 + 8u * $ju + lane] = o_$i_$j;
+          write_quad(group, query_$i, 8u * $ju + lane, o_$i_$j, running_max_$i, sum_$i);
         }
       #end
     }

@@ -5,7 +5,7 @@
 //
 // Grid: x = splits, y = kv heads by groups of QUERIES queries, z = sequences.
 
-#needs span_of pair_of query_of key_at sees has_query part_of k_scale v_scale capped_one
+#needs span_of pair_of query_of key_at sees has_query write_quad k_scale v_scale capped_one
 #needs MASKED QUERIES
 #needs D4           // quads of a head
 #needs TILE_KEYS    // keys of a tile
@@ -119,21 +119,17 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
       }
     }
   }
-  // Put the threads of a quad together; write the split's sums.
+  // Put the threads of a quad together.
   #for i in 0..QUERIES
     workgroupBarrier();
     sums[thread] = o_$i;
     workgroupBarrier();
     if (has_query(s, $iu) && thread < D4) {
-      let part_$i = part_of(group, query_of(s, $iu));
       var sum_$i = vec4f();
       for (var x = thread; x < PARTS * D4; x += D4) {
         sum_$i += sums[x];
       }
-      parts[part_$i * D4 + thread] = sum_$i;
-      if (thread == 0u) {
-        stats[part_$i] = run[$iu].xy;
-      }
+      write_quad(group, query_of(s, $iu), thread, sum_$i, run[$iu].x, run[$iu].y);
     }
   #end
 }

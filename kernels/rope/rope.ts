@@ -2,12 +2,29 @@ import { GpuError } from "../errors.ts";
 import type { Gpu } from "../gpu.ts";
 import { requireVector, threadGrid } from "../shared/grid.ts";
 import { rowRanges, slices, type Tensor } from "../tensor.ts";
+import type { Format } from "../wgsl.ts";
 import ropeWgsl from "./rope.wgsl" with { type: "text" };
 import word16Wgsl from "./word_16.wgsl" with { type: "text" };
 import wordF32Wgsl from "./word_f32.wgsl" with { type: "text" };
 
-const ROPE_F32 = { name: "rope_f32", wgsl: ropeWgsl, libraries: [wordF32Wgsl] };
-const ROPE_16 = { name: "rope_16", wgsl: ropeWgsl, libraries: [word16Wgsl] };
+/**
+ * The WGSL of a word of two elements of X, by its format.
+ * @internal
+ */
+export const WORDS: Readonly<Record<Format, string>> = {
+  f32: wordF32Wgsl,
+  bf16: word16Wgsl,
+  f16: word16Wgsl,
+};
+const ROPE_F32 = { name: "rope_f32", wgsl: ropeWgsl, libraries: [WORDS.f32] };
+const ROPE_16 = { name: "rope_16", wgsl: ropeWgsl, libraries: [WORDS.bf16] };
+
+/** Cosines and sines of the angles of each position. */
+export interface RopeTable {
+  /** (P, R / 2) f32 for the R elements of a head that rotate. */
+  readonly cos: Tensor;
+  readonly sin: Tensor;
+}
 
 /**
  * Applies rotary position embedding in place: rotates the pairs (i, i + R / 2) among the first R elements of each head by
@@ -32,14 +49,7 @@ export function rope(
   headDim: number,
   { inverse = false, rotaryDim = headDim }: { readonly inverse?: boolean; readonly rotaryDim?: number } = {},
 ): void {
-  if (headDim < 4 || headDim % 4 !== 0) {
-    throw new GpuError(`Cannot apply rope: head size ${headDim} is not a multiple of 4`);
-  }
-  if (rotaryDim < 4 || rotaryDim % 4 !== 0 || rotaryDim > headDim) {
-    throw new GpuError(
-      `Cannot apply rope: ${rotaryDim} of a head of ${headDim} is not a multiple of 4 of it`,
-    );
-  }
+  requireTable({ cos, sin }, headDim, rotaryDim);
   const [x, other] = tensors as [Tensor, Tensor?];
   for (const { width, rows, format } of tensors) {
     if (width % headDim !== 0) {
@@ -50,11 +60,6 @@ export function rope(
     if (tensors.length > 2 || rows !== x.rows || format !== x.format) {
       throw new GpuError(`Cannot apply rope: it takes two tensors at most, of as many rows and one format`);
     }
-  }
-  if (cos.width !== rotaryDim / 2 || sin.width !== rotaryDim / 2 || cos.rows !== sin.rows) {
-    throw new GpuError(
-      `Cannot apply rope: tables must be (P, ${rotaryDim / 2}), got [${cos.shape}] and [${sin.shape}]`,
-    );
   }
   requireVector("rope", positions, x.rows, "u32");
   const [heads, otherHeads] = [x.width / headDim, (other?.width ?? 0) / headDim];
@@ -75,5 +80,26 @@ export function rope(
       },
       formats: { X: x.format },
     });
+  }
+}
+
+/** @throws {GpuError} unless the first `rotaryDim` elements of heads of `headDim` can rotate by the table's angles */
+export function requireTable(
+  { cos, sin }: RopeTable,
+  headDim: number,
+  rotaryDim: number = 2 * cos.width,
+): void {
+  if (headDim < 4 || headDim % 4 !== 0) {
+    throw new GpuError(`Cannot apply rope: head size ${headDim} is not a multiple of 4`);
+  }
+  if (rotaryDim < 4 || rotaryDim % 4 !== 0 || rotaryDim > headDim) {
+    throw new GpuError(
+      `Cannot apply rope: ${rotaryDim} of a head of ${headDim} is not a multiple of 4 of it`,
+    );
+  }
+  if (cos.width !== rotaryDim / 2 || sin.width !== rotaryDim / 2 || cos.rows !== sin.rows) {
+    throw new GpuError(
+      `Cannot apply rope: tables must be (P, ${rotaryDim / 2}), got [${cos.shape}] and [${sin.shape}]`,
+    );
   }
 }

@@ -1,21 +1,22 @@
 import { attention } from "../../kernels/attention/attention.ts";
 import { makeAttentionMap } from "../../kernels/attention/map.ts";
+import { cacheAttention } from "../../kernels/cache_attention/cache_attention.ts";
 import {
   appendToCache,
-  cacheAttention,
   type CacheFormat,
   cacheRow,
   dequantiseRows,
-  type LayerCache,
   quantiseRows,
-} from "../../kernels/cache_attention/cache_attention.ts";
+} from "../../kernels/cache_attention/cache_rows.ts";
 import { cacheAttentionReference, quantiseRowsReference } from "../../kernels/cache_attention/reference.ts";
 import { Gpu, type GpuOptions } from "../../kernels/gpu.ts";
+import { ropeReference } from "../../kernels/rope/reference.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
+import { toFloat32 } from "../../kernels/transfers.ts";
 import type { Format } from "../../kernels/wgsl.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { assertRounded, inFormat } from "../support/numeric.ts";
-import { normal } from "../support/random.ts";
+import { integers, normal } from "../support/random.ts";
 import { ALL_SHARINGS, SHARINGS, sharingTest } from "../support/sharing.ts";
 
 interface Case {
@@ -32,15 +33,18 @@ interface Case {
   readonly cap?: number;
 }
 
-/** One to three sequences of different lengths, one or several new rows, heads alone and shared, sizes off any tile. */
+/**
+ * One to three sequences of different lengths, one or several new rows, heads alone and shared, sizes off any tile, keys
+ * whole and split.
+ */
 const CASES: Case[] = [
   { heads: 4, kvHeads: 4, headDim: 16, capacity: 64, positions: [[0]], format: "f32" },
   { heads: 4, kvHeads: 2, headDim: 32, capacity: 128, positions: [[77]], format: "f32" },
-  { heads: 8, kvHeads: 1, headDim: 20, capacity: 320, positions: [[300], [5]], format: "bf16" },
-  { heads: 6, kvHeads: 2, headDim: 64, capacity: 192, positions: [[130], [191], [64]], format: "f16" },
+  { heads: 8, kvHeads: 1, headDim: 20, capacity: 960, positions: [[900], [5]], format: "bf16" },
+  { heads: 6, kvHeads: 2, headDim: 64, capacity: 320, positions: [[130], [319], [64]], format: "f16" },
   { heads: 2, kvHeads: 1, headDim: 128, capacity: 192, positions: [[150, 151, 152]], format: "f32" },
   { heads: 10, kvHeads: 1, headDim: 8, capacity: 64, positions: [[3, 4], [62, 63]], format: "f32" },
-  { heads: 4, kvHeads: 2, headDim: 32, capacity: 256, positions: [[200], [7]], format: "f32", window: 50 },
+  { heads: 4, kvHeads: 2, headDim: 32, capacity: 640, positions: [[600], [7]], format: "f32", window: 50 },
   { heads: 4, kvHeads: 2, headDim: 32, capacity: 128, positions: [[77], [9]], format: "f32", scale: 0.5 },
   {
     heads: 4,
@@ -52,6 +56,7 @@ const CASES: Case[] = [
     window: 40,
     cap: 1.5,
   },
+  { heads: 4, kvHeads: 2, headDim: 64, capacity: 448, positions: [[430], [7]], format: "f32", window: 260 },
   {
     heads: 2,
     kvHeads: 1,
@@ -84,8 +89,8 @@ const CASES: Case[] = [
     heads: 4,
     kvHeads: 2,
     headDim: 32,
-    capacity: 512,
-    positions: [[511], [130]],
+    capacity: 576,
+    positions: [[575], [130]],
     format: "f32",
     cacheFormat: "q8",
   },
@@ -112,7 +117,7 @@ const CASES: Case[] = [
     kvHeads: 2,
     headDim: 80,
     capacity: 256,
-    positions: [[200, 201], [7, 8]],
+    positions: [[210, 211], [7, 8]],
     format: "f32",
     cacheFormat: "q8",
     window: 50,
@@ -149,6 +154,28 @@ function decode(words: Uint32Array, headDim: number): { codes: Float64Array; sca
       (_, head) => view.getFloat32(head * headBytes + headDim, true),
     ),
   };
+}
+
+/**
+ * Fails unless rows in 8 bits have the scales of the values and their nearest codes.
+ * @param slack by which quotients may be off: one as near to a midpoint may fall either way
+ */
+function assertNearest(
+  label: string,
+  words: Uint32Array,
+  values: ArrayLike<number>,
+  headDim: number,
+  slack = 1e-4,
+): void {
+  const { codes, scales } = decode(words, headDim);
+  const expected = quantiseRowsReference(values, headDim);
+  assertClose(`${label}: scales`, scales, expected.scales, { rtol: slack / 250, atol: 0 });
+  const quotients = codes.map((_, i) => values[i]! / (expected.scales[Math.floor(i / headDim)]! || 1));
+  const nearest = expected.codes.map((code, i) =>
+    Math.abs(Math.abs(quotients[i]! - Math.trunc(quotients[i]!)) - 0.5) < slack ? codes[i]! : code
+  );
+  assertClose(`${label}: codes`, codes, nearest, { rtol: 0, atol: 0 });
+  assertClose(`${label}: values`, codes, quotients, { rtol: 0, atol: 0.5 + slack });
 }
 
 async function check(gpu: Gpu, c: Case, seed: number): Promise<void> {
@@ -193,8 +220,8 @@ async function check(gpu: Gpu, c: Case, seed: number): Promise<void> {
 const WAYS: Record<string, GpuOptions> = {
   "subgroup sharing": { sharing: "subgroup" },
   "workgroup sharing": { sharing: "workgroup" },
-  "subgroup sharing, bindings of 32 KiB": { sharing: "subgroup", maxBindingBytes: 32 * 1024 },
-  "workgroup sharing, bindings of 32 KiB": { sharing: "workgroup", maxBindingBytes: 32 * 1024 },
+  "subgroup sharing, bindings of 64 KiB": { sharing: "subgroup", maxBindingBytes: 64 * 1024 },
+  "workgroup sharing, bindings of 64 KiB": { sharing: "workgroup", maxBindingBytes: 64 * 1024 },
 };
 
 for (const [way, options] of Object.entries(WAYS)) {
@@ -222,6 +249,37 @@ for (const sharing of ALL_SHARINGS) {
     }, 5);
   });
 
+  sharingTest(sharing, `Few keys take one dispatch, and many two, ${sharing} sharing`, async () => {
+    const kernels: string[] = [];
+    using gpu = await Gpu.open({ poison: true, sharing, onDispatch: ({ kernel }) => kernels.push(kernel) });
+    for (const cacheFormat of ["f32", "q8"] as const) {
+      // 16,384 elements of a head's keys are the most that are not split.
+      const few = [[255], [256], [300, 256], [300, 257]] as const;
+      for (const [i, [last, window]] of few.entries()) {
+        const dispatches = i % 2 + 1;
+        const [heads, headDim, capacity] = [2, 64, 320];
+        const held = { kvHeads: 2, headDim, format: cacheFormat };
+        const [k, v] = [
+          await cacheRows(gpu, [capacity, normal(1, 2 * capacity * headDim)], held),
+          await cacheRows(gpu, [capacity, normal(2, 2 * capacity * headDim)], held),
+        ];
+        kernels.length = 0;
+        const q = gpu.tensor([1, heads * headDim], normal(3, heads * headDim));
+        const at = gpu.tensor([1], Uint32Array.of(last));
+        const shape = { heads, kvHeads: 2, headDim };
+        cacheAttention(gpu, q, { k: k.tensor, v: v.tensor, capacity }, at, shape, {
+          longest: last + 1,
+          window,
+        });
+        assertEquals(
+          kernels.length,
+          dispatches,
+          `${cacheFormat}, ${last + 1} keys, window ${window}: ${kernels}`,
+        );
+      }
+    }
+  });
+
   sharingTest(sharing, `Scores far apart do not overflow, ${sharing} sharing`, async () => {
     using gpu = await Gpu.open({ poison: true, sharing });
     const [headDim, keys, capacity] = [8, 200, 256];
@@ -242,29 +300,191 @@ for (const sharing of ALL_SHARINGS) {
   });
 }
 
-for (const maxBindingBytes of [2 ** 30, 64 * 32]) {
-  Deno.test(`New keys and values land at their positions, bindings of ${maxBindingBytes} bytes`, async () => {
+interface NewRowsCase {
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  /** Elements of a head that rotate; none unless given. */
+  readonly rotaryDim?: number;
+  readonly format: Format;
+  readonly capacity: number;
+  /** Positions of the new rows of each sequence. */
+  readonly positions: readonly (readonly number[])[];
+}
+
+/** Halves of what rotates that quads divide and that they do not; positions at the ends of a sequence, and past them. */
+const NEW_ROWS: NewRowsCase[] = [
+  { heads: 4, kvHeads: 2, headDim: 4, rotaryDim: 4, format: "f32", capacity: 64, positions: [[0]] },
+  {
+    heads: 6,
+    kvHeads: 2,
+    headDim: 20,
+    rotaryDim: 20,
+    format: "bf16",
+    capacity: 64,
+    positions: [[7, 63], [0, 1]],
+  },
+  {
+    heads: 3,
+    kvHeads: 3,
+    headDim: 80,
+    rotaryDim: 20,
+    format: "f16",
+    capacity: 64,
+    positions: [[63], [64], [5]],
+  },
+  {
+    heads: 2,
+    kvHeads: 1,
+    headDim: 256,
+    rotaryDim: 64,
+    format: "f32",
+    capacity: 64,
+    positions: [[62, 63, 64]],
+  },
+  {
+    heads: 5,
+    kvHeads: 1,
+    headDim: 128,
+    rotaryDim: 128,
+    format: "bf16",
+    capacity: 128,
+    positions: [[100], [127]],
+  },
+  {
+    heads: 3,
+    kvHeads: 1,
+    headDim: 100,
+    rotaryDim: 100,
+    format: "f32",
+    capacity: 64,
+    positions: [[9], [3], [0]],
+  },
+  {
+    heads: 7,
+    kvHeads: 7,
+    headDim: 12,
+    rotaryDim: 8,
+    format: "f16",
+    capacity: 64,
+    positions: [[11, 12, 13, 14, 15]],
+  },
+  {
+    heads: 2,
+    kvHeads: 2,
+    headDim: 44,
+    format: "bf16",
+    capacity: 64,
+    positions: [[11, 12, 64], [63, 70, 62]],
+  },
+  { heads: 1, kvHeads: 1, headDim: 4, format: "f32", capacity: 64, positions: [[63]] },
+];
+
+/** Rows that a binding does not hold, of two sequences. */
+const MANY_ROWS: NewRowsCase[] = [32, undefined].map((rotaryDim) => ({
+  heads: 4,
+  kvHeads: 2,
+  headDim: 32,
+  ...(rotaryDim && { rotaryDim }),
+  format: "f32",
+  capacity: 192,
+  positions: [100, 3].map((first) => Array.from({ length: 97 }, (_, i) => first + i)),
+}));
+
+/** A tensor, and the float64 values that it holds. */
+type Given = ReturnType<typeof inFormat>;
+
+const CACHE_FORMATS: readonly CacheFormat[] = ["f32", "bf16", "f16", "q8"];
+
+/** Angles of base 10 for positions from 0 on. */
+function angles(gpu: Gpu, positions: number, rotaryDim: number) {
+  const half = rotaryDim / 2;
+  const of = (turn: (angle: number) => number) =>
+    Float32Array.from(
+      { length: positions * half },
+      (_, at) => turn(Math.floor(at / half) / 10 ** (at % half / half)),
+    );
+  const [cos, sin] = [of(Math.cos), of(Math.sin)];
+  return {
+    values: [cos, sin] as const,
+    table: { cos: gpu.tensor([positions, half], cos), sin: gpu.tensor([positions, half], sin) },
+  };
+}
+
+/** Checks queries, what the cache gets, and that its other rows stay as they are. */
+async function checkNewRows(gpu: Gpu, c: NewRowsCase, cacheFormat: CacheFormat): Promise<void> {
+  const { heads, kvHeads, headDim, rotaryDim, format, capacity } = c;
+  const positions = c.positions.flat();
+  const rows = positions.length;
+  const [q, k, v] = [heads, kvHeads, kvHeads].map((count, i) =>
+    inFormat(gpu, [rows, count * headDim], normal(i + 1, rows * count * headDim), format)
+  ) as [Given, Given, Given];
+  const { width } = cacheRow(cacheFormat, { kvHeads, headDim });
+  const shape = [c.positions.length * capacity, width];
+  const size = shape[0]! * width;
+  const [cachedK, cachedV] = [4, 5].map((seed) =>
+    cacheFormat === "q8"
+      ? gpu.tensor(shape, integers(seed, size, 2 ** 32))
+      : inFormat(gpu, shape, normal(seed, size), cacheFormat).tensor
+  ) as [Tensor, Tensor];
+  const before = await gpu.readBytes([cachedK, cachedV]);
+  const { values: [cos, sin], table } = angles(gpu, Math.max(...positions) + 1, rotaryDim ?? 4);
+  appendToCache(
+    gpu,
+    { q: q.tensor, k: k.tensor, v: v.tensor },
+    { k: cachedK, v: cachedV, capacity },
+    gpu.tensor([rows], Uint32Array.from(positions)),
+    { heads, kvHeads, headDim },
+    rotaryDim === undefined ? null : table,
+  );
+  const rotated = (x: Float64Array) =>
+    rotaryDim === undefined ? x : ropeReference(x, cos, sin, positions, headDim, rotaryDim);
+  const label =
+    `${heads}/${kvHeads} heads of ${headDim}, ${rotaryDim} rotate, ${format}, cache in ${cacheFormat}`;
+  if (rotaryDim === undefined) assertEquals([...await gpu.read(q.tensor)], [...q.values], `${label}: q`);
+  else assertRounded(`${label}: q`, await gpu.read(q.tensor), rotated(q.values), format);
+  const after = await gpu.readBytes([cachedK, cachedV]);
+  const bytes = cachedK.rowBytes;
+  for (const [i, expected] of [rotated(k.values), v.values].entries()) {
+    const name = `${label}: ${"kv"[i]}`;
+    const wanted = before[i]!.slice();
+    const of = kvHeads * headDim;
+    const [got, reference]: [Uint8Array[], number[]] = [[], []];
+    positions.forEach((position, row) => {
+      if (position >= capacity) return;
+      const at = (Math.floor(row * c.positions.length / rows) * capacity + position) * bytes;
+      const written = after[i]!.slice(at, at + bytes);
+      wanted.set(written, at);
+      got.push(written);
+      reference.push(...expected.subarray(row * of, (row + 1) * of));
+    });
+    assertEquals(after[i]!.findIndex((byte, at) => byte !== wanted[at]), -1, `${name}: another row changed`);
+    const written = Uint8Array.from(got.flatMap((row) => [...row]));
+    if (cacheFormat === "q8") assertNearest(name, new Uint32Array(written.buffer), reference, headDim, 1e-3);
+    else assertRounded(name, toFloat32(written, cacheFormat), reference, cacheFormat);
+  }
+  for (const tensor of [q.tensor, k.tensor, v.tensor, cachedK, cachedV]) tensor.free();
+}
+
+for (const maxBindingBytes of [2 ** 30, 64 * 256 * 4]) {
+  Deno.test(`New rows are rotated and land at their positions, bindings of ${maxBindingBytes} bytes`, async () => {
     using gpu = await Gpu.open({ poison: true, maxBindingBytes });
-    const [width, capacity] = [8, 128];
-    const positions = [128, 71, 127, 3];
-    const [k, v] = [normal(1, 4 * width), normal(2, 4 * width)];
-    const cache: LayerCache = {
-      k: gpu.zeros([2 * capacity, width]),
-      v: gpu.zeros([2 * capacity, width]),
-      capacity,
-    };
-    const tensors = [gpu.tensor([4, width], k), gpu.tensor([4, width], v)] as const;
-    appendToCache(gpu, ...tensors, cache, gpu.tensor([4], Uint32Array.from(positions)));
-    for (const [name, values, tensor] of [["k", k, cache.k], ["v", v, cache.v]] as const) {
-      const expected = new Float32Array(2 * capacity * width);
-      // The first row is past its sequence's capacity and left out.
-      [71, capacity + 127, capacity + 3].forEach((at, i) =>
-        expected.set(values.subarray((i + 1) * width, (i + 2) * width), at * width)
-      );
-      assertEquals([...await gpu.read(tensor)], [...expected], name);
+    for (const [i, c] of NEW_ROWS.entries()) {
+      // 64 rows of a cache are the least that a binding holds, with 8 bits' scale beside them.
+      if (64 * c.kvHeads * (c.headDim + 4) * 4 > maxBindingBytes) continue;
+      for (const cacheFormat of [CACHE_FORMATS[i % 3]!, "q8"] as const) {
+        await checkNewRows(gpu, c, cacheFormat);
+      }
     }
   });
 }
+
+Deno.test("New rows in several bindings belong to their sequences, and rotate once", async () => {
+  using gpu = await Gpu.open({ poison: true, maxBindingBytes: 64 * 128 * 4 });
+  for (const c of MANY_ROWS) {
+    for (const cacheFormat of CACHE_FORMATS) await checkNewRows(gpu, c, cacheFormat);
+  }
+});
 
 for (const maxBindingBytes of [2 ** 30, 64 * 56]) {
   Deno.test(`In 8 bits new rows become the nearest codes, bindings of ${maxBindingBytes} bytes`, async () => {
@@ -291,30 +511,16 @@ for (const maxBindingBytes of [2 ** 30, 64 * 56]) {
         capacity,
       };
       const tensors = [k, v].map((values) => gpu.tensor([4, kvHeads * headDim], values));
-      appendToCache(gpu, tensors[0]!, tensors[1]!, cache, gpu.tensor([4], Uint32Array.from(positions)));
+      const q = gpu.tensor([4, kvHeads * headDim], normal(5, size));
+      const rows = { q, k: tensors[0]!, v: tensors[1]! };
+      const shape = { heads: kvHeads, kvHeads, headDim };
+      appendToCache(gpu, rows, cache, gpu.tensor([4], Uint32Array.from(positions)), shape, null);
       for (const [name, values, tensor] of [["k", k, cache.k], ["v", v, cache.v]] as const) {
         const words = await gpu.readU32(tensor);
         const { codes, scales } = decode(words, headDim);
-        const expected = quantiseRowsReference(values, headDim);
         ([[1, 71], [2, capacity + 127], [3, capacity + 3]] as const).forEach(([row, at]) => {
-          const of = (all: Float64Array, width: number, from: number) =>
-            all.slice(from * width, (from + 1) * width);
-          assertClose(`${name} scales`, of(scales, kvHeads, at), of(expected.scales, kvHeads, row), {
-            rtol: 4e-7,
-            atol: 0,
-          });
-          const rowWidth = kvHeads * headDim;
-          const quotients = of(expected.codes, rowWidth, row).map((_, c) =>
-            values[row * rowWidth + c]! / (expected.scales[row * kvHeads + Math.floor(c / headDim)]! || 1)
-          );
-          // A quotient near a midpoint may fall either way.
-          const nearest = of(expected.codes, rowWidth, row).map((code, c) =>
-            Math.abs(Math.abs(quotients[c]! - Math.trunc(quotients[c]!)) - 0.5) < 1e-4
-              ? codes[at * rowWidth + c]!
-              : code
-          );
-          assertClose(`${name} codes of row ${row}`, of(codes, rowWidth, at), nearest, { rtol: 0, atol: 0 });
-          assertClose(`${name} values`, of(codes, rowWidth, at), quotients, { rtol: 0, atol: 0.5 + 1e-4 });
+          const given = values.subarray(row * kvHeads * headDim, (row + 1) * kvHeads * headDim);
+          assertNearest(`${name} of row ${row}`, words.slice(at * width, (at + 1) * width), given, headDim);
           words.fill(0, at * width, (at + 1) * width);
         });
         // The first row is past its sequence's capacity and left out.
@@ -338,8 +544,9 @@ Deno.test("In 8 bits keys and values that are not finite give attention that is 
       const cache = { k: gpu.empty([64, width], dtype), v: gpu.empty([64, width], dtype), capacity: 64 };
       const [k, v] = [normal(1, 24), normal(2, 24)];
       ({ k, v })[name][13] = bad;
-      appendToCache(gpu, gpu.tensor([3, 8], k), gpu.tensor([3, 8], v), cache, positions);
-      const o = cacheAttention(gpu, gpu.tensor([3, 8], normal(3, 24)), cache, positions, shape, {
+      const [q, newK, newV] = [normal(3, 24), k, v].map((values) => gpu.tensor([3, 8], values));
+      appendToCache(gpu, { q: q!, k: newK!, v: newV! }, cache, positions, shape, null);
+      const o = cacheAttention(gpu, q!, cache, positions, shape, {
         longest: 3,
       });
       const values = await gpu.read(o);
@@ -418,9 +625,23 @@ Deno.test("A cache and rows that do not belong together are refused", async () =
     "65 keys",
     "capacity of 64",
   );
-  await assertThrows(() => appendToCache(gpu, q, q, cache, two), "keys [2,16]", "[128,8]");
+  const given = { q, k: q, v: q };
+  await assertThrows(() => appendToCache(gpu, given, cache, two, shape, null), "keys [2,16]", "[128,8]");
+  const rows = { q, k: gpu.zeros([2, 8]), v: gpu.zeros([2, 8]) };
+  const table = { cos: gpu.zeros([64, 6]), sin: gpu.zeros([64, 6]) };
+  await assertThrows(() => appendToCache(gpu, rows, cache, two, shape, table), "12 of a head of 8");
+  const narrow = { ...rows, q: gpu.zeros([2, 8]) };
+  await assertThrows(() => appendToCache(gpu, narrow, cache, two, shape, null), "queries [2,8]");
+  const six = { q: gpu.zeros([2, 12]), k: gpu.zeros([2, 6]), v: gpu.zeros([2, 6]) };
+  const caches = { k: gpu.zeros([128, 6]), v: gpu.zeros([128, 6]), capacity: 64 };
+  await assertThrows(
+    () => appendToCache(gpu, six, caches, two, { ...shape, headDim: 6 }, null),
+    "2 and 1 heads of 6",
+  );
+  const half = { ...rows, v: gpu.zeros([2, 8], "f16") };
+  await assertThrows(() => appendToCache(gpu, half, cache, two, shape, null), "values [2,8] f16");
   const q8 = { k: gpu.zeros([128, 3], "u32"), v: gpu.zeros([128, 3], "u32"), capacity: 64 };
-  await assertThrows(() => appendToCache(gpu, q, q, q8, two), "keys [2,16]", "[128,3]");
+  await assertThrows(() => appendToCache(gpu, given, q8, two, shape, null), "keys [2,16]", "[128,3]");
   await assertThrows(
     () => cacheAttention(gpu, q, q8, two, { ...shape, kvHeads: 2 }, { longest: 1 }),
     "[128,3]",

@@ -514,6 +514,30 @@ Deno.test("The cache takes the bytes that are announced", async () => {
   }
 });
 
+Deno.test("A token's attention is two dispatches a layer in a short context, three in a long one", async () => {
+  const kernels: string[] = [];
+  using gpu = await Gpu.open({ onDispatch: ({ kernel }) => kernels.push(kernel) });
+  const sampling = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 };
+  const drawn = gpu.empty([1], "u32");
+  // Heads of 8: 2,048 keys are the most that are not split.
+  for (const changes of [{}, { model_type: "smollm3", no_rope_layers: [0, 1] }]) {
+    const model = await smallModel(gpu, changes);
+    for (const cacheFormat of ["f32", "bf16", "q8"] as const) {
+      for (const [length, dispatches] of [[2047, 2], [2048, 3]] as const) {
+        const decoder = new Decoder(model, { capacity: length + 1, cacheFormat });
+        decoder.fillRandomly(length);
+        decoder.sample(sampling, drawn, 0);
+        kernels.length = 0;
+        decoder.advance();
+        const attention = kernels.filter((kernel) => /rope|cache/.test(kernel));
+        assertEquals(attention.length, 2 * dispatches, `${cacheFormat}, ${length} tokens: ${attention}`);
+        decoder.free();
+      }
+    }
+  }
+  await gpu.settle();
+});
+
 Deno.test("Options and prompts out of range are named, all at once", async () => {
   using gpu = await Gpu.open();
   const model = await smallModel(gpu);
