@@ -14,6 +14,7 @@ import type { Weight } from "../kernels/weight.ts";
 import { matvec, MATVEC_ROWS } from "../kernels/matvec/matvec.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import type { Format } from "../kernels/wgsl.ts";
+import { type LinearInput, sourceOf, type VectorRows, withFewRows, withRows } from "./linear_input.ts";
 
 /** The two factors of a LoRA update: y += scaling B A drop(x).   Hu et al. 2021, arXiv:2106.09685, section 4.1. */
 export interface Lora {
@@ -92,15 +93,15 @@ export interface LinearOptions {
   readonly addend?: Tensor;
 }
 
-/** @param x (rows, K)  @returns y (rows, N) */
+/** @param input (rows, K)  @returns y (rows, N) */
 export function linear(
   gpu: Gpu,
-  x: Tensor,
+  input: LinearInput,
   layer: Linear,
   key: DropoutKey | undefined,
   { firstRow = 0, ...target }: LinearOptions = {},
 ): Tensor {
-  return linears(gpu, x, [layer], key, { firstRow, targets: [target] })[0]!;
+  return linears(gpu, input, [layer], key, { firstRow, targets: [target] })[0]!;
 }
 
 /** Position of rows that several linears read, and what each does with its result. */
@@ -109,17 +110,31 @@ export interface LinearsOptions extends Pick<LinearOptions, "firstRow"> {
   readonly targets?: readonly Omit<LinearOptions, "firstRow">[];
 }
 
-/** Runs linears on the same rows. @param x (rows, K)  @returns y (rows, N) of each */
+/** Runs linears on the same rows. @param input (rows, K)  @returns y (rows, N) of each */
 export function linears(
+  gpu: Gpu,
+  input: LinearInput,
+  layers: readonly Linear[],
+  key: DropoutKey | undefined,
+  options: LinearsOptions = {},
+): Tensor[] {
+  if (sourceOf(input).rows > MATVEC_ROWS) {
+    return withRows(gpu, input, (x) => linearsOfManyRows(gpu, x, layers, key, options));
+  }
+  const { firstRow = 0, targets } = options;
+  const run = (rows: VectorRows): Tensor[] =>
+    layers.map((layer, i) => linearOfFewRows(gpu, rows, layer, key, { firstRow, ...targets?.[i] }));
+  // Dropout reads a tensor.
+  return key ? withRows(gpu, input, (x) => run({ x })) : withFewRows(gpu, input, run);
+}
+
+function linearsOfManyRows(
   gpu: Gpu,
   x: Tensor,
   layers: readonly Linear[],
   key: DropoutKey | undefined,
-  { firstRow = 0, targets = [] }: LinearsOptions = {},
+  { firstRow = 0, targets = [] }: LinearsOptions,
 ): Tensor[] {
-  if (x.rows <= MATVEC_ROWS) {
-    return layers.map((layer, i) => linearOfFewRows(gpu, x, layer, key, { firstRow, ...targets[i] }));
-  }
   const low = lowRank(gpu, x, layers, key, firstRow);
   const calls = layers.map((layer, i) => {
     const { weight, floats, lora, scale: alpha = 1 } = layer;
@@ -141,15 +156,16 @@ export function linears(
 /** Runs a linear on so few rows that the time is that of reading weights, as when text is written. */
 function linearOfFewRows(
   gpu: Gpu,
-  x: Tensor,
+  { x, input }: VectorRows,
   { weight, floats, lora, bias, scale: alpha = 1 }: Linear,
   key: DropoutKey | undefined,
   { firstRow = 0, into, addTo, addend }: LinearOptions,
 ): Tensor {
-  const y = matvec(gpu, x, floats ?? weight, { alpha, ...(addTo ? { into: addTo, beta: 1 } : { into }) });
+  const target = addTo ? { into: addTo, beta: 1 } : { into };
+  const y = matvec(gpu, x, floats ?? weight, { alpha, input, ...target });
   if (lora) {
     const dropped = dropInput(gpu, x, lora, key, firstRow);
-    const h = matvec(gpu, dropped, lora.A, { alpha: lora.scaling, format: "f32" });
+    const h = matvec(gpu, dropped, lora.A, { alpha: lora.scaling, input, format: "f32" });
     if (dropped !== x) dropped.free();
     matvec(gpu, h, lora.B, { into: y, alpha, beta: 1 });
     h.free();

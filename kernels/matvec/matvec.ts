@@ -1,11 +1,17 @@
 import { GpuError } from "../errors.ts";
-import type { Gpu } from "../gpu.ts";
+import type { Gpu, Sharing } from "../gpu.ts";
 import { matmul, type ProductOptions } from "../matmul/matmul.ts";
+import type { RmsNormScale } from "../norm/rms_norm.ts";
+import { requireVector } from "../shared/grid.ts";
 import { sharingOf } from "../shared/sharing.ts";
 import { Tensor } from "../tensor.ts";
 import type { VectorOperand, Weight } from "../weight.ts";
+import inputWgsl from "./input.wgsl" with { type: "text" };
+import inputNormWgsl from "./input_norm.wgsl" with { type: "text" };
 import subgroupWgsl from "./matvec_subgroup.wgsl" with { type: "text" };
 import workgroupWgsl from "./matvec_workgroup.wgsl" with { type: "text" };
+import normSubgroupWgsl from "./norm_subgroup.wgsl" with { type: "text" };
+import normWorkgroupWgsl from "./norm_workgroup.wgsl" with { type: "text" };
 import pairsWgsl from "./operand_pairs.wgsl" with { type: "text" };
 import quadsWgsl from "./operand_quads.wgsl" with { type: "text" };
 import paramsWgsl from "./params.wgsl" with { type: "text" };
@@ -20,16 +26,28 @@ const MOST_LANES = 64;
 /** Workgroups below which a GPU would have idle cores: then each has fewer threads. */
 const FEW_GROUPS = 256;
 
+/** What is multiplied in place of x itself, made as x is read. */
+export interface VectorInput {
+  /** RMSNorm of x. */
+  readonly norm: RmsNormScale;
+}
+
+/** Options of {@linkcode matvec}. */
+export interface VectorOptions extends ProductOptions {
+  /** x itself unless given. */
+  readonly input?: VectorInput | undefined;
+}
+
 /**
  * y = alpha x W^T + beta y for a few rows, as when a model writes one token at a time: the time is that of reading the
- * weights, and each is read once.
+ * weights, and each is read once. In place of x it may be what `input` makes of it, summed without rounding it first.
  *
  * @param x (M, K) with M at most {@linkcode MATVEC_ROWS}
  * @param weight (N, K)
  * @returns y (M, N rounded up to a multiple of 4; columns past N hold a copy of column N - 1)
  * @throws {GpuError} if the shapes do not fit, M is too large, or K is not a multiple of 4
  */
-export function matvec(gpu: Gpu, x: Tensor, weight: Weight, options: ProductOptions = {}): Tensor {
+export function matvec(gpu: Gpu, x: Tensor, weight: Weight, options: VectorOptions = {}): Tensor {
   const [outputs, depth] = weight.shape as [number, number];
   const columns = Math.ceil(outputs / 4) * 4;
   const y = options.into ?? gpu.empty([x.rows, columns], options.format ?? x.format, "y");
@@ -41,13 +59,16 @@ export function matvec(gpu: Gpu, x: Tensor, weight: Weight, options: ProductOpti
         `[${y.shape}], with ${MATVEC_ROWS} rows at most and every row a multiple of 4 long`,
     );
   }
+  if (options.input) requireVector("matvec", options.input.norm.weight, depth, "f32");
   for (const part of operandsOf(gpu, weight)) run(gpu, x, y, part, options);
   return y;
 }
 
 /** y = alpha x W^T + beta y by {@linkcode matvec} where x has few rows, by {@linkcode matmul} where it has more. */
-export function product(gpu: Gpu, x: Tensor, weight: Weight, options: ProductOptions = {}): Tensor {
-  return x.rows <= MATVEC_ROWS ? matvec(gpu, x, weight, options) : matmul(gpu, x, weight, options);
+export function product(gpu: Gpu, x: Tensor, weight: Weight, options: VectorOptions = {}): Tensor {
+  return x.rows <= MATVEC_ROWS || options.input
+    ? matvec(gpu, x, weight, options)
+    : matmul(gpu, x, weight, options);
 }
 
 function run(
@@ -55,7 +76,7 @@ function run(
   x: Tensor,
   y: Tensor,
   part: VectorOperand,
-  { alpha = 1, beta = 0 }: ProductOptions,
+  { alpha = 1, beta = 0, input }: VectorOptions,
 ): void {
   const depth = x.width / 4;
   // A power of two, so that a step of a longer batch compiles few variants.
@@ -64,13 +85,14 @@ function run(
   const { constants, outputs } = sharing === "subgroup"
     ? { constants: { M, CHUNKS: 8 / part.quads, PER_CHUNK: part.quads }, outputs: 32 }
     : workgroupShape(part, M, depth);
+  const made = inputPieces(sharing, input);
   gpu.run(
     {
-      name: `matvec_${part.name}_${sharing}`,
+      name: `matvec_${part.name}_${made.name}${sharing}`,
       wgsl: sharing === "subgroup" ? subgroupWgsl : workgroupWgsl,
-      libraries: [paramsWgsl, ...part.libraries],
+      libraries: [paramsWgsl, ...made.libraries, ...part.libraries],
     },
-    { x, y, ...part.tensors },
+    { x, y, ...part.tensors, ...made.tensors },
     {
       grid: [Math.ceil(part.rows / outputs)],
       constants,
@@ -84,9 +106,41 @@ function run(
         y_offset: part.start / 4,
         alpha,
         beta,
+        ...made.uniforms,
       },
     },
   );
+}
+
+/** Pieces by which a kernel reads what it multiplies, and what they read. */
+interface InputPieces {
+  /** In the kernel's name. */
+  readonly name: string;
+  readonly libraries: readonly string[];
+  readonly tensors: Readonly<Record<string, Tensor>>;
+  readonly uniforms: { readonly eps: number; readonly offset: number };
+}
+
+const INPUT: InputPieces = {
+  name: "",
+  libraries: [inputWgsl],
+  tensors: {},
+  uniforms: { eps: 0, offset: 0 },
+};
+const NORM_LIBRARIES: Record<Sharing, readonly string[]> = {
+  subgroup: [inputNormWgsl, normSubgroupWgsl],
+  workgroup: [inputNormWgsl, normWorkgroupWgsl],
+};
+
+function inputPieces(sharing: Sharing, input: VectorInput | undefined): InputPieces {
+  if (!input) return INPUT;
+  const { weight, eps, offset = 0 } = input.norm;
+  return {
+    name: "norm_",
+    libraries: NORM_LIBRARIES[sharing],
+    tensors: { norm_weight: weight },
+    uniforms: { eps, offset },
+  };
 }
 
 /** Units of two chunks where they share a scale and sums leave registers; lanes and turns by the room in a tile. */

@@ -6,7 +6,7 @@
 //
 // Grid: x = 4 THREADS / LANES outputs.   Precision: sums in f32; the scale of a unit multiplies its sum.
 
-#needs b_begin b_row x_quad b_chunk b_scale b_quad b_next store
+#needs b_begin b_row b_chunk b_scale b_quad b_next x_quad x_share x_fold x_factor store
 #needs QUADS THREADS M
 #needs LANES       // a power of two
 #needs CHUNKS      // chunks of a unit, which share a scale: 1 or 2
@@ -42,11 +42,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     if (turn % TURNS == 0u) {
       // Load a tile of x: past the end it is 0, and what is loaded of W does not matter.
       workgroupBarrier();
-      for (var i = thread; i < M * UNITS * UNIT; i += THREADS) {
-        let row = i / (UNITS * UNIT);
-        let q = i % (UNITS * UNIT);
-        tile[(row * UNIT + q % UNIT) * LINE + q / UNIT] = x_quad(row, turn * LANES * UNIT + q);
+      for (var q = thread; q < UNITS * UNIT; q += THREADS) {
+        #for m in 0..M
+          tile[($mu * UNIT + q % UNIT) * LINE + q / UNIT] = x_quad($mu, turn * LANES * UNIT + q);
+        #end
       }
+      x_share(thread);
       workgroupBarrier();
     }
     // Load the next unit.
@@ -98,8 +99,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     #end
   }
   // Add up the lanes of a team; write.
+  x_fold(thread);
   workgroupBarrier();
   #for m in 0..M
+    sum_$m *= x_factor($mu);
     tile[$mu * THREADS + thread] = sum_$m;
   #end
   workgroupBarrier();

@@ -1,6 +1,7 @@
 import { Gpu } from "../../kernels/gpu.ts";
 import { matmulReference } from "../../kernels/matmul/reference.ts";
 import { matvec, MATVEC_ROWS, product } from "../../kernels/matvec/matvec.ts";
+import { rmsNormReference } from "../../kernels/norm/reference.ts";
 import { quantiseNf4 } from "../../kernels/nf4/nf4.ts";
 import type { Format } from "../../kernels/wgsl.ts";
 import { assertEquals, assertThrows } from "../support/assert_close.ts";
@@ -136,6 +137,41 @@ for (const sharing of ALL_SHARINGS) {
   );
 }
 
+for (const sharing of ALL_SHARINGS) {
+  sharingTest(sharing, `matvec norms x as it reads it, ${sharing} sharing`, async () => {
+    using gpu = await Gpu.open({ sharing, poison: true });
+    const formats = ["f32", "bf16", "f16"] as const;
+    for (const [seed, size] of CASES.entries()) {
+      const { M, N, K } = size;
+      const format = formats[seed % formats.length]!;
+      // Rows of different sizes, so that none can have the root of another; eps is felt in the first.
+      const rows = normal(seed, M * K).map((value, i) => value * 8 ** (Math.floor(i / K) - 1));
+      const x = inFormat(gpu, [M, K], rows, format);
+      const w = inFormat(gpu, [N, K], normal(seed + 50, N * K), seed % 2 ? "bf16" : "f32");
+      const weight = gpu.tensor([K], normal(seed + 90, K));
+      const [eps, offset] = [1e-2, seed % 2];
+      const input = { norm: { weight, eps, offset } };
+      const normed = rmsNormReference(
+        Float64Array.from(x.values),
+        Float64Array.from(await gpu.read(weight)),
+        eps,
+        offset,
+      );
+      const label = `${M}x${N}x${K}, ${format}`;
+      const y = await gpu.read(matvec(gpu, x.tensor, w.tensor, { input, format: "f32" }));
+      assertProduct(label, y, { x: normed, w: w.values }, size);
+      if (K % 8 > 0) continue;
+      const nf4 = quantiseNf4(gpu, w.tensor);
+      const added = normal(seed + 70, M * Math.ceil(N / 4) * 4);
+      const into = gpu.tensor([M, Math.ceil(N / 4) * 4], added);
+      matvec(gpu, x.tensor, nf4, { input, into, alpha: 0.5, beta: 1 });
+      const values = { x: normed, w: await gpu.read(nf4.dequantise(gpu)) };
+      const add = (m: number, n: number) => added[m * Math.ceil(N / 4) * 4 + n]!;
+      assertProduct(`${label}, NF4`, await gpu.read(into), values, size, { alpha: 0.5, added: add });
+    }
+  });
+}
+
 Deno.test("product takes few rows by matvec and more by matmul; matvec refuses more, and what does not fit", async () => {
   const dispatches: string[] = [];
   using gpu = await Gpu.open({ poison: true, onDispatch: ({ kernel }) => dispatches.push(kernel) });
@@ -151,4 +187,7 @@ Deno.test("product takes few rows by matvec and more by matmul; matvec refuses m
   await assertThrows(() => matvec(gpu, nine, weight), "matvec", "[9,8]", "8 rows at most");
   const wide = gpu.tensor([1, 12], normal(3, 12));
   await assertThrows(() => matvec(gpu, wide, weight), "[1,12]", "[12,8]");
+  const norm = { weight: wide.asRows(12), eps: 1e-5 };
+  const one = gpu.tensor([1, 8], normal(4, 8));
+  await assertThrows(() => matvec(gpu, one, weight, { input: { norm } }), "matvec", "8 f32 values");
 });
