@@ -66,21 +66,24 @@ export interface GatedLinears {
   readonly down: Linear;
 }
 
+const GATED = {
+  swiglu: { forward: swiglu, backwardInPlace: swigluBackwardInPlace },
+  geglu: { forward: geglu, backwardInPlace: gegluBackwardInPlace },
+};
+
 /** mlp(y) = down(silu(gate(y)) * up(y)). Shazeer 2020, arXiv:2002.05202. */
 export function swigluMlp(linears: GatedLinears): Mlp {
-  return gatedMlp(linears, { forward: swiglu, backwardInPlace: swigluBackwardInPlace });
+  return gatedMlp(linears, "swiglu");
 }
 
 /** mlp(y) = down(gelu(gate(y)) * up(y)), with GELU by its tanh. Shazeer 2020, arXiv:2002.05202. */
 export function gegluMlp(linears: GatedLinears): Mlp {
-  return gatedMlp(linears, { forward: geglu, backwardInPlace: gegluBackwardInPlace });
+  return gatedMlp(linears, "geglu");
 }
 
 /** mlp(y) = down(act(gate(y)) * up(y)). */
-function gatedMlp(
-  w: GatedLinears,
-  act: { readonly forward: typeof swiglu; readonly backwardInPlace: typeof swigluBackwardInPlace },
-): Mlp {
+function gatedMlp(w: GatedLinears, activation: keyof typeof GATED): Mlp {
+  const act = GATED[activation];
   return {
     up(gpu, input, key, firstRow) {
       const layers = [w.gate, w.up];
@@ -90,10 +93,7 @@ function gatedMlp(
       return linears(gpu, input, layers, key, { firstRow, targets });
     },
     down(gpu, [gate, up], key, options) {
-      const hidden = act.forward(gpu, gate!, up!);
-      const out = linear(gpu, hidden, w.down, key, options);
-      hidden.free();
-      return out;
+      return linear(gpu, { x: up!, gate: gate!, activation }, w.down, key, options);
     },
     downBackward(gpu, dOut, [gate, up], key, firstRow) {
       const hidden = act.forward(gpu, gate!, up!);
@@ -119,10 +119,7 @@ export function fusedSwigluMlp(w: { readonly gateUp: Linear; readonly down: Line
   return {
     up: (gpu, input, key, firstRow) => [linear(gpu, input, w.gateUp, key, { firstRow })],
     down(gpu, [gateUp], key, options) {
-      const act = fusedSwiglu(gpu, gateUp!);
-      const out = linear(gpu, act, w.down, key, options);
-      act.free();
-      return out;
+      return linear(gpu, { x: gateUp!, activation: "fused swiglu" }, w.down, key, options);
     },
     downBackward(gpu, dOut, [gateUp], key, firstRow) {
       const act = fusedSwiglu(gpu, gateUp!);

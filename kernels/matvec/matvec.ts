@@ -1,17 +1,12 @@
 import { GpuError } from "../errors.ts";
 import type { Gpu, Sharing } from "../gpu.ts";
 import { matmul, type ProductOptions } from "../matmul/matmul.ts";
-import type { RmsNormScale } from "../norm/rms_norm.ts";
-import { requireVector } from "../shared/grid.ts";
 import { sharingOf } from "../shared/sharing.ts";
 import { Tensor } from "../tensor.ts";
 import type { VectorOperand, Weight } from "../weight.ts";
-import inputWgsl from "./input.wgsl" with { type: "text" };
-import inputNormWgsl from "./input_norm.wgsl" with { type: "text" };
+import { inputPieces, inputWidth, requireInput, type VectorInput } from "./input.ts";
 import subgroupWgsl from "./matvec_subgroup.wgsl" with { type: "text" };
 import workgroupWgsl from "./matvec_workgroup.wgsl" with { type: "text" };
-import normSubgroupWgsl from "./norm_subgroup.wgsl" with { type: "text" };
-import normWorkgroupWgsl from "./norm_workgroup.wgsl" with { type: "text" };
 import pairsWgsl from "./operand_pairs.wgsl" with { type: "text" };
 import quadsWgsl from "./operand_quads.wgsl" with { type: "text" };
 import paramsWgsl from "./params.wgsl" with { type: "text" };
@@ -25,12 +20,6 @@ const MOST_THREADS = 256;
 const MOST_LANES = 64;
 /** Workgroups below which a GPU would have idle cores: then each has fewer threads. */
 const FEW_GROUPS = 256;
-
-/** What is multiplied in place of x itself, made as x is read. */
-export interface VectorInput {
-  /** RMSNorm of x. */
-  readonly norm: RmsNormScale;
-}
 
 /** Options of {@linkcode matvec}. */
 export interface VectorOptions extends ProductOptions {
@@ -51,16 +40,19 @@ export function matvec(gpu: Gpu, x: Tensor, weight: Weight, options: VectorOptio
   const [outputs, depth] = weight.shape as [number, number];
   const columns = Math.ceil(outputs / 4) * 4;
   const y = options.into ?? gpu.empty([x.rows, columns], options.format ?? x.format, "y");
+  const { input } = options;
   if (
-    x.rows > MATVEC_ROWS || x.width !== depth || depth % 4 !== 0 || y.rows !== x.rows || y.width !== columns
+    x.rows > MATVEC_ROWS || inputWidth(x, input) !== depth || depth % 4 !== 0 || y.rows !== x.rows ||
+    y.width !== columns
   ) {
     throw new GpuError(
       `Cannot apply matvec: [${x.shape}] "${x.label}" and [${weight.shape}] "${weight.label}" do not make ` +
         `[${y.shape}], with ${MATVEC_ROWS} rows at most and every row a multiple of 4 long`,
     );
   }
-  if (options.input) requireVector("matvec", options.input.norm.weight, depth, "f32");
-  for (const part of operandsOf(gpu, weight)) run(gpu, x, y, part, options);
+  if (input) requireInput(x, input);
+  const sharing = input ? "workgroup" : sharingOf(gpu, "matvec");
+  for (const part of operandsOf(weight, sharing)) run(gpu, x, y, part, sharing, options);
   return y;
 }
 
@@ -76,16 +68,16 @@ function run(
   x: Tensor,
   y: Tensor,
   part: VectorOperand,
+  sharing: Sharing,
   { alpha = 1, beta = 0, input }: VectorOptions,
 ): void {
-  const depth = x.width / 4;
+  const depth = inputWidth(x, input) / 4;
   // A power of two, so that a step of a longer batch compiles few variants.
   const M = 2 ** Math.ceil(Math.log2(x.rows));
-  const sharing = sharingOf(gpu, "matvec");
   const { constants, outputs } = sharing === "subgroup"
     ? { constants: { M, CHUNKS: 8 / part.quads, PER_CHUNK: part.quads }, outputs: 32 }
     : workgroupShape(part, M, depth);
-  const made = inputPieces(sharing, input);
+  const made = inputPieces(x, input);
   gpu.run(
     {
       name: `matvec_${part.name}_${made.name}${sharing}`,
@@ -100,6 +92,7 @@ function run(
       uniforms: {
         rows: x.rows,
         depth,
+        x_stride: x.width / 4,
         b_rows: part.rows,
         b_first: part.start * depth,
         y_stride: y.width / 4,
@@ -110,37 +103,6 @@ function run(
       },
     },
   );
-}
-
-/** Pieces by which a kernel reads what it multiplies, and what they read. */
-interface InputPieces {
-  /** In the kernel's name. */
-  readonly name: string;
-  readonly libraries: readonly string[];
-  readonly tensors: Readonly<Record<string, Tensor>>;
-  readonly uniforms: { readonly eps: number; readonly offset: number };
-}
-
-const INPUT: InputPieces = {
-  name: "",
-  libraries: [inputWgsl],
-  tensors: {},
-  uniforms: { eps: 0, offset: 0 },
-};
-const NORM_LIBRARIES: Record<Sharing, readonly string[]> = {
-  subgroup: [inputNormWgsl, normSubgroupWgsl],
-  workgroup: [inputNormWgsl, normWorkgroupWgsl],
-};
-
-function inputPieces(sharing: Sharing, input: VectorInput | undefined): InputPieces {
-  if (!input) return INPUT;
-  const { weight, eps, offset = 0 } = input.norm;
-  return {
-    name: "norm_",
-    libraries: NORM_LIBRARIES[sharing],
-    tensors: { norm_weight: weight },
-    uniforms: { eps, offset },
-  };
 }
 
 /** Units of two chunks where they share a scale and sums leave registers; lanes and turns by the room in a tile. */
@@ -164,8 +126,8 @@ function workgroupShape({ rows, quads, scaleQuads = Infinity }: VectorOperand, M
   };
 }
 
-function operandsOf(gpu: Gpu, weight: Weight): readonly VectorOperand[] {
-  if (!(weight instanceof Tensor)) return weight.vectorOperands(sharingOf(gpu, "matvec"));
+function operandsOf(weight: Weight, sharing: Sharing): readonly VectorOperand[] {
+  if (!(weight instanceof Tensor)) return weight.vectorOperands(sharing);
   const quads = weight.format !== "f32" && weight.width % 8 === 0 ? 2 : 1;
   return weight.segments.map(({ start, rows }) => ({
     name: quads === 2 ? "pairs" : "quads",

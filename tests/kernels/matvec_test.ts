@@ -1,8 +1,10 @@
+import { gegluReference, swigluReference } from "../../kernels/activation/reference.ts";
 import { Gpu } from "../../kernels/gpu.ts";
 import { matmulReference } from "../../kernels/matmul/reference.ts";
 import { matvec, MATVEC_ROWS, product } from "../../kernels/matvec/matvec.ts";
 import { rmsNormReference } from "../../kernels/norm/reference.ts";
 import { quantiseNf4 } from "../../kernels/nf4/nf4.ts";
+import type { Tensor } from "../../kernels/tensor.ts";
 import type { Format } from "../../kernels/wgsl.ts";
 import { assertEquals, assertThrows } from "../support/assert_close.ts";
 import { inFormat } from "../support/numeric.ts";
@@ -137,40 +139,70 @@ for (const sharing of ALL_SHARINGS) {
   );
 }
 
-for (const sharing of ALL_SHARINGS) {
-  sharingTest(sharing, `matvec norms x as it reads it, ${sharing} sharing`, async () => {
-    using gpu = await Gpu.open({ sharing, poison: true });
-    const formats = ["f32", "bf16", "f16"] as const;
-    for (const [seed, size] of CASES.entries()) {
-      const { M, N, K } = size;
-      const format = formats[seed % formats.length]!;
-      // Rows of different sizes, so that none can have the root of another; eps is felt in the first.
-      const rows = normal(seed, M * K).map((value, i) => value * 8 ** (Math.floor(i / K) - 1));
-      const x = inFormat(gpu, [M, K], rows, format);
-      const w = inFormat(gpu, [N, K], normal(seed + 50, N * K), seed % 2 ? "bf16" : "f32");
-      const weight = gpu.tensor([K], normal(seed + 90, K));
-      const [eps, offset] = [1e-2, seed % 2];
-      const input = { norm: { weight, eps, offset } };
-      const normed = rmsNormReference(
-        Float64Array.from(x.values),
-        Float64Array.from(await gpu.read(weight)),
-        eps,
-        offset,
-      );
-      const label = `${M}x${N}x${K}, ${format}`;
-      const y = await gpu.read(matvec(gpu, x.tensor, w.tensor, { input, format: "f32" }));
-      assertProduct(label, y, { x: normed, w: w.values }, size);
-      if (K % 8 > 0) continue;
-      const nf4 = quantiseNf4(gpu, w.tensor);
-      const added = normal(seed + 70, M * Math.ceil(N / 4) * 4);
-      const into = gpu.tensor([M, Math.ceil(N / 4) * 4], added);
-      matvec(gpu, x.tensor, nf4, { input, into, alpha: 0.5, beta: 1 });
-      const values = { x: normed, w: await gpu.read(nf4.dequantise(gpu)) };
-      const add = (m: number, n: number) => added[m * Math.ceil(N / 4) * 4 + n]!;
-      assertProduct(`${label}, NF4`, await gpu.read(into), values, size, { alpha: 0.5, added: add });
-    }
-  });
-}
+Deno.test("matvec norms x as it reads it", async () => {
+  using gpu = await Gpu.open({ sharing: "workgroup", poison: true });
+  const formats = ["f32", "bf16", "f16"] as const;
+  for (const [seed, size] of CASES.entries()) {
+    const { M, N, K } = size;
+    const format = formats[seed % formats.length]!;
+    // Rows of different sizes, so that none can have the root of another; eps is felt in the first.
+    const rows = normal(seed, M * K).map((value, i) => value * 8 ** (Math.floor(i / K) - 1));
+    const x = inFormat(gpu, [M, K], rows, format);
+    const w = inFormat(gpu, [N, K], normal(seed + 50, N * K), seed % 2 ? "bf16" : "f32");
+    const weight = gpu.tensor([K], normal(seed + 90, K));
+    const [eps, offset] = [1e-2, seed % 2];
+    const input = { norm: { weight, eps, offset } };
+    const normed = rmsNormReference(
+      Float64Array.from(x.values),
+      Float64Array.from(await gpu.read(weight)),
+      eps,
+      offset,
+    );
+    const label = `${M}x${N}x${K}, ${format}`;
+    const y = await gpu.read(matvec(gpu, x.tensor, w.tensor, { input, format: "f32" }));
+    assertProduct(label, y, { x: normed, w: w.values }, size);
+    if (K % 8 > 0) continue;
+    const nf4 = quantiseNf4(gpu, w.tensor);
+    const added = normal(seed + 70, M * Math.ceil(N / 4) * 4);
+    const into = gpu.tensor([M, Math.ceil(N / 4) * 4], added);
+    matvec(gpu, x.tensor, nf4, { input, into, alpha: 0.5, beta: 1 });
+    const values = { x: normed, w: await gpu.read(nf4.dequantise(gpu)) };
+    const add = (m: number, n: number) => added[m * Math.ceil(N / 4) * 4 + n]!;
+    assertProduct(`${label}, NF4`, await gpu.read(into), values, size, { alpha: 0.5, added: add });
+  }
+});
+
+const GATED = { swiglu: swigluReference, geglu: gegluReference };
+
+Deno.test("matvec gates x as it reads it, beside the gate or behind it in its rows", async () => {
+  using gpu = await Gpu.open({ sharing: "workgroup", poison: true });
+  const formats = ["f32", "bf16", "f16"] as const;
+  for (const [seed, size] of CASES.entries()) {
+    const { M, N, K } = size;
+    const format = formats[seed % formats.length]!;
+    const activation = seed % 2 ? "swiglu" : "geglu";
+    const [gate, up] = [normal(seed, M * K), normal(seed + 20, M * K)].map((values) =>
+      inFormat(gpu, [M, K], values.map((value) => 3 * value), format)
+    ) as [ReturnType<typeof inFormat>, ReturnType<typeof inFormat>];
+    const w = inFormat(gpu, [N, K], normal(seed + 50, N * K), "f32");
+    const hidden = GATED[activation](gate.values, up.values);
+    const beside = { input: { activation, gate: gate.tensor }, format: "f32" } as const;
+    const label = `${M}x${N}x${K}, ${format}, ${activation}`;
+    const y = await gpu.read(matvec(gpu, up.tensor, w.tensor, beside));
+    assertProduct(label, y, { x: hidden, w: w.values }, size);
+    const rows = Float32Array.from(
+      { length: 2 * M * K },
+      (_, i) => (i % (2 * K) < K ? gate : up).values[Math.floor(i / (2 * K)) * K + i % K]!,
+    );
+    const fused = inFormat(gpu, [M, 2 * K], rows, format).tensor;
+    const behind = { ...beside, input: { ...beside.input, gate: undefined } };
+    assertEquals(await gpu.read(matvec(gpu, fused, w.tensor, behind)), y, `${label}, in one tensor`);
+    if (K % 8 > 0) continue;
+    const nf4 = quantiseNf4(gpu, w.tensor);
+    const values = { x: hidden, w: await gpu.read(nf4.dequantise(gpu)) };
+    assertProduct(`${label}, NF4`, await gpu.read(matvec(gpu, up.tensor, nf4, beside)), values, size);
+  }
+});
 
 Deno.test("product takes few rows by matvec and more by matmul; matvec refuses more, and what does not fit", async () => {
   const dispatches: string[] = [];
@@ -190,4 +222,9 @@ Deno.test("product takes few rows by matvec and more by matmul; matvec refuses m
   const norm = { weight: wide.asRows(12), eps: 1e-5 };
   const one = gpu.tensor([1, 8], normal(4, 8));
   await assertThrows(() => matvec(gpu, one, weight, { input: { norm } }), "matvec", "8 f32 values");
+  const gated = (gate: Tensor | undefined) => ({ input: { activation: "swiglu", gate } }) as const;
+  await assertThrows(() => matvec(gpu, one, weight, gated(wide)), "matvec", "[1,12]");
+  await assertThrows(() => matvec(gpu, one, weight, gated(undefined)), "matvec", "[1,8]");
+  const half = gpu.empty([1, 8], "bf16");
+  await assertThrows(() => matvec(gpu, one, weight, gated(half)), "matvec", "bf16", "f32");
 });

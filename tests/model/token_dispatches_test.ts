@@ -32,16 +32,26 @@ async function dispatchesOf(
 
 const NORMED = "matvec_norm";
 const ATTENTION = [NORMED, NORMED, NORMED, "matvec"];
-const LAYER = [...ATTENTION, NORMED, NORMED, "swiglu", "matvec"];
 
-Deno.test("No norm of a LLaMA is a dispatch of its own while few sequences are written", async () => {
-  const token = [NORMED, "sample", "embed", ...LAYER, ...LAYER];
-  for (const sharing of ["workgroup", "subgroup"] as const) {
-    assertEquals(await dispatchesOf(smallConfig(), { sharing }), token, sharing);
-  }
+Deno.test("Products make norms and gated activations while few sequences are written", async () => {
+  const layer = [...ATTENTION, NORMED, NORMED, "matvec_swiglu"];
+  const token = [NORMED, "sample", "embed", ...layer, ...layer];
+  assertEquals(await dispatchesOf(smallConfig()), token);
   assertEquals(await dispatchesOf(smallConfig(), { sequences: 8 }), token);
+  const apart = ["rms_norm", "swiglu"];
   const nine = await dispatchesOf(smallConfig(), { sequences: 9 });
-  assertEquals(nine.filter((kernel) => kernel === "rms_norm").length, 5);
+  assertEquals(nine.filter((kernel) => apart.includes(kernel)).length, 5 + 2);
+  const gemma2 = await dispatchesOf(smallConfig({ model_type: "gemma2", head_dim: 8 }));
+  assertEquals(gemma2.filter((kernel) => kernel.includes("geglu")), Array(2).fill("matvec_geglu"));
+  const fused = [NORMED, "split_qkv", "matvec", NORMED, "matvec_swiglu"];
+  const phi3 = await dispatchesOf(smallConfig({ model_type: "phi3" }));
+  assertEquals(phi3, [NORMED, "sample", "embed", ...fused, ...fused]);
+});
+
+Deno.test("A software adapter makes them once for all workgroups", async () => {
+  const layer = ["rms_norm", ...Array(4).fill("matvec"), "rms_norm", "matvec", "matvec", "swiglu", "matvec"];
+  const token = ["rms_norm", "matvec", "sample", "embed", ...layer, ...layer];
+  assertEquals(await dispatchesOf(smallConfig(), { sharing: "subgroup" }), token);
 });
 
 Deno.test("Norms that products do not make stay kernels: LayerNorm, and those behind blocks or of queries and keys", async () => {
