@@ -12,7 +12,7 @@ import {
 } from "../kernels/matmul/matmul.ts";
 import type { Weight } from "../kernels/weight.ts";
 import { matvec, MATVEC_ROWS } from "../kernels/matvec/matvec.ts";
-import type { Tensor } from "../kernels/tensor.ts";
+import { stacked, type Tensor } from "../kernels/tensor.ts";
 import type { Format } from "../kernels/wgsl.ts";
 import { type LinearInput, sourceOf, type VectorRows, withFewRows, withRows } from "./linear_input.ts";
 
@@ -121,9 +121,7 @@ export function linears(
   if (sourceOf(input).rows > MATVEC_ROWS) {
     return withRows(gpu, input, (x) => linearsOfManyRows(gpu, x, layers, key, options));
   }
-  const { firstRow = 0, targets } = options;
-  const run = (rows: VectorRows): Tensor[] =>
-    layers.map((layer, i) => linearOfFewRows(gpu, rows, layer, key, { firstRow, ...targets?.[i] }));
+  const run = (rows: VectorRows): Tensor[] => linearsOfFewRows(gpu, rows, layers, key, options);
   // Dropout reads a tensor.
   return key ? withRows(gpu, input, (x) => run({ x })) : withFewRows(gpu, input, run);
 }
@@ -153,26 +151,29 @@ function linearsOfManyRows(
   return ys;
 }
 
-/** Runs a linear on so few rows that the time is that of reading weights, as when text is written. */
-function linearOfFewRows(
+/** Runs linears on so few rows that the time is that of reading weights, as when text is written. */
+function linearsOfFewRows(
   gpu: Gpu,
-  { x, input }: VectorRows,
-  { weight, floats, lora, bias, scale: alpha = 1 }: Linear,
+  rows: VectorRows,
+  layers: readonly Linear[],
   key: DropoutKey | undefined,
-  { firstRow = 0, into, addTo, addend }: LinearOptions,
-): Tensor {
-  const target = addTo ? { into: addTo, beta: 1 } : { into };
-  const y = matvec(gpu, x, floats ?? weight, { alpha, input, ...target });
-  if (lora) {
-    const dropped = dropInput(gpu, x, lora, key, firstRow);
-    const h = matvec(gpu, dropped, lora.A, { alpha: lora.scaling, input, format: "f32" });
-    if (dropped !== x) dropped.free();
-    matvec(gpu, h, lora.B, { into: y, alpha, beta: 1 });
-    h.free();
-  }
-  if (addend) addInto(gpu, y, addend);
-  if (bias) addBias(gpu, y, bias, alpha);
-  return y;
+  { firstRow = 0, targets = [] }: LinearsOptions,
+): Tensor[] {
+  const low = lowRankOfFewRows(gpu, rows, layers, key, firstRow);
+  const ys = layers.map(({ weight, floats, lora, bias, scale: alpha = 1 }, i) => {
+    const { into, addTo, addend } = targets[i] ?? {};
+    const y = matvec(gpu, rows.x, floats ?? weight, {
+      alpha,
+      input: rows.input,
+      inner: low && lora && { x: low.h, first: low.firsts[i]!, weight: lora.B },
+      ...(addTo ? { into: addTo, beta: 1 } : { into }),
+    });
+    if (addend) addInto(gpu, y, addend);
+    if (bias) addBias(gpu, y, bias, alpha);
+    return y;
+  });
+  low?.h.free();
+  return ys;
 }
 
 /** Position of a gradient's rows in the batch, and its destination. */
@@ -296,6 +297,34 @@ function lowRank(
       : []
   );
   matmuls(gpu, calls);
+  return { h, firsts };
+}
+
+/** {@linkcode lowRank} of few rows: in one product where nothing is dropped, and the factors A lie side by side. */
+function lowRankOfFewRows(
+  gpu: Gpu,
+  { x, input }: VectorRows,
+  layers: readonly Linear[],
+  key: DropoutKey | undefined,
+  firstRow: number,
+): { readonly h: Tensor; readonly firsts: readonly number[] } | undefined {
+  const { firsts, width } = ranksOf(layers);
+  if (width === 0) return undefined;
+  const h = gpu.empty([x.rows, width], "f32", "h");
+  const loras = layers.flatMap(({ lora }) => lora ?? []);
+  const { scaling } = loras[0]!;
+  const together = !key && loras.every((lora) => lora.scaling === scaling) &&
+    stacked(loras.map(({ A }) => A));
+  if (together) {
+    matvec(gpu, x, together, { alpha: scaling, input, into: h });
+    return { h, firsts };
+  }
+  layers.forEach(({ lora }, i) => {
+    if (!lora) return;
+    const dropped = dropInput(gpu, x, lora, key, firstRow);
+    matvec(gpu, dropped, lora.A, { alpha: lora.scaling, input, into: h, first: firsts[i]! });
+    if (dropped !== x) dropped.free();
+  });
   return { h, firsts };
 }
 

@@ -1,9 +1,11 @@
 import { GpuError } from "../errors.ts";
 import type { Gpu, Sharing } from "../gpu.ts";
-import { matmul, type ProductOptions } from "../matmul/matmul.ts";
+import { expectInner, holds, type InnerFactors, matmul, type ProductOptions } from "../matmul/matmul.ts";
 import { sharingOf } from "../shared/sharing.ts";
 import { Tensor } from "../tensor.ts";
 import type { VectorOperand, Weight } from "../weight.ts";
+import innerWgsl from "./inner.wgsl" with { type: "text" };
+import innerNoneWgsl from "./inner_none.wgsl" with { type: "text" };
 import { inputPieces, inputWidth, requireInput, type VectorInput } from "./input.ts";
 import subgroupWgsl from "./matvec_subgroup.wgsl" with { type: "text" };
 import workgroupWgsl from "./matvec_workgroup.wgsl" with { type: "text" };
@@ -22,13 +24,15 @@ const MOST_LANES = 64;
 const FEW_GROUPS = 256;
 
 /** Options of {@linkcode matvec}. */
-export interface VectorOptions extends ProductOptions {
-  /** x itself unless given. */
+export interface VectorOptions extends Omit<ProductOptions, "addend"> {
+  /** What is multiplied; x itself unless given. */
   readonly input?: VectorInput | undefined;
+  /** A second product, added to the first and scaled with it. */
+  readonly inner?: Omit<InnerFactors, "mask"> | undefined;
 }
 
 /**
- * y = alpha x W^T + beta y for a few rows, as when a model writes one token at a time: the time is that of reading the
+ * y = alpha (x W^T + inner) + beta y for a few rows, as when a model writes one token at a time: the time is that of reading the
  * weights, and each is read once. In place of x it may be what `input` makes of it, summed without rounding it first.
  *
  * @param x (M, K) with M at most {@linkcode MATVEC_ROWS}
@@ -40,10 +44,10 @@ export function matvec(gpu: Gpu, x: Tensor, weight: Weight, options: VectorOptio
   const [outputs, depth] = weight.shape as [number, number];
   const columns = Math.ceil(outputs / 4) * 4;
   const y = options.into ?? gpu.empty([x.rows, columns], options.format ?? x.format, "y");
-  const { input } = options;
+  const { input, inner, first } = options;
   if (
     x.rows > MATVEC_ROWS || inputWidth(x, input) !== depth || depth % 4 !== 0 || y.rows !== x.rows ||
-    y.width !== columns
+    !holds(y, columns, first)
   ) {
     throw new GpuError(
       `Cannot apply matvec: [${x.shape}] "${x.label}" and [${weight.shape}] "${weight.label}" do not make ` +
@@ -51,6 +55,7 @@ export function matvec(gpu: Gpu, x: Tensor, weight: Weight, options: VectorOptio
     );
   }
   if (input) requireInput(x, input);
+  expectInner("matvec", y, inner, inner?.weight.rows === outputs && inner.weight.width);
   const sharing = input ? "workgroup" : sharingOf(gpu, "matvec");
   for (const part of operandsOf(weight, sharing)) run(gpu, x, y, part, sharing, options);
   return y;
@@ -69,7 +74,7 @@ function run(
   y: Tensor,
   part: VectorOperand,
   sharing: Sharing,
-  { alpha = 1, beta = 0, input }: VectorOptions,
+  { alpha = 1, beta = 0, first = 0, input, inner }: VectorOptions,
 ): void {
   const depth = inputWidth(x, input) / 4;
   // A power of two, so that a step of a longer batch compiles few variants.
@@ -78,13 +83,14 @@ function run(
     ? { constants: { M, CHUNKS: 8 / part.quads, PER_CHUNK: part.quads }, outputs: 32 }
     : workgroupShape(part, M, depth);
   const made = inputPieces(x, input);
+  const added = innerPieces(part, inner);
   gpu.run(
     {
-      name: `matvec_${part.name}_${made.name}${sharing}`,
+      name: `matvec_${part.name}_${made.name}${added.name}${sharing}`,
       wgsl: sharing === "subgroup" ? subgroupWgsl : workgroupWgsl,
-      libraries: [paramsWgsl, ...made.libraries, ...part.libraries],
+      libraries: [paramsWgsl, ...made.libraries, added.library, ...part.libraries],
     },
-    { x, y, ...part.tensors, ...made.tensors },
+    { x, y, ...part.tensors, ...made.tensors, ...added.tensors },
     {
       grid: [Math.ceil(part.rows / outputs)],
       constants,
@@ -96,13 +102,28 @@ function run(
         b_rows: part.rows,
         b_first: part.start * depth,
         y_stride: y.width / 4,
-        y_offset: part.start / 4,
+        y_offset: (first + part.start) / 4,
         alpha,
         beta,
         ...made.uniforms,
+        ...added.uniforms,
       },
     },
   );
+}
+
+function innerPieces({ start, rows }: VectorOperand, inner: VectorOptions["inner"]) {
+  if (!inner) {
+    const uniforms = { inner_depth: 0, inner_stride: 0, inner_offset: 0 };
+    return { name: "", library: innerNoneWgsl, tensors: {}, uniforms };
+  }
+  const { x, weight, first = 0 } = inner;
+  return {
+    name: "inner_",
+    library: innerWgsl,
+    tensors: { inner_x: x, inner_b: weight.slice(start, start + rows) },
+    uniforms: { inner_depth: weight.width / 4, inner_stride: x.width / 4, inner_offset: first / 4 },
+  };
 }
 
 /** Units of two chunks where they share a scale and sums leave registers; lanes and turns by the room in a tile. */

@@ -6,7 +6,7 @@
 //
 // Grid: x = 4 THREADS / LANES outputs.   Precision: sums in f32; the scale of a unit multiplies its sum.
 
-#needs b_begin b_row b_chunk b_scale b_quad b_next x_quad x_share x_fold x_factor store
+#needs b_begin b_row b_chunk b_scale b_quad b_next x_quad x_share x_fold x_factor inner_sum store
 #needs QUADS THREADS M
 #needs LANES       // a power of two
 #needs CHUNKS      // chunks of a unit, which share a scale: 1 or 2
@@ -37,6 +37,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   #end
   #for m in 0..M
     var sum_$m = vec4f();
+    let inner_$m = inner_sum($mu, nq, lane, LANES);
   #end
   for (var turn = 0u; turn < turns; turn++) {
     if (turn % TURNS == 0u) {
@@ -102,7 +103,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   x_fold(thread);
   workgroupBarrier();
   #for m in 0..M
-    sum_$m *= x_factor($mu);
+    sum_$m = sum_$m * x_factor($mu) + inner_$m;
     tile[$mu * THREADS + thread] = sum_$m;
   #end
   workgroupBarrier();

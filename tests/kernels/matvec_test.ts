@@ -172,6 +172,57 @@ Deno.test("matvec norms x as it reads it", async () => {
   }
 });
 
+/** Columns `from` to `to` of rows that are `width` long. */
+function columnsOf(values: ArrayLike<number>, width: number, from: number, to: number): number[][] {
+  return Array.from(
+    { length: values.length / width },
+    (_, row) => Array.from({ length: to - from }, (_, c) => values[row * width + from + c]!),
+  );
+}
+
+for (const sharing of ALL_SHARINGS) {
+  sharingTest(sharing, `matvec adds an inner product, ${sharing} sharing`, async () => {
+    using gpu = await Gpu.open({ sharing, poison: true, maxBindingBytes: 64 * 1028 * 4 });
+    const ranks = [4, 8, 24, 260];
+    const sizes = [...CASES.slice(0, 8), { M: 2, N: 150, K: 1028 }];
+    for (const [seed, size] of sizes.entries()) {
+      const { M, N, K } = size;
+      const R = ranks[seed % ranks.length]!;
+      const [x, w, b] = [normal(seed, M * K), normal(seed + 20, N * K), normal(seed + 40, N * R)];
+      // Factors are columns 4 to R + 4 of wider rows, the result is columns 8 and on.
+      const h = normal(seed + 60, M * (R + 8));
+      const columns = Math.ceil(N / 4) * 4;
+      const stride = columns + 12;
+      const old = normal(seed + 80, M * stride);
+      const into = gpu.tensor([M, stride], old);
+      const inner = { x: gpu.tensor([M, R + 8], h), first: 4, weight: gpu.tensor([N, R], b) };
+      const scale = normal(seed + 90, K);
+      const norm = { weight: gpu.tensor([K], scale), eps: 1e-3 };
+      const normed = rmsNormReference(Float64Array.from(x), Float64Array.from(scale), norm.eps);
+      for (const input of [undefined, { norm }]) {
+        gpu.write(into, old);
+        const options = { inner, input, into, first: 8, alpha: 0.5, beta: 1 };
+        matvec(gpu, gpu.tensor([M, K], x), gpu.tensor([N, K], w), options);
+        const y = await gpu.read(into);
+        // Both are one product of depth K + R.
+        const beside = (left: number[][], right: number[][]) =>
+          Float64Array.from(left.flatMap((row, i) => [...row, ...right[i]!]));
+        const values = {
+          x: beside(columnsOf(input ? normed : x, K, 0, K), columnsOf(h, R + 8, 4, R + 4)),
+          w: beside(columnsOf(w, K, 0, K), columnsOf(b, R, 0, R)),
+        };
+        const label = `${M}x${N}x${K} + ${R}${input ? ", normed" : ""}`;
+        const own = Float32Array.from(columnsOf(y, stride, 8, 8 + columns).flat());
+        const added = (m: number, n: number) => old[m * stride + 8 + n]!;
+        assertProduct(label, own, values, { M, N, K: K + R }, { alpha: 0.5, added });
+        for (const [from, to] of [[0, 8], [8 + columns, stride]] as const) {
+          assertEquals(columnsOf(y, stride, from, to), columnsOf(old, stride, from, to), `${label}, beside`);
+        }
+      }
+    }
+  });
+}
+
 const GATED = { swiglu: swigluReference, geglu: gegluReference };
 
 Deno.test("matvec gates x as it reads it, beside the gate or behind it in its rows", async () => {
@@ -225,6 +276,9 @@ Deno.test("product takes few rows by matvec and more by matmul; matvec refuses m
   const gated = (gate: Tensor | undefined) => ({ input: { activation: "swiglu", gate } }) as const;
   await assertThrows(() => matvec(gpu, one, weight, gated(wide)), "matvec", "[1,12]");
   await assertThrows(() => matvec(gpu, one, weight, gated(undefined)), "matvec", "[1,8]");
+  const inner = { x: gpu.tensor([1, 8], normal(5, 8)), weight: gpu.tensor([12, 4], normal(6, 48)) };
+  await assertThrows(() => matvec(gpu, one, weight, { inner: { ...inner, first: 8 } }), "matvec", "column 8");
+  await assertThrows(() => matvec(gpu, one, weight, { inner: { ...inner, weight: one } }), "[1,8]", "[1,12]");
   const half = gpu.empty([1, 8], "bf16");
   await assertThrows(() => matvec(gpu, one, weight, gated(half)), "matvec", "bf16", "f32");
 });

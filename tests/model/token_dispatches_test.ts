@@ -1,6 +1,8 @@
 /** What a device is sent for one token: each dispatch costs microseconds on a GPU, whatever it computes. */
+import { adapterConfig, type AdapterOptions } from "../../checkpoint/peft.ts";
 import { TYPICAL_LIMITS } from "../../kernels/dry_device.ts";
 import { Gpu, type Sharing } from "../../kernels/gpu.ts";
+import { addLora } from "../../model/lora.ts";
 import { Decoder } from "../../model/decoder.ts";
 import type { ModelConfig } from "../../model/model_config.ts";
 import { assertEquals } from "../support/assert_close.ts";
@@ -11,7 +13,11 @@ const SAMPLING = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty:
 /** Dispatches of a token besides those of rotation and cache, in their order. */
 async function dispatchesOf(
   config: ModelConfig,
-  { sharing = "workgroup" as Sharing, sequences = 1 } = {},
+  {
+    sharing = "workgroup" as Sharing,
+    sequences = 1,
+    adapter = undefined as Partial<AdapterOptions> | undefined,
+  } = {},
 ): Promise<string[]> {
   const dispatches: string[] = [];
   const gpu = Gpu.dry({
@@ -20,6 +26,7 @@ async function dispatchesOf(
     onDispatch: ({ kernel }) => dispatches.push(kernel),
   });
   const model = await load(gpu, config);
+  if (adapter) addLora(model, adapterConfig({ r: 8, lora_alpha: 16, target_modules: null, ...adapter }), 1);
   const decoder = new Decoder(model, { sequences, capacity: 8 });
   for (let i = 0; i < sequences; i++) decoder.prefill(i, [1, 2, 3]);
   const drawn = gpu.empty([sequences], "u32");
@@ -46,6 +53,25 @@ Deno.test("Products make norms and gated activations while few sequences are wri
   const fused = [NORMED, "split_qkv", "matvec", NORMED, "matvec_swiglu"];
   const phi3 = await dispatchesOf(smallConfig({ model_type: "phi3" }));
   assertEquals(phi3, [NORMED, "sample", "embed", ...fused, ...fused]);
+});
+
+Deno.test("An adapter that is not merged adds a product for each place that linears read, of four in a layer", async () => {
+  const first = (count: number) => Array(count).fill("matvec_norm_inner");
+  const layer = [
+    NORMED,
+    ...first(3),
+    "matvec",
+    "matvec_inner",
+    NORMED,
+    ...first(2),
+    "matvec_swiglu",
+    "matvec_swiglu_inner",
+  ];
+  const token = [NORMED, "sample", "embed", ...layer, ...layer];
+  assertEquals(await dispatchesOf(smallConfig(), { adapter: {} }), token);
+  // Factors that do not scale alike are not one product.
+  const apart = await dispatchesOf(smallConfig(), { adapter: { alpha_pattern: { k_proj: 3 } } });
+  assertEquals(apart.length, token.length + 2 * 2);
 });
 
 Deno.test("A software adapter makes them once for all workgroups", async () => {
