@@ -61,6 +61,7 @@ const PLAIN: InputPieces = {
   uniforms: NO_NORM,
 };
 
+/** @param x as {@linkcode VectorInput} says */
 export function inputPieces(x: Tensor, input: VectorInput | undefined): InputPieces {
   if (!input) return PLAIN;
   if ("norm" in input) {

@@ -1,7 +1,7 @@
 // What is multiplied: act(gate) * x, element by element. Where each row is gate, then x, both are the same tensor.
 // Shazeer 2020.
 
-#needs act
+#needs act x_at
 
 @group(0) @binding(10) var<storage, read> gate: array<X>;   // (rows, x_stride)
 

@@ -3,6 +3,7 @@
 // what they have, FOLDERS of them sum a part each, and whoever asks for the factor sums the parts, with a barrier between
 // each.   Zhang & Sennrich 2019, eq. 4.
 
+#needs x_at
 #needs THREADS M
 
 const FOLDERS = 16u;

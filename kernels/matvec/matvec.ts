@@ -32,8 +32,8 @@ export interface VectorOptions extends Omit<ProductOptions, "addend"> {
 }
 
 /**
- * y = alpha (x W^T + inner) + beta y for a few rows, as when a model writes one token at a time: the time is that of reading the
- * weights, and each is read once. In place of x it may be what `input` makes of it, summed without rounding it first.
+ * y = alpha (x W^T + inner) + beta y for a few rows, as when a model writes one token at a time: the time is that of
+ * reading the weights, and each is read once. What `input` makes of x takes its place, and is not rounded.
  *
  * @param x (M, K) with M at most {@linkcode MATVEC_ROWS}
  * @param weight (N, K)
@@ -112,6 +112,7 @@ function run(
   );
 }
 
+/** Pieces by which a kernel adds an inner product, and what they read. */
 function innerPieces({ start, rows }: VectorOperand, inner: VectorOptions["inner"]) {
   if (!inner) {
     const uniforms = { inner_depth: 0, inner_stride: 0, inner_offset: 0 };

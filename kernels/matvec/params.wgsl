@@ -12,9 +12,9 @@ struct Params {
   beta: f32,
   eps: f32,         // of a norm: added under the root
   offset: f32,      // of a norm: added to each weight
-  inner_depth: u32,     // quads along the depth of the inner product
-  inner_stride: u32,    // quads of a row of its x
-  inner_offset: u32,    // first quad of a row that is read
+  inner_depth: u32,   // quads along the depth of the inner product
+  inner_stride: u32,  // quads of a row of its x
+  inner_offset: u32,  // first quad of a row that is read
 }
 
 @group(0) @binding(0) var<storage, read> x: array<X>;            // (rows, x_stride)
