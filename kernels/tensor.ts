@@ -224,6 +224,22 @@ function spanOf(first: Tensor, last: Tensor): Tensor {
   return new Tensor([rows], "f32", first.label, [{ ...from, start: 0, rows }]);
 }
 
+/**
+ * Joins f32 matrices of one width that lie side by side, with nothing between them: borrowed.
+ * @returns all their rows; undefined where they do not lie so
+ */
+export function stacked(matrices: readonly Tensor[]): Tensor | undefined {
+  const [first] = matrices as [Tensor];
+  const fits = matrices.every((next, i) => {
+    const before = matrices[i - 1];
+    return next.width === first.width &&
+      (!before || isBeside(before, next) && before.byteLength % OFFSET_BYTES === 0);
+  });
+  if (!fits) return undefined;
+  const rows = matrices.reduce((sum, matrix) => sum + matrix.rows, 0);
+  return new Tensor([rows, first.width], "f32", first.label, [{ ...first.segments[0]!, start: 0, rows }]);
+}
+
 /** Rows `start` to `end` (excluded) of each tensor, borrowed. */
 export function slices<T extends Readonly<Record<string, Tensor>>>(
   tensors: T,

@@ -13,17 +13,12 @@ import { addInto } from "../kernels/elementwise/elementwise.ts";
 import type { Qkv } from "../kernels/qkv/qkv.ts";
 import type { RowRange } from "../kernels/shared/row_chunks.ts";
 import type { Tensor } from "../kernels/tensor.ts";
-import {
-  blockInput,
-  blockInputBackward,
-  blockOutput,
-  blockOutputBackward,
-  freeInput,
-} from "./block_norms.ts";
+import { blockInput, blockInputBackward, blockOutput, blockOutputBackward } from "./block_norms.ts";
 import { chunksOf, free, type Rows } from "./chunks.ts";
 import type { KeysAndValues } from "./key_exchange.ts";
 import { applyRope, type NewRows, type Pass } from "./pass.ts";
 import { type DropoutKey, type Linear, linear, linearBackward, type LinearOptions } from "./linear.ts";
+import { withRows } from "./linear_input.ts";
 import type { ModelConfig } from "./model_config.ts";
 import type { Norm } from "./norm.ts";
 import type { Projections } from "./projections.ts";
@@ -149,11 +144,9 @@ export class SelfAttention {
 
   /** Computes for new rows what {@linkcode attend} computes for a batch. @param x (rows, C)  @returns o (rows, H * D) */
   attendNew(gpu: Gpu, x: Tensor, { attend }: NewRows): Tensor {
-    const input = blockInput(gpu, x, this.#norm);
     const rows = this.#emptyQkv(gpu, x, 0);
-    this.#projections.forward(gpu, input.y, undefined, 0, rows);
+    this.#projections.forward(gpu, blockInput(x, this.#norm), undefined, 0, rows);
     const o = attend(rows);
-    freeInput(input);
     free(rows.q, rows.k, rows.v);
     return o;
   }
@@ -173,10 +166,9 @@ export class SelfAttention {
   /** Computes queries, keys and values of a range of rows. @param into of all rows */
   #project(gpu: Gpu, x: Tensor, pass: Pass, range: RowRange, into: Qkv): void {
     for (const rows of chunksOf(x, pass.chunkRows, range)) {
-      const input = blockInput(gpu, rows.of(x), this.#norm);
+      const input = blockInput(rows.of(x), this.#norm);
       const part = { q: rows.of(into.q), k: rows.of(into.k), v: rows.of(into.v) };
-      this.#projections.forward(gpu, input.y, pass.dropout, rows.start, part);
-      freeInput(input);
+      withRows(gpu, input, (y) => this.#projections.forward(gpu, y, pass.dropout, rows.start, part));
     }
     const { start, end } = range;
     const positions = { ...pass, positions: pass.positions.slice(start, end) };

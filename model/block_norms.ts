@@ -4,28 +4,20 @@ import type { Gpu } from "../kernels/gpu.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import { free } from "./chunks.ts";
 import type { LinearOptions } from "./linear.ts";
+import type { LinearInput } from "./linear_input.ts";
 import { type Norm, norm, normBackward, normInputGradient } from "./norm.ts";
 
-/** What a block reads: x normed, or x itself. {@linkcode freeInput} frees what was made. */
-export interface BlockInput {
-  /** (rows, C) */
-  readonly y: Tensor;
-  /** Of the norm; undefined where none is before the block, and y is x. */
-  readonly stats: Tensor | undefined;
-}
-
-/** @param x (rows, C), borrowed  @param own undefined where no norm is before the block */
-export function blockInput(gpu: Gpu, x: Tensor, own: Norm | undefined): BlockInput {
-  return own ? norm(gpu, x, own) : { y: x, stats: undefined };
-}
-
-/** Frees what {@linkcode blockInput} made. */
-export function freeInput({ y, stats }: BlockInput): void {
-  if (stats) free(y, stats);
+/**
+ * Says what a block reads: x normed, or x itself.
+ * @param x (rows, C), borrowed
+ * @param own undefined where no norm is before the block
+ */
+export function blockInput(x: Tensor, own: Norm | undefined): LinearInput {
+  return own ? { x, norm: own } : x;
 }
 
 /**
- * Runs {@linkcode blockInput} backward.
+ * Adds the gradient of a block through what it reads, as {@linkcode blockInput} says it.
  * @param backward computes dy (rows, C) from y
  * @param dx (rows, C): the gradient of x is added to it
  */

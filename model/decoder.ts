@@ -16,8 +16,8 @@ import { KvCache, kvCacheTokenBytes } from "./kv_cache.ts";
 import { attentionShape } from "./attention.ts";
 import type { DecoderLayer } from "./decoder_layer.ts";
 import type { Linear } from "./linear.ts";
+import { withFewRows } from "./linear_input.ts";
 import { embeddingFactor, type LanguageModel, logitScale } from "./language_model.ts";
-import { norm } from "./norm.ts";
 import { LayerRopes } from "./layer_ropes.ts";
 import { applyRope } from "./pass.ts";
 import { expertsPerToken } from "./tensors.ts";
@@ -160,15 +160,14 @@ export class Decoder {
   /** Logits of every sequence's next token, (sequences, V rounded up to a multiple of 4) f32; the caller frees them. */
   logits(): Tensor {
     const { head, norm: last } = this.model.parts;
-    const { y, stats } = norm(this.#gpu, this.#hidden, last);
-    const logits = product(this.#gpu, y, head.weight, {
-      alpha: logitScale(this.model.config),
-      format: "f32",
-    });
+    const options = { alpha: logitScale(this.model.config), format: "f32" } as const;
+    const logits = withFewRows(
+      this.#gpu,
+      { x: this.#hidden, norm: last },
+      ({ x, input }) => product(this.#gpu, x, head.weight, { ...options, input }),
+    );
     const { final_logit_softcapping: cap } = this.model.config;
     if (cap) softCapInPlace(this.#gpu, logits, cap);
-    y.free();
-    stats.free();
     return logits;
   }
 

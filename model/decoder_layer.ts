@@ -1,18 +1,13 @@
 import type { Gpu } from "../kernels/gpu.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import type { Attended, SelfAttention } from "./attention.ts";
-import {
-  blockInput,
-  blockInputBackward,
-  blockOutput,
-  blockOutputBackward,
-  freeInput,
-} from "./block_norms.ts";
+import { blockInput, blockInputBackward, blockOutput, blockOutputBackward } from "./block_norms.ts";
 import { chunksOf, free, type Rows } from "./chunks.ts";
 import type { NewRows, Pass } from "./pass.ts";
 import type { ExpertLinears } from "./experts.ts";
 import type { LayerModuleLists } from "./layer_modules.ts";
 import { type DropoutKey, type Linear, type LinearOptions, withFloats } from "./linear.ts";
+import { withRows } from "./linear_input.ts";
 import type { Mlp } from "./mlp.ts";
 import type { Norm } from "./norm.ts";
 
@@ -144,7 +139,7 @@ export class DecoderLayer implements LayerModuleLists {
   /** Runs {@linkcode forward} on tokens that follow others, whose keys and values are cached. @param x (rows, C): overwritten */
   decode(gpu: Gpu, x: Tensor, rows: NewRows): void {
     const o = this.#attention.attendNew(gpu, x, rows);
-    const up = () => this.#mlpInputs(gpu, x, undefined, 0);
+    const up = () => this.#mlp.up(gpu, blockInput(x, this.#mlpNorm), undefined, 0);
     // Where both halves read x, the MLP reads it before attention is added to it.
     const early = this.#isParallel ? up() : undefined;
     this.#attention.output(gpu, o, undefined, { addTo: x });
@@ -166,10 +161,11 @@ export class DecoderLayer implements LayerModuleLists {
 
   /** Computes the inputs of the activation from what the MLP reads, (end - start, C). */
   #mlpInputs(gpu: Gpu, input: Tensor, dropout: DropoutKey | undefined, firstRow: number): Tensor[] {
-    const normed = blockInput(gpu, input, this.#mlpNorm);
-    const inputs = this.#mlp.up(gpu, normed.y, dropout, firstRow);
-    freeInput(normed);
-    return inputs;
+    return withRows(
+      gpu,
+      blockInput(input, this.#mlpNorm),
+      (y) => this.#mlp.up(gpu, y, dropout, firstRow),
+    );
   }
 
   /** Computes what the MLP adds to the residual stream. */

@@ -29,6 +29,7 @@ import {
   type Lora,
   type PairRows,
 } from "./linear.ts";
+import { withRows } from "./linear_input.ts";
 import type { Mlp } from "./mlp.ts";
 
 /** The linears that the experts of a layer have for one purpose, in one tensor. */
@@ -108,15 +109,16 @@ export function expertsMlp({ router, gate, up, down, options }: ExpertsMlpParts)
   }
 
   return {
-    up: (gpu, y, key, firstRow) =>
-      runsOf(gpu, y).flatMap(({ start, end }) => {
-        const rows = y.slice(start, end);
-        const logits = product(gpu, rows, router.weight, { format: "f32" });
-        const { weights, routing } = route(gpu, logits, options);
-        const at = { routing, rows: "tokens", key, firstRow: firstRow + start } as const;
-        const inputs = [gate, up].map((each) => expertsLinear(gpu, rows, each, at));
-        return [logits, weights, routing.table, ...inputs];
-      }),
+    up: (gpu, input, key, firstRow) =>
+      withRows(gpu, input, (y) =>
+        runsOf(gpu, y).flatMap(({ start, end }) => {
+          const rows = y.slice(start, end);
+          const logits = product(gpu, rows, router.weight, { format: "f32" });
+          const { weights, routing } = route(gpu, logits, options);
+          const at = { routing, rows: "tokens", key, firstRow: firstRow + start } as const;
+          const inputs = [gate, up].map((each) => expertsLinear(gpu, rows, each, at));
+          return [logits, weights, routing.table, ...inputs];
+        })),
 
     down(gpu, inputs, key, { firstRow = 0, into, addTo, addend }) {
       const parts = partsOf(gpu, inputs);

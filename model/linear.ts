@@ -12,8 +12,9 @@ import {
 } from "../kernels/matmul/matmul.ts";
 import type { Weight } from "../kernels/weight.ts";
 import { matvec, MATVEC_ROWS } from "../kernels/matvec/matvec.ts";
-import type { Tensor } from "../kernels/tensor.ts";
+import { stacked, type Tensor } from "../kernels/tensor.ts";
 import type { Format } from "../kernels/wgsl.ts";
+import { type LinearInput, sourceOf, type VectorRows, withFewRows, withRows } from "./linear_input.ts";
 
 /** The two factors of a LoRA update: y += scaling B A drop(x).   Hu et al. 2021, arXiv:2106.09685, section 4.1. */
 export interface Lora {
@@ -92,15 +93,15 @@ export interface LinearOptions {
   readonly addend?: Tensor;
 }
 
-/** @param x (rows, K)  @returns y (rows, N) */
+/** @param input (rows, K)  @returns y (rows, N) */
 export function linear(
   gpu: Gpu,
-  x: Tensor,
+  input: LinearInput,
   layer: Linear,
   key: DropoutKey | undefined,
   { firstRow = 0, ...target }: LinearOptions = {},
 ): Tensor {
-  return linears(gpu, x, [layer], key, { firstRow, targets: [target] })[0]!;
+  return linears(gpu, input, [layer], key, { firstRow, targets: [target] })[0]!;
 }
 
 /** Position of rows that several linears read, and what each does with its result. */
@@ -109,17 +110,29 @@ export interface LinearsOptions extends Pick<LinearOptions, "firstRow"> {
   readonly targets?: readonly Omit<LinearOptions, "firstRow">[];
 }
 
-/** Runs linears on the same rows. @param x (rows, K)  @returns y (rows, N) of each */
+/** Runs linears on the same rows. @param input (rows, K)  @returns y (rows, N) of each */
 export function linears(
+  gpu: Gpu,
+  input: LinearInput,
+  layers: readonly Linear[],
+  key: DropoutKey | undefined,
+  options: LinearsOptions = {},
+): Tensor[] {
+  if (sourceOf(input).rows > MATVEC_ROWS) {
+    return withRows(gpu, input, (x) => linearsOfManyRows(gpu, x, layers, key, options));
+  }
+  const run = (rows: VectorRows): Tensor[] => linearsOfFewRows(gpu, rows, layers, key, options);
+  // Dropout reads a tensor.
+  return key ? withRows(gpu, input, (x) => run({ x })) : withFewRows(gpu, input, run);
+}
+
+function linearsOfManyRows(
   gpu: Gpu,
   x: Tensor,
   layers: readonly Linear[],
   key: DropoutKey | undefined,
-  { firstRow = 0, targets = [] }: LinearsOptions = {},
+  { firstRow = 0, targets = [] }: LinearsOptions,
 ): Tensor[] {
-  if (x.rows <= MATVEC_ROWS) {
-    return layers.map((layer, i) => linearOfFewRows(gpu, x, layer, key, { firstRow, ...targets[i] }));
-  }
   const low = lowRank(gpu, x, layers, key, firstRow);
   const calls = layers.map((layer, i) => {
     const { weight, floats, lora, scale: alpha = 1 } = layer;
@@ -138,25 +151,29 @@ export function linears(
   return ys;
 }
 
-/** Runs a linear on so few rows that the time is that of reading weights, as when text is written. */
-function linearOfFewRows(
+/** Runs linears on so few rows that the time is that of reading weights, as when text is written. */
+function linearsOfFewRows(
   gpu: Gpu,
-  x: Tensor,
-  { weight, floats, lora, bias, scale: alpha = 1 }: Linear,
+  rows: VectorRows,
+  layers: readonly Linear[],
   key: DropoutKey | undefined,
-  { firstRow = 0, into, addTo, addend }: LinearOptions,
-): Tensor {
-  const y = matvec(gpu, x, floats ?? weight, { alpha, ...(addTo ? { into: addTo, beta: 1 } : { into }) });
-  if (lora) {
-    const dropped = dropInput(gpu, x, lora, key, firstRow);
-    const h = matvec(gpu, dropped, lora.A, { alpha: lora.scaling, format: "f32" });
-    if (dropped !== x) dropped.free();
-    matvec(gpu, h, lora.B, { into: y, alpha, beta: 1 });
-    h.free();
-  }
-  if (addend) addInto(gpu, y, addend);
-  if (bias) addBias(gpu, y, bias, alpha);
-  return y;
+  { firstRow = 0, targets = [] }: LinearsOptions,
+): Tensor[] {
+  const low = lowRankOfFewRows(gpu, rows, layers, key, firstRow);
+  const ys = layers.map(({ weight, floats, lora, bias, scale: alpha = 1 }, i) => {
+    const { into, addTo, addend } = targets[i] ?? {};
+    const y = matvec(gpu, rows.x, floats ?? weight, {
+      alpha,
+      input: rows.input,
+      inner: low && lora && { x: low.h, first: low.firsts[i]!, weight: lora.B },
+      ...(addTo ? { into: addTo, beta: 1 } : { into }),
+    });
+    if (addend) addInto(gpu, y, addend);
+    if (bias) addBias(gpu, y, bias, alpha);
+    return y;
+  });
+  low?.h.free();
+  return ys;
 }
 
 /** Position of a gradient's rows in the batch, and its destination. */
@@ -280,6 +297,34 @@ function lowRank(
       : []
   );
   matmuls(gpu, calls);
+  return { h, firsts };
+}
+
+/** {@linkcode lowRank} of few rows: in one product where nothing is dropped, and the factors A lie side by side. */
+function lowRankOfFewRows(
+  gpu: Gpu,
+  { x, input }: VectorRows,
+  layers: readonly Linear[],
+  key: DropoutKey | undefined,
+  firstRow: number,
+): { readonly h: Tensor; readonly firsts: readonly number[] } | undefined {
+  const { firsts, width } = ranksOf(layers);
+  if (width === 0) return undefined;
+  const h = gpu.empty([x.rows, width], "f32", "h");
+  const loras = layers.flatMap(({ lora }) => lora ?? []);
+  const { scaling } = loras[0]!;
+  const together = !key && loras.every((lora) => lora.scaling === scaling) &&
+    stacked(loras.map(({ A }) => A));
+  if (together) {
+    matvec(gpu, x, together, { alpha: scaling, input, into: h });
+    return { h, firsts };
+  }
+  layers.forEach(({ lora }, i) => {
+    if (!lora) return;
+    const dropped = dropInput(gpu, x, lora, key, firstRow);
+    matvec(gpu, dropped, lora.A, { alpha: lora.scaling, input, into: h, first: firsts[i]! });
+    if (dropped !== x) dropped.free();
+  });
   return { h, firsts };
 }
 

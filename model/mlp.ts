@@ -1,4 +1,4 @@
-/** The MLPs of a layer, each a function of normed rows with its backward pass. */
+/** The MLPs of a layer, each a function of the rows that it reads, with its backward pass. */
 import { geglu, gegluBackwardInPlace } from "../kernels/activation/geglu.ts";
 import { gelu, geluBackwardInPlace, type GeluForm } from "../kernels/activation/gelu.ts";
 import { fusedSwiglu, fusedSwigluBackwardInPlace } from "../kernels/activation/fused_swiglu.ts";
@@ -15,11 +15,12 @@ import {
   linears,
   linearsBackward,
 } from "./linear.ts";
+import { type LinearInput, sourceOf } from "./linear_input.ts";
 
 /** An MLP in two halves: what its activation reads, and what comes of that. */
 export interface Mlp {
-  /** Computes what the second half reads: the activation's inputs, each (rows, F), and the routing where there are experts. @param y (rows, C) */
-  up(gpu: Gpu, y: Tensor, key: DropoutKey | undefined, firstRow: number): Tensor[];
+  /** Computes what the second half reads: the activation's inputs, each (rows, F), and the routing where there are experts. @param input (rows, C) */
+  up(gpu: Gpu, input: LinearInput, key: DropoutKey | undefined, firstRow: number): Tensor[];
 
   /** Computes the MLP's output, (rows, C). @param inputs of the activation, borrowed */
   down(
@@ -46,6 +47,7 @@ export interface Mlp {
   /**
    * Adds the first half's own gradients to what they hold.
    * @param gradients freed
+   * @param y (rows, C), what the first half read
    * @returns dy (rows, C)
    */
   upBackward(
@@ -64,33 +66,34 @@ export interface GatedLinears {
   readonly down: Linear;
 }
 
+const GATED = {
+  swiglu: { forward: swiglu, backwardInPlace: swigluBackwardInPlace },
+  geglu: { forward: geglu, backwardInPlace: gegluBackwardInPlace },
+};
+
 /** mlp(y) = down(silu(gate(y)) * up(y)). Shazeer 2020, arXiv:2002.05202. */
 export function swigluMlp(linears: GatedLinears): Mlp {
-  return gatedMlp(linears, { forward: swiglu, backwardInPlace: swigluBackwardInPlace });
+  return gatedMlp(linears, "swiglu");
 }
 
 /** mlp(y) = down(gelu(gate(y)) * up(y)), with GELU by its tanh. Shazeer 2020, arXiv:2002.05202. */
 export function gegluMlp(linears: GatedLinears): Mlp {
-  return gatedMlp(linears, { forward: geglu, backwardInPlace: gegluBackwardInPlace });
+  return gatedMlp(linears, "geglu");
 }
 
 /** mlp(y) = down(act(gate(y)) * up(y)). */
-function gatedMlp(
-  w: GatedLinears,
-  act: { readonly forward: typeof swiglu; readonly backwardInPlace: typeof swigluBackwardInPlace },
-): Mlp {
+function gatedMlp(w: GatedLinears, activation: keyof typeof GATED): Mlp {
+  const act = GATED[activation];
   return {
-    up(gpu, y, key, firstRow) {
+    up(gpu, input, key, firstRow) {
       const layers = [w.gate, w.up];
-      const wanted = layers.map(({ name, weight }) => ({ shape: [y.rows, weight.shape[0]!], label: name }));
-      const targets = gpu.emptyTogether(wanted, y.dtype).map((into) => ({ into }));
-      return linears(gpu, y, layers, key, { firstRow, targets });
+      const { rows, dtype } = sourceOf(input);
+      const wanted = layers.map(({ name, weight }) => ({ shape: [rows, weight.shape[0]!], label: name }));
+      const targets = gpu.emptyTogether(wanted, dtype).map((into) => ({ into }));
+      return linears(gpu, input, layers, key, { firstRow, targets });
     },
     down(gpu, [gate, up], key, options) {
-      const hidden = act.forward(gpu, gate!, up!);
-      const out = linear(gpu, hidden, w.down, key, options);
-      hidden.free();
-      return out;
+      return linear(gpu, { x: up!, gate: gate!, activation }, w.down, key, options);
     },
     downBackward(gpu, dOut, [gate, up], key, firstRow) {
       const hidden = act.forward(gpu, gate!, up!);
@@ -114,12 +117,9 @@ function gatedMlp(
  */
 export function fusedSwigluMlp(w: { readonly gateUp: Linear; readonly down: Linear }): Mlp {
   return {
-    up: (gpu, y, key, firstRow) => [linear(gpu, y, w.gateUp, key, { firstRow })],
+    up: (gpu, input, key, firstRow) => [linear(gpu, input, w.gateUp, key, { firstRow })],
     down(gpu, [gateUp], key, options) {
-      const act = fusedSwiglu(gpu, gateUp!);
-      const out = linear(gpu, act, w.down, key, options);
-      act.free();
-      return out;
+      return linear(gpu, { x: gateUp!, activation: "fused swiglu" }, w.down, key, options);
     },
     downBackward(gpu, dOut, [gateUp], key, firstRow) {
       const act = fusedSwiglu(gpu, gateUp!);
@@ -140,7 +140,7 @@ export function fusedSwigluMlp(w: { readonly gateUp: Linear; readonly down: Line
 /** mlp(y) = down(gelu(up(y))). Hendrycks and Gimpel 2016, arXiv:1606.08415. */
 export function geluMlp(w: { readonly up: Linear; readonly down: Linear }, form: GeluForm): Mlp {
   return {
-    up: (gpu, y, key, firstRow) => [linear(gpu, y, w.up, key, { firstRow })],
+    up: (gpu, input, key, firstRow) => [linear(gpu, input, w.up, key, { firstRow })],
     down(gpu, [up], key, options) {
       const act = gelu(gpu, up!, form);
       const out = linear(gpu, act, w.down, key, options);

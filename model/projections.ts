@@ -1,19 +1,20 @@
-/** Projections of normed rows to queries, keys and values: a linear for each, or one for all three. */
+/** Projections of a layer's rows to queries, keys and values: a linear for each, or one for all three. */
 import type { Gpu } from "../kernels/gpu.ts";
 import { mergeQkv, type Qkv, splitQkv } from "../kernels/qkv/qkv.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import { type DropoutKey, type Linear, linear, linearBackward, linears, linearsBackward } from "./linear.ts";
+import type { LinearInput } from "./linear_input.ts";
 import { type Norm, norm, normInputGradient } from "./norm.ts";
 
-/** Queries, keys and values as a function of normed rows, with its backward pass. */
+/** Queries, keys and values as a function of what attention reads, with its backward pass. */
 export interface Projections {
-  /** @param y (rows, C)  @param into overwritten */
-  forward(gpu: Gpu, y: Tensor, key: DropoutKey | undefined, firstRow: number, into: Qkv): void;
+  /** @param input (rows, C)  @param into overwritten */
+  forward(gpu: Gpu, input: LinearInput, key: DropoutKey | undefined, firstRow: number, into: Qkv): void;
 
   /**
    * Adds the modules' own gradients to what they hold.
    * @param gradients of q, k and v, borrowed
-   * @param y (rows, C), the input of the forward pass
+   * @param y (rows, C), what the linears read in the forward pass
    * @returns dy (rows, C)
    */
   backward(gpu: Gpu, gradients: Qkv, y: Tensor, key: DropoutKey | undefined, firstRow: number): Tensor;
@@ -32,9 +33,9 @@ const NAMES = ["q", "k", "v"] as const;
 export function separateProjections({ linears: modules, norms }: SeparateProjections): Projections {
   const normOf = (name: keyof Qkv): Norm | undefined => name === "v" ? undefined : norms?.[name];
   return {
-    forward(gpu, y, key, firstRow, into) {
+    forward(gpu, input, key, firstRow, into) {
       const targets = NAMES.map((name) => normOf(name) ? {} : { into: into[name] });
-      const products = linears(gpu, y, NAMES.map((name) => modules[name]), key, { firstRow, targets });
+      const products = linears(gpu, input, NAMES.map((name) => modules[name]), key, { firstRow, targets });
       NAMES.forEach((name, i) => {
         const own = normOf(name);
         if (!own) return;
@@ -72,8 +73,8 @@ export function fusedProjections(fused: Linear, order: FusedOrder, headDim: numb
     order === "by part" ? { q, k, v } : { q: q.asRows(headDim), k: k.asRows(headDim), v: v.asRows(headDim) };
   const rows = (product: Tensor): Tensor => order === "by part" ? product : product.asRows(3 * headDim);
   return {
-    forward(gpu, y, key, firstRow, into) {
-      const product = linear(gpu, y, fused, key, { firstRow });
+    forward(gpu, input, key, firstRow, into) {
+      const product = linear(gpu, input, fused, key, { firstRow });
       splitQkv(gpu, rows(product), qkvRows(into));
       product.free();
     },

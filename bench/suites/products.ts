@@ -1,6 +1,6 @@
 import { matmulBackwardInput, matmulBackwardWeight } from "../../kernels/matmul/matmul.ts";
 import type { Weight } from "../../kernels/weight.ts";
-import { product } from "../../kernels/matvec/matvec.ts";
+import { matvec, product } from "../../kernels/matvec/matvec.ts";
 import { quantiseNf4 } from "../../kernels/nf4/nf4.ts";
 import type { Gpu } from "../../kernels/gpu.ts";
 import { bytesPerElement } from "../../kernels/tensor.ts";
@@ -27,7 +27,7 @@ const FORMATS: readonly { readonly name: string; readonly x: Format; readonly w:
   { name: "nf4, x bf16", x: "bf16", w: "nf4" },
 ];
 
-/** x W^T, dy W and dy^T x of every weight, for every number of rows and format. */
+/** x W^T, dy W and dy^T x of every weight, for every number of rows and format; those that make what they multiply. */
 export function productCases(extent: Extent): Case[] {
   const cases: Case[] = [];
   for (const M of ROWS[extent]) {
@@ -41,7 +41,12 @@ export function productCases(extent: Extent): Case[] {
       cases.push(...casesOf({ M, N, K, name: "LoRA, x bf16", x: "bf16", w: "f32" }));
     }
   }
-  return cases;
+  return [
+    ...cases,
+    ...WEIGHTS[extent].flatMap((
+      [N, K],
+    ) => [inputCase("norm(x) W^T", N, K), inputCase("silu(g) x W^T", N, K)]),
+  ];
 }
 
 /** The sizes and formats of a linear layer over M rows. */
@@ -90,6 +95,27 @@ export function productCase(layout: keyof typeof OPS, { M, N, K, name, x, w }: S
       const weight = randomWeight(gpu, [N, K], w);
       const multiply = layout === "nt" ? product : matmulBackwardInput;
       const { run, free } = prepared([given], () => [multiply(gpu, given, weight)]);
+      return { run, free: () => [free, () => weight.free()].forEach((each) => each()) };
+    },
+  };
+}
+
+/** A product of one row, as when a token is written, that makes what it multiplies. */
+function inputCase(op: "norm(x) W^T" | "silu(g) x W^T", N: number, K: number): Case {
+  const sizes: Sizes = { M: 1, N, K, name: "nf4, x bf16", x: "bf16", w: "nf4" };
+  const plain = productCase("nt", sizes);
+  const bytes = plain.bytes + (op === "norm(x) W^T" ? 4 : bytesPerElement("bf16")) * K;
+  return {
+    ...plain,
+    op,
+    bytes,
+    prepare(gpu) {
+      const [x, gate] = [randomTensor(gpu, [1, K], "bf16"), randomTensor(gpu, [1, K], "bf16")];
+      const [scale, weight] = [randomTensor(gpu, [K]), randomWeight(gpu, [N, K], "nf4")];
+      const input = op === "norm(x) W^T"
+        ? { norm: { weight: scale, eps: 1e-5 } }
+        : { activation: "swiglu", gate } as const;
+      const { run, free } = prepared([x, gate, scale], () => [matvec(gpu, x, weight, { input })]);
       return { run, free: () => [free, () => weight.free()].forEach((each) => each()) };
     },
   };

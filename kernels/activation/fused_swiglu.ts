@@ -2,11 +2,12 @@ import { GpuError } from "../errors.ts";
 import type { Gpu } from "../gpu.ts";
 import { quadsOf, threadGrid } from "../shared/grid.ts";
 import { rowRanges, slices, type Tensor } from "../tensor.ts";
+import { ACTS } from "./acts.ts";
 import forwardWgsl from "./fused_swiglu.wgsl" with { type: "text" };
 import backwardWgsl from "./fused_swiglu_backward.wgsl" with { type: "text" };
 import sigmoidWgsl from "./sigmoid.wgsl" with { type: "text" };
 
-const FORWARD = { name: "fused_swiglu", wgsl: forwardWgsl, libraries: [sigmoidWgsl] };
+const FORWARD = { name: "fused_swiglu", wgsl: forwardWgsl, libraries: ACTS.swiglu };
 const BACKWARD = { name: "fused_swiglu_backward", wgsl: backwardWgsl, libraries: [sigmoidWgsl] };
 
 /**

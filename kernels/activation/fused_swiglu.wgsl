@@ -2,7 +2,7 @@
 //
 // Grid: one thread per quad of y, wrapped.
 
-#needs sigmoid
+#needs act
 
 struct Params { quads: u32, row_quads: u32 }
 
@@ -19,6 +19,5 @@ fn main(
   let i = (group.y * groups.x + group.x) * 64u + lane;
   if (i >= p.quads) { return; }
   let at = i + i / p.row_quads * p.row_quads;
-  let g = load_X(fused[at]);
-  y[i] = store_X(g * sigmoid(g) * load_X(fused[at + p.row_quads]));
+  y[i] = store_X(act(load_X(fused[at])) * load_X(fused[at + p.row_quads]));
 }

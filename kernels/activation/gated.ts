@@ -1,6 +1,6 @@
-import { GpuError } from "../errors.ts";
 import type { Gpu } from "../gpu.ts";
 import { quadsOf, requireSameShape, threadGrid } from "../shared/grid.ts";
+import { requireTwins } from "./acts.ts";
 import { rowRanges, slices, type Tensor } from "../tensor.ts";
 import type { Kernel } from "../wgsl.ts";
 
@@ -63,11 +63,4 @@ export function gatedBackwardInPlace(
     });
   }
   return { dGate: gate, dUp: up };
-}
-
-function requireTwins(op: string, gate: Tensor, up: Tensor): void {
-  requireSameShape(op, gate, up);
-  if (gate.dtype !== up.dtype) {
-    throw new GpuError(`Cannot apply ${op}: gate is ${gate.dtype}, but up is ${up.dtype}`);
-  }
 }

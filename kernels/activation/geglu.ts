@@ -1,16 +1,16 @@
 import type { Gpu } from "../gpu.ts";
 import type { Tensor } from "../tensor.ts";
+import { ACTS } from "./acts.ts";
 import { gated, gatedBackwardInPlace, type GatedInputs } from "./gated.ts";
-import forwardWgsl from "./geglu.wgsl" with { type: "text" };
+import forwardWgsl from "./gated.wgsl" with { type: "text" };
 import backwardWgsl from "./geglu_backward.wgsl" with { type: "text" };
 import tanhWgsl from "./gelu_tanh.wgsl" with { type: "text" };
 import sigmoidWgsl from "./sigmoid.wgsl" with { type: "text" };
 
-const LIBRARIES = [tanhWgsl, sigmoidWgsl];
 const GEGLU = {
   op: "geglu",
-  forward: { name: "geglu", wgsl: forwardWgsl, libraries: LIBRARIES },
-  backward: { name: "geglu_backward", wgsl: backwardWgsl, libraries: LIBRARIES },
+  forward: { name: "geglu", wgsl: forwardWgsl, libraries: ACTS.geglu },
+  backward: { name: "geglu_backward", wgsl: backwardWgsl, libraries: [tanhWgsl, sigmoidWgsl] },
 };
 
 /**

@@ -1,13 +1,14 @@
 import type { Gpu } from "../gpu.ts";
 import type { Tensor } from "../tensor.ts";
+import { ACTS } from "./acts.ts";
 import { gated, gatedBackwardInPlace, type GatedInputs } from "./gated.ts";
+import forwardWgsl from "./gated.wgsl" with { type: "text" };
 import sigmoidWgsl from "./sigmoid.wgsl" with { type: "text" };
-import forwardWgsl from "./swiglu.wgsl" with { type: "text" };
 import backwardWgsl from "./swiglu_backward.wgsl" with { type: "text" };
 
 const SWIGLU = {
   op: "swiglu",
-  forward: { name: "swiglu", wgsl: forwardWgsl, libraries: [sigmoidWgsl] },
+  forward: { name: "swiglu", wgsl: forwardWgsl, libraries: ACTS.swiglu },
   backward: { name: "swiglu_backward", wgsl: backwardWgsl, libraries: [sigmoidWgsl] },
 };
 

@@ -266,7 +266,8 @@ function record(gpu: Gpu, calls: readonly (readonly Product[])[]): void {
 }
 
 /** Whether a tensor is `columns` wide, or has so many from column `first` on. */
-function holds({ width }: Tensor, columns: number, first?: number): boolean {
+/** Whether rows have room for so many columns from `first` on: all of them unless given. */
+export function holds({ width }: Tensor, columns: number, first?: number): boolean {
   return first === undefined ? width === columns : first % 4 === 0 && first + columns <= width;
 }
 
@@ -313,7 +314,11 @@ function expectAddend(op: string, result: Tensor, addend: Tensor | undefined): v
 }
 
 /** @param depth of the inner product; false where its weight does not fit the result */
-function expectInner(
+/**
+ * @param depth of the inner product; false where its factors do not fit
+ * @throws {GpuError} if it does not make the result
+ */
+export function expectInner(
   op: string,
   result: Tensor,
   inner: InnerFactors | undefined,

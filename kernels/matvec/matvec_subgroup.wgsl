@@ -3,7 +3,7 @@
 //
 // Grid: x = 32 outputs.   Precision: sums in f32; the scale of a block multiplies its sum.
 
-#needs b_begin b_row x_quad b_chunk b_quad b_scale store
+#needs b_begin b_row x_quad b_chunk b_quad b_scale inner_sum store
 #needs QUADS CHUNKS PER_CHUNK
 
 @compute @workgroup_size(8)
@@ -51,6 +51,6 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
     #end
   }
   #for m in 0..M
-    store($mu, nq, sum_$m);
+    store($mu, nq, sum_$m + inner_sum($mu, nq, 0u, 1u));
   #end
 }

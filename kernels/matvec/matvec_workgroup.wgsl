@@ -1,12 +1,12 @@
 // y = alpha x W^T + beta y for up to M rows of x, lanes along the depth: a team of LANES threads makes four outputs. In a
 // turn each lane has a unit of CHUNKS chunks of the depth, of all four rows of W. The loads of a unit are under way
-// together, while the unit before is multiplied; the first while x is brought to workgroup memory. There quad e of all
+// together, while the unit before is multiplied; the first while x is made and brought to workgroup memory. There quad e of all
 // units lies together, so that neighbours read and write different banks: straight from the cache they would read a
 // unit apart.
 //
 // Grid: x = 4 THREADS / LANES outputs.   Precision: sums in f32; the scale of a unit multiplies its sum.
 
-#needs b_begin b_row x_quad b_chunk b_scale b_quad b_next store
+#needs b_begin b_row b_chunk b_scale b_quad b_next x_quad x_share x_fold x_factor inner_sum store
 #needs QUADS THREADS M
 #needs LANES       // a power of two
 #needs CHUNKS      // chunks of a unit, which share a scale: 1 or 2
@@ -37,16 +37,18 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   #end
   #for m in 0..M
     var sum_$m = vec4f();
+    let inner_$m = inner_sum($mu, nq, lane, LANES);
   #end
   for (var turn = 0u; turn < turns; turn++) {
     if (turn % TURNS == 0u) {
       // Load a tile of x: past the end it is 0, and what is loaded of W does not matter.
       workgroupBarrier();
-      for (var i = thread; i < M * UNITS * UNIT; i += THREADS) {
-        let row = i / (UNITS * UNIT);
-        let q = i % (UNITS * UNIT);
-        tile[(row * UNIT + q % UNIT) * LINE + q / UNIT] = x_quad(row, turn * LANES * UNIT + q);
+      for (var q = thread; q < UNITS * UNIT; q += THREADS) {
+        #for m in 0..M
+          tile[($mu * UNIT + q % UNIT) * LINE + q / UNIT] = x_quad($mu, turn * LANES * UNIT + q);
+        #end
       }
+      x_share(thread);
       workgroupBarrier();
     }
     // Load the next unit.
@@ -98,8 +100,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     #end
   }
   // Add up the lanes of a team; write.
+  x_fold(thread);
   workgroupBarrier();
   #for m in 0..M
+    sum_$m = sum_$m * x_factor($mu) + inner_$m;
     tile[$mu * THREADS + thread] = sum_$m;
   #end
   workgroupBarrier();

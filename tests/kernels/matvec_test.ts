@@ -1,7 +1,10 @@
+import { gegluReference, swigluReference } from "../../kernels/activation/reference.ts";
 import { Gpu } from "../../kernels/gpu.ts";
 import { matmulReference } from "../../kernels/matmul/reference.ts";
 import { matvec, MATVEC_ROWS, product } from "../../kernels/matvec/matvec.ts";
+import { rmsNormReference } from "../../kernels/norm/reference.ts";
 import { quantiseNf4 } from "../../kernels/nf4/nf4.ts";
+import type { Tensor } from "../../kernels/tensor.ts";
 import type { Format } from "../../kernels/wgsl.ts";
 import { assertEquals, assertThrows } from "../support/assert_close.ts";
 import { inFormat } from "../support/numeric.ts";
@@ -136,6 +139,122 @@ for (const sharing of ALL_SHARINGS) {
   );
 }
 
+Deno.test("matvec norms x as it reads it", async () => {
+  using gpu = await Gpu.open({ sharing: "workgroup", poison: true });
+  const formats = ["f32", "bf16", "f16"] as const;
+  for (const [seed, size] of CASES.entries()) {
+    const { M, N, K } = size;
+    const format = formats[seed % formats.length]!;
+    // Rows of different sizes, so that none can have the root of another; eps is felt in the first.
+    const rows = normal(seed, M * K).map((value, i) => value * 8 ** (Math.floor(i / K) - 1));
+    const x = inFormat(gpu, [M, K], rows, format);
+    const w = inFormat(gpu, [N, K], normal(seed + 50, N * K), seed % 2 ? "bf16" : "f32");
+    const weight = gpu.tensor([K], normal(seed + 90, K));
+    const [eps, offset] = [1e-2, seed % 2];
+    const input = { norm: { weight, eps, offset } };
+    const normed = rmsNormReference(
+      Float64Array.from(x.values),
+      Float64Array.from(await gpu.read(weight)),
+      eps,
+      offset,
+    );
+    const label = `${M}x${N}x${K}, ${format}`;
+    const y = await gpu.read(matvec(gpu, x.tensor, w.tensor, { input, format: "f32" }));
+    assertProduct(label, y, { x: normed, w: w.values }, size);
+    if (K % 8 > 0) continue;
+    const nf4 = quantiseNf4(gpu, w.tensor);
+    const added = normal(seed + 70, M * Math.ceil(N / 4) * 4);
+    const into = gpu.tensor([M, Math.ceil(N / 4) * 4], added);
+    matvec(gpu, x.tensor, nf4, { input, into, alpha: 0.5, beta: 1 });
+    const values = { x: normed, w: await gpu.read(nf4.dequantise(gpu)) };
+    const add = (m: number, n: number) => added[m * Math.ceil(N / 4) * 4 + n]!;
+    assertProduct(`${label}, NF4`, await gpu.read(into), values, size, { alpha: 0.5, added: add });
+  }
+});
+
+/** Columns `from` to `to` of rows that are `width` long. */
+function columnsOf(values: ArrayLike<number>, width: number, from: number, to: number): number[][] {
+  return Array.from(
+    { length: values.length / width },
+    (_, row) => Array.from({ length: to - from }, (_, c) => values[row * width + from + c]!),
+  );
+}
+
+for (const sharing of ALL_SHARINGS) {
+  sharingTest(sharing, `matvec adds an inner product, ${sharing} sharing`, async () => {
+    using gpu = await Gpu.open({ sharing, poison: true, maxBindingBytes: 64 * 1028 * 4 });
+    const ranks = [4, 8, 24, 260];
+    const sizes = [...CASES.slice(0, 8), { M: 2, N: 150, K: 1028 }];
+    for (const [seed, size] of sizes.entries()) {
+      const { M, N, K } = size;
+      const R = ranks[seed % ranks.length]!;
+      const [x, w, b] = [normal(seed, M * K), normal(seed + 20, N * K), normal(seed + 40, N * R)];
+      // Factors are columns 4 to R + 4 of wider rows, the result is columns 8 and on.
+      const h = normal(seed + 60, M * (R + 8));
+      const columns = Math.ceil(N / 4) * 4;
+      const stride = columns + 12;
+      const old = normal(seed + 80, M * stride);
+      const into = gpu.tensor([M, stride], old);
+      const inner = { x: gpu.tensor([M, R + 8], h), first: 4, weight: gpu.tensor([N, R], b) };
+      const scale = normal(seed + 90, K);
+      const norm = { weight: gpu.tensor([K], scale), eps: 1e-3 };
+      const normed = rmsNormReference(Float64Array.from(x), Float64Array.from(scale), norm.eps);
+      for (const input of [undefined, { norm }]) {
+        gpu.write(into, old);
+        const options = { inner, input, into, first: 8, alpha: 0.5, beta: 1 };
+        matvec(gpu, gpu.tensor([M, K], x), gpu.tensor([N, K], w), options);
+        const y = await gpu.read(into);
+        // Both are one product of depth K + R.
+        const beside = (left: number[][], right: number[][]) =>
+          Float64Array.from(left.flatMap((row, i) => [...row, ...right[i]!]));
+        const values = {
+          x: beside(columnsOf(input ? normed : x, K, 0, K), columnsOf(h, R + 8, 4, R + 4)),
+          w: beside(columnsOf(w, K, 0, K), columnsOf(b, R, 0, R)),
+        };
+        const label = `${M}x${N}x${K} + ${R}${input ? ", normed" : ""}`;
+        const own = Float32Array.from(columnsOf(y, stride, 8, 8 + columns).flat());
+        const added = (m: number, n: number) => old[m * stride + 8 + n]!;
+        assertProduct(label, own, values, { M, N, K: K + R }, { alpha: 0.5, added });
+        for (const [from, to] of [[0, 8], [8 + columns, stride]] as const) {
+          assertEquals(columnsOf(y, stride, from, to), columnsOf(old, stride, from, to), `${label}, beside`);
+        }
+      }
+    }
+  });
+}
+
+const GATED = { swiglu: swigluReference, geglu: gegluReference };
+
+Deno.test("matvec gates x as it reads it, beside the gate or behind it in its rows", async () => {
+  using gpu = await Gpu.open({ sharing: "workgroup", poison: true });
+  const formats = ["f32", "bf16", "f16"] as const;
+  for (const [seed, size] of CASES.entries()) {
+    const { M, N, K } = size;
+    const format = formats[seed % formats.length]!;
+    const activation = seed % 2 ? "swiglu" : "geglu";
+    const [gate, up] = [normal(seed, M * K), normal(seed + 20, M * K)].map((values) =>
+      inFormat(gpu, [M, K], values.map((value) => 3 * value), format)
+    ) as [ReturnType<typeof inFormat>, ReturnType<typeof inFormat>];
+    const w = inFormat(gpu, [N, K], normal(seed + 50, N * K), "f32");
+    const hidden = GATED[activation](gate.values, up.values);
+    const beside = { input: { activation, gate: gate.tensor }, format: "f32" } as const;
+    const label = `${M}x${N}x${K}, ${format}, ${activation}`;
+    const y = await gpu.read(matvec(gpu, up.tensor, w.tensor, beside));
+    assertProduct(label, y, { x: hidden, w: w.values }, size);
+    const rows = Float32Array.from(
+      { length: 2 * M * K },
+      (_, i) => (i % (2 * K) < K ? gate : up).values[Math.floor(i / (2 * K)) * K + i % K]!,
+    );
+    const fused = inFormat(gpu, [M, 2 * K], rows, format).tensor;
+    const behind = { ...beside, input: { ...beside.input, gate: undefined } };
+    assertEquals(await gpu.read(matvec(gpu, fused, w.tensor, behind)), y, `${label}, in one tensor`);
+    if (K % 8 > 0) continue;
+    const nf4 = quantiseNf4(gpu, w.tensor);
+    const values = { x: hidden, w: await gpu.read(nf4.dequantise(gpu)) };
+    assertProduct(`${label}, NF4`, await gpu.read(matvec(gpu, up.tensor, nf4, beside)), values, size);
+  }
+});
+
 Deno.test("product takes few rows by matvec and more by matmul; matvec refuses more, and what does not fit", async () => {
   const dispatches: string[] = [];
   using gpu = await Gpu.open({ poison: true, onDispatch: ({ kernel }) => dispatches.push(kernel) });
@@ -151,4 +270,15 @@ Deno.test("product takes few rows by matvec and more by matmul; matvec refuses m
   await assertThrows(() => matvec(gpu, nine, weight), "matvec", "[9,8]", "8 rows at most");
   const wide = gpu.tensor([1, 12], normal(3, 12));
   await assertThrows(() => matvec(gpu, wide, weight), "[1,12]", "[12,8]");
+  const norm = { weight: wide.asRows(12), eps: 1e-5 };
+  const one = gpu.tensor([1, 8], normal(4, 8));
+  await assertThrows(() => matvec(gpu, one, weight, { input: { norm } }), "matvec", "8 f32 values");
+  const gated = (gate: Tensor | undefined) => ({ input: { activation: "swiglu", gate } }) as const;
+  await assertThrows(() => matvec(gpu, one, weight, gated(wide)), "matvec", "[1,12]");
+  await assertThrows(() => matvec(gpu, one, weight, gated(undefined)), "matvec", "[1,8]");
+  const inner = { x: gpu.tensor([1, 8], normal(5, 8)), weight: gpu.tensor([12, 4], normal(6, 48)) };
+  await assertThrows(() => matvec(gpu, one, weight, { inner: { ...inner, first: 8 } }), "matvec", "column 8");
+  await assertThrows(() => matvec(gpu, one, weight, { inner: { ...inner, weight: one } }), "[1,8]", "[1,12]");
+  const half = gpu.empty([1, 8], "bf16");
+  await assertThrows(() => matvec(gpu, one, weight, gated(half)), "matvec", "bf16", "f32");
 });

@@ -2,7 +2,7 @@
 import { readAdapter } from "../../checkpoint/peft.ts";
 import { Gpu, type GpuOptions } from "../../kernels/gpu.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
-import { adapterConfig } from "../../checkpoint/peft.ts";
+import { adapterConfig, type AdapterOptions } from "../../checkpoint/peft.ts";
 import { addLora, applyAdapter } from "../../model/lora.ts";
 import type { ModelConfig } from "../../model/model_config.ts";
 import { Decoder, type DecoderOptions } from "../../model/decoder.ts";
@@ -13,6 +13,7 @@ import { openModel } from "../../model/load/open.ts";
 import { logprobsOf, type TokenLogprob } from "../../model/logprobs.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
 import { integers, normal } from "../support/random.ts";
+import { ALL_SHARINGS, sharingTest } from "../support/sharing.ts";
 import { changedWeights, load, logitsOf, smallConfig } from "./support.ts";
 
 const GREEDY = { maxNewTokens: 20, temperature: 0, stopIds: [] } as const satisfies GenerateOptions;
@@ -228,6 +229,33 @@ Deno.test("Steps are those of the whole model: biases, LoRA, every scaling of po
     await assertSteps(format, await smallModel(gpu, {}, format), prompt, 6, format === "bf16" ? 0.1 : 0.01);
   }
 });
+
+for (const sharing of ALL_SHARINGS) {
+  sharingTest(sharing, `Steps with adapters are those of the whole model, ${sharing} sharing`, async () => {
+    using gpu = await Gpu.open({ poison: true, sharing });
+    const prompt = [...integers(1, 30, 50)];
+    const adapters: Record<string, Partial<AdapterOptions>> = {
+      "all alike": {},
+      "some linears": { target_modules: ["q_proj", "v_proj", "up_proj", "down_proj"] },
+      "ranks and scalings of their own": {
+        rank_pattern: { q_proj: 12, up_proj: 2 },
+        alpha_pattern: { v_proj: 40, down_proj: 1 },
+      },
+    };
+    for (const [name, options] of Object.entries(adapters)) {
+      // Factors A of rows of 144 bytes leave room between them.
+      for (const hidden_size of [32, 36]) {
+        const shape = { hidden_size, num_attention_heads: 4, head_dim: 8 };
+        const model = await smallModel(gpu, shape);
+        addLora(model, adapterConfig({ r: 6, lora_alpha: 12, target_modules: null, ...options }), 1);
+        for (const [i, { lora }] of model.linears().entries()) {
+          if (lora) gpu.write(lora.B, normal(i, lora.B.size, 0.3));
+        }
+        await assertSteps(`${name}, ${hidden_size}`, model, prompt, 4);
+      }
+    }
+  });
+}
 
 Deno.test("With a cache of 8 bits the logits are near those of the whole model", async () => {
   using gpu = await Gpu.open({ poison: true });

@@ -20,6 +20,7 @@ import { addLora } from "../../model/lora.ts";
 import { checkpointTensors } from "../../model/tensors.ts";
 import { assert, assertClose, assertEquals } from "../support/assert_close.ts";
 import { GOLDEN, withFolder } from "../support/files.ts";
+import { ALL_SHARINGS, sharingTest } from "../support/sharing.ts";
 
 const V = 320;
 
@@ -301,29 +302,35 @@ for (const [name, family] of Object.entries(FAMILIES)) {
     }
   });
 
-  Deno.test(`A model writes token by token what it reads at once, ${name}`, async () => {
-    using gpu = await Gpu.open({ poison: true });
-    const { model } = await openModel(gpu, { baseModel: folder });
-    const ids = [...(await readTokenBin(`${GOLDEN}/mistral/data.bin`)).slice(0, 40)];
-    const decoder = new Decoder(model, { capacity: 64 });
-    const likeliest = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 };
-    const drawn = gpu.empty([8], "u32");
-    decoder.prefill(0, ids);
-    for (let step = 0; step < 8; step++) {
-      if (step > 0) decoder.advance();
-      const logits = decoder.logits();
-      const written = (await gpu.read(logits)).slice(0, V);
-      const read = await model.logits(model.upload(makeBatch([{ inputIds: Uint32Array.from(ids) }])));
-      const atol = 1e-5 * Math.max(...read.slice(-V).map(Math.abs));
-      assertClose(`step ${step}`, written, read.slice(-V), { rtol: 0, atol });
-      logits.free();
-      decoder.sample(likeliest, drawn, step);
-      ids.push(written.indexOf(Math.max(...written)));
-    }
-    const [bytes] = await gpu.readBytes([drawn]);
-    assertEquals([...new Uint32Array(bytes!.buffer)], ids.slice(40), "drawn tokens");
-    decoder.free();
-  });
+  for (const sharing of ALL_SHARINGS) {
+    sharingTest(
+      sharing,
+      `A model writes token by token what it reads at once, ${name}, ${sharing}`,
+      async () => {
+        using gpu = await Gpu.open({ poison: true, sharing });
+        const { model } = await openModel(gpu, { baseModel: folder });
+        const ids = [...(await readTokenBin(`${GOLDEN}/mistral/data.bin`)).slice(0, 40)];
+        const decoder = new Decoder(model, { capacity: 64 });
+        const likeliest = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 };
+        const drawn = gpu.empty([8], "u32");
+        decoder.prefill(0, ids);
+        for (let step = 0; step < 8; step++) {
+          if (step > 0) decoder.advance();
+          const logits = decoder.logits();
+          const written = (await gpu.read(logits)).slice(0, V);
+          const read = await model.logits(model.upload(makeBatch([{ inputIds: Uint32Array.from(ids) }])));
+          const atol = 1e-5 * Math.max(...read.slice(-V).map(Math.abs));
+          assertClose(`step ${step}`, written, read.slice(-V), { rtol: 0, atol });
+          logits.free();
+          decoder.sample(likeliest, drawn, step);
+          ids.push(written.indexOf(Math.max(...written)));
+        }
+        const [bytes] = await gpu.readBytes([drawn]);
+        assertEquals([...new Uint32Array(bytes!.buffer)], ids.slice(40), "drawn tokens");
+        decoder.free();
+      },
+    );
+  }
 
   Deno.test(`A model merged with its adapter is PyTorch's, and evaluates to its figure, ${name}`, async () => {
     await withFolder(async (root) => {

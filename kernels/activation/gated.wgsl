@@ -1,8 +1,8 @@
-// GEGLU: y = gelu(gate) * up, with the GELU that the library gives.   Shazeer 2020.
+// A gated activation: y = act(gate) * up.   Shazeer 2020.
 //
 // Grid: one thread per quad, wrapped.
 
-#needs gelu
+#needs act
 
 struct Params { quads: u32 }
 
@@ -19,5 +19,5 @@ fn main(
 ) {
   let i = (group.y * groups.x + group.x) * 64u + lane;
   if (i >= p.quads) { return; }
-  y[i] = store_X(gelu(load_X(gate[i])) * load_X(up[i]));
+  y[i] = store_X(act(load_X(gate[i])) * load_X(up[i]));
 }
