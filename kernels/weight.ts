@@ -56,9 +56,18 @@ export interface WeightForm {
   /**
    * Functions that a tile of one of these families calls, as its `#needs` say.
    * @param width K of the weight
-   * @param format of its elements, for tiles on matrix units; undefined if quantised
+   * @param elements for tiles on matrix units; undefined if quantised
    */
-  pieces(family: TileFamily, layout: Layout, width: number, format?: Format): Pieces;
+  pieces(family: TileFamily, layout: Layout, width: number, elements?: Elements): Pieces;
+}
+
+/** Elements of a dense operand B. */
+export interface Elements {
+  readonly format: Format;
+  /** Number of the first that takes part. */
+  readonly first: number;
+  /** Elements from one block to the next. */
+  readonly step: number;
 }
 
 /** Operand B of a product: a run of rows of a matrix (N, K) in one binding. */

@@ -98,8 +98,16 @@ export function takesBlocks(gpu: Gpu, product: Product): boolean {
 }
 
 function variantOf(gpu: Gpu, product: Product): Variant {
-  const { layout, b, a } = product;
-  return variantFor(gpu, { layout, form: b.form, format: a.format }, product);
+  return variantFor(gpu, kindOf(product), product);
+}
+
+/**
+ * The kind of a product. Where operand A is f32, it works in 16 bits if rows of x beside a gradient have them, or a weight and
+ * the result: weights alone may have them where all else is f32.
+ */
+function kindOf({ layout, a, b, c }: Product): ProductKind {
+  const isRounded = b.format !== undefined && (layout === "tn" || c.format !== "f32");
+  return { layout, form: b.form, format: a.format === "f32" && isRounded ? b.format : a.format };
 }
 
 /** The variant for a product: the tuned one of its class, else the default. */

@@ -1,6 +1,7 @@
 /** Products on matrix units: which tiles there are, and what they are made of on one device. */
 import type { Gpu } from "../../gpu.ts";
 import { type MatrixUnit, matrixUnit, onUnit, unitConstants } from "../../shared/matrix_unit.ts";
+import { innerOctetPieces } from "../operands/octets.ts";
 import { runTile, type Tile } from "../run_tile.ts";
 import tileOfWgsl from "../tile_of.wgsl" with { type: "text" };
 import type { Product, ProductKind, Variant } from "../variant.ts";
@@ -55,6 +56,7 @@ function matrixTile(
   }`;
   return {
     name,
+    fuses: true,
     risk: "matmul by matrices",
     fits(gpu, kind) {
       const unit = matrixUnit(gpu.info);
@@ -84,11 +86,12 @@ function tileOf(
   unit: MatrixUnit,
   shape: TileShape,
   made: Made,
-  { layout, a, b }: Product,
+  { layout, inner }: Product,
 ): Tile {
   const { rows, columns, subgroups: [down, across] } = shape;
   const { depth, matrices, packs, staged } = made;
   const { wgsl, libraries } = onUnit(unit, matrixWgsl);
+  const pieces = inner && innerOctetPieces(layout);
   return {
     name: name.replaceAll(" ", "_"),
     family: "matrix",
@@ -97,9 +100,12 @@ function tileOf(
     // As if subgroups had the 32 lanes that most GPUs' have.
     threads: 32 * down * across,
     wgsl,
-    libraries: [...libraries, tileOfWgsl],
+    libraries: [...libraries, tileOfWgsl, ...(pieces?.libraries ?? [])],
     constants: {
       ...unitConstants(unit),
+      ...pieces?.constants,
+      FIRST_PAIR: inner ? 0 : 1,
+      DROPS_INNER: inner?.mask !== undefined,
       ROWS: rows,
       COLUMNS: columns,
       DEPTH: depth,
@@ -111,10 +117,7 @@ function tileOf(
       ROUNDS: matrices[1] / staged,
       A_PACKS: packs[0],
       B_PACKS: packs[1],
-      A_TURNED: layout === "tn",
-      // f16, and what is quantised, are in range as they are.
-      A_SCALED: a.format !== "f16",
-      B_SCALED: b.format !== undefined && b.format !== "f16",
+      A_ALONG: layout !== "tn",
     },
   };
 }
