@@ -42,6 +42,8 @@ export type TileFamily = "workgroup" | "matrix" | "subgroup" | "narrow subgroup"
 /** WGSL by which a kernel reads an operand, and its constants. */
 export interface Pieces {
   readonly libraries: readonly string[];
+  /** In names of kernels, where neither constants nor formats tell these pieces from others. */
+  readonly name?: string;
   readonly constants?: Constants;
 }
 

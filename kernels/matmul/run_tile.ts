@@ -150,7 +150,7 @@ function kernelOf(
   const masks = mask || inner?.mask ? MASK : [keepAllWgsl];
   return {
     kernel: {
-      name: `matmul_${layout}_${b.name}_${name}`,
+      name: ["matmul", layout, b.name, name, ofA.name, ofB.name].filter(Boolean).join("_"),
       wgsl,
       libraries: [
         ...libraries,

@@ -2,19 +2,17 @@
  * Dawn, and the kernels on matrix units that only it runs. `deno task test:dawn` runs this and every other test of the
  * kernels on it; without the permission, the package, an adapter or the units the tests say so and are skipped.
  */
-import { findAdapter, matricesOf } from "../../kernels/device.ts";
 import { attention, attentionBackward } from "../../kernels/attention/attention.ts";
 import { firstKeys, makeAttentionMap, type RowLayout } from "../../kernels/attention/map.ts";
 import { attentionBackwardReference, attentionReference } from "../../kernels/attention/reference.ts";
 import { attentionTunables } from "../../kernels/attention/variants.ts";
-import { Gpu, type GpuOptions } from "../../kernels/gpu.ts";
+import { Gpu } from "../../kernels/gpu.ts";
 import { matmul, matmulBackwardInput, matmulBackwardWeight } from "../../kernels/matmul/matmul.ts";
 import {
   matmulBackwardInputReference,
   matmulBackwardWeightReference,
   matmulReference,
 } from "../../kernels/matmul/reference.ts";
-import { matmulTunables } from "../../kernels/matmul/variants.ts";
 import {
   MATRIX_TOPICS,
   type MatrixTopic,
@@ -27,56 +25,11 @@ import { runTrial } from "../../kernels/trial.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { Format } from "../../kernels/wgsl.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
+import { abs, dawn, dawnTest, matrices, openDawn, openWithMatrices, worst } from "../support/dawn.ts";
 import { inFormat } from "../support/numeric.ts";
 import { normal } from "../support/random.ts";
 
 const ROOT = new URL("../../", import.meta.url);
-
-const openDawn = (options: GpuOptions = {}) => Gpu.open({ ...options, webgpu: "dawn" });
-
-/** What is missing for tests on Dawn, and for those of matrix units. */
-async function missing(): Promise<{ dawn?: string; matrices?: string }> {
-  const { state } = await Deno.permissions.query({ name: "ffi" });
-  if (state !== "granted") return { dawn: "no permission for native code, which deno task test:dawn has" };
-  try {
-    const adapter = await findAdapter("dawn");
-    if (!adapter) return { dawn: "Dawn finds no adapter" };
-    return matricesOf(adapter).length > 0
-      ? {}
-      : { matrices: `"${adapter.info.description}" has no matrix units` };
-  } catch (error) {
-    return { dawn: (error as Error).message };
-  }
-}
-
-const { dawn, matrices = dawn } = await missing();
-
-function dawnTest(name: string, reason: string | undefined, fn: () => Promise<void>): void {
-  const note = reason === undefined ? "" : ` (skipped: ${reason})`;
-  Deno.test({ name: `Dawn: ${name}${note}`, ignore: reason !== undefined, fn });
-}
-
-/** A device on which all that matrix units can do is done on them. */
-async function openWithMatrices(options: GpuOptions = {}): Promise<Gpu> {
-  using probe = await openDawn();
-  const tuning: Record<string, string> = {};
-  for (const { key, variants } of [...matmulTunables(probe), ...attentionTunables(probe)]) {
-    const onMatrices = variants.findLast((name) => name.startsWith("matrix"));
-    if (onMatrices) tuning[key] = onMatrices;
-  }
-  assert(Object.keys(tuning).length > 0, "classes that matrix units serve");
-  return await openDawn({ poison: true, ...options, tuning });
-}
-
-const abs = (values: ArrayLike<number>) => Float64Array.from(values, Math.abs);
-
-/** Largest error as a share of the magnitudes that were summed. */
-function worst(actual: ArrayLike<number>, expected: Float64Array, magnitude: Float64Array): number {
-  return expected.reduce((most, value, i) => {
-    const share = Math.abs(actual[i]! - value) / magnitude[i]!;
-    return share >= 0 ? Math.max(most, share) : Infinity;
-  }, 0);
-}
 
 Deno.test("dawn.lock pins what deno.lock does, and Dawn, which deno.lock must not name", async () => {
   const [lock, dawnLock] = await Promise.all(

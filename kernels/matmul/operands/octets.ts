@@ -23,18 +23,20 @@ export interface Lines extends Elements {
 }
 
 /** Pieces that read operand A or a dense operand B. */
-export function octetPieces(operand: "a" | "b", lines: Lines): Required<Pieces> {
+export function octetPieces(operand: "a" | "b", lines: Lines): Pieces {
   const isScaled = lines.format !== "f16";
-  return operand === "a"
-    ? { libraries: [linesAWgsl, ...piecesOf("a", 1, lines)], constants: { A_SCALED: isScaled } }
-    : {
-      libraries: [linesBWgsl, ...piecesOf("b", 1, lines), "fn b_begin(thread: u32) {}"],
+  const read = piecesOf(operand, 1, lines);
+  return {
+    ...(operand === "a" ? { libraries: [linesAWgsl, ...read], constants: { A_SCALED: isScaled } } : {
+      libraries: [linesBWgsl, ...read, "fn b_begin(thread: u32) {}"],
       constants: { B_SCALED: isScaled },
-    };
+    }),
+    ...(lines.format !== "f32" && !lines.isTurned && !isWhole(lines) && { name: `${operand}_by_quads` }),
+  };
 }
 
 /** Pieces that read both operands of an inner product. */
-export function innerOctetPieces(layout: Layout): Required<Pieces> {
+export function innerOctetPieces(layout: Layout): Pieces {
   const lines: Lines = { format: "f32", isTurned: false, width: 0, first: 0, step: 0 };
   return {
     libraries: [
@@ -47,18 +49,19 @@ export function innerOctetPieces(layout: Layout): Required<Pieces> {
   };
 }
 
+/** Whether lines are whole octets, in an operand of 16 bits with lines along the depth. */
+function isWhole({ width, first, step }: Lines): boolean {
+  return [width, first, step].every((elements) => elements % 8 === 0);
+}
+
 /** Pieces that read an operand of the inner product (pair 0) or of the product itself (pair 1). */
-function piecesOf(
-  operand: "a" | "b",
-  pair: 0 | 1,
-  { format, isTurned, width, first, step }: Lines,
-): string[] {
-  const isWhole = [width, first, step].every((elements) => elements % 8 === 0);
+function piecesOf(operand: "a" | "b", pair: 0 | 1, lines: Lines): string[] {
+  const { format, isTurned } = lines;
   const read = isTurned
     ? format === "f32" ? turnedF32Wgsl : turned16Wgsl
-    : isWhole && format !== "f32"
-    ? octetsWgsl
-    : quadsWgsl;
+    : format === "f32" || !isWhole(lines)
+    ? quadsWgsl
+    : octetsWgsl;
   return [read, isTurned ? maskedTurnedWgsl : maskedWgsl].map((text) =>
     text
       .replaceAll("binding_of_operand", String(BINDINGS[pair][operand]))
