@@ -34,12 +34,18 @@ const LARGE = 2 ** 22;
 /** For weights in fewer bits and many rows. */
 const DEQUANTISE_FIRST = dequantiseFirst(runProduct);
 
-/** Names of the variants to try first on matrix units, where those are not the processor's. */
-const MATRIX_DEFAULTS: Partial<Record<Size, string>> = {
-  "128 columns": "matrix 64x64",
-  "128 rows": "matrix 64x64",
-  large: "matrix 128x128",
-  medium: "matrix 64x128",
+/**
+ * Narrow products have few tiles and wait for memory: with 8 subgroups a tile has twice as many bytes on their way, and need
+ * not be split. Where these do not fit, those with 4 do.
+ */
+const NARROW = ["matrix 64x64 by 8", "matrix 64x64"];
+
+/** Names of the variants to try first on matrix units, in this order, where those are not the processor's. */
+const MATRIX_DEFAULTS: Partial<Record<Size, readonly string[]>> = {
+  "128 columns": NARROW,
+  "128 rows": NARROW,
+  large: ["matrix 128x128"],
+  medium: ["matrix 64x128"],
 };
 
 /**
@@ -145,7 +151,7 @@ function tunableOf(gpu: Gpu, kind: ProductKind, size: Size, variants: readonly V
   ) as [string[], string[]];
   const wanted = [
     kind.form !== DENSE && !gpu.info.isSoftware && DEQUANTISED.has(size) && DEQUANTISE_FIRST.name,
-    onMatrices && !gpu.info.isSoftware && MATRIX_DEFAULTS[size],
+    ...(onMatrices && !gpu.info.isSoftware ? MATRIX_DEFAULTS[size] ?? [] : []),
     DEFAULTS[gpu.sharing][size],
     DEFAULTS.workgroup[size],
   ].find((name) => name && trusted.includes(name)) || trusted[0]!;

@@ -34,6 +34,7 @@ export const BY_MATRIX: readonly Variant[] = [
   matrixTile(128, 128, [2, 2], 16),
   matrixTile(64, 128, [2, 2]),
   matrixTile(128, 64, [2, 2]),
+  matrixTile(64, 64, [2, 4]),
   matrixTile(64, 64, [2, 2]),
   matrixTile(32, 32, [2, 2], 8),
 ];
@@ -43,7 +44,7 @@ export function usesMatrices(gpu: Gpu, { format }: Pick<ProductKind, "format">):
   return format !== "f32" && matrixUnit(gpu.info) !== undefined && !gpu.refused.has("matmul by matrices");
 }
 
-/** Named by the tile, by its subgroups if they are not the usual 2 x 4 of a large one, and by its depth if that is 16. */
+/** Named by the tile, by its subgroups if they are not the usual 8 of a large one or 4 of others, and by its depth if that is 16. */
 function matrixTile(
   rows: number,
   columns: number,
@@ -51,9 +52,9 @@ function matrixTile(
   depth = 32,
 ): Variant {
   const shape: TileShape = { rows, columns, subgroups, depth };
-  const name = `matrix ${rows}x${columns}${rows * columns === 2 ** 14 && subgroups[1] === 2 ? " by 4" : ""}${
-    depth === 16 ? " depth 16" : ""
-  }`;
+  const count = subgroups[0] * subgroups[1];
+  const by = count === (rows * columns >= 2 ** 14 ? 8 : 4) ? "" : ` by ${count}`;
+  const name = `matrix ${rows}x${columns}${by}${depth === 16 ? " depth 16" : ""}`;
   return {
     name,
     fuses: true,
