@@ -289,7 +289,7 @@ const FAULTS: readonly {
     change: [/<Sums, row_major>\(&wide, SN/, "<Sums, row_major>(&wide, 0u"],
     topic: "sums",
     parts: /lines of \d+$/,
-    matmul: false,
+    matmul: true,
   },
   {
     change: [/= f16\(value_of\(row \* 2u/, "= f16(1.0 + value_of(row * 2u"],
