@@ -5,6 +5,7 @@ import {
   matmul,
   matmulBackwardInput,
   matmulBackwardInputs,
+  matmulBackwardWeight,
   matmulBackwardWeights,
   matmuls,
 } from "../../kernels/matmul/matmul.ts";
@@ -187,6 +188,15 @@ dawnTest(
       factors.map((into, i) => ({ dy: dys[i]!, x: wide, xFirst: i * R, into, beta: 1 })),
     );
     assertFused("y, g and dB", kernels, 3);
+    const alone = matmulBackwardWeight(gpu, dys[1]!, wide, { xFirst: R, into: gpu.empty([N, R]) });
+    const [left, right] = [dy[1]!, h[1]!];
+    await assertWithin(gpu, {
+      label: "dB alone",
+      actual: alone,
+      expected: matmulBackwardWeightReference(left, right, { M, N, K: R }),
+      magnitude: matmulBackwardWeightReference(abs(left), abs(right), { M, N, K: R }),
+      bound: SUMMED,
+    });
     const gs = (of: (values: ArrayLike<number>) => Float64Array) =>
       Float64Array.from(beside(
         dy.map((dy, i) => matmulBackwardInputReference(of(dy), of(b[i]!), { M, N, K: R }).map((v) => 3 * v)),
