@@ -63,7 +63,7 @@ export interface WeightForm {
   pieces(family: TileFamily, layout: Layout, width: number, elements?: Elements): Pieces;
 }
 
-/** Elements of a dense operand B. */
+/** How the elements of a dense operand lie. */
 export interface Elements {
   readonly format: Format;
   /** Number of the first that takes part. */

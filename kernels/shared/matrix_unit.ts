@@ -14,6 +14,7 @@ export interface MatrixUnit extends MatrixShape {
 
 /** The matrices, and what brings operands into their form. */
 const PIECES: readonly string[] = [unitWgsl, octetsWgsl, powersWgsl];
+
 /** Lanes to ask for where there is a choice: what most devices have. */
 const USUAL_LANES = 32;
 

@@ -14,7 +14,7 @@ import turnedF32Wgsl from "./turned_f32_matrix.wgsl" with { type: "text" };
 /** Bindings of the operands of an inner product (pair 0), and of the product itself. */
 const BINDINGS = [{ a: 11, b: 12 }, { a: 0, b: 2 }] as const;
 
-/** How an operand lies. */
+/** Where the lines of an operand lie. */
 export interface Lines extends Elements {
   /** Whether its lines in memory are the depth, else its rows or columns. */
   readonly isTurned: boolean;
