@@ -8,6 +8,7 @@ import { attentionBackwardReference, attentionReference } from "./attention/refe
 import { ALL_PARTS, type Part, variantFor as attentionVariant } from "./attention/variants.ts";
 import { cacheAttention } from "./cache_attention/cache_attention.ts";
 import { cacheAttentionReference } from "./cache_attention/reference.ts";
+import { maskReference } from "./elementwise/reference.ts";
 import type { Gpu } from "./gpu.ts";
 import { denseOperand } from "./matmul/operands/dense.ts";
 import {
@@ -16,7 +17,7 @@ import {
   matmulReference,
   type Sizes,
 } from "./matmul/reference.ts";
-import type { ProductKind, Variant } from "./matmul/variant.ts";
+import type { Product, ProductKind, Variant } from "./matmul/variant.ts";
 import { matmulTunables, variantFor as matmulVariant } from "./matmul/variants.ts";
 import { matvec } from "./matvec/matvec.ts";
 import { uploadNf4 } from "./nf4/nf4.ts";
@@ -41,6 +42,9 @@ const SIZES: Partial<Record<Risk, Sizes>> = {
   "matmul by subgroups": { M: 35, N: 44, K: 72 },
   "matmul by matrices": { M: 131, N: 136, K: 144 },
 };
+/** Depth of inner products: no whole number of steps. */
+const RANK = 20;
+const MASKED = { p: 0.3, seed: 1, stream: 2 };
 const VECTOR = { M: 1, N: 76, K: 136 };
 const LAYOUT = { rows: 75, starts: [0, 33], groupSize: 16 };
 /** Head sizes at which attention is tried. A processor's driver takes seconds to compile large ones: one stands for all. */
@@ -102,6 +106,7 @@ const REFERENCES = {
   tn: matmulBackwardWeightReference,
 } as const satisfies Record<Layout, unknown>;
 
+/** A product, and where the variant takes them the same with an inner product and a mask: of A, of the inner product, of B. */
 async function runProduct(gpu: Gpu, { layout, form, format }: ProductKind, variant: Variant, size: Sizes) {
   const { M, N, K } = size;
   const [aWidth, bRows, rows, columns, depth] = {
@@ -118,12 +123,10 @@ async function runProduct(gpu: Gpu, { layout, form, format }: ProductKind, varia
     const data = values(2, bRows * K, format);
     return { data, weight: upload(gpu, [bRows, K], data, format) };
   })();
-  const c = gpu.empty([rows, columns]);
-  variant.run(gpu, {
+  const product: Omit<Product, "c"> = {
     layout,
     a: upload(gpu, [M, aWidth], a, format),
     b: "operands" in b.weight ? b.weight.operands()[0]! : denseOperand(b.weight),
-    c,
     rows,
     columns,
     depth,
@@ -131,8 +134,43 @@ async function runProduct(gpu: Gpu, { layout, form, format }: ProductKind, varia
     cFirst: 0,
     alpha: 1,
     beta: 0,
-  });
-  return [await gpu.read(c), REFERENCES[layout](a, b.data, size)] as const;
+  };
+  const run = async (more: Partial<Product> = {}) => {
+    const c = gpu.empty([rows, columns]);
+    variant.run(gpu, { ...product, ...more, c });
+    return await gpu.read(c);
+  };
+  const plain = [await run(), REFERENCES[layout](a, b.data, size)] as const;
+  if (!variant.fuses) return plain;
+  const dropped = (data: ArrayLike<number>) =>
+    maskReference(data.length, MASKED).map((kept, i) => kept * data[i]!);
+  if (layout === "tn") {
+    const expected = REFERENCES.tn(a, dropped(b.data), size);
+    return together(plain, [await run({ mask: MASKED }), expected]);
+  }
+  // Far from the range of the product's own operands: sums change their scale between the two.
+  const innerA = values(12, rows * RANK, "bf16").map((value) => value * 2 ** 20);
+  const innerB = values(13, columns * RANK, "bf16").map((value) => value * 2 ** -20);
+  const innerSize = layout === "nt" ? { M, N, K: RANK } : { M, N: RANK, K };
+  const inner = {
+    a: upload(gpu, [rows, RANK], innerA),
+    aFirst: 0,
+    depth: RANK,
+    b: upload(gpu, layout === "nt" ? [columns, RANK] : [RANK, columns], innerB),
+  };
+  const added = REFERENCES[layout](innerA, innerB, innerSize);
+  const [own, others, fused] = layout === "nt"
+    ? [REFERENCES.nt(dropped(a), b.data, size), added, await run({ mask: MASKED, inner })]
+    : [plain[1], dropped(added), await run({ inner: { ...inner, mask: MASKED } })];
+  return together(plain, [fused, own.map((value, i) => value + others[i]!)]);
+}
+
+type Values = readonly [ArrayLike<number>, Float64Array];
+
+/** The values of two runs, one behind the other. */
+function together(one: Values, other: Values): readonly [Float64Array, Float64Array] {
+  const joined = (i: 0 | 1) => Float64Array.from([...Array.from(one[i]), ...Array.from(other[i])]);
+  return [joined(0), joined(1)];
 }
 
 function nf4Weight(gpu: Gpu, seed: number, shape: readonly [number, number]) {

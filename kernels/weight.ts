@@ -42,6 +42,8 @@ export type TileFamily = "workgroup" | "matrix" | "subgroup" | "narrow subgroup"
 /** WGSL by which a kernel reads an operand, and its constants. */
 export interface Pieces {
   readonly libraries: readonly string[];
+  /** In names of kernels, where neither constants nor formats tell these pieces from others. */
+  readonly name?: string;
   readonly constants?: Constants;
 }
 
@@ -56,9 +58,18 @@ export interface WeightForm {
   /**
    * Functions that a tile of one of these families calls, as its `#needs` say.
    * @param width K of the weight
-   * @param format of its elements, for tiles on matrix units; undefined if quantised
+   * @param elements for tiles on matrix units; undefined if quantised
    */
-  pieces(family: TileFamily, layout: Layout, width: number, format?: Format): Pieces;
+  pieces(family: TileFamily, layout: Layout, width: number, elements?: Elements): Pieces;
+}
+
+/** How the elements of a dense operand lie. */
+export interface Elements {
+  readonly format: Format;
+  /** Number of the first that takes part. */
+  readonly first: number;
+  /** Elements from one block to the next. */
+  readonly step: number;
 }
 
 /** Operand B of a product: a run of rows of a matrix (N, K) in one binding. */

@@ -17,7 +17,7 @@ diagnostic(off, chromium.subgroup_matrix_uniformity);  // offsets differ between
 // Barriers, two a step: after one all products are there and nobody reads the columns or the turned ones of the step
 // before; after the other the weights, these columns turned and the next columns are there.
 
-#needs capped before_cap turned_first turned_second octet_of
+#needs capped before_cap turned_first turned_second octet_of power_of_two reciprocal
 #needs Left Right Sums SM SN SK LANES    // of the matrix unit
 #needs D8 HEADS KV_HEADS SUBGROUPS COLUMNS
 #needs LEFTS SCORES ROUNDS               // matrices of a row of factors; of a row of scores; times that, of a row of results
@@ -121,19 +121,10 @@ fn put_facts(n: u32, first: u32, columns: Columns) {
   column_sums[n] = sums;
 }
 
-fn power_of_two(exponent: i32) -> f32 {
-  return bitcast<f32>(u32(127 + clamp(exponent, -100, 100)) << 23u);
-}
-
-// The reciprocal of a power of two, exactly; 0 of 0.
-fn reciprocal(power: f32) -> f32 {
-  return select(0.0, bitcast<f32>((254u << 23u) - bitcast<u32>(power)), power > 0.0);
-}
-
 // What weights of this magnitude are taken times, given what those before were: 0 where there were none.
 fn room_for(most: f32, up: f32) -> f32 {
   let fits = most * up < 32768.0 && (up > 0.0 || most == 0.0);
-  return select(power_of_two(134 - i32(bitcast<u32>(most) >> 23u)), up, fits);
+  return select(power_of_two(clamp(134 - i32(bitcast<u32>(most) >> 23u), -100, 100)), up, fits);
 }
 
 fn most_of(x: vec4f) -> f32 {

@@ -1,22 +1,29 @@
 // Rows for matrix units: each in f16, times a power of two that brings its largest magnitude to 2^14 .. 2^15, and the
-// reciprocal of that power. What is down to 2^-28 of the largest keeps the 11 bits that f16 has.
+// reciprocal of that power. What is down to 2^-28 of the largest keeps the 11 bits that f16 has. Rows of an inner product
+// that is summed with them are taken times the same power.
 //
 // Grid: one workgroup per row, wrapped.
 
 #needs workgroup_max octet_of
 #needs LANES
+#needs INNERS    // 1 where there is an inner product, else 0
 
 struct Params {
   rows: u32,
   octets: u32,     // of a row of the result
   x_stride: u32,   // quads of a row of x
   x_first: u32,    // first of them that takes part
+  inner_quads: u32,    // of a row of the inner product
 }
 
 @group(0) @binding(0) var<storage, read> x: array<X>;                     // (rows, x_stride)
 @group(0) @binding(1) var<storage, read_write> halves: array<vec4u>;      // (rows, octets)
 @group(0) @binding(2) var<storage, read_write> factors: array<f32>;       // (rows)
 @group(0) @binding(3) var<uniform> p: Params;
+#for i in 0..INNERS
+  @group(0) @binding(4) var<storage, read> inner: array<vec4f>;                 // (rows, inner_quads)
+  @group(0) @binding(5) var<storage, read_write> scaled_inner: array<vec4f>;    // (rows, inner_quads)
+#end
 
 @compute @workgroup_size(LANES)
 fn main(
@@ -41,5 +48,10 @@ fn main(
     let at = first + 2u * octet;
     halves[row * p.octets + octet] = octet_of(load_X(x[at]) * up, load_X(x[at + 1u]) * up);
   }
+  #for i in 0..INNERS
+    for (var q = row * p.inner_quads + lane; q < (row + 1u) * p.inner_quads; q += LANES) {
+      scaled_inner[q] = inner[q] * up;
+    }
+  #end
   if (lane == 0u) { factors[row] = bitcast<f32>(u32(127 - exponent) << 23u); }
 }

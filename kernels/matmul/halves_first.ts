@@ -28,28 +28,52 @@ export function halvesFirst(tile: Variant): Variant {
     fits: (gpu, kind) => kind.layout !== "tn" && tile.fits(gpu, kind),
     run(gpu, product) {
       if (product.a.format !== "bf16" || !hasWholeRows(product)) return tile.run(gpu, product);
-      const { rows, factors } = halfRows(gpu, product);
-      tile.run(gpu, { ...product, a: rows, aFirst: 0, aFactors: factors });
-      rows.free();
-      factors.free();
+      const { rows, factors, inner } = halfRows(gpu, product);
+      tile.run(gpu, {
+        ...product,
+        a: rows,
+        aFirst: 0,
+        aFactors: factors,
+        inner: inner && { ...product.inner!, a: inner },
+      });
+      for (const tensor of [rows, factors, inner]) tensor?.free();
     },
   };
 }
 
-/** Whether the rows of operand A are the same for all blocks, and a whole number of octets. */
-function hasWholeRows({ depth, blocks }: Product): boolean {
-  return depth % 8 === 0 && (blocks?.aStep ?? 0) === 0;
+/** Whether the rows of operand A are those of all blocks, a whole number of octets each, and as a mask counts them. */
+function hasWholeRows({ a, depth, mask, inner, blocks }: Product): boolean {
+  return depth % 8 === 0 && (blocks?.aStep ?? 0) === 0 && !(mask && a.width !== depth) &&
+    (inner?.a.rows ?? a.rows) === a.rows;
 }
 
-/** Makes the rows (rows, depth) f16 of operand A, and the factors (rows) f32 that give them back. */
-function halfRows(gpu: Gpu, { a: x, aFirst, depth }: Product): { rows: Tensor; factors: Tensor } {
+/** What a tile multiplies in place of operand A, and what gives its result back. */
+interface HalfRows {
+  /** (rows, depth) f16 */
+  readonly rows: Tensor;
+  /** (rows) f32 */
+  readonly factors: Tensor;
+  /** As the inner product's, f32. */
+  readonly inner: Tensor | undefined;
+}
+
+function halfRows(gpu: Gpu, { a: x, aFirst, depth, inner }: Product): HalfRows {
   using _ = gpu.memory.purpose("scratch");
   const rows = gpu.empty([x.rows, depth], "f16", `${x.label} in f16`);
   const factors = gpu.empty([x.rows], "f32", `factors of ${x.label}`);
-  gpu.run(HALF_ROWS, { x, halves: rows, factors }, {
+  const scaled = inner && gpu.empty(inner.a.shape, "f32", `${inner.a.label}, scaled`);
+  const tensors = { x, halves: rows, factors, ...(inner && { inner: inner.a, scaled_inner: scaled! }) };
+  gpu.run(HALF_ROWS, tensors, {
     grid: wrappedGrid(x.rows),
+    constants: { INNERS: inner ? 1 : 0 },
     formats: { X: x.format },
-    uniforms: { rows: x.rows, octets: depth / 8, x_stride: x.width / 4, x_first: aFirst / 4 },
+    uniforms: {
+      rows: x.rows,
+      octets: depth / 8,
+      x_stride: x.width / 4,
+      x_first: aFirst / 4,
+      inner_quads: (inner?.a.width ?? 0) / 4,
+    },
   });
-  return { rows, factors };
+  return { rows, factors, inner: scaled };
 }

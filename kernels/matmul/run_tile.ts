@@ -3,7 +3,7 @@ import { MASK, maskUniforms } from "../elementwise/dropout.ts";
 import type { Gpu, Sharing } from "../gpu.ts";
 import { threadGrid } from "../shared/grid.ts";
 import keepAllWgsl from "../shared/keep_all.wgsl" with { type: "text" };
-import type { TileFamily } from "../weight.ts";
+import type { Pieces, TileFamily } from "../weight.ts";
 import type { Constants, Kernel } from "../wgsl.ts";
 import addCWgsl from "./add_c.wgsl" with { type: "text" };
 import addDWgsl from "./add_d.wgsl" with { type: "text" };
@@ -147,11 +147,11 @@ function kernelOf(
   addend: string,
 ): { readonly kernel: Kernel; readonly constants: Constants } {
   const { layout, b, mask, inner } = product;
-  const pieces = b.form.pieces(family, layout, b.width, b.format);
+  const [ofA, ofB] = [piecesOfA(family, product), piecesOfB(family, product)];
   const masks = mask || inner?.mask ? MASK : [keepAllWgsl];
   return {
     kernel: {
-      name: `matmul_${layout}_${b.name}_${name}`,
+      name: ["matmul", layout, b.name, name, ofA.name, ofB.name].filter(Boolean).join("_"),
       wgsl,
       libraries: [
         ...libraries,
@@ -159,11 +159,11 @@ function kernelOf(
         placementWgsl,
         addend,
         ...masks,
-        ...(family === "matrix" ? octetsOfA(product) : [operandA(layout)]),
-        ...pieces.libraries,
+        ...ofA.libraries,
+        ...ofB.libraries,
         ...b.libraries,
       ],
-      constants: { ...constants, ...pieces.constants, ...b.constants },
+      constants: { ...constants, ...ofA.constants, ...ofB.constants, ...b.constants },
     },
     constants: {
       DROPS_A: mask !== undefined && layout !== "tn",
@@ -172,8 +172,20 @@ function kernelOf(
   };
 }
 
-function octetsOfA({ layout, a, aFirst }: Product): readonly string[] {
-  return octetPieces("a", { format: a.format, isTurned: layout === "tn", width: a.width, first: aFirst });
+function piecesOfA(family: TileFamily, { layout, a, aFirst: first, blocks = ONE }: Product): Pieces {
+  if (family !== "matrix") return { libraries: [operandA(layout)] };
+  const { format, width } = a;
+  return octetPieces("a", { format, isTurned: layout === "tn", width, first, step: blocks.aStep });
+}
+
+function piecesOfB(family: TileFamily, { layout, b, blocks = ONE }: Product): Pieces {
+  const { format } = b;
+  return b.form.pieces(
+    family,
+    layout,
+    b.width,
+    format && { format, first: 4 * b.firstQuad, step: blocks.bStep },
+  );
 }
 
 /** Depth of one part, where `wanted` parts would keep the device busy: a multiple of LEAST_SPAN, or all of it. */

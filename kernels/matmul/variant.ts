@@ -18,7 +18,7 @@ export interface ProductKind {
   readonly layout: Layout;
   /** Kind of operand B. */
   readonly form: WeightForm;
-  /** Format of operand A. Matrix units round operands to f16, which is for those who work in 16 bits. */
+  /** Format that the product works in. Matrix units round operands to f16, which is for those who work in 16 bits. */
   readonly format: Format;
 }
 

@@ -34,10 +34,16 @@ const LARGE = 2 ** 22;
 /** For weights in fewer bits and many rows. */
 const DEQUANTISE_FIRST = dequantiseFirst(runProduct);
 
-/** Names of the variants to try first on matrix units, where those are not the processor's. */
+/**
+ * Narrow products have few tiles and wait for memory: with 8 subgroups a tile has twice as many bytes on their way, and need
+ * not be split. Where these do not fit, those with 4 do.
+ */
+const NARROW = ["matrix 64x64 by 8", "matrix 64x64"];
+
+/** Names of the variants to try first on matrix units, in this order, where those are not the processor's. */
 const MATRIX_DEFAULTS: Partial<Record<Size, readonly string[]>> = {
-  "128 columns": ["matrix 64x64"],
-  "128 rows": ["matrix 64x64"],
+  "128 columns": NARROW,
+  "128 rows": NARROW,
   large: ["matrix 128x128 of halves", "matrix 128x128"],
   medium: ["matrix 64x128"],
 };
@@ -98,8 +104,16 @@ export function takesBlocks(gpu: Gpu, product: Product): boolean {
 }
 
 function variantOf(gpu: Gpu, product: Product): Variant {
-  const { layout, b, a } = product;
-  return variantFor(gpu, { layout, form: b.form, format: a.format }, product);
+  return variantFor(gpu, kindOf(product), product);
+}
+
+/**
+ * The kind of a product. Where operand A is f32, it works in 16 bits if rows of x beside a gradient have them, or a weight and
+ * the result: weights alone may have them where all else is f32.
+ */
+function kindOf({ layout, a, b, c }: Product): ProductKind {
+  const isRounded = b.format !== undefined && (layout === "tn" || c.format !== "f32");
+  return { layout, form: b.form, format: a.format === "f32" && isRounded ? b.format : a.format };
 }
 
 /** The variant for a product: the tuned one of its class, else the default. */

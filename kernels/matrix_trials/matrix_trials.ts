@@ -272,7 +272,7 @@ function sums(unit: MatrixUnit): Trial {
       `added to, lines of ${N}`,
       `added to, lines of ${2 * N + 4}`,
       "stored to storage",
-    ].map((name) => ({ name, length: M * N })),
+    ].map((name) => ({ name, length: M * N, risks: BOTH })),
     expected: [...scaled, ...scaled, ...added, ...added, ...once],
   });
 }

@@ -2,6 +2,7 @@
 import { type GpuInfo, type MatrixShape, SIZE_CONTROL } from "../device.ts";
 import type { Constants, Kernel } from "../wgsl.ts";
 import octetsWgsl from "./octets_matrix.wgsl" with { type: "text" };
+import powersWgsl from "./powers_matrix.wgsl" with { type: "text" };
 import unitWgsl from "./unit_matrix.wgsl" with { type: "text" };
 
 /** Shape of the matrices that kernels use on a device, and how many lanes share one. */
@@ -10,6 +11,9 @@ export interface MatrixUnit extends MatrixShape {
   /** Whether kernels ask for so many lanes, since the device has subgroups of several sizes. */
   readonly asksForLanes: boolean;
 }
+
+/** The matrices, and what brings operands into their form. */
+const PIECES: readonly string[] = [unitWgsl, octetsWgsl, powersWgsl];
 
 /** Lanes to ask for where there is a choice: what most devices have. */
 const USUAL_LANES = 32;
@@ -39,10 +43,10 @@ export function onUnit(
   { asksForLanes }: MatrixUnit,
   wgsl: string,
 ): Required<Pick<Kernel, "wgsl" | "libraries">> {
-  if (!asksForLanes) return { wgsl, libraries: [unitWgsl, octetsWgsl] };
+  if (!asksForLanes) return { wgsl, libraries: PIECES };
   return {
     wgsl: wgsl.replace("@workgroup_size(THREADS)", "@workgroup_size(THREADS) @subgroup_size(LANES)"),
-    libraries: ["enable subgroup_size_control;", unitWgsl, octetsWgsl],
+    libraries: ["enable subgroup_size_control;", ...PIECES],
   };
 }
 

@@ -2,19 +2,17 @@
  * Dawn, and the kernels on matrix units that only it runs. `deno task test:dawn` runs this and every other test of the
  * kernels on it; without the permission, the package, an adapter or the units the tests say so and are skipped.
  */
-import { findAdapter, matricesOf } from "../../kernels/device.ts";
 import { attention, attentionBackward } from "../../kernels/attention/attention.ts";
 import { firstKeys, makeAttentionMap, type RowLayout } from "../../kernels/attention/map.ts";
 import { attentionBackwardReference, attentionReference } from "../../kernels/attention/reference.ts";
 import { attentionTunables } from "../../kernels/attention/variants.ts";
-import { Gpu, type GpuOptions } from "../../kernels/gpu.ts";
+import { Gpu } from "../../kernels/gpu.ts";
 import { matmul, matmulBackwardInput, matmulBackwardWeight } from "../../kernels/matmul/matmul.ts";
 import {
   matmulBackwardInputReference,
   matmulBackwardWeightReference,
   matmulReference,
 } from "../../kernels/matmul/reference.ts";
-import { matmulTunables } from "../../kernels/matmul/variants.ts";
 import {
   MATRIX_TOPICS,
   type MatrixTopic,
@@ -27,58 +25,11 @@ import { runTrial } from "../../kernels/trial.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { Format } from "../../kernels/wgsl.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
+import { abs, dawn, dawnTest, matrices, openDawn, openWithMatrices, worst } from "../support/dawn.ts";
 import { inFormat } from "../support/numeric.ts";
 import { normal } from "../support/random.ts";
 
 const ROOT = new URL("../../", import.meta.url);
-
-const openDawn = (options: GpuOptions = {}) => Gpu.open({ ...options, webgpu: "dawn" });
-
-/** What is missing for tests on Dawn, and for those of matrix units. */
-async function missing(): Promise<{ dawn?: string; matrices?: string }> {
-  const { state } = await Deno.permissions.query({ name: "ffi" });
-  if (state !== "granted") return { dawn: "no permission for native code, which deno task test:dawn has" };
-  try {
-    const adapter = await findAdapter("dawn");
-    if (!adapter) return { dawn: "Dawn finds no adapter" };
-    return matricesOf(adapter).length > 0
-      ? {}
-      : { matrices: `"${adapter.info.description}" has no matrix units` };
-  } catch (error) {
-    return { dawn: (error as Error).message };
-  }
-}
-
-const { dawn, matrices = dawn } = await missing();
-
-function dawnTest(name: string, reason: string | undefined, fn: () => Promise<void>): void {
-  const note = reason === undefined ? "" : ` (skipped: ${reason})`;
-  Deno.test({ name: `Dawn: ${name}${note}`, ignore: reason !== undefined, fn });
-}
-
-/** A device on which all that matrix units can do is done on them. @param ofHalves whether rows of products are written as f16 first */
-async function openWithMatrices(options: GpuOptions = {}, ofHalves = false): Promise<Gpu> {
-  using probe = await openDawn();
-  const tuning: Record<string, string> = {};
-  for (const { key, variants } of [...matmulTunables(probe), ...attentionTunables(probe)]) {
-    const ofMatrices = variants.filter((name) => name.startsWith("matrix"));
-    const onMatrices = ofMatrices.findLast((name) => name.endsWith("of halves") === ofHalves) ??
-      ofMatrices.at(-1);
-    if (onMatrices) tuning[key] = onMatrices;
-  }
-  assert(Object.keys(tuning).length > 0, "classes that matrix units serve");
-  return await openDawn({ poison: true, ...options, tuning });
-}
-
-const abs = (values: ArrayLike<number>) => Float64Array.from(values, Math.abs);
-
-/** Largest error as a share of the magnitudes that were summed. */
-function worst(actual: ArrayLike<number>, expected: Float64Array, magnitude: Float64Array): number {
-  return expected.reduce((most, value, i) => {
-    const share = Math.abs(actual[i]! - value) / magnitude[i]!;
-    return share >= 0 ? Math.max(most, share) : Infinity;
-  }, 0);
-}
 
 Deno.test("dawn.lock pins what deno.lock does, and Dawn, which deno.lock must not name", async () => {
   const [lock, dawnLock] = await Promise.all(
@@ -178,53 +129,6 @@ dawnTest("products on matrix units are right where operands grow along the depth
   const error = worst(y, matmulReference(x.values, w.values, { M, N, K }), magnitude);
   assert(error < 8 * 2 ** -24, `${error}`);
 });
-
-dawnTest(
-  "rows written as f16 first, each by its own power of two, give exact products",
-  matrices,
-  async () => {
-    const dispatches: string[] = [];
-    const onDispatch = ({ kernel }: { readonly kernel: string }) => dispatches.push(kernel);
-    const shapes = [
-      { M: 131, N: 136, K: 144, format: "f32", bound: 8 * 2 ** -24 },
-      // A weight in two parts, of which the second reads later columns of dy.
-      { M: 190, N: 344, K: 400, format: "bf16", bound: 2 ** -8 },
-    ] as const;
-    using gpu = await openWithMatrices({ maxBindingBytes: 155_648, onDispatch }, true);
-    for (const { M, N, K, format, bound } of shapes) {
-      // Rows from the least of f32 to the largest, and one of nothing.
-      const make = (seed: number, width: number) => {
-        const values = normal(seed, M * width).map((value, i) => {
-          const row = Math.floor(i / width);
-          return row === 5 ? 0 : value * 2 ** (97 * row % 200 - 110);
-        });
-        return inFormat(gpu, [M, width], values, "bf16");
-      };
-      const [x, dy] = [make(21, K), make(22, N)];
-      const w = inFormat(gpu, [N, K], normal(23, N * K), "bf16");
-      const addend = inFormat(gpu, [M, N], normal(24, M * N), format);
-      const y = matmul(gpu, x.tensor, w.tensor, { format, alpha: 2, beta: 0.5, addend: addend.tensor });
-      const dx = matmulBackwardInput(gpu, dy.tensor, w.tensor, { format });
-      const size = { M, N, K };
-      const plus = (products: Float64Array, addends: ArrayLike<number>) =>
-        products.map((value, i) => 2 * value + addends[i]! / 2);
-      const ofY = worst(
-        await gpu.read(y),
-        plus(matmulReference(x.values, w.values, size), addend.values),
-        plus(matmulReference(abs(x.values), abs(w.values), size), abs(addend.values)),
-      );
-      assert(ofY < bound, `x W^T of ${M}, ${N}, ${K}: ${ofY}`);
-      const ofDx = worst(
-        await gpu.read(dx),
-        matmulBackwardInputReference(dy.values, w.values, size),
-        // Below 1e-38 f32 does not have all of its bits.
-        matmulBackwardInputReference(abs(dy.values), abs(w.values), size).map((value) => value + 1e-38),
-      );
-      assert(ofDx < bound, `dy W of ${M}, ${N}, ${K}: ${ofDx}`);
-    }
-    assertEquals(dispatches.filter((kernel) => kernel === "half_rows").length, 6, "rows as f16");
-  },
-);
 
 dawnTest("what is not finite reaches its own row, and no other", matrices, async () => {
   for (const ofHalves of [false, true]) await assertOwnRows(ofHalves);
@@ -389,7 +293,7 @@ const FAULTS: readonly {
     change: [/<Sums, row_major>\(&wide, SN/, "<Sums, row_major>(&wide, 0u"],
     topic: "sums",
     parts: /lines of \d+$/,
-    matmul: false,
+    matmul: true,
   },
   {
     change: [/= f16\(value_of\(row \* 2u/, "= f16(1.0 + value_of(row * 2u"],

@@ -362,7 +362,7 @@ Deno.test("A GPU decodes weights in the tile for few rows and first for many; ma
   assertEquals(nameOf(DRY_INFO, DENSE, 129), "workgroup 128x64 8x4");
   const withMatrices = { ...DRY_INFO, matrices };
   assertEquals([128, 129, 2048].map((rows) => nameOf(withMatrices, DENSE, rows)), [
-    "matrix 64x64",
+    "matrix 64x64 by 8",
     "matrix 64x128",
     "matrix 128x128 of halves",
   ]);

@@ -97,7 +97,7 @@ Deno.test("matrix units are tried in every layout and form, where they are chose
   const names = trialsOf(gpu).map(({ kernel }) => kernel);
   for (const product of ["nt dense", "nn dense", "tn dense", "nt nf4", "nn nf4"]) {
     // Of many rows NF4 is dequantised first.
-    for (const tile of product.endsWith("nf4") ? ["64x64"] : ["64x64", "64x128", "128x128"]) {
+    for (const tile of product.endsWith("nf4") ? ["64x64 by 8"] : ["64x64 by 8", "64x128", "128x128"]) {
       const kernel = `matmul ${product} 16-bit matrix ${tile}`;
       // Of the largest tiles the rows are f16 first, where it has rows.
       const isHalves = tile === "128x128" && !product.startsWith("tn");

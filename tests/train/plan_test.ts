@@ -16,7 +16,7 @@ import { resolvePlacement } from "../../train/plan/placement.ts";
 import { runTraining } from "../../train/run.ts";
 import { addFreshLora, trainedNames } from "../../train/lora.ts";
 import { formatOf, type Placement, trainerOptions } from "../../train/options.ts";
-import { planDevice, stepCost } from "../../train/plan/step_cost.ts";
+import { planDevice, stepCost, TYPICAL_DEVICE } from "../../train/plan/step_cost.ts";
 import { Trainer } from "../../train/trainer.ts";
 import { loadTrainArgs, type TrainArgs } from "../../train_args/load.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
@@ -471,14 +471,16 @@ Deno.test("Chunks of rows are as large as the memory allows, and the run's are t
   assertEquals(again, { ...again, peak: most.peak, dispatches: most.dispatches });
 });
 
+const LONG_STEP = {
+  max_seq_length: 8192,
+  lora_rank: 64,
+  lora_dropout: 0.1,
+  bf16: true,
+  optim: "adamw_torch",
+} as const;
+
 Deno.test("A step of llama2-7b at 8192 tokens is 2,500 dispatches at most where it has 10 GiB", async () => {
-  const args = await settings({
-    max_seq_length: 8192,
-    lora_rank: 64,
-    lora_dropout: 0.1,
-    bf16: true,
-    optim: "adamw_torch",
-  });
+  const args = await settings(LONG_STEP);
   const plan = (max_memory: number | null) => planTraining({ ...args, max_memory }, shapeConfig("llama2-7b"));
   const [least, most] = [await plan(null), await plan(10 * GIB)];
   assert(most.dispatches <= 2500, `${most.dispatches} dispatches`);
@@ -487,6 +489,24 @@ Deno.test("A step of llama2-7b at 8192 tokens is 2,500 dispatches at most where 
     least.dispatches <= 10_200 && least.peak.heldBytes < 9.1 * GIB,
     `${least.dispatches} in the least memory`,
   );
+});
+
+Deno.test("On matrix units a step has no dispatches more than attention's copies in f16", async () => {
+  const args = { ...await settings(LONG_STEP), max_memory: 10 * GIB };
+  const config = shapeConfig("llama2-7b");
+  const matrices = [{ component: "f16", result: "f32", M: 16, N: 16, K: 16 }];
+  const device = {
+    info: { ...TYPICAL_DEVICE.info, matrices },
+    limits: { ...TYPICAL_DEVICE.limits, maxComputeWorkgroupStorageSize: 49152 },
+  };
+  const [plain, onMatrices] = [
+    await planTraining(args, config),
+    await planTraining(args, config, { device }),
+  ];
+  // q, k and v for each of two forward passes; these and the gradient of o for dq, and for dk and dv.
+  const copies = 14 * config.num_hidden_layers;
+  assert(onMatrices.dispatches <= plain.dispatches + copies, `${onMatrices.dispatches}, ${plain.dispatches}`);
+  assert(onMatrices.trafficBytes <= 1.001 * plain.trafficBytes, `${onMatrices.trafficBytes} bytes`);
 });
 
 Deno.test("Where a run does not fit, each change saves something and the last one makes it fit", async () => {

@@ -13,9 +13,9 @@ export const DENSE: WeightForm = {
   name: "dense",
   layouts: ["nt", "nn", "tn"],
   families: ["workgroup", "matrix", "subgroup", "narrow subgroup"],
-  pieces(family, layout, width, format) {
+  pieces(family, layout, width, elements) {
     if (family === "matrix") {
-      return { libraries: octetPieces("b", { format: format!, isTurned: layout !== "nt", width, first: 0 }) };
+      return octetPieces("b", { ...elements!, isTurned: layout !== "nt", width });
     }
     const block = layout === "nt" ? bWgsl : bTransposedWgsl;
     if (family === "subgroup") return { libraries: [depthDenseWgsl, block] };

@@ -1,33 +1,18 @@
-// Pair 0 of the operands that a tile sums: the inner product's, both f32, by quads as in quads.wgsl. B has one row per column
-// of the result, or one per depth.
+// Pair 0 of the operands that a tile sums, the inner product's, by quads as in quads.wgsl.
 
-#needs p block
+#needs p a_line_0 b_line_0 A_0 B_0 load_B_0
 #needs B_ALONG
 
-@group(0) @binding(11) var<storage, read> inner_a: array<vec4f>;    // (rows, R)
-@group(0) @binding(12) var<storage, read> inner_b: array<vec4f>;    // (columns, R) or (R, columns)
+@group(0) @binding(11) var<storage, read> inner_a: array<A_0>;    // (rows, R)
+@group(0) @binding(12) var<storage, read> inner_b: array<B_0>;    // (columns, R) or (R, columns)
 
-alias A_0 = vec4f;
-alias QuadB_0 = vec4f;
+alias QuadB_0 = B_0;
 
-fn a_quad_0(iq: u32, e: u32, rq: u32) -> A_0 {
-  return inner_a[block * p.inner_a_block + min(4u * iq + e, p.rows - 1u) * p.inner_a_stride + p.inner_a_offset + rq];
-}
-
-fn load_A_0(quad: A_0) -> vec4f { return quad; }
+fn a_quad_0(iq: u32, e: u32, rq: u32) -> A_0 { return inner_a[a_line_0(4u * iq + e) + rq]; }
 
 fn b_fetch_quad_0(quad: ptr<function, QuadB_0>, jq: u32, e: u32, rq: u32) {
-  let first = block * p.inner_b_block;
-  if (B_ALONG) {
-    *quad = inner_b[first + min(4u * jq + e, 4u * p.cols - 1u) * p.inner_b_stride + rq];
-  } else {
-    *quad = inner_b[first + (4u * rq + e) * p.inner_b_stride + min(jq, p.cols - 1u)];
-  }
+  if (B_ALONG) { *quad = inner_b[b_line_0(4u * jq + e) + rq]; }
+  else { *quad = inner_b[b_line_0(4u * rq + e) + min(jq, p.cols - 1u)]; }
 }
 
-fn b_value_0(quad: QuadB_0) -> vec4f { return quad; }
-
-// The first of the parts that share the depth sums all of it.
-fn span_0(tile: vec3u) -> vec2u {
-  return vec2u(0u, select(0u, p.inner_depth, tile.z % p.parts == 0u));
-}
+fn b_value_0(quad: QuadB_0) -> vec4f { return load_B_0(quad); }

@@ -1,35 +1,75 @@
 /** WGSL by which tiles on matrix units read their operands: octets (eight elements) along the depth. */
-import type { Format } from "../../wgsl.ts";
+import type { Elements, Layout, Pieces } from "../../weight.ts";
+import innerLinesWgsl from "./inner_lines.wgsl" with { type: "text" };
+import innerWgsl from "./inner_matrix.wgsl" with { type: "text" };
 import linesAWgsl from "./lines_a_matrix.wgsl" with { type: "text" };
 import linesBWgsl from "./lines_b_matrix.wgsl" with { type: "text" };
+import maskedWgsl from "./masked_matrix.wgsl" with { type: "text" };
+import maskedTurnedWgsl from "./masked_turned_matrix.wgsl" with { type: "text" };
 import octetsWgsl from "./octets_matrix.wgsl" with { type: "text" };
 import quadsWgsl from "./quads_matrix.wgsl" with { type: "text" };
 import turned16Wgsl from "./turned_16_matrix.wgsl" with { type: "text" };
 import turnedF32Wgsl from "./turned_f32_matrix.wgsl" with { type: "text" };
 
-/** Where an operand lies. */
-export interface Lines {
-  readonly format: Format;
+/** Bindings of the operands of an inner product (pair 0), and of the product itself. */
+const BINDINGS = [{ a: 11, b: 12 }, { a: 0, b: 2 }] as const;
+
+/** Where the lines of an operand lie. */
+export interface Lines extends Elements {
   /** Whether its lines in memory are the depth, else its rows or columns. */
   readonly isTurned: boolean;
-  /** Elements from one line to the next, and before the first that takes part. */
+  /** Elements from one line to the next. */
   readonly width: number;
-  readonly first: number;
 }
 
 /** Pieces that read operand A or a dense operand B. */
-export function octetPieces(operand: "a" | "b", { format, isTurned, width, first }: Lines): string[] {
-  const isWhole = width % 8 === 0 && first % 8 === 0;
-  const text = isTurned
+export function octetPieces(operand: "a" | "b", lines: Lines): Pieces {
+  const isScaled = lines.format !== "f16";
+  const read = piecesOf(operand, 1, lines);
+  return {
+    ...(operand === "a" ? { libraries: [linesAWgsl, ...read], constants: { A_SCALED: isScaled } } : {
+      libraries: [linesBWgsl, ...read, "fn b_begin(thread: u32) {}"],
+      constants: { B_SCALED: isScaled },
+    }),
+    ...(lines.format !== "f32" && !lines.isTurned && !isWhole(lines) && { name: `${operand}_by_quads` }),
+  };
+}
+
+/** Pieces that read both operands of an inner product. */
+export function innerOctetPieces(layout: Layout): Pieces {
+  const lines: Lines = { format: "f32", isTurned: false, width: 0, first: 0, step: 0 };
+  return {
+    libraries: [
+      innerLinesWgsl,
+      innerWgsl,
+      ...piecesOf("a", 0, lines),
+      ...piecesOf("b", 0, { ...lines, isTurned: layout !== "nt" }),
+    ],
+    constants: { B_ALONG: layout === "nt" },
+  };
+}
+
+/** Whether lines are whole octets, in an operand of 16 bits with lines along the depth. */
+function isWhole({ width, first, step }: Lines): boolean {
+  return [width, first, step].every((elements) => elements % 8 === 0);
+}
+
+/** Pieces that read an operand of the inner product (pair 0) or of the product itself (pair 1). */
+function piecesOf(operand: "a" | "b", pair: 0 | 1, lines: Lines): string[] {
+  const { format, isTurned } = lines;
+  const read = isTurned
     ? format === "f32" ? turnedF32Wgsl : turned16Wgsl
-    : isWhole && format !== "f32"
-    ? octetsWgsl
-    : quadsWgsl;
-  const named = text
-    .replaceAll("binding_of_operand", operand === "a" ? "0" : "2")
-    // Names, not the word in comments.
-    .replaceAll(/\boperand(?=[_[:])/g, operand)
-    .replaceAll("Operand", operand.toUpperCase())
-    .replaceAll("OPERAND", operand.toUpperCase());
-  return operand === "a" ? [linesAWgsl, named] : [linesBWgsl, named, "fn b_begin(thread: u32) {}"];
+    : format === "f32" || !isWhole(lines)
+    ? quadsWgsl
+    : octetsWgsl;
+  return [read, isTurned ? maskedTurnedWgsl : maskedWgsl].map((text) =>
+    text
+      .replaceAll("binding_of_operand", String(BINDINGS[pair][operand]))
+      .replaceAll("$pair", String(pair))
+      // Names, not the word in comments.
+      .replaceAll(/\boperand(?=[[:])/g, pair === 0 ? `inner_${operand}` : operand)
+      .replaceAll(/\boperand(?=_)/g, operand)
+      .replaceAll("Operand", operand.toUpperCase())
+      .replaceAll("OPERAND", operand.toUpperCase())
+  );
 }

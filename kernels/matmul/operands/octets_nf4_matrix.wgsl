@@ -2,20 +2,22 @@
 
 #needs b_word b_scale nf4_lookup nf4_begin octet_of Octets
 
-struct RawB { words: vec2u, scales: vec2f }
+// Its values are in the range of f16.
+const B_SCALED_1 = false;
 
-// Word `octet` of lines 2 pair and 2 pair + 1; 0 from quad `end` of the depth on.
-fn b_fetch(pair: u32, octet: u32, end: u32) -> RawB {
+struct RawB_1 { words: vec2u, scales: vec2f }
+
+// Word `octet` of lines 2 twin and 2 twin + 1; 0 from quad `end` of the depth on.
+fn b_fetch_1(twin: u32, octet: u32, end: u32) -> RawB_1 {
   let q = 2u * octet;
-  if (q >= end) { return RawB(); }
-  return RawB(
-    vec2u(b_word(2u * pair, q), b_word(2u * pair + 1u, q)),
-    vec2f(b_scale(2u * pair, q), b_scale(2u * pair + 1u, q)),
+  if (q >= end) { return RawB_1(); }
+  return RawB_1(
+    vec2u(b_word(2u * twin, q), b_word(2u * twin + 1u, q)),
+    vec2f(b_scale(2u * twin, q), b_scale(2u * twin + 1u, q)),
   );
 }
 
-// Its values are in the range of f16.
-fn b_most(most: vec4i, raw: RawB) -> vec4i {
+fn b_most_1(most: vec4i, raw: RawB_1) -> vec4i {
   return most;
 }
 
@@ -24,7 +26,7 @@ fn b_octet(word: u32, scale: f32) -> vec4u {
   return octet_of(nf4_lookup(vec4u(word) >> shifts) * scale, nf4_lookup(vec4u(word >> 16u) >> shifts) * scale);
 }
 
-fn b_octets(raw: RawB, up: f32) -> Octets {
+fn b_octets_1(raw: RawB_1, up: f32, twin: u32, octet: u32) -> Octets {
   return Octets(b_octet(raw.words.x, raw.scales.x), b_octet(raw.words.y, raw.scales.y));
 }
 

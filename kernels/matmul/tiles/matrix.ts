@@ -3,6 +3,7 @@ import type { Gpu } from "../../gpu.ts";
 import { type MatrixUnit, matrixUnit, onUnit, unitConstants } from "../../shared/matrix_unit.ts";
 import { halvesFirst } from "../halves_first.ts";
 import aFactorsWgsl from "../operands/a_factors_matrix.wgsl" with { type: "text" };
+import { innerOctetPieces } from "../operands/octets.ts";
 import { runTile, type Tile } from "../run_tile.ts";
 import tileOfWgsl from "../tile_of.wgsl" with { type: "text" };
 import type { Product, ProductKind, Variant } from "../variant.ts";
@@ -35,6 +36,7 @@ export const BY_MATRIX: readonly Variant[] = [
   matrixTile(128, 128, [2, 2], 16),
   matrixTile(64, 128, [2, 2]),
   matrixTile(128, 64, [2, 2]),
+  matrixTile(64, 64, [2, 4]),
   matrixTile(64, 64, [2, 2]),
   matrixTile(32, 32, [2, 2], 8),
 ].flatMap((tile) => [tile, halvesFirst(tile)]);
@@ -44,7 +46,7 @@ export function usesMatrices(gpu: Gpu, { format }: Pick<ProductKind, "format">):
   return format !== "f32" && matrixUnit(gpu.info) !== undefined && !gpu.refused.has("matmul by matrices");
 }
 
-/** Named by the tile, by its subgroups if they are not the usual 2 x 4 of a large one, and by its depth if that is 16. */
+/** Named by the tile, by its subgroups if they are not the usual 8 of a large one or 4 of others, and by its depth if that is 16. */
 function matrixTile(
   rows: number,
   columns: number,
@@ -52,11 +54,12 @@ function matrixTile(
   depth = 32,
 ): Variant {
   const shape: TileShape = { rows, columns, subgroups, depth };
-  const name = `matrix ${rows}x${columns}${rows * columns === 2 ** 14 && subgroups[1] === 2 ? " by 4" : ""}${
-    depth === 16 ? " depth 16" : ""
-  }`;
+  const count = subgroups[0] * subgroups[1];
+  const by = count === (rows * columns >= 2 ** 14 ? 8 : 4) ? "" : ` by ${count}`;
+  const name = `matrix ${rows}x${columns}${by}${depth === 16 ? " depth 16" : ""}`;
   return {
     name,
+    fuses: true,
     risk: "matmul by matrices",
     fits(gpu, kind) {
       const unit = matrixUnit(gpu.info);
@@ -86,13 +89,15 @@ function tileOf(
   unit: MatrixUnit,
   shape: TileShape,
   made: Made,
-  { layout, a, b, aFactors }: Product,
+  { layout, inner, aFactors }: Product,
 ): Tile {
   const { rows, columns, subgroups: [down, across] } = shape;
   const { depth, matrices, packs, staged } = made;
   const { wgsl, libraries } = onUnit(unit, matrixWgsl);
+  const pieces = inner && innerOctetPieces(layout);
   return {
-    name: name.replaceAll(" ", "_"),
+    // With factors it is another kernel of the same constants.
+    name: `${name}${aFactors ? " of halves" : ""}`.replaceAll(" ", "_"),
     family: "matrix",
     rows,
     columns,
@@ -102,10 +107,14 @@ function tileOf(
     libraries: [
       ...libraries,
       tileOfWgsl,
+      ...(pieces?.libraries ?? []),
       aFactors ? aFactorsWgsl : "fn a_factor(row: u32) -> f32 { return 1.0; }",
     ],
     constants: {
       ...unitConstants(unit),
+      ...pieces?.constants,
+      FIRST_PAIR: inner ? 0 : 1,
+      DROPS_INNER: inner?.mask !== undefined,
       ROWS: rows,
       COLUMNS: columns,
       DEPTH: depth,
@@ -117,10 +126,7 @@ function tileOf(
       ROUNDS: matrices[1] / staged,
       A_PACKS: packs[0],
       B_PACKS: packs[1],
-      A_TURNED: layout === "tn",
-      // f16, and what is quantised, are in range as they are.
-      A_SCALED: a.format !== "f16",
-      B_SCALED: b.format !== undefined && b.format !== "f16",
+      A_ALONG: layout !== "tn",
     },
   };
 }

@@ -1,5 +1,6 @@
 import type { Layout } from "../../weight.ts";
 import innerWgsl from "../operands/inner.wgsl" with { type: "text" };
+import innerLinesWgsl from "../operands/inner_lines.wgsl" with { type: "text" };
 import pairWgsl from "../operands/pair.wgsl" with { type: "text" };
 import quadsWgsl from "../operands/quads.wgsl" with { type: "text" };
 import { runTile, type Tile } from "../run_tile.ts";
@@ -49,7 +50,7 @@ export function workgroupTile(
     columns,
     threads,
     wgsl: workgroupWgsl,
-    libraries: [tileOfWgsl, quadsWgsl, pairWgsl, ...(inner ? [innerWgsl] : [])],
+    libraries: [tileOfWgsl, quadsWgsl, pairWgsl, ...(inner ? [innerLinesWgsl, innerWgsl] : [])],
     constants: {
       ...alongDepth(layout),
       FIRST_PAIR: inner ? 0 : 1,
