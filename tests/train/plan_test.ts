@@ -491,7 +491,7 @@ Deno.test("A step of llama2-7b at 8192 tokens is 2,500 dispatches at most where 
   );
 });
 
-Deno.test("On matrix units a step has no dispatches more than attention's copies in f16", async () => {
+Deno.test("On matrix units a step has no dispatches more than copies in f16", async () => {
   const args = { ...await settings(LONG_STEP), max_memory: 10 * GIB };
   const config = shapeConfig("llama2-7b");
   const matrices = [{ component: "f16", result: "f32", M: 16, N: 16, K: 16 }];
@@ -503,10 +503,19 @@ Deno.test("On matrix units a step has no dispatches more than attention's copies
     await planTraining(args, config),
     await planTraining(args, config, { device }),
   ];
-  // q, k and v for each of two forward passes; these and the gradient of o for dq, and for dk and dv.
-  const copies = 14 * config.num_hidden_layers;
+  // Of attention q, k and v for each of two forward passes; these and the gradient of o for dq, and for dk and dv.
+  const ofAttention = 14;
+  // Rows of the products: of q, k and v, o, gate and up, and down; all but the last again; each gradient by itself.
+  const ofProducts = 4 + 3 + 7;
+  const ofHead = 20;
+  const copies = (ofAttention + ofProducts) * config.num_hidden_layers + ofHead;
   assert(onMatrices.dispatches <= plain.dispatches + copies, `${onMatrices.dispatches}, ${plain.dispatches}`);
-  assert(onMatrices.trafficBytes <= 1.001 * plain.trafficBytes, `${onMatrices.trafficBytes} bytes`);
+  // 2 bytes read and 2 written of each element of them; besides, LoRA's ranks in f32, and the head's rows.
+  const { hidden_size: C, intermediate_size: F } = config;
+  const columns = (3 * C + F) + 3 * C + (5 * C + 2 * F);
+  const rowBytes = 4 * 8192 * columns * config.num_hidden_layers;
+  const more = onMatrices.trafficBytes - plain.trafficBytes;
+  assert(more <= 1.06 * rowBytes, `${more / 1e9} GB more, for rows ${rowBytes / 1e9}`);
 });
 
 Deno.test("Where a run does not fit, each change saves something and the last one makes it fit", async () => {
