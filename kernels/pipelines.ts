@@ -201,9 +201,14 @@ export class PipelineCache {
   }
 }
 
-/** What tells a pipeline from all others. */
+/**
+ * What tells a pipeline from all others. Kernels put together of other pieces should have other names, for traces; the
+ * lengths of the pieces keep them apart where they do not.
+ */
 export function keyOf({ kernel, constants, formats }: KernelForm): string {
-  return `${kernel.name} ${JSON.stringify([kernel.constants, constants, formats])}`;
+  let lengths = kernel.wgsl.length;
+  for (const { length } of kernel.libraries ?? []) lengths = Math.imul(lengths, 31) + length | 0;
+  return `${kernel.name} ${lengths} ${JSON.stringify([kernel.constants, constants, formats])}`;
 }
 
 function uniformBytes(pipeline: Pipeline): number {

@@ -132,6 +132,21 @@ Deno.test("Kernels compiled ahead are those that work then uses, and one that do
   await assertThrows(() => gpu.read(y), `Kernel "broken" does not compile`);
 });
 
+Deno.test("Kernels of one name and other pieces are not taken for each other", async () => {
+  using gpu = await Gpu.open();
+  const x = gpu.tensor([1, 4], Float32Array.of(1, 2, 3, 4));
+  const wgsl = DOUBLE.wgsl.replace("p.factor", "factor_of(p.factor)");
+  const products = ["factor", "factor + 10.0"].map((factor) => {
+    const libraries = [`fn factor_of(factor: f32) -> f32 { return ${factor}; }`];
+    const y = gpu.empty(x.shape);
+    const launch = { grid: [1], uniforms: { quads: 1, factor: 2 }, formats: { X: "f32" } } as const;
+    gpu.run({ ...DOUBLE, wgsl, libraries }, { x, y }, launch);
+    return y;
+  });
+  assertEquals([...await gpu.read(products[0]!)], [2, 4, 6, 8]);
+  assertEquals([...await gpu.read(products[1]!)], [12, 24, 36, 48]);
+});
+
 Deno.test("Tensors over the binding limit span buffers and read back whole", async () => {
   using gpu = await Gpu.open({ maxBindingBytes: 4096 });
   const values = normal(4, 200 * 8);
