@@ -306,6 +306,7 @@ export class Gpu {
   /**
    * Compiles kernels ahead of the work that needs them: side by side, where the implementation of WebGPU has threads for it,
    * and meanwhile the program goes on. A kernel that fails is reported by the next read.
+   * @internal
    */
   async compile(forms: readonly KernelForm[]): Promise<void> {
     await this.#recorder.prepare(forms);

@@ -68,7 +68,10 @@ export interface StepCost {
   readonly traffic: Readonly<Traffic>;
   /** Numbers the optimiser changes. */
   readonly trainable: number;
-  /** Kernels of loading, a step and an evaluation. */
+  /**
+   * Kernels of loading, a step and an evaluation.
+   * @internal
+   */
   readonly kernels: readonly KernelForm[];
 }
 
