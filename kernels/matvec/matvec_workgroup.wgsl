@@ -1,8 +1,8 @@
 // y = alpha x W^T + beta y for up to M rows of x, lanes along the depth: a team of LANES threads makes four outputs. In a
 // turn each lane has a unit of CHUNKS chunks of the depth, of all four rows of W. The loads of a unit are under way
-// together, while the unit before is multiplied; the first while x is made and brought to workgroup memory. There quad e of all
-// units lies together, so that neighbours read and write different banks: straight from the cache they would read a
-// unit apart.
+// together, while the unit before is multiplied; the first while x is made and brought to workgroup memory. There quad e
+// of all units lies together, so that neighbours read and write different banks: straight from the cache they would
+// read a unit apart.
 //
 // Grid: x = 4 THREADS / LANES outputs.   Precision: sums in f32; the scale of a unit multiplies its sum.
 
