@@ -20,6 +20,7 @@ import type { Format } from "../../kernels/wgsl.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
 import { abs, dawnTest, matrices, openWithMatrices, worst } from "../support/dawn.ts";
 import { inFormat, rounded } from "../support/numeric.ts";
+import { beside, plus, times, together } from "../support/products.ts";
 import { normal } from "../support/random.ts";
 
 const KEY = { p: 0.3, seed: 9, stream: 40, offset: 4 * (2 ** 32 - 3) };
@@ -28,30 +29,9 @@ const SUMMED = 16 * 2 ** -24;
 /** The same where f32 operands are rounded to f16. */
 const ROUNDED = { one: 2 ** -11 + SUMMED, both: 2 ** -10 + SUMMED };
 
-const times = (a: ArrayLike<number>, b: ArrayLike<number>) =>
-  Float64Array.from(a, (value, i) => value * b[i]!);
-const plus = (...terms: ArrayLike<number>[]) =>
-  Float64Array.from(terms[0]!, (_, i) => terms.reduce((sum, term) => sum + term[i]!, 0));
-
 /** Values of eight bits, which f16 holds once their range is its. */
 const short = (seed: number, length: number, size = 1) =>
   Float32Array.from(rounded(normal(seed, length, size), "bf16"));
-
-/** Tensors of one shape side by side in memory. */
-function together(gpu: Gpu, values: readonly Float32Array[], shape: readonly number[]): Tensor[] {
-  const tensors = gpu.zerosTogether(values.map((_, i) => ({ shape, label: `tensor ${i}` })));
-  tensors.forEach((tensor, i) => gpu.write(tensor, values[i]!));
-  return tensors;
-}
-
-/** Columns of blocks side by side. */
-function beside(blocks: readonly ArrayLike<number>[], rows: number): Float32Array<ArrayBuffer> {
-  const width = blocks[0]!.length / rows;
-  return Float32Array.from({ length: blocks.length * rows * width }, (_, i) => {
-    const [row, column] = [Math.floor(i / (blocks.length * width)), i % (blocks.length * width)];
-    return blocks[Math.floor(column / width)]![row * width + column % width]!;
-  });
-}
 
 /** Opens a device on which a depth is summed in parts. */
 async function open(): Promise<{ gpu: Gpu; kernels: string[] }> {
@@ -120,7 +100,7 @@ dawnTest("products on matrix units take masks, and blocks with each its own", ma
     );
     assertFused(`y ${label}`, kernels, dispatches);
     const ys = (values: (i: number) => Float64Array) =>
-      Float64Array.from(beside(w.map((_, i) => values(i).map((value) => 2 * value)), M));
+      beside(w.map((_, i) => values(i).map((value) => 2 * value)), M);
     await assertWithin(gpu, {
       label: `y ${label}`,
       actual: y,
@@ -129,7 +109,7 @@ dawnTest("products on matrix units take masks, and blocks with each its own", ma
       bound: SUMMED,
     });
     // The gradient of A: g is f32 and x in 16 bits. Both operands are columns of wider tensors.
-    const dy = gpu.tensor([M, blocks * R], beside(g, M));
+    const dy = gpu.tensor([M, blocks * R], Float32Array.from(beside(g, M)));
     const gradients = together(gpu, old, [R, K]);
     kernels.length = 0;
     matmulBackwardWeights(
@@ -170,7 +150,7 @@ dawnTest(
     const dys = gpu.emptyTogether(dy.map((_, i) => ({ shape: [M, N], label: `dy ${i}` })), "bf16");
     const narrow = dy.map((values) => inFormat(gpu, [M, N], values, "bf16"));
     narrow.forEach(({ tensor }, i) => gpu.copy(tensor, dys[i]!));
-    const wide = gpu.tensor([M, 3 * R], beside(h, M));
+    const wide = gpu.tensor([M, 3 * R], Float32Array.from(beside(h, M)));
     kernels.length = 0;
     matmuls(
       gpu,
@@ -198,10 +178,10 @@ dawnTest(
       bound: SUMMED,
     });
     const gs = (of: (values: ArrayLike<number>) => Float64Array) =>
-      Float64Array.from(beside(
+      beside(
         dy.map((dy, i) => matmulBackwardInputReference(of(dy), of(b[i]!), { M, N, K: R }).map((v) => 3 * v)),
         M,
-      ));
+      );
     const same = (values: ArrayLike<number>) => Float64Array.from(values);
     await assertWithin(gpu, { label: "g", actual: g, expected: gs(same), magnitude: gs(abs), bound: SUMMED });
     for (const i of [0, 1, 2]) {
@@ -452,7 +432,7 @@ dawnTest("rows written as f16 first take inner products, masks and blocks along"
   const a = short(40, R * K);
   const [weights, factors] = [together(gpu, w, [N, K]), together(gpu, b, [N, R])];
   const ys = together(gpu, w.map(() => new Float32Array(M * N)), [M, N]);
-  const wide = gpu.tensor([M, 3 * R], beside(h, M));
+  const wide = gpu.tensor([M, 3 * R], Float32Array.from(beside(h, M)));
   kernels.length = 0;
   matmuls(
     gpu,

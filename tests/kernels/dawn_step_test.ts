@@ -1,6 +1,6 @@
 /** A whole step of QLoRA on matrix units beside the same on plain kernels. As dawn_test.ts, skipped where there are no such units. */
 import { adapterConfig, type LoraPair } from "../../checkpoint/peft.ts";
-import { Gpu } from "../../kernels/gpu.ts";
+import type { Gpu } from "../../kernels/gpu.ts";
 import type { Risk } from "../../kernels/refusal.ts";
 import { makeBatch } from "../../model/batch.ts";
 import { parseConfig } from "../../model/config.ts";

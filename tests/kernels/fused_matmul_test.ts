@@ -7,7 +7,6 @@ import {
   matmulBackwardWeights,
   matmuls,
 } from "../../kernels/matmul/matmul.ts";
-import type { Tensor } from "../../kernels/tensor.ts";
 import {
   matmulBackwardInputReference,
   matmulBackwardWeightReference,
@@ -18,6 +17,7 @@ import type { Weight } from "../../kernels/weight.ts";
 import type { Format } from "../../kernels/wgsl.ts";
 import { assertClose, assertEquals } from "../support/assert_close.ts";
 import { inFormat } from "../support/numeric.ts";
+import { beside, plus, times, together } from "../support/products.ts";
 import { normal } from "../support/random.ts";
 
 const F32 = { rtol: 1e-5, atol: 1e-4 };
@@ -36,27 +36,6 @@ const SHAPES = [
   { M: 70, N: 140, K: 192, R: 68 },
   { M: 9, N: 12, K: 1100, R: 20 },
 ] as const;
-
-const times = (a: ArrayLike<number>, b: ArrayLike<number>) =>
-  Float64Array.from(a, (value, i) => value * b[i]!);
-const plus = (...terms: ArrayLike<number>[]) =>
-  Float64Array.from(terms[0]!, (_, i) => terms.reduce((sum, term) => sum + term[i]!, 0));
-
-/** Tensors of one shape side by side in memory. */
-function together(gpu: Gpu, values: readonly Float32Array[], shape: readonly number[]): Tensor[] {
-  const tensors = gpu.zerosTogether(values.map((_, i) => ({ shape, label: `tensor ${i}` })));
-  tensors.forEach((tensor, i) => gpu.write(tensor, values[i]!));
-  return tensors;
-}
-
-/** Columns of blocks side by side. */
-function beside(blocks: readonly Float64Array[], rows: number): Float64Array {
-  const width = blocks[0]!.length / rows;
-  return Float64Array.from({ length: blocks.length * rows * width }, (_, i) => {
-    const [row, column] = [Math.floor(i / (blocks.length * width)), i % (blocks.length * width)];
-    return blocks[Math.floor(column / width)]![row * width + column % width]!;
-  });
-}
 
 for (const sharing of ["workgroup", "subgroup"] satisfies Sharing[]) {
   Deno.test(`Products with masks, each block with its own, match float64, ${sharing} sharing`, async () => {
@@ -90,7 +69,7 @@ for (const sharing of ["workgroup", "subgroup"] satisfies Sharing[]) {
         assertClose(`y ${label}`, await gpu.read(y), beside(expected, M), F32);
         const dy = gpu.tensor(
           [M, blocks * R],
-          Float32Array.from(beside(g.map((part) => Float64Array.from(part)), M)),
+          Float32Array.from(beside(g, M)),
         );
         matmulBackwardWeights(
           gpu,
@@ -140,7 +119,7 @@ for (const sharing of ["workgroup", "subgroup"] satisfies Sharing[]) {
       ];
       const wide = gpu.tensor(
         [M, 3 * R],
-        Float32Array.from(beside(h.map((part) => Float64Array.from(part)), M)),
+        Float32Array.from(beside(h, M)),
       );
       const tx = gpu.tensor([M, K], x);
       kernels.length = 0;
