@@ -3,6 +3,7 @@
 //
 // Grid: x * 64 + thread octets of the result, wrapped.
 
+#needs power_of_two reciprocal
 #needs D8    // octets (eight elements) of a head
 
 struct Params {
@@ -31,11 +32,10 @@ fn main(
     let magnitude = bitcast<vec4u>(load_X(x[start + q])) & vec4u(0x7fffffffu);
     bits = max(bits, select(magnitude, vec4u(), magnitude >= vec4u(0x7f800000u)));
   }
-  let exponent = clamp(127 - i32(max(max(bits.x, bits.y), max(bits.z, bits.w)) >> 23u), -60, 60);
+  let up = power_of_two(clamp(127 - i32(max(max(bits.x, bits.y), max(bits.z, bits.w)) >> 23u), -60, 60));
   if (octet == D8) {
-    halves[n] = vec4u(u32(127 - exponent) << 23u, 0u, 0u, 0u);
+    halves[n] = vec4u(bitcast<u32>(reciprocal(up)), 0u, 0u, 0u);
   } else {
-    let up = bitcast<f32>(u32(127 + exponent) << 23u);
     let at = start + 2u * octet;
     halves[n] = vec4u(store_H(load_X(x[at]) * up), store_H(load_X(x[at + 1u]) * up));
   }

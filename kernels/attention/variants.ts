@@ -16,6 +16,7 @@ import dkvWorkgroupWgsl from "./attention_dkv_workgroup.wgsl" with { type: "text
 import dqSubgroupWgsl from "./attention_dq_subgroup.wgsl" with { type: "text" };
 import dqWorkgroupWgsl from "./attention_dq_workgroup.wgsl" with { type: "text" };
 import statsWgsl from "./attention_stats.wgsl" with { type: "text" };
+import powersWgsl from "../shared/powers_matrix.wgsl" with { type: "text" };
 import halvesWgsl from "./attention_halves_matrix.wgsl" with { type: "text" };
 import forwardMatrixWgsl from "./attention_matrix.wgsl" with { type: "text" };
 import forwardSubgroupWgsl from "./attention_subgroup.wgsl" with { type: "text" };
@@ -66,7 +67,7 @@ type HeadSize = typeof HEAD_SIZES[number];
 export const STATS: Kernel = { name: "attention stats", wgsl: statsWgsl };
 
 /** Brings rows of heads into f16 for matrix units, each head with its own scale. */
-export const HALVES: Kernel = { name: "attention halves", wgsl: halvesWgsl };
+export const HALVES: Kernel = { name: "attention halves", wgsl: halvesWgsl, libraries: [powersWgsl] };
 
 /** The variant for a part: the tuned one of its class, else the default. */
 export function variantFor(gpu: Gpu, part: Part, headDim: number, format: Format = "f32"): Variant {

@@ -4,7 +4,7 @@
 //
 // Grid: one workgroup per row, wrapped.
 
-#needs workgroup_max octet_of
+#needs workgroup_max octet_of power_of_two reciprocal
 #needs LANES
 #needs INNERS    // 1 where there is an inner product, else 0
 
@@ -42,8 +42,7 @@ fn main(
     bits = max(bits, select(magnitude, vec4u(), magnitude >= vec4u(0x7f800000u)));
   }
   let most = workgroup_max(lane, bitcast<f32>(max(max(bits.x, bits.y), max(bits.z, bits.w))));
-  let exponent = clamp(141 - i32(bitcast<u32>(most) >> 23u), -126, 126);
-  let up = bitcast<f32>(u32(127 + exponent) << 23u);
+  let up = power_of_two(141 - i32(bitcast<u32>(most) >> 23u));
   for (var octet = lane; octet < p.octets; octet += LANES) {
     let at = first + 2u * octet;
     halves[row * p.octets + octet] = octet_of(load_X(x[at]) * up, load_X(x[at + 1u]) * up);
@@ -53,5 +52,5 @@ fn main(
       scaled_inner[q] = inner[q] * up;
     }
   #end
-  if (lane == 0u) { factors[row] = bitcast<f32>(u32(127 - exponent) << 23u); }
+  if (lane == 0u) { factors[row] = reciprocal(up); }
 }

@@ -1,6 +1,7 @@
 import type { Gpu } from "../gpu.ts";
 import { wrappedGrid } from "../shared/grid.ts";
 import octetsWgsl from "../shared/octets_matrix.wgsl" with { type: "text" };
+import powersWgsl from "../shared/powers_matrix.wgsl" with { type: "text" };
 import { REDUCE_64 } from "../shared/reduce.ts";
 import type { Tensor } from "../tensor.ts";
 import type { Kernel } from "../wgsl.ts";
@@ -10,7 +11,7 @@ import type { Product, Variant } from "./variant.ts";
 const HALF_ROWS: Kernel = {
   name: "half_rows",
   wgsl: halfRowsWgsl,
-  libraries: [...REDUCE_64.libraries, octetsWgsl],
+  libraries: [...REDUCE_64.libraries, octetsWgsl, powersWgsl],
   constants: REDUCE_64.constants,
 };
 
