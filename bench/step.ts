@@ -35,7 +35,7 @@ const DEFAULTS = { demo: { tokens: 1024 }, real: { tokens: 8192, rank: 64 } } as
  */
 export async function measureStep(gpu: Gpu, options: BenchOptions, seconds: number): Promise<StepReport> {
   const { args, config } = await settingsOf(options);
-  const plan = await planTraining(args, config, { device: planDevice(gpu) });
+  const plan = await planTraining(args, config, { device: planDevice(gpu), listsKernels: true });
   const compileStart = performance.now();
   await gpu.compile(plan.kernels);
   const aheadMs = performance.now() - compileStart;

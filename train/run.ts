@@ -200,6 +200,7 @@ async function planRun(
     samples.map(({ inputIds }) => inputIds.length).sort((a, b) => b - a).slice(0, count);
   const plan = await planTraining(args, base, {
     device: planDevice(gpu),
+    listsKernels: true,
     worldSize,
     lengths: longest(data.samples, args.per_device_train_batch_size),
     evalLengths: longest(evalData?.samples ?? [], args.per_device_eval_batch_size),

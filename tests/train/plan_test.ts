@@ -312,6 +312,7 @@ for (const { options, names, tolerance } of DEVICES) {
       const placement = { pageStates: paged, offloadActivations: args.offload_activations === true };
       const { peak, hostBytes, kernels } = await stepCost(args, config, {
         device: planDevice(gpu),
+        listsKernels: true,
         lengths,
         placement,
       });

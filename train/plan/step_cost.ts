@@ -69,7 +69,7 @@ export interface StepCost {
   /** Numbers the optimiser changes. */
   readonly trainable: number;
   /**
-   * Kernels of loading, a step and an evaluation.
+   * Kernels of loading, a step and an evaluation, if they were asked for.
    * @internal
    */
   readonly kernels: readonly KernelForm[];
@@ -85,6 +85,8 @@ export interface StepOptions {
   readonly evalLengths?: readonly number[];
   /** Ranks of the job, which may share the optimizer states; `sequence_parallel_size` unless given. */
   readonly worldSize?: number;
+  /** Whether to list the kernels, which takes time at every dispatch; not unless given. */
+  readonly listsKernels?: boolean;
   /** Places of what may wait on the host; as `trainerOptions` has them unless given. */
   readonly placement?: Placement;
 }
@@ -141,13 +143,14 @@ async function rankCost(
     device = TYPICAL_DEVICE,
     evalLengths = evalBatch(args),
     worldSize = args.sequence_parallel_size,
+    listsKernels = false,
     placement,
   }: StepOptions,
   whole: Batch,
   place: number,
 ): Promise<Omit<StepCost, "ranks">> {
   const tally = new Tally();
-  const gpu = Gpu.dry({ ...device, onDispatch: (dispatch) => tally.add(dispatch) });
+  const gpu = Gpu.dry({ ...device, onDispatch: (dispatch) => tally.add(dispatch, listsKernels) });
   gpu.memory.at("loading");
   const model = await randomTrainee(gpu, args, base);
   const ranks = dryCommunicator(place, worldSize);
@@ -201,9 +204,9 @@ class Tally {
     return [...this.#kernels.values()];
   }
 
-  add({ kernel, form, bindings }: Dispatch): void {
+  add({ kernel, form, bindings }: Dispatch, listsKernels: boolean): void {
     this.dispatches++;
-    this.#kernels.set(keyOf(form), form);
+    if (listsKernels) this.#kernels.set(keyOf(form), form);
     const isTraffic = !kernel.startsWith("matmul") && !kernel.startsWith("attention");
     for (const { size } of bindings) {
       if (size > this.largest.bytes) this.largest = { bytes: size, kernel };
