@@ -12,7 +12,7 @@ import { ALL_SHARINGS, sharingTest } from "../support/sharing.ts";
 /** Kernels on matrix units, and their trials. */
 const ON_MATRICES = /matrix\.wgsl$|\/matrix_trials\//;
 
-/** @param all those on matrix units too, which this compiler does not know: dawn_test.ts runs them */
+/** @param all those on matrix units too, which this compiler does not know */
 async function wgslFiles(folder: string, all = false): Promise<string[]> {
   const files: string[] = [];
   for await (const { name, isDirectory } of Deno.readDir(folder)) {

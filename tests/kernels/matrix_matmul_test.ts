@@ -1,5 +1,6 @@
-/** Products on matrix units with masks, blocks and inner products. As dawn_test.ts, skipped where there are no such units. */
+/** Products on matrix units: their range, masks, blocks and inner products. */
 import { maskReference } from "../../kernels/elementwise/reference.ts";
+import type { WebGpu } from "../../kernels/device.ts";
 import type { Gpu } from "../../kernels/gpu.ts";
 import {
   matmul,
@@ -18,7 +19,7 @@ import { quantiseNf4 } from "../../kernels/nf4/nf4.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { Format } from "../../kernels/wgsl.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
-import { abs, dawnTest, matrices, openWithMatrices, worst } from "../support/dawn.ts";
+import { abs, matrixTest, openWithMatrices, worst } from "../support/matrix_units.ts";
 import { inFormat, rounded } from "../support/numeric.ts";
 import { beside, plus, times, together } from "../support/products.ts";
 import { normal } from "../support/random.ts";
@@ -34,9 +35,9 @@ const short = (seed: number, length: number, size = 1) =>
   Float32Array.from(rounded(normal(seed, length, size), "bf16"));
 
 /** Opens a device on which a depth is summed in parts. */
-async function open(): Promise<{ gpu: Gpu; kernels: string[] }> {
+async function open(webgpu: WebGpu): Promise<{ gpu: Gpu; kernels: string[] }> {
   const kernels: string[] = [];
-  const gpu = await openWithMatrices({
+  const gpu = await openWithMatrices(webgpu, {
     sharing: "workgroup",
     onDispatch: ({ kernel }) => kernels.push(kernel),
   });
@@ -69,8 +70,8 @@ async function assertWithin(
   assert(error < bound, `${label}: ${error} of the magnitude, ${bound} is allowed`);
 }
 
-dawnTest("products on matrix units take masks, and blocks with each its own", matrices, async () => {
-  const { gpu, kernels } = await open();
+matrixTest("products on matrix units take masks, and blocks with each its own", async (webgpu) => {
+  const { gpu, kernels } = await open(webgpu);
   using _ = gpu;
   // Rows past a tile; quads that are no octets; a depth in parts; rows of a weight that are no whole steps of octets.
   const cases: [Format, number, { M: number; K: number; R: number }][] = [
@@ -132,11 +133,10 @@ dawnTest("products on matrix units take masks, and blocks with each its own", ma
   }
 });
 
-dawnTest(
+matrixTest(
   "products on matrix units of several weights, and of columns of wider tensors, are one",
-  matrices,
-  async () => {
-    const { gpu, kernels } = await open();
+  async (webgpu) => {
+    const { gpu, kernels } = await open(webgpu);
     using _ = gpu;
     const [M, N, K, R] = [48, 72, 64, 8];
     const many = (first: number, length: number) => [0, 1, 2].map((i) => short(first + i, length));
@@ -206,11 +206,10 @@ dawnTest(
   },
 );
 
-dawnTest(
+matrixTest(
   "products on matrix units with an inner one match float64, masked or not, and of NF4",
-  matrices,
-  async () => {
-    const { gpu, kernels } = await open();
+  async (webgpu) => {
+    const { gpu, kernels } = await open(webgpu);
     using _ = gpu;
     const cases: [Format, "dense" | "nf4", { M: number; N: number; K: number; R: number }][] = [
       ["bf16", "dense", { M: 35, N: 44, K: 68, R: 12 }],
@@ -279,11 +278,10 @@ dawnTest(
   },
 );
 
-dawnTest(
+matrixTest(
   "a product and its inner one keep their bits where one is far larger than the other",
-  matrices,
-  async () => {
-    const { gpu } = await open();
+  async (webgpu) => {
+    const { gpu } = await open(webgpu);
     using _ = gpu;
     const [M, N, K, R] = [35, 40, 68, 12];
     // Some rows have one of them, some the other, some both; so have elements that the mask drops.
@@ -345,11 +343,10 @@ dawnTest(
   },
 );
 
-dawnTest(
+matrixTest(
   "a gradient in f32 meets weights of 16 bits on matrix units where the result has those too",
-  matrices,
-  async () => {
-    const { gpu, kernels } = await open();
+  async (webgpu) => {
+    const { gpu, kernels } = await open(webgpu);
     using _ = gpu;
     const [M, N, K] = [35, 44, 68];
     const dy = normal(1, M * N);
@@ -378,10 +375,9 @@ function farApart(seed: number, rows: number, width: number): Float32Array<Array
 /** Below it f32 does not have all of its bits. */
 const LEAST = 1e-38;
 
-dawnTest(
+matrixTest(
   "rows written as f16 first, each by its own power of two, give exact products",
-  matrices,
-  async () => {
+  async (webgpu) => {
     const kernels: string[] = [];
     const onDispatch = ({ kernel }: { readonly kernel: string }) => kernels.push(kernel);
     const shapes = [
@@ -389,7 +385,7 @@ dawnTest(
       // A weight in two parts, of which the second reads later columns of dy.
       { M: 190, N: 344, K: 400, format: "bf16", bound: 2 ** -8 },
     ] as const;
-    using gpu = await openWithMatrices({ maxBindingBytes: 155_648, onDispatch }, true);
+    using gpu = await openWithMatrices(webgpu, { maxBindingBytes: 155_648, onDispatch }, true);
     for (const { M, N, K, format, bound } of shapes) {
       const size = { M, N, K };
       const x = inFormat(gpu, [M, K], farApart(1, M, K), "bf16");
@@ -419,9 +415,9 @@ dawnTest(
   },
 );
 
-dawnTest("rows written as f16 first take inner products, masks and blocks along", matrices, async () => {
+matrixTest("rows written as f16 first take inner products, masks and blocks along", async (webgpu) => {
   const kernels: string[] = [];
-  using gpu = await openWithMatrices({ onDispatch: ({ kernel }) => kernels.push(kernel) }, true);
+  using gpu = await openWithMatrices(webgpu, { onDispatch: ({ kernel }) => kernels.push(kernel) }, true);
   // Side by side in memory all are whole rows apart.
   const [M, N, K, R] = [136, 136, 144, 16];
   const size = { M, N, K };
@@ -475,3 +471,77 @@ dawnTest("rows written as f16 first take inner products, masks and blocks along"
     matmulReference(abs(x.values), abs(w[0]!), size),
   );
 });
+
+matrixTest(
+  "products on matrix units are exact for 16 bits far outside the range of f16",
+  async (webgpu) => {
+    using gpu = await openWithMatrices(webgpu);
+    const [M, N, K] = [35, 44, 68];
+    const size = { M, N, K };
+    for (const [left, right] of [[1e6, 1e-9], [1e-20, 1e20]] as const) {
+      const x = inFormat(gpu, [M, K], normal(1, M * K, left), "bf16");
+      const w = inFormat(gpu, [N, K], normal(2, N * K, right), "bf16");
+      const dyOfX = inFormat(gpu, [M, N], normal(3, M * N, left), "bf16");
+      const dyOfW = inFormat(gpu, [M, N], normal(3, M * N, right), "bf16");
+      const format = "f32";
+      const y = matmul(gpu, x.tensor, w.tensor, { format });
+      const dx = matmulBackwardInput(gpu, dyOfX.tensor, w.tensor, { format });
+      const dw = matmulBackwardWeight(gpu, dyOfW.tensor, x.tensor, { into: gpu.empty([N, K]) });
+      const products = [
+        [y, matmulReference, x, w],
+        [dx, matmulBackwardInputReference, dyOfX, w],
+        [dw, matmulBackwardWeightReference, dyOfW, x],
+      ] as const;
+      for (const [product, reference, a, b] of products) {
+        const magnitude = reference(abs(a.values), abs(b.values), size);
+        const error = worst(await gpu.read(product), reference(a.values, b.values, size), magnitude);
+        assert(error < 8 * 2 ** -24, `${reference.name} at ${left} by ${right}: ${error}`);
+      }
+    }
+  },
+);
+
+matrixTest("rows of small values keep their bits beside rows of large ones", async (webgpu) => {
+  using gpu = await openWithMatrices(webgpu);
+  const [M, N, K] = [33, 32, 64];
+  // Down to 2^-28 of the largest, which is what f16 has room for.
+  const values = normal(4, M * K).map((value, i) => i < K ? value * 2 ** 26 : value);
+  const x = inFormat(gpu, [M, K], values, "bf16");
+  const w = inFormat(gpu, [N, K], normal(5, N * K), "bf16");
+  const y = await gpu.read(matmul(gpu, x.tensor, w.tensor, { format: "f32" }));
+  const magnitude = matmulReference(abs(x.values), abs(w.values), { M, N, K });
+  const error = worst(y, matmulReference(x.values, w.values, { M, N, K }), magnitude);
+  assert(error < 2 ** -11, `${error}`);
+});
+
+matrixTest("products on matrix units are right where operands grow along the depth", async (webgpu) => {
+  using gpu = await openWithMatrices(webgpu);
+  const [M, N, K] = [33, 32, 64];
+  // After steps of small values: sums must be scaled down with what comes.
+  const grown = (seed: number, rows: number) =>
+    normal(seed, rows * K).map((value, i) => i % K < K / 2 ? value : 8 * value);
+  const [x, w] = [inFormat(gpu, [M, K], grown(12, M), "bf16"), inFormat(gpu, [N, K], grown(13, N), "bf16")];
+  const y = await gpu.read(matmul(gpu, x.tensor, w.tensor, { format: "f32" }));
+  const magnitude = matmulReference(abs(x.values), abs(w.values), { M, N, K });
+  const error = worst(y, matmulReference(x.values, w.values, { M, N, K }), magnitude);
+  assert(error < 8 * 2 ** -24, `${error}`);
+});
+
+matrixTest("what is not finite reaches its own row, and no other", async (webgpu) => {
+  for (const ofHalves of [false, true]) await assertOwnRows(webgpu, ofHalves);
+});
+
+async function assertOwnRows(webgpu: WebGpu, ofHalves: boolean): Promise<void> {
+  using gpu = await openWithMatrices(webgpu, {}, ofHalves);
+  const [M, N, K] = ofHalves ? [129, 132, 64] : [33, 32, 64];
+  const values = normal(6, M * K);
+  values[2 * K + 5] = NaN;
+  values[7 * K + 9] = Infinity;
+  const x = inFormat(gpu, [M, K], values, "bf16");
+  const w = inFormat(gpu, [N, K], normal(7, N * K), "bf16");
+  const y = await gpu.read(matmul(gpu, x.tensor, w.tensor, { format: "f32" }));
+  for (let row = 0; row < M; row++) {
+    const isFinite = y.subarray(row * N, row * N + N).map((value) => Number(Number.isFinite(value)));
+    assertEquals(new Set(isFinite), new Set([row === 2 || row === 7 ? 0 : 1]), `row ${row}`);
+  }
+}
