@@ -1,8 +1,12 @@
 /** Opens devices for work: kernels that depend on what drivers differ in are tried before they are trusted. */
-import { Gpu, type GpuInfo, type GpuOptions } from "./gpu.ts";
+import { type DryOptions, Gpu, type GpuInfo, type GpuOptions } from "./gpu.ts";
 import type { Risk, Verdict, VerdictStore } from "./refusal.ts";
 import { failedTrial, runTrial, type Trial } from "./trial.ts";
 import { trialsOf } from "./trials.ts";
+import type { KernelForm } from "./wgsl.ts";
+
+/** What a device is known by before it works. */
+type DryDevice = Required<Pick<DryOptions, "limits" | "info" | "tuning">>;
 
 /**
  * Opens the adapter with all it offers, as {@linkcode Gpu.open}, but trusts no kernel unseen: those of its choices that
@@ -22,10 +26,10 @@ export async function openGpu(
   return await Gpu.open({
     ...options,
     refused: async (device) => {
-      const { info, tuning } = device;
+      const { tuning } = device;
       const found = await findVerdicts(
         trialsOf(Gpu.dry(device)),
-        info,
+        device,
         verdicts,
         () => openTrial({ webgpu, toggles, without, tuning }),
       );
@@ -42,24 +46,29 @@ export async function openGpu(
 /** The verdicts on the trials: those that are known, and of the others new ones, which are kept. */
 async function findVerdicts(
   trials: readonly Trial[],
-  info: GpuInfo,
+  device: DryDevice,
   store: VerdictStore,
   open: () => Promise<Gpu>,
 ): Promise<readonly Verdict[]> {
   if (trials.length === 0) return [];
+  const { info } = device;
   const known = new Map((await store.read(info)).map((verdict) => [verdict.kernel, verdict]));
   const unseen = trials.filter(({ kernel }) => !known.has(kernel));
   if (unseen.length > 0) {
-    for (const verdict of await runTrials(unseen, open)) known.set(verdict.kernel, verdict);
+    for (const verdict of await runTrials(unseen, device, open)) known.set(verdict.kernel, verdict);
     await store.save(info, [...known.values()]);
   }
   return trials.map(({ kernel }) => known.get(kernel)!);
 }
 
 /** Runs trials on a device of their own: one that fails is no longer of use, nor is its memory that of the work. */
-async function runTrials(trials: readonly Trial[], open: () => Promise<Gpu>): Promise<Verdict[]> {
+async function runTrials(
+  trials: readonly Trial[],
+  device: DryDevice,
+  open: () => Promise<Gpu>,
+): Promise<Verdict[]> {
   const verdicts: Verdict[] = [];
-  let gpu: Gpu | undefined;
+  let gpu = await openCompiled(trials, device, open);
   for (const trial of trials) {
     try {
       gpu ??= await open();
@@ -76,6 +85,30 @@ async function runTrials(trials: readonly Trial[], open: () => Promise<Gpu>): Pr
   }
   gpu?.close();
   return verdicts;
+}
+
+/**
+ * Opens a device with the kernels of the trials compiled: side by side, which on Dawn takes as long as the slowest of them.
+ * `undefined` if no device opens, or one of them fails: then each trial finds out for itself.
+ */
+async function openCompiled(
+  trials: readonly Trial[],
+  device: DryDevice,
+  open: () => Promise<Gpu>,
+): Promise<Gpu | undefined> {
+  const forms: KernelForm[] = [];
+  using dry = Gpu.dry({ ...device, onDispatch: ({ form }) => forms.push(form) });
+  for (const trial of trials) await trial.run(dry);
+  let gpu: Gpu | undefined;
+  try {
+    gpu = await open();
+    await gpu.compile(forms);
+    gpu.check();
+    return gpu;
+  } catch {
+    gpu?.close();
+    return undefined;
+  }
 }
 
 /** Keeps verdicts as long as the process lives. */

@@ -218,6 +218,26 @@ subgroupTest(
   },
 );
 
+subgroupTest("kernels are compiled, side by side, before they are tried", async () => {
+  const counts: number[] = [];
+  using _ = await openGpu({ verdicts: new MemoryStore() }, async (options) => {
+    const gpu = await Gpu.open(options);
+    const { compile, close } = gpu;
+    gpu.compile = async (forms) => {
+      await compile.call(gpu, forms);
+      counts.push(gpu.pipelineCount);
+    };
+    gpu.close = () => {
+      counts.push(gpu.pipelineCount);
+      close.call(gpu);
+    };
+    return gpu;
+  });
+  const [compiled, used] = counts;
+  assert(compiled! > 0, "kernels compiled ahead");
+  assertEquals(used, compiled, "kernels of the trials");
+});
+
 subgroupTest("where no device opens for trials, nothing is trusted and work goes on", async () => {
   using gpu = await openGpu(
     { verdicts: new MemoryStore() },

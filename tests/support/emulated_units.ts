@@ -36,8 +36,20 @@ const MEMORY: Readonly<Record<string, { per: number; f16?: string; f32?: string 
 /** An array that matrices are loaded from, or stored to. */
 type Memory = { readonly array: string } & typeof MEMORY[string];
 
+/** Defines a test on Deno's adapter with such units. Tests of a device that is named leave it out. */
+export function emulatedTest(units: Units, name: string, fn: () => Promise<void>): void {
+  Deno.test({
+    name: `${units.name}, emulated: ${name}`,
+    ignore: Deno.env.has("LONGREACH_TEST_DEVICE"),
+    async fn() {
+      using _ = emulateUnits(units);
+      await fn();
+    },
+  });
+}
+
 /** Makes Deno's adapter one with such units, until it is disposed of. */
-export function emulateUnits(
+function emulateUnits(
   { name, M, N, K, lanes: [subgroupMinSize, subgroupMaxSize] }: Units,
 ): Disposable {
   const { gpu } = navigator;

@@ -5,7 +5,7 @@ import { Gpu, type GpuOptions } from "../../kernels/gpu.ts";
 import { matmulTunables } from "../../kernels/matmul/variants.ts";
 import { assert } from "./assert_close.ts";
 import { dawnTest, matrices } from "./dawn.ts";
-import { emulateUnits, GPUS } from "./emulated_units.ts";
+import { emulatedTest, GPUS } from "./emulated_units.ts";
 
 /**
  * Defines a test of kernels on matrix units twice: on Dawn's, skipped by name where there are none, and at the sizes of
@@ -13,11 +13,7 @@ import { emulateUnits, GPUS } from "./emulated_units.ts";
  */
 export function matrixTest(name: string, fn: (webgpu: WebGpu) => Promise<void>): void {
   dawnTest(name, matrices, () => fn("dawn"));
-  const [nvidia] = GPUS;
-  Deno.test(`${nvidia.name}, emulated: ${name}`, async () => {
-    using _ = emulateUnits(nvidia);
-    await fn("deno");
-  });
+  emulatedTest(GPUS[0], name, () => fn("deno"));
 }
 
 /**
