@@ -168,7 +168,8 @@ const WAYS: Record<string, GpuOptions> = {
 
 for (const [name, { folder, contextSize, adapter }] of Object.entries(GOLDEN)) {
   for (const [way, options] of Object.entries(WAYS)) {
-    Deno.test(`Greedy tokens and their logits are those of recomputation: ${name}, ${way}`, async () => {
+    const title = `Greedy tokens and their logits are those of recomputation: ${name}, ${way}`;
+    sharingTest(options.sharing ?? "workgroup", title, async () => {
       using gpu = await Gpu.open({ poison: true, ...options });
       const { model } = await openModel(gpu, {
         baseModel: `tests/golden/${folder}`,

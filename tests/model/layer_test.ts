@@ -13,6 +13,7 @@ import { loadModel } from "../../model/load/load.ts";
 import { readNamed } from "../../model/read_back.ts";
 import { assert, assertClose, assertEquals } from "../support/assert_close.ts";
 import { integers } from "../support/random.ts";
+import { ALL_SHARINGS, sharingTest } from "../support/sharing.ts";
 
 const SHAPE = {
   vocab_size: 75,
@@ -144,8 +145,9 @@ function assertSame(
 }
 
 for (const [heads, config] of Object.entries(CONFIGS)) {
-  for (const sharing of ["subgroup", "workgroup"] as const) {
-    Deno.test(`Gradients are the same in one chunk of rows and in several, ${heads}, ${sharing}`, async () => {
+  for (const sharing of ALL_SHARINGS) {
+    const title = `Gradients are the same in one chunk of rows and in several, ${heads}, ${sharing}`;
+    sharingTest(sharing, title, async () => {
       using gpu = await Gpu.open({ poison: true, sharing });
       using narrow = await Gpu.open({ poison: true, sharing, maxBindingBytes: 53248 });
       const whole = await gradientsOf(gpu, config);
