@@ -3,7 +3,7 @@
  * kernels run with values at the sizes of GPUs that nobody here has. Lanes hold sums in an order of their own, as hardware
  * does, and reach each other through workgroup memory. What only hardware gets wrong does not show here.
  */
-import { type MatrixShape, SIZE_CONTROL } from "../../kernels/device.ts";
+import { findAdapter, isSoftware, type MatrixShape, SIZE_CONTROL } from "../../kernels/device.ts";
 
 /** What a GPU says of its matrices and subgroups. */
 export interface Units extends Pick<MatrixShape, "M" | "N" | "K"> {
@@ -36,11 +36,20 @@ const MEMORY: Readonly<Record<string, { per: number; f16?: string; f32?: string 
 /** An array that matrices are loaded from, or stored to. */
 type Memory = { readonly array: string } & typeof MEMORY[string];
 
-/** Defines a test on Deno's adapter with such units. Tests of a device that is named leave it out. */
+/** Why kernels are not tested so; undefined where they are. */
+async function reasonNot(): Promise<string | undefined> {
+  if (Deno.env.has("LONGREACH_TEST_DEVICE")) return "a device is named";
+  const adapter = await findAdapter("deno");
+  return adapter && isSoftware(adapter.info) ? undefined : "for software drivers, which have the memory";
+}
+const reason = await reasonNot();
+
+/** Defines a test on Deno's adapter with such units. */
 export function emulatedTest(units: Units, name: string, fn: () => Promise<void>): void {
+  const note = reason === undefined ? "" : ` (skipped: ${reason})`;
   Deno.test({
-    name: `${units.name}, emulated: ${name}`,
-    ignore: Deno.env.has("LONGREACH_TEST_DEVICE"),
+    name: `${units.name}, emulated: ${name}${note}`,
+    ignore: reason !== undefined,
     async fn() {
       using _ = emulateUnits(units);
       await fn();
