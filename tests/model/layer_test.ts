@@ -165,7 +165,8 @@ for (const [heads, config] of Object.entries(CONFIGS)) {
       const way = { format, chunkRows: 64 };
       const again = await gradientsOf(byCommands, config, way);
       const kept = await gradientsOf(byCommands, config, { ...way, options: { checkpointing: false } });
-      assertSame(kept, again, 2e-6);
+      // A GPU rounds weights of 4 bits to 16 first for more rows than a chunk has here.
+      assertSame(kept, again, format === "f32" || byCommands.info.isSoftware ? 2e-6 : 2 ** -6);
       assertEquals(byCommands.host.peakBytes, 0);
       for (const gpu of [byCommands, byJavaScript]) {
         gpu.host.resetPeak();
