@@ -73,8 +73,9 @@ dawnTest("the gradients of QLoRA on matrix units are those of plain kernels", ma
       const wanted = expected.gradients.get(name)!;
       const rms = Math.sqrt(wanted.reduce((sum, value) => sum + value ** 2, 0) / wanted.length);
       const error = values.reduce((most, value, i) => Math.max(most, Math.abs(value - wanted[i]!)), 0);
-      // Activations are rounded to 2^-9 on either side, now one way and now the other.
-      assert(error < 0.1 * rms, `${label}: ${name} is off by ${error} of ${rms}`);
+      // Activations are rounded to 2^-9 on either side, now one way and now the other: 0.13 at most with seven seeds of
+      // dropout. Elements dropped on one side alone make it 2.
+      assert(error < 0.2 * rms, `${label}: ${name} is off by ${error} of ${rms}`);
     }
   }
 });
