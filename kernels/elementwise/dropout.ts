@@ -42,8 +42,8 @@ export interface DropoutOptions {
 }
 
 /**
- * Sets each element to 0 with probability `p`, and divides the others by 1 - p: p in 16 bits, so that the mean of an
- * element is what it was. The gradient is the same function of the gradient, with the same key.
+ * Sets each element to 0 with probability `p`, rounded to 16 bits, and divides the others by the share that is kept: the
+ * mean of an element stays what it was. The gradient is the same function of the gradient, with the same key.
  *
  * @param x any shape with a multiple of 4 elements, any format
  * @returns the shape and format of `x`; the caller frees it
@@ -100,14 +100,14 @@ export function maskUniforms({ p, seed, stream, offset = 0 }: DropoutKey, first 
 }
 
 /**
- * Random numbers of 16 bits below this drop their element: the nearest to p of 65536. Where p is not 0 some elements are
- * dropped, and some are always kept: a share of 2^-16 at least.
+ * Limit below which a random number of 16 bits drops its element: 2^16 p, rounded. Any p above 0 drops a share of 2^-16 at
+ * least, and any below 1 keeps as much.
  */
 export function dropThreshold(p: number): number {
   return p === 0 ? 0 : Math.min(Math.max(Math.round(p * 2 ** 16), 1), 2 ** 16 - 1);
 }
 
-/** What kept elements are taken times: 1 / (1 - p), with the p that their mask has in 16 bits. */
+/** What kept elements are taken times: 1 over the share that their mask keeps. */
 export function keptFactor(p: number): number {
   return 2 ** 16 / (2 ** 16 - dropThreshold(p));
 }

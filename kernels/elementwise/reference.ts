@@ -15,7 +15,7 @@ export function maskReference(
   );
 }
 
-/** x / (1 - p), with p in 16 bits, or 0 where the mask is. */
+/** x over the share that is kept, or 0 where the mask is. */
 export function dropoutReference(x: ArrayLike<number>, key: DropoutKey): Float64Array {
   return maskReference(x.length, key).map((kept, i) => kept * x[i]! * keptFactor(key.p));
 }
