@@ -1,5 +1,10 @@
 import { columnSum } from "../kernels/elementwise/column_sum.ts";
-import { dropout, type DropoutKey as Mask, type RowNumbers } from "../kernels/elementwise/dropout.ts";
+import {
+  dropout,
+  type DropoutKey as Mask,
+  keptFactor,
+  type RowNumbers,
+} from "../kernels/elementwise/dropout.ts";
 import { addBias, addInto } from "../kernels/elementwise/elementwise.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import { decodeAhead } from "../kernels/matmul/decode_ahead.ts";
@@ -379,7 +384,7 @@ function loraBackward(
 
 /** Scaling of the update, over what dropout keeps. */
 function factorOf({ scaling, dropout }: Lora, key: DropoutKey | undefined): number {
-  return key ? scaling / (1 - dropout) : scaling;
+  return key ? scaling * keptFactor(dropout) : scaling;
 }
 
 /** The mask of an adapter's input x; undefined where nothing is dropped. @param firstRow as in {@linkcode LinearOptions} */

@@ -16,7 +16,7 @@ const NUMBERED = { name: "dropout_numbered", wgsl: dropoutWgsl, libraries: [...M
 
 /** Key of a mask: the same key gives the same mask, on every device. */
 export interface DropoutKey {
-  /** Share of elements that become 0: at least 0, below 1. */
+  /** Share of elements that become 0: at least 0, below 1. {@linkcode dropThreshold} rounds it to 16 bits. */
   readonly p: number;
   /** u32 */
   readonly seed: number;
@@ -37,13 +37,13 @@ export interface RowNumbers {
 }
 
 export interface DropoutOptions {
-  /** Factor of what is kept; 1 / (1 - p) unless given. */
+  /** Factor of what is kept; {@linkcode keptFactor} unless given. */
   readonly factor?: number;
 }
 
 /**
- * Sets each element to 0 with probability `p`, and divides the others by 1 - p. The gradient is the same function
- * of the gradient, with the same key.
+ * Sets each element to 0 with probability `p`, rounded to 16 bits, and divides the others by the share that is kept: the
+ * mean of an element stays what it was. The gradient is the same function of the gradient, with the same key.
  *
  * @param x any shape with a multiple of 4 elements, any format
  * @returns the shape and format of `x`; the caller frees it
@@ -53,7 +53,7 @@ export function dropout(
   gpu: Gpu,
   x: Tensor,
   key: DropoutKey,
-  { factor = 1 / (1 - key.p) }: DropoutOptions = {},
+  { factor = keptFactor(key.p) }: DropoutOptions = {},
 ): Tensor {
   requireMask("dropout", key, x.size);
   const y = gpu.empty(x.shape, x.dtype, "dropout");
@@ -95,11 +95,19 @@ export function maskUniforms({ p, seed, stream, offset = 0 }: DropoutKey, first 
     mask_quad_high: Math.floor(firstQuad / 2 ** 32),
     mask_seed: seed,
     mask_stream: stream,
-    mask_threshold: dropThreshold(p),
+    mask_threshold: dropThreshold(p) * 2 ** 16,
   };
 }
 
-/** Random words below this drop their element. */
+/**
+ * Limit below which a random number of 16 bits drops its element: 2^16 p, rounded. Any p above 0 drops a share of 2^-16 at
+ * least, and any below 1 keeps as much.
+ */
 export function dropThreshold(p: number): number {
-  return Math.min(Math.round(p * 2 ** 32), 2 ** 32 - 1);
+  return p === 0 ? 0 : Math.min(Math.max(Math.round(p * 2 ** 16), 1), 2 ** 16 - 1);
+}
+
+/** What kept elements are taken times: 1 over the share that their mask keeps. */
+export function keptFactor(p: number): number {
+  return 2 ** 16 / (2 ** 16 - dropThreshold(p));
 }

@@ -1,20 +1,23 @@
 /** The float64 definitions of the elementwise ops that are not one expression. */
-import { randomWord } from "../shared/threefry.ts";
-import { type DropoutKey, dropThreshold } from "./dropout.ts";
+import { randomHalfWord, randomWord } from "../shared/threefry.ts";
+import { type DropoutKey, dropThreshold, keptFactor } from "./dropout.ts";
 import type { UniformKey } from "./fill_random.ts";
 
-/** The mask of `length` elements: 0 where an element's random word is below p, else 1. */
+/** The mask of `length` elements: 0 where an element's random number is below p, else 1. */
 export function maskReference(
   length: number,
   { p, seed, stream, offset = 0 }: DropoutKey,
 ): Float64Array {
   const threshold = dropThreshold(p);
-  return Float64Array.from({ length }, (_, i) => randomWord(seed, stream, offset + i) < threshold ? 0 : 1);
+  return Float64Array.from(
+    { length },
+    (_, i) => randomHalfWord(seed, stream, offset + i) < threshold ? 0 : 1,
+  );
 }
 
-/** x / (1 - p), or 0 where the mask is. */
+/** x over the share that is kept, or 0 where the mask is. */
 export function dropoutReference(x: ArrayLike<number>, key: DropoutKey): Float64Array {
-  return maskReference(x.length, key).map((kept, i) => kept * x[i]! / (1 - key.p));
+  return maskReference(x.length, key).map((kept, i) => kept * x[i]! * keptFactor(key.p));
 }
 
 /** Sum of each column of `x` (rows, width). */

@@ -307,7 +307,7 @@ function lanes(unit: MatrixUnit): Trial {
       { name: "numbers of lanes", length: threads.length, risks: BOTH },
       ...Array.from(
         { length: shuffles },
-        (_, s) => ({ name: `shuffle by ${2 ** s}`, length: threads.length }),
+        (_, s) => ({ name: `shuffle by ${2 ** s}`, length: threads.length, risks: BOTH }),
       ),
     ],
     expected: [

@@ -2,4 +2,6 @@
 
 fn kept(stream: u32, quad: u32) -> vec4<bool> { return vec4<bool>(true); }
 
-fn kept_half(stream: u32, quad: u32, half: u32) -> vec2<bool> { return vec2<bool>(true); }
+fn mask_words(stream: u32, quad: u32) -> vec2u { return vec2u(); }
+
+fn kept_pair(word: u32) -> vec2<bool> { return vec2<bool>(true); }

@@ -1,24 +1,27 @@
-// The mask of dropout: of the four elements of a quad, those whose random words are not below a threshold are kept. A word
-// depends on the key and on the element's number alone, so that the gradient finds the same mask again.
+// The mask of dropout: of the four elements of a quad, those whose random numbers are not below a threshold are kept. The
+// numbers have 16 bits, so that one call of Threefry serves a quad. They depend on the key and on the element's number
+// alone, so that the gradient finds the same mask again.
 
-#needs p random_words random_half
+#needs p threefry
 
 // @param stream which of the streams after the key's
 // @param quad its number among those that the dispatch is about
 fn kept(stream: u32, quad: u32) -> vec4<bool> {
-  return random_words(mask_key(stream), mask_number(quad)) >= vec4u(p.mask_threshold);
+  let words = mask_words(stream, quad);
+  return vec4(kept_pair(words.x), kept_pair(words.y));
 }
 
-// The same of the first two elements of a quad (half 0), or of the others.
-fn kept_half(stream: u32, quad: u32, half: u32) -> vec2<bool> {
-  return random_half(mask_key(stream), mask_number(quad), half) >= vec2u(p.mask_threshold);
-}
-
-fn mask_key(stream: u32) -> vec2u {
-  return vec2u(p.mask_seed, p.mask_stream + stream);
-}
-
-fn mask_number(quad: u32) -> vec2u {
+// The random numbers of the first two elements of a quad, and of the others: the earlier in the lower half of a word.
+fn mask_words(stream: u32, quad: u32) -> vec2u {
   let low = p.mask_quad + quad;
-  return vec2u(low, p.mask_quad_high + select(0u, 1u, low < quad));
+  return threefry(
+    vec2u(p.mask_seed, p.mask_stream + stream),
+    vec2u(low, p.mask_quad_high + select(0u, 1u, low < quad)),
+  );
+}
+
+// Which of two elements with these numbers are kept. The threshold is 2^16 times that of a number: what is below the upper
+// half of a word decides nothing.
+fn kept_pair(word: u32) -> vec2<bool> {
+  return vec2u(word << 16u, word) >= vec2u(p.mask_threshold);
 }

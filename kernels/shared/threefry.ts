@@ -23,8 +23,19 @@ export function threefry(
 
 /** The random word of one element: elements go by fours, each four from two counters. At most 2^53 elements. */
 export function randomWord(seed: number, stream: number, element: number): number {
+  const [quad, lane] = quadOf(element);
+  return threefry([seed, stream], [quad.low, 2 * quad.high + (lane >> 1)])[lane % 2]!;
+}
+
+/** The random number of 16 bits of one element: each four from one counter. At most 2^53 elements. */
+export function randomHalfWord(seed: number, stream: number, element: number): number {
+  const [quad, lane] = quadOf(element);
+  const word = threefry([seed, stream], [quad.low, quad.high])[lane >> 1]!;
+  return lane % 2 === 0 ? word & 0xffff : word >>> 16;
+}
+
+/** Number of an element's quad, in two words, and its place there. */
+function quadOf(element: number): [quad: { low: number; high: number }, lane: number] {
   const quad = Math.floor(element / 4);
-  const lane = element % 4;
-  const high = Math.floor(quad / 2 ** 32);
-  return threefry([seed, stream], [quad % 2 ** 32, 2 * high + (lane >> 1)])[lane % 2]!;
+  return [{ low: quad % 2 ** 32, high: Math.floor(quad / 2 ** 32) }, element % 4];
 }

@@ -19,10 +19,5 @@ fn threefry_round(x: vec2u, rotation: u32) -> vec2u {
 
 // Four random words for the four elements of a quad. Its number is quad.x + 2^32 * quad.y, quad.y below 2^31.
 fn random_words(key: vec2u, quad: vec2u) -> vec4u {
-  return vec4u(random_half(key, quad, 0u), random_half(key, quad, 1u));
-}
-
-// Those of its first two elements (half 0), or of the others.
-fn random_half(key: vec2u, quad: vec2u, half: u32) -> vec2u {
-  return threefry(key, vec2u(quad.x, 2u * quad.y + half));
+  return vec4u(threefry(key, vec2u(quad.x, 2u * quad.y)), threefry(key, vec2u(quad.x, 2u * quad.y + 1u)));
 }

@@ -118,7 +118,7 @@ const FAULTS: readonly {
     parts: /./,
     matmul: true,
   },
-  { change: [/1u << \$su/, "2u << $su"], topic: "lanes", parts: /^shuffle/, matmul: false },
+  { change: [/1u << \$su/, "2u << $su"], topic: "lanes", parts: /^shuffle/, matmul: true },
 ];
 
 dawnTest(

@@ -1,5 +1,5 @@
 import { columnSum } from "../../kernels/elementwise/column_sum.ts";
-import { dropout } from "../../kernels/elementwise/dropout.ts";
+import { dropout, type DropoutKey, keptFactor } from "../../kernels/elementwise/dropout.ts";
 import { addBias, addInto, cast } from "../../kernels/elementwise/elementwise.ts";
 import { columnSumReference, dropoutReference } from "../../kernels/elementwise/reference.ts";
 import { Gpu } from "../../kernels/gpu.ts";
@@ -92,12 +92,19 @@ for (
     { p: 0.9, seed: 4, stream: 0xfffffffe, offset: 4 * (2 ** 32 - 600) },
     { p: 0.1, seed: 5, stream: 2, offset: 64 },
     { p: 0.5, seed: 6, stream: 3, offset: 4 * (2 ** 32 - 300) },
+    { p: 0.3, seed: 7, stream: 4, offset: 4 * (3 * 2 ** 32 - 1) },
+    { p: 0.5, seed: 8, stream: 5, offset: 2 ** 53 - 2400 },
   ].entries()
 ) {
   Deno.test(`dropout() has the mask of the reference for ${JSON.stringify(key)}`, async () => {
     for (const gpu of [whole, split]) {
-      for (const format of ["f32", "bf16"] as const) {
-        const x = inFormat(gpu, [300, 8], normal(i, 2400), format);
+      for (
+        const [shape, format] of [[[300, 8], "f32"], [[300, 8], "bf16"], [[67, 12], "f32"], [
+          [4],
+          "f32",
+        ]] as const
+      ) {
+        const x = inFormat(gpu, shape, normal(i, shape.reduce((a: number, b) => a * b, 1)), format);
         const expected = dropoutReference(x.values, key);
         const y = await gpu.read(dropout(gpu, x.tensor, key));
         assertRounded("y", y, expected, format);
@@ -107,33 +114,66 @@ for (
   });
 }
 
-/** 1 where dropout with p = 0.25 keeps an element, else 0. */
-async function mask(seed: number, stream: number, length: number, offset = 0): Promise<Float32Array> {
+/** What dropout makes of ones. */
+async function dropOnes(key: DropoutKey, length: number): Promise<Float32Array> {
   const ones = whole.tensor([length], new Float32Array(length).fill(1));
-  const y = dropout(whole, ones, { p: 0.25, seed, stream, offset });
+  const y = dropout(whole, ones, key);
   const values = await whole.read(y);
   ones.free();
   y.free();
-  return values.map((value) => value === 0 ? 0 : 1);
+  return values;
 }
 
-Deno.test("dropout() keeps the share it should, and masks of other keys are independent", async () => {
-  const length = 100_000;
-  const masks = [await mask(1, 1, length), await mask(1, 2, length), await mask(2, 1, length)];
-  masks.push(masks[0]!.map((_, i) => masks[0]![(i + 1) % length]!));
-  const deviation = Math.sqrt(0.25 * 0.75 / length);
-  for (const [i, one] of masks.entries()) {
-    const rate = one.reduce((sum, kept) => sum + kept, 0) / length;
-    assert(Math.abs(rate - 0.75) < 4 * deviation, `mask ${i} keeps ${rate}`);
-    for (const other of masks.slice(i + 1)) {
-      const both = one.reduce((sum, kept, at) => sum + kept * other[at]!, 0) / length;
-      const independent = 0.75 ** 2;
-      const spread = Math.sqrt(independent * (1 - independent) / length);
-      assert(Math.abs(both - independent) < 4 * spread, `both keep ${both}`);
+Deno.test("dropout() keeps the share it should, of elements in each place of a quad, and their mean is what it was", async () => {
+  const length = 2 ** 22;
+  for (
+    const [p, dropped] of [
+      [0, 0],
+      [1e-9, 2 ** -16],
+      [0.05, 3277 / 65536],
+      [0.7, 45875 / 65536],
+      [1 - 1e-9, 1 - 2 ** -16],
+    ] as const
+  ) {
+    const factor = 1 / (1 - dropped);
+    assertEquals(keptFactor(p), factor, `factor at ${p}`);
+    const y = await dropOnes({ p, seed: 1, stream: 2 }, length);
+    assert(y.every((value) => value === 0 || value === Math.fround(factor)), `other values at ${p}`);
+    for (let place = 0; place < 4; place++) {
+      let sum = 0;
+      for (let i = place; i < length; i += 4) sum += y[i]!;
+      const mean = sum / (length / 4);
+      const deviation = Math.sqrt(dropped * factor / (length / 4));
+      assert(Math.abs(mean - 1) <= 4 * deviation, `the mean at ${p} in place ${place} is ${mean}`);
     }
   }
-  assertEquals([...await mask(1, 1, 400)], [...masks[0]!.slice(0, 400)], "again");
-  assertEquals([...await mask(1, 1, 400, 200)], [...masks[0]!.slice(200, 600)], "a later part");
+});
+
+Deno.test("Elements of a mask are independent, and so are masks of other keys; a mask is found again", async () => {
+  const [length, p] = [100_000, 0.25];
+  const mask = async (seed: number, stream: number, size: number, offset = 0) =>
+    (await dropOnes({ p, seed, stream, offset }, size)).map((value) => value === 0 ? 0 : 1);
+  const longer = await mask(1, 1, length + 4096);
+  const one = longer.subarray(0, length);
+  /** Fails if elements at `places` depend on the others there. */
+  const assertIndependent = (label: string, other: ArrayLike<number>, places: readonly number[]) => {
+    const sum = places.reduce((sum, i) => sum + (one[i]! - (1 - p)) * (other[i]! - (1 - p)), 0);
+    const correlation = sum / places.length / (p * (1 - p));
+    assert(Math.abs(correlation) < 4 / Math.sqrt(places.length), `${label}: correlation ${correlation}`);
+  };
+  const all = [...Array(length).keys()];
+  for (const distance of [1, 2, 3, 4, 7, 8, 64, 4096]) {
+    for (let place = 0; place < 4; place++) {
+      const places = all.filter((i) => i % 4 === place);
+      assertIndependent(`${distance} after place ${place} of a quad`, longer.subarray(distance), places);
+    }
+  }
+  for (const [seed, stream] of [[1, 2], [1, 6], [2, 1], [0x10001, 1], [1, 0x10001]] as const) {
+    assertIndependent(`seed ${seed}, stream ${stream}`, await mask(seed, stream, length), all);
+  }
+  assertIndependent("2^32 quads later", await mask(1, 1, length, 4 * 2 ** 32), all);
+  assertEquals([...await mask(1, 1, 400)], [...one.slice(0, 400)], "again");
+  assertEquals([...await mask(1, 1, 400, 200)], [...one.slice(200, 600)], "a later part");
 });
 
 Deno.test("Elementwise ops refuse what does not fit", async () => {

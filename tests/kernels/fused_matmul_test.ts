@@ -1,3 +1,4 @@
+import { dropout } from "../../kernels/elementwise/dropout.ts";
 import { maskReference } from "../../kernels/elementwise/reference.ts";
 import { Gpu, type Sharing } from "../../kernels/gpu.ts";
 import {
@@ -95,6 +96,34 @@ for (const sharing of ["workgroup", "subgroup"] satisfies Sharing[]) {
             [isEven ? 2 : 2 * blocks, false],
             label,
           );
+        }
+      }
+    }
+  });
+
+  Deno.test(`A mask drops the same elements in each operand, an inner product and alone, ${sharing} sharing`, async () => {
+    using gpu = await Gpu.open({ sharing, poison: true });
+    for (const [M, K] of [[12, 8], [68, 76], [132, 36]] as const) {
+      const one = (size: number) =>
+        gpu.tensor(
+          [size, size],
+          Float32Array.from({ length: size * size }, (_, i) => i % (size + 1) === 0 ? 1 : 0),
+        );
+      for (const offset of [0, 4 * (2 ** 32 - 3), 4 * (5 * 2 ** 32 - M * K / 8)]) {
+        const mask = { ...KEY, offset };
+        const x = gpu.tensor([M, K], normal(M, M * K));
+        const expected = [...await gpu.read(dropout(gpu, x, mask, { factor: 1 }))];
+        const gradient = gpu.zeros([M, K]);
+        matmulBackwardWeights(gpu, [{ dy: one(M), x, into: gradient, mask }]);
+        const all = {
+          "operand A": matmul(gpu, x, one(K), { mask }),
+          "operand B": gradient,
+          "an inner product": matmulBackwardInput(gpu, gpu.zeros([M, 4]), gpu.zeros([4, K]), {
+            inner: { x, weight: one(K), mask },
+          }),
+        };
+        for (const [name, y] of Object.entries(all)) {
+          assertEquals([...await gpu.read(y)], expected, `${name} of ${M}x${K} from ${offset}`);
         }
       }
     }

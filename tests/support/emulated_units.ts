@@ -124,7 +124,7 @@ function emulated(code: string): string {
       (_, isInteger) => `emulated_max_${isInteger ? "i32" : "f32"}(`,
     )
     .replaceAll(
-      /subgroupShuffleXor\((?=(lane)?)/g,
+      /subgroupShuffleXor\((?=(lane|select)?)/g,
       (_, isInteger) => `emulated_xor_${isInteger ? "u32" : "f32"}(`,
     )
     // naga has no such bitcast.

@@ -144,7 +144,8 @@ function make(gpu: Gpu, { M, N, K, lanes }: MatrixUnit, shape: TileShape): Made 
   const staged = Array.from({ length: MOST_STAGED }, (_, i) => MOST_STAGED - i)
     .find((staged) => matrices[1] % staged === 0 && down * across * M * 4 * (staged * N + 4) <= left);
   const most = MOST_MATRICES[gpu.info.isSoftware ? "software" : "gpu"];
-  const isWhole = [...matrices, ...packs, depth / K, depth / 8].every(Number.isInteger);
+  // Threads that share quads of a turned operand are depth / 8 lanes apart.
+  const isWhole = [...matrices, ...packs, depth / K, depth / 8, lanes / (depth / 4)].every(Number.isInteger);
   return isWhole && staged && matrices[0] * matrices[1] <= most &&
       threads <= maxComputeInvocationsPerWorkgroup
     ? { depth, matrices, packs, staged }
