@@ -47,8 +47,10 @@ const LEAST_SPAN = 256;
  * Records a product by tiles. Where there are too few of them to keep the device busy, several workgroups share the depth
  * of each, and a second dispatch sums their parts. An inner product with which a kernel would bind more than the device
  * lets it comes after.
+ * @param tileOf makes the tile for a product
  */
-export function runTile(gpu: Gpu, tile: Tile, product: Product): void {
+export function runTile(gpu: Gpu, tileOf: (product: Product) => Tile, product: Product): void {
+  const tile = tileOf(product);
   const { a, b, c, rows, columns, depth, alpha, beta, inner, aFactors, addend, blocks = ONE } = product;
   const [down, across] = [Math.ceil(rows / tile.rows), Math.ceil(columns / tile.columns)];
   const cols = Math.ceil(columns / 4);
@@ -60,7 +62,7 @@ export function runTile(gpu: Gpu, tile: Tile, product: Product): void {
   const bound = 2 + Object.keys(b.tensors).length + (aFactors ? 1 : 0) + (adds && addend ? 1 : 0);
   // Several products as one have dense weights, which are one buffer.
   if (inner && bound + 2 > gpu.limits.maxStorageBuffersPerShaderStage) {
-    return runInnerApart(gpu, { ...product, inner }, (gpu, each) => runTile(gpu, tile, each));
+    return runInnerApart(gpu, { ...product, inner }, (gpu, each) => runTile(gpu, tileOf, each));
   }
   const sums = parts === 1
     ? undefined
