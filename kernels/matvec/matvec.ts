@@ -92,7 +92,7 @@ export function matvecs(
       return { operand, y: ys[i]!, first: first + start, alpha, beta, inner: ofRows };
     })
   );
-  for (const run of runsOf(gpu, parts)) runParts(gpu, x, run, sharing, input);
+  for (const run of runsOf(parts)) runParts(gpu, x, run, sharing, input);
   return ys;
 }
 
@@ -172,16 +172,15 @@ function runParts(
   const inners = parts.flatMap(({ inner }) => inner ?? []);
   const [firstInner, lastInner] = [inners[0], inners.at(-1)];
   const places = placesOf(parts);
-  const facts = [
-    ...[sharing, x.rows, x.width, x.dtype, y.dtype, alpha, beta, firstInner?.x.width ?? 0, ...places],
-    ...[made.name, made.uniforms.eps, made.uniforms.offset],
-  ];
+  const { eps, offset } = made.uniforms;
+  const inner_stride = (firstInner?.x.width ?? 0) / 4;
+  const format = `${sharing} ${made.name} ${x.dtype} ${y.dtype}`;
+  const facts = [format, eps, offset, x.rows, x.width, alpha, beta, inner_stride, ...places];
   let launched = LAUNCHED.get(joint);
   if (
     !launched || launched.facts.length !== facts.length ||
     facts.some((fact, i) => fact !== launched!.facts[i])
   ) {
-    const inner_stride = (firstInner?.x.width ?? 0) / 4;
     const uniforms = { alpha, beta, inner_stride };
     launched = {
       facts,

@@ -1,5 +1,5 @@
 /** Matrix-vector products of the same rows, as parts of one dispatch where they lie side by side. */
-import type { Gpu, Sharing } from "../gpu.ts";
+import type { Sharing } from "../gpu.ts";
 import type { InnerFactors } from "../matmul/matmul.ts";
 import { BLOCK } from "../nf4/format.ts";
 import { bytesPerElement, OFFSET_BYTES, spanOf, Tensor } from "../tensor.ts";
@@ -8,7 +8,8 @@ import pairsWgsl from "./operand_pairs.wgsl" with { type: "text" };
 import quadsWgsl from "./operand_quads.wgsl" with { type: "text" };
 
 /** Parts of a dispatch at most: queries, keys and values. */
-export const MOST_PARTS = 3;
+const MOST_PARTS = 3;
+
 /** A second product that is added to one. */
 export type VectorInner = Omit<InnerFactors, "mask">;
 
@@ -69,10 +70,10 @@ export interface Run {
 }
 
 /** Groups parts, in their order, by dispatches. */
-export function runsOf(gpu: Gpu, parts: readonly Part[]): Run[] {
+export function runsOf(parts: readonly Part[]): Run[] {
   const runs: Run[] = [];
   for (let first = 0; first < parts.length;) {
-    const run = longestRun(gpu, parts.slice(first, first + MOST_PARTS));
+    const run = longestRun(parts.slice(first, first + MOST_PARTS));
     runs.push(run);
     first += run.parts.length;
   }
@@ -80,45 +81,44 @@ export function runsOf(gpu: Gpu, parts: readonly Part[]): Run[] {
 }
 
 /** As many of the first parts as can be one dispatch. */
-function longestRun(gpu: Gpu, parts: readonly Part[]): Run {
-  const joint = canJoin(gpu, parts) ? jointOf(gpu, parts) : undefined;
-  return joint ? { parts, joint } : longestRun(gpu, parts.slice(0, -1));
+function longestRun(parts: readonly Part[]): Run {
+  const joint = canJoin(parts) ? jointOf(parts.map(({ operand }) => operand)) : undefined;
+  return joint ? { parts, joint } : longestRun(parts.slice(0, -1));
 }
 
 /** Whether all but the weights of parts is alike and side by side. */
-function canJoin(gpu: Gpu, parts: readonly Part[]): boolean {
+function canJoin(parts: readonly Part[]): boolean {
   if (parts.length === 1) return true;
   const [one] = parts as [Part];
   const inners = parts.flatMap(({ inner }) => inner ?? []);
-  return parts.every(({ alpha, beta, y }) =>
-    alpha === one.alpha && beta === one.beta && y.dtype === one.y.dtype
-  ) &&
-    isRow(gpu, parts.map(({ y }) => y)) &&
-    inners.every(({ x }) => x === inners[0]!.x) && isRow(gpu, inners.map(({ weight }) => weight));
+  const isAlike = ({ alpha, beta, y }: Part) =>
+    alpha === one.alpha && beta === one.beta && y.dtype === one.y.dtype;
+  return parts.every(isAlike) && inners.every(({ x }) => x === inners[0]!.x) &&
+    isRow(parts.map(({ y }) => y)) && isRow(inners.map(({ weight }) => weight));
 }
 
-/** The weights of parts as one; undefined where they are not of one form, side by side. */
-function jointOf(gpu: Gpu, parts: readonly Part[]): JointOperand | undefined {
-  const { operand } = parts[0]!;
-  let known = JOINTS.get(operand);
-  if (!known) JOINTS.set(operand, known = []);
-  const isKnown = ({ operands }: { readonly operands: readonly VectorOperand[] }) =>
-    operands.length === parts.length && operands.every((each, i) => each === parts[i]!.operand);
+/** Weights as one; undefined where they are not of one form, side by side. */
+function jointOf(operands: readonly VectorOperand[]): JointOperand | undefined {
+  const [one] = operands as [VectorOperand];
+  let known = JOINTS.get(one);
+  if (!known) JOINTS.set(one, known = []);
+  const isKnown = ({ operands: others }: { readonly operands: readonly VectorOperand[] }) =>
+    others.length === operands.length && others.every((each, i) => each === operands[i]);
   const found = known.find(isKnown);
   if (found) return found.joint;
-  const operands = parts.map((part) => part.operand);
-  const joint = join(gpu, operands);
+  const joint = join(operands);
   known.push({ operands, joint });
   return joint;
 }
 
-function join(gpu: Gpu, operands: readonly VectorOperand[]): JointOperand | undefined {
+function join(operands: readonly VectorOperand[]): JointOperand | undefined {
   const [one] = operands as [VectorOperand];
   const last = operands.at(-1)!;
   const names = Object.keys(one.tensors);
+  const isAlike = ({ isPlaced, name, format }: VectorOperand) =>
+    isPlaced && name === one.name && format === one.format;
   const fits = operands.length === 1 ||
-    operands.every(({ isPlaced, name, format }) => isPlaced && name === one.name && format === one.format) &&
-      names.every((name) => isRow(gpu, operands.map(({ tensors }) => tensors[name]!)));
+    operands.every(isAlike) && names.every((name) => isRow(operands.map(({ tensors }) => tensors[name]!)));
   if (!fits) return undefined;
   return {
     operands,
@@ -127,16 +127,14 @@ function join(gpu: Gpu, operands: readonly VectorOperand[]): JointOperand | unde
   };
 }
 
-/** Whether tensors lie one behind the other within one binding. */
-function isRow(gpu: Gpu, tensors: readonly Tensor[]): boolean {
+/** Whether tensors lie one behind the other in a buffer, none of which is larger than a binding. */
+function isRow(tensors: readonly Tensor[]): boolean {
   if (tensors.length < 2) return true;
   const bounds = tensors.map(({ bound }) => bound);
-  const [first] = bounds;
-  return bounds.every(({ buffer, offset, size }, i) => {
-    const distance = offset - first!.offset;
-    return buffer === first!.buffer && distance % OFFSET_BYTES === 0 &&
-      distance + size <= gpu.maxBindingBytes &&
-      (i === 0 || offset >= bounds[i - 1]!.offset);
+  return bounds.every(({ buffer, offset }, i) => {
+    const before = bounds[i - 1];
+    return !before ||
+      buffer === before.buffer && offset >= before.offset && (offset - before.offset) % OFFSET_BYTES === 0;
   });
 }
 

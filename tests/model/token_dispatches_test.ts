@@ -99,7 +99,7 @@ Deno.test("Norms that products do not make stay kernels: LayerNorm, and those be
   assertEquals(await norms("gemma2", { head_dim: 8 }), Array(4).fill("rms_norm"));
 });
 
-Deno.test("Weights in 4 bits are joined as others are; beside those of another form, or in 4 bits of their own, they are not", async () => {
+Deno.test("Linears in 4 bits that read the same rows are one dispatch as others are", async () => {
   const layer = [QKV, "matvec", GATE_UP, "matvec_swiglu"];
   for (const quantisation of ["nf4", "nf4-double"] as const) {
     const token = await dispatchesOf(smallConfig(), { quantisation });
