@@ -115,8 +115,7 @@ function join(operands: readonly VectorOperand[]): JointOperand | undefined {
   const [one] = operands as [VectorOperand];
   const last = operands.at(-1)!;
   const names = Object.keys(one.tensors);
-  const isAlike = ({ isPlaced, name, format }: VectorOperand) =>
-    isPlaced && name === one.name && format === one.format;
+  const isAlike = ({ isPlaced, name }: VectorOperand) => isPlaced && name === one.name;
   const fits = operands.length === 1 ||
     operands.every(isAlike) && names.every((name) => isRow(operands.map(({ tensors }) => tensors[name]!)));
   if (!fits) return undefined;
