@@ -88,7 +88,9 @@ export function matvecs(
   const parts = calls.flatMap(({ weight, alpha = 1, beta = 0, first = 0, inner }, i) =>
     operandsOf(weight, sharing).map((operand): Part => {
       const { start, rows } = operand;
-      const ofRows = inner && { ...inner, weight: inner.weight.slice(start, start + rows) };
+      const ofRows = rows === weight.shape[0]
+        ? inner
+        : inner && { ...inner, weight: inner.weight.slice(start, start + rows) };
       return { operand, y: ys[i]!, first: first + start, alpha, beta, inner: ofRows };
     })
   );
@@ -102,9 +104,10 @@ export function makesInputOf(
   { weight, hasInner }: { readonly weight: Weight; readonly hasInner: boolean },
 ): boolean {
   if (!makesInput(gpu)) return false;
-  const ofWeight = operandsOf(weight, "workgroup").map(({ tensors }) => Object.keys(tensors).length);
-  // Besides x, y and what the input is made with.
-  return 3 + Math.max(...ofWeight) + (hasInner ? 2 : 0) <= gpu.limits.maxStorageBuffersPerShaderStage;
+  // x, y, what the input is made with, and the factors of the inner product.
+  const others = 3 + (hasInner ? 2 : 0);
+  const most = gpu.limits.maxStorageBuffersPerShaderStage;
+  return operandsOf(weight, "workgroup").every(({ tensors }) => others + Object.keys(tensors).length <= most);
 }
 
 /** y = alpha x W^T + beta y by {@linkcode matvec} where x has few rows, by {@linkcode matmul} where it has more. */
@@ -117,6 +120,7 @@ export function product(gpu: Gpu, x: Tensor, weight: Weight, options: VectorOpti
 /** Tensors for results: those given, and new ones side by side. */
 function resultsOf(gpu: Gpu, x: Tensor, calls: readonly VectorCall[]): Tensor[] {
   const ys = calls.map(({ into }) => into);
+  if (ys.every((y) => y)) return ys as Tensor[];
   for (const format of new Set(calls.filter(({ into }) => !into).map(({ format }) => format ?? x.format))) {
     const wanted = [...calls.keys()].filter((i) =>
       !calls[i]!.into && (calls[i]!.format ?? x.format) === format

@@ -144,13 +144,17 @@ const PLACES = ["y_first", "y_stride", "inner_first", "inner_depth", "inner_b_fi
 export function placesOf(parts: readonly Part[]): number[] {
   const { y: firstY } = parts[0]!;
   const firstInner = parts.find(({ inner }) => inner)?.inner;
-  return parts.flatMap(({ y, first, inner }) => [
-    (elementsBetween(firstY, y) + first) / 4,
-    y.width / 4,
-    (inner?.first ?? 0) / 4,
-    (inner?.weight.width ?? 0) / 4,
-    inner ? elementsBetween(firstInner!.weight, inner.weight) / 4 : 0,
-  ]);
+  const places: number[] = [];
+  for (const { y, first, inner } of parts) {
+    places.push(
+      (elementsBetween(firstY, y) + first) / 4,
+      y.width / 4,
+      (inner?.first ?? 0) / 4,
+      (inner?.weight.width ?? 0) / 4,
+      inner ? elementsBetween(firstInner!.weight, inner.weight) / 4 : 0,
+    );
+  }
+  return places;
 }
 
 /** The fields of params.wgsl of all parts. @param depth quads along the depth */
@@ -188,5 +192,6 @@ function blocksBetween(from: Tensor | undefined, to: Tensor | undefined): number
 
 /** Elements from the first of one tensor to the first of another in the same buffer. */
 function elementsBetween(from: Tensor, to: Tensor): number {
+  if (from === to) return 0;
   return (to.bound.offset - from.bound.offset) / bytesPerElement(from.dtype);
 }
