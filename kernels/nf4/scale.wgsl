@@ -1,8 +1,8 @@
-// The scale of a block, plain.
+// The scale of a block, plain: called as that of scale_nested.wgsl, where a matrix's scales have more in common.
 
 @group(0) @binding(3) var<storage, read> absmax: array<f32>;         // (blocks)
 
-struct Nf4Scales { unused: u32 }
+struct Nf4Scales { nothing: u32 }
 
 fn nf4_scales(first: u32, before: u32) -> Nf4Scales {
   return Nf4Scales();
