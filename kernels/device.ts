@@ -99,16 +99,18 @@ export function matricesOf({ info, features }: Pick<GPUAdapter, "info" | "featur
  * @param options.timestamps ask for timestamp queries
  * @param options.toggles of Dawn, besides its usual ones
  * @param options.without features not to ask for
+ * @param options.maxStorageBuffers that a kernel may bind, at most
  * @param options.find finds the adapter; {@linkcode findAdapter} unless given
  * @throws {UserError} if no adapter answers
  * @throws {GpuError} if it has no timestamp queries, though asked for
  */
 export async function openDevice(
   webgpu: WebGpu,
-  { timestamps, toggles, without = [], find = findAdapter }: {
+  { timestamps, toggles, without = [], maxStorageBuffers = Infinity, find = findAdapter }: {
     readonly timestamps: boolean;
     readonly toggles?: readonly string[] | undefined;
     readonly without?: readonly string[] | undefined;
+    readonly maxStorageBuffers?: number | undefined;
     readonly find?: typeof findAdapter;
   },
 ): Promise<OpenDevice> {
@@ -117,6 +119,7 @@ export async function openDevice(
   const { device, granted } = await requestDevice(adapter, {
     required: timestamps ? [requireTimestamps(adapter)] : [],
     wanted: wantedFeatures(webgpu, adapter, without),
+    maxStorageBuffers,
   });
   const subgroups = granted.has("subgroups");
   const { description, vendor, subgroupMinSize, subgroupMaxSize } = adapter.info;
@@ -174,16 +177,17 @@ function wantedFeatures(
 /** Requests a device with the adapter's limits, and of the wanted features as many as are granted together. */
 async function requestDevice(
   adapter: GPUAdapter,
-  { required, wanted }: {
+  { required, wanted, maxStorageBuffers }: {
     readonly required: readonly string[];
     readonly wanted: ReadonlyMap<string, readonly string[]>;
+    readonly maxStorageBuffers: number;
   },
 ): Promise<{ device: GPUDevice; granted: ReadonlySet<string> }> {
   const { limits } = adapter;
   const requiredLimits = {
     maxBufferSize: limits.maxBufferSize,
     maxStorageBufferBindingSize: limits.maxStorageBufferBindingSize,
-    maxStorageBuffersPerShaderStage: limits.maxStorageBuffersPerShaderStage,
+    maxStorageBuffersPerShaderStage: Math.min(limits.maxStorageBuffersPerShaderStage, maxStorageBuffers),
     maxComputeWorkgroupStorageSize: limits.maxComputeWorkgroupStorageSize,
     maxComputeInvocationsPerWorkgroup: limits.maxComputeInvocationsPerWorkgroup,
     maxComputeWorkgroupSizeX: limits.maxComputeWorkgroupSizeX,

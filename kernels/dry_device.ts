@@ -9,6 +9,7 @@ export type DeviceLimits = Pick<
   GPUSupportedLimits,
   | "maxBufferSize"
   | "maxStorageBufferBindingSize"
+  | "maxStorageBuffersPerShaderStage"
   | "maxComputeWorkgroupsPerDimension"
   | "maxComputeWorkgroupStorageSize"
   | "maxComputeInvocationsPerWorkgroup"
@@ -26,6 +27,7 @@ export function limitsOf({ limits }: Pick<GPUDevice, "limits">): DeviceLimits {
 export const TYPICAL_LIMITS: DeviceLimits = {
   maxBufferSize: 2 ** 31,
   maxStorageBufferBindingSize: 2 ** 31 - 4,
+  maxStorageBuffersPerShaderStage: 10,
   maxComputeWorkgroupsPerDimension: 65535,
   maxComputeWorkgroupStorageSize: 32768,
   maxComputeInvocationsPerWorkgroup: 1024,

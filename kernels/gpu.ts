@@ -136,9 +136,11 @@ export class Gpu {
    * @throws {GpuError} if the adapter cannot time or share as asked
    */
   static async open(options: GpuOptions = {}): Promise<Gpu> {
-    const { webgpu = "deno", sharing, tuning = {}, profile = false, onTiming, toggles, without } = options;
+    const { webgpu = "deno", sharing, tuning = {}, profile = false, onTiming } = options;
+    const { toggles, without, maxStorageBuffers } = options;
     const timestamps = profile || onTiming !== undefined;
-    const { device, info } = await openDevice(webgpu, { timestamps, toggles, without });
+    const asked = { timestamps, toggles, without, maxStorageBuffers };
+    const { device, info } = await openDevice(webgpu, asked);
     if (sharing === "subgroup" && info.subgroupSize < 8) {
       device.destroy();
       throw new GpuError(

@@ -39,6 +39,8 @@ export interface GpuOptions {
   readonly memoryLimitBytes?: number;
   /** Largest tensor segment in bytes; the adapter's binding limit unless given lower. */
   readonly maxBindingBytes?: number;
+  /** Storage buffers that a kernel may bind; as many as the adapter lets it unless given fewer, of which there are 8 on any. */
+  readonly maxStorageBuffers?: number;
   /** Most multiply-adds of one dispatch and of one submit; a second's work of a small GPU unless given. */
   readonly mostWork?: number;
   /** Fills every new tensor with NaN, so that a kernel that leaves gaps shows (tests). */
@@ -66,6 +68,7 @@ export interface DryOptions extends
     | "webgpu"
     | "toggles"
     | "without"
+    | "maxStorageBuffers"
     | "tuning"
     | "refused"
     | "verdicts"

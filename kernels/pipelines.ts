@@ -117,13 +117,13 @@ export class PipelineCache {
     return group;
   }
 
-  /** Writes the fields of `struct Params` in their order at `offset`. */
+  /** Writes the fields of `struct Params` in their order at `offset`. @returns what it wrote */
   packUniforms(
     pipeline: Pipeline,
     values: Readonly<Record<string, number>>,
     into: Uint8Array,
     offset: number,
-  ): void {
+  ): Uint8Array {
     const { uniforms } = pipeline.interface;
     const view = new DataView(into.buffer, into.byteOffset + offset);
     if (Object.keys(values).length !== uniforms.length) {
@@ -145,6 +145,7 @@ export class PipelineCache {
       }
       view.setUint32(4 * i, value >>> 0, true);
     });
+    return into.subarray(offset, offset + 4 * uniforms.length);
   }
 
   /** Whether no compiler is to be waited for. */

@@ -14,6 +14,15 @@ export interface Launch extends Specialisation {
   readonly uniforms?: Readonly<Record<string, number>>;
   /** Multiply-adds, about, of a dispatch that has many. */
   readonly work?: number;
+  /** For a launch that comes again as it is, on one device: what was made of it the first time. */
+  readonly kept?: Kept;
+}
+
+/** What a {@linkcode Recorder} made of a launch; empty before its first time. */
+export interface Kept {
+  pipeline?: Pipeline;
+  /** Its uniforms as the kernel reads them. */
+  uniforms?: Uint8Array;
 }
 
 /** A dispatch as it is recorded. */
@@ -120,7 +129,7 @@ export class Recorder {
       );
     }
     if (x * y * z === 0) return;
-    const { uniforms = {}, work = 0 } = launch;
+    const { uniforms = {}, work = 0, kept } = launch;
     this.#options.onDispatch?.({
       kernel: kernel.name,
       grid: [x, y, z],
@@ -129,12 +138,16 @@ export class Recorder {
       form: { kernel, constants: launch.constants, formats: launch.formats },
     });
     if (this.#options.isDry) return;
-    const pipeline = this.#pipelines.get(kernel, launch);
+    const pipeline = kept?.pipeline ?? this.#pipelines.get(kernel, launch);
     const isFull = this.#slotsUsed === (this.#timing ? TIMED_LAUNCHES : RING_SLOTS);
     if (isFull || this.#workRecorded + work > this.#options.mostWork) this.submit();
     this.#workRecorded += work;
     const slot = this.#slotsUsed++ * this.#slotBytes;
-    this.#pipelines.packUniforms(pipeline, uniforms, this.#slots, slot);
+    if (kept?.uniforms) this.#slots.set(kept.uniforms, slot);
+    else {
+      const bytes = this.#pipelines.packUniforms(pipeline, uniforms, this.#slots, slot);
+      if (kept) Object.assign(kept, { pipeline, uniforms: bytes.slice() });
+    }
     const pass = this.#beginPass(pipeline, [x, y, z], bounds);
     pass.setPipeline(pipeline.gpu);
     const group = this.#pipelines.bindGroup(pipeline, bounds, this.#ring.gpu);

@@ -216,28 +216,15 @@ function isBeside(before: Tensor, next: Tensor): boolean {
     Math.ceil((a!.offset + before.byteLength) / OFFSET_BYTES) * OFFSET_BYTES === b!.offset;
 }
 
-/** All from the first of neighbours to the last. */
-function spanOf(first: Tensor, last: Tensor): Tensor {
+/**
+ * All from the first of tensors in one buffer to the last, and what lies between them, as one vector: borrowed.
+ * @internal
+ */
+export function spanOf(first: Tensor, last: Tensor): Tensor {
   if (first === last) return first;
   const [from, to] = [first.segments[0]!, last.segments[0]!];
-  const rows = (to.offset + last.byteLength - from.offset) / 4;
-  return new Tensor([rows], "f32", first.label, [{ ...from, start: 0, rows }]);
-}
-
-/**
- * Joins f32 matrices of one width that lie side by side, with nothing between them: borrowed.
- * @returns all their rows; undefined where they do not lie so
- */
-export function stacked(matrices: readonly Tensor[]): Tensor | undefined {
-  const [first] = matrices as [Tensor];
-  const fits = matrices.every((next, i) => {
-    const before = matrices[i - 1];
-    return next.width === first.width &&
-      (!before || isBeside(before, next) && before.byteLength % OFFSET_BYTES === 0);
-  });
-  if (!fits) return undefined;
-  const rows = matrices.reduce((sum, matrix) => sum + matrix.rows, 0);
-  return new Tensor([rows, first.width], "f32", first.label, [{ ...first.segments[0]!, start: 0, rows }]);
+  const rows = (to.offset + last.byteLength - from.offset) / bytesPerElement(first.dtype);
+  return new Tensor([rows], first.dtype, first.label, [{ ...from, start: 0, rows }]);
 }
 
 /** Rows `start` to `end` (excluded) of each tensor, borrowed. */

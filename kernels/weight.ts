@@ -4,6 +4,7 @@
  * `kernels/quantisation.ts`.
  */
 import type { Gpu, Sharing } from "./gpu.ts";
+import type { NamedShape } from "./memory.ts";
 import type { RowRange } from "./shared/row_chunks.ts";
 import type { Tensor } from "./tensor.ts";
 import type { Constants, Format } from "./wgsl.ts";
@@ -109,6 +110,8 @@ export interface VectorOperand {
   readonly quads: number;
   /** Quads, from the first of a row on, that share a scale; all unless given. */
   readonly scaleQuads?: number;
+  /** Whether its libraries read each tensor from where the part at hand begins in it (kernels/matvec/params.wgsl); no unless given. */
+  readonly isPlaced?: boolean;
 }
 
 /** Quantises a matrix that comes in chunks of rows. */
@@ -123,9 +126,8 @@ export interface Quantiser {
   finish(): QuantisedWeight;
 }
 
-/** A matrix of random numbers. */
+/** Matrices of random numbers. */
 export interface RandomWeightOptions {
-  readonly label: string;
   /** Root mean square of the weights. */
   readonly rms: number;
   /** u32 */
@@ -142,12 +144,12 @@ export interface QuantisedStack {
   put(number: number, matrix: QuantisedWeight): void;
 }
 
-/** Makes matrices (N, K) of linears in one quantisation. */
+/** Makes matrices (N, K) of linears in one quantisation: those that are asked for at once lie side by side in memory. */
 export interface QuantisationMethod {
   /** K must be a multiple of it. */
   readonly widthUnit: number;
-  /** @throws {GpuError} if K does not fit */
-  quantiser(gpu: Gpu, shape: readonly [number, number], label: string): Quantiser;
-  /** Makes a matrix of random codes. The caller frees it. @throws {GpuError} if K does not fit */
-  random(gpu: Gpu, shape: readonly [number, number], options: RandomWeightOptions): QuantisedWeight;
+  /** Gives a quantiser for each matrix. @throws {GpuError} if a K does not fit */
+  quantisers(gpu: Gpu, wanted: readonly NamedShape[]): Quantiser[];
+  /** Makes matrices of random codes. The caller frees them. @throws {GpuError} if a K does not fit */
+  random(gpu: Gpu, wanted: readonly NamedShape[], options: RandomWeightOptions): QuantisedWeight[];
 }

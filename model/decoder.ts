@@ -164,6 +164,7 @@ export class Decoder {
     const logits = withFewRows(
       this.#gpu,
       { x: this.#hidden, norm: last },
+      [head],
       ({ x, input }) => product(this.#gpu, x, head.weight, { ...options, input }),
     );
     const { final_logit_softcapping: cap } = this.model.config;

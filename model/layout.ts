@@ -13,6 +13,11 @@ export interface LinearSpec {
   readonly scale?: number | undefined;
   /** Whether the backward pass of a checkpointed layer makes its product again. */
   readonly isRecomputed: boolean;
+  /**
+   * Name of the linears of a layer, one behind the other in the layout, that read the same rows: they are held side by side,
+   * and few rows are multiplied with all of them in one dispatch. Undefined for one that reads rows alone.
+   */
+  readonly group?: string | undefined;
   /** Where it is one expert's; undefined where all tokens go through it. */
   readonly expert?: ExpertSpec | undefined;
   /** Whether a norm reads its product, which any backward pass then makes once more, chunk by chunk. */

@@ -16,8 +16,8 @@ import {
   matmuls,
 } from "../kernels/matmul/matmul.ts";
 import type { Weight } from "../kernels/weight.ts";
-import { matvec, MATVEC_ROWS } from "../kernels/matvec/matvec.ts";
-import { stacked, type Tensor } from "../kernels/tensor.ts";
+import { MATVEC_ROWS, matvecs } from "../kernels/matvec/matvec.ts";
+import type { Tensor } from "../kernels/tensor.ts";
 import type { Format } from "../kernels/wgsl.ts";
 import { type LinearInput, sourceOf, type VectorRows, withFewRows, withRows } from "./linear_input.ts";
 
@@ -128,7 +128,7 @@ export function linears(
   }
   const run = (rows: VectorRows): Tensor[] => linearsOfFewRows(gpu, rows, layers, key, options);
   // Dropout reads a tensor.
-  return key ? withRows(gpu, input, (x) => run({ x })) : withFewRows(gpu, input, run);
+  return key ? withRows(gpu, input, (x) => run({ x })) : withFewRows(gpu, input, layers, run);
 }
 
 function linearsOfManyRows(
@@ -165,19 +165,22 @@ function linearsOfFewRows(
   { firstRow = 0, targets = [] }: LinearsOptions,
 ): Tensor[] {
   const low = lowRankOfFewRows(gpu, rows, layers, key, firstRow);
-  const ys = layers.map(({ weight, floats, lora, bias, scale: alpha = 1 }, i) => {
-    const { into, addTo, addend } = targets[i] ?? {};
-    const y = matvec(gpu, rows.x, floats ?? weight, {
+  const calls = layers.map(({ weight, floats, lora, scale: alpha = 1 }, i) => {
+    const { into, addTo } = targets[i] ?? {};
+    return {
+      weight: floats ?? weight,
       alpha,
-      input: rows.input,
       inner: low && lora && { x: low.h, first: low.firsts[i]!, weight: lora.B },
       ...(addTo ? { into: addTo, beta: 1 } : { into }),
-    });
-    if (addend) addInto(gpu, y, addend);
-    if (bias) addBias(gpu, y, bias, alpha);
-    return y;
+    };
   });
+  const ys = matvecs(gpu, rows.x, calls, rows.input);
   low?.h.free();
+  layers.forEach(({ bias, scale = 1 }, i) => {
+    const addend = targets[i]?.addend;
+    if (addend) addInto(gpu, ys[i]!, addend);
+    if (bias) addBias(gpu, ys[i]!, bias, scale);
+  });
   return ys;
 }
 
@@ -305,7 +308,7 @@ function lowRank(
   return { h, firsts };
 }
 
-/** {@linkcode lowRank} of few rows: in one product where nothing is dropped, and the factors A lie side by side. */
+/** {@linkcode lowRank} of few rows: several in one product where nothing is dropped, and the factors A lie side by side. */
 function lowRankOfFewRows(
   gpu: Gpu,
   { x, input }: VectorRows,
@@ -316,20 +319,18 @@ function lowRankOfFewRows(
   const { firsts, width } = ranksOf(layers);
   if (width === 0) return undefined;
   const h = gpu.empty([x.rows, width], "f32", "h");
-  const loras = layers.flatMap(({ lora }) => lora ?? []);
-  const { scaling } = loras[0]!;
-  const together = !key && loras.every((lora) => lora.scaling === scaling) &&
-    stacked(loras.map(({ A }) => A));
-  if (together) {
-    matvec(gpu, x, together, { alpha: scaling, input, into: h });
+  const loras = layers.flatMap(({ lora }, i) =>
+    lora ? [{ lora, call: { weight: lora.A, alpha: lora.scaling, into: h, first: firsts[i]! } }] : []
+  );
+  if (!key) {
+    matvecs(gpu, x, loras.map(({ call }) => call), input);
     return { h, firsts };
   }
-  layers.forEach(({ lora }, i) => {
-    if (!lora) return;
+  for (const { lora, call } of loras) {
     const dropped = dropInput(gpu, x, lora, key, firstRow);
-    matvec(gpu, dropped, lora.A, { alpha: lora.scaling, input, into: h, first: firsts[i]! });
+    matvecs(gpu, dropped, [call]);
     if (dropped !== x) dropped.free();
-  });
+  }
   return { h, firsts };
 }
 

@@ -3,9 +3,10 @@ import { fusedSwiglu } from "../kernels/activation/fused_swiglu.ts";
 import { geglu } from "../kernels/activation/geglu.ts";
 import { swiglu } from "../kernels/activation/swiglu.ts";
 import type { Gpu } from "../kernels/gpu.ts";
-import { makesInput, type VectorInput } from "../kernels/matvec/input.ts";
-import { MATVEC_ROWS } from "../kernels/matvec/matvec.ts";
+import type { VectorInput } from "../kernels/matvec/input.ts";
+import { makesInputOf, MATVEC_ROWS } from "../kernels/matvec/matvec.ts";
 import { Tensor } from "../kernels/tensor.ts";
+import type { Weight } from "../kernels/weight.ts";
 import { free } from "./chunks.ts";
 import { type Norm, norm } from "./norm.ts";
 
@@ -68,16 +69,37 @@ function makeRows(gpu: Gpu, input: Exclude<LinearInput, Tensor>): Tensor[] {
   return [GATED[input.activation](gpu, input.gate, input.x)];
 }
 
-/** Leaves it to `use` to make the rows as it reads them, where it can: else makes them, for as long as it runs. */
-export function withFewRows<T>(gpu: Gpu, input: LinearInput, use: (rows: VectorRows) => T): T {
-  const vector = vectorInput(gpu, input);
+/** A matrix that multiplies rows, and the adapter of its linear. */
+export interface RowReader {
+  readonly weight: Weight;
+  readonly lora?: object | undefined;
+}
+
+/**
+ * Leaves it to `use` to make the rows as it reads them, where it can: else makes them, for as long as it runs.
+ * @param readers all that multiply the rows
+ */
+export function withFewRows<T>(
+  gpu: Gpu,
+  input: LinearInput,
+  readers: readonly RowReader[],
+  use: (rows: VectorRows) => T,
+): T {
+  const vector = vectorInput(gpu, input, readers);
   if (vector) return use({ x: sourceOf(input), input: vector });
   return withRows(gpu, input, (x) => use({ x }));
 }
 
 /** Says how {@linkcode matvec} makes the rows; undefined where it is not to. */
-function vectorInput(gpu: Gpu, input: LinearInput): VectorInput | undefined {
-  if (input instanceof Tensor || input.x.rows > MATVEC_ROWS || !makesInput(gpu)) return undefined;
+function vectorInput(
+  gpu: Gpu,
+  input: LinearInput,
+  readers: readonly RowReader[],
+): VectorInput | undefined {
+  if (input instanceof Tensor || input.x.rows > MATVEC_ROWS) return undefined;
+  if (!readers.every(({ weight, lora }) => makesInputOf(gpu, { weight, hasInner: lora !== undefined }))) {
+    return undefined;
+  }
   if ("norm" in input) return input.norm.bias ? undefined : { norm: input.norm };
   return input.activation === "fused swiglu"
     ? { activation: "swiglu", gate: undefined }

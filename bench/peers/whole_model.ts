@@ -1,6 +1,6 @@
 /** Contests of a whole LLaMA: reading a prompt, and writing tokens after it. */
 import { Gpu } from "../../kernels/gpu.ts";
-import { quantiseNf4 } from "../../kernels/nf4/nf4.ts";
+import { METHODS } from "../../kernels/quantisation.ts";
 import { Decoder } from "../../model/decoder.ts";
 import { continueAll } from "../../model/generate.ts";
 import type { LanguageModel } from "../../model/language_model.ts";
@@ -143,23 +143,33 @@ async function theirModel(host: HostModel, { prompt }: WholeModel): Promise<Play
 /** Uploads the weights, ternary linears as NF4. */
 async function load(gpu: Gpu, { config, format, matrices, norms }: HostModel): Promise<LanguageModel> {
   const dtype = format === "f16" ? "f16" : "f32";
-  const matrix = (name: string) => {
-    const { shape, data } = matrices.get(name)!;
-    const values = dtype === "f32" ? data : bytesOf(Float16Array.from(data));
-    return gpu.tensor(shape, values, { dtype, label: name });
+  const valuesOf = (name: string) => {
+    const { data } = matrices.get(name)!;
+    return dtype === "f32" ? data : bytesOf(Float16Array.from(data));
   };
+  const matrix = (name: string) =>
+    gpu.tensor(matrices.get(name)!.shape, valuesOf(name), { dtype, label: name });
   return await assembleModel(gpu, config, dtype, {
     table: (name) => Promise.resolve(matrix(name)),
     vector(name) {
       const { shape, data } = norms.get(name)!;
       return Promise.resolve(gpu.tensor(shape, data, { label: name }));
     },
-    matrix(name) {
-      const dense = matrix(name);
-      if (!matrices.get(name)!.ternary) return Promise.resolve(dense);
-      const weight = quantiseNf4(gpu, dense, { doubleQuant: false, label: name });
-      dense.free();
-      return Promise.resolve(weight);
+    formOf: (name) => matrices.get(name)!.ternary ? "nf4" : dtype,
+    matrices(wanted) {
+      const rooms = wanted.map(({ name, shape }) => ({ shape, label: name }));
+      if (!matrices.get(wanted[0]!.name)!.ternary) {
+        const tensors = gpu.emptyTogether(rooms, dtype);
+        wanted.forEach(({ name }, i) => gpu.write(tensors[i]!, valuesOf(name)));
+        return Promise.resolve(tensors);
+      }
+      const quantisers = METHODS.nf4.quantisers(gpu, rooms);
+      return Promise.resolve(wanted.map(({ name }, i) => {
+        const dense = matrix(name);
+        quantisers[i]!.add(dense);
+        dense.free();
+        return quantisers[i]!.finish();
+      }));
     },
     stack: () => Promise.reject(new RangeError("no model with experts is compared")),
     isTrained: () => false,

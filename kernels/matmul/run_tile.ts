@@ -5,6 +5,7 @@ import { threadGrid } from "../shared/grid.ts";
 import keepAllWgsl from "../shared/keep_all.wgsl" with { type: "text" };
 import type { Pieces, TileFamily } from "../weight.ts";
 import type { Constants, Kernel } from "../wgsl.ts";
+import { runInnerApart } from "./apart.ts";
 import addCWgsl from "./add_c.wgsl" with { type: "text" };
 import addDWgsl from "./add_d.wgsl" with { type: "text" };
 import { operandA } from "./operands/a.ts";
@@ -44,16 +45,25 @@ const LEAST_SPAN = 256;
 
 /**
  * Records a product by tiles. Where there are too few of them to keep the device busy, several workgroups share the depth
- * of each, and a second dispatch sums their parts.
+ * of each, and a second dispatch sums their parts. An inner product with which a kernel would bind more than the device
+ * lets it comes after.
+ * @param tileOf makes the tile for a product
  */
-export function runTile(gpu: Gpu, tile: Tile, product: Product): void {
-  const { a, b, c, rows, columns, depth, alpha, beta, inner, blocks = ONE } = product;
+export function runTile(gpu: Gpu, tileOf: (product: Product) => Tile, product: Product): void {
+  const tile = tileOf(product);
+  const { a, b, c, rows, columns, depth, alpha, beta, inner, aFactors, addend, blocks = ONE } = product;
   const [down, across] = [Math.ceil(rows / tile.rows), Math.ceil(columns / tile.columns)];
   const cols = Math.ceil(columns / 4);
   const idle = Math.ceil(BUSY[gpu.sharing] / (blocks.count * down * across * tile.threads));
   const room = Math.floor(gpu.maxBindingBytes / (16 * blocks.count * rows * cols));
   const span = spanOf(depth, Math.min(idle, room));
   const parts = Math.ceil(depth / span);
+  const adds = parts === 1 && beta !== 0;
+  const bound = 2 + Object.keys(b.tensors).length + (aFactors ? 1 : 0) + (adds && addend ? 1 : 0);
+  // Several products as one have dense weights, which are one buffer.
+  if (inner && bound + 2 > gpu.limits.maxStorageBuffersPerShaderStage) {
+    return runInnerApart(gpu, { ...product, inner }, (gpu, each) => runTile(gpu, tileOf, each));
+  }
   const sums = parts === 1
     ? undefined
     : gpu.empty([blocks.count * parts * rows, 4 * cols], "f32", "parts of a product");
@@ -69,14 +79,13 @@ export function runTile(gpu: Gpu, tile: Tile, product: Product): void {
       beta: 0,
     }
     : { into: c, ...result.where, c_part: 0, alpha, beta };
-  const adds = !sums && beta !== 0;
   const mask = product.mask ?? inner?.mask;
   const { kernel, constants } = kernelOf(tile, product, adds ? result.addend : addCWgsl);
   const tensors = {
     a,
     c: into,
     ...b.tensors,
-    ...(product.aFactors && { a_factors: product.aFactors }),
+    ...(aFactors && { a_factors: aFactors }),
     ...(inner && { inner_a: inner.a, inner_b: inner.b }),
     ...(adds && result.tensors),
   };

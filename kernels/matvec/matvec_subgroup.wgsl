@@ -3,13 +3,14 @@
 //
 // Grid: x = 32 outputs.   Precision: sums in f32; the scale of a block multiplies its sum.
 
-#needs b_begin b_row x_quad b_chunk b_quad b_scale inner_sum store
+#needs b_begin find_part b_row x_quad b_chunk b_quad b_scale inner_sum store
 #needs QUADS CHUNKS PER_CHUNK
 
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) lane: u32) {
-  b_begin(lane);
   let nq = group.x * 8u + lane;
+  find_part(nq);
+  b_begin(lane);
   let last = p.depth / QUADS - 1u;
   #for n in 0..4
     let row_$n = b_row(4u * nq + $nu);

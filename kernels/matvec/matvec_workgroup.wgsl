@@ -6,7 +6,7 @@
 //
 // Grid: x = 4 THREADS / LANES outputs.   Precision: sums in f32; the scale of a unit multiplies its sum.
 
-#needs b_begin b_row b_chunk b_scale b_quad b_next x_quad x_share x_fold x_factor inner_sum store
+#needs b_begin find_part b_row b_chunk b_scale b_quad b_next x_quad x_share x_fold x_factor inner_sum store
 #needs QUADS THREADS M
 #needs LANES       // a power of two
 #needs CHUNKS      // chunks of a unit, which share a scale: 1 or 2
@@ -23,9 +23,10 @@ var<workgroup> tile: array<vec4f, TILE>;
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
-  b_begin(thread);
   let lane = thread % LANES;
   let nq = group.x * (THREADS / LANES) + thread / LANES;
+  find_part(nq);
+  b_begin(thread);
   let last = p.depth / QUADS - 1u;
   let turns = (p.depth + UNIT * LANES - 1u) / (UNIT * LANES);
   #for n in 0..4

@@ -6,7 +6,7 @@ alias Chunk = vec4u;
 @group(0) @binding(2) var<storage, read> b: array<vec4u>;
 
 fn b_chunk(row: u32, c: u32) -> Chunk {
-  return b[row * (p.depth / QUADS) + c];
+  return b[part.b_first + row * (p.depth / QUADS) + c];
 }
 
 fn b_quad(chunk: Chunk, e: u32) -> vec4f {

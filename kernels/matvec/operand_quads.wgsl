@@ -6,7 +6,7 @@ alias Chunk = B;
 @group(0) @binding(2) var<storage, read> b: array<B>;
 
 fn b_chunk(row: u32, c: u32) -> Chunk {
-  return b[row * p.depth + c];
+  return b[part.b_first + row * p.depth + c];
 }
 
 fn b_quad(chunk: Chunk, e: u32) -> vec4f {

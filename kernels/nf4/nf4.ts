@@ -1,7 +1,8 @@
 import { GpuError } from "../errors.ts";
 import type { Gpu, Sharing } from "../gpu.ts";
 import { sumInto } from "../shared/sum.ts";
-import { ROW_ALIGNMENT, rowRanges, slices, type Tensor } from "../tensor.ts";
+import type { NamedShape } from "../memory.ts";
+import { type Dtype, ROW_ALIGNMENT, rowRanges, slices, type Tensor } from "../tensor.ts";
 import type { Operand, QuantisedStack, QuantisedWeight, Quantiser, VectorOperand } from "../weight.ts";
 import type { Kernel } from "../wgsl.ts";
 import { BLOCK, dynamicMap, NESTED_BLOCK } from "./format.ts";
@@ -92,7 +93,7 @@ export interface Nf4Options {
  * @see Dettmers et al. 2023, QLoRA, arXiv:2305.14314, section 3
  */
 export function quantiseNf4(gpu: Gpu, x: Tensor, options: Nf4Options = {}): Nf4Weight {
-  const quantiser = new Nf4Quantiser(gpu, x.shape, { label: x.label, ...options });
+  const quantiser = new Nf4Quantiser(gpu, emptyNf4(gpu, x.shape, { label: x.label, ...options }));
   quantiser.add(x);
   return quantiser.finish();
 }
@@ -101,20 +102,14 @@ export function quantiseNf4(gpu: Gpu, x: Tensor, options: Nf4Options = {}): Nf4W
 export class Nf4Quantiser implements Quantiser {
   readonly #gpu: Gpu;
   readonly #weight: Nf4Weight;
-  /** (blocks) f32 */
-  readonly #absmax: Tensor;
+  /** (blocks) f32, from the first rows on */
+  #absmax: Tensor | undefined;
   #rows = 0;
 
-  /**
-   * @param shape (N, K)
-   * @throws {GpuError} if K is not a multiple of 8
-   */
-  constructor(gpu: Gpu, shape: readonly number[], options: Nf4Options = {}) {
+  /** @param weight room for the matrix */
+  constructor(gpu: Gpu, weight: Nf4Weight) {
     this.#gpu = gpu;
-    this.#weight = emptyNf4(gpu, shape, options);
-    const { label, absmax, nested } = this.#weight;
-    using _ = gpu.memory.purpose("scratch");
-    this.#absmax = nested ? gpu.empty([blocksOf(shape)], "f32", `${label} scales in f32`) : absmax;
+    this.#weight = weight;
   }
 
   /**
@@ -131,11 +126,12 @@ export class Nf4Quantiser implements Quantiser {
         `Cannot quantise rows ${first} to ${end} of "${label}" [${rows},${width}]: got [${x.shape}]`,
       );
     }
+    const absmax = this.#absmax ??= this.#emptyScales();
     const target = codes.slice(first, end);
     for (const range of rowRanges([x, target])) {
       const quads = (range.end - range.start) * width / 4;
       const groups = Math.ceil(quads / 16 / 64);
-      const parts = { ...slices({ x, codes: target }, range), absmax: this.#absmax };
+      const parts = { ...slices({ x, codes: target }, range), absmax };
       this.#gpu.run(QUANTISE, parts, {
         grid: [Math.min(groups, GRID_X), Math.ceil(groups / GRID_X)],
         uniforms: { quads, first_block: (first + range.start) * width / BLOCK },
@@ -152,24 +148,30 @@ export class Nf4Quantiser implements Quantiser {
       throw new GpuError(`Cannot quantise "${label}" [${shape}]: only ${this.#rows} rows were given`);
     }
     if (!nested) return this.#weight;
-    const [gpu, blocks] = [this.#gpu, this.#absmax.size];
+    const [gpu, scales] = [this.#gpu, this.#absmax!];
     using _ = gpu.memory.purpose("scratch");
     const sum = gpu.zeros([1], "f32", "sum of scales");
-    sumInto(gpu, this.#absmax, sum);
+    sumInto(gpu, scales, sum);
     const tensors = {
-      absmax: this.#absmax,
+      absmax: scales,
       sum,
       dynamic_code: nested.map,
       codes: absmax,
       nested: nested.scales,
     };
     gpu.run(QUANTISE_SCALES, tensors, {
-      grid: [Math.ceil(blocks / NESTED_BLOCK)],
-      uniforms: { blocks },
+      grid: [Math.ceil(scales.size / NESTED_BLOCK)],
+      uniforms: { blocks: scales.size },
     });
     sum.free();
-    this.#absmax.free();
+    scales.free();
     return this.#weight;
+  }
+
+  #emptyScales(): Tensor {
+    const { shape, label, absmax, nested } = this.#weight;
+    using _ = this.#gpu.memory.purpose("scratch");
+    return nested ? this.#gpu.empty([blocksOf(shape)], "f32", `${label} scales in f32`) : absmax;
   }
 }
 
@@ -181,33 +183,62 @@ export class Nf4Quantiser implements Quantiser {
 export function emptyNf4(
   gpu: Gpu,
   shape: readonly number[],
-  { doubleQuant = true, label = "nf4", parts = 1 }: Nf4Options = {},
+  { label = "nf4", ...options }: Nf4Options = {},
 ): Nf4Weight {
-  const [rows, width] = shape;
-  if (shape.length !== 2 || !rows || !width || width % 8 !== 0) {
-    throw new GpuError(`Cannot hold "${label}" [${shape}] in NF4: it must be (N, K), K % 8 = 0`);
-  }
-  const blocks = blocksOf(shape);
-  if (parts > 1 && rows * width % (4 * BLOCK * parts) !== 0) {
-    throw new GpuError(
-      `Cannot hold "${label}" [${shape}] in NF4: ${parts} parts of it are no multiple of ${
-        4 * BLOCK
-      } weights each`,
+  return emptyNf4Together(gpu, [{ shape, label }], options)[0]!;
+}
+
+/**
+ * Rooms of {@linkcode emptyNf4} of which codes, scales and all else lie side by side, as `Gpu.emptyTogether` lays them. The
+ * map of each, if it is overwritten, stays that of all: products read one.
+ */
+export function emptyNf4Together(
+  gpu: Gpu,
+  wanted: readonly NamedShape[],
+  { doubleQuant = true, parts = 1 }: Omit<Nf4Options, "label"> = {},
+): Nf4Weight[] {
+  const shapes = wanted.map(({ shape, label }): [number, number] => {
+    const [rows, width] = shape;
+    if (shape.length !== 2 || !rows || !width || width % 8 !== 0) {
+      throw new GpuError(`Cannot hold "${label}" [${shape}] in NF4: it must be (N, K), K % 8 = 0`);
+    }
+    if (parts > 1 && rows * width % (4 * BLOCK * parts) !== 0) {
+      throw new GpuError(
+        `Cannot hold "${label}" [${shape}] in NF4: ${parts} parts of it are no multiple of ${
+          4 * BLOCK
+        } weights each`,
+      );
+    }
+    return [rows, width];
+  });
+  const make = (what: string, dtype: Dtype, shapeOf: (shape: [number, number]) => number[]): Tensor[] =>
+    gpu.emptyTogether(
+      shapes.map((shape, i) => ({ shape: shapeOf(shape), label: `${wanted[i]!.label}${what}` })),
+      dtype,
     );
-  }
-  const codes = gpu.empty([rows, width / 8], "u32", label);
-  if (!doubleQuant) {
-    const absmax = gpu.empty([blocks], "f32", `${label} scales`);
-    return new Nf4Weight({ shape: [rows, width], label, codes, absmax, nested: undefined, parts });
-  }
-  const map = gpu.tensor([256], dynamicMap(), { label: "dynamic map" });
-  const scales = gpu.empty(
-    [parts * (1 + Math.ceil(blocks / parts / NESTED_BLOCK))],
-    "f32",
-    `${label} nested scales`,
+  const codes = make("", "u32", ([rows, width]) => [rows, width / 8]);
+  const maps = doubleQuant ? make(" dynamic map", "f32", () => [256]) : [];
+  maps.forEach((map) => gpu.write(map, dynamicMap()));
+  const nested = doubleQuant
+    ? make(
+      " nested scales",
+      "f32",
+      (shape) => [parts * (1 + Math.ceil(blocksOf(shape) / parts / NESTED_BLOCK))],
+    )
+    : [];
+  const absmax = doubleQuant
+    ? make(" scales", "u32", (shape) => [Math.ceil(blocksOf(shape) / 4)])
+    : make(" scales", "f32", (shape) => [blocksOf(shape)]);
+  return shapes.map((shape, i) =>
+    new Nf4Weight({
+      shape,
+      label: wanted[i]!.label,
+      codes: codes[i]!,
+      absmax: absmax[i]!,
+      nested: doubleQuant ? { scales: nested[i]!, map: maps[i]! } : undefined,
+      parts,
+    })
   );
-  const absmax = gpu.empty([Math.ceil(blocks / 4)], "u32", `${label} scales`);
-  return new Nf4Weight({ shape: [rows, width], label, codes, absmax, nested: { scales, map }, parts });
 }
 
 /** Matrices in NF4 one behind the other, each as if it were alone. */

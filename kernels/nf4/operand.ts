@@ -15,8 +15,9 @@ import dequantiseWgsl from "./dequantise.wgsl" with { type: "text" };
 import { BLOCK } from "./format.ts";
 import operandWgsl from "./operand.wgsl" with { type: "text" };
 import scaleWgsl from "./scale.wgsl" with { type: "text" };
+import scaleAloneWgsl from "./scale_alone.wgsl" with { type: "text" };
 import scaleNestedWgsl from "./scale_nested.wgsl" with { type: "text" };
-import scaleNestedPartsWgsl from "./scale_nested_parts.wgsl" with { type: "text" };
+import scalePartsWgsl from "./scale_parts.wgsl" with { type: "text" };
 import shuffleWgsl from "./shuffle.wgsl" with { type: "text" };
 import tableWgsl from "./table.wgsl" with { type: "text" };
 
@@ -92,11 +93,12 @@ export function nf4VectorOperands(weight: Nf4Tensors, sharing: Sharing): VectorO
     libraries: [
       wide ? vectorWgsl : vectorWordsWgsl,
       sharing === "subgroup" ? shuffleWgsl : tableWgsl,
-      ...decodingLibraries(weight),
+      ...codeLibraries(weight.nested),
     ],
     format: undefined,
     quads: wide ? 8 : 2,
     scaleQuads: stretchOf(width) / 4,
+    isPlaced: true,
   }));
 }
 
@@ -136,7 +138,11 @@ function nameOf({ nested, parts }: Nf4Tensors): string {
 }
 
 function decodingLibraries({ nested, parts }: Nf4Tensors): string[] {
-  return [codesWgsl, nested ? (parts > 1 ? scaleNestedPartsWgsl : scaleNestedWgsl) : scaleWgsl];
+  return [...codeLibraries(nested), nested && parts > 1 ? scalePartsWgsl : scaleAloneWgsl];
+}
+
+function codeLibraries(nested: NestedScaleTensors | undefined): string[] {
+  return [codesWgsl, nested ? scaleNestedWgsl : scaleWgsl];
 }
 
 function decodingConstants({ nested, parts, shape: [rows, width] }: Nf4Tensors): Constants {

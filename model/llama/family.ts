@@ -260,6 +260,7 @@ function llamaLayout(config: LlamaConfig): Layout {
     name: `self_attn.${name}`,
     part: "attention",
     shape,
+    group: name === "o_proj" ? undefined : "self_attn.qkv",
     hasBias: attention_bias === "all" || (attention_bias === "qkv" && name !== "o_proj"),
     isRecomputed: true,
     isNormed: (config.qk_norm !== "none" && (name === "q_proj" || name === "k_proj")) ||
@@ -271,6 +272,7 @@ function llamaLayout(config: LlamaConfig): Layout {
     name: `mlp.${name}`,
     part: "mlp",
     shape,
+    group: name === "down_proj" ? undefined : "mlp.gate_up",
     hasBias: config.mlp_bias,
     isRecomputed: name !== "down_proj",
     isNormed: mlpOutput !== undefined && name === "down_proj",

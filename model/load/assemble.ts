@@ -6,7 +6,7 @@ import { architectureOf } from "../architectures.ts";
 import { LanguageModel, type Table } from "../language_model.ts";
 import type { DecoderLayer } from "../decoder_layer.ts";
 import { LayerModules } from "../layer_modules.ts";
-import type { LinearSpec, NormSpec, RouterSpec } from "../layout.ts";
+import type { LinearSpec, ModuleSpec, NormSpec, RouterSpec } from "../layout.ts";
 import type { ExpertLinears } from "../experts.ts";
 import type { Linear } from "../linear.ts";
 import type { ModelConfig } from "../model_config.ts";
@@ -19,12 +19,21 @@ export interface WeightSource {
   table(name: string, shape: readonly [number, number]): Promise<Tensor>;
   /** A norm's weight or a bias, f32. */
   vector(name: string, length: number): Promise<Tensor>;
-  /** A linear's matrix (N, K): dense or NF4. */
-  matrix(name: string, shape: readonly [number, number]): Promise<Weight>;
+  /** Form that a linear's matrix has on the device: a format, or a quantisation. Those of one form can be asked for at once. */
+  formOf(name: string): string;
+  /** Matrices of linears, of one form, side by side in memory. */
+  matrices(wanted: readonly NamedMatrix[]): Promise<Weight[]>;
   /** Matrices of one shape (N, K), one behind the other: dense or NF4. @param label of them all */
   stack(names: readonly string[], shape: readonly [number, number], label: string): Promise<Weight>;
   /** Whether the tensor is trained: then it gets a gradient. */
   isTrained(name: string): boolean;
+}
+
+/** A matrix of a checkpoint. */
+export interface NamedMatrix {
+  readonly name: string;
+  /** (N, K) */
+  readonly shape: readonly [number, number];
 }
 
 /** Builds the model tensor by tensor, in the order of the checkpoint. @param format how activations are stored */
@@ -54,10 +63,18 @@ export async function assembleModel(
     const weightGrad = gradient(`${name}.weight`, weight);
     return { name, weight, weightGrad, ...await bias(name, width, hasBias), eps, offset };
   };
-  const linear = async (name: string, { shape, hasBias, scale }: LinearSpec): Promise<Linear> => {
-    const weight = await source.matrix(`${name}.weight`, shape);
-    const weightGrad = gradient(`${name}.weight`, weight);
-    return { name, weight, weightGrad, ...await bias(name, shape[0], hasBias), scale, lora: undefined };
+  const linears = async (within: string, specs: readonly LinearSpec[]): Promise<Linear[]> => {
+    const wanted = specs.map(({ name, shape }) => ({ name: `${within}.${name}.weight`, shape }));
+    const forms = new Set(wanted.map(({ name }) => source.formOf(name)));
+    const weights = forms.size === 1 ? await source.matrices(wanted) : await eachOf(source, wanted);
+    const made: Linear[] = [];
+    for (const [i, spec] of specs.entries()) {
+      const [name, weight] = [`${within}.${spec.name}`, weights[i]!];
+      const weightGrad = gradient(`${name}.weight`, weight);
+      const ofBias = await bias(name, spec.shape[0], spec.hasBias);
+      made.push({ name, weight, weightGrad, ...ofBias, scale: spec.scale, lora: undefined });
+    }
+    return made;
   };
   const router = async (name: string, { shape }: RouterSpec): Promise<Linear> => {
     const weight = await source.table(`${name}.weight`, shape);
@@ -73,7 +90,7 @@ export async function assembleModel(
   const layers: DecoderLayer[] = [];
   for (let number = 0; number < config.num_hidden_layers; number++) {
     const within = `${layout.layers}.${number}`;
-    const linears: Linear[] = [];
+    const ofLayer: Linear[] = [];
     const norms: Norm[] = [];
     const routers: Linear[] = [];
     const experts: ExpertLinears[] = [];
@@ -82,15 +99,19 @@ export async function assembleModel(
       const name = `${within}.${spec.name}`;
       if (spec.kind === "norm") norms.push(await norm(name, spec));
       else if (spec.kind === "router") routers.push(await router(name, spec));
-      else if (!spec.expert) linears.push(await linear(name, spec));
-      else {
+      else if (!spec.expert) {
+        if (ofLayer.some((each) => each.name === name)) continue;
+        const isBeside = (each: ModuleSpec) =>
+          each === spec || spec.group !== undefined && each.kind === "linear" && each.group === spec.group;
+        ofLayer.push(...await linears(within, modules.filter(isBeside) as LinearSpec[]));
+      } else {
         const { stack: of } = spec.expert;
         if (experts.some((each) => each.name === `${within}.${of}`)) continue;
         const all = modules.filter((each) => each.kind === "linear" && each.expert?.stack === of);
         experts.push(await stack(`${within}.${of}`, all.map((each) => `${within}.${each.name}`), spec));
       }
     }
-    const lists = { linears, norms, routers, experts };
+    const lists = { linears: ofLayer, norms, routers, experts };
     layers.push(architecture.makeLayer(new LayerModules(within, lists), config));
   }
   return new LanguageModel(gpu, {
@@ -101,4 +122,11 @@ export async function assembleModel(
     norm: await norm(layout.norm.name, layout.norm),
     head: config.tie_word_embeddings ? embeddings : await table(layout.head),
   });
+}
+
+/** Matrices of several forms, each for itself. */
+async function eachOf(source: WeightSource, wanted: readonly NamedMatrix[]): Promise<Weight[]> {
+  const weights: Weight[] = [];
+  for (const one of wanted) weights.push(...await source.matrices([one]));
+  return weights;
 }

@@ -1,16 +1,17 @@
-import { isBnb4, readBnb4 } from "../../checkpoint/bitsandbytes.ts";
+import { type Bnb4Weight, isBnb4, readBnb4 } from "../../checkpoint/bitsandbytes.ts";
 import type { ExtraTensor } from "../../checkpoint/peft.ts";
 import type { WeightReader } from "../../checkpoint/weights.ts";
 import { UserError } from "../../errors.ts";
 import { castInto } from "../../kernels/elementwise/elementwise.ts";
 import type { Gpu } from "../../kernels/gpu.ts";
-import { emptyNf4, writeScales } from "../../kernels/nf4/nf4.ts";
+import type { NamedShape } from "../../kernels/memory.ts";
+import { emptyNf4Together, writeScales } from "../../kernels/nf4/nf4.ts";
 import { BLOCK, NESTED_BLOCK, NF4_VALUES } from "../../kernels/nf4/format.ts";
 import { METHODS, type Quantisation, type Quantised } from "../../kernels/quantisation.ts";
 import { bytesPerElement, type Tensor } from "../../kernels/tensor.ts";
 import type { QuantisedStack, QuantisedWeight, Weight } from "../../kernels/weight.ts";
 import type { Format } from "../../kernels/wgsl.ts";
-import { assembleModel } from "./assemble.ts";
+import { assembleModel, type NamedMatrix } from "./assemble.ts";
 import type { ModelConfig } from "../model_config.ts";
 import { checkShape, requireNoMore } from "./fits.ts";
 import type { LanguageModel } from "../language_model.ts";
@@ -50,7 +51,8 @@ export async function loadModel(
   return await assembleModel(gpu, config, format, {
     table: (name, shape) => tensors.load(name, shape),
     vector: (name, length) => tensors.load(name, [length], "f32"),
-    matrix: (name, shape) => tensors.loadLinear(name, shape, quantisation),
+    formOf: (name) => tensors.formOf(name, quantisation),
+    matrices: (wanted) => tensors.loadLinears(wanted, quantisation),
     stack: (names, shape, label) => tensors.loadStack(names, shape, label, quantisation),
     isTrained: options.isTrained ?? (() => false),
   });
@@ -90,13 +92,14 @@ export class TensorLoader {
 
   /** A dense tensor, in the checkpoint's format or, if given or trained, in another. */
   async load(name: string, shape: readonly number[], format?: Format): Promise<Tensor> {
-    const { gpu } = this;
     const source = this.open(name, shape);
-    const stored = Uploader.formatOf(source.dtype);
-    const wanted = this.#isTrained(name) ? "f32" : format ?? stored;
-    const tensor = gpu.empty(shape, wanted, name);
+    const tensor = this.gpu.empty(shape, this.#formatOf(source, format), name);
     await this.#fill(source, tensor);
     return tensor;
+  }
+
+  #formatOf({ name, dtype }: RowSource, format?: Format): Format {
+    return this.#isTrained(name) ? "f32" : format ?? Uploader.formatOf(dtype);
   }
 
   /** Writes a source's values over a tensor of its shape, cast to the tensor's format. */
@@ -116,20 +119,39 @@ export class TensorLoader {
     shape: readonly [number, number],
     quantisation: Quantisation,
   ): Promise<Weight> {
-    const trained = this.#isTrained(name);
-    // What an adapter trained as a whole was never quantised.
-    if (this.options.replacements?.has(name)) return await this.load(name, shape);
-    if (isBnb4(this.weights, name)) {
-      if (trained) {
-        throw new UserError(
-          `Cannot train "${name}": the checkpoint holds it in 4 bits. Use the original model, or set low_rank_training: true`,
-          { kind: "usage" },
-        );
-      }
-      return await this.#loadBnb4(name, shape);
+    return (await this.loadLinears([{ name, shape }], quantisation))[0]!;
+  }
+
+  /** Matrices of which {@linkcode formOf} says the same, side by side in memory. */
+  async loadLinears(wanted: readonly NamedMatrix[], quantisation: Quantisation): Promise<Weight[]> {
+    const { name } = wanted[0]!;
+    const method = this.#methodOf(name, quantisation);
+    if (method === "packed") return await this.#loadBnb4(wanted);
+    if (method !== "none") return await this.#quantise(wanted, method);
+    const format = this.#formatOf(this.#source(name));
+    const tensors = this.gpu.emptyTogether(roomsOf(wanted), format);
+    for (const [i, { name, shape }] of wanted.entries()) {
+      await this.#fill(this.open(name, shape), tensors[i]!);
     }
-    if (quantisation === "none" || trained) return await this.load(name, shape);
-    return await this.#quantise(name, shape, quantisation);
+    return tensors;
+  }
+
+  /** Form that a linear's matrix has on the device: a format, or a quantisation. */
+  formOf(name: string, quantisation: Quantisation): string {
+    const method = this.#methodOf(name, quantisation);
+    return method === "none" ? this.#formatOf(this.#source(name)) : method;
+  }
+
+  #methodOf(name: string, quantisation: Quantisation): Quantisation | "packed" {
+    // What an adapter trained as a whole was never quantised.
+    if (this.options.replacements?.has(name)) return "none";
+    const trained = this.#isTrained(name);
+    if (!isBnb4(this.weights, name)) return trained ? "none" : quantisation;
+    if (!trained) return "packed";
+    throw new UserError(
+      `Cannot train "${name}": the checkpoint holds it in 4 bits. Use the original model, or set low_rank_training: true`,
+      { kind: "usage" },
+    );
   }
 
   /**
@@ -172,14 +194,18 @@ export class TensorLoader {
     return this.options.isTrained?.(name) ?? false;
   }
 
-  async #quantise(name: string, shape: readonly [number, number], method: Quantised): Promise<Weight> {
-    requirePackable(name, shape, method);
-    const source = this.open(name, shape);
-    const quantiser = METHODS[method].quantiser(this.gpu, shape, name);
-    await this.#uploader.floats(source, (values) => {
-      this.#staged(source, values, (rows) => quantiser.add(rows));
-    });
-    return quantiser.finish();
+  async #quantise(wanted: readonly NamedMatrix[], method: Quantised): Promise<Weight[]> {
+    for (const { name, shape } of wanted) requirePackable(name, shape, method);
+    const quantisers = METHODS[method].quantisers(this.gpu, roomsOf(wanted));
+    const weights: Weight[] = [];
+    for (const [i, { name, shape }] of wanted.entries()) {
+      const source = this.open(name, shape);
+      await this.#uploader.floats(source, (values) => {
+        this.#staged(source, values, (rows) => quantisers[i]!.add(rows));
+      });
+      weights.push(quantisers[i]!.finish());
+    }
+    return weights;
   }
 
   /** Rows that are on the device only until they are converted. */
@@ -197,7 +223,31 @@ export class TensorLoader {
     rows.free();
   }
 
-  async #loadBnb4(name: string, shape: readonly [number, number]): Promise<Weight> {
+  /** Side by side where all have nested scales of one map, or none has. */
+  async #loadBnb4(wanted: readonly NamedMatrix[]): Promise<Weight[]> {
+    const packs: Bnb4Weight[] = [];
+    for (const each of wanted) packs.push(await this.#readBnb4(each));
+    const isAlike = new Set(packs.map(({ nestedCode }) => String(nestedCode))).size === 1;
+    const rooms = (isAlike ? [[...wanted.keys()]] : [...wanted.keys()].map((i) => [i])).map((some) => ({
+      wanted: roomsOf(some.map((i) => wanted[i]!)),
+      doubleQuant: packs[some[0]!]!.nestedCode !== undefined,
+    }));
+    const weights = rooms.flatMap(({ wanted, ...options }) => emptyNf4Together(this.gpu, wanted, options));
+    for (const [i, { name }] of wanted.entries()) {
+      const { absmax, nestedAbsmax, nestedCode, nestedOffset } = packs[i]!;
+      this.#count(name);
+      await this.#uploader.bytes(this.#stored(name), weights[i]!.codes);
+      writeScales(this.gpu, weights[i]!, {
+        absmax,
+        ...(nestedAbsmax && nestedCode &&
+          { nested: { absmax: nestedAbsmax, map: nestedCode, offset: nestedOffset } }),
+      });
+    }
+    return weights;
+  }
+
+  /** All of a packed matrix but its codes. */
+  async #readBnb4({ name, shape }: NamedMatrix): Promise<Bnb4Weight> {
     const packed = await readBnb4(this.weights, name);
     checkShape(name, packed.shape, shape);
     const sameMap = packed.quantMap.every((value, i) => value === NF4_VALUES[i]);
@@ -208,16 +258,7 @@ export class TensorLoader {
       );
     }
     requirePackable(name, shape, "nf4");
-    this.#count(name);
-    const { absmax, nestedAbsmax, nestedCode, nestedOffset } = packed;
-    const nested = nestedAbsmax && nestedCode
-      ? { nested: { absmax: nestedAbsmax, map: nestedCode, offset: nestedOffset } }
-      : {};
-    const doubleQuant = nestedAbsmax !== undefined;
-    const weight = emptyNf4(this.gpu, shape, { doubleQuant, label: name });
-    await this.#uploader.bytes(this.#stored(name), weight.codes);
-    writeScales(this.gpu, weight, { absmax, ...nested });
-    return weight;
+    return packed;
   }
 
   /** A dense tensor to be read: the adapter's where it replaces the checkpoint's. Counts as done. */
@@ -241,6 +282,10 @@ export class TensorLoader {
   #count(name: string): void {
     this.options.onProgress?.(name, ++this.#done, this.total);
   }
+}
+
+function roomsOf(wanted: readonly NamedMatrix[]): NamedShape[] {
+  return wanted.map(({ name, shape }) => ({ shape, label: name }));
 }
 
 /** Puts matrices in fewer bits one behind the other, one after the other. @param make makes one, which is freed here */

@@ -4,7 +4,7 @@ import { METHODS, type Quantisation, type Quantised } from "../../kernels/quanti
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { QuantisedWeight } from "../../kernels/weight.ts";
 import type { Format } from "../../kernels/wgsl.ts";
-import { assembleModel } from "./assemble.ts";
+import { assembleModel, type NamedMatrix } from "./assemble.ts";
 import type { ModelConfig } from "../model_config.ts";
 import type { LanguageModel } from "../language_model.ts";
 import { torchDtypeOf } from "../number_formats.ts";
@@ -40,47 +40,48 @@ export async function randomModel(
   const isTrained = options.isTrained ?? (() => false);
   const norms = normWeights(config);
   let stream = 0;
-  const dense = (name: string, shape: readonly [number, number]): Tensor => {
-    const weight = gpu.empty(shape, isTrained(name) ? "f32" : stored, name);
-    // A uniform distribution's root mean square is its bound over sqrt(3).
-    const bound = Math.sqrt(3 / shape[1]);
-    fillUniform(gpu, weight, { seed, stream: stream++, low: -bound, high: bound });
-    return weight;
+  const dense = (format: Format, ...wanted: readonly NamedMatrix[]): Tensor[] => {
+    const weights = gpu.emptyTogether(wanted.map(({ name, shape }) => ({ shape, label: name })), format);
+    for (const weight of weights) {
+      // A uniform distribution's root mean square is its bound over sqrt(3).
+      const bound = Math.sqrt(3 / weight.width);
+      fillUniform(gpu, weight, { seed, stream: stream++, low: -bound, high: bound });
+    }
+    return weights;
   };
-  const quantised = (
-    name: string,
-    shape: readonly [number, number],
-    method: Quantised,
-  ): QuantisedWeight => {
-    requirePackable(name, shape, method);
-    return METHODS[method].random(gpu, shape, {
-      label: name,
-      rms: 1 / Math.sqrt(shape[1]),
+  const formatOf = (name: string): Format => isTrained(name) ? "f32" : stored;
+  const isQuantised = (name: string): boolean => quantisation !== "none" && !isTrained(name);
+  const quantised = (...wanted: readonly NamedMatrix[]): QuantisedWeight[] => {
+    const method = quantisation as Quantised;
+    for (const { name, shape } of wanted) requirePackable(name, shape, method);
+    return METHODS[method].random(gpu, wanted.map(({ name, shape }) => ({ shape, label: name })), {
+      rms: 1 / Math.sqrt(wanted[0]!.shape[1]),
       seed,
       nextStream: () => stream++,
     });
   };
   return await assembleModel(gpu, config, format, {
-    table: (name, shape) => Promise.resolve(dense(name, shape)),
+    table: (name, shape) => Promise.resolve(dense(formatOf(name), { name, shape })[0]!),
     vector: (name, length) => {
       const value = norms.get(name) ?? 0;
       return Promise.resolve(gpu.tensor([length], new Float32Array(length).fill(value), { label: name }));
     },
-    matrix: (name, shape) =>
-      Promise.resolve(
-        quantisation === "none" || isTrained(name)
-          ? dense(name, shape)
-          : quantised(name, shape, quantisation),
-      ),
+    formOf: (name) => isQuantised(name) ? quantisation : formatOf(name),
+    matrices: (wanted) => {
+      const { name } = wanted[0]!;
+      return Promise.resolve(isQuantised(name) ? quantised(...wanted) : dense(formatOf(name), ...wanted));
+    },
     stack: async (names, shape, label) => {
       const [first, [rows, width]] = [names[0]!, shape];
       // Under the name of the first: all are trained or none.
-      if (quantisation === "none" || isTrained(first)) return dense(first, [names.length * rows, width]);
+      if (!isQuantised(first)) {
+        return dense(formatOf(first), { name: first, shape: [names.length * rows, width] })[0]!;
+      }
       return await stackOf(
         gpu,
         names,
         label,
-        (name) => Promise.resolve(quantised(name, shape, quantisation)),
+        (name) => Promise.resolve(quantised({ name, shape })[0]!),
       );
     },
     isTrained,

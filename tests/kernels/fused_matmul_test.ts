@@ -1,6 +1,6 @@
 import { dropout } from "../../kernels/elementwise/dropout.ts";
 import { maskReference } from "../../kernels/elementwise/reference.ts";
-import { Gpu } from "../../kernels/gpu.ts";
+import { type Dispatch, Gpu } from "../../kernels/gpu.ts";
 import {
   matmul,
   matmulBackwardInput,
@@ -16,7 +16,7 @@ import {
 import { quantiseNf4 } from "../../kernels/nf4/nf4.ts";
 import type { Weight } from "../../kernels/weight.ts";
 import type { Format } from "../../kernels/wgsl.ts";
-import { assertClose, assertEquals } from "../support/assert_close.ts";
+import { assert, assertClose, assertEquals } from "../support/assert_close.ts";
 import { inFormat } from "../support/numeric.ts";
 import { beside, plus, times, together } from "../support/products.ts";
 import { normal } from "../support/random.ts";
@@ -266,3 +266,31 @@ for (const sharing of ALL_SHARINGS) {
     },
   );
 }
+
+Deno.test("Where a kernel may bind 8 buffers, an inner product of nested NF4 and an addend comes after the product", async () => {
+  const { M, N, K, R } = { M: 70, N: 140, K: 192, R: 68 };
+  for (const [maxStorageBuffers, products] of [[8, 2], [9, 1]] as const) {
+    const kernels: string[] = [];
+    const onDispatch = ({ kernel, bindings }: Dispatch): void => {
+      kernels.push(kernel);
+      assert(bindings.length <= maxStorageBuffers, `"${kernel}" binds ${bindings.length}`);
+    };
+    using gpu = await Gpu.open({ sharing: "workgroup", poison: true, maxStorageBuffers, onDispatch });
+    assertEquals(gpu.limits.maxStorageBuffersPerShaderStage, maxStorageBuffers);
+    const weight = quantiseNf4(gpu, gpu.tensor([N, K], normal(1, N * K)));
+    const w = await gpu.read(weight.dequantise(gpu));
+    const [x, h, b, d] = [normal(2, M * K), normal(3, M * R), normal(4, N * R), normal(5, M * N)];
+    const given = [gpu.tensor([M, R], h), gpu.tensor([N, R], b), gpu.tensor([M, N], d)] as const;
+    kernels.length = 0;
+    const y = matmul(gpu, gpu.tensor([M, K], x), weight, {
+      inner: { x: given[0], weight: given[1] },
+      addend: given[2],
+      alpha: 0.5,
+      beta: 3,
+    });
+    assertEquals(kernels.length, products, `${kernels}`);
+    const sum = plus(matmulReference(x, w, { M, N, K }), matmulReference(h, b, { M, N, K: R }));
+    const expected = sum.map((value, i) => 0.5 * value + 3 * d[i]!);
+    assertClose(`y, ${maxStorageBuffers}`, await gpu.read(y), expected, F32);
+  }
+});

@@ -1,9 +1,10 @@
 import { gegluReference, swigluReference } from "../../kernels/activation/reference.ts";
 import { Gpu } from "../../kernels/gpu.ts";
 import { matmulReference } from "../../kernels/matmul/reference.ts";
-import { matvec, MATVEC_ROWS, product } from "../../kernels/matvec/matvec.ts";
+import { matvec, MATVEC_ROWS, matvecs, product, type VectorCall } from "../../kernels/matvec/matvec.ts";
 import { rmsNormReference } from "../../kernels/norm/reference.ts";
 import { quantiseNf4 } from "../../kernels/nf4/nf4.ts";
+import { METHODS, type Quantised } from "../../kernels/quantisation.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { Format } from "../../kernels/wgsl.ts";
 import { assertEquals, assertThrows } from "../support/assert_close.ts";
@@ -252,6 +253,163 @@ Deno.test("matvec gates x as it reads it, beside the gate or behind it in its ro
     const nf4 = quantiseNf4(gpu, w.tensor);
     const values = { x: hidden, w: await gpu.read(nf4.dequantise(gpu)) };
     assertProduct(`${label}, NF4`, await gpu.read(matvec(gpu, up.tensor, nf4, beside)), values, size);
+  }
+});
+
+/** A form of weights; those in NF4 have the values that they are dequantised to. */
+type WeightForm = Format | Quantised;
+
+/** Outputs as of queries, keys and values, of gate and up, and odd ones; depths that end inside a chunk, a step and a tile. */
+const JOINED = [
+  { M: 1, N: [64, 32, 32], K: 96, forms: ["f32", "nf4-double"] },
+  { M: 2, N: [37, 9, 2], K: 36, forms: ["bf16", "f16"] },
+  { M: 3, N: [130, 130], K: 264, forms: ["nf4"] },
+  { M: 5, N: [12, 70, 33], K: 1088, forms: ["nf4-double"] },
+  { M: 8, N: [36, 17], K: 520, forms: ["f16", "nf4-double"] },
+  { M: 1, N: [1, 1, 1], K: 8, forms: ["bf16"] },
+] satisfies readonly { M: number; N: number[]; K: number; forms: WeightForm[] }[];
+
+/** Weights (N, K) side by side, and their values. */
+async function weightsTogether(
+  gpu: Gpu,
+  form: WeightForm,
+  N: readonly number[],
+  K: number,
+  seed: number,
+) {
+  const wanted = N.map((rows, i) => ({ shape: [rows, K], label: `w${i}` }));
+  const drawn = N.map((rows, i) => inFormat(gpu, [rows, K], normal(seed + i, rows * K), "f32").values);
+  if (form === "nf4" || form === "nf4-double") {
+    const quantisers = METHODS[form].quantisers(gpu, wanted);
+    const weights = quantisers.map((quantiser, i) => {
+      quantiser.add(gpu.tensor(wanted[i]!.shape, Float32Array.from(drawn[i]!, (value) => value * (i + 1))));
+      return quantiser.finish();
+    });
+    return { weights, values: await Promise.all(weights.map((weight) => gpu.read(weight.dequantise(gpu)))) };
+  }
+  const weights = gpu.emptyTogether(wanted, form);
+  const values = weights.map((weight, i) => {
+    const { tensor, values } = inFormat(gpu, wanted[i]!.shape, Float32Array.from(drawn[i]!), form);
+    gpu.copy(tensor, weight);
+    return Float32Array.from(values);
+  });
+  return { weights, values };
+}
+
+for (const sharing of ALL_SHARINGS) {
+  sharingTest(sharing, `Products of weights side by side are one dispatch, ${sharing} sharing`, async () => {
+    const kernels: string[] = [];
+    using gpu = await Gpu.open({ sharing, poison: true, onDispatch: ({ kernel }) => kernels.push(kernel) });
+    for (const [seed, { M, N, K, forms }] of JOINED.entries()) {
+      for (const form of forms) {
+        const { weights, values } = await weightsTogether(gpu, form, N, K, 10 * seed);
+        const x = normal(seed + 5, M * K);
+        const scale = normal(seed + 6, K);
+        const norm = { weight: gpu.tensor([K], scale), eps: 1e-3 };
+        const normed = rmsNormReference(Float64Array.from(x), Float64Array.from(scale), norm.eps);
+        const tx = gpu.tensor([M, K], x);
+        // The second has no inner product; the others' lie in one tensor, with factors of several ranks.
+        const ranks = N.map((_, i) => i === 1 ? 0 : 4 + 4 * i);
+        const width = ranks.reduce((sum, rank) => sum + rank, 0);
+        const h = normal(seed + 7, M * width);
+        const th = gpu.tensor([M, width], h);
+        const factors = N.map((rows, i) => normal(seed + 20 + i, rows * ranks[i]!));
+        const adapted = N.flatMap((_, i) => ranks[i]! > 0 ? [i] : []);
+        const lent = gpu.emptyTogether(
+          adapted.map((i) => ({ shape: [N[i]!, ranks[i]!], label: "B" })),
+          "f32",
+        );
+        adapted.forEach((i, number) => gpu.write(lent[number]!, factors[i]!));
+        const firsts = ranks.map((_, i) => ranks.slice(0, i).reduce((sum, rank) => sum + rank, 0));
+        for (const [hasInner, input] of [[false, undefined], [true, undefined], [true, { norm }]] as const) {
+          const calls = weights.map((weight, i) => ({
+            weight,
+            alpha: 0.5,
+            ...(hasInner && ranks[i]! > 0 &&
+              { inner: { x: th, first: firsts[i]!, weight: lent[adapted.indexOf(i)]! } }),
+          }));
+          const label = `${M}x${N}x${K} ${form}${hasInner ? ", inner" : ""}${input ? ", normed" : ""}`;
+          kernels.length = 0;
+          const ys = matvecs(gpu, tx, calls, input);
+          assertEquals(kernels.length, 1, `${label}: ${kernels}`);
+          for (const [i, y] of ys.entries()) {
+            const R = hasInner ? ranks[i]! : 0;
+            const rows = (
+              left: ArrayLike<number>,
+              depth: number,
+              right: ArrayLike<number>,
+              from: number,
+              of: number,
+            ) =>
+              Float64Array.from(
+                columnsOf(left, depth, 0, depth).flatMap((row, m) => [
+                  ...row,
+                  ...(R > 0 ? columnsOf(right, of, from, from + R)[m]! : []),
+                ]),
+              );
+            const both = {
+              x: rows(input ? normed : x, K, h, firsts[i]!, width),
+              w: rows(values[i]!, K, factors[i]!, 0, R),
+            };
+            assertProduct(`${label}, ${i}`, await gpu.read(y), both, { M, N: N[i]!, K: K + R }, {
+              alpha: 0.5,
+            });
+          }
+        }
+      }
+    }
+  });
+}
+
+Deno.test("Products that cannot be one dispatch are several, with the same values", async () => {
+  const kernels: string[] = [];
+  const onDispatch = ({ kernel }: { readonly kernel: string }) => kernels.push(kernel);
+  using gpu = await Gpu.open({ sharing: "workgroup", poison: true, onDispatch });
+  const [M, N, K] = [2, [40, 24, 24], 64] as const;
+  const x = gpu.tensor([M, K], normal(1, M * K));
+  const [q, k, v] = (await weightsTogether(gpu, "bf16", N, K, 2)).weights as [Tensor, Tensor, Tensor];
+  const apart = inFormat(gpu, [24, K], normal(9, 24 * K), "bf16").tensor;
+  const { weights: [nf4] } = await weightsTogether(gpu, "nf4", [24], K, 3);
+  const y = () => gpu.empty([M, 24], "f32", "y");
+  const many = await weightsTogether(gpu, "f32", [4, 8, 12, 16, 20], K, 40);
+  const cases: [string, number, VectorCall[]][] = [
+    ["side by side", 1, [{ weight: q }, { weight: k }, { weight: v }]],
+    ["in another order", 2, [{ weight: k }, { weight: v }, { weight: q }]],
+    ["one elsewhere", 2, [{ weight: q }, { weight: k }, { weight: apart }]],
+    ["one in another form", 2, [{ weight: q }, { weight: k }, { weight: nf4! }]],
+    ["one in another form first", 2, [{ weight: nf4! }, { weight: k }, { weight: v }]],
+    ["results apart", 2, [{ weight: k, into: y() }, { weight: v, into: y() }]],
+    ["results of two formats", 2, [{ weight: q, format: "bf16" }, { weight: k }, { weight: v }]],
+    ["other factors", 3, [{ weight: q, alpha: 2 }, { weight: k }, { weight: v, alpha: 2 }]],
+    ["more than a kernel takes", 2, many.weights.map((weight) => ({ weight }))],
+  ];
+  for (const [label, dispatches, calls] of cases) {
+    const expected = await Promise.all(
+      calls.map(({ into: _, ...call }) => gpu.readBytes([matvecs(gpu, x, [call])[0]!])),
+    );
+    kernels.length = 0;
+    const ys = matvecs(gpu, x, calls);
+    assertEquals(kernels.length, dispatches, `${label}: ${kernels}`);
+    assertEquals((await gpu.readBytes(ys)).map(String), expected.map(String), label);
+  }
+});
+
+Deno.test("What was launched before is launched anew where anything but its values changed", async () => {
+  using gpu = await Gpu.open({ sharing: "workgroup", poison: true });
+  const [N, K] = [[20, 12], 32] as const;
+  const { weights, values } = await weightsTogether(gpu, "f32", N, K, 1);
+  const norm = { weight: gpu.tensor([K], new Float32Array(K).fill(1)), eps: 0 };
+  for (
+    const [M, alpha, eps] of [[1, 1, 0], [1, 1, 0], [2, 1, 0], [2, 3, 0], [2, 3, 0.5], [1, 1, 0]] as const
+  ) {
+    const x = normal(M, M * K);
+    const normed = rmsNormReference(Float64Array.from(x), new Float64Array(K).fill(1), eps);
+    const input = { norm: { ...norm, eps } };
+    const ys = matvecs(gpu, gpu.tensor([M, K], x), weights.map((weight) => ({ weight, alpha })), input);
+    for (const [i, y] of ys.entries()) {
+      const size = { M, N: N[i]!, K };
+      assertProduct(`${M} ${alpha} ${eps}`, await gpu.read(y), { x: normed, w: values[i]! }, size, { alpha });
+    }
   }
 });
 

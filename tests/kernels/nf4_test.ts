@@ -3,7 +3,7 @@ import { readBnb4 } from "../../checkpoint/bitsandbytes.ts";
 import { toF32 } from "../../checkpoint/dtype.ts";
 import { Gpu } from "../../kernels/gpu.ts";
 import { BLOCK, dynamicMap, NESTED_BLOCK, NF4_VALUES } from "../../kernels/nf4/format.ts";
-import { Nf4Quantiser, type Nf4Weight, quantiseNf4, uploadNf4 } from "../../kernels/nf4/nf4.ts";
+import { emptyNf4, Nf4Quantiser, type Nf4Weight, quantiseNf4, uploadNf4 } from "../../kernels/nf4/nf4.ts";
 import {
   dequantiseNf4Reference,
   dequantiseScalesReference,
@@ -72,7 +72,7 @@ Deno.test("Chunks of rows in any format give the codes and scales of the whole i
       for (const device of [gpu, split]) {
         const x = device === gpu ? tensor : inFormat(device, [rows, width], normal(3, 4800), format).tensor;
         const before = device.memory.liveBytes;
-        const quantiser = new Nf4Quantiser(device, [rows, width], { doubleQuant });
+        const quantiser = new Nf4Quantiser(device, emptyNf4(device, [rows, width], { doubleQuant }));
         for (const [start, end] of [[0, 64], [64, 192], [192, 200]] as const) {
           quantiser.add(x.slice(start, end));
         }
@@ -95,7 +95,7 @@ Deno.test("Chunks of rows in any format give the codes and scales of the whole i
 
 Deno.test("Chunks of rows that do not line up, or do not fill the matrix, are refused", async () => {
   using gpu = await Gpu.open();
-  const quantiser = new Nf4Quantiser(gpu, [65, 24], { label: "q_proj" });
+  const quantiser = new Nf4Quantiser(gpu, emptyNf4(gpu, [65, 24], { label: "q_proj" }));
   await assertThrows(() => quantiser.add(gpu.zeros([32, 24])), 'rows 0 to 32 of "q_proj"');
   await assertThrows(() => quantiser.add(gpu.zeros([64, 16])), "got [64,16]");
   quantiser.add(gpu.zeros([64, 24]));

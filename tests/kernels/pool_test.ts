@@ -1,7 +1,6 @@
 import { TYPICAL_LIMITS } from "../../kernels/dry_device.ts";
 import { Gpu } from "../../kernels/gpu.ts";
 import { type MemoryUse, PURPOSES } from "../../kernels/pool.ts";
-import { stacked } from "../../kernels/tensor.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
 
 const KIB = 1024;
@@ -130,24 +129,6 @@ Deno.test("What reads go through is host memory, is kept up to 64 MiB, and is no
   assertEquals(await read(40 * KIB), first);
   assertEquals(await read(65 * KIB), first + 2);
   assertEquals(await read(65 * KIB), first + 3, "a buffer of 65 MiB for reads is not kept");
-});
-
-Deno.test("Matrices side by side are one of all their rows; others, and those with room between, are not", async () => {
-  using gpu = await Gpu.open({ poison: true });
-  const wanted = [[4, 16], [8, 16], [1, 16], [4, 16], [8, 32]].map((shape) => ({ shape, label: "A" }));
-  const tensors = gpu.emptyTogether(wanted, "f32");
-  tensors.forEach((tensor, i) => gpu.write(tensor, new Float32Array(tensor.size).fill(i)));
-  const all = stacked(tensors.slice(0, 3))!;
-  assertEquals(all.shape, [13, 16]);
-  const rows = [...await gpu.read(all)].filter((_, i) => i % 16 === 5);
-  assertEquals(rows, [0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2]);
-  assertEquals(stacked(tensors.slice(0, 1))!.shape, [4, 16]);
-  assertEquals(stacked(tensors.slice(2, 4)), undefined, "64 bytes of 256");
-  assertEquals(stacked(tensors.slice(3)), undefined, "of two widths");
-  assertEquals(stacked([tensors[0]!, tensors[2]!]), undefined, "another between them");
-  assertEquals(stacked([tensors[0]!, gpu.empty([4, 16], "f32", "B")]), undefined, "of two buffers");
-  const halves = gpu.emptyTogether(wanted.slice(0, 2), "bf16");
-  assertEquals(stacked(halves), undefined, "bf16");
 });
 
 Deno.test("A dry device allocates like a real one and reads as zeros", async () => {

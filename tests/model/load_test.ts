@@ -11,6 +11,7 @@ import type { Tensor } from "../../kernels/tensor.ts";
 import { readConfig } from "../../model/config.ts";
 import { configJson } from "../../model/config_json.ts";
 import { freshWeights } from "../../model/load/fresh.ts";
+import type { LanguageModel } from "../../model/language_model.ts";
 import type { LoadOptions } from "../../model/load/load.ts";
 import { checkpointTensors } from "../../model/tensors.ts";
 import { assert, assertClose, assertEquals, assertThrows } from "../support/assert_close.ts";
@@ -210,6 +211,50 @@ Deno.test("NF4 takes 0.516 bytes a weight, 0.5625 with scales in 32 bits, and on
       `${gpu.memory.liveBytes - before} bytes on the device`,
     );
   }
+});
+
+/** Modules of the first layer whose weights lie in the buffer of another's, each after the one that it lies behind. */
+function besideEachOther(model: LanguageModel): string[] {
+  const first = model.parts.layers[0]!.linears.map(({ name, weight }) => ({
+    name: name.split(".").at(-1)!,
+    buffer: (weight instanceof Nf4Weight ? weight.codes : weight as Tensor).segments[0]!.buffer.id,
+  }));
+  return first.filter(({ buffer }, i) => first[i - 1]?.buffer === buffer).map(({ name }) => name);
+}
+
+Deno.test("Linears that read the same rows lie side by side where they are of one form", async () => {
+  using gpu = await Gpu.open({ poison: true });
+  const all = ["k_proj", "v_proj", "up_proj"];
+  for (const dtype of ["F32", "BF16", "F16"] as const) {
+    for (const quantisation of ["none", "nf4", "nf4-double"] as const) {
+      const model = await load(gpu, config, changedWeights(config, { dtype }), { quantisation });
+      assertEquals(besideEachOther(model), all, `${dtype} ${quantisation}`);
+    }
+  }
+  const key = "model.layers.0.self_attn.k_proj.weight";
+  const mixed = await load(gpu, config, changedWeights(config, { changes: [{ name: key, dtype: "BF16" }] }));
+  assertEquals(besideEachOther(mixed), ["up_proj"], "another format");
+  const isTrained = (name: string) => name === key;
+  const trained = await load(gpu, config, changedWeights(config, { dtype: "BF16" }), { isTrained });
+  assertEquals(besideEachOther(trained), ["up_proj"], "one that is trained");
+  const packed = await openWeights(`${GOLDEN}/mha-bnb4`);
+  const golden = await readConfig(`${GOLDEN}/mha-bnb4`);
+  assertEquals(besideEachOther(await load(gpu, golden, packed)), all, "in 4 bits in the checkpoint");
+  const map = `${key}.nested_quant_map`;
+  const other: WeightReader = {
+    names: () => packed.names(),
+    has: (name) => packed.has(name),
+    info: (name) => packed.info(name),
+    readInto: (name, from, into) => packed.readInto(name, from, into),
+    close: () => packed.close(),
+    async read(name) {
+      const bytes = await packed.read(name);
+      if (name === map) new DataView(bytes.buffer, bytes.byteOffset).setFloat32(0, -0.5, true);
+      return bytes;
+    },
+  };
+  assertEquals(besideEachOther(await load(gpu, golden, other)), ["up_proj"], "scales of another map");
+  packed.close();
 });
 
 Deno.test("Linears in 4 bits that would be trained are refused where the checkpoint has no more, else kept whole", async () => {

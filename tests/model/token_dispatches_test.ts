@@ -1,11 +1,12 @@
 /** What a device is sent for one token: each dispatch costs microseconds on a GPU, whatever it computes. */
 import { adapterConfig, type AdapterOptions } from "../../checkpoint/peft.ts";
 import { TYPICAL_LIMITS } from "../../kernels/dry_device.ts";
-import { Gpu, type Sharing } from "../../kernels/gpu.ts";
+import { type Dispatch, Gpu, type Sharing } from "../../kernels/gpu.ts";
+import type { Quantisation } from "../../kernels/quantisation.ts";
 import { addLora } from "../../model/lora.ts";
 import { Decoder } from "../../model/decoder.ts";
 import type { ModelConfig } from "../../model/model_config.ts";
-import { assertEquals } from "../support/assert_close.ts";
+import { assert, assertEquals } from "../support/assert_close.ts";
 import { load, smallConfig } from "./support.ts";
 
 const SAMPLING = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 };
@@ -17,15 +18,18 @@ async function dispatchesOf(
     sharing = "workgroup" as Sharing,
     sequences = 1,
     adapter = undefined as Partial<AdapterOptions> | undefined,
+    quantisation = "none" as Quantisation,
+    limits = TYPICAL_LIMITS,
   } = {},
 ): Promise<string[]> {
   const dispatches: string[] = [];
-  const gpu = Gpu.dry({
-    limits: TYPICAL_LIMITS,
-    sharing,
-    onDispatch: ({ kernel }) => dispatches.push(kernel),
-  });
-  const model = await load(gpu, config);
+  const onDispatch = ({ kernel, bindings }: Dispatch): void => {
+    dispatches.push(kernel);
+    const most = limits.maxStorageBuffersPerShaderStage;
+    assert(bindings.length <= most, `"${kernel}" binds ${bindings.length} buffers of ${most}`);
+  };
+  const gpu = Gpu.dry({ limits, sharing, onDispatch });
+  const model = await load(gpu, config, undefined, { quantisation });
   if (adapter) addLora(model, adapterConfig({ r: 8, lora_alpha: 16, target_modules: null, ...adapter }), 1);
   const decoder = new Decoder(model, { sequences, capacity: 8 });
   for (let i = 0; i < sequences; i++) decoder.prefill(i, [1, 2, 3]);
@@ -34,14 +38,17 @@ async function dispatchesOf(
   decoder.sample(SAMPLING, drawn, 0);
   decoder.advance();
   const others = dispatches.filter((kernel) => !/rope|cache/.test(kernel));
-  return others.map((kernel) => kernel.replace(/_(quads|pairs)/, "").replace(/_(work|sub)group$/, ""));
+  return others.map((kernel) =>
+    kernel.replace(/_(quads|pairs|nf4(_words)?(_nested)?)/, "").replace(/_(work|sub)group$/, "")
+  );
 }
 
 const NORMED = "matvec_norm";
-const ATTENTION = [NORMED, NORMED, NORMED, "matvec"];
+/** Queries, keys and values; gate and up. */
+const [QKV, GATE_UP] = [`${NORMED}_3_parts`, `${NORMED}_2_parts`];
 
 Deno.test("Products make norms and gated activations while few sequences are written", async () => {
-  const layer = [...ATTENTION, NORMED, NORMED, "matvec_swiglu"];
+  const layer = [QKV, "matvec", GATE_UP, "matvec_swiglu"];
   const token = [NORMED, "sample", "embed", ...layer, ...layer];
   assertEquals(await dispatchesOf(smallConfig()), token);
   assertEquals(await dispatchesOf(smallConfig(), { sequences: 8 }), token);
@@ -56,14 +63,13 @@ Deno.test("Products make norms and gated activations while few sequences are wri
 });
 
 Deno.test("An adapter that is not merged adds a product for each place that linears read, of four in a layer", async () => {
-  const first = (count: number) => Array(count).fill("matvec_norm_inner");
   const layer = [
-    NORMED,
-    ...first(3),
+    QKV,
+    "matvec_norm_inner_3_parts",
     "matvec",
     "matvec_inner",
-    NORMED,
-    ...first(2),
+    GATE_UP,
+    "matvec_norm_inner_2_parts",
     "matvec_swiglu",
     "matvec_swiglu_inner",
   ];
@@ -72,10 +78,13 @@ Deno.test("An adapter that is not merged adds a product for each place that line
   // Factors that do not scale alike are not one product.
   const apart = await dispatchesOf(smallConfig(), { adapter: { alpha_pattern: { k_proj: 3 } } });
   assertEquals(apart.length, token.length + 2 * 2);
+  // Linears without an adapter are part of the dispatch.
+  const some = await dispatchesOf(smallConfig(), { adapter: { target_modules: ["q_proj", "v_proj"] } });
+  assertEquals(some.slice(3, 6), [`${NORMED}_2_parts`, "matvec_norm_inner_3_parts", "matvec"]);
 });
 
 Deno.test("A software adapter makes them once for all workgroups", async () => {
-  const layer = ["rms_norm", ...Array(4).fill("matvec"), "rms_norm", "matvec", "matvec", "swiglu", "matvec"];
+  const layer = ["rms_norm", "matvec_3_parts", "matvec", "rms_norm", "matvec_2_parts", "swiglu", "matvec"];
   const token = ["rms_norm", "matvec", "sample", "embed", ...layer, ...layer];
   assertEquals(await dispatchesOf(smallConfig(), { sharing: "subgroup" }), token);
 });
@@ -88,4 +97,30 @@ Deno.test("Norms that products do not make stay kernels: LayerNorm, and those be
   assertEquals(await norms("gpt_neox", { rotary_pct: 0.5 }), Array(5).fill("layer_norm"));
   assertEquals(await norms("qwen3", { head_dim: 8 }), Array(4).fill("rms_norm"));
   assertEquals(await norms("gemma2", { head_dim: 8 }), Array(4).fill("rms_norm"));
+});
+
+Deno.test("Linears in 4 bits that read the same rows are one dispatch as others are", async () => {
+  const layer = [QKV, "matvec", GATE_UP, "matvec_swiglu"];
+  for (const quantisation of ["nf4", "nf4-double"] as const) {
+    const token = await dispatchesOf(smallConfig(), { quantisation });
+    assertEquals(token, [NORMED, "sample", "embed", ...layer, ...layer], quantisation);
+  }
+});
+
+Deno.test("Where a kernel may bind 8 buffers, what products with an adapter on nested 4 bits read is made by kernels of its own", async () => {
+  const limits = { ...TYPICAL_LIMITS, maxStorageBuffersPerShaderStage: 8 };
+  const quantisation = "nf4-double";
+  const layer = [
+    ...["rms_norm", "matvec_3_parts", "matvec_inner_3_parts", "matvec", "matvec_inner"],
+    ...["rms_norm", "matvec_2_parts", "matvec_inner_2_parts", "swiglu", "matvec", "matvec_inner"],
+  ];
+  assertEquals(await dispatchesOf(smallConfig(), { quantisation, limits, adapter: {} }), [
+    ...[NORMED, "sample", "embed"],
+    ...layer,
+    ...layer,
+  ]);
+  for (const options of [{ quantisation }, { quantisation: "nf4", adapter: {} }, { adapter: {} }] as const) {
+    const free = await dispatchesOf(smallConfig(), options);
+    assertEquals(await dispatchesOf(smallConfig(), { ...options, limits }), free);
+  }
 });

@@ -1,5 +1,6 @@
 import { ALONE, type Communicator } from "../../distributed/communicator.ts";
 import { Gpu, type GpuOptions } from "../../kernels/gpu.ts";
+import { assemble, readInterface } from "../../kernels/wgsl.ts";
 import { quantisationOf } from "../../model/quantisation.ts";
 import { makeBatch, type Sequence } from "../../model/batch.ts";
 import { parseConfig } from "../../model/config.ts";
@@ -16,7 +17,7 @@ import { resolvePlacement } from "../../train/plan/placement.ts";
 import { runTraining } from "../../train/run.ts";
 import { addFreshLora, trainedNames } from "../../train/lora.ts";
 import { formatOf, type Placement, trainerOptions } from "../../train/options.ts";
-import { planDevice, stepCost, TYPICAL_DEVICE } from "../../train/plan/step_cost.ts";
+import { type PlanDevice, planDevice, stepCost, TYPICAL_DEVICE } from "../../train/plan/step_cost.ts";
 import { Trainer } from "../../train/trainer.ts";
 import { loadTrainArgs, type TrainArgs } from "../../train_args/load.ts";
 import { assert, assertEquals, assertThrows } from "../support/assert_close.ts";
@@ -334,6 +335,58 @@ for (const { options, names, tolerance } of DEVICES) {
     }
   });
 }
+
+/** Most storage buffers that a kernel of a step or an evaluation binds, and that kernel. */
+async function mostBound(args: TrainArgs, config: ModelConfig, device: PlanDevice, length: number) {
+  const { kernels } = await stepCost(args, config, { device, lengths: [length], listsKernels: true });
+  return kernels.map((form) => {
+    const { bindings } = readInterface(assemble(form.kernel, form));
+    return { buffers: bindings.filter(({ type }) => type !== "uniform").length, kernel: form.kernel.name };
+  }).reduce((most, each) => each.buffers > most.buffers ? each : most);
+}
+
+Deno.test("No kernel of a step binds more buffers than the device lets it", async () => {
+  const component = { component: "f16", result: "f32", M: 16, N: 16, K: 16 };
+  const devices: Partial<PlanDevice>[] = [
+    { sharing: "workgroup" },
+    { sharing: "subgroup" },
+    { sharing: "workgroup", info: { ...TYPICAL_DEVICE.info, matrices: [component] } },
+    // As floats first, or not, and rows as f16 first where the device has matrix units.
+    {
+      info: { ...TYPICAL_DEVICE.info, matrices: [component] },
+      tuning: {
+        "matmul nt nf4 medium 16-bit": "matrix 128x128 of halves",
+        "matmul nt nf4 large 16-bit": "matrix 128x128 of halves",
+      },
+    },
+  ];
+  // Depths that are not split among workgroups, so that results are added to something at once.
+  const wide = parseConfig({ ...SMALL.raw, hidden_size: 256, intermediate_size: 320 }, "tests");
+  const found = new Set<number>();
+  for (const maxStorageBuffersPerShaderStage of [8, 9, 10]) {
+    for (const given of [{ load_in_4bit: true }, { load_in_4bit: true, optim: "adamw_8bit" }]) {
+      for (const device of devices) {
+        for (const [config, length] of [[wide, 100], [wide, 1000], [ROUTED, 200], [CAPPED, 200]] as const) {
+          const args = await settings({ max_seq_length: length, lora_rank: 6, bf16: true, ...given });
+          const limits = {
+            ...TYPICAL_DEVICE.limits,
+            maxComputeWorkgroupStorageSize: 49152,
+            maxStorageBuffersPerShaderStage,
+          };
+          const { buffers, kernel } = await mostBound(
+            args,
+            config,
+            { ...TYPICAL_DEVICE, ...device, limits },
+            length,
+          );
+          assert(buffers <= maxStorageBuffersPerShaderStage, `"${kernel}" binds ${buffers} buffers`);
+          found.add(buffers);
+        }
+      }
+    }
+  }
+  assert(found.has(9), "a kernel that binds as many as it may");
+});
 
 Deno.test("What is kept for reuse is planned too", async () => {
   using gpu = await Gpu.open();

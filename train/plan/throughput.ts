@@ -7,6 +7,7 @@ import type { Gpu } from "../../kernels/gpu.ts";
 import { matmul } from "../../kernels/matmul/matmul.ts";
 import { METHODS } from "../../kernels/quantisation.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
+import type { QuantisedWeight } from "../../kernels/weight.ts";
 
 /** Work that an adapter does in a second. */
 export interface Throughput {
@@ -54,12 +55,12 @@ const HOST_COPIES = 4;
 async function productRate(gpu: Gpu): Promise<number> {
   const size = 2048;
   let streams = 0;
-  const weight = METHODS.nf4.random(gpu, [size, size], {
-    label: "weight",
+  const wanted = { shape: [size, size], label: "weight" };
+  const [weight] = METHODS.nf4.random(gpu, [wanted], {
     rms: 0.01,
     seed: 1,
     nextStream: () => streams++,
-  });
+  }) as [QuantisedWeight];
   const rate = await rateOf(gpu, { from: 64, to: 8192 }, (rows) => {
     const x = randomTensor(gpu, [rows, size]);
     return {

@@ -35,7 +35,7 @@ function bySubgroup(groups: number): Variant {
     name: `subgroup ${8 * groups}x32`,
     risk: "matmul by subgroups",
     fits: (gpu, { form }) => form.families.includes("subgroup") && gpu.info.subgroupSize >= 8,
-    run: (gpu, product) => runTile(gpu, subgroupTile(groups, product.layout), product),
+    run: (gpu, product) => runTile(gpu, ({ layout }) => subgroupTile(groups, layout), product),
   };
 }
 
@@ -54,6 +54,6 @@ function narrowTile(groups: number): Variant {
     name: `subgroup 32x${8 * groups}`,
     risk: "matmul by subgroups",
     fits: (gpu, { form }) => form.families.includes("narrow subgroup") && gpu.info.subgroupSize >= 8,
-    run: (gpu, product) => runTile(gpu, tile, product),
+    run: (gpu, product) => runTile(gpu, () => tile, product),
   };
 }

@@ -68,7 +68,8 @@ function matrixTile(
     },
     run(gpu, product) {
       const unit = matrixUnit(gpu.info)!;
-      runTile(gpu, tileOf(name, unit, shape, make(gpu, unit, shape)!, product), product);
+      const made = make(gpu, unit, shape)!;
+      runTile(gpu, (each) => tileOf(name, unit, shape, made, each), product);
     },
   };
 }

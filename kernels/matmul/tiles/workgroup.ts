@@ -78,7 +78,7 @@ function byWorkgroup(shape: TileShape): Variant {
       form.families.includes("workgroup") &&
       limits.maxComputeInvocationsPerWorkgroup >= threads &&
       limits.maxComputeWorkgroupStorageSize >= storageBytes,
-    run: (gpu, product) => runTile(gpu, workgroupTile(shape, product.layout, product.inner), product),
+    run: (gpu, product) => runTile(gpu, ({ layout, inner }) => workgroupTile(shape, layout, inner), product),
   };
 }
 
@@ -102,7 +102,8 @@ function direct(threadRows: number, threadColumns: number): Variant {
   return {
     name: name.replaceAll("_", " "),
     fits: (_, { form }) => form.families.includes("workgroup"),
-    run: (gpu, product) => runTile(gpu, directTile(threadRows, threadColumns, product.layout), product),
+    run: (gpu, product) =>
+      runTile(gpu, ({ layout }) => directTile(threadRows, threadColumns, layout), product),
   };
 }
 
