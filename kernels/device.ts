@@ -61,7 +61,8 @@ interface DawnAdapterInfo {
 
 /** wgpu's name for buffers that can be mapped and do all else besides: tensors then lie in host memory as buffers. */
 export const MAPPABLE_BUFFERS = "mappable-primary-buffers";
-const MATRICES = "chromium-experimental-subgroup-matrix";
+/** Subgroups multiply matrices. */
+export const MATRICES = "chromium-experimental-subgroup-matrix";
 const F16 = "shader-f16";
 /** Kernels may say how many lanes their subgroups have. */
 export const SIZE_CONTROL = "subgroup-size-control";

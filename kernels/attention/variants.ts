@@ -9,6 +9,7 @@ import type { Risk } from "../refusal.ts";
 import { ROW_ALIGNMENT } from "../tensor.ts";
 import { chosenVariant, type Tunable } from "../tuning.ts";
 import { type MatrixUnit, matrixUnit, onUnit, unitConstants } from "../shared/matrix_unit.ts";
+import powersWgsl from "../shared/powers_matrix.wgsl" with { type: "text" };
 import type { Format, Kernel } from "../wgsl.ts";
 import backwardMatrixWgsl from "./attention_backward_matrix.wgsl" with { type: "text" };
 import dkvSubgroupWgsl from "./attention_dkv_subgroup.wgsl" with { type: "text" };
@@ -16,7 +17,6 @@ import dkvWorkgroupWgsl from "./attention_dkv_workgroup.wgsl" with { type: "text
 import dqSubgroupWgsl from "./attention_dq_subgroup.wgsl" with { type: "text" };
 import dqWorkgroupWgsl from "./attention_dq_workgroup.wgsl" with { type: "text" };
 import statsWgsl from "./attention_stats.wgsl" with { type: "text" };
-import powersWgsl from "../shared/powers_matrix.wgsl" with { type: "text" };
 import halvesWgsl from "./attention_halves_matrix.wgsl" with { type: "text" };
 import forwardMatrixWgsl from "./attention_matrix.wgsl" with { type: "text" };
 import forwardSubgroupWgsl from "./attention_subgroup.wgsl" with { type: "text" };

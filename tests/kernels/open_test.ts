@@ -16,14 +16,16 @@ import { assemble, type Kernel } from "../../kernels/wgsl.ts";
 import { planDevice } from "../../train/plan/step_cost.ts";
 import { assert, assertEquals } from "../support/assert_close.ts";
 import { normal } from "../support/random.ts";
+import { testUnless } from "../support/skipped.ts";
 import { assertIncludes } from "../support/text.ts";
 
 const probe = await Gpu.open();
-const hasSubgroups = probe.sharing === "subgroup";
+const withoutSubgroups = probe.sharing === "subgroup"
+  ? undefined
+  : "kernels by subgroups are not the first choice";
 probe.close();
 /** Needs an adapter on which kernels by subgroups are the first choice. */
-const subgroupTest = (name: string, fn: () => Promise<void>) =>
-  Deno.test({ name, ignore: !hasSubgroups, fn });
+const subgroupTest = (name: string, fn: () => Promise<void>) => testUnless(withoutSubgroups, name, fn);
 
 const ALL_BY_SUBGROUPS: readonly Risk[] = [
   "attention by subgroups",

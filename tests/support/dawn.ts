@@ -1,6 +1,7 @@
 /** What tests on Dawn have in common. */
 import { findAdapter, matricesOf } from "../../kernels/device.ts";
 import { Gpu, type GpuOptions } from "../../kernels/gpu.ts";
+import { testUnless } from "./skipped.ts";
 
 /** Opens Dawn's device. */
 export const openDawn = (options: GpuOptions = {}): Promise<Gpu> => Gpu.open({ ...options, webgpu: "dawn" });
@@ -25,6 +26,5 @@ export const { dawn, matrices = dawn } = await missing();
 
 /** Defines a test that is skipped by name where there is a reason. */
 export function dawnTest(name: string, reason: string | undefined, fn: () => Promise<void>): void {
-  const note = reason === undefined ? "" : ` (skipped: ${reason})`;
-  Deno.test({ name: `Dawn: ${name}${note}`, ignore: reason !== undefined, fn });
+  testUnless(reason, `Dawn: ${name}`, fn);
 }

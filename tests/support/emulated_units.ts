@@ -3,7 +3,8 @@
  * kernels run with values at the sizes of GPUs that nobody here has. Lanes hold sums in an order of their own, as hardware
  * does, and reach each other through workgroup memory. What only hardware gets wrong does not show here.
  */
-import { findAdapter, isSoftware, type MatrixShape, SIZE_CONTROL } from "../../kernels/device.ts";
+import { findAdapter, isSoftware, MATRICES, type MatrixShape, SIZE_CONTROL } from "../../kernels/device.ts";
+import { testUnless } from "./skipped.ts";
 
 /** What a GPU says of its matrices and subgroups. */
 export interface Units extends Pick<MatrixShape, "M" | "N" | "K"> {
@@ -21,7 +22,6 @@ export const GPUS = [
   { name: "Apple", M: 8, N: 8, K: 8, lanes: [32, 32] },
 ] as const satisfies readonly Units[];
 
-const MATRICES = "chromium-experimental-subgroup-matrix";
 /** Bytes of workgroup memory of NVIDIA's GPUs; the software driver has what is asked for, but says less. */
 const WORKGROUP_BYTES = 48 * 1024;
 
@@ -46,14 +46,9 @@ const reason = await reasonNot();
 
 /** Defines a test on Deno's adapter with such units. */
 export function emulatedTest(units: Units, name: string, fn: () => Promise<void>): void {
-  const note = reason === undefined ? "" : ` (skipped: ${reason})`;
-  Deno.test({
-    name: `${units.name}, emulated: ${name}${note}`,
-    ignore: reason !== undefined,
-    async fn() {
-      using _ = emulateUnits(units);
-      await fn();
-    },
+  testUnless(reason, `${units.name}, emulated: ${name}`, async () => {
+    using _ = emulateUnits(units);
+    await fn();
   });
 }
 

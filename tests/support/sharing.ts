@@ -1,5 +1,6 @@
 /** Tests of a way of sharing operands that a device may lack: there they are skipped by name. */
 import { Gpu, type Sharing } from "../../kernels/gpu.ts";
+import { testUnless } from "./skipped.ts";
 
 /** Both ways. */
 export const ALL_SHARINGS: readonly Sharing[] = ["subgroup", "workgroup"];
@@ -13,7 +14,6 @@ export const SHARINGS = ALL_SHARINGS.filter((sharing) => sharing === "workgroup"
 
 /** Defines a test of one way. */
 export function sharingTest(sharing: Sharing, name: string, fn: () => Promise<void>): void {
-  const ignore = !SHARINGS.includes(sharing);
-  const note = ignore ? ` (skipped: "${description}" has no subgroups of 8 or more)` : "";
-  Deno.test({ name: `${name}${note}`, ignore, fn });
+  const lacks = `"${description}" has no subgroups of 8 or more`;
+  testUnless(SHARINGS.includes(sharing) ? undefined : lacks, name, fn);
 }
