@@ -42,10 +42,12 @@ const JOINTS = new WeakMap<
   { readonly operands: readonly VectorOperand[]; readonly joint: JointOperand | undefined }[]
 >();
 
-/** Runs of a weight's rows, each in one binding. */
+/** Runs of a weight's rows, each in one binding. @throws {GpuError} if a dense weight was freed */
 export function operandsOf(weight: Weight, sharing: Sharing): readonly VectorOperand[] {
   let known = OPERANDS.get(weight);
   if (!known) OPERANDS.set(weight, known = {});
+  // Of runs that are kept, only the weight knows that it was freed.
+  if (weight instanceof Tensor) weight.slice(0, weight.rows);
   return known[sharing] ??= weight instanceof Tensor ? denseOperands(weight) : weight.vectorOperands(sharing);
 }
 
@@ -97,9 +99,11 @@ function canJoin(parts: readonly Part[]): boolean {
     isRow(parts.map(({ y }) => y)) && isRow(inners.map(({ weight }) => weight));
 }
 
-/** Weights as one; undefined where they are not of one form, side by side. */
+/** Weights as one; undefined where they are not of one form, side by side. @throws {GpuError} if one of them was freed */
 function jointOf(operands: readonly VectorOperand[]): JointOperand | undefined {
   const [one] = operands as [VectorOperand];
+  // What is kept of several is a tensor of its own, which does not know.
+  if (operands.length > 1) operands.forEach(({ tensors }) => tensors.b!.bound);
   let known = JOINTS.get(one);
   if (!known) JOINTS.set(one, known = []);
   const isKnown = ({ operands: others }: { readonly operands: readonly VectorOperand[] }) =>

@@ -440,3 +440,20 @@ Deno.test("product takes few rows by matvec and more by matmul; matvec refuses m
   const half = gpu.empty([1, 8], "bf16");
   await assertThrows(() => matvec(gpu, one, weight, gated(half)), "matvec", "bf16", "f32");
 });
+
+Deno.test("A weight that was freed is noticed, alone and as a part of a dispatch", async () => {
+  using gpu = await Gpu.open({ poison: true });
+  const x = gpu.tensor([1, 64], normal(1, 64));
+  for (const form of ["bf16", "nf4", "nf4-double"] as const) {
+    for (const freed of [0, 1, 2]) {
+      const { weights } = await weightsTogether(gpu, form, [8, 4, 4], 64, 2);
+      const all = weights.map((weight) => ({ weight }));
+      // What is kept of the first time does not hide it.
+      matvecs(gpu, x, all);
+      matvecs(gpu, x, [all[freed]!]);
+      weights[freed]!.free();
+      await assertThrows(() => matvecs(gpu, x, all), "after it was freed");
+      await assertThrows(() => matvecs(gpu, x, [all[freed]!]), "after it was freed");
+    }
+  }
+});
